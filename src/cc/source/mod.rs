@@ -1,0 +1,1 @@
+//! Blocking input: one thread a stream, named, joined by whoever started it.

@@ -1,0 +1,3 @@
+//! The vault: files, manifests, recovery.
+
+pub mod manifest;

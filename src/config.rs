@@ -1,0 +1,1 @@
+//! The configuration: a JSON file, environment variables, flags.

@@ -1,0 +1,107 @@
+//! What the process counts: one struct of atomics, named as /metrics shows them.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One number that only grows, or a gauge that goes both ways.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes `n` away (gauges).
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident,)+) => {
+        /// All counters and gauges of a process.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[doc = $help])+ pub $name: Counter,)+ }
+
+        impl Counters {
+            /// The Prometheus text format, version 0.0.4: each metric as `lea_NAME`.
+            pub fn render(&self) -> String {
+                let mut text = String::new();
+                $(render_one(&mut text, stringify!($name), stringify!($kind), concat!($($help),+), self.$name.get());)+
+                text
+            }
+        }
+    };
+}
+
+fn render_one(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP lea_{name} {}\n# TYPE lea_{name} {kind}\nlea_{name} {value}", help.trim());
+}
+
+counters! {
+    /// Streams open now.
+    streams_open: gauge,
+    /// TCP connections accepted, refused ones included.
+    streams_accepted_total: counter,
+    /// Streams that ended, in whatever way.
+    streams_ended_total: counter,
+    /// Bytes of streams received, names not included.
+    received_bytes_total: counter,
+    /// Bytes written into stream files.
+    written_bytes_total: counter,
+    /// Writes into stream files (system calls).
+    writes_total: counter,
+    /// Packets seen in captures.
+    packets_total: counter,
+    /// Bytes of a re-send that were equal to what is stored.
+    compared_bytes_total: counter,
+    /// Parts made because a stream of a known name differed from what is stored, or came beside it.
+    parts_total: counter,
+    /// Streams refused: as many were open as --streams-max allows.
+    refused_streams_max_total: counter,
+    /// Peers refused: not in --allow.
+    refused_peer_total: counter,
+    /// Streams refused: no thread could be started.
+    refused_thread_total: counter,
+    /// Connections that ended or timed out before they sent a byte.
+    refused_silent_total: counter,
+    /// Connections refused: more than 4,096 bytes and no end of a name.
+    refused_name_total: counter,
+    /// Streams cut at --stream-bytes-max.
+    limited_streams_total: counter,
+    /// Streams ended by --idle-timeout.
+    idle_streams_total: counter,
+    /// Streams ended by a reset or a dead peer.
+    reset_streams_total: counter,
+    /// Streams ended by an error of the file system.
+    failed_streams_total: counter,
+    /// Bytes received that could not be written at all.
+    lost_bytes_total: counter,
+    /// Begun packets written through because all together passed --pending-bytes-max.
+    pending_written_through_total: counter,
+    /// Bytes of begun packets that wait in memory.
+    pending_bytes: gauge,
+    /// Writes that had to wait because the disk was full or failed.
+    write_retries_total: counter,
+    /// Sync rounds done.
+    sync_rounds_total: counter,
+    /// Stream files recovered at the start after a crash.
+    recovered_files_total: counter,
+    /// HTTP requests answered.
+    http_requests_total: counter,
+    /// HTTP requests refused: malformed, too large, too slow, or too many at once.
+    http_refused_total: counter,
+}

@@ -1,0 +1,1 @@
+//! Sending captures as real senders do.

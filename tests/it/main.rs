@@ -1,0 +1,3 @@
+//! Integration tests: the real binary. A file a subcommand; `support` is the kit.
+
+mod support;
