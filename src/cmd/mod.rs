@@ -6,4 +6,6 @@ pub mod ls;
 pub mod replay;
 pub mod run;
 pub mod serve_tcp;
+pub mod service;
+pub mod values;
 pub mod verify;
