@@ -23,7 +23,11 @@ step() {
     printf '\n== %s\n' "$now"
 }
 now=start
-trap 'status=$?; [ "$status" = 0 ] || echo "test.sh: FAILED at: $now (exit $status, ${SECONDS} s)" >&2' EXIT
+ended() {
+    local status=$?
+    [ "$status" = 0 ] || echo "test.sh: FAILED at: $now (exit $status, ${SECONDS} s)" >&2
+}
+trap ended EXIT
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
