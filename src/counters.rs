@@ -100,6 +100,8 @@ counters! {
     sync_rounds_total: counter,
     /// Stream files recovered at the start after a crash.
     recovered_files_total: counter,
+    /// HTTP connections open now.
+    http_connections_open: gauge,
     /// HTTP requests answered.
     http_requests_total: counter,
     /// HTTP requests refused: malformed, too large, too slow, or too many at once.

@@ -1,1 +1,3 @@
 //! Blocking input: one thread a stream, named, joined by whoever started it.
+
+pub mod tcp;

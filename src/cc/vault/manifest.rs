@@ -2,14 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tail::hex;
 use crate::cc::frame::capture::Summary;
-use crate::cc::frame::name::NameFields;
+use crate::cc::frame::name::{self, NameFields};
 
 /// The manifest's suffix after the stream's file name.
 pub const SUFFIX: &str = ".lea.json";
 
 /// The version of this format; readers refuse a later one.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// More connections than that and the middle ones are left out: a sender that reconnects for ever must not make
+/// its manifest grow for ever.
+const CONNECTIONS_MAX: usize = 1000;
+
+/// The file name of a stream file's manifest.
+pub fn file_name(file: &str) -> String {
+    format!("{file}{SUFFIX}")
+}
 
 /// What a stream file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +62,47 @@ pub struct Manifest {
     pub connections_left_out: u64,
     /// The version of the `lea` that wrote this.
     pub lea_version: String,
+}
+
+impl Manifest {
+    /// The manifest of a file that is open and empty.
+    pub fn new(name: &[u8], file: String, part: u32, source: Source) -> Manifest {
+        Manifest {
+            format_version: FORMAT_VERSION,
+            name: String::from_utf8_lossy(name).into_owned(),
+            name_hex: std::str::from_utf8(name).is_err().then(|| hex(name)),
+            fields: name::fields(name),
+            source,
+            file,
+            part,
+            state: State::Open,
+            end_reason: None,
+            bytes: 0,
+            sha256: None,
+            capture: Summary::default(),
+            lost_bytes: 0,
+            connections: Vec::new(),
+            connections_left_out: 0,
+            lea_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Adds the connection that the file is now received over.
+    pub fn connect(&mut self, connection: Connection) {
+        if self.connections.len() >= CONNECTIONS_MAX {
+            // The first half tells how it began, the second how it went on.
+            self.connections.remove(CONNECTIONS_MAX / 2);
+            self.connections_left_out += 1;
+        }
+        self.connections.push(connection);
+    }
+
+    /// When something was last written into the file, as far as it is known.
+    pub fn last_written_at(&self) -> Option<&str> {
+        let wrote = |connection: &&Connection| connection.bytes > 0 || connection.ended_at.is_none();
+        let last = self.connections.iter().rev().find(wrote).or(self.connections.last())?;
+        last.last_byte_at.as_deref().or(Some(&last.connected_at))
+    }
 }
 
 /// One connection of a stream. Times are RFC 3339, UTC, with milliseconds.
@@ -120,6 +171,20 @@ pub enum EndReason {
     Limit,
     /// Its file could not be written.
     IoError,
+}
+
+impl EndReason {
+    /// The word that stands for it in manifests, tables and the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndReason::Eof => "eof",
+            EndReason::Reset => "reset",
+            EndReason::Idle => "idle",
+            EndReason::Drained => "drained",
+            EndReason::Limit => "limit",
+            EndReason::IoError => "io_error",
+        }
+    }
 }
 
 fn is_zero(n: &u64) -> bool {

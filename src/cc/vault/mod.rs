@@ -1,3 +1,308 @@
-//! The vault: files, manifests, recovery.
+//! The vault: streams into files that stay readable, complete and provable.
+//!
+//! A stream's own thread claims its name and decides where it goes (`names`, `intake`, `compare`), follows and
+//! hashes it (`tail`) and hands what may be written to the one writer thread (`writer`); the keeper thread syncs and
+//! closes (`keeper`). The last [`Vault`] dropped ends the writer, and the writer's end the keeper.
 
+pub mod dir;
 pub mod manifest;
+pub mod pool;
+pub mod pressure;
+pub mod scan;
+pub mod tail;
+pub mod time;
+
+mod compare;
+mod intake;
+mod journal;
+mod keeper;
+mod names;
+mod part;
+mod recover;
+mod writer;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+
+pub use dir::Access;
+pub use intake::{Entry, Head, Intake, Origin};
+pub use keeper::Losses;
+pub use names::{END_WAIT, Probe};
+
+use crate::counters::Counters;
+use crate::{Error, Result};
+use dir::VaultDir;
+use journal::Journal;
+use names::Names;
+use part::{Dirty, Part};
+use pool::{Buffer, Pool};
+use pressure::Pressure;
+use writer::{Job, Writer};
+
+/// Jobs that wait for the writer. All buffers fit in; the bound is for the small jobs.
+const JOBS_MAX: usize = 512;
+
+/// Ended streams that wait for the keeper, so many that a slow sync does not hold the writer up.
+const ENDED_MAX: usize = 16_384;
+
+/// How a vault works.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// The output folder.
+    pub dir: PathBuf,
+    /// Who may read what is stored.
+    pub access: Access,
+    /// Whether files are hashed.
+    pub hash: bool,
+    /// Begun packets of all streams may take so much memory.
+    pub pending_bytes_max: u64,
+    /// Stream files open at once.
+    pub files_max: usize,
+    /// Bytes to keep free on the disk.
+    pub free_bytes_min: u64,
+    /// Between two syncs of a growing file.
+    pub sync_interval: Duration,
+}
+
+/// What all who hold the vault share.
+struct Shared {
+    dir: Arc<VaultDir>,
+    journal: Arc<Journal>,
+    names: Arc<Names>,
+    pool: Arc<Pool>,
+    pressure: Arc<Pressure>,
+    dirty: Arc<Dirty>,
+    counters: Arc<Counters>,
+    jobs: Sender<Job>,
+    open: Mutex<HashMap<u64, Arc<Part>>>,
+    next_part_id: AtomicU64,
+    creating: Mutex<()>,
+    hash: bool,
+    pending_bytes_max: u64,
+}
+
+/// A handle to the vault; clones share it.
+#[derive(Clone)]
+pub struct Vault {
+    shared: Arc<Shared>,
+}
+
+/// The vault's threads.
+pub struct VaultThreads {
+    writer: JoinHandle<()>,
+    keeper: JoinHandle<Losses>,
+    recovery: JoinHandle<()>,
+}
+
+impl Vault {
+    /// Opens and locks the folder, starts the threads, and begins to recover what a crash left open.
+    pub fn spawn(config: &VaultConfig, counters: Arc<Counters>) -> Result<(Vault, VaultThreads)> {
+        let dir = Arc::new(VaultDir::open(&config.dir, config.access)?);
+        let (journal, left) = Journal::open(&dir).map_err(Error::path("read the journal in", &config.dir))?;
+        let (jobs, jobs_in) = bounded(JOBS_MAX);
+        let (ended, ended_in) = bounded(ENDED_MAX);
+        let shared = Arc::new(Shared {
+            dir,
+            journal: Arc::new(journal),
+            names: Arc::default(),
+            pool: Arc::default(),
+            pressure: Arc::default(),
+            dirty: Arc::default(),
+            counters,
+            jobs,
+            open: Mutex::default(),
+            next_part_id: AtomicU64::new(0),
+            creating: Mutex::default(),
+            hash: config.hash,
+            pending_bytes_max: config.pending_bytes_max,
+        });
+        let writer = Writer {
+            disk: Arc::clone(&shared.dir),
+            files: writer::files(config.files_max),
+            free_bytes_min: config.free_bytes_min,
+            pressure: Arc::clone(&shared.pressure),
+            dirty: Arc::clone(&shared.dirty),
+            counters: Arc::clone(&shared.counters),
+            ended,
+            room_seen: None,
+        };
+        let keeper = shared.keeper(config.sync_interval);
+        let recovery = shared.recovery();
+        let left: Vec<_> = left.into_iter().filter_map(|opened| shared.hold(opened)).collect();
+        let threads = VaultThreads {
+            writer: spawn("writer", move || writer.run(jobs_in))?,
+            keeper: spawn("keeper", move || keeper.run(ended_in))?,
+            recovery: spawn("recovery", move || recovery.run(left))?,
+        };
+        Ok((Vault { shared }, threads))
+    }
+
+    /// Claims a stream's name, waiting for an earlier stream of this name to end (see [`END_WAIT`]).
+    pub fn enter(
+        &self,
+        name: &[u8],
+        origin: Origin,
+        probe: Arc<dyn Probe>,
+        stopping: impl Fn() -> bool,
+    ) -> io::Result<Entry> {
+        let claim = self.shared.names.claim(name, probe, stopping);
+        Entry::new(Arc::clone(&self.shared), claim, origin)
+    }
+
+    /// True if a stream of this name is open or being closed.
+    pub fn is_open(&self, name: &[u8]) -> bool {
+        self.shared.names.is_held(name)
+    }
+
+    /// The buffers to read into.
+    pub fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    /// The state of the disk.
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.shared.pressure
+    }
+
+    /// From `at` on nothing waits for a full disk any more: what cannot be written is counted as lost.
+    pub fn give_up_at(&self, at: Instant) {
+        self.shared.pressure.give_up_at(at);
+    }
+}
+
+impl VaultThreads {
+    /// Waits until all is written and closed. Every [`Vault`] and [`Intake`] must be gone before.
+    pub fn join(self) -> Result<Losses> {
+        let failed = |name: &'static str| move |_| Error::Thread(name.to_owned());
+        self.writer.join().map_err(failed("writer"))?;
+        let losses = self.keeper.join().map_err(failed("keeper"))?;
+        self.recovery.join().map_err(failed("recovery"))?;
+        Ok(losses)
+    }
+}
+
+impl Shared {
+    /// Takes the next bytes of a part's stream.
+    fn take_in(&self, part: &Arc<Part>, buffer: Buffer, bytes: usize) -> io::Result<()> {
+        if part.is_broken() {
+            return Err(io::Error::other("its file cannot be written"));
+        }
+        let mut tail = part.tail();
+        let ready = tail.feed(&buffer[..bytes]);
+        self.note_pending(part, tail.pending_bytes());
+        if let Some(ready) = ready {
+            let body = (!ready.body.is_empty()).then_some((buffer, ready.body));
+            self.send(Job::Write { part: Arc::clone(part), at: ready.at, head: ready.head, body })?;
+        }
+        drop(tail);
+        while self.counters.pending_bytes.get() > self.pending_bytes_max && self.relieve() {}
+        Ok(())
+    }
+
+    /// Writes what the part keeps back.
+    fn write_through(&self, part: &Arc<Part>) -> bool {
+        let mut tail = part.tail();
+        let Some(ready) = tail.write_through() else { return false };
+        self.note_pending(part, 0);
+        self.send(Job::Write { part: Arc::clone(part), at: ready.at, head: ready.head, body: None }).is_ok()
+    }
+
+    /// Too much is waiting: writes the largest begun packet through. False if nothing waits.
+    fn relieve(&self) -> bool {
+        let waiting = |part: &Arc<Part>| part.pending_bytes.load(Ordering::Relaxed);
+        let largest = self.open().values().max_by_key(|part| waiting(part)).cloned();
+        let Some(part) = largest.filter(|part| waiting(part) > 0) else { return false };
+        let relieved = self.write_through(&part);
+        if relieved {
+            self.counters.pending_written_through_total.one();
+        }
+        relieved
+    }
+
+    fn note_pending(&self, part: &Part, bytes: usize) {
+        let before = part.pending_bytes.swap(bytes, Ordering::Relaxed);
+        self.counters.pending_bytes.add(bytes as u64);
+        self.counters.pending_bytes.sub(before as u64);
+    }
+
+    fn send(&self, job: Job) -> io::Result<()> {
+        self.jobs.send(job).map_err(|_| io::Error::other("the writer is gone"))
+    }
+
+    /// A part of an unfinished stream is given up; the journal has it, so the next start looks at it.
+    fn abandon(&self, part: &Arc<Part>) {
+        self.write_through(part);
+        self.forget(part);
+    }
+
+    fn remember(&self, part: &Arc<Part>) {
+        self.open().insert(part.id, Arc::clone(part));
+    }
+
+    fn forget(&self, part: &Part) {
+        self.open().remove(&part.id);
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Part>>> {
+        self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn next_part_id(&self) -> u64 {
+        self.next_part_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Holds the name of a file that was open when the last process ended.
+    fn hold(&self, opened: journal::Opened) -> Option<(journal::Opened, names::Claim)> {
+        let Some(name) = unhex(&opened.name_hex) else {
+            log::warn!("journal_line_passed_over file={} reason=\"its name is no hexadecimal\"", opened.file);
+            return None;
+        };
+        let claim = self.names.hold(&name);
+        Some((opened, claim))
+    }
+
+    fn keeper(&self, sync_interval: Duration) -> keeper::Keeper {
+        keeper::Keeper {
+            dir: Arc::clone(&self.dir),
+            journal: Arc::clone(&self.journal),
+            dirty: Arc::clone(&self.dirty),
+            pressure: Arc::clone(&self.pressure),
+            counters: Arc::clone(&self.counters),
+            hash: self.hash,
+            sync_interval,
+            losses: Losses::default(),
+        }
+    }
+
+    fn recovery(&self) -> recover::Recovery {
+        recover::Recovery {
+            dir: Arc::clone(&self.dir),
+            journal: Arc::clone(&self.journal),
+            pool: Arc::clone(&self.pool),
+            pressure: Arc::clone(&self.pressure),
+            counters: Arc::clone(&self.counters),
+            hash: self.hash,
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || text.len() % 2 != 0 {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

@@ -1,0 +1,297 @@
+//! The output folder: every path below it is opened from its descriptor and never through a link.
+//!
+//! Stream files and manifests lie in the folder itself. What else is ours is in `.lea/`, where no stream name
+//! leads (a leading dot is escaped): `lock`, `open.jsonl` (the journal), `tmp/` (manifests being written).
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{
+    self, AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, fchmod, fchown, flock, fstat,
+    mkdirat, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::manifest::{self, Manifest};
+use crate::{Error, Result};
+
+/// The folder of our own files.
+pub const OWN_DIR: &str = ".lea";
+
+/// A manifest holds at most 1,000 connections of 400 bytes and a name of 4 KiB; anything much larger is not ours.
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// Who may read what is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Permission bits of stream files and manifests.
+    pub file_mode: u32,
+    /// The group they belong to, if not the process's own.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    /// Files for the service's user alone.
+    pub const PRIVATE: Access = Access { file_mode: 0o600, group: None };
+
+    /// A folder can be entered by whoever may read the files in it.
+    fn dir_mode(self) -> Mode {
+        Mode::from_raw_mode(0o700 | (self.file_mode & 0o444) | ((self.file_mode & 0o444) >> 2))
+    }
+
+    fn file_mode(self) -> Mode {
+        Mode::from_raw_mode(self.file_mode)
+    }
+}
+
+/// An output folder that this process alone writes to.
+#[derive(Debug)]
+pub struct VaultDir {
+    path: PathBuf,
+    dir: OwnedFd,
+    own: OwnedFd,
+    tmp: OwnedFd,
+    next_tmp: AtomicU64,
+    access: Access,
+    /// Held until the process ends; the kernel lets go of it however that happens.
+    _lock: File,
+}
+
+impl VaultDir {
+    /// Opens the folder, makes it if it is not there, and locks it.
+    pub fn open(path: &Path, access: Access) -> Result<VaultDir> {
+        let failed = |act| move |error: Errno| Error::path(act, path)(error.into());
+        let made = make_dirs(path, access).map_err(failed("make the folder"))?;
+        let dir = open_dir(CWD, path, OFlags::empty()).map_err(failed("open the folder"))?;
+        if made {
+            give(&dir, access.dir_mode(), access).map_err(failed("set mode and group of"))?;
+        }
+        let own = own_dir(&dir, OWN_DIR).map_err(failed("open .lea in"))?;
+        let lock = lock(&own, path)?;
+        let tmp = own_dir(&own, "tmp").map_err(failed("open .lea/tmp in"))?;
+        let vault = VaultDir {
+            path: path.to_owned(),
+            dir,
+            own,
+            tmp,
+            next_tmp: AtomicU64::new(0),
+            access,
+            _lock: lock,
+        };
+        vault.clear_tmp().map_err(failed("clear .lea/tmp in"))?;
+        Ok(vault)
+    }
+
+    /// The folder as it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a stream file; fails if anything of that name is there.
+    pub fn create(&self, file: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.dir, file, flags, Mode::from_raw_mode(0o600))?;
+        give(&fd, self.access.file_mode(), self.access)?;
+        Ok(fd)
+    }
+
+    /// Opens a stream file to write into it.
+    pub fn open_to_write(&self, file: &str) -> io::Result<OwnedFd> {
+        self.open_regular(file, OFlags::WRONLY)
+    }
+
+    /// Opens a stream file to read it.
+    pub fn open_to_read(&self, file: &str) -> io::Result<File> {
+        Ok(File::from(self.open_regular(file, OFlags::RDONLY)?))
+    }
+
+    fn open_regular(&self, file: &str, access: OFlags) -> io::Result<OwnedFd> {
+        // NONBLOCK: a foreign FIFO must not hold us up before we see that it is no file.
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = openat(&self.dir, file, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(fd)
+    }
+
+    /// True if the name is taken, by whatever it is.
+    pub fn is_taken(&self, file: &str) -> io::Result<bool> {
+        match statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one.
+    pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
+        let file = match self.open_to_read(&manifest::file_name(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut text = Vec::new();
+        file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
+        Ok(Some(serde_json::from_slice(&text)?))
+    }
+
+    /// Writes a manifest beside its final place, to be put there by [`publish`](Self::publish).
+    pub fn stage(&self, manifest: &Manifest) -> io::Result<Staged> {
+        let mut text = serde_json::to_vec_pretty(manifest)?;
+        text.push(b'\n');
+        let name = self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.tmp, &name, flags, Mode::from_raw_mode(0o600))?;
+        let staged = Staged { name, target: manifest::file_name(&manifest.file), file: File::from(fd) };
+        let filled = give(&staged.file, self.access.file_mode(), self.access)
+            .map_err(io::Error::from)
+            .and_then(|()| (&staged.file).write_all(&text));
+        if let Err(error) = filled {
+            // A full disk: the next attempt writes a new one.
+            let _ = unlinkat(&self.tmp, &staged.name, AtFlags::empty());
+            return Err(error);
+        }
+        Ok(staged)
+    }
+
+    /// Puts a staged manifest in its place, atomically.
+    pub fn publish(&self, staged: Staged) -> io::Result<()> {
+        Ok(renameat(&self.tmp, &staged.name, &self.dir, &staged.target)?)
+    }
+
+    /// Writes a manifest atomically; durable only after [`sync_names`](Self::sync_names).
+    pub fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+        self.publish(self.stage(manifest)?)
+    }
+
+    /// Makes the names in the folder durable.
+    pub fn sync_names(&self) -> io::Result<()> {
+        Ok(fs::fsync(&self.dir)?)
+    }
+
+    /// Makes everything on the folder's file system durable.
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.dir)?)
+    }
+
+    /// Bytes that this process may still write.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let stat = fs::fstatvfs(&self.dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Opens a file of our own in `.lea`, made if need be, to be appended to.
+    pub fn own_append(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(openat(&self.own, name, flags, Mode::from_raw_mode(0o600))?))
+    }
+
+    /// Replaces a file of our own in `.lea`, atomically and durably; gives it back open for appending.
+    pub fn own_replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        let fresh = format!("{name}.new");
+        match unlinkat(&self.own, &fresh, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut file = self.own_append(&fresh)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        renameat(&self.own, &fresh, &self.own, name)?;
+        fs::fsync(&self.own)?;
+        Ok(file)
+    }
+
+    /// Takes away manifests that a killed process had not put in their place.
+    fn clear_tmp(&self) -> Result<(), Errno> {
+        for entry in Dir::read_from(&self.tmp)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                unlinkat(&self.tmp, entry.file_name(), AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A manifest that is written and not yet in its place.
+#[derive(Debug)]
+pub struct Staged {
+    name: String,
+    target: String,
+    file: File,
+}
+
+impl Staged {
+    /// Makes its content durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// Makes the folder and those above it; true if it was not there.
+fn make_dirs(path: &Path, access: Access) -> Result<bool, Errno> {
+    match mkdirat(CWD, path, access.dir_mode()) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(Errno::NOENT) => {
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty()).ok_or(Errno::NOENT)?;
+            make_dirs(above, access)?;
+            make_dirs(path, access)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_dir(at: impl AsFd, path: impl rustix::path::Arg, more: OFlags) -> Result<OwnedFd, Errno> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more, Mode::empty())
+}
+
+/// A folder of our own: never shared, never through a link.
+fn own_dir(at: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    match mkdirat(&at, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => open_dir(at, name, OFlags::NOFOLLOW),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets mode and group, past the umask.
+fn give(fd: impl AsFd, mode: Mode, access: Access) -> Result<(), Errno> {
+    if let Some(group) = access.group {
+        fchown(&fd, None, Some(Gid::from_raw(group)))?;
+    }
+    fchmod(fd, mode)
+}
+
+/// Takes the folder's lock and writes down who holds it.
+fn lock(own: &OwnedFd, path: &Path) -> Result<File> {
+    let failed = |act| Error::path(act, path.join(OWN_DIR).join("lock"));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(own, "lock", flags, Mode::from_raw_mode(0o600))
+        .map_err(|error| failed("open the lock")(error.into()))?;
+    let mut file = File::from(fd);
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let read = (&mut file).take(512).read_to_string(&mut holder);
+            let holder = match read {
+                Ok(_) if !holder.trim().is_empty() => holder.trim().escape_debug().to_string(),
+                _ => "another process".to_owned(),
+            };
+            return Err(Error::Locked { dir: path.to_owned(), holder });
+        }
+        Err(error) => return Err(failed("take the lock")(error.into())),
+    }
+    let command: Vec<_> = std::env::args().take(2).collect();
+    let holder = format!(
+        "process {} ({}) since {}\n",
+        std::process::id(),
+        command.join(" "),
+        super::time::now_rfc3339()
+    );
+    file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(failed("write the lock"))?;
+    Ok(file)
+}

@@ -1,0 +1,405 @@
+//! The way of one stream into its file, in the stream's own thread: is the name new, does the stream go on, is it
+//! sent again, or does it differ from all that is stored?
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::compare::{Beyond, Comparison, Outcome, Stored};
+use super::journal::Opened;
+use super::keeper::Ended;
+use super::manifest::{self, Connection, EndReason, Manifest, Source, State};
+use super::names::{Claim, Standing};
+use super::part::Part;
+use super::pool::{Buffer, Size};
+use super::scan::scan;
+use super::tail::{Tail, hex};
+use super::time::{now_ms, rfc3339};
+use super::writer::Job;
+use super::{Shared, recover};
+use crate::cc::frame::name;
+
+/// Where a stream comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The side that received it.
+    pub source: Source,
+    /// The sender's address.
+    pub peer: String,
+    /// When it connected, milliseconds since 1970.
+    pub connected_ms: i64,
+}
+
+/// What the content of a stream begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// A capture's file header: the stream starts from its first byte.
+    Capture,
+    /// Anything else: it goes on where an earlier one ended.
+    Other,
+}
+
+/// A stream whose name is claimed, before its first content.
+pub struct Entry {
+    pub(super) shared: Arc<Shared>,
+    pub(super) claim: Claim,
+    pub(super) origin: Origin,
+    stored: Vec<Stored>,
+}
+
+impl Entry {
+    pub(super) fn new(shared: Arc<Shared>, claim: Claim, origin: Origin) -> io::Result<Entry> {
+        let stored = match claim.standing() {
+            Standing::Exclusive => stored_parts(&shared, &claim, origin.source)?,
+            Standing::Beside => Vec::new(),
+        };
+        Ok(Entry { shared, claim, origin, stored })
+    }
+
+    /// True if something is stored under the name, so that the first bytes decide how the stream goes on.
+    pub fn needs_head(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
+    /// Begins: `head` is what the content starts with; it does not matter where nothing is stored.
+    pub fn begin(self, head: Head) -> io::Result<Intake> {
+        let Entry { shared, claim, origin, stored } = self;
+        let tail = Tail::new(shared.hash);
+        let mut intake = Intake {
+            shared,
+            claim: Some(claim),
+            origin,
+            stage: Stage::Ended,
+            first_byte_ms: 0,
+            last_byte_ms: 0,
+        };
+        intake.stage = match head {
+            _ if stored.is_empty() => Stage::Writing(intake.create(tail)?),
+            Head::Capture => Stage::Comparing(Box::new(Comparison::new(tail, stored))),
+            Head::Other => Stage::Writing(intake.go_on(stored)?),
+        };
+        Ok(intake)
+    }
+}
+
+/// A stream on its way into its file. Dropped without [`finish`](Self::finish), it ends as `io_error`.
+pub struct Intake {
+    shared: Arc<Shared>,
+    claim: Option<Claim>,
+    origin: Origin,
+    stage: Stage,
+    first_byte_ms: i64,
+    last_byte_ms: i64,
+}
+
+enum Stage {
+    /// Sent again: all that came so far is stored.
+    Comparing(Box<Comparison>),
+    /// It goes into this part.
+    Writing(Arc<Part>),
+    /// It has ended.
+    Ended,
+}
+
+impl Intake {
+    /// Takes the next `bytes` of `buffer`. An error ends the stream: its file cannot be written.
+    pub fn feed(&mut self, buffer: Buffer, bytes: usize) -> io::Result<()> {
+        self.last_byte_ms = now_ms();
+        if self.first_byte_ms == 0 {
+            self.first_byte_ms = self.last_byte_ms;
+        }
+        if let Stage::Comparing(comparison) = &mut self.stage {
+            let mut scratch = self.shared.pool.take(Size::Scratch);
+            match comparison.compare(&self.shared.dir, &buffer[..bytes], &mut scratch) {
+                Outcome::Equal => {
+                    self.shared.counters.compared_bytes_total.add(bytes as u64);
+                    return Ok(());
+                }
+                Outcome::Beyond(beyond) => {
+                    drop(scratch);
+                    self.stage = Stage::Writing(self.depart(beyond)?);
+                }
+            }
+        }
+        match &self.stage {
+            Stage::Writing(part) => self.shared.take_in(part, buffer, bytes),
+            Stage::Comparing(_) | Stage::Ended => Err(io::Error::other("the stream has ended")),
+        }
+    }
+
+    /// The file that the stream goes into, once that is decided.
+    pub fn file(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Writing(part) => Some(&part.file),
+            Stage::Comparing(_) | Stage::Ended => None,
+        }
+    }
+
+    /// Whole packets in the stream so far.
+    pub fn packets(&self) -> u64 {
+        match &self.stage {
+            Stage::Writing(part) => part.tail().follower().packets(),
+            Stage::Comparing(comparison) => comparison.tail.follower().packets(),
+            Stage::Ended => 0,
+        }
+    }
+
+    /// Ends the stream: the rest is written, and the manifest after it.
+    pub fn finish(mut self, reason: EndReason) {
+        self.end(reason);
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        let Some(mut claim) = self.claim.take() else { return };
+        let part = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Writing(part) => self.end_writing(part, reason),
+            Stage::Comparing(comparison) => self.end_comparing(&comparison, reason),
+            Stage::Ended => None,
+        };
+        let Some(part) = part else { return };
+        claim.closing();
+        self.shared.forget(&part);
+        // A writer that is gone reports its own error.
+        let _ = self.shared.jobs.send(Job::Close(Ended { part, claim }));
+    }
+
+    fn end_writing(&self, part: Arc<Part>, reason: EndReason) -> Option<Arc<Part>> {
+        self.shared.write_through(&part);
+        let tail = part.tail();
+        let mut manifest = part.manifest();
+        manifest.state = State::Closed;
+        manifest.end_reason = Some(reason);
+        manifest.bytes = tail.follower().received();
+        manifest.sha256 = tail.sha256();
+        manifest.capture = tail.follower().summary();
+        let bytes = manifest.bytes;
+        if let Some(connection) = manifest.connections.last_mut() {
+            connection.bytes = bytes.saturating_sub(connection.offset);
+            self.end_connection(connection, reason);
+        }
+        drop((tail, manifest));
+        Some(part)
+    }
+
+    /// All that was sent is stored already: only the manifest changes, by one connection.
+    fn end_comparing(&self, comparison: &Comparison, reason: EndReason) -> Option<Arc<Part>> {
+        let stored = comparison.equal_to()?;
+        let mut connection = self.connection(stored.bytes);
+        connection.compared_bytes = comparison.tail.follower().received();
+        self.end_connection(&mut connection, reason);
+        let mut manifest = stored.manifest.clone();
+        manifest.connect(connection);
+        Some(Arc::new(Part::new(self.shared.next_part_id(), Tail::new(false), manifest)))
+    }
+
+    fn end_connection(&self, connection: &mut Connection, reason: EndReason) {
+        let time = |ms| (ms != 0).then(|| rfc3339(ms));
+        connection.first_byte_at = time(self.first_byte_ms);
+        connection.last_byte_at = time(self.last_byte_ms);
+        connection.ended_at = Some(rfc3339(now_ms()));
+        connection.end_reason = Some(reason);
+    }
+
+    fn connection(&self, offset: u64) -> Connection {
+        Connection {
+            peer: self.origin.peer.clone(),
+            connected_at: rfc3339(self.origin.connected_ms),
+            first_byte_at: None,
+            last_byte_at: None,
+            ended_at: None,
+            end_reason: None,
+            offset,
+            bytes: 0,
+            compared_bytes: 0,
+        }
+    }
+
+    fn claim(&self) -> io::Result<&Claim> {
+        self.claim.as_ref().ok_or_else(|| io::Error::other("the stream has ended"))
+    }
+
+    /// A new part for this stream.
+    fn create(&self, tail: Tail) -> io::Result<Arc<Part>> {
+        let claim = self.claim()?;
+        let (file, part) = self
+            .shared
+            .pressure
+            .persist("create", "-", || create_file(&self.shared, claim, self.origin.source))?;
+        let mut manifest = Manifest::new(claim.name(), file, part, self.origin.source);
+        manifest.connect(self.connection(0));
+        if part > 1 {
+            self.shared.counters.parts_total.one();
+        }
+        self.open(tail, manifest)
+    }
+
+    /// Goes on with a stored part, of which `offset` bytes are in the file.
+    fn reopen(&self, stored: Stored, tail: Tail, compared_bytes: u64) -> io::Result<Arc<Part>> {
+        let mut manifest = stored.manifest;
+        manifest.state = State::Open;
+        manifest.end_reason = None;
+        manifest.sha256 = None;
+        let mut connection = self.connection(stored.bytes);
+        connection.compared_bytes = compared_bytes;
+        manifest.connect(connection);
+        let opened = opened(self.claim()?, manifest.file.clone(), manifest.part, manifest.source);
+        self.shared
+            .pressure
+            .persist("journal", &opened.file, || self.shared.journal.opened(opened.clone()))?;
+        self.open(tail, manifest)
+    }
+
+    /// The file is there and in the journal: writes the manifest.
+    fn open(&self, tail: Tail, manifest: Manifest) -> io::Result<Arc<Part>> {
+        self.shared
+            .pressure
+            .persist("manifest", &manifest.file, || self.shared.dir.write_manifest(&manifest))?;
+        self.shared.dirty.add_names();
+        let part = Arc::new(Part::new(self.shared.next_part_id(), tail, manifest));
+        self.shared.remember(&part);
+        Ok(part)
+    }
+
+    /// The stream goes on where an earlier one ended: in the part that was written last, which is read once so
+    /// that packets and hash go on too.
+    fn go_on(&self, stored: Vec<Stored>) -> io::Result<Arc<Part>> {
+        let last = stored.into_iter().max_by(|a, b| {
+            let key = |stored: &Stored| {
+                (stored.manifest.last_written_at().map(str::to_owned), stored.manifest.part)
+            };
+            key(a).cmp(&key(b))
+        });
+        let Some(last) = last else { return self.create(Tail::new(self.shared.hash)) };
+        let mut buffer = self.shared.pool.take(Size::Scratch);
+        let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
+        let scanned = scan(&mut file, &mut buffer, self.shared.hash, |_| {})?;
+        drop(buffer);
+        let tail = Tail::resume(scanned.follower, scanned.hasher);
+        let changed = matches!((&last.manifest.sha256, tail.sha256()), (Some(was), Some(is)) if *was != is);
+        if changed || tail.follower().received() != last.bytes {
+            log::warn!("stored_file_changed file={} note=\"it is left alone\"", last.manifest.file);
+            return self.create(Tail::new(self.shared.hash));
+        }
+        self.reopen(last, tail, 0)
+    }
+
+    /// No part holds what came last: goes on with the one that ended, or in a new one.
+    fn depart(&mut self, beyond: Beyond) -> io::Result<Arc<Part>> {
+        let Stage::Comparing(comparison) = &self.stage else {
+            return Err(io::Error::other("the stream is not being compared"));
+        };
+        let (received, stored) = (comparison.tail.follower().received(), beyond.stored_bytes());
+        if stored >= received && stored > 0 {
+            // The usual case: the stored part is the stream's begin, and the stream goes on.
+            let mut tail = comparison.tail.clone();
+            tail.stored(stored);
+            let onto = beyond.onto.ok_or_else(|| io::Error::other("no part to go on with"))?;
+            return self.reopen(onto, tail, stored);
+        }
+        let mut tail = Tail::new(self.shared.hash);
+        tail.stored(stored);
+        let part = match beyond.onto {
+            Some(onto) => self.reopen(onto, tail, stored)?,
+            None => self.create(tail)?,
+        };
+        log::info!("stream_differs file={} at_or_after={received}", part.file);
+        if let Some(reference) = &beyond.reference {
+            self.copy(reference, received, &part).inspect_err(|_| self.shared.abandon(&part))?;
+        }
+        Ok(part)
+    }
+
+    /// Takes the stream's first `bytes` bytes, which came and are stored in `reference`, into `part` too.
+    fn copy(&self, reference: &Stored, bytes: u64, part: &Arc<Part>) -> io::Result<()> {
+        let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
+        let mut at = 0;
+        while at < bytes {
+            let mut buffer = self.shared.pool.take(Size::Scratch);
+            let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
+            file.read_exact_at(&mut buffer[..some], at)?;
+            self.shared.take_in(part, buffer, some)?;
+            at += some as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.end(EndReason::IoError);
+    }
+}
+
+/// The parts stored under the claim's name, as far as a stream may go on with them.
+fn stored_parts(shared: &Shared, claim: &Claim, source: Source) -> io::Result<Vec<Stored>> {
+    let base = name::file_name(claim.name());
+    let mut parts = Vec::new();
+    for part in 1.. {
+        let file = name::part_file_name(&base, part);
+        match stored_part(shared, &file, source) {
+            Ok(Found::Stored(stored)) => parts.push(*stored),
+            Ok(Found::Nothing) => break,
+            Ok(Found::Foreign) => {}
+            Err(error) => {
+                log::warn!("stored_file_unusable file={file} error=\"{error}\" note=\"it is left alone\"")
+            }
+        }
+        claim.took_part(part);
+    }
+    Ok(parts)
+}
+
+enum Found {
+    /// A part of ours.
+    Stored(Box<Stored>),
+    /// Something that is not ours, or of another source, or not all there.
+    Foreign,
+    /// The name is free.
+    Nothing,
+}
+
+fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found> {
+    let Some(mut manifest) = shared.dir.manifest(file)? else {
+        return Ok(if shared.dir.is_taken(file)? { Found::Foreign } else { Found::Nothing });
+    };
+    let bytes = match shared.dir.open_to_read(file) {
+        Ok(file) => file.metadata()?.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Foreign),
+        Err(error) => return Err(error),
+    };
+    if manifest.state == State::Open {
+        // Its journal line was lost with the machine's power.
+        let mut buffer = shared.pool.take(Size::Scratch);
+        recover::mend(&shared.dir, &mut manifest, shared.hash, &mut buffer, &|| false)?;
+    }
+    if manifest.source != source {
+        return Ok(Found::Foreign);
+    }
+    if bytes != manifest.bytes {
+        log::warn!("stored_file_changed file={file} bytes={bytes} manifest_bytes={}", manifest.bytes);
+        return Ok(Found::Foreign);
+    }
+    Ok(Found::Stored(Box::new(Stored { manifest, bytes })))
+}
+
+/// Makes the file of the next free part; its line in the journal stands before it.
+fn create_file(shared: &Shared, claim: &Claim, source: Source) -> io::Result<(String, u32)> {
+    let base = name::file_name(claim.name());
+    // One at a time, so that a line in the journal and its file are one step.
+    let _creating = shared.creating.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for part in claim.next_part().. {
+        let file = name::part_file_name(&base, part);
+        if shared.dir.is_taken(&file)? || shared.dir.is_taken(&manifest::file_name(&file))? {
+            continue;
+        }
+        shared.journal.opened(opened(claim, file.clone(), part, source))?;
+        shared.dir.create(&file)?;
+        claim.took_part(part);
+        return Ok((file, part));
+    }
+    Err(io::Error::other("no part number is free"))
+}
+
+fn opened(claim: &Claim, file: String, part: u32, source: Source) -> Opened {
+    Opened { file, name_hex: hex(claim.name()), part, source }
+}

@@ -1,0 +1,168 @@
+//! The writer thread: takes jobs in order and writes them at their place. It alone writes into stream files.
+//!
+//! A file is opened at its first write and closed when others were written more recently, so descriptors are
+//! bounded. A write that fails in a way that may pass is tried again until it succeeds: the queue fills, the
+//! streams wait, and TCP slows the senders down.
+
+use std::io::{self, IoSlice};
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use lru::LruCache;
+use rustix::io::Errno;
+
+use super::dir::VaultDir;
+use super::keeper::Ended;
+use super::part::{Dirty, Part};
+use super::pool::Buffer;
+use super::pressure::Pressure;
+use crate::counters::Counters;
+
+/// How often the room on the disk is looked at, while there is some.
+const ROOM_EVERY: Duration = Duration::from_millis(200);
+
+/// What the writer does next.
+pub enum Job {
+    /// Put `head`, then `body`, at offset `at` of the part's file.
+    Write {
+        /// Where to.
+        part: Arc<Part>,
+        /// The offset.
+        at: u64,
+        /// Bytes that were kept back.
+        head: Vec<u8>,
+        /// Bytes of a buffer.
+        body: Option<(Buffer, Range<usize>)>,
+    },
+    /// All of the part's bytes are written: close its file and hand it to the keeper.
+    Close(Ended),
+}
+
+/// The calls that the writer makes, so that tests can fail each of them.
+pub trait Disk {
+    /// An open file.
+    type File;
+    /// Opens an existing stream file to write into it.
+    fn open(&self, file: &str) -> io::Result<Self::File>;
+    /// Writes at an offset; may write less.
+    fn write_at(&self, file: &Self::File, at: u64, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Bytes that may still be written.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+impl Disk for Arc<VaultDir> {
+    type File = std::os::fd::OwnedFd;
+
+    fn open(&self, file: &str) -> io::Result<Self::File> {
+        self.open_to_write(file)
+    }
+
+    fn write_at(&self, file: &Self::File, at: u64, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::pwritev(file, bytes, at)?)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        VaultDir::free_bytes(self)
+    }
+}
+
+/// What the writer works with.
+pub struct Writer<D: Disk> {
+    /// Where files are.
+    pub disk: D,
+    /// Open files by part.
+    pub files: LruCache<u64, D::File>,
+    /// Bytes that must stay free.
+    pub free_bytes_min: u64,
+    /// The state of the disk.
+    pub pressure: Arc<Pressure>,
+    /// Parts that need a sync.
+    pub dirty: Arc<Dirty>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// To the keeper.
+    pub ended: Sender<Ended>,
+    /// When room was last seen.
+    pub room_seen: Option<Instant>,
+}
+
+impl<D: Disk> Writer<D> {
+    /// Works until the last sender of jobs is gone.
+    pub fn run(mut self, jobs: Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Write { part, at, head, body } => {
+                    let body = body.as_ref().map_or(&[][..], |(buffer, range)| &buffer[range.clone()]);
+                    self.write(&part, at, &head, body);
+                }
+                Job::Close(ended) => {
+                    self.files.pop(&ended.part.id);
+                    // The keeper outlives the writer; if it failed, its own error is the one reported.
+                    let _ = self.ended.send(ended);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, part: &Arc<Part>, at: u64, head: &[u8], body: &[u8]) {
+        let bytes = (head.len() + body.len()) as u64;
+        let mut done = 0;
+        while done < bytes && !part.is_broken() {
+            match self.write_some(part, at + done, skip(head, body, done as usize)) {
+                Ok(n) => done += n as u64,
+                Err(error) => {
+                    log::error!("write_failed file={} at={} error=\"{error}\"", part.file, at + done);
+                    break;
+                }
+            }
+        }
+        if done < bytes {
+            part.lose(bytes - done);
+            self.counters.lost_bytes_total.add(bytes - done);
+        }
+        self.counters.written_bytes_total.add(done);
+        if done > 0 && part.soil() {
+            self.dirty.add(part);
+        }
+    }
+
+    /// One write, tried until it succeeds.
+    fn write_some(&mut self, part: &Part, at: u64, slices: [&[u8]; 2]) -> io::Result<usize> {
+        let Writer { disk, files, free_bytes_min, pressure, counters, room_seen, .. } = self;
+        pressure.persist("write", &part.file, || {
+            if !room_seen.is_some_and(|seen| seen.elapsed() < ROOM_EVERY) {
+                *room_seen = None;
+                if disk.free_bytes()? < *free_bytes_min {
+                    return Err(Errno::NOSPC.into());
+                }
+                *room_seen = Some(Instant::now());
+            }
+            let file = files.try_get_or_insert(part.id, || disk.open(&part.file))?;
+            let written = match slices {
+                [[], body] => disk.write_at(file, at, &[IoSlice::new(body)]),
+                [head, body] => disk.write_at(file, at, &[IoSlice::new(head), IoSlice::new(body)]),
+            };
+            counters.writes_total.one();
+            match written? {
+                0 => Err(Errno::NOSPC.into()),
+                n => Ok(n),
+            }
+        })
+    }
+}
+
+/// What is left of `head` and `body` after their first `done` bytes.
+fn skip<'a>(head: &'a [u8], body: &'a [u8], done: usize) -> [&'a [u8]; 2] {
+    match done.checked_sub(head.len()) {
+        None => [&head[done..], body],
+        Some(of_body) => [&[], &body[of_body..]],
+    }
+}
+
+/// The open files, at most `files_max`.
+pub fn files<F>(files_max: usize) -> LruCache<u64, F> {
+    LruCache::new(NonZeroUsize::new(files_max).unwrap_or(NonZeroUsize::MIN))
+}

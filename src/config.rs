@@ -1,1 +1,0 @@
-//! The configuration: a JSON file, environment variables, flags.

@@ -1,0 +1,183 @@
+//! What a value may be. Pure: a text in, the value or a sentence that says what would be right out.
+
+use std::net::IpAddr;
+
+use crate::logging::LevelFilter;
+
+/// A host name's bytes (RFC 1035, 2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+/// The bytes between two dots of a host name.
+const LABEL_BYTES_MAX: usize = 63;
+/// A topic's bytes, as Kafka limits them.
+const TOPIC_BYTES_MAX: usize = 249;
+/// How much of a wrong text is repeated.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// A text as it may go to a terminal: quoted, escaped, shortened.
+pub fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// A level, in any case.
+pub fn level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_uppercase().as_str() {
+        "DEBUG" => Ok(LevelFilter::Debug),
+        "INFO" => Ok(LevelFilter::Info),
+        "WARN" | "WARNING" => Ok(LevelFilter::Warn),
+        "ERROR" => Ok(LevelFilter::Error),
+        _ => Err(format!("{} is no level: DEBUG, INFO, WARN or ERROR", shown(text))),
+    }
+}
+
+/// A port; 0 turns the receiver off.
+pub fn port(text: &str) -> Result<u16, String> {
+    // `parse` alone would let "+5004" pass.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits => Ok(port),
+        _ => Err(format!("{} is no port: a number from 1 to 65535, or 0 for off", shown(text))),
+    }
+}
+
+/// An IP address or a host name; empty turns the receiver off. IPv6 comes back without brackets.
+pub fn address(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if text.is_empty() || is_ip(bare) || is_host(text) {
+        return Ok(bare.to_owned());
+    }
+    let port_too = match text.rsplit_once(':') {
+        Some((host, number)) if port(number).is_ok() && address(host).is_ok() => {
+            " (the port has its own key)"
+        }
+        _ => "",
+    };
+    Err(format!("{} is neither an IP address nor a host name{port_too}", shown(text)))
+}
+
+fn is_ip(text: &str) -> bool {
+    match text.split_once('%') {
+        // A link-local address needs its interface: fe80::1%eth0 (RFC 4007, 11).
+        Some((ip, zone)) => matches!(ip.parse(), Ok(IpAddr::V6(_))) && is_label(zone),
+        None => text.parse::<IpAddr>().is_ok(),
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    // No top-level domain is a number: such a text is a mistyped IP address (RFC 3696, 2).
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= HOST_BYTES_MAX && !numeric && name.split('.').all(is_label)
+}
+
+/// Letters, digits, `-` and `_`, which container networks have in their names.
+fn is_label(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=LABEL_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// A Kafka topic's name, as brokers accept it.
+pub fn topic(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let long = !(1..=TOPIC_BYTES_MAX).contains(&text.len());
+    if long || !text.bytes().all(allowed) || text == "." || text == ".." {
+        return Err(format!(
+            "{} is no Kafka topic: 1 to {TOPIC_BYTES_MAX} letters, digits, dots, underscores and hyphens",
+            shown(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_all<T: ToString>(check: fn(&str) -> Result<T, String>, right: &[(&str, &str)], wrong: &[&str]) {
+        for (text, value) in right {
+            assert_eq!(check(text).map(|value| value.to_string()), Ok((*value).to_owned()), "{text:?}");
+        }
+        for text in wrong {
+            assert!(check(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn levels() {
+        let right =
+            [("DEBUG", "DEBUG"), ("info", "INFO"), ("Warn", "WARN"), ("warning", "WARN"), ("ERROR", "ERROR")];
+        check_all(level, &right, &["", "TRACE", "OFF", "INFORMATION", "INFO ", "ΙNFO"]);
+    }
+
+    #[test]
+    fn ports() {
+        let right = [("0", "0"), ("1", "1"), ("5004", "5004"), ("65535", "65535"), ("05004", "5004")];
+        check_all(
+            port,
+            &right,
+            &["", "-1", "-0", "+1", "65536", "99999999999999999999", "5004.0", "5e3", "0x10", "٣"],
+        );
+    }
+
+    #[test]
+    fn addresses() {
+        let longest = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+        let right = [
+            ("", ""),
+            ("0.0.0.0", "0.0.0.0"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("::", "::"),
+            ("[::1]", "::1"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+            ("localhost", "localhost"),
+            ("kafka_1", "kafka_1"),
+            ("broker.example.", "broker.example."),
+            ("3com.example", "3com.example"),
+            (&longest, &longest),
+        ];
+        let wrong = [
+            &format!("{longest}d"),
+            &format!("{}.a", "a".repeat(64)),
+            "300.1.1.1",
+            "10.0.0",
+            "5004",
+            ".",
+            "a..b",
+            "-g",
+            "a-",
+            "[10.0.0.1",
+            "[localhost]",
+            "10.0.0.1%eth0",
+            "::1%",
+            "a b",
+            "tcp://a",
+            "a/b",
+            "a\"b",
+            "a\nb",
+            "*",
+            "höst",
+        ];
+        check_all(address, &right, &wrong);
+        let with_port = address("10.0.0.1:5004").unwrap_err();
+        assert!(with_port.ends_with("(the port has its own key)"), "{with_port}");
+    }
+
+    #[test]
+    fn topics() {
+        let longest = "t".repeat(TOPIC_BYTES_MAX);
+        let right = [("interception", "interception"), ("a.b_c-1", "a.b_c-1"), (&longest, &longest)];
+        check_all(topic, &right, &["", ".", "..", "a b", "a/b", "a\"b", "ä", &format!("{longest}t")]);
+    }
+
+    #[test]
+    fn what_is_shown_is_harmless_and_short() {
+        assert_eq!(shown("a\u{1b}[2J\n"), r#""a\u{1b}[2J\n""#);
+        assert_eq!(shown(&"é".repeat(61)), format!("\"{}\"...", "é".repeat(60)));
+        assert_eq!(shown(&"é".repeat(60)), format!("\"{}\"", "é".repeat(60)));
+    }
+}

@@ -1,0 +1,140 @@
+//! What `--status` answers: /health, /metrics, /streams. Runs on the connections' threads and only reads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use super::{Handler, Method, Request, Response, process};
+use crate::cc::live::{Live, LiveStream};
+use crate::counters::Counters;
+
+const PATHS: &str = "/health\n/metrics\n/streams\n";
+
+/// Whether the process can do its work. Others set it, /health shows it.
+#[derive(Debug, Default)]
+pub struct Health {
+    draining: AtomicBool,
+    disk_full: AtomicBool,
+}
+
+impl Health {
+    /// The process was asked to stop and takes no new streams.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The writer waits for room on the disk, or waits no more.
+    pub fn set_disk_full(&self, full: bool) {
+        self.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// `ok`, `draining` or `disk_full`.
+    pub fn status(&self) -> &'static str {
+        match (self.draining.load(Ordering::Relaxed), self.disk_full.load(Ordering::Relaxed)) {
+            (true, _) => "draining",
+            (false, true) => "disk_full",
+            (false, false) => "ok",
+        }
+    }
+}
+
+/// The handler behind `--status`.
+#[derive(Debug)]
+pub struct Status {
+    health: Arc<Health>,
+    counters: Arc<Counters>,
+    live: Arc<Live>,
+    started_ms: i64,
+}
+
+impl Status {
+    /// Shows these. The time of this call counts as the start of the process.
+    pub fn new(health: Arc<Health>, counters: Arc<Counters>, live: Arc<Live>) -> Status {
+        Status { health, counters, live, started_ms: Utc::now().timestamp_millis() }
+    }
+
+    fn health(&self) -> Response {
+        let status = self.health.status();
+        let code = if status == "ok" { 200 } else { 503 };
+        Response::json(code, format!("{{\"status\":\"{status}\"}}"))
+    }
+
+    fn metrics(&self) -> Response {
+        let mut text = self.counters.render();
+        process::render(&mut text, self.started_ms);
+        Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    /// One row a line: ten thousand of them can be read by people and by line tools too.
+    fn streams(&self) -> Response {
+        let streams = self.live.list();
+        let mut body = Vec::with_capacity(32 + streams.len() * 256);
+        body.extend_from_slice(format!("{{\"count\":{},\"streams\":[", streams.len()).as_bytes());
+        for (n, stream) in streams.iter().enumerate() {
+            body.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
+            serde_json::to_writer(&mut body, &Row::of(stream))
+                .expect("a Vec takes all, and a row has no map");
+        }
+        body.extend_from_slice(b"\n]}\n");
+        Response::json(200, body)
+    }
+}
+
+impl Handler for Status {
+    fn handle(&self, request: &Request) -> Response {
+        let answer = match request.path() {
+            "/health" => Status::health,
+            "/metrics" => Status::metrics,
+            "/streams" => Status::streams,
+            _ => {
+                return Response::new(
+                    404,
+                    "text/plain; charset=utf-8",
+                    format!("404 Not Found; there is\n{PATHS}"),
+                );
+            }
+        };
+        match request.method() {
+            // What is shown is of this moment.
+            Method::Get | Method::Head => answer(self).with("Cache-Control", "no-store"),
+            _ => Response::text(405, "only GET and HEAD").with("Allow", "GET, HEAD"),
+        }
+    }
+}
+
+/// A stream as /streams shows it.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: u64,
+    peer: std::net::SocketAddr,
+    /// None until the name is known.
+    file: Option<&'a str>,
+    bytes: u64,
+    packets: u64,
+    /// None until a byte of content came.
+    last_byte: Option<String>,
+    connected_at: Option<String>,
+    state: &'static str,
+}
+
+impl Row<'_> {
+    fn of(stream: &LiveStream) -> Row<'_> {
+        let last_byte_ms = stream.last_byte_ms.load(Ordering::Relaxed);
+        Row {
+            id: stream.id,
+            peer: stream.peer,
+            file: stream.file.get().map(String::as_str),
+            bytes: stream.bytes.load(Ordering::Relaxed),
+            packets: stream.packets.load(Ordering::Relaxed),
+            last_byte: if last_byte_ms == 0 { None } else { rfc3339(last_byte_ms) },
+            connected_at: rfc3339(stream.connected_ms),
+            state: stream.state(),
+        }
+    }
+}
+
+fn rfc3339(ms: i64) -> Option<String> {
+    Some(DateTime::from_timestamp_millis(ms)?.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
