@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::http::status::{Health, Status};
+use lea::cc::vault::pressure::Pressure;
+use lea::counters::Counters;
+use lea::http::status::Status;
 use lea::http::{Server, ServerConfig};
 use lea::stop::Stop;
 
@@ -19,8 +21,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> Result<(), Failure> {
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(3), |text| text.parse())?;
     let stop = Stop::new()?;
-    let counters = Arc::default();
-    let status = Status::new(Arc::<Health>::default(), Arc::clone(&counters), Arc::default());
+    let counters = Arc::<Counters>::default();
+    let pressure = Arc::new(Pressure::new(Arc::clone(&counters)));
+    let status = Status::new(stop.clone(), pressure, Arc::clone(&counters), Arc::default());
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let server = Server::spawn(listener, ServerConfig::default(), Arc::new(status), stop.clone(), counters)?;
     for connections in [1, 32] {

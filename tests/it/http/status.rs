@@ -2,28 +2,32 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lea::cc::live::Live;
+use lea::cc::vault::pressure::Pressure;
 use lea::counters::Counters;
 use lea::http::ServerConfig;
-use lea::http::status::{Health, Status};
+use lea::http::status::Status;
+use lea::stop::Stop;
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::client::{Client, Running};
 
 struct Kit {
     server: Running,
-    health: Arc<Health>,
+    stop: Stop,
+    pressure: Arc<Pressure>,
     counters: Arc<Counters>,
     live: Arc<Live>,
 }
 
 fn status() -> Kit {
-    let (health, counters, live) =
-        (Arc::<Health>::default(), Arc::<Counters>::default(), Arc::<Live>::default());
-    let handler = Status::new(Arc::clone(&health), Arc::clone(&counters), Arc::clone(&live));
-    Kit { server: Running::start(ServerConfig::default(), handler), health, counters, live }
+    let (counters, live) = (Arc::<Counters>::default(), Arc::<Live>::default());
+    let (stop, pressure) = (Stop::new().unwrap(), Arc::new(Pressure::new(Arc::clone(&counters))));
+    let handler = Status::new(stop.clone(), Arc::clone(&pressure), Arc::clone(&counters), Arc::clone(&live));
+    Kit { server: Running::start(ServerConfig::default(), handler), stop, pressure, counters, live }
 }
 
 #[test]
@@ -36,11 +40,20 @@ fn health_says_what_is_wrong() {
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
     };
     check(200, r#"{"status":"ok"}"#);
-    kit.health.set_disk_full(true);
+    let full = Arc::new(AtomicBool::new(true));
+    let writer = std::thread::spawn({
+        let (pressure, full) = (Arc::clone(&kit.pressure), Arc::clone(&full));
+        let full_now = move || if full.load(Ordering::SeqCst) { Err(Errno::NOSPC.into()) } else { Ok(()) };
+        move || pressure.persist("write", "f", full_now)
+    });
+    while !kit.pressure.is_waiting() {
+        std::thread::yield_now();
+    }
     check(503, r#"{"status":"disk_full"}"#);
-    kit.health.set_disk_full(false);
+    full.store(false, Ordering::SeqCst);
+    writer.join().unwrap().unwrap();
     check(200, r#"{"status":"ok"}"#);
-    kit.health.set_draining();
+    kit.stop.ask();
     check(503, r#"{"status":"draining"}"#);
     kit.server.end();
 }

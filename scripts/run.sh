@@ -1,0 +1,7 @@
+#!/bin/sh
+# Builds lea if needed and starts everything that config/configurationFile.conf enables. Arguments go to `lea run`.
+set -eu
+cd "$(dirname "$0")/.."
+cargo build --release --locked --bin lea
+# exec: a signal to this process reaches lea.
+exec target/release/lea run "$@"

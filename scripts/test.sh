@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs them all: format, lints, documentation, tests, the scripts themselves, and
+# the benchmarks in small. --long: the full form of each scenario, cargo deny, and the full benchmarks.
+# Nothing is skipped: what is missing and cannot be installed is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+
+usage() {
+    echo "usage: scripts/test.sh [--long]" >&2
+    exit 2
+}
+
+long=
+case "$#:${1-}" in
+    0:) ;;
+    1:--long) long=1 ;;
+    *) usage ;;
+esac
+
+step() {
+    now="$*"
+    printf '\n== %s\n' "$now"
+}
+now=start
+ended() {
+    local status=$?
+    [ "$status" = 0 ] || echo "test.sh: FAILED at: $now (exit $status, ${SECONDS} s)" >&2
+}
+trap ended EXIT
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# A tool and the Debian package that has it, a line each.
+tools='
+cc gcc
+dumpcap wireshark-common
+ip iproute2
+man man-db
+ncat ncat
+nsenter util-linux
+openssl openssl
+ps procps
+shellcheck shellcheck
+sipp sip-tester
+socat socat
+tcpdump tcpdump
+tshark tshark
+unshare util-linux
+'
+
+missing_packages() {
+    while read -r tool package; do
+        [ -z "$tool" ] || command -v "$tool" >/dev/null || echo "$package"
+    done <<<"$tools" | sort -u
+}
+
+step tools
+mapfile -t packages < <(missing_packages)
+if [ "${#packages[@]}" != 0 ]; then
+    echo "installing ${packages[*]}"
+    as_root apt-get -q update
+    # dumpcap stays as it is: for root, or for whom the machine's owner lets capture.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${packages[@]}"
+    hash -r
+    mapfile -t packages < <(missing_packages)
+    if [ "${#packages[@]}" != 0 ]; then
+        echo "test.sh: still missing after the installation: ${packages[*]}" >&2
+        exit 1
+    fi
+fi
+if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+    rustup component add rustfmt clippy
+fi
+
+step format
+cargo fmt --all --check
+
+step lints
+cargo clippy --locked --all-targets -- -D warnings
+
+step documentation
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+step scripts
+shellcheck scripts/*.sh .ci/run
+
+step "tests${long:+, the long form}"
+if [ -n "$long" ]; then
+    export LEA_TEST_LONG=1
+fi
+runner=()
+if [ "$(id -u)" != 0 ]; then
+    # Capturing packets and making network namespaces takes root.
+    runner=(--config "target.'cfg(unix)'.runner=['sudo','-n','--preserve-env']")
+fi
+cargo test --locked "${runner[@]}"
+
+if [ -n "$long" ]; then
+    step dependencies
+    command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+    cargo deny --locked check bans licenses sources
+    step benchmarks
+    scripts/bench.sh
+else
+    step 'benchmarks in small'
+    scripts/bench.sh --short
+fi
+
+echo
+echo "test.sh: all passed${long:+ in the long form} (${SECONDS} s)"

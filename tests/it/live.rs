@@ -1,0 +1,327 @@
+//! Live calls: SIPp between two network namespaces, captured by tcpdump and dumpcap, streamed into `lea` while the
+//! captures grow. What `lea` stores is what the capture programs wrote.
+//!
+//! The namespaces have no names: each lives as long as one process that waits on a pipe from here, so nothing is
+//! left behind even where the test is killed.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Signal, geteuid};
+
+use crate::support::capture::packets;
+use crate::support::process::Process;
+use crate::support::sender::CHUNK_BYTES;
+use crate::support::{
+    DEADLINE, Handshake, Sender, Server, Workdir, assert_same, long, tshark_fields, tshark_ok, wait_closed,
+    wait_until,
+};
+
+/// What a run of the scenario is like.
+struct Form {
+    calls: usize,
+    calls_per_second: usize,
+    talk: Duration,
+    /// How long a sender sleeps at the end of a capture that still grows.
+    poll: Duration,
+}
+
+impl Form {
+    fn chosen() -> Form {
+        let (second, poll) = (Duration::from_secs(1), Duration::from_millis(100));
+        if long() {
+            return Form { calls: 40, calls_per_second: 2, talk: 20 * second, poll: 2 * second };
+        }
+        Form { calls: 3, calls_per_second: 2, talk: 2 * second, poll }
+    }
+}
+
+#[test]
+fn calls_are_stored_while_they_are_captured() {
+    let form = Form::chosen();
+    let work = Workdir::new();
+    let network = Network::new();
+    let server = Server::start(&work.join("out"), &[]);
+    let mut captures = [Capture::tcpdump(&network, &work), Capture::dumpcap(&network, &work)];
+    let ended = [AtomicBool::new(false), AtomicBool::new(false)];
+
+    thread::scope(|scope| {
+        for (capture, ended) in captures.iter().zip(&ended) {
+            let (addr, name, file, poll) = (server.addr(), capture.name, capture.file.clone(), form.poll);
+            scope.spawn(move || stream(addr, name, &file, poll, ended));
+        }
+        // Whatever fails here, the senders come to an end.
+        let _end = EndOnDrop(&ended);
+        let mut callee = Sip::callee(&network, &work, form.calls);
+        let mut caller = Sip::caller(&network, &work, &callee, &form);
+        for capture in &captures {
+            let stored = server.output().join(capture.name);
+            wait_until(DEADLINE, "the first call in the stored file", || count(&stored, b"INVITE sip:") > 0);
+        }
+        assert!(caller.process.is_running(), "nothing was stored while the calls went on");
+        let calls_deadline = DEADLINE + form.talk + Duration::from_secs(form.calls as u64);
+        caller.process.wait_code(calls_deadline, 0);
+        callee.process.wait_code(calls_deadline, 0);
+        for (capture, ended) in captures.iter_mut().zip(&ended) {
+            capture.finish(form.calls);
+            ended.store(true, Ordering::SeqCst);
+        }
+    });
+
+    for capture in &captures {
+        check_stored(&server, capture, form.calls);
+    }
+    server.term();
+}
+
+/// The stored file is the capture, and tshark finds in it each call with its dialog and its audio.
+fn check_stored(server: &Server, capture: &Capture, calls: usize) {
+    let manifest = wait_closed(server.output(), capture.name);
+    let stored = server.output().join(capture.name);
+    let captured = fs::read(&capture.file).unwrap();
+    assert_same(&stored, &captured);
+    assert_eq!(manifest.capture.packets, packets(&captured).len() as u64);
+    tshark_ok(&stored).unwrap();
+    for method in ["INVITE", "ACK", "BYE"] {
+        let mut dialogs = tshark_fields(&stored, &format!("sip.Method == {method}"), "sip.Call-ID");
+        dialogs.sort_unstable();
+        dialogs.dedup();
+        assert_eq!(dialogs.len(), calls, "{}: dialogs with {method}", capture.name);
+    }
+    let audio = tshark_fields(&stored, "rtp && rtp.p_type == 8", "rtp.ssrc");
+    // 50 packets a second and direction; a busy machine sends fewer.
+    assert!(audio.len() > calls * 25, "{}: {} audio packets in {calls} calls", capture.name, audio.len());
+}
+
+/// Sends a growing file as real senders do: the name, a second, 100-byte sends, a look each `poll` at its end.
+fn stream(addr: SocketAddr, name: &str, file: &Path, poll: Duration, ended: &AtomicBool) {
+    let mut sender = Sender::open(addr, name, Handshake::Gap);
+    let mut file = File::open(file).unwrap();
+    let mut chunk = [0; CHUNK_BYTES];
+    loop {
+        // Asked before the read: what was written until the end is read after it.
+        let ended = ended.load(Ordering::SeqCst);
+        match file.read(&mut chunk).unwrap() {
+            0 if ended => break,
+            0 => thread::sleep(poll),
+            read => sender.send(&chunk[..read]),
+        }
+    }
+    sender.finish();
+}
+
+struct EndOnDrop<'a>(&'a [AtomicBool]);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|ended| ended.store(true, Ordering::SeqCst));
+    }
+}
+
+/// How often `needle` stands in a file; 0 while there is none.
+fn count(file: &Path, needle: &[u8]) -> usize {
+    let content = fs::read(file).unwrap_or_default();
+    content.windows(needle.len()).filter(|window| *window == needle).count()
+}
+
+/// Where the calls go.
+enum Network {
+    /// Two namespaces and a cable (veth) between them.
+    Namespaces { caller: Process, callee: Process },
+    /// 127.0.0.1 for both.
+    Loopback,
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Caller,
+    Callee,
+}
+
+const INTERFACE: &str = "v0";
+
+impl Network {
+    fn new() -> Network {
+        match Network::namespaces() {
+            Ok(network) => network,
+            Err(reason) => {
+                eprintln!("NO NETWORK NAMESPACES ({reason}): the calls go over loopback instead");
+                Network::Loopback
+            }
+        }
+    }
+
+    fn namespaces() -> Result<Network, String> {
+        let (caller, callee) = (namespace()?, namespace()?);
+        let peer = callee.id().to_string();
+        let network = Network::Namespaces { caller, callee };
+        let ip = |side, args: &[&str]| run(network.command(side, "ip").args(args));
+        ip(
+            Side::Caller,
+            &["link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", &peer],
+        )?;
+        for side in [Side::Caller, Side::Callee] {
+            ip(side, &["address", "add", &format!("{}/24", network.addr(side)), "dev", INTERFACE])?;
+            ip(side, &["link", "set", INTERFACE, "up"])?;
+            ip(side, &["link", "set", "lo", "up"])?;
+        }
+        Ok(network)
+    }
+
+    /// A command that runs on one side.
+    fn command(&self, side: Side, program: &str) -> Command {
+        let inside = match (self, side) {
+            (Network::Loopback, _) => return Command::new(program),
+            (Network::Namespaces { caller, .. }, Side::Caller) => caller,
+            (Network::Namespaces { callee, .. }, Side::Callee) => callee,
+        };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", inside.id())).arg(program);
+        command
+    }
+
+    fn addr(&self, side: Side) -> &'static str {
+        match (self, side) {
+            (Network::Loopback, _) => "127.0.0.1",
+            (_, Side::Caller) => "192.0.2.1",
+            (_, Side::Callee) => "192.0.2.2",
+        }
+    }
+
+    fn interface(&self) -> &'static str {
+        match self {
+            Network::Loopback => "lo",
+            Network::Namespaces { .. } => INTERFACE,
+        }
+    }
+}
+
+/// A network namespace: the process in it waits on a pipe from here, and goes with this test.
+fn namespace() -> Result<Process, String> {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut process = Process::start(&mut command);
+    let ours = fs::read_link("/proc/self/ns/net").map_err(|error| error.to_string())?;
+    let path = format!("/proc/{}/ns/net", process.id());
+    wait_until(DEADLINE, "a network namespace", || {
+        !process.is_running() || fs::read_link(&path).is_ok_and(|theirs| theirs != ours)
+    });
+    if process.is_running() { Ok(process) } else { Err(process.stderr()) }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A capture program, its file, and the stream's name.
+struct Capture {
+    name: &'static str,
+    file: PathBuf,
+    process: Process,
+}
+
+impl Capture {
+    /// tcpdump, flushed packet by packet, into pcap.
+    fn tcpdump(network: &Network, work: &Workdir) -> Capture {
+        let file = work.join("tcpdump.pcap");
+        let mut command = network.command(Side::Callee, "tcpdump");
+        command.args(["-i", network.interface(), "-U", "-w"]).arg(&file);
+        if geteuid().is_root() {
+            // Else it becomes a user who may not write here.
+            command.args(["-Z", "root"]);
+        }
+        Capture::start(command.arg("udp"), "+447700900123-2-3_21_11_2026_20:59:41.pcap", file)
+    }
+
+    /// dumpcap, into pcapng.
+    fn dumpcap(network: &Network, work: &Workdir) -> Capture {
+        let file = work.join("dumpcap.pcapng");
+        let mut command = network.command(Side::Callee, "dumpcap");
+        command.args(["-q", "-i", network.interface(), "-f", "udp", "-w"]).arg(&file);
+        Capture::start(&mut command, "+447700900456-2-3_21_11_2026_20:59:41.pcapng", file)
+    }
+
+    /// Starts it and waits until it captures.
+    fn start(command: &mut Command, name: &'static str, file: PathBuf) -> Capture {
+        let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
+        process.wait_line(DEADLINE, "the start of the capture (it needs root)", |line| {
+            (line.contains("listening on") || line.starts_with("File: ")).then_some(())
+        });
+        wait_until(DEADLINE, "the capture's file", || file.exists());
+        Capture { name, file, process }
+    }
+
+    /// Waits until all calls' ends are in the file, then stops.
+    fn finish(&mut self, calls: usize) {
+        // A BYE and its reply.
+        wait_until(DEADLINE, "the last call's end in the capture", || {
+            count(&self.file, b"CSeq: 2 BYE") >= 2 * calls
+        });
+        self.process.signal(Signal::INT);
+        self.process.wait_code(DEADLINE, 0);
+    }
+}
+
+/// One side of the calls.
+struct Sip {
+    process: Process,
+    port: u16,
+}
+
+impl Sip {
+    /// Answers `calls` calls and sends their audio back. It is there when this returns.
+    fn callee(network: &Network, work: &Workdir, calls: usize) -> Sip {
+        let mut command = Sip::command(network, Side::Callee, work);
+        let port = free_port();
+        command.args(["-p", &port.to_string(), "-m", &calls.to_string(), "-rtp_echo"]);
+        command.args(["-mp", &free_port().to_string()]);
+        let process = Process::start(&mut command);
+        // The kernel's table of the process's own network: local address and port in hexadecimal.
+        let (table, entry) =
+            (format!("/proc/{}/net/udp", process.id()), format!(":{port:04X} 00000000:0000"));
+        wait_until(DEADLINE, "the callee", || {
+            fs::read_to_string(&table).is_ok_and(|udp| udp.contains(&entry))
+        });
+        Sip { process, port }
+    }
+
+    /// Makes the calls, and ends after the last.
+    fn caller(network: &Network, work: &Workdir, callee: &Sip, form: &Form) -> Sip {
+        // A second of a quiet tone in A-law, again and again as the scenario says: 8,000 samples a second.
+        let wave = [0xd5, 0xc5, 0xf5, 0xc5, 0xd5, 0x45, 0x75, 0x45];
+        work.write("audio.alaw", wave.repeat(1000 * form.talk.as_secs() as usize));
+        let mut command = Sip::command(network, Side::Caller, work);
+        let port = free_port();
+        command.args(["-p", &port.to_string(), "-m", &form.calls.to_string()]);
+        command.args(["-r", &form.calls_per_second.to_string(), "-d", &form.talk.as_millis().to_string()]);
+        command.arg(format!("{}:{}", network.addr(Side::Callee), callee.port));
+        Sip { process: Process::start(&mut command), port }
+    }
+
+    fn command(network: &Network, side: Side, work: &Workdir) -> Command {
+        let scenario = match side {
+            Side::Caller => "caller.xml",
+            Side::Callee => "callee.xml",
+        };
+        let mut command = network.command(side, "sipp");
+        command.arg("-sf").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/sipp").join(scenario));
+        command.args(["-i", network.addr(side), "-mi", network.addr(side), "-nostdin"]);
+        command.current_dir(work.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+}
+
+/// A UDP port that nobody has just now.
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

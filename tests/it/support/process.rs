@@ -1,0 +1,119 @@
+//! A child process that does not outlive its test, and whose stderr can be waited on.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait_for;
+
+/// A running child. Dropping it kills it, and nothing else.
+pub struct Process {
+    name: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts `command`; a thread collects its stderr.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Process {
+        let name = format!("{command:?}");
+        command.stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let stderr = child.stderr.take().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let collected = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                collected.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        Process { name, child, lines, reader: Some(reader) }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What stderr has said so far.
+    pub fn stderr(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits until a line on stderr has what `find` looks for. Fails at once if the process ends without it.
+    #[track_caller]
+    pub fn wait_line<T>(&mut self, deadline: Duration, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        wait_for(deadline, what, || {
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() {
+                self.join_reader();
+            }
+            let found = self.lines.lock().unwrap().iter().find_map(|line| find(line));
+            assert!(
+                found.is_some() || ended.is_none(),
+                "{} ended ({ended:?}) without {what}:\n{}",
+                self.name,
+                self.stderr()
+            );
+            found
+        })
+    }
+
+    /// True until it has ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal to this process alone.
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended in this moment; the wait after it shows how.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        let status = wait_for(deadline, &what, || self.child.try_wait().unwrap());
+        self.join_reader();
+        status
+    }
+
+    /// Waits for its end and fails unless it exits with `code`.
+    #[track_caller]
+    pub fn wait_code(&mut self, deadline: Duration, code: i32) {
+        let status = self.wait(deadline);
+        assert_eq!(status.code(), Some(code), "{} ended with {status}:\n{}", self.name, self.stderr());
+    }
+
+    /// Kills it (SIGKILL) and takes it away.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.join_reader();
+    }
+
+    fn join_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("stderr of {}:\n{}", self.name, self.stderr());
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Chance that can be repeated: a small generator whose seed is printed, and taken from `LEA_TEST_SEED`.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing moments and sizes.
+pub struct Random(u64);
+
+impl Random {
+    /// A generator with a fresh seed, which goes to stderr: a failed test shows it. `LEA_TEST_SEED` sets it.
+    pub fn new(test: &str) -> Random {
+        let seed = match std::env::var("LEA_TEST_SEED") {
+            Ok(text) => text.parse().expect("LEA_TEST_SEED is a number"),
+            Err(_) => RandomState::new().hash_one(test),
+        };
+        eprintln!("{test}: LEA_TEST_SEED={seed}");
+        Random::with_seed(seed)
+    }
+
+    /// A generator that starts at `seed`.
+    pub fn with_seed(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// `len` bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_chance() {
+    let (mut one, mut two) = (Random::with_seed(7), Random::with_seed(7));
+    assert_eq!(one.bytes(21), two.bytes(21));
+    assert_eq!(one.bytes(21).len(), 21);
+    assert!((0..1000).all(|_| one.below(10) < 10));
+    assert_ne!(one.next(), two.next());
+}

@@ -1,0 +1,88 @@
+//! `lea serve-tcp`, the real binary, on a free port.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use super::process::Process;
+use super::{DEADLINE, lea};
+
+/// A running server. Dropping it kills it, and nothing else.
+pub struct Server {
+    process: Process,
+    output: PathBuf,
+    flags: Vec<String>,
+    addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts `lea serve-tcp --listen 127.0.0.1:0 --output OUTPUT FLAGS...` and waits until it listens.
+    #[track_caller]
+    pub fn start(output: &Path, flags: &[&str]) -> Server {
+        Server::start_with(output, flags.iter().map(|flag| flag.to_string()).collect())
+    }
+
+    #[track_caller]
+    fn start_with(output: &Path, flags: Vec<String>) -> Server {
+        let mut command = Command::new(lea());
+        command.args(["serve-tcp", "--listen", "127.0.0.1:0", "--output"]).arg(output).args(&flags);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Process::start(&mut command);
+        let addr = listening(&mut process, "tcp");
+        Server { process, output: output.to_owned(), flags, addr }
+    }
+
+    /// Where it takes streams.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where it answers /health, /metrics and /streams; it has to be started with `--status 127.0.0.1:0`.
+    #[track_caller]
+    pub fn status_addr(&mut self) -> SocketAddr {
+        listening(&mut self.process, "status")
+    }
+
+    /// Its folder.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Asks it to drain, waits for its end, and fails unless it exits with 0. Gives what it said on stderr.
+    #[track_caller]
+    pub fn term(mut self) -> String {
+        self.process.signal(Signal::TERM);
+        self.process.wait_code(DEADLINE, 0);
+        self.process.stderr()
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after its end: same folder, same flags, another port.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        *self = Server::start_with(&self.output, self.flags.clone());
+    }
+}
+
+/// The address in the line `listening addr=IP:PORT for=WHAT`.
+#[track_caller]
+fn listening(process: &mut Process, what: &str) -> SocketAddr {
+    let wanted = format!("for={what}");
+    process.wait_line(DEADLINE, &format!("a line `listening addr=... {wanted}`"), |line| {
+        let (_, rest) = line.split_once("listening addr=")?;
+        let mut words = rest.split_whitespace();
+        let addr = words.next()?.parse().ok()?;
+        words.any(|word| word == wanted).then_some(addr)
+    })
+}
