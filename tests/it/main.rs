@@ -1,4 +1,8 @@
-//! Integration tests: the real binary. A file a subcommand; `support` is the kit.
+//! Integration tests: the real binary. A file a subcommand or scenario; `support` is the kit.
+//!
+//! A panic is how a test fails, and a test prints what it did where that is needed to run it again.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod support;
 
 mod http;
-mod support;
