@@ -1,7 +1,10 @@
 //! The log: lines `event key=value` on stderr, times in UTC. Content of communication never goes into it, and
 //! bytes that came from a peer only escaped (a stream's file name, never its name as sent).
 
+use std::collections::HashMap;
 use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 pub use log::LevelFilter;
 
@@ -30,4 +33,60 @@ pub fn say(line: std::fmt::Arguments<'_>) {
 pub fn print(line: std::fmt::Arguments<'_>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")
+}
+
+/// Warnings that a peer can cause at will: at most one a second a reason; the next one says how many were left out.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    reasons: Mutex<HashMap<&'static str, Said>>,
+}
+
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    left_out: u64,
+}
+
+impl Throttle {
+    /// Warns, unless the same reason was warned of less than a second ago.
+    pub fn warn(&self, reason: &'static str, line: std::fmt::Arguments<'_>) {
+        if let Some(left_out) = self.admit(reason, Instant::now()) {
+            match left_out {
+                0 => log::warn!("{line}"),
+                _ => log::warn!("{line} like_it_since={left_out}"),
+            }
+        }
+    }
+
+    /// How many were left out since the last one, if it is time for the next.
+    fn admit(&self, reason: &'static str, now: Instant) -> Option<u64> {
+        let mut reasons = self.reasons.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match reasons.get_mut(reason) {
+            Some(said) if now.duration_since(said.at) < Duration::from_secs(1) => {
+                said.left_out += 1;
+                None
+            }
+            said => {
+                let left_out = said.map_or(0, |said| said.left_out);
+                reasons.insert(reason, Said { at: now, left_out: 0 });
+                Some(left_out)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_warning_a_second_a_reason() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        let at = |ms| now + Duration::from_millis(ms);
+        assert_eq!(throttle.admit("a", at(0)), Some(0));
+        assert_eq!(throttle.admit("a", at(999)), None);
+        assert_eq!(throttle.admit("b", at(999)), Some(0));
+        assert_eq!(throttle.admit("a", at(1000)), Some(1));
+        assert_eq!(throttle.admit("a", at(2000)), Some(0));
+    }
 }

@@ -243,7 +243,7 @@ impl<'a> Connection<'a> {
         // Nothing of ours is changed by the call, so nothing can be half changed.
         catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
             let peer = self.parser.request().peer();
-            log::error!("http_handler_failed peer={peer} (this is a defect in lea)");
+            log::error!("http_handler_failed peer={peer}");
             Response { close: true, ..Response::text(500, "an unexpected failure, see the log") }
         })
     }

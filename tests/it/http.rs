@@ -517,17 +517,41 @@ fn steps<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
     steps
 }
 
-/// The fuzz target's seeds, so that each of them is tried in every run of the tests.
+fn check_splits(input: &[u8]) {
+    let whole = steps(std::iter::once(input));
+    for bytes in [1, 2, 7, 64] {
+        assert_eq!(steps(input.chunks(bytes)), whole, "{bytes} bytes at once: {}", input.escape_ascii());
+    }
+}
+
+/// The fuzz target's seeds, and many inputs near to each, so that they are tried in every run of the tests.
 #[test]
 fn seeds_of_the_fuzz_target() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fuzz/http");
     let mut seeds = 0;
+    // A xorshift generator: always the same inputs.
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as usize % below
+    };
     for entry in std::fs::read_dir(folder).unwrap() {
-        let input = std::fs::read(entry.unwrap().path()).unwrap();
-        let whole = steps(std::iter::once(&input[..]));
-        assert!(!whole.is_empty());
-        for bytes in 1..=input.len().min(64) {
-            assert_eq!(steps(input.chunks(bytes)), whole, "{bytes} bytes at once: {}", input.escape_ascii());
+        let seed = std::fs::read(entry.unwrap().path()).unwrap();
+        check_splits(&seed);
+        for _ in 0..1000 {
+            let mut input = seed.clone();
+            for _ in 0..=random(3) {
+                let at = random(input.len());
+                match random(4) {
+                    0 => input[at] = random(256) as u8,
+                    1 => input.insert(at, b"\r\n\t :;,0f\0"[random(10)]),
+                    2 => drop(input.remove(at)),
+                    _ => input.extend_from_within(at..),
+                }
+            }
+            check_splits(&input);
         }
         seeds += 1;
     }
