@@ -5,6 +5,7 @@ mod status;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -481,6 +482,26 @@ fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
     client.stream.peek(&mut [0]).unwrap();
     let took = server.end();
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_peer_that_reads_slowly() {
+    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let mut client = server.client();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (ended, has_ended) = std::sync::mpsc::channel::<()>();
+    // 4 KiB a millisecond at most: the whole response would take 4 s.
+    let reader = std::thread::spawn(move || {
+        let mut received = 0;
+        while let Err(RecvTimeoutError::Timeout) = has_ended.recv_timeout(Duration::from_millis(1)) {
+            received += client.stream.read(&mut [0; 4096]).unwrap_or(0);
+        }
+        received
+    });
+    let took = server.end();
+    drop(ended);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(reader.join().unwrap() < LARGE_BYTES);
 }
 
 #[test]
