@@ -1,3 +1,4 @@
 //! Integration tests: the real binary. A file a subcommand; `support` is the kit.
 
+mod fuzz;
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! The thread that receives a stream runs it on each chunk before the chunk goes to the writer. Headers that a
 //! chunk cuts wait in a small fixed array; all else is only counted. Where whole packets lie in a chunk, the loops
-//! of [`pcap`] and [`pcapng`] go from length to length; everything else takes the steps of [`Follower::advance`].
+//! of `pcap` and `pcapng` go from length to length; everything else takes the steps of `Follower::advance`.
 //!
 //! Invariants: what a follower tells after some bytes does not depend on how they were split;
 //! `boundary() <= received()`, and neither ever decreases.
