@@ -1,5 +1,7 @@
 //! The seeds of the fuzz targets, through the same checks, on the stable toolchain.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+
 use std::path::Path;
 
 #[path = "../../fuzz/checks.rs"]

@@ -1,15 +1,23 @@
 //! The manifest beside each stream file, `FILE.lea.json`: what came, from whom, when, and the hash that proves it.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cc::frame::capture::Summary;
 use crate::cc::frame::name::NameFields;
+use crate::{Error, Result};
 
 /// The manifest's suffix after the stream's file name.
 pub const SUFFIX: &str = ".lea.json";
 
 /// The version of this format; readers refuse a later one.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// A manifest's bytes. One of a thousand connections has 300 kB; what is longer is none of ours.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// What a stream file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +130,52 @@ pub enum EndReason {
     IoError,
 }
 
+/// Reads a manifest: of this format version or an earlier one, and not longer than 16 MiB.
+pub fn read(path: &Path) -> Result<Manifest> {
+    read_json(path).map_err(Error::path("read the manifest", path))
+}
+
+fn read_json(path: &Path) -> io::Result<Manifest> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let mut text = Vec::new();
+    File::open(path)?.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(io::Error::other("it is longer than 16 MiB"));
+    }
+    // The version first: a later format may lack what this one needs.
+    let Version { format_version } = serde_json::from_slice(&text)?;
+    if format_version > FORMAT_VERSION {
+        let reason = format!("its format version is {format_version}, and this lea knows {FORMAT_VERSION}");
+        return Err(io::Error::other(reason));
+    }
+    Ok(serde_json::from_slice(&text)?)
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::chain;
+
+    fn check_refused(text: &[u8], expected: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let told = chain(&read(file.path()).unwrap_err());
+        assert_eq!(told, format!("cannot read the manifest {}: {expected}", file.path().display()));
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_with_a_reason() {
+        check_refused(b"", "EOF while parsing a value at line 1 column 0");
+        check_refused(b"{\"format_version\":1}", "missing field `name` at line 1 column 20");
+        check_refused(b"{\"format_version\":2}", "its format version is 2, and this lea knows 1");
+        check_refused(&vec![b' '; (16 << 20) + 1], "it is longer than 16 MiB");
+        check_refused(&vec![b' '; 16 << 20], "EOF while parsing a value at line 1 column 16777216");
+    }
 }

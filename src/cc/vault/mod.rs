@@ -1,3 +1,4 @@
 //! The vault: files, manifests, recovery.
 
 pub mod manifest;
+pub mod scan;
