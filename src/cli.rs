@@ -42,6 +42,7 @@ impl Globals {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, once a process")]
 enum Command {
     Run(cmd::run::Args),
     ServeTcp(cmd::serve_tcp::Args),
@@ -50,6 +51,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Replay(cmd::replay::Args),
     Completions(cmd::completions::Args),
+    Man(cmd::man::Args),
 }
 
 impl Command {
@@ -62,6 +64,7 @@ impl Command {
             Command::Verify(args) => args.run(globals),
             Command::Replay(args) => args.run(globals),
             Command::Completions(args) => args.run(globals),
+            Command::Man(args) => args.run(globals),
         }
     }
 }

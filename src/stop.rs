@@ -7,7 +7,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::{Error, Exit, Result};
@@ -54,6 +56,15 @@ impl Stop {
         self.shared.asked.store(true, Ordering::SeqCst);
         // Closing the writing end makes the reading end ready (POLLHUP) for every thread that polls it.
         drop(self.shared.write_end.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+    }
+
+    /// Waits for it; false if `timeout` passes before.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::empty())];
+        let timeout = Timespec::try_from(timeout).ok();
+        // An interrupted wait is one that ended early.
+        let _ = poll(&mut fds, timeout.as_ref());
+        self.is_asked()
     }
 
     /// True once it was asked for.

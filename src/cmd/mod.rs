@@ -1,9 +1,27 @@
 //! One module a subcommand: its `Args` (clap), a check of them, and `run`.
 
+use std::io::{self, Write};
+
+use crate::{Error, Result};
+
 pub mod completions;
 pub mod configure;
 pub mod ls;
+pub mod man;
 pub mod replay;
 pub mod run;
 pub mod serve_tcp;
+pub mod service;
+pub mod values;
 pub mod verify;
+
+/// Writes data to stdout in one piece. A reader that went away (`| head`) has what it wanted: no error.
+fn print_data(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::system("write to stdout")(error))
+        }
+        _ => Ok(()),
+    }
+}

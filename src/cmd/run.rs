@@ -1,16 +1,38 @@
-//! `lea run`: everything that the configuration enables.
+//! `lea run`: everything that the configuration enables, in one process.
 
+use std::path::PathBuf;
+
+use super::service::{self, Service, StoreArgs, TcpArgs};
 use crate::cli::Globals;
-use crate::{Exit, Result};
+use crate::{Error, Exit, Result};
 
 /// Run everything that the configuration enables
-#[derive(clap::Args, Debug)]
-pub struct Args {}
+///
+/// Today that is streams over TCP (`tcpServer`). SIGINT, SIGTERM and SIGHUP end it in good order.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file [default: config/configurationFile.conf]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    tcp: TcpArgs,
+}
 
 impl Args {
-    /// Runs the command.
+    /// Runs until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let _ = globals;
-        Ok(Exit::Done)
+        let config = service::start(self.config.as_deref(), globals)?;
+        if config.kafka.is_some() {
+            log::warn!("kafka_not_available note=\"this version receives over TCP alone\"");
+        }
+        let Some(listen) = &config.tcp else {
+            return Err(Error::Usage(
+                "the configuration enables nothing that this version receives: set tcpServer (lea configure -t ADDRESS -u PORT)"
+                    .to_owned(),
+            ));
+        };
+        Service::resolve(service::addresses(listen)?, self.store, self.tcp)?.run()
     }
 }

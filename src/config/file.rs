@@ -27,7 +27,7 @@ pub struct FileLayer {
 }
 
 impl FileLayer {
-    /// Reads a file that must be there. Fails with [`Error::Config`] where it cannot be read or is too large.
+    /// Reads a file that must be there. Fails with [`Error::Config`] where it cannot be read.
     pub fn read(path: &Path) -> Result<FileLayer> {
         let bytes = read_bounded(path).map_err(|error| unreadable(path, &error))?;
         Ok(FileLayer::parse(path, &bytes))
@@ -45,10 +45,12 @@ impl FileLayer {
     /// Takes a file's bytes apart; `path` is what findings are reported under.
     pub fn parse(path: &Path, bytes: &[u8]) -> FileLayer {
         // Editors on Windows put a byte order mark before the text; JSON itself has none (RFC 8259, 8.1).
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let first = bytes.utf8_chunks().next();
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let first = text.utf8_chunks().next();
         let mut walk = Walk::new(first.as_ref().map_or("", |chunk| chunk.valid()));
-        if first.is_some_and(|chunk| !chunk.invalid().is_empty()) {
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            walk.error(0, format!("more than {FILE_BYTES_MAX} bytes: this is no configuration"));
+        } else if first.is_some_and(|chunk| !chunk.invalid().is_empty()) {
             walk.error(walk.document.len(), "this is no UTF-8 text".to_owned());
         } else if walk.document.trim().is_empty() {
             walk.error(0, "the file is empty".to_owned());
@@ -68,17 +70,15 @@ impl FileLayer {
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file, up to one byte more than the limit, by which [`FileLayer::parse`] knows that it is too large.
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("more than {FILE_BYTES_MAX} bytes, so no configuration file")));
-    }
     Ok(bytes)
 }
 
 /// A configuration that cannot be read is wrong usage (exit code 2), like one that says something wrong.
-fn unreadable(path: &Path, error: &io::Error) -> Error {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::Config { path: path.to_owned(), reason: format!("cannot read the configuration: {error}") }
 }
 
@@ -105,8 +105,8 @@ impl<'a> Walk<'a> {
             Some(Err(error)) => return self.syntax_error(error),
             None => {
                 let name = path.strip_suffix('.').unwrap_or("the configuration");
-                return self
-                    .error(node.offset(), format!("{name}: {} where an object has to be", node.kind()));
+                let text = format!("{name}: {} where an object has to be", node.kind());
+                return self.error(node.offset(), text);
             }
         };
         for member in members {
@@ -207,14 +207,9 @@ fn origin(document: &str, offset: usize) -> Origin {
 
 /// The warning for an unknown key, with the known one that differs only in case: sites write from memory.
 fn unknown(path: &str, key: &str) -> String {
-    let known = KEYS.iter().flat_map(|key| {
-        let rest = key.path.strip_prefix(path)?;
-        rest.split('.').next()
-    });
-    let meant = match known.into_iter().find(|name| name.eq_ignore_ascii_case(key)) {
-        Some(name) => format!("; {name:?} is meant?"),
-        None => String::new(),
-    };
+    let mut known = KEYS.iter().filter_map(|key| key.path.strip_prefix(path)?.split('.').next());
+    let meant = known.find(|name| name.eq_ignore_ascii_case(key));
+    let meant = meant.map_or_else(String::new, |name| format!("; {name:?} is meant?"));
     let scope = path.strip_suffix('.').map_or_else(String::new, |scope| format!(" in {scope}"));
     format!("unknown key {}{scope}{meant}", check::shown(key))
 }

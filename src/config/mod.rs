@@ -10,6 +10,8 @@
 mod check;
 mod file;
 mod json;
+mod replace;
+mod template;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use crate::logging::LevelFilter;
 use crate::{Error, Result};
 
 pub use file::FileLayer;
+pub use replace::replace;
+pub use template::Template;
 
 /// The configuration file where `--config` names none, from the current directory.
 pub const FILE_DEFAULT: &str = "config/configurationFile.conf";
@@ -107,7 +111,7 @@ pub static KEYS: [&Key; 6] =
     [&LOGGER_LEVEL, &TCP_ADDRESS, &TCP_PORT, &KAFKA_ADDRESS, &KAFKA_PORT, &KAFKA_TOPIC];
 
 /// Where a value, or a finding, comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A flag of the command line, `--tcp-port`.
     Flag(&'static str),
@@ -210,6 +214,26 @@ pub struct Effective {
     pub warnings: Vec<Finding>,
 }
 
+impl Effective {
+    /// Logs the warnings; for after the log has started.
+    pub fn log_warnings(&self) {
+        let file = self.file.as_deref().unwrap_or(Path::new(FILE_DEFAULT));
+        for Finding { origin, text } in &self.warnings {
+            log::warn!("configuration_odd file={file:?} at=\"{origin}\" reason={text:?}");
+        }
+    }
+
+    /// The TCP receiver as one word for a log line: `0.0.0.0:5004` or `off`.
+    pub fn tcp_word(&self) -> String {
+        self.tcp.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string)
+    }
+
+    /// The Kafka receiver as one word for a log line.
+    pub fn kafka_word(&self) -> String {
+        self.kafka.as_ref().map_or_else(|| "off".to_owned(), |kafka| kafka.broker.to_string())
+    }
+}
+
 /// What may give a value; the fields stand in order of precedence.
 pub struct Layers<'a> {
     /// Flags that were given.
@@ -255,6 +279,7 @@ pub fn resolve(layers: &Layers<'_>) -> (Effective, Vec<Finding>) {
     let kafka_address = taker.take(&KAFKA_ADDRESS, check::address);
     let kafka_port = taker.take(&KAFKA_PORT, check::port);
     let topic = taker.take(&KAFKA_TOPIC, check::topic);
+    errors.sort_by_key(|error| error.origin);
     let effective = Effective {
         logger_level,
         tcp: Listen::enabled(tcp_address, tcp_port),

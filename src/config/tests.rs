@@ -169,12 +169,15 @@ fn everything_that_is_wrong_is_said_also_below_a_higher_layer() {
     let places: Vec<_> = errors.iter().map(|error| error.origin.to_string()).collect();
     assert_eq!(
         places,
-        ["line 5, column 33", "line 3, column 20", "line 4, column 51", "environment variable KAFKAPORT",]
+        ["environment variable KAFKAPORT", "line 3, column 20", "line 4, column 51", "line 5, column 33"]
     );
     let error = refuse(Some(&parse(&file)), &errors).unwrap_err();
     assert_eq!(error.exit(), crate::Exit::Usage);
     let text = error.to_string();
-    assert!(text.starts_with("f: line 5, column 33: parameters.kafkaServer.address: a list where"), "{text}");
+    assert!(
+        text.starts_with("f: environment variable KAFKAPORT: parameters.kafkaServer.port: \"x\" is no port"),
+        "{text}"
+    );
     assert!(text.contains("; line 4, column 51: parameters.tcpServer.port: \"65536\" is no port"), "{text}");
 }
 

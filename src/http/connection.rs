@@ -23,8 +23,9 @@ use crate::stop::Stop;
 const INPUT_BYTES: usize = 16 << 10;
 
 /// After a refusal: how long what the peer still sends is taken and thrown away, so that it can read the answer
-/// before a reset takes that away.
+/// before a reset takes that away. A flood is not worth the work and gets the reset.
 const LINGER_MS: u64 = 1_000;
+const LINGER_BYTES_MAX: usize = 4 << 20;
 
 const TOO_SLOW: Refusal = Refusal::new(408, "the request did not come in time");
 const CUT_OFF: Refusal = Refusal::new(400, "the request is cut off");
@@ -292,8 +293,13 @@ impl<'a> Connection<'a> {
     fn linger(&mut self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)?;
         let until = Instant::now() + Duration::from_millis(LINGER_MS);
+        let mut thrown_away = 0;
         // Nothing is under way any more, so the stop ends this at once.
-        while let Filled::Bytes = self.fill(until, true)? {}
+        while thrown_away < LINGER_BYTES_MAX
+            && let Filled::Bytes = self.fill(until, true)?
+        {
+            thrown_away += self.unread.len();
+        }
         Ok(())
     }
 }

@@ -1,49 +1,24 @@
 //! What `--status` answers: /health, /metrics, /streams. Runs on the connections' threads and only reads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::{Handler, Method, Request, Response, process};
 use crate::cc::live::{Live, LiveStream};
+use crate::cc::vault::pressure::Pressure;
 use crate::counters::Counters;
+use crate::stop::Stop;
 
 const PATHS: &str = "/health\n/metrics\n/streams\n";
-
-/// Whether the process can do its work. Others set it, /health shows it.
-#[derive(Debug, Default)]
-pub struct Health {
-    draining: AtomicBool,
-    disk_full: AtomicBool,
-}
-
-impl Health {
-    /// The process was asked to stop and takes no new streams.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// The writer waits for room on the disk, or waits no more.
-    pub fn set_disk_full(&self, full: bool) {
-        self.disk_full.store(full, Ordering::Relaxed);
-    }
-
-    /// `ok`, `draining` or `disk_full`.
-    pub fn status(&self) -> &'static str {
-        match (self.draining.load(Ordering::Relaxed), self.disk_full.load(Ordering::Relaxed)) {
-            (true, _) => "draining",
-            (false, true) => "disk_full",
-            (false, false) => "ok",
-        }
-    }
-}
 
 /// The handler behind `--status`.
 #[derive(Debug)]
 pub struct Status {
-    health: Arc<Health>,
+    stop: Stop,
+    pressure: Arc<Pressure>,
     counters: Arc<Counters>,
     live: Arc<Live>,
     started_ms: i64,
@@ -51,12 +26,16 @@ pub struct Status {
 
 impl Status {
     /// Shows these. The time of this call counts as the start of the process.
-    pub fn new(health: Arc<Health>, counters: Arc<Counters>, live: Arc<Live>) -> Status {
-        Status { health, counters, live, started_ms: Utc::now().timestamp_millis() }
+    pub fn new(stop: Stop, pressure: Arc<Pressure>, counters: Arc<Counters>, live: Arc<Live>) -> Status {
+        Status { stop, pressure, counters, live, started_ms: Utc::now().timestamp_millis() }
     }
 
     fn health(&self) -> Response {
-        let status = self.health.status();
+        let status = match (self.stop.is_asked(), self.pressure.is_waiting()) {
+            (true, _) => "draining",
+            (false, true) => "disk_full",
+            (false, false) => "ok",
+        };
         let code = if status == "ok" { 200 } else { 503 };
         Response::json(code, format!("{{\"status\":\"{status}\"}}"))
     }

@@ -5,5 +5,9 @@
 
 mod support;
 
+mod configure;
+mod http;
 mod live;
+mod man;
+mod replay;
 mod tcp_recorded;

@@ -63,8 +63,8 @@ pub struct VaultConfig {
     pub hash: bool,
     /// Begun packets of all streams may take so much memory.
     pub pending_bytes_max: u64,
-    /// Stream files open at once.
-    pub files_max: usize,
+    /// Descriptors that streams and their files share.
+    pub descriptors: usize,
     /// Bytes to keep free on the disk.
     pub free_bytes_min: u64,
     /// Between two syncs of a growing file.
@@ -113,7 +113,7 @@ impl Vault {
             journal: Arc::new(journal),
             names: Arc::default(),
             pool: Arc::default(),
-            pressure: Arc::default(),
+            pressure: Arc::new(Pressure::new(Arc::clone(&counters))),
             dirty: Arc::default(),
             counters,
             jobs,
@@ -125,7 +125,8 @@ impl Vault {
         });
         let writer = Writer {
             disk: Arc::clone(&shared.dir),
-            files: writer::files(config.files_max),
+            files: writer::files(),
+            descriptors: config.descriptors,
             free_bytes_min: config.free_bytes_min,
             pressure: Arc::clone(&shared.pressure),
             dirty: Arc::clone(&shared.dirty),
@@ -178,6 +179,11 @@ impl Vault {
 }
 
 impl VaultThreads {
+    /// True if a thread has ended that should run as long as there is a [`Vault`].
+    pub fn has_ended(&self) -> bool {
+        self.writer.is_finished() || self.keeper.is_finished()
+    }
+
     /// Waits until all is written and closed. Every [`Vault`] and [`Intake`] must be gone before.
     pub fn join(self) -> Result<Losses> {
         let failed = |name: &'static str| move |_| Error::Thread(name.to_owned());

@@ -2,11 +2,13 @@
 //! itself. Only a drain that has run out of time ends the waiting.
 
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+
+use crate::counters::Counters;
 
 /// Between two attempts: short beside the second that a sender's buffers last.
 const RETRY: Duration = Duration::from_millis(100);
@@ -15,15 +17,25 @@ const RETRY: Duration = Duration::from_millis(100);
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The state of the disk, shared by all who write.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pressure {
+    counters: Arc<Counters>,
     give_up_at: Mutex<Option<Instant>>,
     warned_at: Mutex<Option<Instant>>,
     waiting: AtomicU64,
-    retries: AtomicU64,
 }
 
 impl Pressure {
+    /// A disk that nobody waits for yet.
+    pub fn new(counters: Arc<Counters>) -> Pressure {
+        Pressure {
+            counters,
+            give_up_at: Mutex::default(),
+            warned_at: Mutex::default(),
+            waiting: AtomicU64::new(0),
+        }
+    }
+
     /// From then on nobody waits for the disk any more.
     pub fn give_up_at(&self, at: Instant) {
         *lock(&self.give_up_at) = Some(at);
@@ -39,11 +51,6 @@ impl Pressure {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Attempts that failed so far.
-    pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
-    }
-
     /// Does `act` until it succeeds, fails in a way that will not pass, or all waiting is given up.
     pub fn persist<T>(
         &self,
@@ -56,7 +63,7 @@ impl Pressure {
             match act() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if may_pass(&error) && !self.given_up() => {
-                    self.retries.fetch_add(1, Ordering::Relaxed);
+                    self.counters.write_retries_total.one();
                     if !std::mem::replace(&mut waits, true) {
                         self.waiting.fetch_add(1, Ordering::Relaxed);
                     }
@@ -118,27 +125,30 @@ mod tests {
 
     #[test]
     fn it_waits_until_there_is_room() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Arc::default());
         let mut left = 3;
         let done = pressure.persist("write", "f", || {
             left -= 1;
             if left > 0 { Err(full()) } else { Ok(7) }
         });
-        assert_eq!((done.unwrap(), pressure.retries(), pressure.is_waiting()), (7, 2, false));
+        assert_eq!(
+            (done.unwrap(), pressure.counters.write_retries_total.get(), pressure.is_waiting()),
+            (7, 2, false)
+        );
     }
 
     #[test]
     fn what_does_not_pass_is_not_waited_for() {
-        let failed = Pressure::default().persist("write", "f", || Err::<(), _>(Errno::IO.into()));
+        let failed = Pressure::new(Arc::default()).persist("write", "f", || Err::<(), _>(Errno::IO.into()));
         assert_eq!(Errno::from_io_error(&failed.unwrap_err()), Some(Errno::IO));
     }
 
     #[test]
     fn a_drain_ends_the_waiting() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Arc::default());
         pressure.give_up_at(Instant::now() + Duration::from_millis(150));
         let failed = pressure.persist("write", "f", || Err::<(), _>(full()));
         assert_eq!(Errno::from_io_error(&failed.unwrap_err()), Some(Errno::NOSPC));
-        assert!(pressure.retries() >= 1 && pressure.given_up());
+        assert!(pressure.counters.write_retries_total.get() >= 1 && pressure.given_up());
     }
 }

@@ -5,7 +5,6 @@
 //! streams wait, and TCP slows the senders down.
 
 use std::io::{self, IoSlice};
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +22,9 @@ use crate::counters::Counters;
 
 /// How often the room on the disk is looked at, while there is some.
 const ROOM_EVERY: Duration = Duration::from_millis(200);
+
+/// Files that may be open whatever the number of streams.
+const FILES_MIN: usize = 32;
 
 /// What the writer does next.
 pub enum Job {
@@ -75,6 +77,8 @@ pub struct Writer<D: Disk> {
     pub disk: D,
     /// Open files by part.
     pub files: LruCache<u64, D::File>,
+    /// Descriptors that streams and their files share.
+    pub descriptors: usize,
     /// Bytes that must stay free.
     pub free_bytes_min: u64,
     /// The state of the disk.
@@ -129,8 +133,20 @@ impl<D: Disk> Writer<D> {
         }
     }
 
+    /// Closes the files that were not written for longest, until another one may be opened.
+    fn make_room(&mut self) {
+        let streams = usize::try_from(self.counters.streams_open.get()).unwrap_or(usize::MAX);
+        let files_max = self.descriptors.saturating_sub(streams).max(FILES_MIN);
+        while self.files.len() >= files_max {
+            self.files.pop_lru();
+        }
+    }
+
     /// One write, tried until it succeeds.
     fn write_some(&mut self, part: &Part, at: u64, slices: [&[u8]; 2]) -> io::Result<usize> {
+        if !self.files.contains(&part.id) {
+            self.make_room();
+        }
         let Writer { disk, files, free_bytes_min, pressure, counters, room_seen, .. } = self;
         pressure.persist("write", &part.file, || {
             if !room_seen.is_some_and(|seen| seen.elapsed() < ROOM_EVERY) {
@@ -162,7 +178,7 @@ fn skip<'a>(head: &'a [u8], body: &'a [u8], done: usize) -> [&'a [u8]; 2] {
     }
 }
 
-/// The open files, at most `files_max`.
-pub fn files<F>(files_max: usize) -> LruCache<u64, F> {
-    LruCache::new(NonZeroUsize::new(files_max).unwrap_or(NonZeroUsize::MIN))
+/// The open files. Their number follows that of the streams, so it is bounded where files are opened.
+pub fn files<F>() -> LruCache<u64, F> {
+    LruCache::unbounded()
 }

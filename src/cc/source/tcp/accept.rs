@@ -24,8 +24,13 @@ const STACK_BYTES: usize = 128 << 10;
 /// After an accept(2) that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until a stop is asked for, then takes what already waits in the backlog, then joins all streams.
+/// Accepts until the end; where accepting fails, all ends.
 pub fn run(listener: &TcpListener, shared: &Arc<Shared>) -> Result<()> {
+    accept(listener, shared).inspect_err(|_| shared.stop.ask())
+}
+
+/// Accepts until a stop is asked for, then takes what already waits in the backlog, then joins all streams.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> Result<()> {
     listener.set_nonblocking(true).map_err(Error::system("set up a listener"))?;
     let mut streams = Streams::default();
     loop {

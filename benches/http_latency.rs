@@ -1,0 +1,76 @@
+//! How fast the HTTP edge answers `/health` over connections that are kept alive: requests a second and latency, one
+//! connection and 32. Client and server share the process and the machine, so the server alone is faster than this.
+//!
+//! `cargo run --release --example http_latency [SECONDS]`
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lea::cc::vault::pressure::Pressure;
+use lea::counters::Counters;
+use lea::http::status::Status;
+use lea::http::{Server, ServerConfig};
+use lea::stop::Stop;
+
+const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    let seconds: u64 = std::env::args().nth(1).map_or(Ok(3), |text| text.parse())?;
+    let stop = Stop::new()?;
+    let counters = Arc::<Counters>::default();
+    let pressure = Arc::new(Pressure::new(Arc::clone(&counters)));
+    let status = Status::new(stop.clone(), pressure, Arc::clone(&counters), Arc::default());
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let server = Server::spawn(listener, ServerConfig::default(), Arc::new(status), stop.clone(), counters)?;
+    for connections in [1, 32] {
+        report(connections, Duration::from_secs(seconds), server.local_addr())?;
+    }
+    stop.ask();
+    server.join()?;
+    Ok(())
+}
+
+fn report(connections: usize, length: Duration, addr: SocketAddr) -> Result<(), Failure> {
+    let clients: Vec<_> =
+        (0..connections).map(|_| std::thread::spawn(move || latencies(addr, length))).collect();
+    let mut all = Vec::new();
+    for client in clients {
+        all.extend(client.join().map_err(|_| "a client failed")??);
+    }
+    all.sort_unstable();
+    let share = |permille: usize| all[(all.len() - 1) * permille / 1000].as_nanos() as f64 / 1000.0;
+    let mut out = std::io::stdout();
+    writeln!(
+        out,
+        "connections={connections} requests_per_s={:.0} p50_us={:.1} p99_us={:.1} p999_us={:.1} max_us={:.1}",
+        all.len() as f64 / length.as_secs_f64(),
+        share(500),
+        share(990),
+        share(999),
+        share(1000),
+    )?;
+    Ok(())
+}
+
+/// One request after the other, each sent when the answer to the one before is there.
+fn latencies(addr: SocketAddr, length: Duration) -> Result<Vec<Duration>, Failure> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    let mut answer = [0; 1024];
+    let mut latencies = Vec::new();
+    let started = Instant::now();
+    while started.elapsed() < length {
+        let asked = Instant::now();
+        stream.write_all(REQUEST)?;
+        let bytes = stream.read(&mut answer)?;
+        if !answer[..bytes].ends_with(br#"{"status":"ok"}"#) {
+            return Err("not the answer that was expected, or not in one piece".into());
+        }
+        latencies.push(asked.elapsed());
+    }
+    Ok(latencies)
+}

@@ -1,0 +1,271 @@
+//! What the long-running commands share: where streams are stored, how they are received, how it all ends.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use ipnet::IpNet;
+
+use super::values;
+use crate::cc::live::Live;
+use crate::cc::source::tcp::{self, Receiver, TcpConfig, Timing};
+use crate::cc::vault::{Access, Losses, Vault, VaultConfig, VaultThreads};
+use crate::cli::Globals;
+use crate::config::{self, Effective};
+use crate::counters::Counters;
+use crate::http::{self, Server, ServerConfig, ServerHandle, status::Status};
+use crate::limits::Machine;
+use crate::logging;
+use crate::stop::Stop;
+use crate::{Error, Exit, Result};
+
+/// HTTP connections of --status at once: a few people and a collector.
+const STATUS_CONNECTIONS_MAX: usize = 32;
+
+/// How often a thread that failed is looked for.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Where and how streams are stored.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Storage")]
+pub struct StoreArgs {
+    /// Folder for stream files and their manifests; made if it is not there
+    #[arg(short, long, value_name = "DIR", default_value = "interceptions")]
+    output: PathBuf,
+    /// How stream files are hashed
+    #[arg(long, value_enum, default_value_t = Hash::Sha256)]
+    hash: Hash,
+    /// Permission bits of stream files and manifests, in octal; folders that are made get the matching ones
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = values::mode)]
+    file_mode: u32,
+    /// Group that stream files, manifests and folders that are made belong to, by name or number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Sync growing files this often
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
+    sync_interval: Duration,
+    /// Memory for packets that have begun, of all streams together; past it the largest is written unfinished
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = values::bytes)]
+    pending_bytes_max: u64,
+    /// Keep so much room free on the disk: below it streams wait, as on a full disk [default: 16M, for manifests]
+    #[arg(long, value_name = "BYTES", default_value = "16M", hide_default_value = true, value_parser = values::bytes)]
+    free_bytes_min: u64,
+}
+
+/// How streams over TCP are received.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Receiving")]
+pub struct TcpArgs {
+    /// End a stream's name after so much quiet, in ms
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    name_gap_ms: u64,
+    /// Refuse a peer that has sent nothing for so long, in ms
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    handshake_timeout_ms: u64,
+    /// End a stream that has been silent for so long; 0 never does (a call may be on hold for hours)
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = values::duration)]
+    idle_timeout: Duration,
+    /// After a signal, go on reading a stream that does not end for so long, in ms
+    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    drain_ms: u64,
+    /// Streams at once [default: what descriptors, memory maps and threads of this machine carry]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    streams_max: Option<u64>,
+    /// End a stream after so many bytes [default: 1T, months of any call: only a runaway sender gets there]
+    #[arg(long, value_name = "BYTES", default_value = "1T", hide_default_value = true, value_parser = values::bytes)]
+    stream_bytes_max: u64,
+    /// Accept these peers alone; repeatable [default: all]
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    allow: Vec<IpNet>,
+    /// Serve /health, /metrics and /streams over HTTP here; a bare port is one of 127.0.0.1 [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    status: Option<String>,
+}
+
+/// How files are hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hash {
+    /// SHA-256, as the bytes come
+    Sha256,
+    /// Not at all
+    None,
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "write a network like 192.0.2.0/24 or an address".to_owned())
+}
+
+/// A checked configuration of a long-running command.
+pub struct Service {
+    vault: VaultConfig,
+    tcp: TcpConfig,
+    status: Option<SocketAddr>,
+}
+
+/// Reads the configuration and starts the log.
+pub fn start(config: Option<&Path>, globals: &Globals) -> Result<Effective> {
+    let effective = config::load(config, &config::environment)?;
+    logging::start(globals.level(effective.logger_level));
+    effective.log_warnings();
+    Ok(effective)
+}
+
+/// The addresses of a configured listener.
+pub fn addresses(listen: &config::Listen) -> Result<Vec<SocketAddr>> {
+    let found = (listen.address.as_str(), listen.port).to_socket_addrs();
+    Ok(found.map_err(Error::net("look up", listen))?.collect())
+}
+
+impl Service {
+    /// Checks the options against each other and the machine.
+    pub fn resolve(listen: Vec<SocketAddr>, store: StoreArgs, tcp: TcpArgs) -> Result<Service> {
+        let machine = Machine::prepare();
+        let carried = machine.streams_max();
+        let asked = tcp.streams_max.map(|asked| usize::try_from(asked).unwrap_or(usize::MAX));
+        if let Some(asked) = asked.filter(|asked| *asked > carried) {
+            log::warn!("streams_max_lowered asked={asked} carried={carried} machine={machine:?}");
+        }
+        let group = store.group.as_deref().map(group_id).transpose()?;
+        Ok(Service {
+            vault: VaultConfig {
+                dir: store.output,
+                access: Access { file_mode: store.file_mode, group },
+                hash: store.hash == Hash::Sha256,
+                pending_bytes_max: store.pending_bytes_max,
+                descriptors: machine.descriptors_shared(),
+                free_bytes_min: store.free_bytes_min,
+                sync_interval: store.sync_interval.max(Duration::from_millis(1)),
+            },
+            tcp: TcpConfig {
+                listen,
+                allow: tcp.allow,
+                streams_max: asked.unwrap_or(carried).min(carried),
+                stream_bytes_max: tcp.stream_bytes_max.max(1),
+                timing: Timing {
+                    name_gap: Duration::from_millis(tcp.name_gap_ms),
+                    handshake_timeout: Duration::from_millis(tcp.handshake_timeout_ms),
+                    idle_timeout: (!tcp.idle_timeout.is_zero()).then_some(tcp.idle_timeout),
+                    drain: Duration::from_millis(tcp.drain_ms),
+                },
+            },
+            status: tcp.status.as_deref().map(http::listen_address).transpose()?,
+        })
+    }
+
+    /// Receives until a signal, then drains.
+    pub fn run(self) -> Result<Exit> {
+        let stop = Stop::on_signals()?;
+        let counters = Arc::new(Counters::default());
+        let started = Instant::now();
+        let (vault, threads) = Vault::spawn(&self.vault, Arc::clone(&counters))?;
+        let served = self.serve(vault, &threads, &counters, &stop);
+        // First the vault: a dead writer is the cause, a failed stream is not.
+        let losses = threads.join()?;
+        served?;
+        summarize(&counters, &losses, started.elapsed());
+        Ok(if losses.is_none() { Exit::Done } else { Exit::Failed })
+    }
+
+    /// Listens, until the last stream has ended. Drops the vault, so that its threads end.
+    fn serve(
+        &self,
+        vault: Vault,
+        threads: &VaultThreads,
+        counters: &Arc<Counters>,
+        stop: &Stop,
+    ) -> Result<()> {
+        let live = Arc::new(Live::default());
+        let listeners = self.tcp.listen.iter().map(|addr| tcp::bind(*addr)).collect::<Result<Vec<_>>>()?;
+        let mut bound = Vec::new();
+        for listener in &listeners {
+            bound.push(listener.local_addr().map_err(Error::system("read a listener's address"))?);
+        }
+        let status_stop = Stop::new()?;
+        let status = self.serve_status(&vault, &live, counters, stop, &status_stop)?;
+        let receiver = Receiver::spawn(
+            listeners,
+            &self.tcp,
+            vault.clone(),
+            Arc::clone(&live),
+            Arc::clone(counters),
+            stop,
+        )?;
+        for addr in bound {
+            logging::say(format_args!("listening addr={addr} for=tcp"));
+        }
+        if let Some(status) = &status {
+            logging::say(format_args!("listening addr={} for=status", status.local_addr()));
+        }
+        while !stop.wait(WATCH) {
+            if threads.has_ended() {
+                log::error!("vault_ended note=\"nothing can be stored any more\"");
+                stop.ask();
+            }
+        }
+        log::info!("draining streams={}", live.count());
+        vault.give_up_at(Instant::now() + self.tcp.timing.drain);
+        let received = receiver.join();
+        status_stop.ask();
+        let answered = status.map_or(Ok(()), ServerHandle::join);
+        received.and(answered)
+    }
+
+    fn serve_status(
+        &self,
+        vault: &Vault,
+        live: &Arc<Live>,
+        counters: &Arc<Counters>,
+        stop: &Stop,
+        status_stop: &Stop,
+    ) -> Result<Option<ServerHandle>> {
+        let Some(addr) = self.status else { return Ok(None) };
+        let handler =
+            Status::new(stop.clone(), Arc::clone(vault.pressure()), Arc::clone(counters), Arc::clone(live));
+        let config = ServerConfig {
+            name: "status",
+            connections_max: STATUS_CONNECTIONS_MAX,
+            ..ServerConfig::default()
+        };
+        let listener = tcp::bind(addr)?;
+        Server::spawn(listener, config, Arc::new(handler), status_stop.clone(), Arc::clone(counters))
+            .map(Some)
+    }
+}
+
+fn group_id(group: &str) -> Result<u32> {
+    if let Ok(id) = group.parse() {
+        return Ok(id);
+    }
+    match nix::unistd::Group::from_name(group) {
+        Ok(Some(found)) => Ok(found.gid.as_raw()),
+        Ok(None) => Err(Error::Usage(format!("there is no group {group:?}"))),
+        Err(error) => Err(Error::System { act: "look the group up", source: error.into() }),
+    }
+}
+
+fn summarize(counters: &Counters, losses: &Losses, time: Duration) {
+    let refused = [
+        &counters.refused_peer_total,
+        &counters.refused_streams_max_total,
+        &counters.refused_thread_total,
+        &counters.refused_silent_total,
+        &counters.refused_name_total,
+    ];
+    logging::say(format_args!(
+        "summary connections={} refused={} bytes={} packets={} written_bytes={} lost_bytes={} \
+         incomplete_streams={} seconds={:.3}",
+        counters.streams_accepted_total.get(),
+        refused.iter().map(|counter| counter.get()).sum::<u64>(),
+        counters.received_bytes_total.get(),
+        counters.packets_total.get(),
+        counters.written_bytes_total.get(),
+        losses.bytes,
+        losses.streams + losses.files,
+        time.as_secs_f64(),
+    ));
+}

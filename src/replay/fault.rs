@@ -1,0 +1,192 @@
+//! What goes wrong in a stream, and where: drawn from a seed, so that a run can be repeated. Pure.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// A way in which senders fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
+    /// Close in the middle of a packet and stay gone
+    Cut,
+    /// Reset in the middle of a packet and stay gone
+    Reset,
+    /// Close in the middle of a packet, then connect again and send everything from the first byte
+    ReconnectResend,
+    /// Close in the middle of a packet, then connect again and send the name and the next bytes
+    ReconnectContinue,
+    /// Send single bytes with pauses at some places
+    Slow,
+}
+
+/// splitmix64 (Steele, Lea, Flood 2014): small, and the same everywhere for a seed.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The sequence of `seed` for stream number `stream`.
+    pub fn new(seed: u64, stream: u64) -> Random {
+        let mut random = Random(seed);
+        // Streams of one seed must not be shifted copies of each other.
+        let start = random.next() ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        Random(start)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number in `low..high`; `low` where that is empty.
+    pub fn range(&mut self, low: u64, high: u64) -> u64 {
+        // The bias of a multiplication is far below what a test could see.
+        let width = u128::from(high.saturating_sub(low));
+        low + ((u128::from(self.next()) * width) >> 64) as u64
+    }
+}
+
+/// A seed that nobody chose.
+pub fn seed_at_random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Slow places in a stream, the longest of them, and the longest pause before a byte there.
+const SLOW_PLACES: u64 = 8;
+const SLOW_BYTES_MAX: u64 = 20;
+const SLOW_PAUSE_MS_MAX: u64 = 50;
+
+/// What goes wrong in one stream.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    break_at: Option<u64>,
+    slow: VecDeque<(u64, u64)>,
+    random: Random,
+}
+
+/// How far the next send goes, and how long to wait before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// Where it ends.
+    pub to: u64,
+    /// The pause before it.
+    pub pause: Option<Duration>,
+}
+
+impl Plan {
+    /// Nothing goes wrong.
+    pub fn none() -> Plan {
+        Plan { break_at: None, slow: VecDeque::new(), random: Random(0) }
+    }
+
+    /// Draws where `fault` happens in a stream of `bytes`. One of fewer than 2 bytes has no middle, and no fault.
+    pub fn draw(fault: Fault, mut random: Random, bytes: u64) -> Plan {
+        if bytes < 2 {
+            return Plan::none();
+        }
+        if fault != Fault::Slow {
+            return Plan { break_at: Some(random.range(1, bytes)), slow: VecDeque::new(), random };
+        }
+        let mut places: Vec<u64> = (0..SLOW_PLACES).map(|_| random.range(0, bytes)).collect();
+        places.sort_unstable();
+        let slow = places.iter().map(|at| (*at, at + random.range(1, SLOW_BYTES_MAX + 1))).collect();
+        Plan { break_at: None, slow, random }
+    }
+
+    /// Where the connection is to break.
+    pub fn break_at(&self) -> Option<u64> {
+        self.break_at
+    }
+
+    /// Moves the break to another byte.
+    pub fn break_at_byte(&mut self, at: u64) {
+        self.break_at = Some(at);
+    }
+
+    /// True if the connection breaks after `sent` bytes: once.
+    pub fn breaks(&mut self, sent: u64) -> bool {
+        let breaks = self.break_at == Some(sent);
+        if breaks {
+            self.break_at = None;
+        }
+        breaks
+    }
+
+    /// The next send, of the bytes `from..to` that are due.
+    pub fn bound(&mut self, from: u64, to: u64) -> Send {
+        let to = self.break_at.map_or(to, |at| if at > from { to.min(at) } else { to });
+        while self.slow.front().is_some_and(|(_, end)| *end <= from) {
+            self.slow.pop_front();
+        }
+        match self.slow.front() {
+            Some((start, _)) if *start <= from => {
+                let pause = self.random.range(1, SLOW_PAUSE_MS_MAX + 1);
+                Send { to: from + 1, pause: Some(Duration::from_millis(pause)) }
+            }
+            Some((start, _)) => Send { to: to.min(*start), pause: None },
+            None => Send { to, pause: None },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sends(plan: &mut Plan, bytes: u64, chunk: u64) -> Vec<Send> {
+        let mut at = 0;
+        let mut sends = Vec::new();
+        while at < bytes {
+            let send = plan.bound(at, bytes.min(at + chunk));
+            assert!(send.to > at, "a send that goes nowhere at {at}");
+            at = send.to;
+            sends.push(send);
+        }
+        assert_eq!(at, bytes);
+        sends
+    }
+
+    #[test]
+    fn the_same_seed_the_same_faults() {
+        for fault in [Fault::Cut, Fault::Slow] {
+            let draw = |seed, stream| {
+                let mut plan = Plan::draw(fault, Random::new(seed, stream), 10_000);
+                (plan.break_at(), sends(&mut plan, 10_000, 100))
+            };
+            assert_eq!(draw(7, 0), draw(7, 0));
+            assert_ne!(draw(7, 0), draw(8, 0));
+            assert_ne!(draw(7, 0), draw(7, 1));
+        }
+    }
+
+    #[test]
+    fn a_break_is_inside_and_a_send_ends_there() {
+        for seed in 0..500 {
+            let bytes = 2 + seed % 50;
+            let mut plan = Plan::draw(Fault::Reset, Random::new(seed, 0), bytes);
+            let at = plan.break_at().unwrap();
+            assert!(at >= 1 && at < bytes);
+            assert!(sends(&mut plan, bytes, 7).iter().any(|send| send.to == at));
+            assert!(!plan.breaks(at - 1) && plan.breaks(at) && !plan.breaks(at));
+        }
+        assert_eq!(Plan::draw(Fault::Cut, Random::new(1, 0), 1).break_at(), None);
+    }
+
+    #[test]
+    fn slow_places_are_single_bytes_with_a_pause() {
+        let sends = sends(&mut Plan::draw(Fault::Slow, Random::new(3, 0), 10_000), 10_000, 100);
+        let slow: Vec<Duration> = sends.iter().filter_map(|send| send.pause).collect();
+        assert!((8..=160).contains(&slow.len()), "{} single bytes", slow.len());
+        assert!(slow.iter().all(|pause| (1..=50).contains(&pause.as_millis())));
+    }
+
+    #[test]
+    fn random_numbers_stay_in_range_and_reach_its_ends() {
+        let mut random = Random::new(1, 1);
+        let drawn: std::collections::BTreeSet<u64> = (0..1000).map(|_| random.range(3, 8)).collect();
+        assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+        assert_eq!(random.range(5, 5), 5);
+    }
+}

@@ -1,0 +1,184 @@
+//! The files to send. Small ones are read once and shared by all streams; of large ones each stream reads pieces,
+//! so memory depends on the number of streams and never on the size of a file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::replay::packets::{Bytes, Packets};
+use crate::{Error, Result};
+
+/// All files together that are held in memory.
+const SHARED_BYTES_MAX: u64 = 64 << 20;
+
+/// A file to send.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    bytes: u64,
+    content: Content,
+    packets: Option<Packets>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Shared(Vec<u8>),
+    Pieces(File),
+}
+
+impl Source {
+    /// Opens the files; the first that cannot be read is an error.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Source>> {
+        let mut shared_bytes_left = SHARED_BYTES_MAX;
+        paths.iter().map(|path| Source::open(path, &mut shared_bytes_left)).collect()
+    }
+
+    fn open(path: &Path, shared_bytes_left: &mut u64) -> Result<Source> {
+        let mut open = || -> io::Result<Source> {
+            let file = File::open(path)?;
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                return Err(io::Error::other("not a regular file"));
+            }
+            let mut source = Source {
+                path: path.to_owned(),
+                bytes: meta.len(),
+                content: Content::Pieces(file),
+                packets: None,
+            };
+            if source.bytes <= *shared_bytes_left {
+                let content = source.cursor(source.bytes as usize).at(0, source.bytes as usize)?.to_vec();
+                // It may have grown or shrunk since.
+                source.bytes = content.len() as u64;
+                *shared_bytes_left -= source.bytes;
+                source.content = Content::Shared(content);
+            }
+            source.packets = Packets::of(&mut source.cursor(0), source.bytes)?;
+            Ok(source)
+        };
+        open().map_err(Error::path("read", path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size; what is appended later is not sent.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The packets, from the first; `None` where it is no capture.
+    pub fn packets(&self) -> Option<Packets> {
+        self.packets.clone()
+    }
+
+    /// Reads it for one stream, in pieces of `piece_bytes`.
+    pub fn cursor(&self, piece_bytes: usize) -> Cursor<'_> {
+        Cursor { source: self, piece_bytes, start: 0, piece: Vec::new() }
+    }
+}
+
+/// One stream's view of a file.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    source: &'a Source,
+    piece_bytes: usize,
+    start: u64,
+    piece: Vec<u8>,
+}
+
+impl Cursor<'_> {
+    /// Exactly the bytes `from..to`, to be sent.
+    pub fn slice(&mut self, from: u64, to: u64) -> Result<&[u8]> {
+        let count = (to - from) as usize;
+        let source = self.source;
+        let fail = Error::path("read", &source.path);
+        match self.at(from, count) {
+            Ok(bytes) if bytes.len() == count => Ok(bytes),
+            Ok(_) => Err(fail(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter"))),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    /// Makes the piece hold `count` bytes from `offset`, if the file has them.
+    fn load(&mut self, file: &File, offset: u64, count: usize) -> io::Result<()> {
+        self.start = offset;
+        self.piece.resize(count.max(self.piece_bytes), 0);
+        let mut filled = 0;
+        while filled < self.piece.len() {
+            match file.read_at(&mut self.piece[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.piece.clear();
+                    return Err(error);
+                }
+            }
+        }
+        self.piece.truncate(filled);
+        Ok(())
+    }
+}
+
+impl Bytes for Cursor<'_> {
+    fn at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
+        let source = self.source;
+        let file = match &source.content {
+            Content::Shared(content) => {
+                let from = offset.min(content.len() as u64) as usize;
+                return Ok(&content[from..content.len().min(from.saturating_add(count))]);
+            }
+            Content::Pieces(file) => file,
+        };
+        let held = self.start..=self.start + self.piece.len() as u64;
+        if !held.contains(&offset) || !held.contains(&(offset + count as u64)) {
+            self.load(file, offset, count)?;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.piece[from..self.piece.len().min(from + count)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_and_shared_bytes_are_the_same() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/pcap/three-calls.pcapng");
+        let shared = Source::open(path.as_ref(), &mut u64::MAX.clone()).unwrap();
+        let pieces = Source::open(path.as_ref(), &mut 0).unwrap();
+        assert!(matches!(pieces.content, Content::Pieces(_)));
+        assert_eq!((shared.bytes(), pieces.bytes()), (381_348, 381_348));
+        let (mut left, mut right) = (shared.cursor(1), pieces.cursor(1000));
+        let (mut left_packets, mut right_packets) = (shared.packets().unwrap(), pieces.packets().unwrap());
+        while let Some(packet) = left_packets.next(&mut left).unwrap() {
+            assert_eq!(right_packets.next(&mut right).unwrap(), Some(packet));
+            let expected = left.slice(packet.start, packet.end).unwrap().to_vec();
+            assert_eq!(right.slice(packet.start, packet.end).unwrap(), expected);
+        }
+        assert_eq!(right_packets.next(&mut right).unwrap(), None);
+        assert!(right.piece.len() <= 2000);
+        assert_eq!(right.at(381_347, 10).unwrap().len(), 1);
+        assert_eq!(right.at(1 << 40, 10).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(5000).unwrap();
+        let source = Source::open(file.path(), &mut 0).unwrap();
+        file.as_file().set_len(100).unwrap();
+        let error = source.cursor(1000).slice(50, 150).unwrap_err();
+        assert!(crate::error::chain(&error).contains("it became shorter"));
+    }
+
+    #[test]
+    fn a_folder_is_no_file() {
+        assert!(Source::open_all(&[std::env::temp_dir()]).is_err());
+    }
+}

@@ -1,0 +1,389 @@
+//! `lea configure`, `scripts/configure.sh` and `scripts/install.sh`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LEA: &str = env!("CARGO_BIN_EXE_lea");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const CONF: &str = "config/configurationFile.conf";
+const VARIABLES: [&str; 6] =
+    ["LOGGERLEVEL", "TCPSERVERADDRESS", "TCPSERVERPORT", "KAFKAADDRESS", "KAFKAPORT", "KAFKATOPIC"];
+
+/// A folder that `lea` runs in, without any of its variables.
+struct Site {
+    dir: TempDir,
+}
+
+impl Site {
+    fn new() -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("config")).unwrap();
+        Site { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn put(&self, name: &str, text: impl AsRef<[u8]>) -> &Site {
+        fs::write(self.path(name), text).unwrap();
+        self
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text(CONF)).unwrap()
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.current_dir(self.dir.path());
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn configure(&self, args: &[&str]) -> Command {
+        let mut command = self.command(LEA);
+        command.arg("configure").args(args);
+        command
+    }
+
+    /// What lies in config/, to see that nothing else is left there.
+    fn listing(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("config")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn stderr(command: &mut Command) -> String {
+    String::from_utf8(command.output().unwrap().stderr).unwrap()
+}
+
+fn configuration(level: &str, tcp: (&str, u16), kafka: (&str, u16, &str)) -> Value {
+    json!({ "parameters": {
+        "loggerLevel": level,
+        "tcpServer": { "address": tcp.0, "port": tcp.1 },
+        "kafkaServer": { "address": kafka.0, "port": kafka.1, "topic": kafka.2 },
+    } })
+}
+
+#[test]
+fn without_flags_the_shipped_configuration_comes_out() {
+    let site = Site::new();
+    site.configure(&[]).assert().code(0);
+    let shipped = fs::read_to_string(Path::new(ROOT).join(CONF)).unwrap();
+    assert_eq!(site.text(CONF), shipped);
+    assert_eq!(site.json(), configuration("DEBUG", ("0.0.0.0", 5004), ("", 5002, "interception")));
+}
+
+#[test]
+fn old_command_lines_work_unchanged() {
+    let expected = configuration("INFO", ("127.0.0.1", 6004), ("10.0.0.1", 9092, "interception_data"));
+    let short = "-d INFO -t 127.0.0.1 -u 6004 -g 10.0.0.1 -k 9092 -w interception_data";
+    let long = "--logger-level info --tcp-address 127.0.0.1 --tcp-port 6004 --kafka-address 10.0.0.1 \
+                --kafka-port 9092 --kafka-topic interception_data";
+    for line in [
+        short.to_owned(),
+        long.to_owned(),
+        format!("{short} -i x -p 5 -b -1 -e e -f f"),
+        format!("-i -p -b x {short} -i again"),
+        format!("-u 1 -w t {short}"),
+        short.replace(' ', "").replace('-', " -"),
+    ] {
+        let site = Site::new();
+        site.configure(&line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>()).assert().code(0);
+        assert_eq!(site.json(), expected, "{line}");
+    }
+    for (flag, path, text) in [
+        ("-d", "/parameters/loggerLevel", json!("ERROR")),
+        ("-t", "/parameters/tcpServer/address", json!("::1")),
+        ("-u", "/parameters/tcpServer/port", json!(1)),
+        ("-g", "/parameters/kafkaServer/address", json!("broker-1.example")),
+        ("-k", "/parameters/kafkaServer/port", json!(2)),
+        ("-w", "/parameters/kafkaServer/topic", json!("t")),
+    ] {
+        let site = Site::new();
+        let word = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
+        site.configure(&[flag, &word]).assert().code(0);
+        let mut expected = configuration("DEBUG", ("0.0.0.0", 5004), ("", 5002, "interception"));
+        *expected.pointer_mut(path).unwrap() = text;
+        assert_eq!(site.json(), expected, "{flag}");
+    }
+    let help = Site::new().configure(&["-h"]).assert().code(0).get_output().stdout.clone();
+    assert!(String::from_utf8(help).unwrap().contains("--kafka-topic"));
+}
+
+#[test]
+fn variables_stand_below_flags() {
+    let site = Site::new();
+    let texts = ["WARN", "::", "1", "broker", "2", "t"];
+    site.configure(&[]).envs(VARIABLES.into_iter().zip(texts)).assert().code(0);
+    assert_eq!(site.json(), configuration("WARN", ("::", 1), ("broker", 2, "t")));
+    site.configure(&["-u", "3", "-g", ""]).envs(VARIABLES.into_iter().zip(texts)).assert().code(0);
+    assert_eq!(site.json(), configuration("WARN", ("::", 3), ("", 2, "t")));
+    // A container that passes on what it does not set; only an address says something by being empty.
+    site.configure(&[]).envs(VARIABLES.map(|variable| (variable, ""))).assert().code(0);
+    assert_eq!(site.json(), configuration("DEBUG", ("", 5004), ("", 5002, "interception")));
+}
+
+#[test]
+fn what_is_wrong_leaves_the_old_file_as_it_was() {
+    let site = Site::new();
+    site.put(CONF, "left\r\nalone, \u{feff} whatever it is");
+    let old = site.text(CONF);
+    for args in [
+        ["-u", "65536"],
+        ["-u", "-1"],
+        ["-u", ""],
+        ["-u", "5004x"],
+        ["-k", "70000"],
+        ["-d", "LOUD"],
+        ["-d", ""],
+        ["-t", "300.1.1.1"],
+        ["-t", "10.0.0.1:5004"],
+        ["-g", "a b"],
+        ["-g", "a\",\"port\":1,\"x\":\""],
+        ["-w", "a/b"],
+        ["-x", "1"],
+        ["--template", "missing.conf"],
+    ] {
+        let output = site.configure(&args).assert().code(2).get_output().clone();
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+        assert_eq!(site.text(CONF), old, "{args:?}");
+    }
+    let mut by_variable = site.configure(&[]);
+    let said = stderr(by_variable.env("KAFKAPORT", "nine"));
+    assert_eq!(
+        said,
+        "lea: environment variable KAFKAPORT: parameters.kafkaServer.port: \"nine\" is no port: a number \
+         from 1 to 65535, or 0 for off\n"
+    );
+    assert_eq!(site.text(CONF), old);
+    assert_eq!(site.listing(), ["configurationFile.conf"]);
+    for port in ["0", "1", "65535", "05004"] {
+        site.configure(&["-u", port]).assert().code(0);
+        assert_eq!(site.json()["parameters"]["tcpServer"]["port"], port.parse::<u16>().unwrap());
+    }
+}
+
+#[test]
+fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
+    let site = Site::new();
+    site.configure(&[]).assert().code(0);
+    let old = site.text(CONF);
+    // The signal ignored, a write past the limit of 0 blocks fails with EFBIG.
+    for (trap, code) in [("trap '' XFSZ;", Some(1)), ("", None)] {
+        let mut shell = site.command("/bin/sh");
+        shell.args(["-c", &format!("{trap} ulimit -c 0; ulimit -f 0; exec \"$0\" configure -u 1"), LEA]);
+        let output = shell.output().unwrap();
+        assert_eq!(output.status.code(), code, "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(site.text(CONF), old);
+        if code.is_some() {
+            assert_eq!(site.listing(), ["configurationFile.conf"]);
+        }
+    }
+    site.configure(&["-u", "1"]).assert().code(0);
+    assert_eq!(site.json()["parameters"]["tcpServer"]["port"], 1);
+}
+
+#[test]
+fn a_replaced_file_keeps_its_mode_and_a_link_stays_a_link() {
+    let site = Site::new();
+    site.put("real.conf", "old");
+    symlink("../real.conf", site.path(CONF)).unwrap();
+    for mode in [0o600, 0o640, 0o664] {
+        fs::set_permissions(site.path("real.conf"), fs::Permissions::from_mode(mode)).unwrap();
+        let before = fs::metadata(site.path("real.conf")).unwrap();
+        site.configure(&[]).assert().code(0);
+        let after = fs::metadata(site.path("real.conf")).unwrap();
+        assert_eq!((after.mode() & 0o777, after.uid(), after.gid()), (mode, before.uid(), before.gid()));
+        assert_ne!(after.ino(), before.ino(), "it was replaced, not written over");
+    }
+    assert!(fs::symlink_metadata(site.path(CONF)).unwrap().is_symlink());
+    assert!(site.json().is_object());
+
+    site.configure(&["--config", "new/deep/lea.conf"]).assert().code(0);
+    site.configure(&["--check", "new/deep/lea.conf"]).assert().code(0);
+    site.configure(&["--config", "config"]).assert().code(2);
+    site.configure(&["--config", "/dev/null"]).assert().code(2);
+}
+
+#[test]
+fn a_site_s_template_keeps_its_own_keys() {
+    let site = Site::new();
+    site.put(
+        "config/base.conf",
+        "\u{feff}{\r\n \"parameters\": {\"loggerLevel\":\"@LOGGERLEVEL\",\r\n  \"tcpServer\": {\"address\":\
+         \"@TCPSERVERADDRESS\", \"port\": \"@TCPSERVERPORT\", \"backlog\": 5}},\r\n \"mail\": \"ops@example.test\"}\r\n",
+    );
+    let said = stderr(&mut site.configure(&["-u", "6004", "-g", "broker", "-k", "1"]));
+    assert_eq!(
+        site.text(CONF),
+        "\u{feff}{\r\n \"parameters\": {\"loggerLevel\":\"DEBUG\",\r\n  \"tcpServer\": {\"address\":\
+         \"0.0.0.0\", \"port\": \"6004\", \"backlog\": 5}},\r\n \"mail\": \"ops@example.test\"}\r\n"
+    );
+    assert_eq!(said.matches("configuration_odd").count(), 2, "{said}");
+    assert!(said.contains("unknown key \\\"backlog\\\" in parameters.tcpServer"), "{said}");
+    assert!(said.contains("flag_without_place flag=--kafka-address placeholder=@KAFKAADDRESS"), "{said}");
+    site.configure(&["--check"]).assert().code(0);
+
+    let old = site.text(CONF);
+    for broken in [
+        "{\"parameters\": {\"tcpServer\": {\"port\": @TCPSERVERPORT@}}}".as_bytes(),
+        b"{\"parameters\": {\"tcpServer\": {\"port\": 9@TCPSERVERPORT}}}",
+        b"{\"parameters\": {\"loggerLevel\": @LOGGERLEVEL}}",
+        b"",
+        b"{\"\xff\": 1}",
+    ] {
+        site.put("other.conf", broken).configure(&["--template", "other.conf"]).assert().code(2);
+        assert_eq!(site.text(CONF), old);
+    }
+}
+
+#[test]
+fn check_says_everything_with_line_and_column() {
+    let site = Site::new();
+    let check = |text: &str, code: i32, expected: &str| {
+        site.put("x.conf", text);
+        for args in [&["--check", "x.conf"][..], &["--config", "x.conf", "--check"]] {
+            let output = site.configure(args).assert().code(code).get_output().clone();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{text}");
+        }
+    };
+    check("{}", 0, "x.conf: nothing is wrong\n");
+    check("{\"a\": 1}", 0, "x.conf:1:2: warning: unknown key \"a\"\n");
+    check("{\n\"a\": 1,\n}", 2, "x.conf:3:1: error: this is no JSON: key must be a string\n");
+    check(
+        "{\"parameters\": {\n  \"loggerLevel\": \"LOUD\",\n  \"colour\": 1,\n  \"tcpServer\": {\"port\": -1}}}",
+        2,
+        "x.conf:2:18: error: parameters.loggerLevel: \"LOUD\" is no level: DEBUG, INFO, WARN or ERROR\n\
+         x.conf:3:3: warning: unknown key \"colour\" in parameters\n\
+         x.conf:4:25: error: parameters.tcpServer.port: \"-1\" is no port: a number from 1 to 65535, or 0 for off\n",
+    );
+    site.configure(&["--check"]).assert().code(2);
+    site.configure(&["--check", "--print"]).assert().code(2);
+}
+
+#[test]
+fn print_shows_where_each_value_comes_from() {
+    let site = Site::new();
+    site.put(CONF, "{\"parameters\": {\n\"tcpServer\": {\"port\": 6004, \"address\": \"\"}}}");
+    let mut print = site.configure(&["--print", "-w", "t"]);
+    let table = print.env("LOGGERLEVEL", "info").assert().code(0).get_output().stdout.clone();
+    assert_eq!(
+        String::from_utf8(table).unwrap(),
+        "KEY                             VALUE  FROM\n\
+         parameters.loggerLevel          INFO   environment variable LOGGERLEVEL\n\
+         parameters.tcpServer.address    -      config/configurationFile.conf:2:40\n\
+         parameters.tcpServer.port       6004   config/configurationFile.conf:2:23\n\
+         parameters.kafkaServer.address  -      default\n\
+         parameters.kafkaServer.port     5002   default\n\
+         parameters.kafkaServer.topic    t      flag --kafka-topic\n"
+    );
+    let mut print = site.configure(&["--print", "--json", "-w", "t"]);
+    let shown = print.env("LOGGERLEVEL", "info").assert().code(0).get_output().stdout.clone();
+    let shown: Value = serde_json::from_slice(&shown).unwrap();
+    assert_eq!(shown["file"], CONF);
+    let froms: Vec<_> = shown["values"].as_array().unwrap().iter().map(|value| &value["from"]).collect();
+    assert_eq!(froms[0], &json!({ "layer": "environment", "name": "LOGGERLEVEL" }));
+    assert_eq!(froms[2], &json!({ "layer": "file", "line": 2, "column": 23 }));
+    assert_eq!(froms[3], &json!({ "layer": "default" }));
+    assert_eq!(froms[5], &json!({ "layer": "flag", "name": "--kafka-topic" }));
+
+    fs::remove_file(site.path(CONF)).unwrap();
+    site.configure(&["--print"]).assert().code(0);
+    site.configure(&["--print", "--config", CONF]).assert().code(2);
+    site.configure(&["--json"]).assert().code(2);
+}
+
+/// A checkout with the scripts, and a PATH on which `lea` is the binary under test.
+fn checkout(site: &Site) -> String {
+    for dir in ["co/scripts", "co/config", "elsewhere", "bin"] {
+        fs::create_dir_all(site.path(dir)).unwrap();
+    }
+    for file in ["scripts/configure.sh", "scripts/install.sh", "config/base.conf", CONF] {
+        fs::copy(Path::new(ROOT).join(file), site.path("co").join(file)).unwrap();
+    }
+    symlink(LEA, site.path("bin/lea")).unwrap();
+    format!("{}:/usr/bin:/bin", site.path("bin").display())
+}
+
+#[test]
+fn the_old_script_writes_into_its_checkout_from_anywhere() {
+    let site = Site::new();
+    let path = checkout(&site);
+    let line = "-d INFO -t 0.0.0.0 -u 5004 -g 10.0.0.1 -k 9092 -w interception -i x -p y";
+    let mut script = site.command(site.path("co/scripts/configure.sh"));
+    script.current_dir(site.path("elsewhere")).env("PATH", &path).args(line.split(' ')).assert().code(0);
+    let written = serde_json::from_str::<Value>(&site.text(&format!("co/{CONF}"))).unwrap();
+    assert_eq!(written, configuration("INFO", ("0.0.0.0", 5004), ("10.0.0.1", 9092, "interception")));
+
+    let mut script = site.command(site.path("co/scripts/configure.sh"));
+    script.current_dir(site.path("elsewhere")).env("PATH", &path);
+    script.args(["--config", "my.conf"]).assert().code(0);
+    assert!(site.path("elsewhere/my.conf").exists());
+    let mut script = site.command(site.path("co/scripts/configure.sh"));
+    script.env("PATH", &path).args(["-u", "x"]).assert().code(2);
+}
+
+#[test]
+fn without_lea_on_the_path_the_script_takes_the_built_one() {
+    let site = Site::new();
+    checkout(&site);
+    fs::create_dir_all(site.path("co/target/release")).unwrap();
+    symlink(LEA, site.path("co/target/release/lea")).unwrap();
+    let mut script = site.command(site.path("co/scripts/configure.sh"));
+    script.env("PATH", "/usr/bin:/bin").env_remove("CARGO_TARGET_DIR").args(["-u", "1"]).assert().code(0);
+    assert!(site.text(&format!("co/{CONF}")).contains("\"port\": 1\n"));
+}
+
+#[test]
+fn install_never_overwrites_a_configuration() {
+    let site = Site::new();
+    let path = checkout(&site);
+    // The build is not what is tested: a cargo that has done it already.
+    site.put("bin/cargo", "#!/bin/sh\nexit 0\n");
+    fs::set_permissions(site.path("bin/cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(site.path("target/release")).unwrap();
+    fs::copy(LEA, site.path("target/release/lea")).unwrap();
+    let install = || {
+        let mut script = site.command(site.path("co/scripts/install.sh"));
+        script.env("PATH", &path).env("CARGO_TARGET_DIR", site.path("target"));
+        script.env("DESTDIR", site.path("dest")).env("PREFIX", "/opt/lea").env_remove("SYSCONFDIR");
+        script
+    };
+    install().assert().code(0);
+    let conf = "dest/opt/lea/etc/lea/configurationFile.conf";
+    assert_eq!(site.text(conf), fs::read_to_string(Path::new(ROOT).join(CONF)).unwrap());
+    for file in [
+        "bin/lea",
+        "share/man/man1/lea.1",
+        "share/man/man1/lea-serve-tcp.1",
+        "share/man/man5/lea.conf.5",
+        "share/bash-completion/completions/lea",
+        "share/zsh/site-functions/_lea",
+        "share/fish/vendor_completions.d/lea.fish",
+        "share/lea/base.conf",
+    ] {
+        assert!(site.path(&format!("dest/opt/lea/{file}")).metadata().unwrap().len() > 0, "{file}");
+    }
+    site.put(conf, "mine");
+    install().assert().code(0);
+    assert_eq!(site.text(conf), "mine");
+    install().arg("--help").assert().code(0);
+    install().arg("--prefix=/x").assert().code(2);
+}

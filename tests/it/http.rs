@@ -1,0 +1,535 @@
+//! The HTTP edge, in this process, with a client that says exactly what it is told to: limits, deadlines, stops.
+
+mod client;
+mod status;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use client::{Client, Running, until};
+use lea::http::parse::{Limits, Parser, Step};
+use lea::http::{Handler, Request, Response, ServerConfig};
+
+/// Answers with what it got, and some paths with trouble.
+#[derive(Default)]
+struct Echo {
+    gate: &'static Gate,
+}
+
+/// Holds a handler until it is opened.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Default for &'static Gate {
+    fn default() -> Self {
+        Box::leak(Box::default())
+    }
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        drop(self.changed.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+    }
+}
+
+const LARGE_BYTES: usize = 16 << 20;
+
+impl Handler for Echo {
+    fn handle(&self, request: &Request) -> Response {
+        match request.path() {
+            "/panic" => panic!("as asked"),
+            "/large" => Response::new(200, "text/plain", vec![b'x'; LARGE_BYTES]),
+            "/empty" => Response::new(204, "text/plain", ""),
+            "/split" => Response::text(200, "x").with("X-A", "b\r\nX-C: d"),
+            "/gate" => {
+                self.gate.wait();
+                Response::new(200, "text/plain", "gate")
+            }
+            path => {
+                let text = format!("{:?} {path} {} ", request.method(), request.query());
+                Response::new(200, "text/plain", [text.as_bytes(), request.body()].concat())
+            }
+        }
+    }
+
+    fn refuse(&self, request: &Request) -> Option<Response> {
+        (request.path() == "/forbidden").then(|| Response::text(403, "not here"))
+    }
+}
+
+fn echo(config: ServerConfig) -> Running {
+    Running::start(config, Echo::default())
+}
+
+/// Short deadlines, so that tests of them are short too.
+fn hasty() -> ServerConfig {
+    ServerConfig {
+        request_timeout_ms: 400,
+        idle_timeout_ms: 20_000,
+        write_timeout_ms: 400,
+        stop_grace_ms: 400,
+        ..ServerConfig::default()
+    }
+}
+
+#[test]
+fn a_connection_is_used_again() {
+    let server = echo(ServerConfig::default());
+    let mut client = server.client();
+    for n in 0..100 {
+        let answer = client.get(&format!("/{n}?q"));
+        assert_eq!((answer.status, answer.text()), (200, format!("Get /{n} q ").as_str()));
+        assert_eq!(answer.header("Connection"), None);
+        assert!(answer.header("Date").unwrap().ends_with(" GMT"));
+    }
+    assert_eq!(server.counters.http_requests_total.get(), 100);
+    assert_eq!(server.counters.http_refused_total.get(), 0);
+    assert!(client.get("/").status == 200);
+    server.end();
+}
+
+#[test]
+fn requests_of_a_connection_are_limited() {
+    let server = echo(ServerConfig { requests_max: 3, ..ServerConfig::default() });
+    let mut client = server.client();
+    assert!(!client.get("/1").closes());
+    assert!(!client.get("/2").closes());
+    assert!(client.get("/3").closes());
+    assert!(client.is_closed());
+    server.end();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = echo(ServerConfig::default());
+    let mut client = server.client();
+    let requests: String = (0..50)
+        .map(|n| format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{n:03}"))
+        .collect();
+    client.send(requests + "GET /end HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    for n in 0..50 {
+        assert_eq!(client.answer().text(), format!("Post /{n}  {n:03}"));
+    }
+    let last = client.answer();
+    assert!(last.closes() && last.text() == "Get /end  ");
+    assert!(client.is_closed());
+    server.end();
+}
+
+#[test]
+fn head_has_a_length_and_no_body() {
+    let server = echo(ServerConfig::default());
+    let mut client = server.client();
+    client.send("HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = client.head_only();
+    assert_eq!((answer.status, answer.header("Content-Length")), (200, Some("9")));
+    let empty = client.get("/empty");
+    assert_eq!((empty.status, empty.header("Content-Length")), (204, None));
+    assert_eq!(client.get("/next").text(), "Get /next  ");
+    server.end();
+}
+
+#[test]
+fn a_header_value_stays_one_header() {
+    let server = echo(ServerConfig::default());
+    let answer = server.client().get("/split");
+    assert_eq!((answer.header("X-A"), answer.header("X-C")), (Some("b  X-C: d"), None));
+    server.end();
+}
+
+#[test]
+fn http_1_0_closes_unless_asked_not_to() {
+    let server = echo(ServerConfig::default());
+    let mut client = server.client();
+    client.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(client.answer().header("Connection"), Some("keep-alive"));
+    client.send("GET /b HTTP/1.0\r\n\r\n");
+    assert!(client.answer().closes());
+    assert!(client.is_closed());
+    server.end();
+}
+
+#[test]
+fn bodies_at_both_sides_of_the_limit() {
+    let limits = Limits { body_bytes_max: 100_000, ..Limits::default() };
+    let server = echo(ServerConfig { limits, ..ServerConfig::default() });
+    let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+    let chunked = |bytes: usize| {
+        let body = "y".repeat(bytes - 99_000);
+        let first = "y".repeat(99_000);
+        format!(
+            "{head}Transfer-Encoding: chunked\r\n\r\n182b8\r\n{first}\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            bytes - 99_000
+        )
+    };
+    let whole = |bytes: usize| format!("{head}Content-Length: {bytes}\r\n\r\n{}", "y".repeat(bytes));
+    for request in [chunked(100_000), whole(100_000)] {
+        let mut client = server.client();
+        client.send(request);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.body.len()), (200, "Post /  ".len() + 100_000));
+        assert_eq!(client.get("/").status, 200);
+    }
+    for request in [chunked(100_001), whole(100_001)] {
+        let mut client = server.client();
+        client.send(request);
+        let answer = client.answer();
+        assert!(answer.status == 413 && answer.closes());
+        assert!(client.is_closed());
+    }
+    server.end();
+}
+
+#[test]
+fn all_bodies_together_are_limited() {
+    let limits = Limits { body_bytes_max: 1 << 20, ..Limits::default() };
+    let config = ServerConfig { limits, bodies_bytes_max: 3 << 20, ..ServerConfig::default() };
+    let server = echo(config);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n";
+    // More than fits is begun, and not one is completed: the last ones are turned away.
+    let mut clients: Vec<Client> = (0..6).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send(head);
+        // A refused one is free to close before it has all of this.
+        let _ = client.stream.write_all(&vec![b'y'; 1_048_575]);
+    }
+    until("some are refused", || server.counters.http_refused_total.get() > 0);
+    drop(clients);
+    until("all have ended", || server.counters.http_connections_open.get() == 0);
+    let mut client = server.client();
+    client.send(format!("{head}{}", "y".repeat(1 << 20)));
+    assert_eq!(client.answer().status, 200);
+    // A response can be too much too.
+    assert_eq!(client.get("/large").status, 503);
+    assert_eq!(client.get("/").status, 200);
+    server.end();
+}
+
+#[test]
+fn a_body_is_asked_for_only_where_it_is_wanted() {
+    let server = echo(ServerConfig::default());
+    let put = |path: &str, bytes: u64| {
+        format!("PUT {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n")
+    };
+    let mut client = server.client();
+    client.send(put("/a", 3));
+    assert_eq!(client.head_only().status, 100);
+    client.send("abc");
+    assert_eq!(client.answer().text(), "Put /a  abc");
+    // What comes with its body is not asked for it.
+    client.send(put("/b", 3) + "abc");
+    assert_eq!(client.answer().text(), "Put /b  abc");
+    // Refused without a body to come: the connection goes on.
+    assert_eq!(client.get("/forbidden").status, 403);
+    client.send(put("/forbidden", 3));
+    let answer = client.answer();
+    assert!(answer.status == 403 && answer.closes());
+    assert!(client.is_closed());
+    let mut client = server.client();
+    client.send(put("/a", u64::MAX));
+    assert_eq!(client.answer().status, 413);
+    server.end();
+}
+
+#[test]
+fn hostile_requests_are_answered_and_end_their_connection() {
+    let server = echo(ServerConfig::default());
+    let mut good = server.client();
+    let long = "x".repeat(20_000);
+    let table = [
+        ("GET / HTTP/1.1\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\nHost: a\n\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n".into(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n".into(), 400),
+        ("\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03\x03".into(), 400),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .into(),
+            400,
+        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde".into(), 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n".into(), 413),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".into(), 501),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505),
+        ("POST / HTTP/1.0\r\n\r\nabc".into(), 411),
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(64)), 431),
+    ];
+    for (n, (input, status)) in table.iter().enumerate() {
+        let mut client = server.client();
+        client.send(input);
+        let answer = client.answer();
+        assert_eq!(answer.status, *status, "{input:.100}");
+        assert!(answer.closes() && client.is_closed(), "{input:.100}");
+        assert!(answer.text().starts_with(&status.to_string()) && answer.body.len() < 100);
+        assert_eq!(good.get("/").status, 200);
+        assert_eq!(server.counters.http_refused_total.get(), n as u64 + 1);
+    }
+    server.end();
+}
+
+#[test]
+fn half_requests_end_at_their_deadline() {
+    let config = hasty();
+    let deadline = Duration::from_millis(config.request_timeout_ms);
+    let server = echo(config);
+    let halves = [
+        "G",
+        "GET / HTTP/1.1\r\nHost: a\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+    ];
+    let started = Instant::now();
+    let mut clients: Vec<Client> = halves.iter().map(|_| server.client()).collect();
+    for (client, half) in clients.iter_mut().zip(halves) {
+        client.send(half);
+    }
+    for client in &mut clients {
+        let answer = client.answer();
+        assert!(answer.status == 408 && answer.closes());
+        assert!(started.elapsed() >= deadline);
+    }
+    // One that ends in the middle is told so, too: it may have closed only its sending side.
+    let mut client = server.client();
+    client.send("GET / HTTP/1.1\r\n");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.answer().status, 400);
+    server.end();
+}
+
+/// Sends a byte each 20 ms for as long as the server takes them; how long that was.
+fn drip(server: &Running, head: &str) -> (u16, Duration) {
+    let mut client = server.client();
+    client.send(head);
+    let started = Instant::now();
+    client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    loop {
+        match client.stream.peek(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => client.send("x"),
+            _ => break,
+        }
+        assert!(started.elapsed() < client::PATIENCE);
+    }
+    client.stream.set_read_timeout(Some(client::PATIENCE)).unwrap();
+    (client.answer().status, started.elapsed())
+}
+
+#[test]
+fn a_slow_drip_does_not_move_the_deadline() {
+    let server = echo(hasty());
+    for head in ["GET / HTTP/1.1\r\nX: ", "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"] {
+        let (status, took) = drip(&server, head);
+        assert_eq!(status, 408);
+        assert!(took >= Duration::from_millis(350) && took < Duration::from_secs(5), "{took:?}");
+    }
+    server.end();
+}
+
+#[test]
+fn a_header_of_a_gigabyte_is_cut_off_early() {
+    let server = echo(ServerConfig::default());
+    let mut client = server.client();
+    client.stream.set_write_timeout(Some(client::PATIENCE)).unwrap();
+    client.send("GET / HTTP/1.1\r\nX: ");
+    let piece = vec![b'x'; 1 << 20];
+    let taken = (0..1024).take_while(|_| client.stream.write_all(&piece).is_ok()).count();
+    assert!(taken < 64, "{taken} MiB were taken");
+    until("it is refused", || server.counters.http_refused_total.get() == 1);
+    assert_eq!(server.client().get("/").status, 200);
+    server.end();
+}
+
+#[test]
+fn three_hundred_slow_peers_do_not_stand_in_the_way() {
+    let server = echo(ServerConfig { request_timeout_ms: 3_000, ..hasty() });
+    let mut slow: Vec<Client> = (0..300).map(|_| server.client()).collect();
+    for client in &mut slow {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+    }
+    until("all are connected", || server.counters.http_connections_open.get() == 300);
+    let mut kept = server.client();
+    for _ in 0..200 {
+        assert_eq!(kept.get("/kept").status, 200);
+        assert_eq!(server.client().get("/fresh").status, 200);
+    }
+    assert_eq!(server.counters.http_refused_total.get(), 0, "the slow ones are still there");
+    for client in &mut slow {
+        assert_eq!(client.answer().status, 408);
+    }
+    assert_eq!(kept.get("/kept").status, 200);
+    server.end();
+}
+
+#[test]
+fn connections_are_limited() {
+    let server = echo(ServerConfig { connections_max: 3, ..ServerConfig::default() });
+    let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for _ in 0..3 {
+        let mut refused = server.client();
+        refused.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = refused.answer();
+        assert!(answer.status == 503 && answer.closes());
+        assert!(refused.is_closed());
+    }
+    assert_eq!(server.counters.http_refused_total.get(), 3);
+    clients.pop();
+    until("a place is free", || server.counters.http_connections_open.get() == 2);
+    assert_eq!(server.client().get("/").status, 200);
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    server.end();
+}
+
+#[test]
+fn an_idle_connection_ends() {
+    let server = echo(ServerConfig { idle_timeout_ms: 200, ..hasty() });
+    let mut used = server.client();
+    assert_eq!(used.get("/").status, 200);
+    let mut unused = server.client();
+    let mut blank = server.client();
+    blank.send("\r\n");
+    assert!(used.is_closed() && unused.is_closed() && blank.is_closed());
+    assert_eq!(server.counters.http_refused_total.get(), 0);
+    server.end();
+}
+
+#[test]
+fn a_stop_ends_idle_connections_at_once() {
+    let server = echo(ServerConfig { stop_grace_ms: 60_000, ..ServerConfig::default() });
+    let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    for client in &mut clients[..10] {
+        assert_eq!(client.get("/").status, 200);
+    }
+    until("all are connected", || server.counters.http_connections_open.get() == 20);
+    let addr = server.addr;
+    let took = server.end();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(clients.iter_mut().all(Client::is_closed));
+    assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_stop_lets_a_request_under_way_finish() {
+    let gate = <&Gate>::default();
+    let server = Running::start(ServerConfig { stop_grace_ms: 10_000, ..hasty() }, Echo { gate });
+    let (mut busy, mut arriving) = (server.client(), server.client());
+    busy.send("GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    arriving.send("POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert_eq!(arriving.head_only().status, 100);
+    let mut idle = server.client();
+    assert_eq!(idle.get("/").status, 200);
+    server.stop.ask();
+    assert!(idle.is_closed());
+    arriving.send("abc");
+    let answer = arriving.answer();
+    assert!(answer.text() == "Post /a  abc" && answer.closes());
+    gate.open();
+    let answer = busy.answer();
+    assert!(answer.text() == "gate" && answer.closes());
+    server.end();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_half_request() {
+    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let mut half = server.client();
+    half.send("POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert_eq!(half.head_only().status, 100);
+    let took = server.end();
+    assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(half.answer().status, 408);
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_cut_off() {
+    let server = echo(hasty());
+    let mut client = server.client();
+    let started = Instant::now();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("it is cut off", || server.counters.http_refused_total.get() == 1);
+    assert!(started.elapsed() >= Duration::from_millis(400));
+    until("its thread has ended", || server.counters.http_connections_open.get() == 0);
+    let mut received = Vec::new();
+    let _ = client.stream.read_to_end(&mut received);
+    assert!(received.len() < LARGE_BYTES);
+    // One that reads gets it all.
+    assert_eq!(server.client().get("/large").body.len(), LARGE_BYTES);
+    server.end();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
+    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let mut client = server.client();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The answer has begun.
+    client.stream.peek(&mut [0]).unwrap();
+    let took = server.end();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_handler_that_panics_is_a_500() {
+    let server = echo(ServerConfig::default());
+    let mut client = server.client();
+    let answer = client.get("/panic");
+    assert!(answer.status == 500 && answer.closes());
+    assert!(client.is_closed());
+    assert_eq!(server.client().get("/").status, 200);
+    server.end();
+}
+
+/// What a parser makes of the input, split so: the steps that are no [`Step::More`].
+fn steps<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
+    let mut parser = Parser::new(Limits::default());
+    let mut steps = Vec::new();
+    for mut rest in segments {
+        loop {
+            let (used, step) = parser.feed(rest);
+            rest = &rest[used..];
+            match step {
+                Step::More => break,
+                Step::Refuse(_) => {
+                    steps.push(step);
+                    return steps;
+                }
+                Step::Request => parser.next_request(),
+                Step::Head => {}
+            }
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+/// The fuzz target's seeds, so that each of them is tried in every run of the tests.
+#[test]
+fn seeds_of_the_fuzz_target() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fuzz/http");
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let input = std::fs::read(entry.unwrap().path()).unwrap();
+        let whole = steps(std::iter::once(&input[..]));
+        assert!(!whole.is_empty());
+        for bytes in 1..=input.len().min(64) {
+            assert_eq!(steps(input.chunks(bytes)), whole, "{bytes} bytes at once: {}", input.escape_ascii());
+        }
+        seeds += 1;
+    }
+    assert!(seeds >= 10, "{seeds} seeds");
+}

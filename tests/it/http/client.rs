@@ -1,0 +1,140 @@
+//! A server of the library on port 0, and a client that says exactly the bytes that it is told to.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lea::counters::Counters;
+use lea::http::{Handler, Server, ServerConfig, ServerHandle};
+use lea::stop::Stop;
+
+/// No wait of a test is longer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Running {
+    pub addr: SocketAddr,
+    pub stop: Stop,
+    pub counters: Arc<Counters>,
+    handle: ServerHandle,
+}
+
+impl Running {
+    pub fn start(config: ServerConfig, handler: impl Handler + 'static) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (stop, counters) = (Stop::new().unwrap(), Arc::new(Counters::default()));
+        let handle =
+            Server::spawn(listener, config, Arc::new(handler), stop.clone(), Arc::clone(&counters)).unwrap();
+        Running { addr: handle.local_addr(), stop, counters, handle }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// Asks for the stop, and joins; returns how long that took.
+    pub fn end(self) -> Duration {
+        let started = Instant::now();
+        self.stop.ask();
+        self.handle.join().unwrap();
+        assert_eq!(self.counters.http_connections_open.get(), 0);
+        started.elapsed()
+    }
+}
+
+/// Waits for a condition.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (given, value) = line.split_once(": ")?;
+            given.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn closes(&self) -> bool {
+        self.header("Connection") == Some("close")
+    }
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Client {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, received: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        self.answer()
+    }
+
+    /// The next response, with its body.
+    pub fn answer(&mut self) -> Answer {
+        let mut answer = self.head_only();
+        let bytes: usize = answer.header("Content-Length").map_or(0, |length| length.parse().unwrap());
+        while self.received.len() < bytes {
+            assert!(self.read() > 0, "closed in the middle of a body");
+        }
+        answer.body = self.received.drain(..bytes).collect();
+        answer
+    }
+
+    /// The next response to HEAD, or one that has no body.
+    pub fn head_only(&mut self) -> Answer {
+        let head_bytes = loop {
+            match self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => assert!(self.read() > 0, "closed before a response: {:?}", self.received),
+            }
+        };
+        let head = String::from_utf8(self.received.drain(..head_bytes).collect()).unwrap();
+        let status = head.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
+        Answer { status, head, body: Vec::new() }
+    }
+
+    /// True if the server closes without another byte. A reset counts: bytes of ours were left unread.
+    pub fn is_closed(&mut self) -> bool {
+        self.received.is_empty() && self.read() == 0
+    }
+
+    fn read(&mut self) -> usize {
+        let mut bytes = [0; 65536];
+        match self.stream.read(&mut bytes) {
+            Ok(count) => {
+                self.received.extend_from_slice(&bytes[..count]);
+                count
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("nothing came: {error}"),
+        }
+    }
+}
