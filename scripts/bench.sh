@@ -181,7 +181,7 @@ tables() {
         "$(rustc --version | cut -d' ' -f1-2)" "$("$lea" --version | cut -d' ' -f2)" \
         "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')"
     printf '%s MiB a measurement, median of %s rounds.\n\n' "$mib" "$rounds"
-    awk -v order="$receivers openssl" -v many="$many" -f scripts/bench-tables.awk "$results" "$results.slow"
+    awk -v order="$receivers openssl" -v many="$many" -v goals="${document:+1}" -f scripts/bench-tables.awk "$results" "$results.slow"
 }
 
 if [ -z "$document" ]; then
