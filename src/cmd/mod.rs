@@ -1,4 +1,4 @@
-//! One module a subcommand: its `Args` (clap), a check of them, and `run`.
+//! One module a subcommand: its `Args` (clap), a check of them, and `run`. `stored` is what `ls` and `verify` share.
 
 pub mod completions;
 pub mod configure;
@@ -6,4 +6,5 @@ pub mod ls;
 pub mod replay;
 pub mod run;
 pub mod serve_tcp;
+pub mod stored;
 pub mod verify;
