@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The receiver
-    #[arg(long, value_name = "ADDR:PORT", required = true, help_heading = "Receiver")]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Receiver")]
     tcp: String,
     /// How the name goes before the data
     #[arg(long, value_enum, default_value_t = Handshake::Gap, help_heading = "Receiver")]
@@ -43,7 +43,7 @@ pub struct Args {
     chunk: u32,
     /// How long to try to connect, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5000, help_heading = "Receiver",
-          value_parser = clap::value_parser!(u32).range(0..=3_600_000))]
+          value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
     connect_timeout_ms: u32,
     /// The stream's name, in place of the file's own
     #[arg(long, help_heading = "Streams")]

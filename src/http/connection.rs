@@ -196,8 +196,8 @@ impl<'a> Connection<'a> {
                     Waited::TimedOut => return Ok(Filled::TimedOut),
                 }
             }
-            // A peer that always has more must not escape its deadline.
-            if Instant::now() >= until {
+            // A peer that always has more never makes this wait.
+            if Instant::now() >= self.bounded(until) {
                 return Ok(Filled::TimedOut);
             }
             match unless_blocked(self.stream.read(&mut self.input))? {
@@ -214,11 +214,15 @@ impl<'a> Connection<'a> {
     /// Waits for the socket. The stop ends the wait if nothing is under way; else it shortens this and all later ones.
     fn wait(&mut self, interest: PollFlags, until: Instant, idle: bool) -> Waited {
         loop {
-            let (stop, until) = match self.stop_until {
-                None => (Some(&self.shared.stop), until),
-                Some(stop_until) if idle => (None, stop_until.min(Instant::now())),
-                Some(stop_until) => (None, stop_until.min(until)),
-            };
+            if idle && self.stop_until.is_some() {
+                return Waited::Stopped;
+            }
+            // A socket that is always ready must not escape its deadline.
+            let until = self.bounded(until);
+            if Instant::now() >= until {
+                return Waited::TimedOut;
+            }
+            let stop = if self.stop_until.is_none() { Some(&self.shared.stop) } else { None };
             match wait(&self.stream, interest, stop, Some(until)) {
                 Waited::Stopped if idle => return Waited::Stopped,
                 Waited::Stopped => {
@@ -228,6 +232,11 @@ impl<'a> Connection<'a> {
                 waited => return waited,
             }
         }
+    }
+
+    /// A deadline, or the end of the grace after a stop if that comes first.
+    fn bounded(&self, until: Instant) -> Instant {
+        self.stop_until.map_or(until, |stop_until| stop_until.min(until))
     }
 
     fn refused_by_handler(&self) -> Option<Response> {
@@ -243,7 +252,7 @@ impl<'a> Connection<'a> {
         // Nothing of ours is changed by the call, so nothing can be half changed.
         catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
             let peer = self.parser.request().peer();
-            log::error!("http_handler_failed peer={peer} (this is a defect in lea)");
+            log::error!("http_handler_failed peer={peer}");
             Response { close: true, ..Response::text(500, "an unexpected failure, see the log") }
         })
     }
@@ -270,14 +279,12 @@ impl<'a> Connection<'a> {
         let until = Instant::now() + Duration::from_millis(self.shared.config.write_timeout_ms);
         let mut parts = [IoSlice::new(head), IoSlice::new(body)];
         let mut left = &mut parts[..];
-        // An empty part at the front would make a write of nothing look like a peer that is gone.
-        IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
             match unless_blocked(self.stream.write_vectored(left))? {
                 Some(0) => return Err(ErrorKind::WriteZero.into()),
                 Some(bytes) => IoSlice::advance_slices(&mut left, bytes),
                 None => match self.wait(PollFlags::OUT, until, false) {
-                    Waited::Ready if Instant::now() < until => {}
+                    Waited::Ready => {}
                     _ => {
                         let peer = self.parser.request().peer();
                         self.shared.refused(peer, "the response was not read in time");

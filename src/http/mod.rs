@@ -21,7 +21,8 @@ pub use server::{Server, ServerConfig, ServerHandle};
 
 use crate::{Error, Result};
 
-/// Answers requests. Called by the thread of the connection, so by many threads at once.
+/// Answers requests. Called by the thread of the connection, so by many threads at once. A call is not cut short: it
+/// bounds its own time, and a stop waits for it.
 pub trait Handler: Send + Sync {
     /// Answers a request whose body has been received. A panic here is answered with 500 and ends the connection.
     fn handle(&self, request: &Request) -> Response;

@@ -18,6 +18,7 @@ use super::Handler;
 use super::connection::{self, Connection, Waited};
 use super::parse::Limits;
 use crate::counters::Counters;
+use crate::logging::Throttle;
 use crate::stop::Stop;
 use crate::{Error, Result};
 
@@ -107,7 +108,7 @@ impl Server {
             counters,
             open: AtomicUsize::new(0),
             bodies_bytes: AtomicUsize::new(0),
-            warnings: Warnings::new(),
+            warnings: Throttle::default(),
         });
         let acceptor =
             Acceptor { listener, shared, threads: Vec::new(), leaving: VecDeque::new(), accepted: 0 };
@@ -142,16 +143,14 @@ pub(super) struct Shared {
     open: AtomicUsize,
     /// Bytes of bodies held now.
     pub bodies_bytes: AtomicUsize,
-    pub warnings: Warnings,
+    warnings: Throttle,
 }
 
 impl Shared {
-    /// Counts a refusal, and says so at most once a second. The reason is ours, never a peer's.
-    pub fn refused(&self, peer: SocketAddr, reason: impl std::fmt::Display) {
+    /// Counts a refusal, and says so. The reason is ours: nothing that a peer sent reaches the log.
+    pub fn refused(&self, peer: SocketAddr, reason: &'static str) {
         self.counters.http_refused_total.one();
-        if let Some(left_out) = self.warnings.now() {
-            log::warn!("http_refused peer={peer} reason=\"{reason}\" left_out={left_out}");
-        }
+        self.warnings.warn(reason, format_args!("http_refused peer={peer} reason=\"{reason}\""));
     }
 }
 
@@ -214,9 +213,7 @@ impl Acceptor {
             },
             Err(error) if is_passing(&error) => {}
             Err(error) => {
-                if let Some(left_out) = self.shared.warnings.now() {
-                    log::warn!("http_accept_failed error=\"{error}\" left_out={left_out}");
-                }
+                self.shared.warnings.warn("accept", format_args!("http_accept_failed error=\"{error}\""));
                 // The connection stays in the queue: without a pause this would be a busy loop.
                 let until = Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS);
                 connection::wait(&self.shared.stop, PollFlags::empty(), None, Some(until));
@@ -237,7 +234,10 @@ impl Acceptor {
             });
         match thread {
             Ok(thread) => self.threads.push(thread),
-            Err(error) => self.shared.refused(peer, format_args!("no thread: {error}")),
+            Err(error) => {
+                log::debug!("http_thread_failed error=\"{error}\"");
+                self.shared.refused(peer, "no thread could be started");
+            }
         }
     }
 
@@ -282,44 +282,9 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted | ConnectionReset)
 }
 
-/// Lets one warning a second through.
-pub(super) struct Warnings {
-    started: Instant,
-    state: std::sync::Mutex<(Option<u64>, u64)>,
-}
-
-impl Warnings {
-    fn new() -> Warnings {
-        Warnings { started: Instant::now(), state: std::sync::Mutex::new((None, 0)) }
-    }
-
-    fn now(&self) -> Option<u64> {
-        self.at(self.started.elapsed().as_secs())
-    }
-
-    /// How many warnings were left out since the last one, if one may be given in this second.
-    fn at(&self, second: u64) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (last, left_out) = &mut *state;
-        if *last == Some(second) {
-            *left_out += 1;
-            return None;
-        }
-        *last = Some(second);
-        Some(std::mem::take(left_out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_warning_a_second() {
-        let warnings = Warnings::new();
-        let got: Vec<_> = [0, 0, 0, 1, 3, 3].into_iter().map(|second| warnings.at(second)).collect();
-        assert_eq!(got, [Some(0), None, None, Some(2), Some(0), None]);
-    }
 
     #[test]
     fn the_answer_to_a_connection_too_many_has_its_length() {

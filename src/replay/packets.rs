@@ -303,6 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn spoilt_captures_end_without_harm() {
+        let mut random = crate::replay::fault::Random::new(1, 1);
+        for file in ["rejected-call.pcap", "three-calls.pcapng"] {
+            let path = format!("{}/testdata/pcap/{file}", env!("CARGO_MANIFEST_DIR"));
+            let mut good = std::fs::read(path).unwrap();
+            good.truncate(1500);
+            for _ in 0..5_000 {
+                let mut bytes = good.clone();
+                for _ in 0..random.range(1, 8) {
+                    bytes[random.range(12, 1500) as usize] = random.range(0, 256) as u8;
+                }
+                let ends: Vec<u64> = packets(&bytes).iter().map(|(end, _)| *end).collect();
+                assert!(ends.is_sorted() && ends.last().is_none_or(|end| *end <= 1500));
+            }
+        }
+    }
+
+    #[test]
     fn the_answered_call_is_as_long_as_it_was() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/pcap/answered-call.pcap");
         let found = packets(&std::fs::read(path).unwrap());

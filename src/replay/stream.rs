@@ -221,3 +221,110 @@ impl Stream<'_> {
         Ok(next.to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What a sink was asked for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Act {
+        Open,
+        Send(usize),
+        Close(Close),
+    }
+
+    /// Writes down what it is asked for.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<Act>>>);
+
+    impl Notes {
+        fn note(&self, act: Act) {
+            self.0.lock().unwrap().push(act);
+        }
+    }
+
+    impl Sink for Notes {
+        fn open(&self, _: &[u8], _: &Stop) -> Result<Box<dyn Sender>, Broken> {
+            self.note(Act::Open);
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    impl Sender for Notes {
+        fn send(&mut self, bytes: &[u8], _: &Stop) -> Result<(), Broken> {
+            self.note(Act::Send(bytes.len()));
+            Ok(())
+        }
+
+        fn close(self: Box<Self>, how: Close, _: &Stop) -> Result<(), Broken> {
+            self.note(Act::Close(how));
+            Ok(())
+        }
+    }
+
+    fn acts(captures: Pace, chunk_bytes: usize, fault: Option<Fault>) -> Vec<Act> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/pcap/rejected-call.pcap");
+        let sources = Source::open_all(&[PathBuf::from(path)]).unwrap();
+        let manner = Manner { captures, others: Pace::TopSpeed, chunk_bytes, piece_bytes: 1000 };
+        let fault = fault.map(|fault| (fault, Random::new(7, 0)));
+        let (notes, counts, stop) = (Notes::default(), Counts::default(), Stop::new().unwrap());
+        let stream = Stream {
+            source: &sources[0],
+            name: b"call",
+            manner: &manner,
+            fault,
+            counts: &counts,
+            stop: &stop,
+        };
+        stream.send(&notes).unwrap();
+        let acts = notes.0.lock().unwrap().clone();
+        let sent: usize = acts.iter().map(|act| if let Act::Send(bytes) = act { *bytes } else { 0 }).sum();
+        assert_eq!(counts.bytes.load(Ordering::Relaxed), sent as u64);
+        acts
+    }
+
+    #[test]
+    fn at_top_speed_every_send_but_the_last_is_a_chunk() {
+        let mut expected = vec![Act::Open];
+        expected.extend([Act::Send(100); 15]);
+        expected.extend([Act::Send(59), Act::Close(Close::Orderly)]);
+        assert_eq!(acts(Pace::TopSpeed, 100, None), expected);
+    }
+
+    #[test]
+    fn by_packets_a_send_ends_at_each_packet() {
+        let sends = [24 + 434, 383, 340, 378].map(Act::Send);
+        let expected = [&[Act::Open], &sends[..], &[Act::Close(Close::Orderly)]].concat();
+        assert_eq!(acts(Pace::Packets { per_second: 1e6 }, 5000, None), expected);
+    }
+
+    #[test]
+    fn a_fault_breaks_at_the_same_byte_at_any_pace_and_chunk() {
+        for fault in [Fault::Cut, Fault::Reset, Fault::ReconnectResend, Fault::ReconnectContinue] {
+            let shape = |pace, chunk_bytes| {
+                let acts = acts(pace, chunk_bytes, Some(fault));
+                // Sends between the other acts, added up.
+                let parts = acts.split(|act| !matches!(act, Act::Send(_)));
+                let sum = |part: &[Act]| -> usize {
+                    part.iter().map(|act| if let Act::Send(bytes) = act { *bytes } else { 0 }).sum()
+                };
+                let sums: Vec<usize> = parts.map(sum).filter(|sum| *sum > 0).collect();
+                (sums, acts.last().copied())
+            };
+            let (sums, last) = shape(Pace::TopSpeed, 100);
+            assert_eq!(shape(Pace::Packets { per_second: 1e6 }, 7), (sums.clone(), last));
+            let expected = match fault {
+                Fault::Cut | Fault::Reset => vec![sums[0]],
+                Fault::ReconnectResend => vec![sums[0], 1559],
+                _ => vec![sums[0], 1559 - sums[0]],
+            };
+            assert_eq!(sums, expected);
+            let how = if fault == Fault::Reset { Close::Reset } else { Close::Orderly };
+            assert_eq!(last, Some(Act::Close(how)));
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod status;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -484,6 +485,26 @@ fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_peer_that_reads_slowly() {
+    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let mut client = server.client();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (ended, has_ended) = std::sync::mpsc::channel::<()>();
+    // 4 KiB a millisecond at most: the whole response would take 4 s.
+    let reader = std::thread::spawn(move || {
+        let mut received = 0;
+        while let Err(RecvTimeoutError::Timeout) = has_ended.recv_timeout(Duration::from_millis(1)) {
+            received += client.stream.read(&mut [0; 4096]).unwrap_or(0);
+        }
+        received
+    });
+    let took = server.end();
+    drop(ended);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(reader.join().unwrap() < LARGE_BYTES);
+}
+
+#[test]
 fn a_handler_that_panics_is_a_500() {
     let server = echo(ServerConfig::default());
     let mut client = server.client();
@@ -517,17 +538,41 @@ fn steps<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
     steps
 }
 
-/// The fuzz target's seeds, so that each of them is tried in every run of the tests.
+fn check_splits(input: &[u8]) {
+    let whole = steps(std::iter::once(input));
+    for bytes in [1, 2, 7, 64] {
+        assert_eq!(steps(input.chunks(bytes)), whole, "{bytes} bytes at once: {}", input.escape_ascii());
+    }
+}
+
+/// The fuzz target's seeds, and many inputs near to each, so that they are tried in every run of the tests.
 #[test]
 fn seeds_of_the_fuzz_target() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fuzz/http");
     let mut seeds = 0;
+    // A xorshift generator: always the same inputs.
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as usize % below
+    };
     for entry in std::fs::read_dir(folder).unwrap() {
-        let input = std::fs::read(entry.unwrap().path()).unwrap();
-        let whole = steps(std::iter::once(&input[..]));
-        assert!(!whole.is_empty());
-        for bytes in 1..=input.len().min(64) {
-            assert_eq!(steps(input.chunks(bytes)), whole, "{bytes} bytes at once: {}", input.escape_ascii());
+        let seed = std::fs::read(entry.unwrap().path()).unwrap();
+        check_splits(&seed);
+        for _ in 0..1000 {
+            let mut input = seed.clone();
+            for _ in 0..=random(3) {
+                let at = random(input.len());
+                match random(4) {
+                    0 => input[at] = random(256) as u8,
+                    1 => input.insert(at, b"\r\n\t :;,0f\0"[random(10)]),
+                    2 => drop(input.remove(at)),
+                    _ => input.extend_from_within(at..),
+                }
+            }
+            check_splits(&input);
         }
         seeds += 1;
     }

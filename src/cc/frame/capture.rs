@@ -2,7 +2,7 @@
 //!
 //! The thread that receives a stream runs it on each chunk before the chunk goes to the writer. Headers that a
 //! chunk cuts wait in a small fixed array; all else is only counted. Where whole packets lie in a chunk, the loops
-//! of [`pcap`] and [`pcapng`] go from length to length; everything else takes the steps of [`Follower::advance`].
+//! of `pcap` and `pcapng` go from length to length; everything else takes the steps of `Follower::advance`.
 //!
 //! Invariants: what a follower tells after some bytes does not depend on how they were split;
 //! `boundary() <= received()`, and neither ever decreases.
@@ -31,6 +31,24 @@ pub enum Format {
     Other,
 }
 
+/// A packet's time as text: RFC 3339, UTC, nanoseconds.
+mod time_text {
+    use chrono::{DateTime, SecondsFormat};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(ns: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = |ns| DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(SecondsFormat::Nanos, true);
+        ns.map(text).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let time = DateTime::parse_from_rfc3339(&text).map_err(D::Error::custom)?;
+        // Beyond the years that 64 bits of nanoseconds hold, no packet of ours was written.
+        time.timestamp_nanos_opt().map(Some).ok_or_else(|| D::Error::custom("a time out of range"))
+    }
+}
+
 /// What a stream turned out to contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -42,10 +60,15 @@ pub struct Summary {
     /// Whole packets.
     pub packets: u64,
     /// The time of the first packet that has one, in the order of the file; nanoseconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "first_packet_at",
+        with = "time_text",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub first_packet_ns: Option<i64>,
     /// The time of the last packet that has one, in the order of the file; nanoseconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "last_packet_at", with = "time_text", default, skip_serializing_if = "Option::is_none")]
     pub last_packet_ns: Option<i64>,
     /// Bytes after the last whole packet: of a packet that was cut.
     pub cut_off_bytes: u64,

@@ -21,9 +21,6 @@ use crate::{Error, Result};
 /// The folder of our own files.
 pub const OWN_DIR: &str = ".lea";
 
-/// A manifest holds at most 1,000 connections of 400 bytes and a name of 4 KiB; anything much larger is not ours.
-const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-
 /// Who may read what is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
@@ -129,13 +126,10 @@ impl VaultDir {
 
     /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one.
     pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
-        let file = match self.open_to_read(&manifest::file_name(file)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let mut text = Vec::new();
-        file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
-        Ok(Some(serde_json::from_slice(&text)?))
+        match self.open_to_read(&manifest::file_name(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => manifest::parse(opened?).map(Some),
+        }
     }
 
     /// Writes a manifest beside its final place, to be put there by [`publish`](Self::publish).

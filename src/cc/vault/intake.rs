@@ -13,11 +13,11 @@ use super::names::{Claim, Standing};
 use super::part::Part;
 use super::pool::{Buffer, Size};
 use super::scan::scan;
-use super::tail::{Tail, hex};
+use super::tail::Tail;
 use super::time::{now_ms, rfc3339};
 use super::writer::Job;
 use super::{Shared, recover};
-use crate::cc::frame::name;
+use crate::cc::frame::name::{self, hex};
 
 /// Where a stream comes from.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Intake {
                 }
                 Outcome::Beyond(beyond) => {
                     drop(scratch);
-                    self.stage = Stage::Writing(self.depart(beyond)?);
+                    self.stage = Stage::Writing(self.depart(*beyond)?);
                 }
             }
         }
@@ -274,7 +274,7 @@ impl Intake {
         let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
         let scanned = scan(&mut file, &mut buffer, self.shared.hash, |_| {})?;
         drop(buffer);
-        let tail = Tail::resume(scanned.follower, scanned.hasher);
+        let tail = Tail::resume(scanned);
         let changed = matches!((&last.manifest.sha256, tail.sha256()), (Some(was), Some(is)) if *was != is);
         if changed || tail.follower().received() != last.bytes {
             log::warn!("stored_file_changed file={} note=\"it is left alone\"", last.manifest.file);

@@ -179,9 +179,9 @@ impl Keeper {
         manifest.end_reason = Some(EndReason::IoError);
         match scanned {
             Ok(scanned) => {
-                manifest.bytes = scanned.follower.received();
+                manifest.bytes = scanned.bytes();
                 manifest.capture = scanned.follower.summary();
-                manifest.sha256 = super::tail::Tail::resume(scanned.follower, scanned.hasher).sha256();
+                manifest.sha256 = scanned.sha256();
             }
             Err(error) => {
                 log::error!("read_failed file={} error=\"{error}\"", part.file);

@@ -1,10 +1,14 @@
 //! The manifest beside each stream file, `FILE.lea.json`: what came, from whom, when, and the hash that proves it.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::tail::hex;
 use crate::cc::frame::capture::Summary;
-use crate::cc::frame::name::{self, NameFields};
+use crate::cc::frame::name::{self, NameFields, hex};
+use crate::{Error, Result};
 
 /// The manifest's suffix after the stream's file name.
 pub const SUFFIX: &str = ".lea.json";
@@ -20,6 +24,9 @@ const CONNECTIONS_MAX: usize = 1000;
 pub fn file_name(file: &str) -> String {
     format!("{file}{SUFFIX}")
 }
+
+/// A manifest's bytes. One of a thousand connections has 300 kB; what is longer is none of ours.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// What a stream file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +194,60 @@ impl EndReason {
     }
 }
 
+/// Reads a manifest: of this format version or an earlier one, and not longer than 16 MiB.
+pub fn read(path: &Path) -> Result<Manifest> {
+    File::open(path).and_then(parse).map_err(Error::path("read the manifest", path))
+}
+
+/// The manifest in an open file; `InvalidData` if there is none in it.
+pub fn parse(file: impl Read) -> io::Result<Manifest> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let mut text = Vec::new();
+    file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(invalid("it is longer than 16 MiB".to_owned()));
+    }
+    // The version first: a later format may lack what this one needs.
+    let Version { format_version } = from_json(&text)?;
+    if format_version > FORMAT_VERSION {
+        return Err(invalid(format!(
+            "its format version is {format_version}, and this lea knows {FORMAT_VERSION}"
+        )));
+    }
+    from_json(&text)
+}
+
+/// `serde_json`'s error for a text that ends too early has another kind; here it is as invalid as any other.
+fn from_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> io::Result<T> {
+    serde_json::from_slice(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::chain;
+
+    fn check_refused(text: &[u8], expected: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let told = chain(&read(file.path()).unwrap_err());
+        assert_eq!(told, format!("cannot read the manifest {}: {expected}", file.path().display()));
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_with_a_reason() {
+        check_refused(b"", "EOF while parsing a value at line 1 column 0");
+        check_refused(b"{\"format_version\":1}", "missing field `name` at line 1 column 20");
+        check_refused(b"{\"format_version\":2}", "its format version is 2, and this lea knows 1");
+        check_refused(&vec![b' '; (16 << 20) + 1], "it is longer than 16 MiB");
+        check_refused(&vec![b' '; 16 << 20], "EOF while parsing a value at line 1 column 16777216");
+    }
 }

@@ -97,9 +97,9 @@ pub fn mend(
     let scanned = scan(&mut Stoppable { file: &file, stopping }, buffer, hash, |_| {})?;
     file.sync_data()?;
     manifest.state = State::Recovered;
-    manifest.bytes = scanned.follower.received();
+    manifest.bytes = scanned.bytes();
     manifest.capture = scanned.follower.summary();
-    manifest.sha256 = super::tail::Tail::resume(scanned.follower, scanned.hasher).sha256();
+    manifest.sha256 = scanned.sha256();
     if let Some(connection) = manifest.connections.last_mut()
         && connection.ended_at.is_none()
     {

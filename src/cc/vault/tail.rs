@@ -5,15 +5,13 @@
 
 use std::ops::Range;
 
-use sha2::{Digest, Sha256};
-
+use super::scan::Scan;
 use crate::cc::frame::capture::Follower;
 
 /// Follows a stream, hashes it, and keeps back the packet that has begun.
 #[derive(Clone, Debug)]
 pub struct Tail {
-    follower: Follower,
-    hasher: Option<Sha256>,
+    scan: Scan,
     written: u64,
     pending: Vec<u8>,
 }
@@ -32,13 +30,12 @@ pub struct Ready {
 impl Tail {
     /// The tail of an empty file.
     pub fn new(hash: bool) -> Tail {
-        Tail::resume(Follower::new(), hash.then(Sha256::new))
+        Tail::resume(Scan::new(hash))
     }
 
-    /// The tail of a file that holds all that the follower has seen.
-    pub fn resume(follower: Follower, hasher: Option<Sha256>) -> Tail {
-        let written = follower.received();
-        Tail { follower, hasher, written, pending: Vec::new() }
+    /// The tail of a file that holds all that was scanned.
+    pub fn resume(scan: Scan) -> Tail {
+        Tail { written: scan.bytes(), scan, pending: Vec::new() }
     }
 
     /// Declares that the first `bytes` of the stream stand in the file, whether received yet or not. Only while
@@ -50,12 +47,9 @@ impl Tail {
 
     /// Takes the next bytes of the stream; what may be written now, if anything.
     pub fn feed(&mut self, chunk: &[u8]) -> Option<Ready> {
-        let chunk_at = self.follower.received();
-        self.follower.feed(chunk);
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(chunk);
-        }
-        let boundary = self.follower.boundary().max(self.written);
+        let chunk_at = self.scan.bytes();
+        self.scan.feed(chunk);
+        let boundary = self.scan.follower.boundary().max(self.written);
         // Positions in the chunk: before `from` all is stored already, from `to` on the bytes are kept back.
         let from = in_chunk(self.written, chunk_at, chunk.len());
         let to = in_chunk(boundary, chunk_at, chunk.len());
@@ -87,12 +81,12 @@ impl Tail {
 
     /// The position in the stream and what it contains.
     pub fn follower(&self) -> &Follower {
-        &self.follower
+        &self.scan.follower
     }
 
     /// SHA-256 of all bytes received so far, in hexadecimal; none with `--hash none`.
     pub fn sha256(&self) -> Option<String> {
-        self.hasher.as_ref().map(|hasher| hex(&hasher.clone().finalize()))
+        self.scan.sha256()
     }
 }
 
@@ -101,19 +95,12 @@ fn in_chunk(position: u64, chunk_at: u64, len: usize) -> usize {
     usize::try_from(position.saturating_sub(chunk_at)).unwrap_or(usize::MAX).min(len)
 }
 
-/// Bytes in lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
-        .map(char::from)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
+    use crate::cc::frame::name::hex;
 
     const CAPTURE: &[u8] = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
 

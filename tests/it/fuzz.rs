@@ -1,0 +1,43 @@
+//! The seeds of the fuzz targets, through the same checks, on the stable toolchain.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+
+use std::path::Path;
+
+#[path = "../../fuzz/checks.rs"]
+mod checks;
+
+/// Runs each seed of a target, and a few hundred inputs made of it: cut at each of its first and last bytes, and
+/// with that byte changed.
+fn check_seeds(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fuzz").join(target);
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let mut input = std::fs::read(entry.unwrap().path()).unwrap();
+        seeds += 1;
+        check(&input);
+        let near_an_end = |at: &usize| *at < 200 || at + 10 > input.len();
+        for at in (0..input.len()).filter(near_an_end).collect::<Vec<_>>() {
+            check(&input[..at]);
+            input[at] ^= 1 << (at % 8);
+            check(&input);
+            input[at] ^= 1 << (at % 8);
+        }
+    }
+    assert!(seeds >= 5, "{} has {seeds} seeds", folder.display());
+}
+
+#[test]
+fn handshake_seeds() {
+    check_seeds("handshake", checks::handshake);
+}
+
+#[test]
+fn name_seeds() {
+    check_seeds("name", checks::name);
+}
+
+#[test]
+fn capture_seeds() {
+    check_seeds("capture", checks::capture);
+}
