@@ -82,7 +82,8 @@ step lints
 cargo clippy --locked --all-targets -- -D warnings
 
 step documentation
-RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+# Private items too: the readers are those who work on it.
+RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
 shellcheck scripts/*.sh .ci/run
