@@ -124,7 +124,7 @@ fn main() -> std::process::ExitCode {
 
 fn run(args: &Args) -> Result<Exit> {
     args.check()?;
-    lea::replay::raise_descriptor_limit()?;
+    lea::limits::raise_descriptors();
     let mut report = Report { streams: args.streams, ..Report::default() };
     let begun = Instant::now();
     let mut streams = connect(args, &mut report)?;

@@ -68,7 +68,8 @@ impl Machine {
     }
 }
 
-fn raise_descriptors() -> u64 {
+/// Raises the soft limit of descriptors to the hard one; gives how many there may be now.
+pub fn raise_descriptors() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::Globals;
+use crate::limits;
 use crate::logging::{self, LevelFilter};
+use crate::replay::STREAMS_MAX;
 use crate::replay::fault::{self, Fault};
 use crate::replay::names;
 use crate::replay::pace::Pace;
@@ -14,7 +16,6 @@ use crate::replay::run::{self, Lane, Plan, Summary};
 use crate::replay::source::Source;
 use crate::replay::stream::Manner;
 use crate::replay::tcp::{Handshake, TcpSink};
-use crate::replay::{STREAMS_MAX, raise_descriptor_limit};
 use crate::stop::Stop;
 use crate::{Error, Exit, Result};
 
@@ -117,7 +118,7 @@ impl Args {
         let sink = self.sink()?;
         let sources = Source::open_all(&self.files)?;
         let plan = self.plan(&sources, globals)?;
-        raise_descriptor_limit()?;
+        limits::raise_descriptors();
         if !self.fault.is_empty() {
             logging::say(format_args!("faults seed={}", plan.seed));
         }

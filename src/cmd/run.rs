@@ -1,8 +1,6 @@
 //! `lea run`: everything that the configuration enables, in one process.
 
-use std::path::PathBuf;
-
-use super::service::{self, Service, StoreArgs, TcpArgs};
+use super::service::{self, Service, ServiceArgs};
 use crate::cli::Globals;
 use crate::{Error, Exit, Result};
 
@@ -11,19 +9,14 @@ use crate::{Error, Exit, Result};
 /// Today that is streams over TCP (`tcpServer`). SIGINT, SIGTERM and SIGHUP end it in good order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Configuration file [default: config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    tcp: TcpArgs,
+    service: ServiceArgs,
 }
 
 impl Args {
     /// Runs until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = service::start(self.config.as_deref(), globals)?;
+        let config = self.service.start(globals)?;
         if config.kafka.is_some() {
             log::warn!("kafka_not_available note=\"this version receives over TCP alone\"");
         }
@@ -33,6 +26,6 @@ impl Args {
                     .to_owned(),
             ));
         };
-        Service::resolve(service::addresses(listen)?, self.store, self.tcp)?.run()
+        Service::resolve(service::addresses(listen)?, self.service)?.run()
     }
 }

@@ -1,9 +1,8 @@
 //! `lea serve-tcp`: receives streams over TCP.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use super::service::{self, Service, StoreArgs, TcpArgs};
+use super::service::{self, Service, ServiceArgs};
 use crate::cli::Globals;
 use crate::{Error, Exit, Result};
 
@@ -17,19 +16,14 @@ pub struct Args {
     /// Listen here; repeatable, port 0 takes a free one [default: tcpServer of the configuration]
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
-    /// Configuration file [default: config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    tcp: TcpArgs,
+    service: ServiceArgs,
 }
 
 impl Args {
     /// Receives until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = service::start(self.config.as_deref(), globals)?;
+        let config = self.service.start(globals)?;
         let listen = match &config.tcp {
             _ if !self.listen.is_empty() => self.listen,
             Some(listen) => service::addresses(listen)?,
@@ -40,6 +34,6 @@ impl Args {
                 ));
             }
         };
-        Service::resolve(listen, self.store, self.tcp)?.run()
+        Service::resolve(listen, self.service)?.run()
     }
 }

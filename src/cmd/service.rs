@@ -1,7 +1,7 @@
 //! What the long-running commands share: where streams are stored, how they are received, how it all ends.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,22 @@ const STATUS_CONNECTIONS_MAX: usize = 32;
 /// How often a thread that failed is looked for.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// Options of every long-running command.
+#[derive(Debug, clap::Args)]
+pub struct ServiceArgs {
+    /// Configuration file [default: config/configurationFile.conf]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    tcp: TcpArgs,
+}
+
 /// Where and how streams are stored.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Storage")]
-pub struct StoreArgs {
+struct StoreArgs {
     /// Folder for stream files and their manifests; made if it is not there
     #[arg(short, long, value_name = "DIR", default_value = "interceptions")]
     output: PathBuf,
@@ -57,7 +69,7 @@ pub struct StoreArgs {
 /// How streams over TCP are received.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Receiving")]
-pub struct TcpArgs {
+struct TcpArgs {
     /// End a stream's name after so much quiet, in ms
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     name_gap_ms: u64,
@@ -86,7 +98,7 @@ pub struct TcpArgs {
 
 /// How files are hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Hash {
+enum Hash {
     /// SHA-256, as the bytes come
     Sha256,
     /// Not at all
@@ -107,12 +119,14 @@ pub struct Service {
     status: Option<SocketAddr>,
 }
 
-/// Reads the configuration and starts the log.
-pub fn start(config: Option<&Path>, globals: &Globals) -> Result<Effective> {
-    let effective = config::load(config, &config::environment)?;
-    logging::start(globals.level(effective.logger_level));
-    effective.log_warnings();
-    Ok(effective)
+impl ServiceArgs {
+    /// Reads the configuration and starts the log.
+    pub fn start(&self, globals: &Globals) -> Result<Effective> {
+        let effective = config::load(self.config.as_deref(), &config::environment)?;
+        logging::start(globals.level(effective.logger_level));
+        effective.log_warnings();
+        Ok(effective)
+    }
 }
 
 /// The addresses of a configured listener.
@@ -123,7 +137,8 @@ pub fn addresses(listen: &config::Listen) -> Result<Vec<SocketAddr>> {
 
 impl Service {
     /// Checks the options against each other and the machine.
-    pub fn resolve(listen: Vec<SocketAddr>, store: StoreArgs, tcp: TcpArgs) -> Result<Service> {
+    pub fn resolve(listen: Vec<SocketAddr>, args: ServiceArgs) -> Result<Service> {
+        let ServiceArgs { store, tcp, .. } = args;
         let machine = Machine::prepare();
         let carried = machine.streams_max();
         let asked = tcp.streams_max.map(|asked| usize::try_from(asked).unwrap_or(usize::MAX));

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::socket::{Read, Socket, Waited};
 use super::{Shared, Timing};
-use crate::cc::frame::handshake::{self, Event, Verdict};
+use crate::cc::frame::handshake::{self, DECIDE_BYTES_MAX, Event, Verdict};
 use crate::cc::frame::name;
 use crate::cc::live::LiveStream;
 use crate::cc::vault::manifest::{EndReason, Source};
 use crate::cc::vault::pool::Size;
 use crate::cc::vault::time::now_ms;
 use crate::cc::vault::{Entry, Head, Intake, Origin};
-use crate::limits::NAME_BYTES_MAX;
 
 /// How long a stream that brings little is left to gather bytes.
 const GATHER: Duration = Duration::from_millis(20);
@@ -95,7 +94,7 @@ impl Stream<'_> {
             };
             let waited = self.socket.wait(seen + 1, Some(timeout), &self.shared.stop)?;
             let mut buffer = pool.take(Size::Small);
-            let window = &mut buffer[..NAME_BYTES_MAX + 4];
+            let window = &mut buffer[..DECIDE_BYTES_MAX];
             let bytes = match self.socket.peek(window)? {
                 Read::Bytes(bytes) => bytes,
                 Read::Nothing => 0,
