@@ -1,4 +1,4 @@
-//! One module a subcommand: its `Args` (clap), a check of them, and `run`.
+//! One module a subcommand: its `Args` (clap), a check of them, and `run`. `stored` is what `ls` and `verify` share.
 
 use std::io::{self, Write};
 
@@ -12,6 +12,7 @@ pub mod replay;
 pub mod run;
 pub mod serve_tcp;
 pub mod service;
+pub mod stored;
 pub mod values;
 pub mod verify;
 

@@ -73,7 +73,7 @@ pub struct TcpArgs {
     /// Streams at once [default: what descriptors, memory maps and threads of this machine carry]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     streams_max: Option<u64>,
-    /// End a stream after so many bytes [default: 1T, months of any call: only a runaway sender gets there]
+    /// End a stream after so many bytes, 0 never [default: 1T, months of any call: only a runaway sender gets there]
     #[arg(long, value_name = "BYTES", default_value = "1T", hide_default_value = true, value_parser = values::bytes)]
     stream_bytes_max: u64,
     /// Accept these peers alone; repeatable [default: all]
@@ -145,7 +145,7 @@ impl Service {
                 listen,
                 allow: tcp.allow,
                 streams_max: asked.unwrap_or(carried).min(carried),
-                stream_bytes_max: tcp.stream_bytes_max.max(1),
+                stream_bytes_max: if tcp.stream_bytes_max == 0 { u64::MAX } else { tcp.stream_bytes_max },
                 timing: Timing {
                     name_gap: Duration::from_millis(tcp.name_gap_ms),
                     handshake_timeout: Duration::from_millis(tcp.handshake_timeout_ms),

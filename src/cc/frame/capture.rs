@@ -96,6 +96,12 @@ const MAGICS: [([u8; 4], Magic); 5] = [
     (PCAPNG_MAGIC, Magic::Pcapng),
 ];
 
+/// Whether some magic starts with this byte: quick, for whoever looks at each byte.
+#[inline]
+pub(super) fn may_start_magic(byte: u8) -> bool {
+    MAGICS.iter().any(|(magic, _)| magic[0] == byte)
+}
+
 /// The magic that stands at the start of `bytes`: `Some(None)`: none does; `None`: too few bytes to say.
 pub(super) fn magic(bytes: &[u8]) -> Option<Option<Magic>> {
     let given = &bytes[..bytes.len().min(4)];

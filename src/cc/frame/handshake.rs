@@ -73,6 +73,8 @@ enum Here {
     Begun,
 }
 
+// Each segment of a slow sender has all bytes looked at again, so this is kept cheap.
+#[inline]
 fn look(rest: &[u8]) -> Here {
     match rest {
         [b'\n', ..] => match capture::magic(rest) {
@@ -85,6 +87,7 @@ fn look(rest: &[u8]) -> Here {
             // `\r` before a pcapng magic is the name's last byte: the `\n` is data.
             _ => Here::Data,
         },
+        [byte, ..] if !capture::may_start_magic(*byte) => Here::Data,
         _ => match capture::magic(rest) {
             Some(Some(_)) => Here::Magic,
             Some(None) => Here::Data,

@@ -10,8 +10,7 @@ use crate::cc::frame::capture::Summary;
 use crate::cc::frame::name::{self, NameFields, hex};
 use crate::{Error, Result};
 
-/// The manifest's suffix after the stream's file name.
-pub const SUFFIX: &str = ".lea.json";
+pub use crate::cc::frame::name::MANIFEST_SUFFIX as SUFFIX;
 
 /// The version of this format; readers refuse a later one.
 pub const FORMAT_VERSION: u32 = 1;

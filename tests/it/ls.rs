@@ -1,0 +1,112 @@
+//! `lea ls`.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+
+use std::fs;
+
+use lea::cc::vault::manifest::State;
+use serde_json::{Value, json};
+
+use crate::stored::{Folder, NAME, lea, recording};
+
+fn check_ls(folder: &Folder, code: i32, expected: &str) -> String {
+    let output = lea(&["ls", folder.path()]).assert().code(code).get_output().clone();
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(stdout, expected, "{stderr}");
+    stderr
+}
+
+#[test]
+fn streams_stand_in_a_table() {
+    let folder = Folder::new();
+    let capture = recording("answered-call.pcap");
+    folder.store(NAME, 1, &capture, State::Closed);
+    folder.store(NAME, 2, &capture[..100], State::Open);
+    folder.store("notes", 1, b"no capture", State::Recovered);
+    folder.write("a\x1b[31mb", "1234");
+    let stderr = check_ls(
+        &folder,
+        0,
+        "\
+STATE      NAME                                           BYTES  PACKETS     DURATION  PEER             END
+closed     +447700900123-2-3_21_11_2026_20:59:41.pcap    117919      506  0:00:05.207  192.0.2.7:40000  2026-11-21T21:00:44.500Z reset
+open       +447700900123-2-3_21_11_2026_20:59:41.pcap.2     100        -            -  192.0.2.7:40000  -
+foreign    a\\u{1b}[31mb                                       4        -            -  -                -
+recovered  notes                                             10        0  0:01:02.250  192.0.2.7:40000  2026-11-21T21:00:44.500Z reset
+",
+    );
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn streams_stand_a_line_each_in_json() {
+    let folder = Folder::new();
+    folder.store("../x", 1, &recording("rejected-call.pcap"), State::Closed);
+    folder.write("y", "1234");
+    let output = lea(&["ls", "--json", folder.path()]).assert().code(0).get_output().clone();
+    let lines: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let stored = json!({
+        "state": "closed", "name": "../x", "file": "%2E.%2Fx", "bytes": 1559, "packets": 4, "duration_ms": 703,
+        "peer": "192.0.2.7:40000", "connected_at": "2026-11-21T20:59:40.000Z",
+        "ended_at": "2026-11-21T21:00:44.500Z", "end_reason": "reset",
+    });
+    assert_eq!(lines, [stored, json!({"state": "foreign", "file": "y", "bytes": 4})]);
+}
+
+#[test]
+fn what_is_damaged_is_told_and_changes_the_exit_code() {
+    let folder = Folder::new();
+    folder.store("gone", 1, b"", State::Closed);
+    fs::remove_file(folder.file("gone")).unwrap();
+    let stderr = check_ls(
+        &folder,
+        3,
+        "\
+STATE    NAME  BYTES  PACKETS     DURATION  PEER             END
+missing  gone      -        0  0:01:02.250  192.0.2.7:40000  2026-11-21T21:00:44.500Z reset
+",
+    );
+    assert!(stderr.contains("file_missing file=gone"), "{stderr}");
+
+    let folder = Folder::new();
+    folder.write("x", "");
+    folder.write("x.lea.json", "{");
+    // A manifest that leads to another file is none of this one.
+    let mut manifest = folder.store("y", 1, b"", State::Closed);
+    manifest.file = "../y".to_owned();
+    folder.write("y.lea.json", serde_json::to_vec(&manifest).unwrap());
+    let stderr = check_ls(
+        &folder,
+        3,
+        "\
+STATE     NAME  BYTES  PACKETS  DURATION  PEER  END
+unusable  x         0        -         -  -     -
+unusable  y         0        -         -  -     -
+",
+    );
+    assert!(stderr.contains("manifest_unusable file=x reason=\"cannot read the manifest "), "{stderr}");
+    assert!(
+        stderr.contains("manifest_unusable file=y reason=\"its manifest is of the file ../y\""),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_empty_folder_and_none() {
+    let folder = Folder::new();
+    check_ls(&folder, 0, "STATE  NAME  BYTES  PACKETS  DURATION  PEER  END\n");
+    let missing = folder.file("missing");
+    let output = lea(&["ls", missing.to_str().unwrap()]).assert().code(1).get_output().clone();
+    let expected = format!(
+        "lea: cannot read the folder {}: No such file or directory (os error 2)\n",
+        missing.display()
+    );
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
+    lea(&["ls"]).assert().code(2);
+}

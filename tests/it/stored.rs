@@ -1,0 +1,96 @@
+//! Makes folders as a receiver leaves them, for the tests of `ls` and `verify`.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use lea::cc::frame::name::{fields, file_name, part_file_name};
+use lea::cc::vault::manifest::{Connection, EndReason, FORMAT_VERSION, Manifest, SUFFIX, Source, State};
+use lea::cc::vault::scan::Scan;
+
+pub const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
+
+/// A recording from testdata/pcap.
+pub fn recording(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name)).unwrap()
+}
+
+/// The binary.
+pub fn lea(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lea"));
+    command.args(args);
+    command
+}
+
+/// A folder with streams in it.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new() -> Folder {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".lea")).unwrap();
+        Folder(dir)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.file(name), content).unwrap();
+    }
+
+    /// A stream as it was received over one connection.
+    pub fn store(&self, name: &str, part: u32, content: &[u8], state: State) -> Manifest {
+        let manifest = manifest(name, part, content, state);
+        self.write(&manifest.file, content);
+        self.write_manifest(&manifest);
+        manifest
+    }
+
+    pub fn write_manifest(&self, manifest: &Manifest) {
+        let text = serde_json::to_vec_pretty(manifest).unwrap();
+        self.write(&format!("{}{SUFFIX}", manifest.file), text);
+    }
+}
+
+fn manifest(name: &str, part: u32, content: &[u8], state: State) -> Manifest {
+    let mut scan = Scan::new(true);
+    scan.feed(content);
+    let ended = state != State::Open;
+    let connection = Connection {
+        peer: "192.0.2.7:40000".to_owned(),
+        connected_at: "2026-11-21T20:59:40.000Z".to_owned(),
+        first_byte_at: Some("2026-11-21T20:59:41.000Z".to_owned()),
+        last_byte_at: Some("2026-11-21T21:00:43.250Z".to_owned()),
+        ended_at: ended.then(|| "2026-11-21T21:00:44.500Z".to_owned()),
+        end_reason: ended.then_some(EndReason::Reset),
+        offset: 0,
+        bytes: content.len() as u64,
+        compared_bytes: 0,
+    };
+    Manifest {
+        format_version: FORMAT_VERSION,
+        name: name.to_owned(),
+        name_hex: None,
+        fields: fields(name.as_bytes()),
+        source: Source::Tcp,
+        file: part_file_name(&file_name(name.as_bytes()), part),
+        part,
+        state,
+        end_reason: connection.end_reason,
+        bytes: if ended { content.len() as u64 } else { 0 },
+        sha256: scan.sha256().filter(|_| ended),
+        capture: if ended { scan.follower.summary() } else { Default::default() },
+        lost_bytes: 0,
+        connections: vec![connection],
+        connections_left_out: 0,
+        lea_version: "0.1.0".to_owned(),
+    }
+}

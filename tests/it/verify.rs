@@ -1,0 +1,182 @@
+//! `lea verify`.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+
+use std::fs;
+
+use lea::cc::vault::manifest::{Manifest, State};
+use serde_json::Value;
+
+use crate::stored::{Folder, NAME, lea, recording};
+
+/// Runs it; returns the summary line.
+fn check_verify(args: &[&str], code: i32, expected: &[String]) -> String {
+    let output = lea(&["verify"]).args(args).assert().code(code).get_output().clone();
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(stdout.lines().collect::<Vec<_>>(), expected, "{stderr}");
+    stderr
+}
+
+fn stored() -> (Folder, Manifest, Vec<u8>) {
+    let folder = Folder::new();
+    let capture = recording("answered-call.pcap");
+    let manifest = folder.store(NAME, 1, &capture, State::Closed);
+    (folder, manifest, capture)
+}
+
+#[test]
+fn what_is_as_its_manifest_says_is_good() {
+    let (folder, _, capture) = stored();
+    folder.store(NAME, 2, &capture[..5_000], State::Recovered);
+    folder.store("open", 1, &capture[..100], State::Open);
+    folder.store("empty", 1, b"", State::Closed);
+    folder.store("other", 1, b"no capture", State::Closed);
+    folder.store("pcapng", 1, &recording("three-calls.pcapng"), State::Closed);
+    let summary = check_verify(&[folder.path()], 0, &[]);
+    assert_eq!(summary, "verified files=6 unhashed=1 sent=0 bytes=504377 differing=0\n");
+    // A file, or its manifest, means the same.
+    let file = folder.file(NAME);
+    let manifest = folder.file(&format!("{NAME}.lea.json"));
+    let summary = check_verify(&[file.to_str().unwrap(), manifest.to_str().unwrap()], 0, &[]);
+    assert_eq!(summary, "verified files=2 unhashed=0 sent=0 bytes=235838 differing=0\n");
+}
+
+#[test]
+fn each_difference_is_a_line() {
+    let (folder, manifest, mut capture) = stored();
+    let path = folder.file(NAME).display().to_string();
+    let differs = |what: &str| format!("differs {path}: {what}");
+
+    // One bit of a packet's content: the hash alone sees it.
+    capture[1_000] ^= 1;
+    folder.write(NAME, &capture);
+    let lines =
+        String::from_utf8(lea(&["verify", folder.path()]).assert().code(3).get_output().stdout.clone());
+    let line = lines.unwrap();
+    assert!(line.starts_with(&differs("SHA-256 ")), "{line}");
+    assert!(
+        line.ends_with(&format!(", the manifest says {}\n", manifest.sha256.as_ref().unwrap())),
+        "{line}"
+    );
+    capture[1_000] ^= 1;
+
+    // Without hashes, the structure still tells that bytes are missing.
+    folder.write_manifest(&Manifest { sha256: None, ..manifest.clone() });
+    folder.write(NAME, &capture[..capture.len() - 1]);
+    let expected = [
+        differs("bytes 117918, the manifest says 117919"),
+        differs("packets 505, the manifest says 506"),
+        differs("last packet (ns) 1795294777325358000, the manifest says 1795294777325423000"),
+        differs("cut-off bytes 381, the manifest says 0"),
+    ];
+    assert!(check_verify(&[folder.path()], 3, &expected).contains(" unhashed=1 "));
+
+    folder.write(NAME, &capture);
+    folder.write_manifest(&Manifest { lost_bytes: 7, ..manifest });
+    check_verify(&[folder.path()], 3, &[differs("7 bytes were received that could not be written")]);
+}
+
+#[test]
+fn files_and_manifests_without_the_other() {
+    let (folder, _, _) = stored();
+    folder.write("alone", "1234");
+    folder.store("gone", 1, b"1234", State::Closed);
+    fs::remove_file(folder.file("gone")).unwrap();
+    folder.write("bad.lea.json", "{");
+    folder.write("bad", "");
+    let shown = |name: &str| folder.file(name).display().to_string();
+    let reason = format!("cannot read the manifest {}", shown("bad.lea.json"));
+    let expected = [
+        format!("differs {}: it has no manifest", shown("alone")),
+        format!("differs {}: {reason}: EOF while parsing an object at line 1 column 1", shown("bad")),
+        format!("missing {}: its manifest is there, the file is not", shown("gone")),
+    ];
+    let summary = check_verify(&[folder.path()], 3, &expected);
+    assert!(summary.contains(" differing=3\n"), "{summary}");
+    check_verify(&[&shown("alone")], 3, &expected[..1]);
+    let missing = shown("missing");
+    let stderr = check_verify(&[&missing], 1, &[]);
+    assert_eq!(stderr, format!("lea: cannot verify {missing}: No such file or directory (os error 2)\n"));
+    lea(&["verify"]).assert().code(2);
+}
+
+#[test]
+fn an_open_file_has_the_bytes_of_its_ended_connections() {
+    let folder = Folder::new();
+    let mut manifest = folder.store("x", 1, b"12345", State::Open);
+    manifest.connections[0].ended_at = Some("2026-11-21T21:00:44.500Z".to_owned());
+    folder.write_manifest(&manifest);
+    check_verify(&[folder.path()], 0, &[]);
+    manifest.connections[0].bytes = 6;
+    folder.write_manifest(&manifest);
+    let what = "it is open and has 5 bytes, its ended connections brought 6";
+    check_verify(&[folder.path()], 3, &[format!("differs {}: {what}", folder.file("x").display())]);
+}
+
+#[test]
+fn what_was_sent_must_be_stored() {
+    let (folder, _, capture) = stored();
+    let sent = Folder::new();
+    let args = [folder.path(), "--against", sent.path()];
+    let line = |result: &str, what: &str| format!("{result} {}: {what}", sent.file(NAME).display());
+    let part = |n: u32| match n {
+        1 => folder.file(NAME).display().to_string(),
+        n => folder.file(&format!("{NAME}.{n}")).display().to_string(),
+    };
+    sent.write(NAME, &capture);
+    assert!(check_verify(&args, 0, &[]).contains(" files=1 unhashed=0 sent=1 "));
+
+    let mut other = capture.clone();
+    other[70_000] ^= 0x80;
+    sent.write(NAME, &other);
+    let differs = [line("differs", &format!("{} differs first at byte 70000", part(1)))];
+    check_verify(&args, 3, &differs);
+    // Some part must be equal, not all; and where none is, each is told.
+    folder.store(NAME, 10, &capture[..99], State::Closed);
+    folder.store(NAME, 2, &[&other[..], b"more"].concat(), State::Closed);
+    let differs = [
+        differs[0].clone(),
+        line("differs", &format!("{} goes on at byte 117919, where the sent file ends", part(2))),
+        line("differs", &format!("{} ends at byte 99, the sent file goes on", part(10))),
+    ];
+    check_verify(&args, 3, &differs);
+    folder.store(NAME, 3, &other, State::Closed);
+    check_verify(&args, 0, &[]);
+
+    // A name that is stored under another file name, and one that is not stored.
+    sent.write(" x~", "1234");
+    folder.store(" x~", 1, b"1234", State::Closed);
+    sent.write(".y", "1234");
+    check_verify(&args, 3, &[format!("missing {}: %2Ey is not stored", sent.file(".y").display())]);
+
+    let file = part(1);
+    lea(&["verify", &file, "--against", sent.path()]).assert().code(2);
+}
+
+#[test]
+fn reports_in_json() {
+    let (folder, _, capture) = stored();
+    folder.write("alone", "1234");
+    let sent = Folder::new();
+    sent.write(NAME, &capture);
+    let output = lea(&["verify", "--json", folder.path(), "--against", sent.path()]).assert().code(3);
+    let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let path = |folder: &Folder, name| folder.file(name).display().to_string();
+    let expected = [
+        serde_json::json!({
+            "check": "manifest", "file": path(&folder, NAME), "result": "ok", "state": "closed",
+            "bytes": 117919, "hashed": true, "differences": [],
+        }),
+        serde_json::json!({
+            "check": "manifest", "file": path(&folder, "alone"), "result": "differs", "bytes": 0,
+            "hashed": false, "differences": ["it has no manifest"],
+        }),
+        serde_json::json!({
+            "check": "sent", "file": path(&sent, NAME), "result": "ok", "stored": path(&folder, NAME),
+            "bytes": 117919, "differences": [],
+        }),
+    ];
+    assert_eq!(lines, expected);
+}
