@@ -147,7 +147,7 @@ measure_slow() {
     mkdir "$tmp/files"
     start 0 "$lea" -q serve-tcp --listen 127.0.0.1:0 --output "$tmp/files"
     report=$("$examples/slow_streams" --tcp "$(address 0)" --dir "$tmp/files" --streams "$streams" \
-        --rate "$rate" --seconds "$slow_seconds") || echo "bench.sh: some of $streams slow streams are lacking" >&2
+        --rate "$rate" --seconds "$slow_seconds") || lacking=1
     echo "$report"
     memory_kib=$(awk '$1 == "VmHWM:" { print $2 }' "/proc/$(cat "$tmp/pid.0")/status")
     finish lea
@@ -160,6 +160,8 @@ measure_slow() {
         }' <<<"$report" >>"$results.slow"
 }
 
+lacking=
+load=$(cut -d' ' -f1 /proc/loadavg)
 receivers='bare socat-256k socat ncat lea-none lea-sha256'
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds"
@@ -180,18 +182,19 @@ tables() {
         "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)" \
         "$(rustc --version | cut -d' ' -f1-2)" "$("$lea" --version | cut -d' ' -f2)" \
         "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')"
-    printf '%s MiB a measurement, median of %s rounds.\n\n' "$mib" "$rounds"
+    printf '%s MiB a measurement, median of %s rounds; load of the machine before: %s.\n\n' "$mib" "$rounds" "$load"
     awk -v order="$receivers openssl" -v many="$many" -v goals="${document:+1}" -f scripts/bench-tables.awk "$results" "$results.slow"
 }
 
 if [ -z "$document" ]; then
     tables
-    exit
+else
+    tables >"$tmp/tables"
+    awk -v tables="$tmp/tables" '
+        /<!-- tables: end -->/ { inside = 0; while ((getline line < tables) > 0) print line }
+        !inside
+        /<!-- tables: begin -->/ { inside = 1 }' "$document" >"$tmp/document"
+    cat "$tmp/document" >"$document"
+    cat "$tmp/tables"
 fi
-tables >"$tmp/tables"
-awk -v tables="$tmp/tables" '
-    /<!-- tables: end -->/ { inside = 0; while ((getline line < tables) > 0) print line }
-    !inside
-    /<!-- tables: begin -->/ { inside = 1 }' "$document" >"$tmp/document"
-cat "$tmp/document" >"$document"
-cat "$tmp/tables"
+[ -z "$lacking" ] || fail "slow streams are lacking bytes (see the table)"

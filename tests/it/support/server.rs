@@ -86,3 +86,60 @@ fn listening(process: &mut Process, what: &str) -> SocketAddr {
         words.any(|word| word == wanted).then_some(addr)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use lea::cc::vault::manifest::{EndReason, State};
+
+    use super::super::{
+        Handshake, Random, Sender, Workdir, assert_same, manifest, testdata, wait_closed, wait_for,
+    };
+    use super::*;
+
+    const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
+
+    #[test]
+    fn a_killed_server_starts_again_in_its_folder() {
+        let work = Workdir::new();
+        let mut random = Random::new("a_killed_server_starts_again_in_its_folder");
+        let capture = testdata("pcap/answered-call.pcap");
+        let mut server = Server::start(&work.join("out"), &["--status", "127.0.0.1:0"]);
+        assert_ne!(server.status_addr(), server.addr());
+
+        let mut sender = Sender::open(server.addr(), NAME, Handshake::Joined);
+        let sent = 1 + random.below(capture.len() as u64 - 1) as usize;
+        sender.send(&capture[..sent]);
+        wait_for(DEADLINE, "the manifest", || manifest(&work.join("out"), NAME));
+        server.kill9();
+        server.restart();
+
+        let mut sender = Sender::open(server.addr(), NAME, Handshake::Joined);
+        sender.send_chunks(&capture, 4096);
+        sender.finish();
+        let manifest = wait_for(DEADLINE, "the end of the second stream", || {
+            manifest(server.output(), NAME).filter(|manifest| manifest.bytes == capture.len() as u64)
+        });
+        assert_ne!(manifest.state, State::Open);
+        assert_same(&server.output().join(NAME), &capture);
+        server.term();
+    }
+
+    #[test]
+    fn a_reset_is_seen_as_one() {
+        let work = Workdir::new();
+        let server = Server::start(&work.join("out"), &[]);
+        let mut sender = Sender::open(server.addr(), NAME, Handshake::Newline);
+        sender.send(b"no capture");
+        wait_for(DEADLINE, "the content in the file", || {
+            std::fs::read(server.output().join(NAME))
+                .is_ok_and(|content| content == b"no capture")
+                .then_some(())
+        });
+        let peer = sender.local_addr();
+        sender.reset();
+        let manifest = wait_closed(server.output(), NAME);
+        assert_eq!(manifest.end_reason, Some(EndReason::Reset));
+        assert_eq!(manifest.connections[0].peer, peer.to_string());
+        assert!(server.term().contains("reset"));
+    }
+}
