@@ -184,11 +184,18 @@ impl Intake {
     /// All that was sent is stored already: only the manifest changes, by one connection.
     fn end_comparing(&self, comparison: &Comparison, reason: EndReason) -> Option<Arc<Part>> {
         let stored = comparison.equal_to()?;
+        let received = comparison.tail.follower().received();
         let mut connection = self.connection(stored.bytes);
-        connection.compared_bytes = comparison.tail.follower().received();
+        connection.compared_bytes = received;
         self.end_connection(&mut connection, reason);
         let mut manifest = stored.manifest.clone();
         manifest.connect(connection);
+        manifest.end_reason = Some(reason);
+        if received == stored.bytes {
+            // The file is all that the sender has: a crash or a loss before that is mended.
+            manifest.state = State::Closed;
+            manifest.lost_bytes = 0;
+        }
         Some(Arc::new(Part::new(self.shared.next_part_id(), Tail::new(false), manifest)))
     }
 
@@ -241,6 +248,10 @@ impl Intake {
         manifest.sha256 = None;
         let mut connection = self.connection(stored.bytes);
         connection.compared_bytes = compared_bytes;
+        if compared_bytes > 0 {
+            // Sent again from its start, so what could not be written comes again.
+            manifest.lost_bytes = 0;
+        }
         manifest.connect(connection);
         let opened = opened(self.claim()?, manifest.file.clone(), manifest.part, manifest.source);
         self.shared
