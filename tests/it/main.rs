@@ -6,6 +6,7 @@
 mod support;
 
 mod configure;
+mod crash;
 mod http;
 mod live;
 mod man;
