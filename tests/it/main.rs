@@ -11,4 +11,5 @@ mod http;
 mod live;
 mod man;
 mod replay;
+mod same_name;
 mod tcp_recorded;

@@ -7,6 +7,7 @@
 
 pub mod capture;
 pub mod generated;
+pub mod netns;
 pub mod process;
 pub mod random;
 pub mod sender;
