@@ -33,7 +33,7 @@ pub enum Outcome {
     /// A part holds all that has come.
     Equal,
     /// No part holds all that has come.
-    Beyond(Beyond),
+    Beyond(Box<Beyond>),
 }
 
 /// How to go on from the chunk that is in no part.
@@ -79,7 +79,7 @@ impl Comparison {
         }
         // Of parts of the same length the first: `max_by_key` would take the last.
         let onto = self.candidates.iter().rev().max_by_key(|stored| stored.bytes).cloned();
-        Outcome::Beyond(Beyond { onto, reference })
+        Outcome::Beyond(Box::new(Beyond { onto, reference }))
     }
 
     /// The part that holds all that has come.

@@ -117,7 +117,7 @@ impl Intake {
                 }
                 Outcome::Beyond(beyond) => {
                     drop(scratch);
-                    self.stage = Stage::Writing(self.depart(beyond)?);
+                    self.stage = Stage::Writing(self.depart(*beyond)?);
                 }
             }
         }
