@@ -6,12 +6,14 @@
 mod support;
 
 mod configure;
+mod crash;
 mod fuzz;
 mod http;
 mod live;
 mod ls;
 mod man;
 mod replay;
+mod same_name;
 mod stored;
 mod tcp_recorded;
 mod verify;

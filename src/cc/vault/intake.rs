@@ -184,11 +184,18 @@ impl Intake {
     /// All that was sent is stored already: only the manifest changes, by one connection.
     fn end_comparing(&self, comparison: &Comparison, reason: EndReason) -> Option<Arc<Part>> {
         let stored = comparison.equal_to()?;
+        let received = comparison.tail.follower().received();
         let mut connection = self.connection(stored.bytes);
-        connection.compared_bytes = comparison.tail.follower().received();
+        connection.compared_bytes = received;
         self.end_connection(&mut connection, reason);
         let mut manifest = stored.manifest.clone();
         manifest.connect(connection);
+        manifest.end_reason = Some(reason);
+        if received == stored.bytes {
+            // The file is all that the sender has: a crash or a loss before that is mended.
+            manifest.state = State::Closed;
+            manifest.lost_bytes = 0;
+        }
         Some(Arc::new(Part::new(self.shared.next_part_id(), Tail::new(false), manifest)))
     }
 
@@ -241,6 +248,10 @@ impl Intake {
         manifest.sha256 = None;
         let mut connection = self.connection(stored.bytes);
         connection.compared_bytes = compared_bytes;
+        if compared_bytes > 0 {
+            // Sent again from its start, so what could not be written comes again.
+            manifest.lost_bytes = 0;
+        }
         manifest.connect(connection);
         let opened = opened(self.claim()?, manifest.file.clone(), manifest.part, manifest.source);
         self.shared
@@ -362,6 +373,10 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     let Some(mut manifest) = shared.dir.manifest(file)? else {
         return Ok(if shared.dir.is_taken(file)? { Found::Foreign } else { Found::Nothing });
     };
+    if manifest.file != file {
+        log::warn!("manifest_of_another_file file={file} note=\"it is left alone\"");
+        return Ok(Found::Foreign);
+    }
     let bytes = match shared.dir.open_to_read(file) {
         Ok(file) => file.metadata()?.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Foreign),

@@ -6,10 +6,14 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod capture;
+pub mod generated;
+pub mod netns;
 pub mod process;
 pub mod random;
 pub mod sender;
 pub mod server;
+pub mod status;
+pub mod stored;
 pub mod tools;
 pub mod workdir;
 

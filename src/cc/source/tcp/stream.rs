@@ -28,6 +28,9 @@ const MUCH: usize = 64 << 10;
 /// Bytes that tell a capture from anything else.
 const HEAD_BYTES: usize = 12;
 
+/// Bytes of a capture's magic.
+const MAGIC_BYTES: usize = 4;
+
 /// A stream under way.
 pub struct Stream<'a> {
     /// The connection.
@@ -175,8 +178,11 @@ impl Stream<'_> {
             match handshake::starts_capture(&head[..bytes]) {
                 Some(true) => return Ok(Head::Capture),
                 Some(false) => return Ok(Head::Other),
-                // The end comes before there are bytes enough: no capture.
-                None if waited != Waited::Ready(false) && bytes <= seen => return Ok(Head::Other),
+                // The end comes before there are bytes enough. What is left undecided with four of them or more has
+                // the whole magic of pcapng.
+                None if waited != Waited::Ready(false) && bytes <= seen => {
+                    return Ok(if bytes >= MAGIC_BYTES { Head::Capture } else { Head::Other });
+                }
                 None => seen = bytes,
             }
         }

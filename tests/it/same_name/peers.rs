@@ -1,0 +1,94 @@
+//! The first stream of the name is still open: its peer lives, is gone, or has just ended.
+
+use super::*;
+use crate::support::netns::Netns;
+use crate::support::wait_for;
+
+#[test]
+fn beside_one_that_lives_a_part_of_its_own() {
+    let mut scene = Scene::new("lives");
+    let content = scene.capture(50_000);
+    let (start, rest) = half(&content);
+    let mut first = scene.open();
+    first.send(start);
+    wait_until(DEADLINE, "the first stream", || scene.output().join(NAME).exists());
+    let began = Instant::now();
+    let mut second = scene.open();
+    second.send(&content);
+    wait_until(DEADLINE, "the second part", || scene.output().join(NAME_2).exists());
+    let waited = began.elapsed();
+    eprintln!("beside: a part of its own after {waited:?}");
+    assert!(waited >= END_WAIT - Duration::from_millis(200) && waited < END_WAIT + Duration::from_secs(10));
+    first.send(rest);
+    first.finish();
+    second.finish();
+    wait_connections(scene.output(), NAME, 1);
+    scene.end(&[(NAME, &content), (NAME_2, &content)]);
+}
+
+#[test]
+fn the_end_of_the_first_may_be_under_way() {
+    let mut scene = Scene::new("under way");
+    let content = scene.capture(50_000);
+    let (start, rest) = half(&content);
+    let mut first = scene.open();
+    first.send(start);
+    wait_until(DEADLINE, "the first stream", || scene.output().join(NAME).exists());
+    let mut second = scene.open();
+    second.send(rest);
+    // The second is there and waits; then the first ends.
+    thread::sleep(Duration::from_millis(500));
+    first.finish();
+    second.finish();
+    wait_connections(scene.output(), NAME, 2);
+    scene.end(&[(NAME, &content)]);
+}
+
+#[test]
+fn a_reset_is_an_end() {
+    let mut scene = Scene::new("reset");
+    let content = scene.capture(50_000);
+    let mut first = scene.open();
+    first.send(&content[..20_000]);
+    wait_until(DEADLINE, "the first stream", || {
+        scene.output().join(NAME).metadata().is_ok_and(|metadata| metadata.len() > 0)
+    });
+    first.reset();
+    scene.send(&content, NAME, 2);
+    let connections = manifest(scene.output(), NAME).unwrap().connections;
+    assert_eq!(connections[0].end_reason, Some(EndReason::Reset));
+    scene.end(&[(NAME, &content)]);
+}
+
+/// The sender's machine, or the way to it, goes away without a word; the sender comes back and sends all again.
+#[test]
+fn a_peer_that_is_gone_is_found_in_time() {
+    let [ours, theirs] = Netns::pair(["192.0.2.1", "192.0.2.2"]);
+    let mut random = Random::new("gone");
+    let content = generated::pcap(&mut random, 50_000).bytes;
+    let work = Workdir::new();
+    let mut server = ours.run(|| Server::start(&work.join("out"), &["--listen", "192.0.2.1:0"]));
+    let addr: SocketAddr = server.process().wait_line(DEADLINE, "the second listener", |line| {
+        let (_, rest) = line.split_once("listening addr=192.0.2.1")?;
+        format!("192.0.2.1{}", rest.split(' ').next()?).parse().ok()
+    });
+    let mut first = theirs.run(|| Sender::open(addr, NAME, Handshake::Newline));
+    first.send(&content[..20_000]);
+    let output = server.output().to_owned();
+    let stored = wait_for(DEADLINE, "the first stream", || {
+        fs::read(output.join(NAME)).ok().filter(|stored| stored.len() > 15_000)
+    });
+    assert!(content.starts_with(&stored));
+    theirs.cut();
+
+    let began = Instant::now();
+    let mut second = ours.run(|| Sender::open(addr, NAME, Handshake::Newline));
+    second.send(&content);
+    second.finish();
+    let manifest = wait_connections(&output, NAME, 2);
+    eprintln!("gone: found after {:?}", began.elapsed());
+    assert_eq!(manifest.connections[0].end_reason, Some(EndReason::Reset));
+    server.term();
+    assert_whole(&output, NAME, &content);
+    assert_only(&output, [NAME]);
+}

@@ -1,0 +1,81 @@
+//! Network namespaces, so that a peer can vanish without a word: its cable is cut.
+//!
+//! A namespace has no name: it lives as long as a process in it that waits on a pipe from here, so nothing is left
+//! behind even where the test is killed. It takes root.
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::process::Process;
+use super::{DEADLINE, wait_until};
+use std::os::fd::AsFd;
+
+/// A network namespace of its own.
+pub struct Netns {
+    process: Process,
+}
+
+/// The name of the cable's end in each namespace.
+const CABLE: &str = "v0";
+
+impl Netns {
+    /// A namespace with loopback and nothing else.
+    #[track_caller]
+    pub fn new() -> Netns {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut process = Process::start(&mut command);
+        let ours = fs::read_link("/proc/self/ns/net").unwrap();
+        let path = format!("/proc/{}/ns/net", process.id());
+        wait_until(DEADLINE, "a network namespace", || {
+            assert!(process.is_running(), "no network namespace (it takes root): {}", process.stderr());
+            fs::read_link(&path).is_ok_and(|theirs| theirs != ours)
+        });
+        let netns = Netns { process };
+        netns.ip(&["link", "set", "lo", "up"]);
+        netns
+    }
+
+    /// Two namespaces with a cable (veth) between them, and an IPv4 address each.
+    #[track_caller]
+    pub fn pair(addrs: [&str; 2]) -> [Netns; 2] {
+        let pair = [Netns::new(), Netns::new()];
+        let peer = pair[1].process.id().to_string();
+        pair[0].ip(&["link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", &peer]);
+        for (netns, addr) in pair.iter().zip(addrs) {
+            netns.ip(&["address", "add", &format!("{addr}/24"), "dev", CABLE]);
+            netns.ip(&["link", "set", CABLE, "up"]);
+        }
+        pair
+    }
+
+    /// Takes this side's end of the cable down.
+    #[track_caller]
+    pub fn cut(&self) {
+        self.ip(&["link", "set", CABLE, "down"]);
+    }
+
+    /// Runs `act` in a thread of the namespace; sockets and processes that it makes belong there.
+    #[track_caller]
+    pub fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let netns = File::open(format!("/proc/{}/ns/net", self.process.id())).unwrap();
+        let done = thread::scope(|scope| {
+            let inside = || {
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                act()
+            };
+            scope.spawn(inside).join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    #[track_caller]
+    fn ip(&self, args: &[&str]) {
+        let output = self.run(|| Command::new("ip").args(args).output());
+        let output = output.unwrap_or_else(|error| panic!("cannot run ip: {error}"));
+        assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,34 @@
+//! What `--status` answers, asked the short way: HTTP/1.0, the whole answer until the end.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::DEADLINE;
+
+/// The body that `path` answers with.
+#[track_caller]
+pub fn get(addr: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    body.to_owned()
+}
+
+/// A number of /metrics, by its name without `lea_`.
+#[track_caller]
+pub fn metric(addr: SocketAddr, name: &str) -> u64 {
+    let body = get(addr, "/metrics");
+    let value =
+        body.lines().find_map(|line| line.strip_prefix("lea_")?.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
+}
+
+/// What /health says: `ok`, `disk_full`, `draining`.
+#[track_caller]
+pub fn health(addr: SocketAddr) -> String {
+    let body: serde_json::Value = serde_json::from_str(&get(addr, "/health")).unwrap();
+    body["status"].as_str().unwrap().to_owned()
+}

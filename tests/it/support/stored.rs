@@ -1,0 +1,92 @@
+//! What lies in an output folder: the stream files and manifests that have to be there, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use lea::cc::frame::name;
+use lea::cc::vault::manifest::{EndReason, Manifest, SUFFIX, State};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{DEADLINE, assert_same, manifest, wait_for};
+
+/// Waits until a stream file is closed after its `connections`th connection, and gives its manifest.
+#[track_caller]
+pub fn wait_connections(output: &Path, file: &str, connections: usize) -> Manifest {
+    wait_for(DEADLINE, &format!("connection {connections} of {file}"), || {
+        manifest(output, file)
+            .filter(|manifest| manifest.state != State::Open && manifest.connections.len() == connections)
+    })
+}
+
+/// Fails unless a stream file is `sent`, and its manifest says so: closed, length, hash, and no loss.
+#[track_caller]
+pub fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
+    assert_same(&output.join(file), sent);
+    let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
+    assert_eq!(manifest.state, State::Closed, "{file}");
+    assert_vouched(output, file);
+    assert_eq!((manifest.lost_bytes, manifest.file.as_str()), (0, file));
+}
+
+/// Fails unless the manifest of a stream file that is not open has its length and hash.
+#[track_caller]
+pub fn assert_vouched(output: &Path, file: &str) {
+    let stored = fs::read(output.join(file)).unwrap();
+    let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
+    assert_ne!(manifest.state, State::Open, "{file}");
+    assert_eq!(manifest.bytes, stored.len() as u64, "the length of {file}");
+    let sha256 = name::hex(&Sha256::digest(&stored));
+    assert_eq!(manifest.sha256.as_deref(), Some(&*sha256), "the hash of {file}");
+}
+
+/// Fails unless the folder holds these stream files and their manifests, `.lea`, and nothing else, and nothing in
+/// `.lea` is left of work under way.
+#[track_caller]
+pub fn assert_only<'a>(output: &Path, files: impl IntoIterator<Item = &'a str>) {
+    let mut expected = BTreeSet::from([".lea".to_owned()]);
+    for file in files {
+        expected.extend([file.to_owned(), format!("{file}{SUFFIX}")]);
+    }
+    let found = names_in(output);
+    let stray: Vec<_> = found.difference(&expected).collect();
+    let missing: Vec<_> = expected.difference(&found).collect();
+    assert!(stray.is_empty() && missing.is_empty(), "stray: {stray:?}, missing: {missing:?}");
+    let own: BTreeSet<_> = ["lock", "open.jsonl", "tmp"].map(str::to_owned).into();
+    assert_eq!(names_in(&output.join(".lea")), own);
+    assert_eq!(names_in(&output.join(".lea/tmp")), BTreeSet::new(), "manifests left over");
+    assert_eq!(open_in_journal(output), BTreeSet::new(), "the journal names files as open");
+}
+
+/// The files that the journal names as open.
+pub fn open_in_journal(output: &Path) -> BTreeSet<String> {
+    let mut open = BTreeSet::new();
+    for line in fs::read_to_string(output.join(".lea/open.jsonl")).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        match (line["open"]["file"].as_str(), line["closed"].as_str()) {
+            (Some(file), None) => drop(open.insert(file.to_owned())),
+            (None, Some(file)) => drop(open.remove(file)),
+            _ => panic!("a line of the journal is neither open nor closed: {line}"),
+        }
+    }
+    open
+}
+
+/// The names in a folder.
+pub fn names_in(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("cannot list {}: {error}", dir.display()));
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// What changes when a file is written or replaced: inode, length, and time of the last write in nanoseconds.
+pub fn identity(file: &Path) -> (u64, u64, i64, i64) {
+    let metadata = fs::symlink_metadata(file).unwrap();
+    (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+/// How the last connection of a stream file ended.
+pub fn end_reason(output: &Path, file: &str) -> Option<EndReason> {
+    manifest(output, file).and_then(|manifest| manifest.end_reason)
+}
