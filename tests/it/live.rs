@@ -1,8 +1,7 @@
 //! Live calls: SIPp between two network namespaces, captured by tcpdump and dumpcap, streamed into `lea` while the
 //! captures grow. What `lea` stores is what the capture programs wrote.
 //!
-//! The namespaces have no names: each lives as long as one process that waits on a pipe from here, so nothing is
-//! left behind even where the test is killed.
+//! Where no namespaces can be made, the calls go over loopback; capturing takes root in any case.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,6 +15,7 @@ use std::time::Duration;
 use rustix::process::{Signal, geteuid};
 
 use crate::support::capture::packets;
+use crate::support::netns::{CABLE, Netns};
 use crate::support::process::Process;
 use crate::support::sender::CHUNK_BYTES;
 use crate::support::{
@@ -132,8 +132,8 @@ fn count(file: &Path, needle: &[u8]) -> usize {
 
 /// Where the calls go.
 enum Network {
-    /// Two namespaces and a cable (veth) between them.
-    Namespaces { caller: Process, callee: Process },
+    /// Two namespaces and a cable between them: the caller's and the callee's.
+    Namespaces([Netns; 2]),
     /// 127.0.0.1 for both.
     Loopback,
 }
@@ -144,12 +144,12 @@ enum Side {
     Callee,
 }
 
-const INTERFACE: &str = "v0";
+const ADDRS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
 impl Network {
     fn new() -> Network {
-        match Network::namespaces() {
-            Ok(network) => network,
+        match Netns::try_pair(ADDRS) {
+            Ok(pair) => Network::Namespaces(pair),
             Err(reason) => {
                 eprintln!("NO NETWORK NAMESPACES ({reason}): the calls go over loopback instead");
                 Network::Loopback
@@ -157,70 +157,28 @@ impl Network {
         }
     }
 
-    fn namespaces() -> Result<Network, String> {
-        let (caller, callee) = (namespace()?, namespace()?);
-        let peer = callee.id().to_string();
-        let network = Network::Namespaces { caller, callee };
-        let ip = |side, args: &[&str]| run(network.command(side, "ip").args(args));
-        ip(
-            Side::Caller,
-            &["link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", &peer],
-        )?;
-        for side in [Side::Caller, Side::Callee] {
-            ip(side, &["address", "add", &format!("{}/24", network.addr(side)), "dev", INTERFACE])?;
-            ip(side, &["link", "set", INTERFACE, "up"])?;
-            ip(side, &["link", "set", "lo", "up"])?;
+    /// Starts a process on one side.
+    #[track_caller]
+    fn start(&self, side: Side, command: &mut Command) -> Process {
+        match self {
+            Network::Namespaces(pair) => pair[side as usize].run(|| Process::start(command)),
+            Network::Loopback => Process::start(command),
         }
-        Ok(network)
-    }
-
-    /// A command that runs on one side.
-    fn command(&self, side: Side, program: &str) -> Command {
-        let inside = match (self, side) {
-            (Network::Loopback, _) => return Command::new(program),
-            (Network::Namespaces { caller, .. }, Side::Caller) => caller,
-            (Network::Namespaces { callee, .. }, Side::Callee) => callee,
-        };
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", inside.id())).arg(program);
-        command
     }
 
     fn addr(&self, side: Side) -> &'static str {
-        match (self, side) {
-            (Network::Loopback, _) => "127.0.0.1",
-            (_, Side::Caller) => "192.0.2.1",
-            (_, Side::Callee) => "192.0.2.2",
+        match self {
+            Network::Namespaces(_) => ADDRS[side as usize],
+            Network::Loopback => "127.0.0.1",
         }
     }
 
     fn interface(&self) -> &'static str {
         match self {
+            Network::Namespaces(_) => CABLE,
             Network::Loopback => "lo",
-            Network::Namespaces { .. } => INTERFACE,
         }
     }
-}
-
-/// A network namespace: the process in it waits on a pipe from here, and goes with this test.
-fn namespace() -> Result<Process, String> {
-    let mut command = Command::new("unshare");
-    command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut process = Process::start(&mut command);
-    let ours = fs::read_link("/proc/self/ns/net").map_err(|error| error.to_string())?;
-    let path = format!("/proc/{}/ns/net", process.id());
-    wait_until(DEADLINE, "a network namespace", || {
-        !process.is_running() || fs::read_link(&path).is_ok_and(|theirs| theirs != ours)
-    });
-    if process.is_running() { Ok(process) } else { Err(process.stderr()) }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// A capture program, its file, and the stream's name.
@@ -234,26 +192,26 @@ impl Capture {
     /// tcpdump, flushed packet by packet, into pcap.
     fn tcpdump(network: &Network, work: &Workdir) -> Capture {
         let file = work.join("tcpdump.pcap");
-        let mut command = network.command(Side::Callee, "tcpdump");
+        let mut command = Command::new("tcpdump");
         command.args(["-i", network.interface(), "-U", "-w"]).arg(&file);
         if geteuid().is_root() {
             // Else it becomes a user who may not write here.
             command.args(["-Z", "root"]);
         }
-        Capture::start(command.arg("udp"), "+447700900123-2-3_21_11_2026_20:59:41.pcap", file)
+        Capture::start(network, command.arg("udp"), "+447700900123-2-3_21_11_2026_20:59:41.pcap", file)
     }
 
     /// dumpcap, into pcapng.
     fn dumpcap(network: &Network, work: &Workdir) -> Capture {
         let file = work.join("dumpcap.pcapng");
-        let mut command = network.command(Side::Callee, "dumpcap");
+        let mut command = Command::new("dumpcap");
         command.args(["-q", "-i", network.interface(), "-f", "udp", "-w"]).arg(&file);
-        Capture::start(&mut command, "+447700900456-2-3_21_11_2026_20:59:41.pcapng", file)
+        Capture::start(network, &mut command, "+447700900456-2-3_21_11_2026_20:59:41.pcapng", file)
     }
 
     /// Starts it and waits until it captures.
-    fn start(command: &mut Command, name: &'static str, file: PathBuf) -> Capture {
-        let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
+    fn start(network: &Network, command: &mut Command, name: &'static str, file: PathBuf) -> Capture {
+        let mut process = network.start(Side::Callee, command.stdin(Stdio::null()).stdout(Stdio::null()));
         process.wait_line(DEADLINE, "the start of the capture (it needs root)", |line| {
             (line.contains("listening on") || line.starts_with("File: ")).then_some(())
         });
@@ -285,7 +243,7 @@ impl Sip {
         let port = free_port();
         command.args(["-p", &port.to_string(), "-m", &calls.to_string(), "-rtp_echo"]);
         command.args(["-mp", &free_port().to_string()]);
-        let process = Process::start(&mut command);
+        let process = network.start(Side::Callee, &mut command);
         // The kernel's table of the process's own network: local address and port in hexadecimal.
         let (table, entry) =
             (format!("/proc/{}/net/udp", process.id()), format!(":{port:04X} 00000000:0000"));
@@ -305,7 +263,7 @@ impl Sip {
         command.args(["-p", &port.to_string(), "-m", &form.calls.to_string()]);
         command.args(["-r", &form.calls_per_second.to_string(), "-d", &form.talk.as_millis().to_string()]);
         command.arg(format!("{}:{}", network.addr(Side::Callee), callee.port));
-        Sip { process: Process::start(&mut command), port }
+        Sip { process: network.start(Side::Caller, &mut command), port }
     }
 
     fn command(network: &Network, side: Side, work: &Workdir) -> Command {
@@ -313,7 +271,7 @@ impl Sip {
             Side::Caller => "caller.xml",
             Side::Callee => "callee.xml",
         };
-        let mut command = network.command(side, "sipp");
+        let mut command = Command::new("sipp");
         command.arg("-sf").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/sipp").join(scenario));
         command.args(["-i", network.addr(side), "-mi", network.addr(side), "-nostdin"]);
         command.current_dir(work.path()).stdin(Stdio::null()).stdout(Stdio::null());

@@ -4,6 +4,7 @@
 //! behind even where the test is killed. It takes root.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -11,7 +12,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::process::Process;
 use super::{DEADLINE, wait_until};
-use std::os::fd::AsFd;
 
 /// A network namespace of its own.
 pub struct Netns {
@@ -19,37 +19,43 @@ pub struct Netns {
 }
 
 /// The name of the cable's end in each namespace.
-const CABLE: &str = "v0";
+pub const CABLE: &str = "v0";
 
 impl Netns {
-    /// A namespace with loopback and nothing else.
-    #[track_caller]
-    pub fn new() -> Netns {
+    /// A namespace with loopback and nothing else. An error says why there can be none: it takes root.
+    fn new() -> Result<Netns, String> {
         let mut command = Command::new("unshare");
         command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process = Process::start(&mut command);
-        let ours = fs::read_link("/proc/self/ns/net").unwrap();
+        let ours = fs::read_link("/proc/self/ns/net").map_err(|error| error.to_string())?;
         let path = format!("/proc/{}/ns/net", process.id());
         wait_until(DEADLINE, "a network namespace", || {
-            assert!(process.is_running(), "no network namespace (it takes root): {}", process.stderr());
-            fs::read_link(&path).is_ok_and(|theirs| theirs != ours)
+            !process.is_running() || fs::read_link(&path).is_ok_and(|theirs| theirs != ours)
         });
+        if !process.is_running() {
+            return Err(process.stderr());
+        }
         let netns = Netns { process };
-        netns.ip(&["link", "set", "lo", "up"]);
-        netns
+        netns.try_ip(&["link", "set", "lo", "up"])?;
+        Ok(netns)
     }
 
     /// Two namespaces with a cable (veth) between them, and an IPv4 address each.
     #[track_caller]
     pub fn pair(addrs: [&str; 2]) -> [Netns; 2] {
-        let pair = [Netns::new(), Netns::new()];
+        Netns::try_pair(addrs).unwrap_or_else(|reason| panic!("no network namespaces: {reason}"))
+    }
+
+    /// The same, for a test that has another way where there can be no namespaces.
+    pub fn try_pair(addrs: [&str; 2]) -> Result<[Netns; 2], String> {
+        let pair = [Netns::new()?, Netns::new()?];
         let peer = pair[1].process.id().to_string();
-        pair[0].ip(&["link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", &peer]);
+        pair[0].try_ip(&["link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", &peer])?;
         for (netns, addr) in pair.iter().zip(addrs) {
-            netns.ip(&["address", "add", &format!("{addr}/24"), "dev", CABLE]);
-            netns.ip(&["link", "set", CABLE, "up"]);
+            netns.try_ip(&["address", "add", &format!("{addr}/24"), "dev", CABLE])?;
+            netns.try_ip(&["link", "set", CABLE, "up"])?;
         }
-        pair
+        Ok(pair)
     }
 
     /// Takes this side's end of the cable down.
@@ -74,8 +80,15 @@ impl Netns {
 
     #[track_caller]
     fn ip(&self, args: &[&str]) {
+        self.try_ip(args).unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    fn try_ip(&self, args: &[&str]) -> Result<(), String> {
         let output = self.run(|| Command::new("ip").args(args).output());
-        let output = output.unwrap_or_else(|error| panic!("cannot run ip: {error}"));
-        assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = output.map_err(|error| format!("cannot run ip: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("ip {args:?}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
