@@ -6,6 +6,7 @@
 mod support;
 
 mod configure;
+mod hostile;
 mod http;
 mod live;
 mod man;
