@@ -127,15 +127,20 @@ impl VaultDir {
         }
     }
 
-    /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one.
+    /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one, or is that of
+    /// another file: whoever goes on with a part goes by the manifest's word, so it must not lead anywhere else.
     pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
-        let file = match self.open_to_read(&manifest::file_name(file)) {
+        let opened = match self.open_to_read(&manifest::file_name(file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
         let mut text = Vec::new();
-        file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
-        Ok(Some(serde_json::from_slice(&text)?))
+        opened.take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
+        let manifest: Manifest = serde_json::from_slice(&text)?;
+        if manifest.file != file {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the manifest is that of another file"));
+        }
+        Ok(Some(manifest))
     }
 
     /// Writes a manifest beside its final place, to be put there by [`publish`](Self::publish).
