@@ -7,9 +7,11 @@
 
 mod company;
 mod connections;
-
+mod content;
 mod crowd;
 mod document;
 mod ground;
-
+mod links;
+mod memory;
 mod names;
+mod status;

@@ -242,14 +242,20 @@ impl Since {
                 value => format!("`{name}` +{value}"),
             })
             .collect();
-        if told.is_empty() { "none of a refusal or fault".to_owned() } else { told.join(", ") }
+        if told.is_empty() { "-".to_owned() } else { told.join(", ") }
     }
 
     /// What became of one connection that sent `content` behind its name.
     pub fn told(&self, output: &Path, content: &[u8]) -> String {
         let files: Vec<String> =
             self.files.iter().map(|(file, manifest)| told_file(output, file, manifest, content)).collect();
-        if files.is_empty() { "refused, no file".to_owned() } else { files.join("; ") }
+        let is_refused =
+            || self.counters.iter().any(|(name, value)| name.starts_with("refused_") && *value > 0);
+        match files.is_empty() {
+            true if is_refused() => "refused, no file".to_owned(),
+            true => "no new file: goes on with the one that is stored".to_owned(),
+            false => files.join("; "),
+        }
     }
 }
 
@@ -274,7 +280,9 @@ fn told_content(manifest: &Manifest) -> String {
     let capture = &manifest.capture;
     match (capture.format, capture.unstructured_from) {
         (Format::Other | Format::Unknown, _) => "no capture".to_owned(),
-        (_, Some(from)) => format!("{} packets, no packets from byte {from} on", capture.packets),
+        (_, Some(from)) => {
+            format!("{} packets, bytes without structure from byte {from} on", capture.packets)
+        }
         (_, None) if capture.cut_off_bytes > 0 => {
             format!("{} packets and {} bytes of one that is cut", capture.packets, capture.cut_off_bytes)
         }
