@@ -8,6 +8,7 @@ mod support;
 mod configure;
 mod crash;
 mod fuzz;
+mod hostile;
 mod http;
 mod live;
 mod ls;

@@ -56,8 +56,9 @@ fn is_time(start: &str) -> bool {
 
 /// The safe file name of a stream name: injective, the name itself where that is safe.
 ///
-/// Letters, digits and `+-_.:@,=` stand as they are. All other bytes, a leading dot, and the dot of an ending that
-/// could be ours (`.<digits>`, `.lea.json`) stand as `%` and two upper-case hexadecimal digits. What is then longer
+/// Letters, digits and `+-_.:@,=` stand as they are. All other bytes, a leading dot, a leading `-` (commands would
+/// take it for an option), and the dot of an ending that could be ours (`.<digits>`, `.lea.json`) stand as `%` and two
+/// upper-case hexadecimal digits. What is then longer
 /// than [`FILE_NAME_BYTES_MAX`] is cut, and has `~` and the SHA-256 of the name at its end.
 pub fn file_name(name: &[u8]) -> String {
     if name.is_empty() {
@@ -67,7 +68,8 @@ pub fn file_name(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     let mut prefix_bytes = 0;
     for (at, byte) in name.iter().enumerate() {
-        let plain = is_plain(*byte) && (*byte != b'.' || (at != 0 && Some(at) != ending));
+        let first = at == 0 && matches!(byte, b'.' | b'-');
+        let plain = is_plain(*byte) && !first && Some(at) != ending;
         if plain {
             text.push(char::from(*byte));
         } else {
@@ -129,7 +131,8 @@ fn is_file_name(file: &str) -> bool {
         let (prefix, hash) = file.split_once(HASH_MARK)?;
         let hash_fits =
             hash.len() == HASH_DIGITS && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let plain = prefix.bytes().all(|byte| is_plain(byte) || byte == b'%') && !prefix.starts_with('.');
+        let plain =
+            prefix.bytes().all(|byte| is_plain(byte) || byte == b'%') && !prefix.starts_with(['.', '-']);
         (hash_fits && plain && file.len() <= FILE_NAME_BYTES_MAX).then_some(())
     };
     name_of(file).is_some() || hashed().is_some()
@@ -172,6 +175,7 @@ mod tests {
         assert!(digits == 0 || before != Some(b'.'), "{file} could be a part");
         assert!(!file.ends_with(".lea.json"), "{file} could be a manifest");
         assert!(!file.is_empty() && !file.starts_with('.'), "{file} is hidden");
+        assert!(!file.starts_with('-'), "{file} could be an option");
         assert!(file.len() <= FILE_NAME_BYTES_MAX, "{file} is too long");
         assert!(file.bytes().all(|byte| is_plain(byte) || byte == b'%' || byte == b'~'), "{file}");
         for part in [1, 2, 10, u32::MAX] {
@@ -187,6 +191,9 @@ mod tests {
         check_file_name(b"", "%empty");
         check_file_name(b"%empty", "%25empty");
         check_file_name(b".", "%2E");
+        check_file_name(b"-", "%2D");
+        check_file_name(b"-rf", "%2Drf");
+        check_file_name(b"--2-3_21_11_2026_20:59:41.pcap", "%2D-2-3_21_11_2026_20:59:41.pcap");
         check_file_name(b"..", "%2E.");
         check_file_name(b"../../etc/passwd", "%2E.%2F..%2Fetc%2Fpasswd");
         check_file_name(b"/etc/passwd", "%2Fetc%2Fpasswd");
@@ -226,8 +233,21 @@ mod tests {
 
     #[test]
     fn no_two_names_share_a_file() {
-        let pieces: [&[u8]; 12] =
-            [b".", b"/", b"%", b"~", b"2", b"E", b"lea", b".json", b"\0", b"a", b"%empty", b".lea.json"];
+        let pieces: [&[u8]; 13] = [
+            b"-",
+            b".",
+            b"/",
+            b"%",
+            b"~",
+            b"2",
+            b"E",
+            b"lea",
+            b".json",
+            b"\0",
+            b"a",
+            b"%empty",
+            b".lea.json",
+        ];
         let mut names: HashSet<Vec<u8>> = HashSet::from([Vec::new()]);
         for _ in 0..4 {
             let longer = names.iter().flat_map(|name| pieces.iter().map(|piece| [name, *piece].concat()));

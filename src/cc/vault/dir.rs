@@ -124,12 +124,18 @@ impl VaultDir {
         }
     }
 
-    /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one.
+    /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one, or is that of
+    /// another file: whoever goes on with a part goes by the manifest's word, so it must not lead anywhere else.
     pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
-        match self.open_to_read(&manifest::file_name(file)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            opened => manifest::parse(opened?).map(Some),
+        let opened = match self.open_to_read(&manifest::file_name(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let manifest = manifest::parse(opened)?;
+        if manifest.file != file {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the manifest is that of another file"));
         }
+        Ok(Some(manifest))
     }
 
     /// Writes a manifest beside its final place, to be put there by [`publish`](Self::publish).

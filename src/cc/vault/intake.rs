@@ -373,10 +373,6 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     let Some(mut manifest) = shared.dir.manifest(file)? else {
         return Ok(if shared.dir.is_taken(file)? { Found::Foreign } else { Found::Nothing });
     };
-    if manifest.file != file {
-        log::warn!("manifest_of_another_file file={file} note=\"it is left alone\"");
-        return Ok(Found::Foreign);
-    }
     let bytes = match shared.dir.open_to_read(file) {
         Ok(file) => file.metadata()?.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Foreign),

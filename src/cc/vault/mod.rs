@@ -36,6 +36,7 @@ pub use intake::{Entry, Head, Intake, Origin};
 pub use keeper::Losses;
 pub use names::{END_WAIT, Probe};
 
+use crate::cc::frame::name::{file_name, part_file_name};
 use crate::counters::Counters;
 use crate::{Error, Result};
 use dir::VaultDir;
@@ -266,8 +267,14 @@ impl Shared {
 
     /// Holds the name of a file that was open when the last process ended.
     fn hold(&self, opened: journal::Opened) -> Option<(journal::Opened, names::Claim)> {
-        let Some(name) = unhex(&opened.name_hex) else {
-            log::warn!("journal_line_passed_over file={} reason=\"its name is no hexadecimal\"", opened.file);
+        let name = unhex(&opened.name_hex);
+        // A line that does not fit could lead out of the folder.
+        let fits = |name: &Vec<u8>| part_file_name(&file_name(name), opened.part) == opened.file;
+        let Some(name) = name.filter(fits) else {
+            let file = opened.file.escape_debug();
+            log::warn!(
+                "journal_line_passed_over file={file} reason=\"no stream of that name has this file\""
+            );
             return None;
         };
         let claim = self.names.hold(&name);

@@ -64,6 +64,8 @@ impl Socket {
     pub fn new(tcp: TcpStream) -> io::Result<Socket> {
         tcp.set_nonblocking(true)?;
         let socket = Socket { tcp, lowat: AtomicU32::new(1) };
+        // Urgent data are bytes like all others: left out of line, they would be lost.
+        sockopt::set_socket_oobinline(&socket.tcp, true)?;
         sockopt::set_socket_keepalive(&socket.tcp, true)?;
         socket.keepalive(&KEEPALIVE)?;
         Ok(socket)
@@ -101,7 +103,7 @@ impl Socket {
         self.receive(buffer, RecvFlags::DONTWAIT)
     }
 
-    /// Looks at what is there, and leaves it.
+    /// Looks at what is there, and leaves it. Never sees beyond the begin of urgent data, however much is there.
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<Read> {
         self.receive(buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)
     }

@@ -25,6 +25,10 @@ const GATHER: Duration = Duration::from_millis(20);
 /// So many bytes waiting are worth a read at once.
 const MUCH: usize = 64 << 10;
 
+/// Before it is asked again, where more is there and cannot be looked at: behind urgent data, or where the kernel is
+/// short of memory and wakes whoever has anything to read. To ask at once would keep a processor busy.
+const STALL: Duration = Duration::from_millis(20);
+
 /// Bytes that tell a capture from anything else.
 const HEAD_BYTES: usize = 12;
 
@@ -66,18 +70,16 @@ impl Stream<'_> {
         let name = self.name()?;
         let file = name::file_name(&name);
         let _ = self.live.file.set(file.clone());
-        match self.wait_for_content()? {
-            Some(reason) => self.note_empty(&name, reason)?,
-            None => {
-                let entry = self.enter(&name)?;
-                let head = if entry.needs_head() { self.head()? } else { Head::Other };
-                let mut intake = entry.begin(head)?;
-                let reason = self.content(&mut intake);
-                intake.finish(reason);
-                return Ok((file, reason));
-            }
+        if let Some(reason) = self.wait_for_content()? {
+            self.note_empty(&name, reason)?;
+            return Ok((file, reason));
         }
-        Ok((file, EndReason::Eof))
+        let entry = self.enter(&name)?;
+        let head = if entry.needs_head() { self.head()? } else { Head::Other };
+        let mut intake = entry.begin(head)?;
+        let reason = self.content(&mut intake);
+        intake.finish(reason);
+        Ok((file, reason))
     }
 
     fn timing(&self) -> &Timing {
@@ -86,17 +88,11 @@ impl Stream<'_> {
 
     /// Reads the name, and what ends it, and nothing behind it.
     fn name(&self) -> Result<Vec<u8>, Refused> {
-        let pool = self.shared.vault.pool();
-        let deadline = Instant::now() + self.timing().handshake_timeout;
+        let mut quiet_at = Instant::now() + self.timing().handshake_timeout;
         let mut seen = 0;
         loop {
-            let timeout = if seen == 0 {
-                deadline.saturating_duration_since(Instant::now())
-            } else {
-                self.timing().name_gap
-            };
-            let waited = self.socket.wait(seen + 1, Some(timeout), &self.shared.stop)?;
-            let mut buffer = pool.take(Size::Small);
+            let waited = self.wait_to_peek(seen, quiet_at)?;
+            let mut buffer = self.shared.vault.pool().take(Size::Small);
             let window = &mut buffer[..DECIDE_BYTES_MAX];
             let bytes = match self.socket.peek(window)? {
                 Read::Bytes(bytes) => bytes,
@@ -111,9 +107,12 @@ impl Stream<'_> {
                 Waited::TimedOut if seen == 0 => return Err(Refused::Silent),
                 Waited::TimedOut => Event::Gap,
             };
-            seen = bytes;
             match handshake::decide(&window[..bytes], event) {
-                Verdict::More => {}
+                Verdict::More if bytes > seen => quiet_at = Instant::now() + self.timing().name_gap,
+                Verdict::More => {
+                    drop(buffer);
+                    std::thread::sleep(STALL);
+                }
                 Verdict::TooLong => return Err(Refused::NoName),
                 Verdict::Nothing => return Err(Refused::Silent),
                 Verdict::Name { name_bytes, content_at } => {
@@ -124,7 +123,17 @@ impl Stream<'_> {
                     return Ok(name);
                 }
             }
+            seen = bytes;
         }
+    }
+
+    /// Waits for more than `seen` bytes, until `quiet_at` at most, however often it is woken for nothing.
+    fn wait_to_peek(&self, seen: usize, quiet_at: Instant) -> io::Result<Waited> {
+        let timeout = quiet_at.saturating_duration_since(Instant::now());
+        Ok(match self.socket.wait(seen + 1, Some(timeout), &self.shared.stop)? {
+            Waited::Ready(false) if timeout.is_zero() => Waited::TimedOut,
+            waited => waited,
+        })
     }
 
     /// Waits for the first byte of content. `Some`: the stream ended without one.
@@ -168,6 +177,7 @@ impl Stream<'_> {
     /// Looks at the first bytes of content, which stay in the kernel.
     fn head(&self) -> Result<Head, Refused> {
         let mut seen = 1;
+        let mut stalled_until = None;
         loop {
             let waited = self.socket.wait(seen + 1, self.timing().idle_timeout, &self.shared.stop)?;
             let mut head = [0; HEAD_BYTES];
@@ -178,12 +188,16 @@ impl Stream<'_> {
             match handshake::starts_capture(&head[..bytes]) {
                 Some(true) => return Ok(Head::Capture),
                 Some(false) => return Ok(Head::Other),
-                // The end comes before there are bytes enough. What is left undecided with four of them or more has
-                // the whole magic of pcapng.
-                None if waited != Waited::Ready(false) && bytes <= seen => {
-                    return Ok(if bytes >= MAGIC_BYTES { Head::Capture } else { Head::Other });
+                None if bytes > seen => (seen, stalled_until) = (bytes, None),
+                // The end comes before there are bytes enough.
+                None if waited != Waited::Ready(false) => return Ok(undecided(bytes)),
+                None => {
+                    let until = *stalled_until.get_or_insert_with(|| Instant::now() + self.timing().name_gap);
+                    if Instant::now() >= until {
+                        return Ok(undecided(bytes));
+                    }
+                    std::thread::sleep(STALL);
                 }
-                None => seen = bytes,
             }
         }
     }
@@ -269,6 +283,11 @@ impl Stream<'_> {
             }
         }
     }
+}
+
+/// What so few bytes are: undecided with four of them or more, they have the whole magic of pcapng.
+fn undecided(bytes: usize) -> Head {
+    if bytes >= MAGIC_BYTES { Head::Capture } else { Head::Other }
 }
 
 /// What to do after waiting.

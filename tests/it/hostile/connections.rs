@@ -1,0 +1,397 @@
+//! Connections that are no streams, too many of them, and streams that come and go.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::company::Company;
+use super::crowd::{Crowd, connect, reset, size};
+use super::document::{Table, figures};
+use super::ground::{Ground, Mark, Since, get};
+use crate::support::sender::CHUNK_BYTES;
+use crate::support::{DEADLINE, Handshake, Random, Sender, long, testdata, wait_until};
+
+/// A name of the usual form, cut in the middle.
+fn half_name(number: usize) -> Vec<u8> {
+    format!("+44770090{number:05}-2-3_21_11_2").into_bytes()
+}
+
+/// How the streams of a crowd ended: `all` or how many.
+fn ended(since: &Since, count: usize) -> String {
+    let empty = since.files.iter().filter(|(_, manifest)| manifest.bytes == 0).count();
+    let of = |some: usize| if some == count { "each".to_owned() } else { format!("{some} of them") };
+    match (since.files.len(), empty) {
+        (0, _) => "no file".to_owned(),
+        (files, empty) if files == empty => format!("an empty file {}", of(files)),
+        (files, empty) => format!("a file {}, {empty} of them empty", of(files)),
+    }
+}
+
+/// One scenario of a crowd beside real streams.
+fn check_crowd(
+    table: &mut Table,
+    lines: &mut Vec<String>,
+    (input, service): (&str, &str),
+    ground: &mut Ground,
+    act: impl FnOnce(&mut Crowd, &Ground) -> String,
+) {
+    let count = size();
+    let company = Company::start(ground, service, 2);
+    let mark = ground.mark();
+    let mut crowd = Crowd::new();
+    let started = Instant::now();
+    let did = act(&mut crowd, ground);
+    crowd.close();
+    let since = ground.since(&mark, count);
+    let seconds = started.elapsed().as_secs_f64();
+    let delays = company.end();
+    table.row(input, format!("{did}; {}", ended(&since, count)), since.counted(count));
+    lines.push(format!(
+        "{input}: {count} connections in {seconds:.1} s, RSS at most {} MiB so far; beside them {}",
+        ground.memory_kb("VmHWM") / 1024,
+        delays.told()
+    ));
+}
+
+/// Waits until the server has taken all of a crowd in.
+fn wait_accepted(ground: &Ground, mark: &Mark, count: usize) {
+    wait_until(4 * DEADLINE, "the crowd to be accepted", || {
+        ground.grown(mark, "streams_accepted_total") >= count as u64
+    });
+}
+
+#[test]
+fn crowds_that_are_no_streams() {
+    let mut table = Table::new("crowds");
+    let mut lines = Vec::new();
+    let mut ground = Ground::new(&["--handshake-timeout-ms", "1500", "--name-gap-ms", "300"]);
+    let count = size();
+
+    check_crowd(&mut table, &mut lines, ("half a name, and they stay", "a"), &mut ground, |crowd, ground| {
+        let before = ground.files();
+        crowd.come(ground.addr(), count, half_name);
+        wait_until(4 * DEADLINE, "all to be named", || {
+            get(ground.status, "/streams").matches("\"state\":\"waiting\"").count() == count
+        });
+        assert_eq!(ground.files(), before, "a name alone makes no file while its stream is open");
+        "what came is the name after the gap; waits for content, and makes no file until they close"
+            .to_owned()
+    });
+    check_crowd(
+        &mut table,
+        &mut lines,
+        ("half a name, and they close", "b"),
+        &mut ground,
+        |crowd, ground| {
+            crowd.come(ground.addr(), count, |number| [b"b", &half_name(number)[..]].concat());
+            "what came is the name".to_owned()
+        },
+    );
+    check_crowd(
+        &mut table,
+        &mut lines,
+        ("half a name, and they reset", "c"),
+        &mut ground,
+        |crowd, ground| {
+            let mark = ground.mark();
+            crowd.come(ground.addr(), count, |number| [b"c", &half_name(number)[..]].concat());
+            wait_accepted(ground, &mark, count);
+            crowd.reset();
+            "what came is the name".to_owned()
+        },
+    );
+    check_crowd(&mut table, &mut lines, ("nothing, and they stay", "d"), &mut ground, |crowd, ground| {
+        let mark = ground.mark();
+        crowd.come(ground.addr(), count, |_| Vec::new());
+        wait_until(4 * DEADLINE, "all to be refused", || {
+            ground.grown(&mark, "refused_silent_total") >= count as u64
+        });
+        "closed after `--handshake-timeout-ms`".to_owned()
+    });
+    check_crowd(&mut table, &mut lines, ("nothing, and they close", "e"), &mut ground, |crowd, ground| {
+        crowd.come(ground.addr(), count, |_| Vec::new());
+        "closed".to_owned()
+    });
+    check_crowd(&mut table, &mut lines, ("nothing, and they reset", "f"), &mut ground, |crowd, ground| {
+        crowd.come(ground.addr(), count, |_| Vec::new());
+        crowd.reset();
+        "closed".to_owned()
+    });
+    check_crowd(
+        &mut table,
+        &mut lines,
+        ("5,000 bytes of a name without an end", "g"),
+        &mut ground,
+        |crowd, ground| {
+            let mark = ground.mark();
+            crowd.come(ground.addr(), count, |_| vec![b'n'; 5000]);
+            wait_until(4 * DEADLINE, "all to be refused", || {
+                ground.grown(&mark, "refused_name_total") >= count as u64
+            });
+            "closed after 4,096 bytes".to_owned()
+        },
+    );
+    ground.end();
+    table.check();
+    figures("crowds-figures", &lines);
+}
+
+#[test]
+fn more_connections_than_the_limit() {
+    const LIMIT: usize = 100;
+    let mut table = Table::new("limits");
+    let mut ground = Ground::new(&["--streams-max", "100", "--allow", "127.0.0.0/28"]);
+    let mut check = |input, service, act: &dyn Fn(&mut Crowd, &Ground) -> usize| {
+        let company = Company::start(&ground, service, 2);
+        let mark = ground.mark();
+        let mut crowd = Crowd::new();
+        let count = act(&mut crowd, &ground);
+        crowd.close();
+        let since = ground.since(&mark, count);
+        company.end();
+        table.row(input, ended(&since, count), since.counted(count));
+    };
+    check("`--streams-max 100`, 98 streams beside 2 real ones, and 900 more", "a", &|crowd, ground| {
+        crowd.come(ground.addr(), LIMIT - 2, half_name);
+        wait_until(DEADLINE, "as many streams as may be", || ground.counter("streams_open") == LIMIT as u64);
+        let mark = ground.mark();
+        crowd.come_whatever(ground.addr(), 900);
+        wait_until(DEADLINE, "900 refused", || ground.grown(&mark, "refused_streams_max_total") == 900);
+        LIMIT - 2 + 900
+    });
+    check("`--allow 127.0.0.0/28`, 500 connections from 127.0.0.200", "b", &|_, ground| {
+        let mark = ground.mark();
+        for _ in 0..500 {
+            drop(super::crowd::connect_from(200, ground.addr()));
+        }
+        wait_until(DEADLINE, "500 refused", || ground.grown(&mark, "refused_peer_total") == 500);
+        500
+    });
+    // The limit is one on streams that are open: once they are gone there is room again.
+    let company = Company::start(&ground, "c", 2);
+    company.end();
+    assert!(ground.server.process().is_running());
+    ground.end();
+    table.check();
+}
+
+/// Sends `bytes` one at a time.
+fn drip(ground: &Ground, bytes: &[u8], interval: Duration) {
+    let mut stream = connect(ground.addr(), 0);
+    for byte in bytes {
+        stream.write_all(&[*byte]).unwrap();
+        thread::sleep(interval);
+    }
+}
+
+#[test]
+fn one_byte_at_a_time() {
+    let mut table = Table::new("drips");
+    let ground = Ground::new(&["--name-gap-ms", "500", "--handshake-timeout-ms", "800"]);
+    let company = Company::start(&ground, "drip", 2);
+    let slow = Duration::from_millis(if long() { 60_000 } else { 1_000 });
+    let mut check = |input: &str, bytes: &[u8], interval, content: &[u8]| {
+        let mark = ground.mark();
+        drip(&ground, bytes, interval);
+        let since = ground.since(&mark, 1);
+        table.row(input, since.told(&ground.output(), content), since.counted(1));
+    };
+    check("`xyz`, more than the name gap between two bytes (a minute in the long form)", b"xyz", slow, b"yz");
+    check(
+        "a name of 20 bytes, less than the name gap between two",
+        b"drip-drip-drip-drip.",
+        Duration::from_millis(100),
+        b"",
+    );
+    company.end();
+    ground.end();
+    table.check();
+}
+
+#[test]
+fn streams_that_come_and_go() {
+    let mut table = Table::new("churn");
+    let mut lines = Vec::new();
+    let mut ground = Ground::new(&[]);
+    let capture = testdata("pcap/rejected-call.pcap");
+    let one_after_another = if long() { 2000 } else { 500 };
+
+    let company = Company::start(&ground, "a", 2);
+    let mark = ground.mark();
+    let started = Instant::now();
+    for number in 0..one_after_another {
+        let mut sender = Sender::open(ground.addr(), format!("churn-{number}.pcap"), Handshake::Joined);
+        sender.send(&capture);
+        sender.finish();
+    }
+    let since = ground.since(&mark, one_after_another);
+    let seconds = started.elapsed().as_secs_f64();
+    let delays = company.end();
+    table.row(
+        "2,000 short streams one after another (500 in the short form)",
+        whole(&since, one_after_another, capture.len()),
+        since.counted(one_after_another),
+    );
+    lines.push(format!(
+        "{one_after_another} short streams one after another: {seconds:.1} s; beside them {}",
+        delays.told()
+    ));
+
+    let company = Company::start(&ground, "b", 2);
+    let mark = ground.mark();
+    let mut crowd = Crowd::new();
+    let started = Instant::now();
+    crowd.come(ground.addr(), 500, |number| [format!("burst-{number}.pcap").as_bytes(), &capture].concat());
+    crowd.close();
+    let since = ground.since(&mark, 500);
+    let seconds = started.elapsed().as_secs_f64();
+    let delays = company.end();
+    table.row("500 short streams at once", whole(&since, 500, capture.len()), since.counted(500));
+    lines.push(format!(
+        "500 short streams at once: {seconds:.1} s, RSS at most {} MiB; beside them {}",
+        ground.memory_kb("VmHWM") / 1024,
+        delays.told()
+    ));
+    ground.end();
+    table.check();
+    figures("churn-figures", &lines);
+}
+
+/// Fails unless each stream has a whole file of its own.
+fn whole(since: &Since, count: usize, bytes: usize) -> String {
+    assert_eq!(since.files.len(), count);
+    assert!(since.files.iter().all(|(_, manifest)| manifest.bytes == bytes as u64 && manifest.part == 1));
+    "a file each, whole".to_owned()
+}
+
+#[test]
+fn streams_of_one_name() {
+    const COUNT: usize = 500;
+    let mut table = Table::new("one-name");
+    let ground = Ground::new(&[]);
+    let capture = testdata("pcap/rejected-call.pcap");
+
+    // The first lives; the second waits for its end, and is reset meanwhile.
+    let company = Company::start(&ground, "a", 2);
+    let mark = ground.mark();
+    let mut first = Sender::open(ground.addr(), "held.pcap", Handshake::Joined);
+    first.send_chunks(&capture, CHUNK_BYTES);
+    wait_until(DEADLINE, "the first one's file", || ground.files().contains("held.pcap"));
+    let mut second = Sender::open(ground.addr(), "held.pcap", Handshake::Joined);
+    second.send(&capture[..1000]);
+    wait_until(DEADLINE, "the second one to wait", || {
+        get(ground.status, "/streams").matches("\"file\":\"held.pcap\"").count() == 2
+    });
+    second.reset();
+    wait_until(DEADLINE, "the end of the second one", || ground.grown(&mark, "streams_ended_total") == 1);
+    first.finish();
+    let since = ground.since(&mark, 2);
+    company.end();
+    table.row(
+        "a peer that resets while it waits for the end of a stream of the same name",
+        since.told(&ground.output(), &capture),
+        since.counted(1),
+    );
+
+    // Many of one name at once, each with content of its own.
+    let company = Company::start(&ground, "b", 2);
+    let mark = ground.mark();
+    let mut crowd = Crowd::new();
+    let contents: Vec<Vec<u8>> =
+        (0..COUNT).map(|number| [&capture[..], &number.to_be_bytes()].concat()).collect();
+    let started = Instant::now();
+    crowd.come(ground.addr(), COUNT, |number| [b"same.pcap", &contents[number][..]].concat());
+    wait_until(DEADLINE, "all to have a part", || ground.grown(&mark, "parts_total") == COUNT as u64 - 1);
+    eprintln!("{COUNT} of one name: {:?}", started.elapsed());
+    crowd.close();
+    let since = ground.since(&mark, COUNT);
+    company.end();
+    let mut stored: Vec<Vec<u8>> =
+        since.files.iter().map(|(file, _)| std::fs::read(ground.output().join(file)).unwrap()).collect();
+    stored.sort();
+    assert!(stored == contents, "each stream has a part of its own, whole");
+    table.row(
+        "500 streams of one name at once, all different",
+        "a part each, whole: `same.pcap`, `same.pcap.2` to `same.pcap.500`",
+        since.counted(COUNT),
+    );
+    ground.end();
+    table.check();
+}
+
+/// The stages at which a connection can be reset: how many bytes of the name and the content are sent before.
+#[test]
+fn resets_at_every_stage() {
+    let mut table = Table::new("resets");
+    let ground = Ground::new(&["--name-gap-ms", "300"]);
+    let capture = testdata("pcap/rejected-call.pcap");
+    let company = Company::start(&ground, "r", 2);
+    let first_packet = crate::support::capture::packets(&capture)[0].end;
+    let stages: [(&str, &str, Option<usize>); 8] = [
+        ("at once", "", None),
+        ("within the name", "reset-nam", None),
+        ("behind the name", "reset-1.pcap\n", None),
+        ("within the magic", "reset-2.pcap\n", Some(3)),
+        ("within the file header", "reset-3.pcap\n", Some(20)),
+        ("within a packet header", "reset-4.pcap\n", Some(30)),
+        ("within a packet", "reset-5.pcap\n", Some(first_packet - 1)),
+        ("behind a packet", "reset-6.pcap\n", Some(first_packet)),
+    ];
+    for (stage, name, bytes) in stages {
+        let mark = ground.mark();
+        let mut stream = connect(ground.addr(), 0);
+        let content = &capture[..bytes.unwrap_or(0)];
+        stream.write_all(&[name.as_bytes(), content].concat()).unwrap();
+        wait_taken(&ground, &mark, name, content);
+        reset(stream);
+        let since = ground.since(&mark, 1);
+        table.row(stage, since.told(&ground.output(), content), since.counted(1));
+    }
+    company.end();
+    ground.end();
+    table.check();
+}
+
+/// Waits until the server has read what was sent: a reset must not overtake it.
+fn wait_taken(ground: &Ground, mark: &Mark, name: &str, content: &[u8]) {
+    wait_until(DEADLINE, "what was sent to be taken", || {
+        let accepted = ground.grown(mark, "streams_accepted_total") == 1;
+        let file = name.trim_end();
+        let named =
+            file.is_empty() || get(ground.status, "/streams").contains(&format!("\"file\":\"{file}\""));
+        accepted
+            && named
+            && (content.is_empty()
+                || get(ground.status, "/streams").contains(&format!("\"bytes\":{}", content.len())))
+    });
+}
+
+/// All that a peer can do with its bytes, at random: no panic, nothing left over.
+#[test]
+fn random_peers() {
+    let mut random = Random::new("random_peers");
+    let ground = Ground::new(&["--name-gap-ms", "50", "--handshake-timeout-ms", "200"]);
+    let company = Company::start(&ground, "random", 2);
+    let count = if long() { 5000 } else { 300 };
+    let mark = ground.mark();
+    for number in 0..count {
+        let mut stream = connect(ground.addr(), number);
+        for _ in 0..random.below(4) {
+            let len = random.below(3000) as usize;
+            let mut bytes = random.bytes(len);
+            if random.below(2) == 0 {
+                bytes.splice(..0, *b"\n\r\r\n\x1c\0\0\0\x4d\x3c\x2b\x1a");
+            }
+            // It may have been refused meanwhile.
+            let _: Result<(), _> = TcpStream::write_all(&mut stream, &bytes);
+        }
+        if random.below(2) == 0 {
+            reset(stream);
+        }
+    }
+    let since = ground.since(&mark, count);
+    assert_eq!(since.counters["failed_streams_total"], 0);
+    company.end();
+    ground.end();
+}

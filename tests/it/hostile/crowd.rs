@@ -1,0 +1,94 @@
+//! Many connections at once, all from this process.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::{DEADLINE, long};
+
+/// Two crowds together would need more descriptors than one process has.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Connections that are open, in the order in which they were made.
+pub struct Crowd {
+    pub streams: Vec<TcpStream>,
+    _one: MutexGuard<'static, ()>,
+}
+
+/// How many connections a crowd has: 10,000 in the long form.
+pub fn size() -> usize {
+    if long() { 10_000 } else { 1_000 }
+}
+
+impl Crowd {
+    /// Nobody yet.
+    pub fn new() -> Crowd {
+        let one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+        Crowd { streams: Vec::new(), _one: one }
+    }
+
+    /// `count` connections more; each sends what `first` gives for its number.
+    #[track_caller]
+    pub fn come(&mut self, addr: SocketAddr, count: usize, first: impl Fn(usize) -> Vec<u8>) {
+        for _ in 0..count {
+            let number = self.streams.len();
+            let mut stream = connect(addr, number);
+            stream.write_all(&first(number)).unwrap();
+            self.streams.push(stream);
+        }
+    }
+
+    /// `count` connections more, which may be refused before they can send.
+    #[track_caller]
+    pub fn come_whatever(&mut self, addr: SocketAddr, count: usize) {
+        for number in 0..count {
+            let mut stream = connect(addr, number);
+            let _ = stream.write_all(b"one too many");
+            self.streams.push(stream);
+        }
+    }
+
+    /// All close.
+    pub fn close(&mut self) {
+        self.streams.clear();
+    }
+
+    /// All reset.
+    pub fn reset(&mut self) {
+        self.streams.drain(..).for_each(reset);
+    }
+}
+
+/// A connection from one of several addresses of this machine: one alone has ports for 28,000.
+#[track_caller]
+pub fn connect(addr: SocketAddr, number: usize) -> TcpStream {
+    connect_from(2 + (number % 8) as u8, addr)
+}
+
+/// A connection from 127.0.0.`host`.
+#[track_caller]
+pub fn connect_from(host: u8, addr: SocketAddr) -> TcpStream {
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    // A full queue of the listener is no failure: the kernel tries again each second.
+    socket
+        .connect_timeout(&addr.into(), DEADLINE)
+        .unwrap_or_else(|error| panic!("a connection from {from}: {error}"));
+    socket.set_tcp_nodelay(true).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+/// Ends a connection with a reset.
+pub fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}

@@ -1,0 +1,83 @@
+//! docs/hostile-input.md: its tables and figures, written or compared.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::support::long;
+
+/// Tests run at the same time, and write into one file.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// A table of the document: what was sent, what `lea` did, which counters grew.
+pub struct Table {
+    section: &'static str,
+    rows: Vec<[String; 3]>,
+}
+
+impl Table {
+    /// An empty table for a section.
+    pub fn new(section: &'static str) -> Table {
+        Table { section, rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, input: impl Into<String>, did: impl Into<String>, counters: impl Into<String>) {
+        let row = [input.into(), did.into(), counters.into()];
+        eprintln!("{}: {}", self.section, row.join(" | "));
+        self.rows.push(row.map(|cell| cell.replace('|', "\\|")));
+    }
+
+    /// Writes the table into the document, or fails if the document says something else.
+    pub fn check(self) {
+        let mut text = "| input | what `lea` did | counters |\n|---|---|---|\n".to_owned();
+        for row in &self.rows {
+            writeln!(text, "| {} |", row.join(" | ")).unwrap();
+        }
+        let update = updates();
+        if let Some(stands) = section(self.section, &text, update) {
+            let differs = text.lines().zip(stands.lines()).find(|(is, stands)| is != stands);
+            panic!(
+                "docs/hostile-input.md, section {}, differs (LEA_UPDATE=1 rewrites it); first: {differs:#?}",
+                self.section
+            );
+        }
+    }
+}
+
+/// Notes what was measured, as a list item a line. Only the long form writes it down.
+pub fn figures(name: &'static str, lines: &[String]) {
+    let text: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+    eprintln!("{name}:\n{text}");
+    if updates() && long() {
+        section(name, &text, true);
+    }
+}
+
+fn updates() -> bool {
+    std::env::var_os("LEA_UPDATE").is_some_and(|value| value == "1")
+}
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hostile-input.md")
+}
+
+/// Compares a section with `text`; what stands there if it is something else. `update` writes it.
+fn section(name: &str, text: &str, update: bool) -> Option<String> {
+    let _writing = WRITING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let document = fs::read_to_string(path()).unwrap();
+    let (begin, end) =
+        (format!("<!-- {name}: written by the test -->\n\n"), format!("\n<!-- end of {name} -->"));
+    let from =
+        document.find(&begin).unwrap_or_else(|| panic!("the document has no section {name}")) + begin.len();
+    let to = from + document[from..].find(&end).expect("each section has an end");
+    if document[from..to] == *text {
+        return None;
+    }
+    if update {
+        fs::write(path(), format!("{}{text}{}", &document[..from], &document[to..])).unwrap();
+        return None;
+    }
+    Some(document[from..to].to_owned())
+}

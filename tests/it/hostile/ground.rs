@@ -1,0 +1,336 @@
+//! Where a scenario takes place: a server in a folder with something to lose around it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lea::cc::frame::capture::Format;
+use lea::cc::frame::name::part_of;
+use lea::cc::vault::manifest::{Manifest, SUFFIX, State};
+use sha2::{Digest, Sha256};
+
+use crate::support::{DEADLINE, Server, Workdir, manifest, wait_for, wait_until};
+
+/// Counters that say nothing about a refusal or a fault.
+const USUAL: [&str; 13] = [
+    "streams_open",
+    "streams_accepted_total",
+    "streams_ended_total",
+    "received_bytes_total",
+    "written_bytes_total",
+    "writes_total",
+    "packets_total",
+    "pending_bytes",
+    "sync_rounds_total",
+    "http_connections_open",
+    "http_requests_total",
+    "http_refused_total",
+    "compared_bytes_total",
+];
+
+/// Connections that were accepted and got no thread.
+const REFUSED_AT_ACCEPT: [&str; 3] =
+    ["refused_streams_max_total", "refused_peer_total", "refused_thread_total"];
+
+pub type Counters = BTreeMap<String, u64>;
+
+/// A server, its folder, and what lies around it.
+pub struct Ground {
+    pub server: Server,
+    pub status: SocketAddr,
+    work: Workdir,
+    around: BTreeMap<PathBuf, Thing>,
+    descriptors: usize,
+    threads: usize,
+}
+
+/// What stands at a path.
+#[derive(Debug, PartialEq, Eq)]
+enum Thing {
+    Dir,
+    File { bytes: Vec<u8>, modified_ns: (i64, i64) },
+    Link(PathBuf),
+}
+
+/// A moment, from which on is counted.
+pub struct Mark {
+    counters: Counters,
+    files: BTreeSet<String>,
+}
+
+/// What a scenario left behind.
+pub struct Since {
+    pub counters: Counters,
+    /// Stream files that were made, with their manifests.
+    pub files: Vec<(String, Manifest)>,
+}
+
+impl Ground {
+    /// Lays the ground and starts the server.
+    #[track_caller]
+    pub fn new(flags: &[&str]) -> Ground {
+        Ground::with(flags, |_| {})
+    }
+
+    /// The same, with `plant` to put something into the output folder before the start.
+    #[track_caller]
+    pub fn with(flags: &[&str], plant: impl FnOnce(&Path)) -> Ground {
+        let work = Workdir::new();
+        // So deep that `../../etc/passwd` still lies within the test's own folder.
+        let output = work.join("a/b/out");
+        fs::create_dir_all(&output).unwrap();
+        fs::create_dir(work.join("a/etc")).unwrap();
+        for canary in ["a/etc/passwd", "a/b/canary", "canary"] {
+            work.write(canary, canary);
+        }
+        plant(&output);
+        let around = tree(work.path(), &output);
+        let mut server = Server::start(&output, &[&["--status", "127.0.0.1:0"], flags].concat());
+        let status = server.status_addr();
+        let mut ground = Ground { server, status, work, around, descriptors: 0, threads: 0 };
+        (ground.descriptors, ground.threads) = (ground.count("fd"), ground.count("task"));
+        ground
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.server.addr()
+    }
+
+    pub fn output(&self) -> PathBuf {
+        self.server.output().to_owned()
+    }
+
+    /// A path outside the output folder.
+    pub fn outside(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
+    /// What /metrics says.
+    #[track_caller]
+    pub fn counters(&self) -> Counters {
+        let text = get(self.status, "/metrics");
+        let lines = text.lines().filter_map(|line| line.strip_prefix("lea_")?.split_once(' '));
+        lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    }
+
+    /// One of them.
+    #[track_caller]
+    pub fn counter(&self, name: &str) -> u64 {
+        *self.counters().get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    /// Kilobytes of memory: `VmHWM` the most so far, `VmRSS` now.
+    pub fn memory_kb(&mut self, what: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.process().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Processor time used so far.
+    pub fn processor_time(&mut self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.server.process().id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // A tick is 10 ms on every Linux that this runs on (USER_HZ).
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// How many entries a folder of /proc/PID has.
+    fn count(&mut self, what: &str) -> usize {
+        let path = format!("/proc/{}/{what}", self.server.process().id());
+        fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
+    }
+
+    /// From here on is counted.
+    #[track_caller]
+    pub fn mark(&self) -> Mark {
+        Mark { counters: self.counters(), files: self.files() }
+    }
+
+    /// By how much a counter grew since the mark.
+    #[track_caller]
+    pub fn grown(&self, mark: &Mark, name: &str) -> u64 {
+        self.counter(name) - mark.counters[name]
+    }
+
+    /// Waits until `connections` or more have come since the mark, and all of them have ended. Tells what they left.
+    #[track_caller]
+    pub fn since(&self, mark: &Mark, connections: usize) -> Since {
+        wait_until(4 * DEADLINE, "the end of the connections", || {
+            let now = self.counters();
+            let grown = |name: &str| now[name] - mark.counters[name];
+            let ended =
+                grown("streams_ended_total") + REFUSED_AT_ACCEPT.iter().map(|name| grown(name)).sum::<u64>();
+            grown("streams_accepted_total") >= connections as u64 && ended == grown("streams_accepted_total")
+        });
+        let now = self.counters();
+        let counters =
+            now.into_iter().map(|(name, value)| (name.clone(), value.saturating_sub(mark.counters[&name])));
+        Since { counters: counters.collect(), files: self.closed(&self.files() - &mark.files) }
+    }
+
+    #[track_caller]
+    fn closed(&self, files: BTreeSet<String>) -> Vec<(String, Manifest)> {
+        let read = |file: String| {
+            let what = format!("the end of {file}");
+            let manifest = wait_for(DEADLINE, &what, || {
+                manifest(self.server.output(), &file).filter(|manifest| manifest.state == State::Closed)
+            });
+            (file, manifest)
+        };
+        files.into_iter().map(read).collect()
+    }
+
+    /// The stream files in the folder. Fails on any entry that is neither one of them nor a manifest.
+    #[track_caller]
+    pub fn files(&self) -> BTreeSet<String> {
+        let mut files = BTreeSet::new();
+        for entry in fs::read_dir(self.server.output()).unwrap() {
+            let name = entry.unwrap().file_name().into_vec();
+            let name = String::from_utf8(name).expect("names in the folder are plain");
+            if name == ".lea" || part_of(name.strip_suffix(SUFFIX).unwrap_or("")).is_some() {
+                continue;
+            }
+            assert!(part_of(&name).is_some(), "{name:?} is no name of ours");
+            files.insert(name);
+        }
+        files
+    }
+
+    /// Nothing outside has changed, nothing is left over, and the server ends in good order. Gives its stderr.
+    #[track_caller]
+    pub fn end(mut self) -> String {
+        assert!(self.server.process().is_running(), "the server has ended");
+        wait_until(DEADLINE, "the end of all streams", || self.counter("streams_open") == 0);
+        let (descriptors, threads) = (self.descriptors, self.threads);
+        // The looks at /metrics are connections too; they end a moment later.
+        wait_until(DEADLINE, "no descriptor left over", || self.count("fd") <= descriptors);
+        wait_until(DEADLINE, "no thread left over", || self.count("task") <= threads);
+        let counters = self.counters();
+        let refused: u64 = REFUSED_AT_ACCEPT.iter().map(|name| counters[*name]).sum();
+        assert_eq!(counters["streams_accepted_total"], counters["streams_ended_total"] + refused);
+        assert_eq!((counters["pending_bytes"], counters["lost_bytes_total"]), (0, 0));
+        self.files();
+        let Ground { server, work, around, .. } = self;
+        let output = server.output().to_owned();
+        let stderr = server.term();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        for entry in fs::read_dir(output.join(".lea")).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(["lock", "open.jsonl", "tmp"].iter().any(|ours| name == *ours), "{name:?} in .lea");
+        }
+        assert_eq!(fs::read_dir(output.join(".lea/tmp")).unwrap().count(), 0);
+        assert_eq!(tree(work.path(), &output), around, "something outside the folder has changed");
+        stderr
+    }
+}
+
+impl Since {
+    /// The counters that grew; `+1 each` where a counter grew once for each of `connections`.
+    pub fn counted(&self, connections: usize) -> String {
+        let grown =
+            self.counters.iter().filter(|(name, value)| **value > 0 && !USUAL.contains(&name.as_str()));
+        let told: Vec<String> = grown
+            .filter(|(name, _)| !name.starts_with("process_"))
+            .map(|(name, value)| match *value {
+                value if connections > 1 && value == connections as u64 => format!("`{name}` +1 each"),
+                value => format!("`{name}` +{value}"),
+            })
+            .collect();
+        if told.is_empty() { "-".to_owned() } else { told.join(", ") }
+    }
+
+    /// What became of one connection that sent `content` behind its name.
+    pub fn told(&self, output: &Path, content: &[u8]) -> String {
+        let files: Vec<String> =
+            self.files.iter().map(|(file, manifest)| told_file(output, file, manifest, content)).collect();
+        let is_refused =
+            || self.counters.iter().any(|(name, value)| name.starts_with("refused_") && *value > 0);
+        match files.is_empty() {
+            true if is_refused() => "refused, no file".to_owned(),
+            true => "no new file: goes on with the one that is stored".to_owned(),
+            false => files.join("; "),
+        }
+    }
+}
+
+fn told_file(output: &Path, file: &str, manifest: &Manifest, content: &[u8]) -> String {
+    let stored = fs::read(output.join(file)).unwrap();
+    assert_eq!(manifest.bytes, stored.len() as u64, "{file}");
+    assert_eq!(
+        manifest.sha256.as_deref(),
+        Some(&*lea::cc::frame::name::hex(&Sha256::digest(&stored))),
+        "{file}"
+    );
+    let reason = manifest.end_reason.unwrap().word();
+    let what = match &stored[..] {
+        [] => "empty".to_owned(),
+        stored if stored == content => format!("whole, {}", told_content(manifest)),
+        stored => format!("{} of {} bytes sent, {}", stored.len(), content.len(), told_content(manifest)),
+    };
+    format!("file {}, {what}, end `{reason}`", shown(file))
+}
+
+fn told_content(manifest: &Manifest) -> String {
+    let capture = &manifest.capture;
+    match (capture.format, capture.unstructured_from) {
+        (Format::Other | Format::Unknown, _) => "no capture".to_owned(),
+        (_, Some(from)) => {
+            format!("{} packets, bytes without structure from byte {from} on", capture.packets)
+        }
+        (_, None) if capture.cut_off_bytes > 0 => {
+            format!("{} packets and {} bytes of one that is cut", capture.packets, capture.cut_off_bytes)
+        }
+        (_, None) => format!("{} packets", capture.packets),
+    }
+}
+
+/// A file name, the middle of a long one left out.
+pub fn shown(file: &str) -> String {
+    if file.len() <= 60 {
+        return format!("`{file}`");
+    }
+    format!("`{}` ... `{}` ({} bytes)", &file[..20], &file[file.len() - 20..], file.len())
+}
+
+/// The body of a GET.
+#[track_caller]
+pub fn get(addr: SocketAddr, path: &str) -> String {
+    // Where all places are taken by others, the answer is 503: that is not what is asked here.
+    wait_for(DEADLINE, "an answer on --status", || {
+        let mut stream = TcpStream::connect(addr).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 200 ").then(|| body.to_owned())
+    })
+}
+
+/// All that lies in a folder, but for what lies in `except`.
+fn tree(folder: &Path, except: &Path) -> BTreeMap<PathBuf, Thing> {
+    let mut things = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let thing = if metadata.is_symlink() {
+            Thing::Link(fs::read_link(&path).unwrap())
+        } else if metadata.is_dir() {
+            if path != except {
+                things.extend(tree(&path, except));
+            }
+            Thing::Dir
+        } else {
+            let modified_ns = (metadata.mtime(), metadata.mtime_nsec());
+            Thing::File { bytes: fs::read(&path).unwrap(), modified_ns }
+        };
+        things.insert(path, thing);
+    }
+    things
+}
