@@ -66,13 +66,14 @@ pub fn scan(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Seek, Write};
 
     use super::*;
 
     fn check_scan(content: &[u8], buffer_bytes: usize) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
+        file.rewind().unwrap();
         let mut seen = 0;
         let scan = scan(&mut file, &mut vec![0; buffer_bytes], true, |bytes| seen += bytes).unwrap();
         let mut expected = Scan::new(true);
@@ -96,6 +97,7 @@ mod tests {
         let capture = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&capture[..1_000]).unwrap();
+        file.rewind().unwrap();
         let mut stored = scan(&mut file, &mut [0; 64], true, |_| {}).unwrap();
         stored.feed(&capture[1_000..]);
         assert_eq!(stored.sha256(), Some(hex(&Sha256::digest(capture))));
