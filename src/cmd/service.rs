@@ -1,6 +1,6 @@
 //! What the long-running commands share: where streams are stored, how they are received, how it all ends.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,11 +105,17 @@ enum Hash {
     None,
 }
 
-/// A network, or one address.
+/// A network, or one address. IPv4 in the words of IPv6 (`::ffff:192.0.2.0/120`) is IPv4.
 fn network(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| "write a network like 192.0.2.0/24 or an address".to_owned())
+    let network = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "write a network like 192.0.2.0/24 or an address".to_owned())?;
+    let prefix_len = network.prefix_len().checked_sub(96);
+    Ok(match (network.addr().to_canonical(), prefix_len) {
+        (addr @ IpAddr::V4(_), Some(prefix_len)) => IpNet::new(addr, prefix_len).unwrap_or(network),
+        _ => network,
+    })
 }
 
 /// A checked configuration of a long-running command.

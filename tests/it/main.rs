@@ -7,6 +7,7 @@ mod support;
 
 mod configure;
 mod crash;
+mod drain;
 mod fuzz;
 mod hostile;
 mod http;

@@ -61,11 +61,8 @@ impl VaultDir {
     /// Opens the folder, makes it if it is not there, and locks it.
     pub fn open(path: &Path, access: Access) -> Result<VaultDir> {
         let failed = |act| move |error: Errno| Error::path(act, path)(error.into());
-        let made = make_dirs(path, access).map_err(failed("make the folder"))?;
+        make_dirs(path, access).map_err(failed("make the folder"))?;
         let dir = open_dir(CWD, path, OFlags::empty()).map_err(failed("open the folder"))?;
-        if made {
-            give(&dir, access.dir_mode(), access).map_err(failed("set mode and group of"))?;
-        }
         let own = own_dir(&dir, OWN_DIR).map_err(failed("open .lea in"))?;
         let lock = lock(&own, path)?;
         let tmp = own_dir(&own, "tmp").map_err(failed("open .lea/tmp in"))?;
@@ -145,16 +142,22 @@ impl VaultDir {
         let name = self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.tmp, &name, flags, Mode::from_raw_mode(0o600))?;
-        let staged = Staged { name, target: manifest::file_name(&manifest.file), file: File::from(fd) };
-        let filled = give(&staged.file, self.access.file_mode(), self.access)
+        let staged = Staged { name, target: manifest::file_name(&manifest.file) };
+        let filled = give(&fd, self.access.file_mode(), self.access)
             .map_err(io::Error::from)
-            .and_then(|()| (&staged.file).write_all(&text));
+            .and_then(|()| File::from(fd).write_all(&text));
         if let Err(error) = filled {
             // A full disk: the next attempt writes a new one.
             let _ = unlinkat(&self.tmp, &staged.name, AtFlags::empty());
             return Err(error);
         }
         Ok(staged)
+    }
+
+    /// Makes the content of a staged manifest durable.
+    pub fn sync_staged(&self, staged: &Staged) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::fdatasync(openat(&self.tmp, &staged.name, flags, Mode::empty())?)?)
     }
 
     /// Puts a staged manifest in its place, atomically.
@@ -216,26 +219,18 @@ impl VaultDir {
     }
 }
 
-/// A manifest that is written and not yet in its place.
+/// A manifest that is written and not yet in its place. It holds no descriptor: thousands may wait at once.
 #[derive(Debug)]
 pub struct Staged {
     name: String,
     target: String,
-    file: File,
 }
 
-impl Staged {
-    /// Makes its content durable.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
-
-/// Makes the folder and those above it; true if it was not there.
-fn make_dirs(path: &Path, access: Access) -> Result<bool, Errno> {
-    match mkdirat(CWD, path, access.dir_mode()) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
+/// Makes the folder and those above it. Who may read what is stored may enter each that is made.
+fn make_dirs(path: &Path, access: Access) -> Result<(), Errno> {
+    match mkdirat(CWD, path, Mode::RWXU) {
+        Ok(()) => give(open_dir(CWD, path, OFlags::NOFOLLOW)?, access.dir_mode(), access),
+        Err(Errno::EXIST) => Ok(()),
         Err(Errno::NOENT) => {
             let above = path.parent().filter(|above| !above.as_os_str().is_empty()).ok_or(Errno::NOENT)?;
             make_dirs(above, access)?;

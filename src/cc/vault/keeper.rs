@@ -126,7 +126,7 @@ impl Keeper {
                 self.check(
                     "sync",
                     &ended.part.file,
-                    self.sync_file(&ended.part.file).and_then(|()| staged.sync()),
+                    self.sync_file(&ended.part.file).and_then(|()| self.dir.sync_staged(staged)),
                 );
             }
         }

@@ -106,7 +106,7 @@ pub fn mend(
         connection.bytes = manifest.bytes.saturating_sub(connection.offset);
     }
     let staged = dir.stage(manifest)?;
-    staged.sync()?;
+    dir.sync_staged(&staged)?;
     dir.publish(staged)?;
     dir.sync_names()
 }

@@ -14,8 +14,10 @@ pub mod sender;
 pub mod server;
 pub mod status;
 pub mod stored;
+pub mod tmpfs;
 pub mod tools;
 pub mod workdir;
+pub mod wrapped;
 
 use std::time::{Duration, Instant};
 

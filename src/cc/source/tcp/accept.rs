@@ -9,9 +9,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::Shared;
 use super::socket::Socket;
 use super::stream::{Refused, Stream};
+use super::{BACKLOG, Shared};
 use crate::cc::live::LiveStream;
 use crate::cc::vault::manifest::EndReason;
 use crate::cc::vault::time::now_ms;
@@ -24,21 +24,30 @@ const STACK_BYTES: usize = 128 << 10;
 /// After an accept(2) that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until the end; where accepting fails, all ends.
-pub fn run(listener: &TcpListener, shared: &Arc<Shared>) -> Result<()> {
-    accept(listener, shared).inspect_err(|_| shared.stop.ask())
+/// Accepts until the end, then joins all streams; where accepting fails, all ends.
+pub fn run(listener: TcpListener, shared: &Arc<Shared>) -> Result<()> {
+    let mut streams = Streams::default();
+    let accepted = accept(&listener, shared, &mut streams).inspect_err(|_| shared.stop.ask());
+    // Who connects while the streams drain is refused by the kernel, and not taken and forgotten.
+    drop(listener);
+    streams.join_all();
+    accepted
 }
 
-/// Accepts until a stop is asked for, then takes what already waits in the backlog, then joins all streams.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> Result<()> {
+/// Accepts until a stop is asked for, then takes what already waits in the backlog.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, streams: &mut Streams) -> Result<()> {
     listener.set_nonblocking(true).map_err(Error::system("set up a listener"))?;
-    let mut streams = Streams::default();
+    // Peers that go on connecting must not keep the backlog full for ever.
+    let mut last = 0..BACKLOG;
     loop {
         let stopping = shared.stop.is_asked();
+        if stopping && last.next().is_none() {
+            return Ok(());
+        }
         match listener.accept() {
-            Ok((tcp, peer)) => admit(tcp, peer, shared, &mut streams),
+            Ok((tcp, peer)) => admit(tcp, peer, shared, streams),
             Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::AGAIN) if stopping => break,
+                Some(Errno::AGAIN) if stopping => return Ok(()),
                 Some(Errno::AGAIN) => wait(listener, shared)?,
                 // The peer was gone before it was accepted.
                 Some(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
@@ -50,8 +59,6 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> Result<()> {
             },
         }
     }
-    streams.join_all();
-    Ok(())
 }
 
 fn wait(listener: &TcpListener, shared: &Shared) -> Result<()> {

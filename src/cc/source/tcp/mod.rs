@@ -109,7 +109,7 @@ impl Receiver {
             let shared = Arc::clone(&shared);
             let acceptor = Builder::new()
                 .name("tcp-accept".to_owned())
-                .spawn(move || accept::run(&listener, &shared))
+                .spawn(move || accept::run(listener, &shared))
                 .map_err(Error::system("start a thread"))?;
             acceptors.push(acceptor);
         }

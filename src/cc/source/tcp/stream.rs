@@ -136,8 +136,8 @@ impl Stream<'_> {
         })
     }
 
-    /// Waits for the first byte of content. `Some`: the stream ended without one.
-    fn wait_for_content(&self) -> Result<Option<EndReason>, Refused> {
+    /// Waits for the next byte of content, and leaves it. `Some`: the stream ended without one.
+    fn wait_for_content(&self) -> io::Result<Option<EndReason>> {
         loop {
             let waited = self.socket.wait(1, self.timing().idle_timeout, &self.shared.stop)?;
             let mut byte = [0];
@@ -230,9 +230,14 @@ impl Stream<'_> {
                 Read::Reset => return Ok(EndReason::Reset),
             }
             if left == 0 {
-                return Ok(EndReason::Limit);
+                return self.past_limit();
             }
         }
+    }
+
+    /// As many bytes came as a stream may have: it is cut if another one comes.
+    fn past_limit(&self) -> io::Result<EndReason> {
+        Ok(self.wait_for_content()?.unwrap_or(EndReason::Limit))
     }
 
     /// Waits until it is worth while to take a buffer.
@@ -275,7 +280,7 @@ impl Stream<'_> {
         let deadline = Instant::now() + self.timing().drain;
         loop {
             match self.read_once(intake, Size::Large, &mut left)? {
-                Read::Bytes(_) if left == 0 => return Ok(EndReason::Limit),
+                Read::Bytes(_) if left == 0 => return self.past_limit(),
                 Read::Bytes(_) if Instant::now() < deadline => {}
                 Read::Bytes(_) | Read::Nothing => return Ok(EndReason::Drained),
                 Read::End => return Ok(EndReason::Eof),
