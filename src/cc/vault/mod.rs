@@ -45,7 +45,7 @@ use dir::VaultDir;
 use journal::Journal;
 use names::Names;
 use part::{Dirty, Part};
-use pool::{Buffer, Pool};
+use pool::{Buffer, Pool, Size};
 use pressure::Pressure;
 use writer::{Job, Writer};
 
@@ -205,7 +205,7 @@ impl Shared {
         if part.is_broken() {
             return Err(io::Error::other("its file cannot be written"));
         }
-        self.backlog.wait(|queued| queued + self.counters.pending_bytes.get() > self.pending_bytes_max);
+        self.wait_for_room(part, bytes);
         let mut tail = part.tail();
         let ready = tail.feed(&buffer[..bytes]);
         self.note_pending(part, tail.pending_bytes());
@@ -217,6 +217,14 @@ impl Shared {
         drop(tail);
         while self.counters.pending_bytes.get() > self.pending_bytes_max && self.relieve() {}
         Ok(())
+    }
+
+    /// Waits while too much is kept back, and some of it is on its way to the writer.
+    fn wait_for_room(&self, part: &Part, bytes: usize) {
+        // Streams of ordinary packets never wait for those that are too much; all jobs together bound what they bring.
+        if part.pending_bytes.load(Ordering::Relaxed) + bytes > Size::Small.bytes() {
+            self.backlog.wait(|queued| queued + self.counters.pending_bytes.get() > self.pending_bytes_max);
+        }
     }
 
     /// Writes what the part keeps back.
