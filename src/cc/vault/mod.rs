@@ -12,6 +12,7 @@ pub mod scan;
 pub mod tail;
 pub mod time;
 
+mod backlog;
 mod compare;
 mod intake;
 mod journal;
@@ -39,11 +40,12 @@ pub use names::{END_WAIT, Probe};
 use crate::cc::frame::name::{file_name, part_file_name};
 use crate::counters::Counters;
 use crate::{Error, Result};
+use backlog::Backlog;
 use dir::VaultDir;
 use journal::Journal;
 use names::Names;
 use part::{Dirty, Part};
-use pool::{Buffer, Pool};
+use pool::{Buffer, Pool, Size};
 use pressure::Pressure;
 use writer::{Job, Writer};
 
@@ -62,7 +64,7 @@ pub struct VaultConfig {
     pub access: Access,
     /// Whether files are hashed.
     pub hash: bool,
-    /// Begun packets of all streams may take so much memory.
+    /// Begun packets of all streams may take so much memory, those on their way to the writer included.
     pub pending_bytes_max: u64,
     /// Descriptors that streams and their files share.
     pub descriptors: usize,
@@ -82,6 +84,7 @@ struct Shared {
     dirty: Arc<Dirty>,
     counters: Arc<Counters>,
     jobs: Sender<Job>,
+    backlog: Arc<Backlog>,
     open: Mutex<HashMap<u64, Arc<Part>>>,
     next_part_id: AtomicU64,
     creating: Mutex<()>,
@@ -118,6 +121,7 @@ impl Vault {
             dirty: Arc::default(),
             counters,
             jobs,
+            backlog: Arc::default(),
             open: Mutex::default(),
             next_part_id: AtomicU64::new(0),
             creating: Mutex::default(),
@@ -201,16 +205,26 @@ impl Shared {
         if part.is_broken() {
             return Err(io::Error::other("its file cannot be written"));
         }
+        self.wait_for_room(part, bytes);
         let mut tail = part.tail();
         let ready = tail.feed(&buffer[..bytes]);
         self.note_pending(part, tail.pending_bytes());
         if let Some(ready) = ready {
             let body = (!ready.body.is_empty()).then_some((buffer, ready.body));
-            self.send(Job::Write { part: Arc::clone(part), at: ready.at, head: ready.head, body })?;
+            let head = self.backlog.queue(ready.head);
+            self.send(Job::Write { part: Arc::clone(part), at: ready.at, head, body })?;
         }
         drop(tail);
         while self.counters.pending_bytes.get() > self.pending_bytes_max && self.relieve() {}
         Ok(())
+    }
+
+    /// Waits while too much is kept back, and some of it is on its way to the writer.
+    fn wait_for_room(&self, part: &Part, bytes: usize) {
+        // Streams of ordinary packets never wait for those that are too much; all jobs together bound what they bring.
+        if part.pending_bytes.load(Ordering::Relaxed) + bytes > Size::Small.bytes() {
+            self.backlog.wait(|queued| queued + self.counters.pending_bytes.get() > self.pending_bytes_max);
+        }
     }
 
     /// Writes what the part keeps back.
@@ -218,7 +232,8 @@ impl Shared {
         let mut tail = part.tail();
         let Some(ready) = tail.write_through() else { return false };
         self.note_pending(part, 0);
-        self.send(Job::Write { part: Arc::clone(part), at: ready.at, head: ready.head, body: None }).is_ok()
+        let head = self.backlog.queue(ready.head);
+        self.send(Job::Write { part: Arc::clone(part), at: ready.at, head, body: None }).is_ok()
     }
 
     /// Too much is waiting: writes the largest begun packet through. False if nothing waits.

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use lru::LruCache;
 use rustix::io::Errno;
 
+use super::backlog::Queued;
 use super::dir::VaultDir;
 use super::keeper::Ended;
 use super::part::{Dirty, Part};
@@ -35,7 +36,7 @@ pub enum Job {
         /// The offset.
         at: u64,
         /// Bytes that were kept back.
-        head: Vec<u8>,
+        head: Queued,
         /// Bytes of a buffer.
         body: Option<(Buffer, Range<usize>)>,
     },

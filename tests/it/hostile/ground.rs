@@ -140,6 +140,12 @@ impl Ground {
         Duration::from_millis(10 * ticks)
     }
 
+    /// How many memory maps there are.
+    pub fn maps(&mut self) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.server.process().id())).unwrap();
+        maps.lines().count()
+    }
+
     /// How many entries a folder of /proc/PID has.
     fn count(&mut self, what: &str) -> usize {
         let path = format!("/proc/{}/{what}", self.server.process().id());

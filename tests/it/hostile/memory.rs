@@ -1,1 +1,164 @@
+//! What a peer can make `lea` keep: memory, threads that have ended, maps.
 
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::company::Company;
+use super::content::pcap;
+use super::crowd::{Crowd, connect};
+use super::document::{Table, figures};
+use super::ground::Ground;
+use crate::support::{DEADLINE, long, wait_until};
+
+const ETHERNET: u32 = 1;
+const USB: u32 = 249;
+
+/// Beside the begun packets: buffers (8.5 MiB), the process itself, allocator's slack.
+const BESIDE_KB: u64 = 40 << 10;
+
+/// What one stream may take: the pages of its stack that are touched, and what is known of it.
+const STREAM_KB: u64 = 24;
+
+#[test]
+fn begun_packets_have_a_ceiling() {
+    /// Of a packet of 256 KiB.
+    const SENT: usize = 200_000;
+    let (count, ceiling_mib) = if long() { (3000, 64) } else { (200, 8) };
+    let mut table = Table::new("memory");
+    let mut lines = Vec::new();
+    let mut ground = Ground::new(&["--pending-bytes-max", &format!("{ceiling_mib}M")]);
+    let company = Company::start(&ground, "giant", 2);
+    let mark = ground.mark();
+    let mut crowd = Crowd::new();
+    let content = pcap(ETHERNET, 262_144, &vec![7; SENT]);
+    crowd.come(ground.addr(), count, |number| [format!("giant-{number}\n").as_bytes(), &content].concat());
+    wait_until(4 * DEADLINE, "all to be received", || {
+        ground.grown(&mark, "received_bytes_total") >= (count * content.len()) as u64
+    });
+    let pending = ground.counter("pending_bytes");
+    let most = ground.memory_kb("VmHWM");
+    drop(crowd);
+    let since = ground.since(&mark, count);
+    let delays = company.end();
+    assert!(pending <= ceiling_mib << 20, "{pending} bytes wait");
+    let allowed = (ceiling_mib << 10) + BESIDE_KB + count as u64 * STREAM_KB;
+    assert!(most <= allowed, "{most} kB of memory; allowed are {allowed}");
+    let whole = since.files.iter().filter(|(_, manifest)| {
+        manifest.bytes == content.len() as u64 && manifest.capture.cut_off_bytes == 16 + SENT as u64
+    });
+    assert_eq!(whole.count(), count);
+    assert!(since.counters["pending_written_through_total"] > 0);
+    table.row(
+        "many streams (200; 3,000 in the long form), each with 200,000 bytes of a packet of 256 KiB, and they stay",
+        "past `--pending-bytes-max` the largest are written through; at the end each file is whole",
+        "`pending_written_through_total` grows",
+    );
+    lines.push(format!(
+        "{count} streams with {SENT} bytes of a begun packet each: {} MiB received, {} MiB wait under a ceiling of \
+         {ceiling_mib} MiB, RSS at most {} MiB; beside them {}",
+        count * content.len() >> 20,
+        pending >> 20,
+        most >> 10,
+        delays.told()
+    ));
+    ground.end();
+    check_full_disk(&mut table, &mut lines);
+    check_threads(&mut table, &mut lines);
+    table.check();
+    figures("memory-figures", &lines);
+}
+
+/// The disk takes nothing, and peers send packets of 128 MiB for as long as they are let.
+fn check_full_disk(table: &mut Table, lines: &mut Vec<String>) {
+    const PEERS: usize = 4;
+    let mut ground = Ground::new(&["--pending-bytes-max", "8M", "--free-bytes-min", "1000T"]);
+    let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for number in 0..PEERS {
+            let stream = connect(ground.addr(), number);
+            let (over, sent) = (&over, &sent);
+            scope.spawn(move || flood(stream, number, over, sent));
+        }
+        let (mut last, mut since) = (0, Instant::now());
+        wait_until(DEADLINE, "the senders to be held up", || {
+            let now = sent.load(Ordering::Relaxed);
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            since.elapsed() > Duration::from_secs(1) || now > 2 << 30
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+    let (most, sent) = (ground.memory_kb("VmHWM"), sent.into_inner());
+    let allowed = (8 << 10) + BESIDE_KB;
+    assert!(most <= allowed, "{most} kB of memory after {sent} bytes; allowed are {allowed}");
+    table.row(
+        "4 streams of USB packets that claim 128 MiB, at full speed, while the disk is full",
+        "the streams wait, TCP holds the senders up; the memory keeps its ceiling",
+        "`write_retries_total` grows",
+    );
+    assert!(ground.counter("write_retries_total") > 0);
+    lines.push(format!(
+        "4 streams of packets of 128 MiB while the disk is full: {} MiB taken before they were held up, RSS at most {} MiB",
+        sent >> 20,
+        most >> 10
+    ));
+    // Nothing of this can be stored: an orderly end would say so and exit with 1.
+    ground.server.kill9();
+}
+
+fn flood(mut stream: TcpStream, number: usize, over: &AtomicBool, sent: &AtomicU64) {
+    stream.write_all(format!("usb-{number}\n").as_bytes()).unwrap();
+    let packets = [pcap(USB, 128 << 20, &[]), vec![0; 256 << 10]].concat();
+    stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    while !over.load(Ordering::Relaxed) && sent.load(Ordering::Relaxed) <= 2 << 30 {
+        match stream.write(&packets[..]) {
+            Ok(bytes) => sent.fetch_add(bytes as u64, Ordering::Relaxed),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+            Err(error) => panic!("{error}"),
+        };
+    }
+}
+
+/// Threads that have ended still have a stack until they are joined, and past vm.max_map_count the standard library
+/// aborts the process.
+fn check_threads(table: &mut Table, lines: &mut Vec<String>) {
+    // As many as stay below the limit, and then as many more as would be past it.
+    let (stay, come_and_go) = if long() { (15_000, 20_000) } else { (600, 600) };
+    let mut ground = Ground::new(&["--handshake-timeout-ms", "600000"]);
+    let before = ground.maps();
+    let mark = ground.mark();
+    let mut crowd = Crowd::new();
+    crowd.come(ground.addr(), stay, |_| Vec::new());
+    wait_until(4 * DEADLINE, "all to have a thread", || ground.counter("streams_open") == stay as u64);
+    for number in 0..come_and_go {
+        drop(connect(ground.addr(), number));
+    }
+    wait_until(4 * DEADLINE, "the end of those that go", || {
+        ground.grown(&mark, "streams_ended_total") == come_and_go as u64
+    });
+    drop(connect(ground.addr(), 0));
+    wait_until(4 * DEADLINE, "the end of the last", || {
+        ground.grown(&mark, "streams_ended_total") == come_and_go as u64 + 1
+    });
+    let maps = ground.maps();
+    // A thread that runs takes 4; the C library keeps 40 MiB of stacks for the next threads.
+    let allowed = before + 4 * (stay + 1) + 2 * (40 << 10) / 128 + 64;
+    assert!(maps <= allowed, "{maps} memory maps; allowed are {allowed}");
+    let most = ground.memory_kb("VmHWM");
+    drop(crowd);
+    let since = ground.since(&mark, stay + come_and_go + 1);
+    table.row(
+        "as many connections as the memory maps carry, and many more that come and go (15,000 and 20,000 in the long form)",
+        "each thread is joined when it has ended: no maps are left over",
+        since.counted(stay + come_and_go + 1),
+    );
+    lines.push(format!(
+        "{stay} silent connections, {come_and_go} more that come and go: {maps} memory maps, RSS at most {} MiB",
+        most >> 10
+    ));
+    ground.end();
+}

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::socket::Socket;
@@ -23,6 +24,12 @@ const STACK_BYTES: usize = 128 << 10;
 
 /// After an accept(2) that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Threads that may have ended and are not joined yet. Each still has its stack, which takes 2 memory maps.
+const ENDED_MAX: usize = 64;
+
+/// Between two looks for them while nobody connects.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Accepts until the end, then joins all streams; where accepting fails, all ends.
 pub fn run(listener: TcpListener, shared: &Arc<Shared>) -> Result<()> {
@@ -48,7 +55,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, streams: &mut Streams) -
             Ok((tcp, peer)) => admit(tcp, peer, shared, streams),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) if stopping => return Ok(()),
-                Some(Errno::AGAIN) => wait(listener, shared)?,
+                Some(Errno::AGAIN) => {
+                    if !wait(listener, shared, streams)? {
+                        streams.join_ended();
+                    }
+                }
                 // The peer was gone before it was accepted.
                 Some(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
@@ -61,13 +72,16 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, streams: &mut Streams) -
     }
 }
 
-fn wait(listener: &TcpListener, shared: &Shared) -> Result<()> {
+/// Waits for a connection or the stop; false if it is only time to look for threads that have ended.
+fn wait(listener: &TcpListener, shared: &Shared, streams: &Streams) -> Result<bool> {
     let mut fds = [
         PollFd::new(listener, PollFlags::IN),
         PollFd::from_borrowed_fd(shared.stop.as_fd(), PollFlags::empty()),
     ];
-    match poll(&mut fds, None) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+    let timeout = (!streams.threads.is_empty()).then(|| Timespec::try_from(LOOK).ok()).flatten();
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(true),
         Err(error) => Err(Error::System { act: "wait for connections", source: error.into() }),
     }
 }
@@ -93,8 +107,9 @@ fn admit(tcp: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, streams: &mut S
     let live = shared.live.add(peer, now_ms());
     counters.streams_open.one();
     let thread = Builder::new().name(format!("tcp-{}", live.id)).stack_size(STACK_BYTES).spawn({
-        let (shared, live) = (Arc::clone(shared), Arc::clone(&live));
+        let (shared, live, ended) = (Arc::clone(shared), Arc::clone(&live), Arc::clone(&streams.ended));
         move || {
+            let _ended = Ended(ended);
             let _leave = Leave { shared: &shared, live: &live };
             receive(&socket, &live, &shared);
         }
@@ -162,20 +177,32 @@ fn receive(socket: &Arc<Socket>, live: &LiveStream, shared: &Shared) {
 #[derive(Default)]
 struct Streams {
     threads: Vec<JoinHandle<()>>,
-    reap_at: usize,
+    ended: Arc<AtomicUsize>,
+}
+
+/// Counts a thread as ended, however it ends.
+struct Ended(Arc<AtomicUsize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Streams {
     fn add(&mut self, thread: JoinHandle<()>) {
-        if self.threads.len() >= self.reap_at {
-            // Joins those that have ended; looking only when the list has doubled keeps this cheap.
-            let (ended, open): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.threads).into_iter().partition(JoinHandle::is_finished);
-            self.threads = open;
-            self.reap_at = (2 * self.threads.len()).max(64);
-            ended.into_iter().for_each(join);
+        // In proportion to those that run, so that looking through all of them costs a connection little.
+        if self.ended.load(Ordering::Relaxed) >= ENDED_MAX + self.threads.len() / 32 {
+            self.join_ended();
         }
         self.threads.push(thread);
+    }
+
+    fn join_ended(&mut self) {
+        for thread in self.threads.extract_if(.., |thread| thread.is_finished()) {
+            self.ended.fetch_sub(1, Ordering::Relaxed);
+            join(thread);
+        }
     }
 
     fn join_all(self) {
