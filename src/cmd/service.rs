@@ -184,7 +184,12 @@ impl Service {
         let counters = Arc::new(Counters::default());
         let started = Instant::now();
         let (vault, threads) = Vault::spawn(&self.vault, Arc::clone(&counters))?;
+        let pressure = Arc::clone(vault.pressure());
         let served = self.serve(vault, &threads, &counters, &stop);
+        if served.is_err() {
+            // Nothing was received: neither a full disk nor a long recovery is waited for.
+            pressure.give_up_at(Instant::now());
+        }
         // First the vault: a dead writer is the cause, a failed stream is not.
         let losses = threads.join()?;
         served?;
