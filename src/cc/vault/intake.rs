@@ -1,14 +1,14 @@
 //! The way of one stream into its file, in the stream's own thread: is the name new, does the stream go on, is it
 //! sent again, or does it differ from all that is stored?
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::compare::{Beyond, Comparison, Outcome, Stored};
 use super::journal::Opened;
 use super::keeper::Ended;
-use super::manifest::{self, Connection, EndReason, Manifest, Source, State};
+use super::manifest::{self, Connection, EndReason, Manifest, Segment, Source, State};
 use super::names::{Claim, Standing};
 use super::part::Part;
 use super::pool::{Buffer, Size};
@@ -59,6 +59,36 @@ impl Entry {
     /// True if something is stored under the name, so that the first bytes decide how the stream goes on.
     pub fn needs_head(&self) -> bool {
         !self.stored.is_empty()
+    }
+
+    /// The first `bytes` bytes of what was written last under the name; fewer where it is shorter.
+    pub(super) fn stored_head(&self, bytes: usize) -> io::Result<Vec<u8>> {
+        let Some(last) = last_written(&self.stored) else { return Ok(Vec::new()) };
+        let mut head = Vec::new();
+        let file = self.shared.dir.open_to_read(&last.manifest.file)?;
+        file.take(bytes as u64).read_to_end(&mut head)?;
+        Ok(head)
+    }
+
+    /// Goes on comparing a stream of which the first `received` bytes were equal to what is stored.
+    pub(super) fn compare_on(self, received: u64) -> io::Result<Intake> {
+        let shared = Arc::clone(&self.shared);
+        let mut intake = self.begin(Head::Capture)?;
+        let Stage::Comparing(comparison) = &mut intake.stage else { return Ok(intake) };
+        let stored = comparison.candidates.iter().find(|stored| stored.bytes >= received).cloned();
+        let Some(stored) = stored else {
+            return Err(io::Error::other("what was compared is not stored any more"));
+        };
+        let file = shared.dir.open_to_read(&stored.manifest.file)?;
+        let mut buffer = shared.pool.take(Size::Scratch);
+        let mut scratch = shared.pool.take(Size::Scratch);
+        while comparison.tail.follower().received() < received {
+            let at = comparison.tail.follower().received();
+            let some = buffer.len().min(usize::try_from(received - at).unwrap_or(usize::MAX));
+            file.read_exact_at(&mut buffer[..some], at)?;
+            comparison.compare(&shared.dir, &buffer[..some], &mut scratch);
+        }
+        Ok(intake)
     }
 
     /// Begins: `head` is what the content starts with; it does not matter where nothing is stored.
@@ -133,6 +163,60 @@ impl Intake {
             Stage::Writing(part) => Some(&part.file),
             Stage::Comparing(_) | Stage::Ended => None,
         }
+    }
+
+    /// Bytes of the stream so far, those included that stood in its file before.
+    pub(super) fn received(&self) -> u64 {
+        match &self.stage {
+            Stage::Writing(part) => part.tail().follower().received(),
+            Stage::Comparing(comparison) => comparison.tail.follower().received(),
+            Stage::Ended => 0,
+        }
+    }
+
+    /// While the stream is compared: how many bytes were equal.
+    pub(super) fn comparing(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Comparing(comparison) => Some(comparison.tail.follower().received()),
+            Stage::Writing(_) | Stage::Ended => None,
+        }
+    }
+
+    /// The file, its length when all that was handed to the writer is written, and what is kept back.
+    pub(super) fn position(&self) -> Option<(String, u64, Vec<u8>)> {
+        match &self.stage {
+            Stage::Writing(part) => {
+                let tail = part.tail();
+                Some((part.file.clone(), tail.written(), tail.pending().to_vec()))
+            }
+            Stage::Comparing(_) | Stage::Ended => None,
+        }
+    }
+
+    /// Writes what is kept back; true if there was any.
+    pub(super) fn write_through(&self) -> bool {
+        match &self.stage {
+            Stage::Writing(part) => self.shared.write_through(part),
+            Stage::Comparing(_) | Stage::Ended => false,
+        }
+    }
+
+    /// The records that the file was made of, as its manifest has them.
+    pub(super) fn segments(&self) -> Vec<Segment> {
+        match &self.stage {
+            Stage::Writing(part) => part.manifest().segments.clone(),
+            Stage::Comparing(_) | Stage::Ended => Vec::new(),
+        }
+    }
+
+    /// Puts the records that the file was made of into its manifest.
+    pub(super) fn note_segments(&self, segments: Vec<Segment>, left_out: u64) {
+        let Stage::Writing(part) = &self.stage else { return };
+        let mut manifest = part.manifest();
+        let partitions = |segment: &Segment| (segment.topic.clone(), segment.partition);
+        manifest.order_uncertain |= segments.windows(2).any(|two| partitions(&two[0]) != partitions(&two[1]));
+        manifest.segments = segments;
+        manifest.segments_left_out += left_out;
     }
 
     /// Whole packets in the stream so far.
@@ -253,7 +337,8 @@ impl Intake {
             manifest.lost_bytes = 0;
         }
         manifest.connect(connection);
-        let opened = opened(self.claim()?, manifest.file.clone(), manifest.part, manifest.source);
+        let opened =
+            opened(self.claim()?, manifest.file.clone(), manifest.part, manifest.source, stored.bytes);
         self.shared
             .pressure
             .persist("journal", &opened.file, || self.shared.journal.opened(opened.clone()))?;
@@ -274,13 +359,9 @@ impl Intake {
     /// The stream goes on where an earlier one ended: in the part that was written last, which is read once so
     /// that packets and hash go on too.
     fn go_on(&self, stored: Vec<Stored>) -> io::Result<Arc<Part>> {
-        let last = stored.into_iter().max_by(|a, b| {
-            let key = |stored: &Stored| {
-                (stored.manifest.last_written_at().map(str::to_owned), stored.manifest.part)
-            };
-            key(a).cmp(&key(b))
-        });
-        let Some(last) = last else { return self.create(Tail::new(self.shared.hash)) };
+        let Some(last) = last_written(&stored).cloned() else {
+            return self.create(Tail::new(self.shared.hash));
+        };
         let mut buffer = self.shared.pool.take(Size::Scratch);
         let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
         let scanned = scan(&mut file, &mut buffer, self.shared.hash, |_| {})?;
@@ -339,6 +420,15 @@ impl Drop for Intake {
     fn drop(&mut self) {
         self.end(EndReason::IoError);
     }
+}
+
+/// The part that was written last.
+fn last_written(stored: &[Stored]) -> Option<&Stored> {
+    stored.iter().max_by(|a, b| {
+        let key =
+            |stored: &Stored| (stored.manifest.last_written_at().map(str::to_owned), stored.manifest.part);
+        key(a).cmp(&key(b))
+    })
 }
 
 /// The parts stored under the claim's name, as far as a stream may go on with them.
@@ -403,7 +493,7 @@ fn create_file(shared: &Shared, claim: &Claim, source: Source) -> io::Result<(St
         if shared.dir.is_taken(&file)? || shared.dir.is_taken(&manifest::file_name(&file))? {
             continue;
         }
-        shared.journal.opened(opened(claim, file.clone(), part, source))?;
+        shared.journal.opened(opened(claim, file.clone(), part, source, 0))?;
         shared.dir.create(&file)?;
         claim.took_part(part);
         return Ok((file, part));
@@ -411,6 +501,6 @@ fn create_file(shared: &Shared, claim: &Claim, source: Source) -> io::Result<(St
     Err(io::Error::other("no part number is free"))
 }
 
-fn opened(claim: &Claim, file: String, part: u32, source: Source) -> Opened {
-    Opened { file, name_hex: hex(claim.name()), part, source }
+fn opened(claim: &Claim, file: String, part: u32, source: Source, bytes: u64) -> Opened {
+    Opened { file, name_hex: hex(claim.name()), part, source, bytes }
 }

@@ -31,6 +31,9 @@ pub struct Opened {
     pub part: u32,
     /// Where the stream comes from.
     pub source: Source,
+    /// The file's length when it was opened.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,7 +152,7 @@ mod tests {
     use super::*;
 
     fn opened(file: &str) -> Opened {
-        Opened { file: file.into(), name_hex: "61".into(), part: 1, source: Source::Tcp }
+        Opened { file: file.into(), name_hex: "61".into(), part: 1, source: Source::Tcp, bytes: 0 }
     }
 
     #[test]

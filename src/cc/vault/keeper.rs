@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::checkpoint::Round;
 use super::dir::{Staged, VaultDir};
 use super::journal::Journal;
 use super::manifest::EndReason;
@@ -30,6 +31,14 @@ pub struct Ended {
     pub part: Arc<Part>,
     /// Its name, held until the manifest is in place.
     pub claim: Claim,
+}
+
+/// What comes to the keeper.
+pub enum Keep {
+    /// A stream that has ended.
+    Ended(Ended),
+    /// A checkpoint; what it vouches for has been written.
+    Checkpoint(Round),
 }
 
 /// What could not be kept.
@@ -72,13 +81,12 @@ pub struct Keeper {
 
 impl Keeper {
     /// Works until the writer is gone.
-    pub fn run(mut self, ended: Receiver<Ended>) -> Losses {
+    pub fn run(mut self, keep: Receiver<Keep>) -> Losses {
         let mut next_round = Instant::now() + self.sync_interval;
         loop {
-            match ended.recv_deadline(next_round) {
+            match keep.recv_deadline(next_round) {
                 Ok(first) => {
-                    let batch = std::iter::once(first).chain(ended.try_iter().take(BATCH_MAX - 1)).collect();
-                    self.close(batch);
+                    self.keep(std::iter::once(first).chain(keep.try_iter().take(BATCH_MAX - 1)).collect());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -92,13 +100,40 @@ impl Keeper {
         self.losses
     }
 
-    /// Makes durable what was written since the last round.
-    fn sync_round(&mut self) {
+    /// Closes what has ended, in one go; checkpoints have their place between.
+    fn keep(&mut self, batch: Vec<Keep>) {
+        let mut ended = Vec::new();
+        for keep in batch {
+            match keep {
+                Keep::Ended(one) => ended.push(one),
+                Keep::Checkpoint(round) => {
+                    self.close(std::mem::take(&mut ended));
+                    self.checkpoint(round);
+                }
+            }
+        }
+        self.close(ended);
+    }
+
+    /// First what the checkpoint vouches for, then the checkpoint.
+    fn checkpoint(&mut self, round: Round) {
+        let synced = self.sync_round() && self.counters.lost_bytes_total.get() == 0;
+        let kept = if synced {
+            self.pressure.persist("checkpoint", "-", || round.keep(&self.dir))
+        } else {
+            Err(std::io::Error::other("what it vouches for is not durable"))
+        };
+        round.answer(kept);
+    }
+
+    /// Makes durable what was written since the last round; true if that went well.
+    fn sync_round(&mut self) -> bool {
         let parts = self.dirty.take();
         let names = self.dirty.take_names();
         if parts.is_empty() && !names {
-            return;
+            return true;
         }
+        let failed = self.losses.files;
         parts.iter().for_each(|part| part.clean());
         if parts.len() > SYNC_EACH_MAX {
             self.check("sync", "-", self.dir.sync_all());
@@ -111,6 +146,7 @@ impl Keeper {
             self.check("sync", "-", self.journal.sync().and_then(|()| self.dir.sync_names()));
         }
         self.counters.sync_rounds_total.one();
+        self.losses.files == failed
     }
 
     fn sync_file(&self, file: &str) -> std::io::Result<()> {
@@ -118,6 +154,9 @@ impl Keeper {
     }
 
     fn close(&mut self, batch: Vec<Ended>) {
+        if batch.is_empty() {
+            return;
+        }
         let staged: Vec<(Ended, Staged)> = batch.into_iter().filter_map(|ended| self.stage(ended)).collect();
         if staged.len() > SYNC_EACH_MAX {
             self.check("sync", "-", self.dir.sync_all());

@@ -66,6 +66,15 @@ pub struct Manifest {
     /// Connections between the first and the last that stand here no more: there were too many.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub connections_left_out: u64,
+    /// The records that the file was made of, in order, where it comes from Kafka.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
+    /// Segments that stand here no more: there were too many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub segments_left_out: u64,
+    /// True if records of more than one partition made the file: Kafka keeps order only within one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub order_uncertain: bool,
     /// The version of the `lea` that wrote this.
     pub lea_version: String,
 }
@@ -89,6 +98,9 @@ impl Manifest {
             lost_bytes: 0,
             connections: Vec::new(),
             connections_left_out: 0,
+            segments: Vec::new(),
+            segments_left_out: 0,
+            order_uncertain: false,
             lea_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -137,6 +149,26 @@ pub struct Connection {
     /// How many bytes it sent that were in the file already.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub compared_bytes: u64,
+}
+
+/// Records of one partition that stand in a file one behind the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The topic.
+    pub topic: String,
+    /// The topic's id: a topic that is deleted and made again has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
+    /// The partition.
+    pub partition: i32,
+    /// The first record's offset.
+    pub first_offset: i64,
+    /// The offset after the last record's.
+    pub next_offset: i64,
+    /// Where in the file its bytes start.
+    pub at: u64,
+    /// How many bytes of the file it brought.
+    pub bytes: u64,
 }
 
 /// Which side brought a stream.

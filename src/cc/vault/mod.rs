@@ -5,6 +5,7 @@
 //! closes (`keeper`). The last [`Vault`] dropped ends the writer, and the writer's end the keeper.
 
 pub mod dir;
+pub mod ledger;
 pub mod manifest;
 pub mod pool;
 pub mod pressure;
@@ -13,6 +14,7 @@ pub mod tail;
 pub mod time;
 
 mod backlog;
+pub mod checkpoint;
 mod compare;
 mod intake;
 mod journal;
@@ -43,6 +45,7 @@ use crate::{Error, Result};
 use backlog::Backlog;
 use dir::VaultDir;
 use journal::Journal;
+use manifest::Source;
 use names::Names;
 use part::{Dirty, Part};
 use pool::{Buffer, Pool, Size};
@@ -88,6 +91,8 @@ struct Shared {
     open: Mutex<HashMap<u64, Arc<Part>>>,
     next_part_id: AtomicU64,
     creating: Mutex<()>,
+    /// Files of records that the last process left open, until the ledger takes them.
+    left: Mutex<Vec<journal::Opened>>,
     hash: bool,
     pending_bytes_max: u64,
 }
@@ -125,6 +130,7 @@ impl Vault {
             open: Mutex::default(),
             next_part_id: AtomicU64::new(0),
             creating: Mutex::default(),
+            left: Mutex::default(),
             hash: config.hash,
             pending_bytes_max: config.pending_bytes_max,
         });
@@ -141,6 +147,11 @@ impl Vault {
         };
         let keeper = shared.keeper(config.sync_interval);
         let recovery = shared.recovery();
+        // What came as records is cut back by the ledger, to where its offsets are.
+        let (records, left): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|opened| opened.source == Source::Kafka);
+        *shared.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            records.into_iter().filter(fits_its_name).collect();
         let left: Vec<_> = left.into_iter().filter_map(|opened| shared.hold(opened)).collect();
         let threads = VaultThreads {
             writer: spawn("writer", move || writer.run(jobs_in))?,
@@ -158,13 +169,13 @@ impl Vault {
         probe: Arc<dyn Probe>,
         stopping: impl Fn() -> bool,
     ) -> io::Result<Entry> {
-        let claim = self.shared.names.claim(name, probe, stopping);
+        let claim = self.shared.names.claim(origin.source, name, probe, stopping);
         Entry::new(Arc::clone(&self.shared), claim, origin)
     }
 
-    /// True if a stream of this name is open or being closed.
+    /// True if a TCP stream of this name is open or being closed.
     pub fn is_open(&self, name: &[u8]) -> bool {
-        self.shared.names.is_held(name)
+        self.shared.names.is_held(Source::Tcp, name)
     }
 
     /// The buffers to read into.
@@ -280,19 +291,15 @@ impl Shared {
         self.next_part_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The files of records that the last process left open.
+    fn take_left(&self) -> Vec<journal::Opened> {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
     /// Holds the name of a file that was open when the last process ended.
     fn hold(&self, opened: journal::Opened) -> Option<(journal::Opened, names::Claim)> {
-        let name = unhex(&opened.name_hex);
-        // A line that does not fit could lead out of the folder.
-        let fits = |name: &Vec<u8>| part_file_name(&file_name(name), opened.part) == opened.file;
-        let Some(name) = name.filter(fits) else {
-            let file = opened.file.escape_debug();
-            log::warn!(
-                "journal_line_passed_over file={file} reason=\"no stream of that name has this file\""
-            );
-            return None;
-        };
-        let claim = self.names.hold(&name);
+        let name = fits_its_name(&opened).then(|| unhex(&opened.name_hex)).flatten()?;
+        let claim = self.names.hold(opened.source, &name);
         Some((opened, claim))
     }
 
@@ -326,6 +333,17 @@ fn spawn<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
     Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))
+}
+
+/// False for a line of the journal that could lead out of the folder.
+fn fits_its_name(opened: &journal::Opened) -> bool {
+    let fits = |name: Vec<u8>| part_file_name(&file_name(&name), opened.part) == opened.file;
+    let fits = unhex(&opened.name_hex).is_some_and(fits);
+    if !fits {
+        let file = opened.file.escape_debug();
+        log::warn!("journal_line_passed_over file={file} reason=\"no stream of that name has this file\"");
+    }
+    fits
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

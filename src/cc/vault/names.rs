@@ -9,6 +9,8 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::manifest::Source;
+
 /// How long a stream waits for the end of another one of its name.
 pub const END_WAIT: Duration = Duration::from_secs(5);
 
@@ -21,9 +23,12 @@ pub trait Probe: Send + Sync {
 /// All names that are held.
 #[derive(Default)]
 pub struct Names {
-    held: Mutex<HashMap<Arc<[u8]>, Holders>>,
+    held: Mutex<HashMap<Key, Holders>>,
     freed: Condvar,
 }
+
+/// A name has one source: over TCP and over Kafka it is two streams.
+type Key = (Source, Arc<[u8]>);
 
 #[derive(Default)]
 struct Holders {
@@ -48,7 +53,7 @@ pub enum Standing {
 /// A name held; let go of when dropped.
 pub struct Claim {
     names: Arc<Names>,
-    name: Arc<[u8]>,
+    key: Key,
     /// The place among the live holders; `None` once closing.
     holder: Option<u64>,
     standing: Standing,
@@ -59,16 +64,17 @@ impl Names {
     /// the end of streams that are open, while they are probed. `stopping` cuts the waiting short.
     pub fn claim(
         self: &Arc<Names>,
+        source: Source,
         name: &[u8],
         probe: Arc<dyn Probe>,
         stopping: impl Fn() -> bool,
     ) -> Claim {
-        let name: Arc<[u8]> = name.into();
+        let key: Key = (source, name.into());
         let mut held = self.lock();
         let mut probing: Vec<Arc<dyn Probe>> = Vec::new();
         let mut deadline = None;
         let standing = loop {
-            let Some(holders) = held.get(&name) else { break Standing::Exclusive };
+            let Some(holders) = held.get(&key) else { break Standing::Exclusive };
             if !holders.live.is_empty() {
                 if deadline.is_none() {
                     deadline = Some(Instant::now() + END_WAIT);
@@ -81,28 +87,28 @@ impl Names {
             }
             held = self.wait(held);
         };
-        let holders = held.entry(Arc::clone(&name)).or_default();
+        let holders = held.entry(key.clone()).or_default();
         let holder = holders.next_holder;
         holders.next_holder += 1;
         holders.live.push((holder, probe));
         drop(held);
         probing.iter().for_each(|probe| probe.probe(false));
-        Claim { names: Arc::clone(self), name, holder: Some(holder), standing }
+        Claim { names: Arc::clone(self), key, holder: Some(holder), standing }
     }
 
     /// Holds a name whose file is being recovered.
-    pub fn hold(self: &Arc<Names>, name: &[u8]) -> Claim {
-        let name: Arc<[u8]> = name.into();
-        self.lock().entry(Arc::clone(&name)).or_default().closing += 1;
-        Claim { names: Arc::clone(self), name, holder: None, standing: Standing::Exclusive }
+    pub fn hold(self: &Arc<Names>, source: Source, name: &[u8]) -> Claim {
+        let key: Key = (source, name.into());
+        self.lock().entry(key.clone()).or_default().closing += 1;
+        Claim { names: Arc::clone(self), key, holder: None, standing: Standing::Exclusive }
     }
 
     /// True if any stream has the name.
-    pub fn is_held(&self, name: &[u8]) -> bool {
-        self.lock().contains_key(name)
+    pub fn is_held(&self, source: Source, name: &[u8]) -> bool {
+        self.lock().contains_key(&(source, name.into()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<[u8]>, Holders>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Holders>> {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -116,7 +122,7 @@ impl Names {
 impl Claim {
     /// The name as sent.
     pub fn name(&self) -> &Arc<[u8]> {
-        &self.name
+        &self.key.1
     }
 
     /// Whether others have it too.
@@ -127,7 +133,7 @@ impl Claim {
     /// The stream has ended; the name stays held until the claim is dropped.
     pub fn closing(&mut self) {
         let Some(holder) = self.holder.take() else { return };
-        if let Some(holders) = self.names.lock().get_mut(&self.name) {
+        if let Some(holders) = self.names.lock().get_mut(&self.key) {
             holders.live.retain(|(id, _)| *id != holder);
             holders.closing += 1;
         }
@@ -136,12 +142,12 @@ impl Claim {
 
     /// Below this part number all are taken.
     pub fn next_part(&self) -> u32 {
-        self.names.lock().get(&self.name).map_or(1, |holders| holders.next_part.max(1))
+        self.names.lock().get(&self.key).map_or(1, |holders| holders.next_part.max(1))
     }
 
     /// Part `part` is taken, and so are all below it.
     pub fn took_part(&self, part: u32) {
-        if let Some(holders) = self.names.lock().get_mut(&self.name) {
+        if let Some(holders) = self.names.lock().get_mut(&self.key) {
             holders.next_part = holders.next_part.max(part + 1);
         }
     }
@@ -149,7 +155,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut entry) = self.names.lock().entry(Arc::clone(&self.name)) {
+        if let Entry::Occupied(mut entry) = self.names.lock().entry(self.key.clone()) {
             let holders = entry.get_mut();
             match self.holder {
                 Some(holder) => holders.live.retain(|(id, _)| *id != holder),
@@ -178,7 +184,7 @@ mod tests {
     }
 
     fn claim(names: &Arc<Names>, probe: &Arc<Counting>, stopping: bool) -> Claim {
-        names.claim(b"name", Arc::clone(probe) as Arc<dyn Probe>, || stopping)
+        names.claim(Source::Tcp, b"name", Arc::clone(probe) as Arc<dyn Probe>, || stopping)
     }
 
     #[test]
@@ -187,7 +193,7 @@ mod tests {
         let first = claim(&names, &probe, false);
         assert_eq!(first.standing(), Standing::Exclusive);
         drop(first);
-        assert!(!names.is_held(b"name"));
+        assert!(!names.is_held(Source::Tcp, b"name"));
         assert_eq!(claim(&names, &probe, false).standing(), Standing::Exclusive);
     }
 
@@ -216,7 +222,7 @@ mod tests {
             std::thread::yield_now();
         }
         first.closing();
-        assert!(names.is_held(b"name"));
+        assert!(names.is_held(Source::Tcp, b"name"));
         drop(first);
         assert_eq!(second.join().unwrap(), Standing::Exclusive);
         assert_eq!(probe.0.load(Ordering::SeqCst), 0);

@@ -74,7 +74,17 @@ impl Tail {
         Some(Ready { at, head, body: 0..0 })
     }
 
-    /// Bytes kept back.
+    /// Bytes that are in the file, or on their way there.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The bytes kept back.
+    pub fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// How many bytes are kept back.
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()
     }

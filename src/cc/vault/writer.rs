@@ -14,8 +14,9 @@ use lru::LruCache;
 use rustix::io::Errno;
 
 use super::backlog::Queued;
+use super::checkpoint::Round;
 use super::dir::VaultDir;
-use super::keeper::Ended;
+use super::keeper::{Ended, Keep};
 use super::part::{Dirty, Part};
 use super::pool::Buffer;
 use super::pressure::Pressure;
@@ -42,6 +43,8 @@ pub enum Job {
     },
     /// All of the part's bytes are written: close its file and hand it to the keeper.
     Close(Ended),
+    /// All bytes before this job are written: the keeper makes them durable, and then the checkpoint.
+    Checkpoint(Round),
 }
 
 /// The calls that the writer makes, so that tests can fail each of them.
@@ -89,7 +92,7 @@ pub struct Writer<D: Disk> {
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To the keeper.
-    pub ended: Sender<Ended>,
+    pub ended: Sender<Keep>,
     /// When room was last seen.
     pub room_seen: Option<Instant>,
 }
@@ -106,7 +109,10 @@ impl<D: Disk> Writer<D> {
                 Job::Close(ended) => {
                     self.files.pop(&ended.part.id);
                     // The keeper outlives the writer; if it failed, its own error is the one reported.
-                    let _ = self.ended.send(ended);
+                    let _ = self.ended.send(Keep::Ended(ended));
+                }
+                Job::Checkpoint(round) => {
+                    let _ = self.ended.send(Keep::Checkpoint(round));
                 }
             }
         }
