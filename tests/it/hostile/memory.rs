@@ -59,7 +59,7 @@ fn begun_packets_have_a_ceiling() {
     lines.push(format!(
         "{count} streams with {SENT} bytes of a begun packet each: {} MiB received, {} MiB wait under a ceiling of \
          {ceiling_mib} MiB, RSS at most {} MiB; beside them {}",
-        count * content.len() >> 20,
+        (count * content.len()) >> 20,
         pending >> 20,
         most >> 10,
         delays.told()
