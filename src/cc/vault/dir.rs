@@ -200,8 +200,11 @@ impl VaultDir {
             Err(error) => return Err(error.into()),
         }
         let mut file = self.own_append(&fresh)?;
-        file.write_all(content)?;
-        file.sync_all()?;
+        if let Err(error) = file.write_all(content).and_then(|()| file.sync_all()) {
+            // A full disk: what was written takes room that others need.
+            let _ = unlinkat(&self.own, &fresh, AtFlags::empty());
+            return Err(error);
+        }
         renameat(&self.own, &fresh, &self.own, name)?;
         fs::fsync(&self.own)?;
         Ok(file)
@@ -287,6 +290,9 @@ fn lock(own: &OwnedFd, path: &Path) -> Result<File> {
         command.join(" "),
         super::time::now_rfc3339()
     );
-    file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(failed("write the lock"))?;
+    if let Err(error) = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())) {
+        // It is taken all the same; only its holder's name is missing where a second process asks for it.
+        log::warn!("lock_not_written error=\"{error}\"");
+    }
     Ok(file)
 }
