@@ -132,7 +132,7 @@ impl Vault {
             dirty: Arc::clone(&shared.dirty),
             counters: Arc::clone(&shared.counters),
             ended,
-            room_seen: None,
+            room: None,
         };
         let keeper = shared.keeper(config.sync_interval);
         let recovery = shared.recovery();

@@ -20,7 +20,7 @@ use super::pool::Buffer;
 use super::pressure::Pressure;
 use crate::counters::Counters;
 
-/// How often the room on the disk is looked at, while there is some.
+/// How long it counts what room was seen on the disk: others may take it.
 const ROOM_EVERY: Duration = Duration::from_millis(200);
 
 /// Files that may be open whatever the number of streams.
@@ -89,8 +89,15 @@ pub struct Writer<D: Disk> {
     pub counters: Arc<Counters>,
     /// To the keeper.
     pub ended: Sender<Ended>,
-    /// When room was last seen.
-    pub room_seen: Option<Instant>,
+    /// The room that was last seen.
+    pub room: Option<Room>,
+}
+
+/// Room on the disk above what is to stay free.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    seen_at: Instant,
+    bytes: u64,
 }
 
 impl<D: Disk> Writer<D> {
@@ -147,14 +154,11 @@ impl<D: Disk> Writer<D> {
         if !self.files.contains(&part.id) {
             self.make_room();
         }
-        let Writer { disk, files, free_bytes_min, pressure, counters, room_seen, .. } = self;
+        let Writer { disk, files, free_bytes_min, pressure, counters, room, .. } = self;
+        let wanted = (slices[0].len() + slices[1].len()) as u64;
         pressure.persist("write", &part.file, || {
-            if !room_seen.is_some_and(|seen| seen.elapsed() < ROOM_EVERY) {
-                *room_seen = None;
-                if disk.free_bytes()? < *free_bytes_min {
-                    return Err(Errno::NOSPC.into());
-                }
-                *room_seen = Some(Instant::now());
+            if *free_bytes_min > 0 {
+                look_for_room(disk, room, *free_bytes_min, wanted)?;
             }
             let file = files.try_get_or_insert(part.id, || disk.open(&part.file))?;
             let written = match slices {
@@ -164,9 +168,35 @@ impl<D: Disk> Writer<D> {
             counters.writes_total.one();
             match written? {
                 0 => Err(Errno::NOSPC.into()),
-                n => Ok(n),
+                n => {
+                    if let Some(room) = room {
+                        room.bytes = room.bytes.saturating_sub(n as u64);
+                    }
+                    Ok(n)
+                }
             }
         })
+    }
+}
+
+/// Sees to it that a write of `wanted` bytes leaves `free_bytes_min` bytes free. What was seen a moment ago and not
+/// written since need not be looked at again.
+fn look_for_room(
+    disk: &impl Disk,
+    room: &mut Option<Room>,
+    free_bytes_min: u64,
+    wanted: u64,
+) -> io::Result<()> {
+    if room.is_some_and(|room| room.bytes >= wanted && room.seen_at.elapsed() < ROOM_EVERY) {
+        return Ok(());
+    }
+    *room = None;
+    match disk.free_bytes()?.checked_sub(free_bytes_min) {
+        Some(bytes) if bytes >= wanted => {
+            *room = Some(Room { seen_at: Instant::now(), bytes });
+            Ok(())
+        }
+        _ => Err(Errno::NOSPC.into()),
     }
 }
 
