@@ -72,6 +72,7 @@ impl Entry {
             stage: Stage::Ended,
             first_byte_ms: 0,
             last_byte_ms: 0,
+            lost_bytes: 0,
         };
         intake.stage = match head {
             _ if stored.is_empty() => Stage::Writing(intake.create(tail)?),
@@ -90,6 +91,8 @@ pub struct Intake {
     stage: Stage,
     first_byte_ms: i64,
     last_byte_ms: i64,
+    /// Bytes that will not be stored, of a stream that found no part to go into.
+    lost_bytes: u64,
 }
 
 enum Stage {
@@ -117,13 +120,30 @@ impl Intake {
                 }
                 Outcome::Beyond(beyond) => {
                     drop(scratch);
-                    self.stage = Stage::Writing(self.depart(*beyond)?);
+                    let stored_bytes = beyond.stored_bytes().max(comparison.tail.follower().received());
+                    let end = comparison.tail.follower().received() + bytes as u64;
+                    match self.depart(*beyond) {
+                        Ok(part) => self.stage = Stage::Writing(part),
+                        Err(error) => {
+                            self.lose(end - stored_bytes);
+                            return Err(error);
+                        }
+                    }
                 }
             }
         }
+        let Stage::Writing(part) = &self.stage else {
+            return Err(io::Error::other("the stream has ended"));
+        };
+        let taken = self.shared.take_in(part, buffer, bytes);
+        taken.inspect_err(|_| self.shared.lose(part, bytes as u64))
+    }
+
+    /// Notes that `bytes` bytes more arrived and will not be stored, because the stream's file cannot be written.
+    pub fn lose(&mut self, bytes: u64) {
         match &self.stage {
-            Stage::Writing(part) => self.shared.take_in(part, buffer, bytes),
-            Stage::Comparing(_) | Stage::Ended => Err(io::Error::other("the stream has ended")),
+            Stage::Writing(part) => self.shared.lose(part, bytes),
+            Stage::Comparing(_) | Stage::Ended => self.lost_bytes += bytes,
         }
     }
 
@@ -151,6 +171,10 @@ impl Intake {
 
     fn end(&mut self, reason: EndReason) {
         let Some(mut claim) = self.claim.take() else { return };
+        if self.lost_bytes > 0 {
+            self.shared.counters.failed_streams_total.one();
+            self.shared.note_loss(&name::file_name(claim.name()), self.lost_bytes);
+        }
         let part = match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Writing(part) => self.end_writing(part, reason),
             Stage::Comparing(comparison) => self.end_comparing(&comparison, reason),
@@ -315,23 +339,29 @@ impl Intake {
         };
         log::info!("stream_differs file={} at_or_after={received}", part.file);
         if let Some(reference) = &beyond.reference {
-            self.copy(reference, received, &part).inspect_err(|_| self.shared.abandon(&part))?;
+            let copied = self.copy(reference, received, &part);
+            // The part ends as one that lacks bytes; at a re-send it goes on.
+            copied.inspect_err(|_| self.stage = Stage::Writing(part.clone()))?;
         }
         Ok(part)
     }
 
     /// Takes the stream's first `bytes` bytes, which came and are stored in `reference`, into `part` too.
     fn copy(&self, reference: &Stored, bytes: u64, part: &Arc<Part>) -> io::Result<()> {
-        let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
         let mut at = 0;
-        while at < bytes {
-            let mut buffer = self.shared.pool.take(Size::Scratch);
-            let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[..some], at)?;
-            self.shared.take_in(part, buffer, some)?;
-            at += some as u64;
-        }
-        Ok(())
+        let mut copy = || {
+            let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
+            while at < bytes {
+                let mut buffer = self.shared.pool.take(Size::Scratch);
+                let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
+                file.read_exact_at(&mut buffer[..some], at)?;
+                self.shared.take_in(part, buffer, some)?;
+                at += some as u64;
+            }
+            Ok(())
+        };
+        let copied = copy();
+        copied.inspect_err(|_| self.shared.lose(part, bytes - at))
     }
 }
 

@@ -4,7 +4,7 @@
 //! Order at a stream's end: its bytes are durable, then the manifest that vouches for them takes its place, then
 //! the journal forgets the file, then the name is free.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -67,7 +67,19 @@ pub struct Keeper {
     /// Between two rounds.
     pub sync_interval: Duration,
     /// What could not be kept so far.
-    pub losses: Losses,
+    pub losses: Arc<Mutex<Losses>>,
+}
+
+/// Reports and counts bytes of a stream that arrived and are not stored.
+pub fn note_loss(losses: &Mutex<Losses>, file: &str, bytes: u64) {
+    log::error!("stream_incomplete file={file} lost_bytes={bytes}");
+    let mut losses = lock(losses);
+    losses.streams += 1;
+    losses.bytes += bytes;
+}
+
+fn lock(losses: &Mutex<Losses>) -> MutexGuard<'_, Losses> {
+    losses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Keeper {
@@ -89,7 +101,7 @@ impl Keeper {
             }
         }
         self.sync_round();
-        self.losses
+        *lock(&self.losses)
     }
 
     /// Makes durable what was written since the last round.
@@ -165,10 +177,8 @@ impl Keeper {
     /// Bytes of this part were lost: its manifest tells what the file holds, not what was received.
     fn admit_loss(&mut self, part: &Part) {
         let lost = part.lost_bytes();
-        self.losses.streams += 1;
-        self.losses.bytes += lost;
         self.counters.failed_streams_total.one();
-        log::error!("stream_incomplete file={} lost_bytes={lost}", part.file);
+        note_loss(&self.losses, &part.file, lost);
         let mut buffer = vec![0; 64 << 10];
         let scanned = self
             .dir
@@ -199,7 +209,7 @@ impl Keeper {
     fn check(&mut self, what: &str, file: &str, result: std::io::Result<()>) -> bool {
         if let Err(error) = &result {
             log::error!("{what}_failed file={file} error=\"{error}\"");
-            self.losses.files += 1;
+            lock(&self.losses).files += 1;
         }
         result.is_ok()
     }

@@ -70,9 +70,9 @@ impl Stream<'_> {
         match self.wait_for_content()? {
             Some(reason) => self.note_empty(&name, reason)?,
             None => {
-                let entry = self.enter(&name)?;
-                let head = if entry.needs_head() { self.head()? } else { Head::Other };
-                let mut intake = entry.begin(head)?;
+                let begun = self.begin(&name);
+                let mut intake =
+                    begun.inspect_err(|_| self.shared.vault.note_loss(&file, self.socket.unread()))?;
                 let reason = self.content(&mut intake);
                 intake.finish(reason);
                 return Ok((file, reason));
@@ -154,6 +154,13 @@ impl Stream<'_> {
         self.shared.vault.enter(name, self.origin(), probe, || stop.is_asked())
     }
 
+    /// Finds out where the stream goes.
+    fn begin(&self, name: &[u8]) -> io::Result<Intake> {
+        let entry = self.enter(name)?;
+        let head = if entry.needs_head() { self.head()? } else { Head::Other };
+        entry.begin(head)
+    }
+
     /// A name without content: an empty file, unless something is stored under it.
     fn note_empty(&self, name: &[u8], reason: EndReason) -> io::Result<()> {
         if self.shared.vault.is_open(name) {
@@ -167,7 +174,7 @@ impl Stream<'_> {
     }
 
     /// Looks at the first bytes of content, which stay in the kernel.
-    fn head(&self) -> Result<Head, Refused> {
+    fn head(&self) -> io::Result<Head> {
         let mut seen = 1;
         loop {
             let waited = self.socket.wait(seen + 1, self.timing().idle_timeout, &self.shared.stop)?;
@@ -195,6 +202,7 @@ impl Stream<'_> {
             Ok(reason) => reason,
             Err(error) => {
                 log::error!("stream_failed peer={} error=\"{error}\"", self.live.peer);
+                intake.lose(self.socket.unread());
                 EndReason::IoError
             }
         }
