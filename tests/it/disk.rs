@@ -90,8 +90,8 @@ fn streams_wait_for_room_and_go_on_by_themselves() {
             });
         }
         // Two that are new on a full disk.
-        for number in 6..8 {
-            let (scene, content) = (&scene, &contents[number]);
+        for (number, content) in contents.iter().enumerate().skip(6) {
+            let scene = &scene;
             scope.spawn(move || {
                 let mut sender = scene.open(&format!("stream-{number}"));
                 sender.send(content);

@@ -448,3 +448,161 @@ fn create_file(shared: &Shared, claim: &Claim, source: Source) -> io::Result<(St
 fn opened(claim: &Claim, file: String, part: u32, source: Source) -> Opened {
     Opened { file, name_hex: hex(claim.name()), part, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::{Access, Losses, Probe, Vault, VaultConfig, VaultThreads};
+    use super::*;
+    use crate::cc::frame::handshake;
+
+    const CAPTURE: &[u8] = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
+    const STEPS: [usize; 5] = [1, 7, 100, 1000, 100_000];
+
+    struct NoProbe;
+
+    impl Probe for NoProbe {
+        fn probe(&self, _: bool) {}
+    }
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        vault: Vault,
+        threads: VaultThreads,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let folder = tempfile::tempdir().unwrap();
+            let config = VaultConfig {
+                dir: folder.path().to_owned(),
+                access: Access::PRIVATE,
+                hash: true,
+                pending_bytes_max: 1 << 20,
+                descriptors: 100,
+                free_bytes_min: 0,
+                sync_interval: Duration::from_secs(1),
+            };
+            let (vault, threads) = Vault::spawn(&config, Arc::default()).unwrap();
+            Scene { folder, vault, threads }
+        }
+
+        fn begin(&self, content: &[u8]) -> io::Result<Intake> {
+            let origin = Origin { source: Source::Tcp, peer: "192.0.2.1:1024".into(), connected_ms: 0 };
+            let head = match handshake::starts_capture(content) {
+                Some(true) => Head::Capture,
+                _ => Head::Other,
+            };
+            self.vault.enter(b"file", origin, Arc::new(NoProbe), || false)?.begin(head)
+        }
+
+        fn feed(&self, intake: &mut Intake, content: &[u8]) -> io::Result<()> {
+            let mut buffer = self.vault.pool().take(Size::Large);
+            buffer[..content.len()].copy_from_slice(content);
+            intake.feed(buffer, content.len())
+        }
+
+        /// Takes a whole stream in, in chunks of `step` bytes.
+        fn send(&self, content: &[u8], step: usize) {
+            let mut intake = self.begin(content).unwrap();
+            content.chunks(step).for_each(|chunk| self.feed(&mut intake, chunk).unwrap());
+            intake.finish(EndReason::Eof);
+        }
+
+        /// Ends the vault; what it could not keep, and the folder.
+        fn end(self) -> (Losses, tempfile::TempDir) {
+            drop(self.vault);
+            (self.threads.join().unwrap(), self.folder)
+        }
+    }
+
+    fn stored(folder: &Path, file: &str) -> (Vec<u8>, Manifest) {
+        let manifest = std::fs::read(folder.join(manifest::file_name(file))).unwrap();
+        (std::fs::read(folder.join(file)).unwrap(), serde_json::from_slice(&manifest).unwrap())
+    }
+
+    /// Sends these streams of one name one after another, at every step; the parts that come of it.
+    #[track_caller]
+    fn check(streams: &[&[u8]], parts: &[&[u8]]) {
+        for step in STEPS {
+            let scene = Scene::new();
+            streams.iter().for_each(|stream| scene.send(stream, step));
+            let (losses, folder) = scene.end();
+            assert!(losses.is_none(), "step {step}");
+            for (number, part) in (1..).zip(parts) {
+                let (content, manifest) = stored(folder.path(), &name::part_file_name("file", number));
+                assert!(content == *part, "part {number}, step {step}");
+                assert_eq!((manifest.bytes, manifest.part), (part.len() as u64, number), "step {step}");
+                assert_eq!((manifest.state, manifest.end_reason), (State::Closed, Some(EndReason::Eof)));
+                let sha256 = hex(&<sha2::Sha256 as sha2::Digest>::digest(part));
+                assert_eq!(manifest.sha256, Some(sha256), "part {number}, step {step}");
+            }
+            let next = name::part_file_name("file", parts.len() as u32 + 1);
+            assert!(!folder.path().join(next).exists(), "a part too many, step {step}");
+        }
+    }
+
+    fn with_a_change_at(at: usize) -> Vec<u8> {
+        let mut other = CAPTURE.to_vec();
+        other[at] ^= 1;
+        other
+    }
+
+    #[test]
+    fn what_was_cut_off_becomes_one_file() {
+        check(&[CAPTURE], &[CAPTURE]);
+        check(&[&CAPTURE[..700], &CAPTURE[700..]], &[CAPTURE]);
+        check(&[&CAPTURE[..700], CAPTURE], &[CAPTURE]);
+        check(&[&CAPTURE[..30], &CAPTURE[..700], CAPTURE, CAPTURE, &CAPTURE[..30]], &[CAPTURE]);
+    }
+
+    #[test]
+    fn what_differs_becomes_a_part_of_its_own() {
+        let (early, late) = (with_a_change_at(50), with_a_change_at(1_200));
+        check(&[CAPTURE, &late], &[CAPTURE, &late]);
+        check(&[CAPTURE, &late, &early, CAPTURE, &late, &early], &[CAPTURE, &late, &early]);
+        // The second part is cut off where it still equals the first: it goes on, from any place.
+        check(&[CAPTURE, &early[..60], &early], &[CAPTURE, &early]);
+    }
+
+    #[test]
+    fn an_intake_that_is_dropped_ends_as_an_error() {
+        let scene = Scene::new();
+        let mut intake = scene.begin(CAPTURE).unwrap();
+        scene.feed(&mut intake, &CAPTURE[..700]).unwrap();
+        drop(intake);
+        let (losses, folder) = scene.end();
+        let (content, manifest) = stored(folder.path(), "file");
+        assert!(content == CAPTURE[..700] && losses.is_none());
+        assert_eq!((manifest.state, manifest.end_reason), (State::Closed, Some(EndReason::IoError)));
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_begun_lets_go_of_its_name() {
+        let scene = Scene::new();
+        std::fs::remove_dir(scene.folder.path().join(".lea/tmp")).unwrap();
+        assert!(scene.begin(CAPTURE).is_err());
+        assert!(!scene.vault.is_open(b"file"));
+    }
+
+    #[test]
+    fn what_no_file_could_be_made_for_is_counted() {
+        let other = with_a_change_at(1_200);
+        for (content, lost) in [(&other[..], other.len() - 1_000), (&[CAPTURE, b"more"].concat(), 4)] {
+            let scene = Scene::new();
+            scene.send(CAPTURE, 1_000);
+            let mut intake = scene.begin(content).unwrap();
+            scene.feed(&mut intake, &content[..1_000]).unwrap();
+            // From now on no manifest can be written.
+            std::fs::remove_dir_all(scene.folder.path().join(".lea/tmp")).unwrap();
+            assert!(scene.feed(&mut intake, &content[1_000..]).is_err());
+            intake.lose(11);
+            intake.finish(EndReason::IoError);
+            let (losses, folder) = scene.end();
+            assert_eq!((losses.streams, losses.bytes), (1, lost as u64 + 11));
+            assert!(stored(folder.path(), "file").0 == CAPTURE, "what is stored stays as it is");
+        }
+    }
+}
