@@ -10,7 +10,7 @@ document=docs/benchmarks.md
 rounds=3 mib=4096 many=32 slow='1000:10 10000:1' slow_seconds=30
 case "$#:${1-}" in
     0:) ;;
-    1:--short) document='' rounds=1 mib=64 many=4 slow='200:5' slow_seconds=2 ;;
+    1:--short) document='' rounds=1 mib=16 many=4 slow='200:5' slow_seconds=2 ;;
     *)
         echo "usage: scripts/bench.sh [--short]" >&2
         exit 2
@@ -25,6 +25,8 @@ fail() {
 for tool in socat ncat openssl ss awk; do
     command -v "$tool" >/dev/null || fail "$tool is missing (scripts/test.sh installs it)"
 done
+free_mib=$(df --output=avail -m /dev/shm | tail -1)
+[ "$free_mib" -gt $((mib + mib / 2)) ] || fail "/dev/shm has $((free_mib)) MiB free; $((mib + mib / 2)) are needed"
 cargo build --release --locked --bin lea --examples
 lea=target/release/lea
 examples=target/release/examples

@@ -40,6 +40,7 @@ impl Stop {
     /// A stop that the process's signals ask for. Call it once a process.
     pub fn on_signals() -> Result<Stop> {
         let stop = Stop::new()?;
+        ignore_file_size_signal();
         let asked = stop.clone();
         ctrlc::set_handler(move || {
             if asked.is_asked() {
@@ -71,6 +72,14 @@ impl Stop {
     pub fn is_asked(&self) -> bool {
         self.shared.asked.load(Ordering::Relaxed)
     }
+}
+
+/// A file that reaches the user's size limit (RLIMIT_FSIZE) is an error of its write, and not the process's end.
+#[allow(unsafe_code)]
+fn ignore_file_size_signal() {
+    // SAFETY: signal(2) with SIG_IGN installs no handler, so nothing of ours ever runs in a signal's context; and
+    // it cannot fail for a signal that exists and may be ignored.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 impl AsFd for Stop {

@@ -102,6 +102,7 @@ impl Entry {
             stage: Stage::Ended,
             first_byte_ms: 0,
             last_byte_ms: 0,
+            lost_bytes: 0,
         };
         intake.stage = match head {
             _ if stored.is_empty() => Stage::Writing(intake.create(tail)?),
@@ -120,6 +121,8 @@ pub struct Intake {
     stage: Stage,
     first_byte_ms: i64,
     last_byte_ms: i64,
+    /// Bytes that will not be stored, of a stream that found no part to go into.
+    lost_bytes: u64,
 }
 
 enum Stage {
@@ -147,13 +150,30 @@ impl Intake {
                 }
                 Outcome::Beyond(beyond) => {
                     drop(scratch);
-                    self.stage = Stage::Writing(self.depart(*beyond)?);
+                    let stored_bytes = beyond.stored_bytes().max(comparison.tail.follower().received());
+                    let end = comparison.tail.follower().received() + bytes as u64;
+                    match self.depart(*beyond) {
+                        Ok(part) => self.stage = Stage::Writing(part),
+                        Err(error) => {
+                            self.lose(end - stored_bytes);
+                            return Err(error);
+                        }
+                    }
                 }
             }
         }
+        let Stage::Writing(part) = &self.stage else {
+            return Err(io::Error::other("the stream has ended"));
+        };
+        let taken = self.shared.take_in(part, buffer, bytes);
+        taken.inspect_err(|_| self.shared.lose(part, bytes as u64))
+    }
+
+    /// Notes that `bytes` bytes more arrived and will not be stored, because the stream's file cannot be written.
+    pub fn lose(&mut self, bytes: u64) {
         match &self.stage {
-            Stage::Writing(part) => self.shared.take_in(part, buffer, bytes),
-            Stage::Comparing(_) | Stage::Ended => Err(io::Error::other("the stream has ended")),
+            Stage::Writing(part) => self.shared.lose(part, bytes),
+            Stage::Comparing(_) | Stage::Ended => self.lost_bytes += bytes,
         }
     }
 
@@ -235,6 +255,10 @@ impl Intake {
 
     fn end(&mut self, reason: EndReason) {
         let Some(mut claim) = self.claim.take() else { return };
+        if self.lost_bytes > 0 {
+            self.shared.counters.failed_streams_total.one();
+            self.shared.note_loss(&name::file_name(claim.name()), self.lost_bytes);
+        }
         let part = match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Writing(part) => self.end_writing(part, reason),
             Stage::Comparing(comparison) => self.end_comparing(&comparison, reason),
@@ -396,23 +420,29 @@ impl Intake {
         };
         log::info!("stream_differs file={} at_or_after={received}", part.file);
         if let Some(reference) = &beyond.reference {
-            self.copy(reference, received, &part).inspect_err(|_| self.shared.abandon(&part))?;
+            let copied = self.copy(reference, received, &part);
+            // The part ends as one that lacks bytes; at a re-send it goes on.
+            copied.inspect_err(|_| self.stage = Stage::Writing(part.clone()))?;
         }
         Ok(part)
     }
 
     /// Takes the stream's first `bytes` bytes, which came and are stored in `reference`, into `part` too.
     fn copy(&self, reference: &Stored, bytes: u64, part: &Arc<Part>) -> io::Result<()> {
-        let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
         let mut at = 0;
-        while at < bytes {
-            let mut buffer = self.shared.pool.take(Size::Scratch);
-            let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[..some], at)?;
-            self.shared.take_in(part, buffer, some)?;
-            at += some as u64;
-        }
-        Ok(())
+        let mut copy = || {
+            let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
+            while at < bytes {
+                let mut buffer = self.shared.pool.take(Size::Scratch);
+                let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
+                file.read_exact_at(&mut buffer[..some], at)?;
+                self.shared.take_in(part, buffer, some)?;
+                at += some as u64;
+            }
+            Ok(())
+        };
+        let copied = copy();
+        copied.inspect_err(|_| self.shared.lose(part, bytes - at))
     }
 }
 
@@ -503,4 +533,162 @@ fn create_file(shared: &Shared, claim: &Claim, source: Source) -> io::Result<(St
 
 fn opened(claim: &Claim, file: String, part: u32, source: Source, bytes: u64) -> Opened {
     Opened { file, name_hex: hex(claim.name()), part, source, bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::{Access, Losses, Probe, Vault, VaultConfig, VaultThreads};
+    use super::*;
+    use crate::cc::frame::handshake;
+
+    const CAPTURE: &[u8] = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
+    const STEPS: [usize; 5] = [1, 7, 100, 1000, 100_000];
+
+    struct NoProbe;
+
+    impl Probe for NoProbe {
+        fn probe(&self, _: bool) {}
+    }
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        vault: Vault,
+        threads: VaultThreads,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let folder = tempfile::tempdir().unwrap();
+            let config = VaultConfig {
+                dir: folder.path().to_owned(),
+                access: Access::PRIVATE,
+                hash: true,
+                pending_bytes_max: 1 << 20,
+                descriptors: 100,
+                free_bytes_min: 0,
+                sync_interval: Duration::from_secs(1),
+            };
+            let (vault, threads) = Vault::spawn(&config, Arc::default()).unwrap();
+            Scene { folder, vault, threads }
+        }
+
+        fn begin(&self, content: &[u8]) -> io::Result<Intake> {
+            let origin = Origin { source: Source::Tcp, peer: "192.0.2.1:1024".into(), connected_ms: 0 };
+            let head = match handshake::starts_capture(content) {
+                Some(true) => Head::Capture,
+                _ => Head::Other,
+            };
+            self.vault.enter(b"file", origin, Arc::new(NoProbe), || false)?.begin(head)
+        }
+
+        fn feed(&self, intake: &mut Intake, content: &[u8]) -> io::Result<()> {
+            let mut buffer = self.vault.pool().take(Size::Large);
+            buffer[..content.len()].copy_from_slice(content);
+            intake.feed(buffer, content.len())
+        }
+
+        /// Takes a whole stream in, in chunks of `step` bytes.
+        fn send(&self, content: &[u8], step: usize) {
+            let mut intake = self.begin(content).unwrap();
+            content.chunks(step).for_each(|chunk| self.feed(&mut intake, chunk).unwrap());
+            intake.finish(EndReason::Eof);
+        }
+
+        /// Ends the vault; what it could not keep, and the folder.
+        fn end(self) -> (Losses, tempfile::TempDir) {
+            drop(self.vault);
+            (self.threads.join().unwrap(), self.folder)
+        }
+    }
+
+    fn stored(folder: &Path, file: &str) -> (Vec<u8>, Manifest) {
+        let manifest = std::fs::read(folder.join(manifest::file_name(file))).unwrap();
+        (std::fs::read(folder.join(file)).unwrap(), serde_json::from_slice(&manifest).unwrap())
+    }
+
+    /// Sends these streams of one name one after another, at every step; the parts that come of it.
+    #[track_caller]
+    fn check(streams: &[&[u8]], parts: &[&[u8]]) {
+        for step in STEPS {
+            let scene = Scene::new();
+            streams.iter().for_each(|stream| scene.send(stream, step));
+            let (losses, folder) = scene.end();
+            assert!(losses.is_none(), "step {step}");
+            for (number, part) in (1..).zip(parts) {
+                let (content, manifest) = stored(folder.path(), &name::part_file_name("file", number));
+                assert!(content == *part, "part {number}, step {step}");
+                assert_eq!((manifest.bytes, manifest.part), (part.len() as u64, number), "step {step}");
+                assert_eq!((manifest.state, manifest.end_reason), (State::Closed, Some(EndReason::Eof)));
+                let sha256 = hex(&<sha2::Sha256 as sha2::Digest>::digest(part));
+                assert_eq!(manifest.sha256, Some(sha256), "part {number}, step {step}");
+            }
+            let next = name::part_file_name("file", parts.len() as u32 + 1);
+            assert!(!folder.path().join(next).exists(), "a part too many, step {step}");
+        }
+    }
+
+    fn with_a_change_at(at: usize) -> Vec<u8> {
+        let mut other = CAPTURE.to_vec();
+        other[at] ^= 1;
+        other
+    }
+
+    #[test]
+    fn what_was_cut_off_becomes_one_file() {
+        check(&[CAPTURE], &[CAPTURE]);
+        check(&[&CAPTURE[..700], &CAPTURE[700..]], &[CAPTURE]);
+        check(&[&CAPTURE[..700], CAPTURE], &[CAPTURE]);
+        check(&[&CAPTURE[..30], &CAPTURE[..700], CAPTURE, CAPTURE, &CAPTURE[..30]], &[CAPTURE]);
+    }
+
+    #[test]
+    fn what_differs_becomes_a_part_of_its_own() {
+        let (early, late) = (with_a_change_at(50), with_a_change_at(1_200));
+        check(&[CAPTURE, &late], &[CAPTURE, &late]);
+        check(&[CAPTURE, &late, &early, CAPTURE, &late, &early], &[CAPTURE, &late, &early]);
+        // The second part is cut off where it still equals the first: it goes on, from any place.
+        check(&[CAPTURE, &early[..60], &early], &[CAPTURE, &early]);
+    }
+
+    #[test]
+    fn an_intake_that_is_dropped_ends_as_an_error() {
+        let scene = Scene::new();
+        let mut intake = scene.begin(CAPTURE).unwrap();
+        scene.feed(&mut intake, &CAPTURE[..700]).unwrap();
+        drop(intake);
+        let (losses, folder) = scene.end();
+        let (content, manifest) = stored(folder.path(), "file");
+        assert!(content == CAPTURE[..700] && losses.is_none());
+        assert_eq!((manifest.state, manifest.end_reason), (State::Closed, Some(EndReason::IoError)));
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_begun_lets_go_of_its_name() {
+        let scene = Scene::new();
+        std::fs::remove_dir(scene.folder.path().join(".lea/tmp")).unwrap();
+        assert!(scene.begin(CAPTURE).is_err());
+        assert!(!scene.vault.is_open(b"file"));
+    }
+
+    #[test]
+    fn what_no_file_could_be_made_for_is_counted() {
+        let other = with_a_change_at(1_200);
+        for (content, lost) in [(&other[..], other.len() - 1_000), (&[CAPTURE, b"more"].concat(), 4)] {
+            let scene = Scene::new();
+            scene.send(CAPTURE, 1_000);
+            let mut intake = scene.begin(content).unwrap();
+            scene.feed(&mut intake, &content[..1_000]).unwrap();
+            // From now on no manifest can be written.
+            std::fs::remove_dir_all(scene.folder.path().join(".lea/tmp")).unwrap();
+            assert!(scene.feed(&mut intake, &content[1_000..]).is_err());
+            intake.lose(11);
+            intake.finish(EndReason::IoError);
+            let (losses, folder) = scene.end();
+            assert_eq!((losses.streams, losses.bytes), (1, lost as u64 + 11));
+            assert!(stored(folder.path(), "file").0 == CAPTURE, "what is stored stays as it is");
+        }
+    }
 }

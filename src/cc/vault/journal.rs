@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::VaultDir;
 use super::manifest::Source;
+use super::pressure::may_pass;
 
 const FILE: &str = "open.jsonl";
 
@@ -59,8 +60,17 @@ struct Inner {
 impl Journal {
     /// Reads the journal; gives it and the files that were open when the last process ended.
     pub fn open(dir: &VaultDir) -> io::Result<(Journal, Vec<Opened>)> {
-        let open = replay(BufReader::new(dir.own_append(FILE)?))?;
-        let file = dir.own_replace(FILE, &text(&open)?)?;
+        let (open, whole_bytes) = replay(BufReader::new(dir.own_append(FILE)?))?;
+        let file = match dir.own_replace(FILE, &text(&open)?) {
+            Err(error) if may_pass(&error) => {
+                // It is shorter when written anew, but on a full disk it can only go on.
+                log::warn!("journal_not_rewritten error=\"{error}\"");
+                let file = dir.own_append(FILE)?;
+                file.set_len(whole_bytes)?;
+                file
+            }
+            replaced => replaced?,
+        };
         let left = open.values().cloned().collect();
         let lines = open.len();
         Ok((Journal { inner: Mutex::new(Inner { file, open, lines }) }, left))
@@ -127,15 +137,21 @@ fn text(open: &BTreeMap<String, Opened>) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What is open after all lines. A line that cannot be read (the machine went down in the middle of it) is warned
-/// of and passed over.
-fn replay(mut journal: impl BufRead) -> io::Result<BTreeMap<String, Opened>> {
+/// What is open after all lines, and the length of the whole ones. A line that cannot be read (the machine went down
+/// in the middle of it) is warned of and passed over.
+fn replay(mut journal: impl BufRead) -> io::Result<(BTreeMap<String, Opened>, u64)> {
     let mut open = BTreeMap::new();
     let mut line = Vec::new();
+    let (mut read_bytes, mut whole_bytes) = (0, 0);
     for number in 1.. {
         line.clear();
-        if journal.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+        let bytes = journal.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        if bytes == 0 {
             break;
+        }
+        read_bytes += bytes as u64;
+        if line.last() == Some(&b'\n') {
+            whole_bytes = read_bytes;
         }
         match serde_json::from_slice(&line) {
             Ok(Line::Open(opened)) => drop(open.insert(opened.file.clone(), opened)),
@@ -143,7 +159,7 @@ fn replay(mut journal: impl BufRead) -> io::Result<BTreeMap<String, Opened>> {
             Err(error) => log::warn!("journal_line_passed_over file={FILE} line={number} reason=\"{error}\""),
         }
     }
-    Ok(open)
+    Ok((open, whole_bytes))
 }
 
 #[cfg(test)]

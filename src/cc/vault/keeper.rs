@@ -4,7 +4,7 @@
 //! Order at a stream's end: its bytes are durable, then the manifest that vouches for them takes its place, then
 //! the journal forgets the file, then the name is free.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -76,7 +76,19 @@ pub struct Keeper {
     /// Between two rounds.
     pub sync_interval: Duration,
     /// What could not be kept so far.
-    pub losses: Losses,
+    pub losses: Arc<Mutex<Losses>>,
+}
+
+/// Reports and counts bytes of a stream that arrived and are not stored.
+pub fn note_loss(losses: &Mutex<Losses>, file: &str, bytes: u64) {
+    log::error!("stream_incomplete file={file} lost_bytes={bytes}");
+    let mut losses = lock(losses);
+    losses.streams += 1;
+    losses.bytes += bytes;
+}
+
+fn lock(losses: &Mutex<Losses>) -> MutexGuard<'_, Losses> {
+    losses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Keeper {
@@ -97,7 +109,7 @@ impl Keeper {
             }
         }
         self.sync_round();
-        self.losses
+        *lock(&self.losses)
     }
 
     /// Closes what has ended, in one go; checkpoints have their place between.
@@ -133,7 +145,7 @@ impl Keeper {
         if parts.is_empty() && !names {
             return true;
         }
-        let failed = self.losses.files;
+        let failed = self.failed_files();
         parts.iter().for_each(|part| part.clean());
         if parts.len() > SYNC_EACH_MAX {
             self.check("sync", "-", self.dir.sync_all());
@@ -146,7 +158,11 @@ impl Keeper {
             self.check("sync", "-", self.journal.sync().and_then(|()| self.dir.sync_names()));
         }
         self.counters.sync_rounds_total.one();
-        self.losses.files == failed
+        self.failed_files() == failed
+    }
+
+    fn failed_files(&self) -> u64 {
+        lock(&self.losses).files
     }
 
     fn sync_file(&self, file: &str) -> std::io::Result<()> {
@@ -204,10 +220,8 @@ impl Keeper {
     /// Bytes of this part were lost: its manifest tells what the file holds, not what was received.
     fn admit_loss(&mut self, part: &Part) {
         let lost = part.lost_bytes();
-        self.losses.streams += 1;
-        self.losses.bytes += lost;
         self.counters.failed_streams_total.one();
-        log::error!("stream_incomplete file={} lost_bytes={lost}", part.file);
+        note_loss(&self.losses, &part.file, lost);
         let mut buffer = vec![0; 64 << 10];
         let scanned = self
             .dir
@@ -238,8 +252,117 @@ impl Keeper {
     fn check(&mut self, what: &str, file: &str, result: std::io::Result<()>) -> bool {
         if let Err(error) = &result {
             log::error!("{what}_failed file={file} error=\"{error}\"");
-            self.losses.files += 1;
+            lock(&self.losses).files += 1;
         }
         result.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::dir::Access;
+    use super::super::journal::Opened;
+    use super::super::manifest::{Manifest, Source, State};
+    use super::super::names::Names;
+    use super::super::tail::Tail;
+    use super::*;
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        keeper: Keeper,
+        names: Arc<Names>,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
+            let counters = Arc::<Counters>::default();
+            let keeper = Keeper {
+                journal: Arc::new(Journal::open(&dir).unwrap().0),
+                dir,
+                dirty: Arc::default(),
+                pressure: Arc::new(Pressure::new(Arc::clone(&counters))),
+                counters,
+                hash: true,
+                sync_interval: Duration::from_millis(1),
+                losses: Arc::default(),
+            };
+            Scene { folder, keeper, names: Arc::default() }
+        }
+
+        /// A stream that has ended: its file, in the journal, and its closed manifest to be written.
+        fn ended(&self, file: &str, content: &[u8]) -> Ended {
+            let opened =
+                Opened { file: file.into(), name_hex: "61".into(), part: 1, source: Source::Tcp, bytes: 0 };
+            self.keeper.journal.opened(opened).unwrap();
+            std::fs::write(self.folder.path().join(file), content).unwrap();
+            let mut manifest = Manifest::new(file.as_bytes(), file.into(), 1, Source::Tcp);
+            (manifest.state, manifest.bytes) = (State::Closed, content.len() as u64);
+            manifest.end_reason = Some(EndReason::Eof);
+            let part = Arc::new(Part::new(0, Tail::new(true), manifest));
+            Ended { part, claim: self.names.hold(Source::Tcp, file.as_bytes()) }
+        }
+
+        /// Runs the keeper over these streams; what could not be kept, and what the journal names as open then.
+        fn run(self, ended: Vec<Ended>) -> (Losses, Vec<String>, tempfile::TempDir) {
+            let (send, receive) = crossbeam_channel::unbounded();
+            ended.into_iter().for_each(|ended| send.send(Keep::Ended(ended)).unwrap());
+            drop(send);
+            let losses = self.keeper.run(receive);
+            let dir = VaultDir::open(self.folder.path(), Access::PRIVATE).unwrap();
+            let left = Journal::open(&dir).unwrap().1.into_iter().map(|opened| opened.file).collect();
+            (losses, left, self.folder)
+        }
+    }
+
+    fn manifest(folder: &Path, file: &str) -> Option<Manifest> {
+        let text = std::fs::read(folder.join(format!("{file}.lea.json"))).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+
+    #[test]
+    fn what_has_ended_is_closed_one_by_one_and_many_at_once() {
+        for count in [1, SYNC_EACH_MAX, 3 * SYNC_EACH_MAX] {
+            let scene = Scene::new();
+            let names = Arc::clone(&scene.names);
+            let ended = (0..count).map(|number| scene.ended(&format!("file-{number}"), b"content")).collect();
+            let (losses, left, folder) = scene.run(ended);
+            assert!(losses.is_none() && left.is_empty(), "{losses:?} {left:?}");
+            for number in 0..count {
+                let file = format!("file-{number}");
+                assert_eq!(manifest(folder.path(), &file).unwrap().state, State::Closed);
+                assert!(!names.is_held(Source::Tcp, file.as_bytes()), "the name is free");
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_a_file_that_lacks_bytes_says_what_is_in_it() {
+        let scene = Scene::new();
+        let ended = scene.ended("file", b"only this");
+        ended.part.manifest().bytes = 100;
+        ended.part.lose(91);
+        let (losses, left, folder) = scene.run(vec![ended]);
+        assert_eq!((losses, left), (Losses { streams: 1, bytes: 91, files: 0 }, vec![]));
+        let manifest = manifest(folder.path(), "file").unwrap();
+        assert_eq!((manifest.bytes, manifest.lost_bytes), (9, 91));
+        assert_eq!(manifest.end_reason, Some(EndReason::IoError));
+        let sha256 = crate::cc::frame::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(b"only this"));
+        assert_eq!(manifest.sha256, Some(sha256));
+    }
+
+    #[test]
+    fn a_file_whose_manifest_cannot_be_written_stays_in_the_journal() {
+        let scene = Scene::new();
+        let (fails, fine) = (scene.ended("fails", b"content"), scene.ended("fine", b"content"));
+        // A folder where the manifest belongs: it cannot be put in its place.
+        std::fs::create_dir(scene.folder.path().join("fails.lea.json")).unwrap();
+        let (losses, left, folder) = scene.run(vec![fails, fine]);
+        assert_eq!(losses, Losses { streams: 0, bytes: 0, files: 1 });
+        assert_eq!(left, ["fails"]);
+        assert_eq!(manifest(folder.path(), "fine").unwrap().state, State::Closed);
     }
 }

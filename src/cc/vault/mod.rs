@@ -86,6 +86,7 @@ struct Shared {
     pressure: Arc<Pressure>,
     dirty: Arc<Dirty>,
     counters: Arc<Counters>,
+    losses: Arc<Mutex<Losses>>,
     jobs: Sender<Job>,
     backlog: Arc<Backlog>,
     open: Mutex<HashMap<u64, Arc<Part>>>,
@@ -125,6 +126,7 @@ impl Vault {
             pressure: Arc::new(Pressure::new(Arc::clone(&counters))),
             dirty: Arc::default(),
             counters,
+            losses: Arc::default(),
             jobs,
             backlog: Arc::default(),
             open: Mutex::default(),
@@ -143,7 +145,7 @@ impl Vault {
             dirty: Arc::clone(&shared.dirty),
             counters: Arc::clone(&shared.counters),
             ended,
-            room_seen: None,
+            room: None,
         };
         let keeper = shared.keeper(config.sync_interval);
         let recovery = shared.recovery();
@@ -176,6 +178,11 @@ impl Vault {
     /// True if a TCP stream of this name is open or being closed.
     pub fn is_open(&self, name: &[u8]) -> bool {
         self.shared.names.is_held(Source::Tcp, name)
+    }
+
+    /// Notes that `bytes` bytes of a stream arrived and will not be stored, because it could not be begun.
+    pub fn note_loss(&self, file: &str, bytes: u64) {
+        self.shared.note_loss(file, bytes);
     }
 
     /// The buffers to read into.
@@ -211,7 +218,7 @@ impl VaultThreads {
 }
 
 impl Shared {
-    /// Takes the next bytes of a part's stream.
+    /// Takes the next bytes of a part's stream. After an error the caller counts them as lost.
     fn take_in(&self, part: &Arc<Part>, buffer: Buffer, bytes: usize) -> io::Result<()> {
         if part.is_broken() {
             return Err(io::Error::other("its file cannot be written"));
@@ -269,10 +276,16 @@ impl Shared {
         self.jobs.send(job).map_err(|_| io::Error::other("the writer is gone"))
     }
 
-    /// A part of an unfinished stream is given up; the journal has it, so the next start looks at it.
-    fn abandon(&self, part: &Arc<Part>) {
-        self.write_through(part);
-        self.forget(part);
+    /// Bytes of a part's stream that will not be stored.
+    fn lose(&self, part: &Part, bytes: u64) {
+        part.lack(bytes);
+        self.counters.lost_bytes_total.add(bytes);
+    }
+
+    /// Bytes that will not be stored, of a stream that has no part of its own yet.
+    fn note_loss(&self, file: &str, bytes: u64) {
+        self.counters.lost_bytes_total.add(bytes);
+        keeper::note_loss(&self.losses, file, bytes);
     }
 
     fn remember(&self, part: &Arc<Part>) {
@@ -312,7 +325,7 @@ impl Shared {
             counters: Arc::clone(&self.counters),
             hash: self.hash,
             sync_interval,
-            losses: Losses::default(),
+            losses: Arc::clone(&self.losses),
         }
     }
 

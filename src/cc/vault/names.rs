@@ -14,6 +14,13 @@ use super::manifest::Source;
 /// How long a stream waits for the end of another one of its name.
 pub const END_WAIT: Duration = Duration::from_secs(5);
 
+/// So many streams of a name are probed. A sender that comes back has left one or two behind; where there are more,
+/// they are no remains, and to probe them all would take long.
+const PROBED_MAX: usize = 8;
+
+/// Between two looks for a stop.
+const STEP: Duration = Duration::from_millis(250);
+
 /// Finds out quickly whether the peer of an open stream is still there.
 pub trait Probe: Send + Sync {
     /// Starts (true) or ends (false) probing.
@@ -24,7 +31,6 @@ pub trait Probe: Send + Sync {
 #[derive(Default)]
 pub struct Names {
     held: Mutex<HashMap<Key, Holders>>,
-    freed: Condvar,
 }
 
 /// A name has one source: over TCP and over Kafka it is two streams.
@@ -39,6 +45,8 @@ struct Holders {
     /// Below this number all parts are known to be taken.
     next_part: u32,
     next_holder: u64,
+    /// Told when the name is free. One a name, so that nobody is woken for another one.
+    freed: Arc<Condvar>,
 }
 
 /// How a name was claimed.
@@ -78,14 +86,17 @@ impl Names {
             if !holders.live.is_empty() {
                 if deadline.is_none() {
                     deadline = Some(Instant::now() + END_WAIT);
-                    probing = holders.live.iter().map(|(_, probe)| Arc::clone(probe)).collect();
+                    let few = if holders.live.len() > PROBED_MAX { &[][..] } else { &holders.live[..] };
+                    probing = few.iter().map(|(_, probe)| Arc::clone(probe)).collect();
                     probing.iter().for_each(|probe| probe.probe(true));
                 }
                 if stopping() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     break Standing::Beside;
                 }
             }
-            held = self.wait(held);
+            let freed = Arc::clone(&holders.freed);
+            let timeout = deadline.map_or(STEP, |at| at.saturating_duration_since(Instant::now()).min(STEP));
+            held = freed.wait_timeout(held, timeout).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         };
         let holders = held.entry(key.clone()).or_default();
         let holder = holders.next_holder;
@@ -111,12 +122,6 @@ impl Names {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Holders>> {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-
-    /// Waits for a change, in steps short enough to notice a stop.
-    fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        let waited = self.freed.wait_timeout(guard, Duration::from_millis(50));
-        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
-    }
 }
 
 impl Claim {
@@ -137,7 +142,6 @@ impl Claim {
             holders.live.retain(|(id, _)| *id != holder);
             holders.closing += 1;
         }
-        self.names.freed.notify_all();
     }
 
     /// Below this part number all are taken.
@@ -162,10 +166,10 @@ impl Drop for Claim {
                 None => holders.closing -= 1,
             }
             if holders.live.is_empty() && holders.closing == 0 {
-                entry.remove();
+                // Only now there is something to gain for those that wait.
+                entry.remove().freed.notify_all();
             }
         }
-        self.names.freed.notify_all();
     }
 }
 

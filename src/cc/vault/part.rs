@@ -54,6 +54,11 @@ impl Part {
     /// Counts bytes that cannot be written; after them nothing more is, or the file would have a hole.
     pub fn lose(&self, bytes: u64) {
         self.broken.store(true, Ordering::Relaxed);
+        self.lack(bytes);
+    }
+
+    /// Counts bytes that never came as far as a write; what is on its way is still written.
+    pub fn lack(&self, bytes: u64) {
         self.lost_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 

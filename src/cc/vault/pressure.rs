@@ -21,8 +21,17 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 pub struct Pressure {
     counters: Arc<Counters>,
     give_up_at: Mutex<Option<Instant>>,
-    warned_at: Mutex<Option<Instant>>,
+    warned: Mutex<Warned>,
     waiting: AtomicU64,
+}
+
+/// What was said of the trouble.
+#[derive(Debug, Default)]
+struct Warned {
+    /// The last warning, which the next one keeps its distance from.
+    at: Option<Instant>,
+    /// True until its end was told.
+    open: bool,
 }
 
 impl Pressure {
@@ -31,7 +40,7 @@ impl Pressure {
         Pressure {
             counters,
             give_up_at: Mutex::default(),
-            warned_at: Mutex::default(),
+            warned: Mutex::default(),
             waiting: AtomicU64::new(0),
         }
     }
@@ -74,8 +83,8 @@ impl Pressure {
             }
         };
         if waits {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            if result.is_ok() && lock(&self.warned_at).take().is_some() {
+            let last = self.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
+            if result.is_ok() && last && std::mem::take(&mut lock(&self.warned).open) {
                 log::warn!("disk_again what={what} file={file}");
             }
         }
@@ -83,9 +92,9 @@ impl Pressure {
     }
 
     fn warn(&self, what: &str, file: &str, error: &io::Error) {
-        let mut warned_at = lock(&self.warned_at);
-        if warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            *warned_at = Some(Instant::now());
+        let mut warned = lock(&self.warned);
+        if warned.at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Warned { at: Some(Instant::now()), open: true };
             log::warn!(
                 "disk_waits what={what} file={file} error=\"{error}\" \
                  note=\"all streams wait; nothing received is lost\""

@@ -124,3 +124,133 @@ impl Read for Stoppable<'_> {
         self.file.read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Instant;
+
+    use super::super::dir::Access;
+    use super::super::manifest::{Connection, Source};
+    use super::super::names::Names;
+    use super::*;
+
+    const CONTENT: &[u8] = b"what was received before the crash";
+
+    /// What is in the folder besides the journal's line.
+    type Prepare = fn(&VaultDir, &Path);
+
+    fn opened() -> Opened {
+        Opened { file: "file".into(), name_hex: "6e616d65".into(), part: 1, source: Source::Tcp, bytes: 0 }
+    }
+
+    fn write(path: &Path, content: &[u8]) {
+        std::fs::write(path.join("file"), content).unwrap();
+    }
+
+    /// A manifest that says `bytes` bytes in this state.
+    fn write_manifest(dir: &VaultDir, state: State, bytes: u64) {
+        let mut manifest = Manifest::new(b"name", "file".into(), 1, Source::Tcp);
+        (manifest.state, manifest.bytes) = (state, bytes);
+        manifest.connect(Connection {
+            peer: "192.0.2.1:1024".into(),
+            connected_at: "2026-11-21T20:59:41.000Z".into(),
+            first_byte_at: None,
+            last_byte_at: None,
+            ended_at: None,
+            end_reason: None,
+            offset: 4,
+            bytes: 0,
+            compared_bytes: 0,
+        });
+        dir.write_manifest(&manifest).unwrap();
+    }
+
+    /// Recovers a folder; the manifest afterwards, how many files were mended, and what the journal names as open.
+    fn recover(prepare: Prepare, given_up: bool) -> (Option<Manifest>, u64, Vec<Opened>) {
+        let folder = tempfile::tempdir().unwrap();
+        let counters = Arc::<Counters>::default();
+        {
+            let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
+            let (journal, _) = Journal::open(&dir).unwrap();
+            journal.opened(opened()).unwrap();
+            prepare(&dir, folder.path());
+            let pressure = Arc::new(Pressure::new(Arc::clone(&counters)));
+            if given_up {
+                pressure.give_up_at(Instant::now());
+            }
+            let names = Arc::<Names>::default();
+            let (journal, pool) = (Arc::new(journal), Arc::default());
+            let recovery =
+                Recovery { dir, journal, pool, pressure, counters: Arc::clone(&counters), hash: true };
+            recovery.run(vec![(opened(), names.hold(b"name"))]);
+            assert!(!names.is_held(b"name"), "a stream that is sent again need not wait any more");
+        }
+        let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
+        let left = Journal::open(&dir).unwrap().1;
+        (dir.manifest("file").ok().flatten(), counters.recovered_files_total.get(), left)
+    }
+
+    /// The file is known afterwards as it is, and by its name.
+    #[track_caller]
+    fn check_mended(prepare: Prepare) -> Manifest {
+        let (manifest, mended, left) = recover(prepare, false);
+        let manifest = manifest.expect("a manifest");
+        assert_eq!((manifest.state, manifest.bytes), (State::Recovered, CONTENT.len() as u64));
+        let sha256 = crate::cc::frame::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
+        assert_eq!(manifest.sha256.as_ref(), Some(&sha256));
+        assert_eq!((manifest.name.as_str(), manifest.file.as_str()), ("name", "file"));
+        assert_eq!((mended, left), (1, vec![]));
+        manifest
+    }
+
+    #[test]
+    fn an_open_file_is_mended() {
+        let manifest = check_mended(|dir, path| {
+            write(path, CONTENT);
+            write_manifest(dir, State::Open, 0);
+        });
+        assert_eq!(manifest.connections[0].bytes, CONTENT.len() as u64 - 4, "what its connection brought");
+    }
+
+    #[test]
+    fn so_is_one_that_the_crash_left_without_a_manifest_or_with_an_old_one() {
+        check_mended(|_, path| write(path, CONTENT));
+        check_mended(|dir, path| {
+            write(path, CONTENT);
+            write_manifest(dir, State::Closed, 4);
+        });
+        check_mended(|_, path| {
+            write(path, CONTENT);
+            std::fs::write(path.join("file.lea.json"), "{\"format").unwrap();
+        });
+    }
+
+    #[test]
+    fn what_is_closed_is_left_as_it_is() {
+        let (manifest, mended, left) = recover(
+            |dir, path| {
+                write(path, CONTENT);
+                write_manifest(dir, State::Closed, CONTENT.len() as u64);
+            },
+            false,
+        );
+        assert_eq!((manifest.unwrap().state, mended, left), (State::Closed, 0, vec![]));
+    }
+
+    #[test]
+    fn a_file_that_was_never_made_is_forgotten() {
+        assert_eq!(recover(|_, _| {}, false), (None, 0, vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_recovered_now_is_looked_at_again() {
+        // Somebody put a folder in its place.
+        let (manifest, mended, left) =
+            recover(|_, path| std::fs::create_dir(path.join("file")).unwrap(), false);
+        assert_eq!((manifest, mended, left), (None, 0, vec![opened()]));
+        // The receiver is to end.
+        let (manifest, mended, left) = recover(|_, path| write(path, CONTENT), true);
+        assert_eq!((manifest, mended, left), (None, 0, vec![opened()]));
+    }
+}

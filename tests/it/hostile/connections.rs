@@ -11,6 +11,7 @@ use super::document::{Table, figures};
 use super::ground::{Ground, Mark, Since, get};
 use crate::support::sender::CHUNK_BYTES;
 use crate::support::{DEADLINE, Handshake, Random, Sender, long, testdata, wait_until};
+use lea::cc::vault::manifest::Manifest;
 
 /// A name of the usual form, cut in the middle.
 fn half_name(number: usize) -> Vec<u8> {
@@ -267,9 +268,9 @@ fn whole(since: &Since, count: usize, bytes: usize) -> String {
 
 #[test]
 fn streams_of_one_name() {
-    const COUNT: usize = 500;
+    let count: usize = if long() { 8000 } else { 500 };
     let mut table = Table::new("one-name");
-    let ground = Ground::new(&[]);
+    let mut ground = Ground::new(&[]);
     let capture = testdata("pcap/rejected-call.pcap");
 
     // The first lives; the second waits for its end, and is reset meanwhile.
@@ -294,27 +295,49 @@ fn streams_of_one_name() {
         since.counted(1),
     );
 
-    // Many of one name at once, each with content of its own.
+    // Many of one name at once, each with content of its own. Half of them come while the others wait or live.
     let company = Company::start(&ground, "b", 2);
     let mark = ground.mark();
     let mut crowd = Crowd::new();
-    let contents: Vec<Vec<u8>> =
-        (0..COUNT).map(|number| [&capture[..], &number.to_be_bytes()].concat()).collect();
+    let mut contents: Vec<Vec<u8>> =
+        (0..count).map(|number| [&capture[..], &number.to_be_bytes()].concat()).collect();
     let started = Instant::now();
-    crowd.come(ground.addr(), COUNT, |number| [b"same.pcap", &contents[number][..]].concat());
-    wait_until(DEADLINE, "all to have a part", || ground.grown(&mark, "parts_total") == COUNT as u64 - 1);
-    eprintln!("{COUNT} of one name: {:?}", started.elapsed());
-    crowd.close();
-    let since = ground.since(&mark, COUNT);
-    company.end();
+    let first = |number: usize| [b"same.pcap", &contents[number][..]].concat();
+    crowd.come(ground.addr(), count / 2, first);
+    wait_until(DEADLINE, "half to have a part", || {
+        ground.grown(&mark, "parts_total") == count as u64 / 2 - 1
+    });
+    crowd.come(ground.addr(), count / 2, first);
+    // Others need not wait for them.
+    let came = Instant::now();
+    Company::start(&ground, "newcomer", 1).end();
+    let newcomer = came.elapsed();
+    wait_until(4 * DEADLINE, "all to have a part", || ground.grown(&mark, "parts_total") == count as u64 - 1);
+    let seconds = started.elapsed().as_secs_f64();
+    drop(crowd);
+    let since = ground.since(&mark, count + 1);
+    let delays = company.end();
+    let stored = |(file, _): &(String, Manifest)| std::fs::read(ground.output().join(file)).unwrap();
     let mut stored: Vec<Vec<u8>> =
-        since.files.iter().map(|(file, _)| std::fs::read(ground.output().join(file)).unwrap()).collect();
+        since.files.iter().filter(|(file, _)| file.starts_with("same")).map(stored).collect();
     stored.sort();
+    contents.sort();
     assert!(stored == contents, "each stream has a part of its own, whole");
+    assert!(newcomer < Duration::from_secs(3), "a stream of another name took {newcomer:?}");
     table.row(
-        "500 streams of one name at once, all different",
-        "a part each, whole: `same.pcap`, `same.pcap.2` to `same.pcap.500`",
-        since.counted(COUNT),
+        "500 streams of one name at once (8,000 in the long form), all different, half of them while the others live",
+        "a part each, whole: `same.pcap`, `same.pcap.2`, ...; a stream of another name is not held up",
+        "`parts_total` +1 each but the first",
+    );
+    figures(
+        "one-name-figures",
+        &[format!(
+            "{count} streams of one name: {seconds:.1} s, 5 s of them for either half to wait for the end of those that live; a \
+         whole stream of another name meanwhile {} ms, RSS at most {} MiB; beside them {}",
+            newcomer.as_millis(),
+            ground.memory_kb("VmHWM") >> 10,
+            delays.told()
+        )],
     );
     ground.end();
     table.check();

@@ -108,6 +108,12 @@ impl Socket {
         self.receive(buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)
     }
 
+    /// Bytes that have arrived and were not read.
+    pub fn unread(&self) -> u64 {
+        // Asked of a socket that fails otherwise, too: then nothing is known to be there.
+        rustix::io::ioctl_fionread(&self.tcp).unwrap_or(0)
+    }
+
     fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Read> {
         match recv(&self.tcp, buffer, flags) {
             Ok((_, 0)) => Ok(Read::End),

@@ -74,9 +74,8 @@ impl Stream<'_> {
             self.note_empty(&name, reason)?;
             return Ok((file, reason));
         }
-        let entry = self.enter(&name)?;
-        let head = if entry.needs_head() { self.head()? } else { Head::Other };
-        let mut intake = entry.begin(head)?;
+        let begun = self.begin(&name);
+        let mut intake = begun.inspect_err(|_| self.shared.vault.note_loss(&file, self.socket.unread()))?;
         let reason = self.content(&mut intake);
         intake.finish(reason);
         Ok((file, reason))
@@ -162,6 +161,13 @@ impl Stream<'_> {
         self.shared.vault.enter(name, self.origin(), probe, || stop.is_asked())
     }
 
+    /// Finds out where the stream goes.
+    fn begin(&self, name: &[u8]) -> io::Result<Intake> {
+        let entry = self.enter(name)?;
+        let head = if entry.needs_head() { self.head()? } else { Head::Other };
+        entry.begin(head)
+    }
+
     /// A name without content: an empty file, unless something is stored under it.
     fn note_empty(&self, name: &[u8], reason: EndReason) -> io::Result<()> {
         if self.shared.vault.is_open(name) {
@@ -175,7 +181,7 @@ impl Stream<'_> {
     }
 
     /// Looks at the first bytes of content, which stay in the kernel.
-    fn head(&self) -> Result<Head, Refused> {
+    fn head(&self) -> io::Result<Head> {
         let mut seen = 1;
         let mut stalled_until = None;
         loop {
@@ -208,6 +214,7 @@ impl Stream<'_> {
             Ok(reason) => reason,
             Err(error) => {
                 log::error!("stream_failed peer={} error=\"{error}\"", self.live.peer);
+                intake.lose(self.socket.unread());
                 EndReason::IoError
             }
         }
