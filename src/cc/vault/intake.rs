@@ -362,6 +362,14 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     let Some(mut manifest) = shared.dir.manifest(file)? else {
         return Ok(if shared.dir.is_taken(file)? { Found::Foreign } else { Found::Nothing });
     };
+    if manifest.state == State::Open {
+        // Looking at earlier parts can take longer than a stream of the same name waits: this is its own part.
+        if shared.journal.is_open(file) {
+            return Ok(Found::Foreign);
+        }
+        // The journal forgets a part after its manifest is closed: it may just have been.
+        manifest = shared.dir.manifest(file)?.unwrap_or(manifest);
+    }
     let bytes = match shared.dir.open_to_read(file) {
         Ok(file) => file.metadata()?.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Foreign),
@@ -402,4 +410,48 @@ fn create_file(shared: &Shared, claim: &Claim, source: Source) -> io::Result<(St
 
 fn opened(claim: &Claim, file: String, part: u32, source: Source) -> Opened {
     Opened { file, name_hex: hex(claim.name()), part, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::names::Probe;
+    use super::super::{Access, Vault, VaultConfig};
+    use super::*;
+
+    struct Alive;
+
+    impl Probe for Alive {
+        fn probe(&self, _: bool) {}
+    }
+
+    #[test]
+    fn a_part_that_another_stream_writes_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = VaultConfig {
+            dir: dir.path().to_owned(),
+            access: Access::PRIVATE,
+            hash: true,
+            pending_bytes_max: 1 << 20,
+            descriptors: 100,
+            free_bytes_min: 0,
+            sync_interval: Duration::from_millis(100),
+        };
+        let (vault, threads) = Vault::spawn(&config, Arc::default()).unwrap();
+        let origin = Origin { source: Source::Tcp, peer: "192.0.2.1:1".to_owned(), connected_ms: 0 };
+        let entry = vault.enter(b"call", origin, Arc::new(Alive), || false).unwrap();
+        let mut intake = entry.begin(Head::Other).unwrap();
+        intake.feed(vault.pool().take(Size::Small), 100).unwrap();
+        let found = || stored_part(&vault.shared, "call", Source::Tcp).unwrap();
+        assert!(matches!(found(), Found::Foreign));
+        assert_eq!(vault.shared.dir.manifest("call").unwrap().unwrap().state, State::Open);
+        intake.finish(EndReason::Eof);
+        while vault.is_open(b"call") {
+            std::thread::yield_now();
+        }
+        assert!(matches!(found(), Found::Stored(stored) if stored.bytes == 100));
+        drop(vault);
+        assert!(threads.join().unwrap().is_none());
+    }
 }
