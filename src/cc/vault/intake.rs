@@ -403,6 +403,14 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     let Some(mut manifest) = shared.dir.manifest(file)? else {
         return Ok(if shared.dir.is_taken(file)? { Found::Foreign } else { Found::Nothing });
     };
+    if manifest.state == State::Open {
+        // Looking at earlier parts can take longer than a stream of the same name waits: this is its own part.
+        if shared.journal.is_open(file) {
+            return Ok(Found::Foreign);
+        }
+        // The journal forgets a part after its manifest is closed: it may just have been.
+        manifest = shared.dir.manifest(file)?.unwrap_or(manifest);
+    }
     let bytes = match shared.dir.open_to_read(file) {
         Ok(file) => file.metadata()?.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Foreign),
@@ -600,5 +608,21 @@ mod tests {
             assert_eq!((losses.streams, losses.bytes), (1, lost as u64 + 11));
             assert!(stored(folder.path(), "file").0 == CAPTURE, "what is stored stays as it is");
         }
+    }
+
+    #[test]
+    fn a_part_that_another_stream_writes_is_left_alone() {
+        let scene = Scene::new();
+        let mut intake = scene.begin(b"no capture").unwrap();
+        scene.feed(&mut intake, b"no capture").unwrap();
+        let found = || stored_part(&scene.vault.shared, "file", Source::Tcp).unwrap();
+        assert!(matches!(found(), Found::Foreign));
+        assert_eq!(scene.vault.shared.dir.manifest("file").unwrap().unwrap().state, State::Open);
+        intake.finish(EndReason::Eof);
+        while scene.vault.is_open(b"file") {
+            std::thread::yield_now();
+        }
+        assert!(matches!(found(), Found::Stored(stored) if stored.bytes == 10));
+        assert!(scene.end().0.is_none());
     }
 }
