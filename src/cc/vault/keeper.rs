@@ -306,7 +306,7 @@ mod tests {
         let manifest = manifest(folder.path(), "file").unwrap();
         assert_eq!((manifest.bytes, manifest.lost_bytes), (9, 91));
         assert_eq!(manifest.end_reason, Some(EndReason::IoError));
-        let sha256 = super::super::tail::hex(&<sha2::Sha256 as sha2::Digest>::digest(b"only this"));
+        let sha256 = crate::cc::frame::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(b"only this"));
         assert_eq!(manifest.sha256, Some(sha256));
     }
 

@@ -197,7 +197,7 @@ mod tests {
         let (manifest, mended, left) = recover(prepare, false);
         let manifest = manifest.expect("a manifest");
         assert_eq!((manifest.state, manifest.bytes), (State::Recovered, CONTENT.len() as u64));
-        let sha256 = super::super::tail::hex(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
+        let sha256 = crate::cc::frame::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
         assert_eq!(manifest.sha256.as_ref(), Some(&sha256));
         assert_eq!((manifest.name.as_str(), manifest.file.as_str()), ("name", "file"));
         assert_eq!((mended, left), (1, vec![]));
