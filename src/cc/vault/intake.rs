@@ -61,6 +61,11 @@ impl Entry {
         !self.stored.is_empty()
     }
 
+    /// True if no other stream of the name is open.
+    pub fn is_alone(&self) -> bool {
+        self.claim.standing() == Standing::Exclusive
+    }
+
     /// Begins: `head` is what the content starts with; it does not matter where nothing is stored.
     pub fn begin(self, head: Head) -> io::Result<Intake> {
         let Entry { shared, claim, origin, stored } = self;
@@ -113,7 +118,8 @@ impl Intake {
         }
         if let Stage::Comparing(comparison) = &mut self.stage {
             let mut scratch = self.shared.pool.take(Size::Scratch);
-            match comparison.compare(&self.shared.dir, &buffer[..bytes], &mut scratch) {
+            match comparison.compare(&self.shared.dir, &self.shared.pressure, &buffer[..bytes], &mut scratch)
+            {
                 Outcome::Equal => {
                     self.shared.counters.compared_bytes_total.add(bytes as u64);
                     return Ok(());
@@ -306,8 +312,10 @@ impl Intake {
         });
         let Some(last) = last else { return self.create(Tail::new(self.shared.hash)) };
         let mut buffer = self.shared.pool.take(Size::Scratch);
-        let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
-        let scanned = scan(&mut file, &mut buffer, self.shared.hash, |_| {})?;
+        let scanned = self.shared.pressure.persist("read", &last.manifest.file, || {
+            let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
+            scan(&mut file, &mut buffer, self.shared.hash, |_| {})
+        })?;
         drop(buffer);
         let tail = Tail::resume(scanned);
         let changed = matches!((&last.manifest.sha256, tail.sha256()), (Some(was), Some(is)) if *was != is);
@@ -350,7 +358,8 @@ impl Intake {
     fn copy(&self, reference: &Stored, bytes: u64, part: &Arc<Part>) -> io::Result<()> {
         let mut at = 0;
         let mut copy = || {
-            let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
+            let file = &reference.manifest.file;
+            let file = self.shared.pressure.persist("read", file, || self.shared.dir.open_to_read(file))?;
             while at < bytes {
                 let mut buffer = self.shared.pool.take(Size::Scratch);
                 let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
@@ -377,7 +386,8 @@ fn stored_parts(shared: &Shared, claim: &Claim, source: Source) -> io::Result<Ve
     let mut parts = Vec::new();
     for part in 1.. {
         let file = name::part_file_name(&base, part);
-        match stored_part(shared, &file, source) {
+        // What may pass (too few descriptors) must not look like a file that is none of ours.
+        match shared.pressure.persist("read", &file, || stored_part(shared, &file, source)) {
             Ok(Found::Stored(stored)) => parts.push(*stored),
             Ok(Found::Nothing) => break,
             Ok(Found::Foreign) => {}
@@ -419,7 +429,8 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     if manifest.state == State::Open {
         // Its journal line was lost with the machine's power.
         let mut buffer = shared.pool.take(Size::Scratch);
-        recover::mend(&shared.dir, &mut manifest, shared.hash, &mut buffer, &|| false)?;
+        let stopping = || shared.pressure.given_up();
+        recover::mend(&shared.dir, &mut manifest, shared.hash, &mut buffer, &stopping)?;
     }
     if manifest.source != source {
         return Ok(Found::Foreign);
