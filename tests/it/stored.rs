@@ -91,6 +91,9 @@ fn manifest(name: &str, part: u32, content: &[u8], state: State) -> Manifest {
         lost_bytes: 0,
         connections: vec![connection],
         connections_left_out: 0,
+        segments: Vec::new(),
+        segments_left_out: 0,
+        order_uncertain: false,
         lea_version: "0.1.0".to_owned(),
     }
 }

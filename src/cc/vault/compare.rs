@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use super::dir::VaultDir;
 use super::manifest::Manifest;
+use super::pressure::Pressure;
 use super::tail::Tail;
 
 /// A part that is stored and closed.
@@ -61,15 +62,23 @@ impl Comparison {
     }
 
     /// Compares the next chunk; `scratch` is for stored bytes. The tail has not taken the chunk if it is `Beyond`.
-    pub fn compare(&mut self, dir: &VaultDir, chunk: &[u8], scratch: &mut [u8]) -> Outcome {
+    pub fn compare(
+        &mut self,
+        dir: &VaultDir,
+        pressure: &Pressure,
+        chunk: &[u8],
+        scratch: &mut [u8],
+    ) -> Outcome {
         let at = self.tail.follower().received();
         let end = at + chunk.len() as u64;
         let reference = self.candidates.iter().find(|stored| stored.bytes >= at).cloned();
         self.candidates.retain(|stored| {
             let reach = usize::try_from(stored.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
             let beside = &chunk[..reach.min(chunk.len())];
-            equal(dir, &stored.manifest.file, at, beside, scratch).unwrap_or_else(|error| {
-                log::warn!("compare_failed file={} at={at} error=\"{error}\"", stored.manifest.file);
+            let file = &stored.manifest.file;
+            let compared = pressure.persist("read", file, || equal(dir, file, at, beside, scratch));
+            compared.unwrap_or_else(|error| {
+                log::warn!("compare_failed file={file} at={at} error=\"{error}\"");
                 false
             })
         });
@@ -110,6 +119,8 @@ fn equal(dir: &VaultDir, file: &str, at: u64, bytes: &[u8], scratch: &mut [u8]) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::dir::Access;
     use super::super::manifest::{Manifest, Source};
     use super::*;
@@ -132,7 +143,7 @@ mod tests {
         let mut scratch = [0; 5];
         for chunk in stream.chunks(step) {
             let at = comparison.tail.follower().received();
-            match comparison.compare(&dir, chunk, &mut scratch) {
+            match comparison.compare(&dir, &Pressure::new(Arc::default()), chunk, &mut scratch) {
                 Outcome::Equal => assert!(comparison.equal_to().is_some()),
                 Outcome::Beyond(beyond) => {
                     assert_eq!(comparison.tail.follower().received(), at, "the tail has not taken the chunk");
@@ -194,7 +205,8 @@ mod tests {
         let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
         let manifest = Manifest::new(b"name", "gone".to_owned(), 1, Source::Tcp);
         let mut comparison = Comparison::new(Tail::new(false), vec![Stored { manifest, bytes: 100 }]);
-        let outcome = comparison.compare(&dir, STREAM, &mut [0; 5]);
+        let pressure = Pressure::new(Arc::default());
+        let outcome = comparison.compare(&dir, &pressure, STREAM, &mut [0; 5]);
         assert!(matches!(outcome, Outcome::Beyond(beyond) if beyond.onto.is_none()));
     }
 }

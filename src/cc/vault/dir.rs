@@ -283,7 +283,8 @@ fn lock(own: &OwnedFd, path: &Path) -> Result<File> {
         }
         Err(error) => return Err(failed("take the lock")(error.into())),
     }
-    let command: Vec<_> = std::env::args().take(2).collect();
+    let arguments = std::env::args_os().take(2);
+    let command: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
     let holder = format!(
         "process {} ({}) since {}\n",
         std::process::id(),

@@ -86,9 +86,14 @@ impl Entry {
             let at = comparison.tail.follower().received();
             let some = buffer.len().min(usize::try_from(received - at).unwrap_or(usize::MAX));
             file.read_exact_at(&mut buffer[..some], at)?;
-            comparison.compare(&shared.dir, &buffer[..some], &mut scratch);
+            comparison.compare(&shared.dir, &shared.pressure, &buffer[..some], &mut scratch);
         }
         Ok(intake)
+    }
+
+    /// True if no other stream of the name is open.
+    pub fn is_alone(&self) -> bool {
+        self.claim.standing() == Standing::Exclusive
     }
 
     /// Begins: `head` is what the content starts with; it does not matter where nothing is stored.
@@ -143,7 +148,8 @@ impl Intake {
         }
         if let Stage::Comparing(comparison) = &mut self.stage {
             let mut scratch = self.shared.pool.take(Size::Scratch);
-            match comparison.compare(&self.shared.dir, &buffer[..bytes], &mut scratch) {
+            match comparison.compare(&self.shared.dir, &self.shared.pressure, &buffer[..bytes], &mut scratch)
+            {
                 Outcome::Equal => {
                     self.shared.counters.compared_bytes_total.add(bytes as u64);
                     return Ok(());
@@ -387,8 +393,10 @@ impl Intake {
             return self.create(Tail::new(self.shared.hash));
         };
         let mut buffer = self.shared.pool.take(Size::Scratch);
-        let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
-        let scanned = scan(&mut file, &mut buffer, self.shared.hash, |_| {})?;
+        let scanned = self.shared.pressure.persist("read", &last.manifest.file, || {
+            let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
+            scan(&mut file, &mut buffer, self.shared.hash, |_| {})
+        })?;
         drop(buffer);
         let tail = Tail::resume(scanned);
         let changed = matches!((&last.manifest.sha256, tail.sha256()), (Some(was), Some(is)) if *was != is);
@@ -431,7 +439,8 @@ impl Intake {
     fn copy(&self, reference: &Stored, bytes: u64, part: &Arc<Part>) -> io::Result<()> {
         let mut at = 0;
         let mut copy = || {
-            let file = self.shared.dir.open_to_read(&reference.manifest.file)?;
+            let file = &reference.manifest.file;
+            let file = self.shared.pressure.persist("read", file, || self.shared.dir.open_to_read(file))?;
             while at < bytes {
                 let mut buffer = self.shared.pool.take(Size::Scratch);
                 let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
@@ -467,7 +476,8 @@ fn stored_parts(shared: &Shared, claim: &Claim, source: Source) -> io::Result<Ve
     let mut parts = Vec::new();
     for part in 1.. {
         let file = name::part_file_name(&base, part);
-        match stored_part(shared, &file, source) {
+        // What may pass (too few descriptors) must not look like a file that is none of ours.
+        match shared.pressure.persist("read", &file, || stored_part(shared, &file, source)) {
             Ok(Found::Stored(stored)) => parts.push(*stored),
             Ok(Found::Nothing) => break,
             Ok(Found::Foreign) => {}
@@ -493,6 +503,14 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     let Some(mut manifest) = shared.dir.manifest(file)? else {
         return Ok(if shared.dir.is_taken(file)? { Found::Foreign } else { Found::Nothing });
     };
+    if manifest.state == State::Open {
+        // Looking at earlier parts can take longer than a stream of the same name waits: this is its own part.
+        if shared.journal.is_open(file) {
+            return Ok(Found::Foreign);
+        }
+        // The journal forgets a part after its manifest is closed: it may just have been.
+        manifest = shared.dir.manifest(file)?.unwrap_or(manifest);
+    }
     let bytes = match shared.dir.open_to_read(file) {
         Ok(file) => file.metadata()?.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Foreign),
@@ -501,7 +519,8 @@ fn stored_part(shared: &Shared, file: &str, source: Source) -> io::Result<Found>
     if manifest.state == State::Open {
         // Its journal line was lost with the machine's power.
         let mut buffer = shared.pool.take(Size::Scratch);
-        recover::mend(&shared.dir, &mut manifest, shared.hash, &mut buffer, &|| false)?;
+        let stopping = || shared.pressure.given_up();
+        recover::mend(&shared.dir, &mut manifest, shared.hash, &mut buffer, &stopping)?;
     }
     if manifest.source != source {
         return Ok(Found::Foreign);
@@ -690,5 +709,21 @@ mod tests {
             assert_eq!((losses.streams, losses.bytes), (1, lost as u64 + 11));
             assert!(stored(folder.path(), "file").0 == CAPTURE, "what is stored stays as it is");
         }
+    }
+
+    #[test]
+    fn a_part_that_another_stream_writes_is_left_alone() {
+        let scene = Scene::new();
+        let mut intake = scene.begin(b"no capture").unwrap();
+        scene.feed(&mut intake, b"no capture").unwrap();
+        let found = || stored_part(&scene.vault.shared, "file", Source::Tcp).unwrap();
+        assert!(matches!(found(), Found::Foreign));
+        assert_eq!(scene.vault.shared.dir.manifest("file").unwrap().unwrap().state, State::Open);
+        intake.finish(EndReason::Eof);
+        while scene.vault.is_open(b"file") {
+            std::thread::yield_now();
+        }
+        assert!(matches!(found(), Found::Stored(stored) if stored.bytes == 10));
+        assert!(scene.end().0.is_none());
     }
 }

@@ -99,6 +99,11 @@ impl Journal {
         inner.append(&lines)
     }
 
+    /// True if a file is open: some stream writes it, or the recovery has not looked at it yet.
+    pub fn is_open(&self, file: &str) -> bool {
+        self.lock().open.contains_key(file)
+    }
+
     /// Makes the journal durable.
     pub fn sync(&self) -> io::Result<()> {
         let file = self.lock().file.try_clone()?;

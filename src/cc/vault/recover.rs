@@ -183,8 +183,11 @@ mod tests {
             let (journal, pool) = (Arc::new(journal), Arc::default());
             let recovery =
                 Recovery { dir, journal, pool, pressure, counters: Arc::clone(&counters), hash: true };
-            recovery.run(vec![(opened(), names.hold(b"name"))]);
-            assert!(!names.is_held(b"name"), "a stream that is sent again need not wait any more");
+            recovery.run(vec![(opened(), names.hold(Source::Tcp, b"name"))]);
+            assert!(
+                !names.is_held(Source::Tcp, b"name"),
+                "a stream that is sent again need not wait any more"
+            );
         }
         let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
         let left = Journal::open(&dir).unwrap().1;

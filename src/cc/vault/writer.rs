@@ -345,7 +345,7 @@ mod tests {
         (0..PIECES).flat_map(|number| piece(part, number)).collect()
     }
 
-    fn writer(disk: &Fake, ended: Sender<Ended>, free_bytes_min: u64) -> Writer<Fake> {
+    fn writer(disk: &Fake, ended: Sender<Keep>, free_bytes_min: u64) -> Writer<Fake> {
         let counters = Arc::<Counters>::default();
         Writer {
             disk: disk.clone(),
@@ -386,12 +386,18 @@ mod tests {
         let (jobs, jobs_in) = crossbeam_channel::unbounded();
         let names = Arc::<Names>::default();
         for part in &parts {
-            let claim = names.hold(part.file.as_bytes());
+            let claim = names.hold(super::super::manifest::Source::Tcp, part.file.as_bytes());
             jobs.send(Job::Close(Ended { part: Arc::clone(part), claim })).unwrap();
         }
         drop(jobs);
         writer.run(jobs_in);
-        let closed: Vec<_> = ended_in.iter().map(|ended| ended.part.id).collect();
+        let closed: Vec<_> = ended_in
+            .iter()
+            .map(|keep| match keep {
+                Keep::Ended(ended) => ended.part.id,
+                Keep::Checkpoint(_) => u64::MAX,
+            })
+            .collect();
         assert_eq!(closed, parts.iter().map(|part| part.id).collect::<Vec<_>>(), "all are closed, in order");
         assert_eq!(Arc::strong_count(&disk.handles), 1, "no file stays open");
         (disk, parts, counters)

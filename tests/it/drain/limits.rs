@@ -184,7 +184,7 @@ fn more_streams_than_descriptors_for_their_files() {
     process.signal(Signal::TERM);
     process.wait_code(DEADLINE, 0);
     let stderr = process.stderr();
-    assert!(!stderr.contains("disk_waits") && !stderr.contains("ERROR"), "it ran out of something");
+    assert!(!stderr.contains("ERROR"), "it ran out of something for good");
     for number in 0..STREAMS {
         assert_whole(&output, &format!("first-{number}"), &content);
         assert_whole(&output, &format!("second-{number}"), &content);

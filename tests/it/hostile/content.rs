@@ -202,7 +202,7 @@ fn a_handshake_that_cannot_go_on_costs_nothing() {
         },
     ];
     let mut table = Table::new("stalls");
-    let mut ground = Ground::new(&[]);
+    let mut ground = Ground::new(&["--name-gap-ms", "200"]);
     for stall in stalls {
         check_stall(&mut ground, &mut table, stall);
     }
@@ -212,7 +212,7 @@ fn a_handshake_that_cannot_go_on_costs_nothing() {
 
 fn check_stall(ground: &mut Ground, table: &mut Table, stall: Stall) {
     /// The peer stays for so long.
-    const STAY: Duration = Duration::from_millis(1500);
+    const STAY: Duration = Duration::from_millis(800);
     let mark = ground.mark();
     let mut stream = connect(ground.addr(), 0);
     let before = ground.processor_time();

@@ -10,13 +10,13 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::{DEADLINE, long};
 
-/// Two crowds together would need more descriptors than one process has.
+/// Two crowds of the long form together would need more descriptors than one process has.
 static ONE: Mutex<()> = Mutex::new(());
 
 /// Connections that are open, in the order in which they were made.
 pub struct Crowd {
     pub streams: Vec<TcpStream>,
-    _one: MutexGuard<'static, ()>,
+    _one: Option<MutexGuard<'static, ()>>,
 }
 
 /// How many connections a crowd has: 10,000 in the long form.
@@ -27,7 +27,7 @@ pub fn size() -> usize {
 impl Crowd {
     /// Nobody yet.
     pub fn new() -> Crowd {
-        let one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let one = long().then(|| ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let maximum = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
         Crowd { streams: Vec::new(), _one: one }

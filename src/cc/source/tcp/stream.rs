@@ -174,7 +174,8 @@ impl Stream<'_> {
             return Ok(());
         }
         let entry = self.enter(name)?;
-        if !entry.needs_head() {
+        // One that came just now has content, or makes the empty file itself.
+        if entry.is_alone() && !entry.needs_head() {
             entry.begin(Head::Other)?.finish(reason);
         }
         Ok(())
