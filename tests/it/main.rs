@@ -6,6 +6,7 @@
 mod support;
 
 mod configure;
+mod decode;
 mod fuzz;
 mod http;
 mod live;

@@ -271,7 +271,7 @@ mod tests {
         check_refused(r#"{"data":"YQ==","userid":"y"}}"#, "no JSON object: trailing characters at byte 28");
         check_refused(
             b"{\"userid\":\"\xff\",\"data\":\"\"}",
-            "no JSON object: invalid unicode code point at byte 12",
+            "no JSON object: invalid unicode code point at byte 11",
         );
         check_refused(
             "{\"x\":\"\x01\",\"userid\":\"y\",\"data\":\"\"}",

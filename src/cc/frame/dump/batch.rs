@@ -71,6 +71,14 @@ impl Header {
     }
 }
 
+/// True if a message of an earlier format, the whole of it, has the checksum that it says: CRC-32 of all behind it.
+pub fn is_intact_message(message: &[u8]) -> bool {
+    let Some((head, checked)) = message.split_at_checked(16) else { return false };
+    let mut crc = flate2::Crc::new();
+    crc.update(checked);
+    head.ends_with(&crc.sum().to_be_bytes())
+}
+
 /// A record in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {

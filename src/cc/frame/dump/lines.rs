@@ -78,10 +78,10 @@ impl Lines {
             None if input.is_empty() && ended => {
                 return Step { consumed: 0, place, what: What::End { cut_bytes: 0 } };
             }
-            None if ended => (input, input.len()),
             None if self.skipping || input.len() > LINE_BYTES_MAX => {
                 return self.skip(input.len(), place);
             }
+            None if ended => (input, input.len()),
             None => {
                 self.searched = input.len();
                 return Step { consumed: 0, place, what: What::More(input.len() + 1) };
@@ -118,12 +118,7 @@ impl Lines {
         ended: bool,
         place: Place,
     ) -> Step<'a> {
-        let skipped = self.skipping;
         self.next_line(1);
-        if skipped {
-            // The last line, which was too long.
-            return Step { consumed, place, what: What::Nothing };
-        }
         let whole = consumed > line.len();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // Reading it twice costs less than holding on to the first reading, which the borrow checker forbids.
@@ -144,6 +139,10 @@ impl Lines {
         }
         let what = told(self.format.read(line, &mut self.scratch), line);
         match what {
+            // So is one that ends before the value: what stands there is taken for a key.
+            What::Record { value: None, .. } if !whole && self.format == LineFormat::Console => {
+                Step { consumed, place, what: What::End { cut_bytes: line.len() } }
+            }
             What::Record { position, value, .. } if !whole => {
                 Step { consumed, place, what: What::Record { position, value, open_end: true } }
             }

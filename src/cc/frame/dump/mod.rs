@@ -28,6 +28,9 @@ pub const INPUT_BYTES_MAX: usize = BATCH_BYTES_MAX + (1 << 20);
 /// So many bytes at a file's begin tell its format, or it has none.
 pub const BEGIN_BYTES: usize = 64 << 10;
 
+/// So many NULs near its begin make a dump a segment: the least that a batch's header has is some more.
+const NULS_MIN: usize = 8;
+
 /// Where a record stands in Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position<'a> {
@@ -127,8 +130,8 @@ impl Format {
     /// Tells the format from a dump's first bytes: [`BEGIN_BYTES`] of them, or all that there are. What is nothing else
     /// is taken for values: then each line that is none is named.
     pub fn tell(begin: &[u8]) -> Format {
-        // Text has no NUL, and a segment's first batch has some in its header; one that is cut at its begin soon.
-        if begin.iter().take(4096).any(|byte| *byte == 0) {
+        // Text has no NUL, unless it is damaged, and each batch's header has many.
+        if begin.iter().take(4096).filter(|byte| **byte == 0).count() >= NULS_MIN {
             return Format::Segment;
         }
         let lines = begin.split(|byte| *byte == b'\n');

@@ -106,7 +106,7 @@ impl Segment {
             };
         }
         let batch = &input[..header.bytes];
-        if header.magic < 2 {
+        if header.magic < 2 && batch::is_intact_message(batch) {
             let reason = format!("messages of format v{}, from before Kafka 0.11", header.magic);
             (self.lost, self.adrift) = (false, false);
             return (self.consume(header.bytes), What::Damaged { reason, bytes: batch, first: true });
@@ -200,7 +200,8 @@ impl Segment {
 
     /// How many bytes to pass over: up to what looks like the next batch, or as far as it is known that there is none.
     fn next_batch(&self, input: &[u8], ended: bool) -> (usize, Next) {
-        let behind = self.header(input).and_then(|header| Some((header.bytes, input.get(header.bytes..)?)));
+        let header = self.header(input).filter(|header| header.magic == 2);
+        let behind = header.and_then(|header| Some((header.bytes, input.get(header.bytes..)?)));
         if let Some((bytes, behind)) = behind
             // Fewer bytes than a header's are the dump's end: more were asked for before.
             && (behind.len() < HEADER_BYTES || is_zero(&behind[..HEADER_BYTES]) || self.header(behind).is_some())
