@@ -50,6 +50,7 @@ enum Command {
     Ls(cmd::ls::Args),
     Verify(cmd::verify::Args),
     Replay(cmd::replay::Args),
+    Decode(cmd::decode::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
 }
@@ -63,6 +64,7 @@ impl Command {
             Command::Ls(args) => args.run(globals),
             Command::Verify(args) => args.run(globals),
             Command::Replay(args) => args.run(globals),
+            Command::Decode(args) => args.run(globals),
             Command::Completions(args) => args.run(globals),
             Command::Man(args) => args.run(globals),
         }

@@ -13,6 +13,12 @@ pub const PACKET_BYTES_MAX: u32 = 262_144;
 /// The longest block of a pcapng file that is followed (Wireshark's own bound).
 pub const BLOCK_BYTES_MAX: u32 = 16 << 20;
 
+/// A Kafka record's value, or a line of a dump. Brokers take 1 MiB unless told otherwise, and a chunk is a few kB.
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// A batch of records once decompressed: a batch of 1 MiB can claim to be a thousand times that.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// Descriptors that are neither streams nor stream files: the folder, the journal, listeners, HTTP connections, and
 /// those that files being read, synced or created need for a moment.
 const DESCRIPTORS_RESERVED: u64 = 128;

@@ -3,6 +3,7 @@
 //! `source` reads (one thread a stream), `frame` understands (pure), `vault` stores (one writer thread). What is
 //! open now stands in `live`.
 
+pub mod chunk_sink;
 pub mod frame;
 pub mod live;
 pub mod source;

@@ -6,6 +6,7 @@ use crate::{Error, Result};
 
 pub mod completions;
 pub mod configure;
+pub mod decode;
 pub mod ls;
 pub mod man;
 pub mod replay;

@@ -7,6 +7,7 @@ mod support;
 
 mod configure;
 mod crash;
+mod decode;
 mod disk;
 mod drain;
 mod fuzz;

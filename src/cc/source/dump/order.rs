@@ -1,0 +1,100 @@
+//! The order of several dumps: a partition's records by offset, as far as the dumps' first records tell.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::input::{Input, Origin};
+use super::reader_of;
+use crate::Result;
+use crate::cc::frame::dump::What;
+
+/// So many steps into a dump show each of its partitions, unless some are very quiet.
+const STEPS_MAX: usize = 10_000;
+
+/// The first offset of each partition in a dump.
+type Firsts = HashMap<(String, i32), i64>;
+
+/// Puts the dumps into their order. Those that say nothing of offsets, and standard input, stay where they are between
+/// the others.
+pub fn in_order(origins: Vec<Origin>) -> Result<Vec<Origin>> {
+    if origins.len() < 2 {
+        return Ok(origins);
+    }
+    let mut ordered: Vec<(Origin, Firsts)> = Vec::new();
+    for origin in origins {
+        let firsts = firsts(&origin)?;
+        let at = ordered.iter().position(|(_, placed)| is_before(&firsts, placed));
+        ordered.insert(at.unwrap_or(ordered.len()), (origin, firsts));
+    }
+    Ok(ordered.into_iter().map(|(origin, _)| origin).collect())
+}
+
+/// True if a partition's records say that `a` comes before `b`.
+fn is_before(a: &Firsts, b: &Firsts) -> bool {
+    a.iter().any(|(partition, first)| b.get(partition).is_some_and(|other| first < other))
+}
+
+fn firsts(origin: &Origin) -> Result<Firsts> {
+    let mut firsts = Firsts::new();
+    let regular = matches!(origin, Origin::File(path) if path.is_file());
+    if !regular {
+        return Ok(firsts);
+    }
+    let mut input = Input::open(origin, Arc::default())?;
+    let mut reader = reader_of(origin, &mut input).1;
+    for _ in 0..STEPS_MAX {
+        let step = reader.step(input.bytes(), input.has_ended());
+        let consumed = step.consumed;
+        match step.what {
+            What::More(bytes) => {
+                input.fill(bytes);
+                continue;
+            }
+            What::End { .. } => break,
+            What::Record { position: Some(position), .. } => {
+                firsts.entry((position.topic.to_owned(), position.partition)).or_insert(position.offset);
+            }
+            What::Record { position: None, .. }
+            | What::Nothing
+            | What::Damaged { .. }
+            | What::Aborted { .. } => {}
+        }
+        input.consume(consumed);
+    }
+    Ok(firsts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_order(dumps: &[&str], expected: &[usize]) {
+        let dir = tempfile::tempdir().unwrap();
+        let origins: Vec<Origin> = dumps
+            .iter()
+            .enumerate()
+            .map(|(nth, dump)| {
+                let path = dir.path().join(nth.to_string());
+                std::fs::write(&path, dump).unwrap();
+                Origin::File(path)
+            })
+            .collect();
+        let ordered = in_order(origins.clone()).unwrap();
+        let found: Vec<usize> =
+            ordered.iter().map(|origin| origins.iter().position(|other| other == origin).unwrap()).collect();
+        assert_eq!(found, expected, "{dumps:?}");
+    }
+
+    #[test]
+    fn dumps_go_by_offset_where_they_share_a_partition() {
+        let line = |partition, offset| format!("Partition:{partition}\tOffset:{offset}\t{{}}\n");
+        let (a0, a5, a9) = (&line(0, 0)[..], &line(0, 5)[..], &line(0, 9)[..]);
+        check_order(&[a9, a0, a5], &[1, 2, 0]);
+        check_order(&[a5, "{\"data\":\"\"}\n", a0], &[2, 0, 1]);
+        check_order(&[&line(1, 7), a0], &[0, 1]);
+        // The first has partition 1 before partition 0; both have the second one's begin.
+        check_order(&[&(line(1, 3) + a0), &(line(0, 5) + &line(1, 9))], &[0, 1]);
+        check_order(&[&(line(0, 5) + &line(1, 9)), &(line(1, 3) + a0)], &[1, 0]);
+        check_order(&["", a0], &[0, 1]);
+    }
+}
