@@ -66,7 +66,8 @@ enum Line {
     /// Ends a round. All partitions, and all comparisons under way stand in each.
     Round {
         partitions: Vec<PartitionState>,
-        dead_letter_bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dead_letter_bytes: Option<u64>,
     },
 }
 
@@ -79,8 +80,9 @@ pub struct Checkpoint {
     pub compared: BTreeMap<String, Compared>,
     /// The partitions.
     pub partitions: Vec<PartitionState>,
-    /// The length of the dead letters.
-    pub dead_letter_bytes: u64,
+    /// The length of the dead letters; none where the last process ended in good order, and others may have added to
+    /// them.
+    pub dead_letter_bytes: Option<u64>,
 }
 
 impl Checkpoint {

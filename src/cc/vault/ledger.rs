@@ -6,7 +6,8 @@
 //! not written for longest is closed when too many are open, but never before a checkpoint has its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -31,6 +32,9 @@ pub const STREAMS_MAX: usize = 16_384;
 
 /// A capture's first bytes by which a re-send is known: a pcap file header.
 const HEAD_BYTES: usize = 24;
+
+/// The file of records that cannot be used, in the folder of our own files.
+pub const DEAD_LETTERS: &str = "dead-letters.jsonl";
 
 /// Segments of one file, before the middle ones are left out.
 const SEGMENTS_MAX: usize = 1000;
@@ -104,7 +108,14 @@ pub struct Ledger {
     in_flight: Option<InFlight>,
     rounds_bytes: u64,
     rounds_bytes_max: u64,
-    dead_letter_bytes: u64,
+    letters: Letters,
+}
+
+/// Records that cannot be used, each a line.
+struct Letters {
+    file: File,
+    bytes: u64,
+    changed: bool,
 }
 
 /// Nobody waits for the end of a stream that has none.
@@ -121,7 +132,8 @@ impl Ledger {
         let failed = || Error::path("go on from the checkpoints in", shared.dir.path());
         let checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
         let left = shared.take_left();
-        cut_back(&shared, &checkpoint, &left).map_err(failed())?;
+        let letters = Letters::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
+        cut_back(&shared, &checkpoint, &left, letters.bytes).map_err(failed())?;
         let partition = |state: &PartitionState| Partition {
             state: state.clone(),
             committed: 0,
@@ -134,7 +146,7 @@ impl Ledger {
             streams: LruCache::unbounded(),
             streams_max: streams_max.max(1),
             partitions: checkpoint.partitions.iter().map(partition).collect(),
-            dead_letter_bytes: checkpoint.dead_letter_bytes,
+            letters,
             compared: checkpoint.compared,
             in_flight: None,
             rounds_bytes: 0,
@@ -241,14 +253,26 @@ impl Ledger {
         new
     }
 
-    /// How long the dead letters are, for the next checkpoint.
-    pub fn note_dead_letters(&mut self, bytes: u64) {
-        self.dead_letter_bytes = bytes;
+    /// Takes the next `bytes` of the record that was taken last, where it has more than a buffer holds.
+    pub fn take_more(&mut self, name: &[u8], data: Buffer, bytes: usize) -> io::Result<()> {
+        let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is not open"))?;
+        open.take_more(data, bytes)
     }
 
-    /// How long the dead letters were at the last checkpoint.
-    pub fn dead_letter_bytes(&self) -> u64 {
-        self.dead_letter_bytes
+    /// Keeps a record that cannot be used, as a line of the dead letters.
+    pub fn keep_letter(&mut self, partition: PartitionId, offset: i64, line: &[u8]) -> io::Result<Taken> {
+        if offset < self.partitions[partition.0].state.next_offset {
+            return Ok(Taken::Repeated);
+        }
+        let Letters { file, bytes, changed } = &mut self.letters;
+        self.shared.pressure.persist("dead letter", DEAD_LETTERS, || {
+            // Half a line (a full disk) must not stand before the next attempt's.
+            file.set_len(*bytes)?;
+            file.write_all(line)
+        })?;
+        (*bytes, *changed) = (*bytes + line.len() as u64, true);
+        self.pass(partition, offset);
+        Ok(Taken::New)
     }
 
     /// Streams that are open.
@@ -262,6 +286,9 @@ impl Ledger {
             return Ok(());
         }
         let replaces = self.rounds_bytes >= self.rounds_bytes_max;
+        if std::mem::take(&mut self.letters.changed) {
+            self.letters.file.sync_data()?;
+        }
         let text = self.round(replaces).text()?;
         if replaces {
             self.rounds_bytes = 0;
@@ -323,8 +350,14 @@ impl Ledger {
 
     /// Closes all streams. Call it after [`flush`](Self::flush), and when its offsets are committed.
     pub fn close(mut self) {
+        // What is closed needs no round, and from now on others may add to the dead letters.
+        let round = Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.round(true) };
         while let Some((_, open)) = self.streams.pop_lru() {
             open.finish(EndReason::Drained);
+        }
+        if let Ok(text) = round.text() {
+            // If the keeper is gone the rounds stay as they are: the next start goes by them.
+            let _ = self.shared.send(Job::Checkpoint(Round { text, replaces: true, done: bounded(1).0 }));
         }
     }
 
@@ -344,7 +377,7 @@ impl Ledger {
         let mut round = Checkpoint {
             partitions: self.partitions.iter().map(|known| known.state.clone()).collect(),
             compared: self.compared.clone(),
-            dead_letter_bytes: self.dead_letter_bytes,
+            dead_letter_bytes: Some(self.letters.bytes),
             ..Checkpoint::default()
         };
         for (name, open) in self.streams.iter_mut() {
@@ -449,6 +482,14 @@ impl Open {
         Ok(())
     }
 
+    fn take_more(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
+        self.intake.feed(data, bytes)?;
+        if let Some(last) = self.segments.last_mut() {
+            last.bytes += bytes as u64;
+        }
+        Ok(())
+    }
+
     /// Notes where the bytes came from.
     fn note(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
         let state = &known.state;
@@ -521,8 +562,24 @@ impl Open {
     }
 }
 
+impl Letters {
+    /// Opens the dead letters, and cuts off what a crash left behind the last checkpoint.
+    fn open(shared: &Shared, bytes: Option<u64>) -> io::Result<Letters> {
+        let file = shared.dir.own_append(DEAD_LETTERS)?;
+        let found = file.metadata()?.len();
+        let bytes = bytes.map_or(found, |bytes| bytes.min(found));
+        file.set_len(bytes)?;
+        Ok(Letters { file, bytes, changed: false })
+    }
+}
+
 /// Makes the files what they were at the last checkpoint. Can be cut off at any point and done again.
-fn cut_back(shared: &Shared, checkpoint: &Checkpoint, left: &[Opened]) -> io::Result<()> {
+fn cut_back(
+    shared: &Shared,
+    checkpoint: &Checkpoint,
+    left: &[Opened],
+    dead_letter_bytes: u64,
+) -> io::Result<()> {
     let mut files = Vec::new();
     for opened in left {
         let Some(bytes) = cut_back_one(shared, checkpoint.files.get(&opened.file), opened)? else { continue };
@@ -531,7 +588,11 @@ fn cut_back(shared: &Shared, checkpoint: &Checkpoint, left: &[Opened]) -> io::Re
         files.push(opened.file.clone());
     }
     shared.journal.sync()?;
-    let fresh = Checkpoint { files: BTreeMap::new(), ..checkpoint.clone() };
+    let fresh = Checkpoint {
+        files: BTreeMap::new(),
+        dead_letter_bytes: Some(dead_letter_bytes),
+        ..checkpoint.clone()
+    };
     checkpoint::replace(&shared.dir, &fresh)?;
     shared.journal.closed(&shared.dir, &files)
 }
