@@ -5,6 +5,7 @@
 // A kit has parts that no test needs today.
 #![allow(dead_code, unused_imports)]
 
+pub mod broker;
 pub mod capture;
 pub mod process;
 pub mod random;
@@ -15,6 +16,7 @@ pub mod workdir;
 
 use std::time::{Duration, Instant};
 
+pub use broker::Broker;
 pub use random::Random;
 pub use sender::{Handshake, Sender};
 pub use server::Server;
