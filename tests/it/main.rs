@@ -8,6 +8,7 @@ mod support;
 mod configure;
 mod fuzz;
 mod http;
+mod kafka_client;
 mod live;
 mod ls;
 mod man;

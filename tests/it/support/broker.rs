@@ -100,8 +100,7 @@ impl Broker {
     #[track_caller]
     pub fn console_values(&self, topic: &str, count: usize) -> Vec<u8> {
         let count = count.to_string();
-        let args =
-            ["--topic", topic, "--from-beginning", "--max-messages", &count, "--timeout-ms", "20000"];
+        let args = ["--topic", topic, "--from-beginning", "--max-messages", &count, "--timeout-ms", "20000"];
         self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)
     }
 
@@ -157,7 +156,9 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("the broker's log:\n{}", self.log());
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("the broker's last lines, the latest first:\n{}", last.join("\n"));
         }
         self.kill9();
     }
