@@ -35,14 +35,20 @@ as_root() {
 
 # A tool and the Debian package that has it, a line each.
 tools='
+c++ g++
 cc gcc
 dumpcap wireshark-common
+flock util-linux
 ip iproute2
+java default-jre-headless
+make make
 man man-db
+mvn maven
 ncat ncat
 nsenter util-linux
 openssl openssl
 ps procps
+python3 python3
 shellcheck shellcheck
 sipp sip-tester
 socat socat
@@ -55,6 +61,8 @@ missing_packages() {
     while read -r tool package; do
         [ -z "$tool" ] || command -v "$tool" >/dev/null || echo "$package"
     done <<<"$tools" | sort -u
+    # Debian's Python comes without what makes a virtual environment.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 step tools
@@ -86,7 +94,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

@@ -39,6 +39,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A request to Kafka failed.
+    #[error("cannot {act} {what}")]
+    Kafka {
+        /// What was tried, as it reads before the thing: `commit offsets of group`.
+        act: &'static str,
+        /// The brokers, the group, the topic or the partition.
+        what: String,
+        /// Why not.
+        #[source]
+        source: rdkafka::error::KafkaError,
+    },
     /// Options that contradict each other or are out of range: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -82,6 +93,12 @@ impl Error {
     /// Wraps an I/O error of any other system call.
     pub fn system(act: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::System { act, source }
+    }
+
+    /// Wraps an error of a request to Kafka.
+    pub fn kafka(act: &'static str, what: impl ToString) -> impl FnOnce(rdkafka::error::KafkaError) -> Error {
+        let what = what.to_string();
+        move |source| Error::Kafka { act, what, source }
     }
 
     /// The exit code that this error ends a command with.

@@ -13,6 +13,7 @@ mod drain;
 mod fuzz;
 mod hostile;
 mod http;
+mod kafka_client;
 mod live;
 mod ls;
 mod man;

@@ -5,6 +5,7 @@
 // A kit has parts that no test needs today.
 #![allow(dead_code, unused_imports)]
 
+pub mod broker;
 pub mod capture;
 pub mod generated;
 pub mod netns;
@@ -21,6 +22,7 @@ pub mod wrapped;
 
 use std::time::{Duration, Instant};
 
+pub use broker::Broker;
 pub use random::Random;
 pub use sender::{Handshake, Sender};
 pub use server::Server;

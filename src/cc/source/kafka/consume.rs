@@ -1,0 +1,426 @@
+//! The consumer's loop: records from the group's partitions into the ledger, checkpoints, commits. Runs in one
+//! thread, which polls.
+//!
+//! Invariants: nothing is committed before the checkpoint that has it is durable; partitions that are taken away are
+//! flushed, checkpointed and committed before they are given up; a record that cannot be used is kept as a dead
+//! letter and never ends the run.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::{Change, Client, Partition, Record, Start};
+use crate::cc::frame::chunk::{self, Chunk, Refused};
+use crate::cc::frame::dump::{Letter, Position};
+use crate::cc::vault::Vault;
+use crate::cc::vault::ledger::{Commit, Ledger, PartitionId, Taken};
+use crate::cc::vault::pool::Size;
+use crate::counters::Counters;
+use crate::stop::Stop;
+use crate::{Error, Result};
+
+/// How long a poll waits for records: as long as a stop may wait.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long the group may take to acknowledge the last commits.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a broker may take to say where a partition begins and ends.
+const ASK: Duration = Duration::from_secs(10);
+
+/// Before a broker that could not be asked is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A checkpoint comes after so many bytes at the latest: what a crash makes come again.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// Where to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum From {
+    /// At the first record, unless the folder or the group is further
+    Earliest,
+    /// Behind the last record, unless the folder or the group has an offset
+    Latest,
+    /// At the offset that the folder or the group has; the first record where neither has one
+    Stored,
+}
+
+/// How records are consumed.
+#[derive(Clone, Debug)]
+pub struct ConsumeConfig {
+    /// Where to start.
+    pub from: From,
+    /// End at the records that each partition had at the start.
+    pub until_end: bool,
+    /// Between two checkpoints.
+    pub checkpoint_interval: Duration,
+}
+
+/// What was consumed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consumed {
+    /// Records that went into files.
+    pub records: u64,
+    /// Records that came again and were passed over.
+    pub repeated: u64,
+    /// Records that could not be used.
+    pub dead_letters: u64,
+}
+
+/// A consumer under way.
+pub struct Consumer<'a> {
+    /// The client.
+    pub client: &'a mut dyn Client,
+    /// Where records go.
+    pub ledger: Ledger,
+    /// For its buffers.
+    pub vault: Vault,
+    /// How.
+    pub config: ConsumeConfig,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Asked for by a signal.
+    pub stop: &'a Stop,
+    /// Told how many records came of how many, with `--until-end`.
+    pub progress: &'a mut dyn FnMut(u64, u64),
+}
+
+struct Loop<'a> {
+    consumer: Consumer<'a>,
+    /// The partitions that this member has.
+    assigned: BTreeMap<Partition, Assigned>,
+    consumed: Consumed,
+    bytes: u64,
+    checkpoint_at: Instant,
+}
+
+struct Assigned {
+    id: PartitionId,
+    /// With `--until-end`: the offset to end at.
+    end: Option<i64>,
+    start: i64,
+}
+
+impl<'a> Consumer<'a> {
+    /// Consumes until the stop is asked for, or the end is reached; then all is stored, committed and closed.
+    pub fn run(self) -> Result<Consumed> {
+        let checkpoint_at = Instant::now() + self.config.checkpoint_interval;
+        let mut running = Loop {
+            consumer: self,
+            assigned: BTreeMap::new(),
+            consumed: Consumed::default(),
+            bytes: 0,
+            checkpoint_at,
+        };
+        let ended = running.poll_on();
+        let stored = running.flush();
+        let Loop { consumer, consumed, .. } = running;
+        consumer.ledger.close();
+        ended.and(stored).map(|()| consumed)
+    }
+}
+
+impl Loop<'_> {
+    fn poll_on(&mut self) -> Result<()> {
+        while !self.consumer.stop.is_asked() && !self.is_at_end() {
+            if let Some(change) = self.poll()? {
+                self.change(change)?;
+            }
+            self.keep_up()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a batch of records.
+    fn poll(&mut self) -> Result<Option<Change>> {
+        let Loop { consumer, assigned, consumed, bytes, .. } = self;
+        let Consumer { client, ledger, vault, counters, .. } = consumer;
+        let mut failed = None;
+        let polled = client.poll(POLL, &mut |record| {
+            let partition = Partition::new(record.topic, record.partition);
+            let Some(known) = assigned.get(&partition) else { return ControlFlow::Continue(()) };
+            match take(ledger, vault, known.id, &record) {
+                Ok(Took::Bytes(some)) => {
+                    *bytes += some;
+                    consumed.records += 1;
+                    counters.kafka_records_total.one();
+                }
+                Ok(Took::Repeated) => {
+                    consumed.repeated += 1;
+                    counters.kafka_repeated_total.one();
+                }
+                Ok(Took::Letter) => {
+                    consumed.dead_letters += 1;
+                    counters.dead_letters_total.one();
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        match failed {
+            Some(error) => Err(Error::system("store a record")(error)),
+            None => Ok(polled.change),
+        }
+    }
+
+    /// Checkpoints and commits, when it is time.
+    fn keep_up(&mut self) -> Result<()> {
+        let failed = Error::system("write a checkpoint");
+        if self.bytes >= CHECKPOINT_BYTES || Instant::now() >= self.checkpoint_at {
+            self.consumer.ledger.checkpoint().map_err(failed)?;
+            self.bytes = 0;
+            self.checkpoint_at = Instant::now() + self.consumer.config.checkpoint_interval;
+        }
+        let finished = self.consumer.ledger.finished();
+        if let Some(commits) = finished.map_err(Error::system("write a checkpoint"))? {
+            self.commit(&commits)?;
+        }
+        self.note_commits(Duration::ZERO);
+        self.note_lag();
+        Ok(())
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let offsets: Vec<_> = commits.iter().map(|commit| (self.name(commit.partition), commit.next_offset)).collect();
+        self.consumer.client.commit(&offsets)
+    }
+
+    /// Tells the ledger what the group has acknowledged.
+    fn note_commits(&mut self, timeout: Duration) {
+        for (partition, next_offset) in self.consumer.client.acknowledged(timeout) {
+            if let Some(known) = self.assigned.get(&partition) {
+                self.consumer.ledger.committed(&[Commit { partition: known.id, next_offset }]);
+            }
+        }
+    }
+
+    fn note_lag(&mut self) {
+        let lag = |progress: &super::client::Progress| Some((progress.end_offset? - progress.next_offset?).max(0));
+        let lag: i64 = self.consumer.client.progress().iter().filter_map(lag).sum();
+        self.consumer.counters.kafka_lag_records.set(u64::try_from(lag).unwrap_or(0));
+        if self.consumer.config.until_end && !self.assigned.is_empty() {
+            let ledger = &self.consumer.ledger;
+            let (done, all) = self.assigned.values().fold((0, 0), |(done, all), known| {
+                let end = known.end.unwrap_or(known.start);
+                let at = ledger.partition(known.id).next_offset.min(end);
+                (done + at.saturating_sub(known.start).max(0), all + (end - known.start).max(0))
+            });
+            (self.consumer.progress)(done.unsigned_abs(), all.unsigned_abs());
+        }
+    }
+
+    fn name(&self, id: PartitionId) -> Partition {
+        let state = self.consumer.ledger.partition(id);
+        Partition::new(&state.topic, state.partition)
+    }
+
+    /// With `--until-end`: true when each partition is where it ended at the start. Control records at its end have
+    /// no record of their own, so the client's position counts too.
+    fn is_at_end(&mut self) -> bool {
+        if !self.consumer.config.until_end || self.assigned.is_empty() {
+            return false;
+        }
+        let reached: BTreeMap<Partition, i64> = self
+            .consumer
+            .client
+            .progress()
+            .into_iter()
+            .filter_map(|progress| Some((progress.partition, progress.next_offset?)))
+            .collect();
+        self.assigned.iter().all(|(partition, known)| {
+            let stored = self.consumer.ledger.partition(known.id).next_offset;
+            let at = reached.get(partition).copied().unwrap_or(stored).max(stored);
+            known.end.is_some_and(|end| at >= end)
+        })
+    }
+
+    fn change(&mut self, change: Change) -> Result<()> {
+        match change {
+            Change::Given(partitions) => self.given(&partitions),
+            Change::MadeAgain(partitions) => self.given(&partitions),
+            Change::Taken { partitions, lost } => {
+                log::info!("partitions_taken count={} lost={lost}", partitions.len());
+                self.flush()?;
+                for partition in &partitions {
+                    if let Some(known) = self.assigned.remove(partition) {
+                        self.consumer.ledger.unassign(known.id);
+                    }
+                }
+                self.consumer.client.give_up(&partitions)
+            }
+        }
+    }
+
+    /// Starts partitions where the folder, or the group, is.
+    fn given(&mut self, partitions: &[Partition]) -> Result<()> {
+        log::info!("partitions_given count={}", partitions.len());
+        let mut starts = Vec::new();
+        for partition in partitions {
+            let Some((id, start)) = self.ask(partition)? else { return Ok(()) };
+            let (first, end) = self.bounds(partition)?;
+            let start = start.unwrap_or(match self.consumer.config.from {
+                From::Earliest | From::Stored => first,
+                From::Latest => end,
+            });
+            let until = self.consumer.config.until_end.then_some(end);
+            self.assigned.insert(partition.clone(), Assigned { id, end: until, start });
+            log::info!("partition_started partition={partition} offset={start} end={end}");
+            starts.push((partition.clone(), Start::At(start)));
+        }
+        self.consumer.client.assign(&starts)
+    }
+
+    /// What the group has committed of a partition, and which topic it is of; asked until a broker answers. `None`:
+    /// a stop came first.
+    fn ask(&mut self, partition: &Partition) -> Result<Option<(PartitionId, Option<i64>)>> {
+        while !self.consumer.stop.is_asked() {
+            let client = &mut self.consumer.client;
+            let asked = client
+                .committed(std::slice::from_ref(partition), ASK)
+                .and_then(|committed| Ok((committed, client.topic_id(&partition.topic, ASK)?)));
+            match asked {
+                Ok((committed, topic_id)) => {
+                    let committed = committed.into_iter().next().flatten();
+                    let ledger = &mut self.consumer.ledger;
+                    let assigned = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
+                    return Ok(Some(assigned));
+                }
+                Err(error) => {
+                    log::warn!("broker_not_asked partition={partition} error=\"{}\"", crate::error::chain(&error));
+                    self.consumer.stop.wait(ASK_AGAIN);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn bounds(&mut self, partition: &Partition) -> Result<(i64, i64)> {
+        loop {
+            match self.consumer.client.bounds(partition, ASK) {
+                Err(error) if !self.consumer.stop.is_asked() => {
+                    log::warn!("broker_not_asked partition={partition} error=\"{}\"", crate::error::chain(&error));
+                    self.consumer.stop.wait(ASK_AGAIN);
+                }
+                bounds => return bounds,
+            }
+        }
+    }
+
+    /// Stores all that was taken, and commits it.
+    fn flush(&mut self) -> Result<()> {
+        let commits = self.consumer.ledger.flush().map_err(Error::system("write a checkpoint"))?;
+        self.commit(&commits)?;
+        self.note_commits(COMMIT_WAIT);
+        Ok(())
+    }
+}
+
+enum Took {
+    /// So many bytes went into a stream.
+    Bytes(u64),
+    /// The record was taken before.
+    Repeated,
+    /// It cannot be used.
+    Letter,
+}
+
+/// Takes one record.
+fn take(ledger: &mut Ledger, vault: &Vault, id: PartitionId, record: &Record<'_>) -> std::io::Result<Took> {
+    let chunk = record.value.ok_or(Refused::NoValue).and_then(chunk::parse);
+    let decoded = chunk.and_then(|chunk| decode(vault, &chunk).map(|data| (chunk, data)));
+    let taken = match decoded {
+        Ok((chunk, data)) => {
+            let bytes = data.bytes();
+            match store(ledger, vault, id, record.offset, &chunk, data)? {
+                Taken::New => Took::Bytes(bytes),
+                Taken::Repeated => Took::Repeated,
+            }
+        }
+        Err(refused) => {
+            let position = Position { topic: record.topic, partition: record.partition, offset: record.offset };
+            let reason = refused.to_string();
+            let letter = Letter { position: Some(position), found: None, reason: &reason, value: record.value };
+            match ledger.keep_letter(id, record.offset, &letter.line())? {
+                Taken::New => {
+                    log::warn!(
+                        "record_refused topic={} partition={} offset={} reason=\"{}\"",
+                        record.topic,
+                        record.partition,
+                        record.offset,
+                        refused.word()
+                    );
+                    Took::Letter
+                }
+                Taken::Repeated => Took::Repeated,
+            }
+        }
+    };
+    Ok(taken)
+}
+
+/// A chunk's bytes.
+enum Data {
+    /// In a buffer of the vault's: the usual case.
+    Buffer(crate::cc::vault::pool::Buffer, usize),
+    /// More than a buffer holds.
+    Large(Vec<u8>),
+}
+
+impl Data {
+    fn bytes(&self) -> u64 {
+        match self {
+            Data::Buffer(_, bytes) => *bytes as u64,
+            Data::Large(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+fn decode(vault: &Vault, chunk: &Chunk<'_>) -> std::result::Result<Data, Refused> {
+    let size = match chunk.data.bytes_max() {
+        bytes if bytes <= Size::Small.bytes() => Size::Small,
+        bytes if bytes <= Size::Large.bytes() => Size::Large,
+        bytes => {
+            let mut large = vec![0; bytes];
+            let bytes = chunk.data.decode(&mut large)?;
+            large.truncate(bytes);
+            return Ok(Data::Large(large));
+        }
+    };
+    let mut buffer = vault.pool().take(size);
+    let bytes = chunk.data.decode(&mut buffer)?;
+    Ok(Data::Buffer(buffer, bytes))
+}
+
+fn store(
+    ledger: &mut Ledger,
+    vault: &Vault,
+    id: PartitionId,
+    offset: i64,
+    chunk: &Chunk<'_>,
+    data: Data,
+) -> std::io::Result<Taken> {
+    let name = chunk.name.as_bytes();
+    match data {
+        Data::Buffer(buffer, bytes) => ledger.take(id, offset, name, buffer, bytes),
+        Data::Large(large) => {
+            let mut taken = Taken::New;
+            for (at, piece) in large.chunks(Size::Large.bytes()).enumerate() {
+                let mut buffer = vault.pool().take(Size::Large);
+                buffer[..piece.len()].copy_from_slice(piece);
+                if at == 0 {
+                    taken = ledger.take(id, offset, name, buffer, piece.len())?;
+                } else if taken == Taken::New {
+                    ledger.take_more(name, buffer, piece.len())?;
+                }
+            }
+            Ok(taken)
+        }
+    }
+}

@@ -1,0 +1,626 @@
+//! [`Client`] by librdkafka: a blocking consumer, polled by the caller's thread. librdkafka has threads of its own
+//! for the brokers' connections; all that they have to say goes through the poll.
+//!
+//! It bounds memory (32 MiB of records wait at most, and an answer of 16 MiB or one batch is on its way), commits
+//! nothing by itself, reconnects with a back-off from 0.1 to 1 s, and finds new topics and partitions within 10 s.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings::rd_kafka_resp_err_t;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::cc::source::kafka::client::{Change, Client, Partition, Polled, Progress, Record, Reset, Start};
+use crate::cc::source::kafka::native::{self, Commits};
+use crate::logging::Throttle;
+use crate::{Error, Result};
+
+/// Records of one poll.
+const RECORDS_MAX: usize = 1000;
+/// How long to wait for partitions to go elsewhere.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait after a commit that failed.
+const COMMIT_AGAIN: Duration = Duration::from_millis(500);
+
+/// A property of librdkafka's, as `-X key=value` sets it. Its value may be a password and is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    /// The name that librdkafka knows it by.
+    pub key: String,
+    value: String,
+}
+
+/// Properties that what we promise depends on, or that have an option of their own.
+const OWN_KEYS: [&str; 8] = [
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "metadata.broker.list",
+];
+
+impl Property {
+    /// Of an option's value.
+    pub fn parse(text: &str) -> Result<Property, String> {
+        let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+        if OWN_KEYS.contains(&key) {
+            return Err(format!("{key} is set by lea"));
+        }
+        Ok(Property { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl std::fmt::Debug for Property {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}=...", self.key)
+    }
+}
+
+/// Checks a topic's name as brokers do: 1 to 249 of letters, digits, `.`, `_`, `-`.
+pub fn topic_name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.is_empty() || text.len() > 249 || !text.bytes().all(fits) {
+        return Err("a topic's name has 1 to 249 letters, digits, dots, underscores and hyphens".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// What producers and consumers have in common. Later properties win.
+pub fn config_of(brokers: &str, own: &[(&str, &str)], properties: &[Property]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("client.id", "lea");
+    config.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
+    for (key, value) in own {
+        config.set(*key, *value);
+    }
+    for property in properties {
+        config.set(&property.key, &property.value);
+    }
+    // Errors come as events; what else librdkafka has to say is for who asks for it.
+    let asked = properties.iter().any(|property| property.key == "debug");
+    config.set_log_level(if asked { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Critical });
+    config
+}
+
+/// An error of making a client: what the user can set is wrong usage.
+pub fn cannot_make(brokers: &str, error: KafkaError) -> Error {
+    match error {
+        // Its value may be a password.
+        KafkaError::ClientConfig(_, reason, key, _) => Error::Usage(format!("-X {key}: {reason}")),
+        KafkaError::ClientCreation(reason) => Error::Usage(format!("the options for Kafka: {reason}")),
+        error => Error::kafka("make a client of", brokers)(error),
+    }
+}
+
+/// Which group to be a member of, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `HOST:PORT`, several with commas.
+    pub brokers: String,
+    /// The group.
+    pub group: String,
+    /// What makes this member the same one after a restart, so that it gets its partitions back at once. It must
+    /// be no other member's.
+    pub instance: Option<String>,
+    /// The topics, checked by [`topic_name`].
+    pub topics: Vec<String>,
+    /// Where to start without a committed offset.
+    pub reset: Reset,
+    /// What else librdkafka is told.
+    pub properties: Vec<Property>,
+}
+
+impl Settings {
+    fn config(&self) -> ClientConfig {
+        let reset = match self.reset {
+            Reset::Earliest => "earliest",
+            Reset::Latest => "latest",
+        };
+        let own = [
+            ("group.id", self.group.as_str()),
+            ("group.instance.id", self.instance.as_deref().unwrap_or_default()),
+            ("auto.offset.reset", reset),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            // Only what moves is taken, and the others' begun packets can wait on.
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            // By default librdkafka looks once a second whether there is room for more again.
+            ("fetch.queue.backoff.ms", "5"),
+            ("queued.max.messages.kbytes", "32768"),
+            ("fetch.max.bytes", "16777216"),
+            ("topic.metadata.refresh.interval.ms", "10000"),
+        ];
+        let absent = |value: &str| !value.is_empty();
+        let own: Vec<(&str, &str)> = own.into_iter().filter(|(_, value)| absent(value)).collect();
+        let mut config = config_of(&self.brokers, &own, &self.properties);
+        // See `made_again`.
+        let debug = config.get("debug").map_or(String::new(), |asked| format!(",{asked}"));
+        config.set("debug", format!("metadata{debug}")).set_log_level(RDKafkaLogLevel::Debug);
+        config
+    }
+}
+
+/// What librdkafka calls from within a poll.
+#[derive(Default)]
+struct Context {
+    changes: Mutex<VecDeque<Change>>,
+    /// Topics that were made again, and not yet said so.
+    made_again: Mutex<BTreeSet<String>>,
+    /// Something was put into one of these: looked at for each record.
+    news: AtomicBool,
+    /// Nobody answers changes any more.
+    closing: AtomicBool,
+    throttle: Throttle,
+}
+
+impl Context {
+    fn changes(&self) -> MutexGuard<'_, VecDeque<Change>> {
+        self.changes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn made_again(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.made_again.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The topic that librdkafka has found under another id than before.
+///
+/// A topic deleted and made again goes on at the old position, if the new one has that many records: librdkafka
+/// (2.12) resets nothing, so what is before would be missed. That it noticed it says in a line of its log alone,
+/// before it fetches from the new topic.
+fn made_again(text: &str) -> Option<&str> {
+    let (_, text) = text.split_once("Topic ")?;
+    let (topic, ids) = text.split_once(" changed id from ")?;
+    // From no id at all: it sees the topic for the first time.
+    (!ids.starts_with("AAAAAAAAAAAAAAAAAAAAAA ")).then_some(topic)
+}
+
+impl ClientContext for Context {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        if let Some(topic) = made_again(text) {
+            self.made_again().insert(topic.to_owned());
+            self.news.store(true, Ordering::Relaxed);
+        }
+        log::debug!("kafka facility={facility} text={text:?}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\"");
+        match code {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.throttle.warn("all brokers down", line),
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => self.throttle.warn("transport", line),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => self.throttle.warn("unknown topic", line),
+            _ => self.throttle.warn("other", line),
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    /// Keeps the change for whoever polls; librdkafka waits for the answer.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        what: rd_kafka_resp_err_t,
+        list: &mut TopicPartitionList,
+    ) {
+        let given = what == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if list.count() == 0 || self.closing.load(Ordering::Relaxed) {
+            let answered = if given { start(consumer, list) } else { let_go(consumer, list) };
+            if let Err(error) = answered {
+                log::warn!("kafka_error reason={error} action=\"answering a rebalance\"");
+            }
+            return;
+        }
+        let partitions = partitions_of(list);
+        let change = match given {
+            true => Change::Given(partitions),
+            false => Change::Taken { partitions, lost: consumer.assignment_lost() },
+        };
+        self.changes().push_back(change);
+        self.news.store(true, Ordering::Relaxed);
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|element| Partition::new(element.topic(), element.partition())).collect()
+}
+
+fn list_of(partitions: &[Partition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.number);
+    }
+    list
+}
+
+fn list_with<'a>(
+    offsets: impl IntoIterator<Item = (&'a Partition, Offset)>,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(&partition.topic, partition.number, offset)?;
+    }
+    Ok(list)
+}
+
+fn start(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
+        _ => consumer.assign(list),
+    }
+}
+
+fn let_go(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        // Then all of them are taken.
+        _ => consumer.unassign(),
+    }
+}
+
+/// A member of a group. Dropping it closes it: without an `instance` it leaves the group at once, with one its
+/// partitions stay its own for the session's time (45 s).
+pub struct Member {
+    // The queue in it goes before the consumer.
+    commits: Commits<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
+    group: String,
+    /// The change that has not been answered.
+    unanswered: Option<Change>,
+    /// True while a commit is on its way, and what is in it.
+    committing: bool,
+    on_its_way: BTreeMap<Partition, i64>,
+    /// What goes with the next commit, and when it may go.
+    to_commit: BTreeMap<Partition, i64>,
+    commit_after: Instant,
+    acknowledged: BTreeMap<Partition, i64>,
+}
+
+impl Member {
+    /// Makes it. Nothing here waits for a broker.
+    pub fn join(settings: &Settings) -> Result<Member> {
+        let failed = |error| cannot_make(&settings.brokers, error);
+        let consumer: BaseConsumer<Context> =
+            settings.config().create_with_context(Context::default()).map_err(failed)?;
+        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(Error::kafka("subscribe to", settings.topics.join(", ")))?;
+        let consumer = Arc::new(consumer);
+        Ok(Member {
+            commits: Commits::of(&consumer),
+            consumer,
+            group: settings.group.clone(),
+            unanswered: None,
+            committing: false,
+            on_its_way: BTreeMap::new(),
+            to_commit: BTreeMap::new(),
+            commit_after: Instant::now(),
+            acknowledged: BTreeMap::new(),
+        })
+    }
+
+    /// The next change. One of the group comes before one of a topic.
+    fn change(&self) -> Option<Change> {
+        if let Some(change) = self.consumer.context().changes().pop_front() {
+            return Some(change);
+        }
+        self.consumer.context().news.store(false, Ordering::Relaxed);
+        let topics = std::mem::take(&mut *self.consumer.context().made_again());
+        let mut partitions = self.assignment();
+        partitions.retain(|partition| topics.contains(&*partition.topic));
+        (!partitions.is_empty()).then_some(Change::MadeAgain(partitions))
+    }
+
+    fn assignment(&self) -> Vec<Partition> {
+        self.consumer.assignment().map_or_else(|_| Vec::new(), |list| partitions_of(&list))
+    }
+
+    /// Goes elsewhere in partitions that run.
+    fn seek(&self, offsets: &[(&Partition, Offset)]) -> Result<(), KafkaError> {
+        let list = list_with(offsets.iter().copied())?;
+        let list = self.consumer.seek_partitions(list, SEEK_TIMEOUT)?;
+        list.elements().iter().try_for_each(|element| element.error())
+    }
+
+    /// Sends what waits to be committed, if nothing is on its way.
+    fn commit_next(&mut self) -> Result<()> {
+        if self.committing || self.to_commit.is_empty() || Instant::now() < self.commit_after {
+            return Ok(());
+        }
+        let failed = || Error::kafka("commit offsets of group", &self.group);
+        let offsets = self.to_commit.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset)));
+        let list = list_with(offsets).map_err(failed())?;
+        self.commits.ask(&list).map_err(failed())?;
+        self.on_its_way = std::mem::take(&mut self.to_commit);
+        self.committing = true;
+        Ok(())
+    }
+
+    /// Waits up to `timeout` until nothing is on its way.
+    fn take_answers(&mut self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        while self.committing {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let Some(answer) = self.commits.next(rest) else { return };
+            self.take_answer(answer);
+            if let Err(error) = self.commit_next() {
+                log::warn!("commit_failed reason={:?}", crate::error::chain(&error));
+            }
+        }
+    }
+
+    /// Notes an answer to a commit. What failed waits for the next one, unless a newer offset does.
+    fn take_answer(&mut self, answer: native::Committed) {
+        self.committing = false;
+        let sent = std::mem::take(&mut self.on_its_way);
+        // "No offset" says that there was nothing to do.
+        let mut failure = answer.error.filter(|code| *code != RDKafkaErrorCode::NoOffset);
+        if answer.error.is_none() {
+            for (topic, number, result) in answer.partitions {
+                match result {
+                    Ok(offset) => drop(self.acknowledged.insert(Partition::new(&topic, number), offset)),
+                    Err(RDKafkaErrorCode::NoOffset) => {}
+                    Err(code) => failure = Some(code),
+                }
+            }
+        }
+        let Some(code) = failure else { return };
+        let line = format_args!("commit_failed group={:?} reason=\"{code}\"", self.group);
+        self.consumer.context().throttle.warn("commit", line);
+        self.commit_after = Instant::now() + COMMIT_AGAIN;
+        for (partition, offset) in sent {
+            if self.acknowledged.get(&partition) != Some(&offset) {
+                self.to_commit.entry(partition).or_insert(offset);
+            }
+        }
+    }
+}
+
+impl Client for Member {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        take: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Polled> {
+        let mut polled = Polled::default();
+        let mut wait = timeout;
+        while polled.records < RECORDS_MAX && polled.change.is_none() {
+            let message = self.consumer.poll(wait);
+            wait = Duration::ZERO;
+            if self.consumer.context().news.load(Ordering::Relaxed) {
+                polled.change = self.change();
+            }
+            let flow = match message {
+                Some(Ok(message)) if is_of(&message, polled.change.as_ref()) => ControlFlow::Break(()),
+                Some(Ok(message)) => {
+                    polled.records += 1;
+                    take(record_of(&message))
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(Error::kafka("go on as a member of group", &self.group)(error));
+                }
+                // The context has warned of it; librdkafka tries again by itself.
+                Some(Err(_)) | None => ControlFlow::Break(()),
+            };
+            if flow.is_break() {
+                break;
+            }
+        }
+        if polled.change.is_some() {
+            self.unanswered.clone_from(&polled.change);
+        }
+        Ok(polled)
+    }
+
+    fn assign(&mut self, starts: &[(Partition, Start)]) -> Result<()> {
+        let failed = || Error::kafka("start the partitions of group", &self.group);
+        let offset_of = |start| match start {
+            Start::At(offset) => Offset::Offset(offset),
+            Start::Committed => Offset::Stored,
+            Start::Earliest => Offset::Beginning,
+            Start::Latest => Offset::End,
+        };
+        let running = self.assignment();
+        let offsets = starts.iter().map(|(partition, start)| (partition, offset_of(*start)));
+        let (seeks, starts): (Vec<_>, Vec<_>) =
+            offsets.partition(|(partition, _)| running.contains(partition));
+        if !seeks.is_empty() {
+            self.seek(&seeks).map_err(failed())?;
+        }
+        if !starts.is_empty() || matches!(self.unanswered, Some(Change::Given(_))) {
+            let list = list_with(starts).map_err(failed())?;
+            start(&self.consumer, &list).map_err(failed())?;
+        }
+        self.unanswered = None;
+        Ok(())
+    }
+
+    fn give_up(&mut self, partitions: &[Partition]) -> Result<()> {
+        let_go(&self.consumer, &list_of(partitions))
+            .map_err(Error::kafka("give up the partitions of group", &self.group))?;
+        for waiting in [&mut self.to_commit, &mut self.on_its_way] {
+            waiting.retain(|partition, _| !partitions.contains(partition));
+        }
+        self.unanswered = None;
+        Ok(())
+    }
+
+    fn commit(&mut self, offsets: &[(Partition, i64)]) -> Result<()> {
+        self.to_commit.extend(offsets.iter().cloned());
+        self.take_answers(Duration::ZERO);
+        self.commit_next()
+    }
+
+    fn acknowledged(&mut self, timeout: Duration) -> Vec<(Partition, i64)> {
+        if let Err(error) = self.commit_next() {
+            log::warn!("commit_failed reason={:?}", crate::error::chain(&error));
+        }
+        self.take_answers(timeout);
+        std::mem::take(&mut self.acknowledged).into_iter().collect()
+    }
+
+    fn committed(&mut self, partitions: &[Partition], timeout: Duration) -> Result<Vec<Option<i64>>> {
+        let list = list_of(partitions);
+        let failed = || Error::kafka("read the committed offsets of group", &self.group);
+        let list = self.consumer.committed_offsets(list, timeout).map_err(failed())?;
+        let offset_of = |partition: &Partition| {
+            let Some(element) = list.find_partition(&partition.topic, partition.number) else {
+                return Ok(None);
+            };
+            element.error().map_err(failed())?;
+            Ok(known(element.offset()))
+        };
+        partitions.iter().map(offset_of).collect()
+    }
+
+    fn bounds(&mut self, partition: &Partition, timeout: Duration) -> Result<(i64, i64)> {
+        self.consumer
+            .fetch_watermarks(&partition.topic, partition.number, timeout)
+            .map_err(Error::kafka("read the bounds of", partition))
+    }
+
+    fn topic_id(&mut self, topic: &str, timeout: Duration) -> Result<Option<String>> {
+        native::topic_id(self.consumer.client(), topic, timeout)
+            .map_err(Error::kafka("read the id of topic", topic))
+    }
+
+    fn progress(&mut self) -> Vec<Progress> {
+        // Without an assignment there is none.
+        let Ok(list) = self.consumer.position() else { return Vec::new() };
+        let elements = list.elements();
+        let progress = elements.iter().map(|element| {
+            let partition = Partition::new(element.topic(), element.partition());
+            let watermarks = native::watermarks(self.consumer.client(), &partition.topic, partition.number);
+            let end_offset = watermarks.map(|(_, high)| high);
+            Progress { partition, next_offset: known(element.offset()), end_offset }
+        });
+        progress.collect()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        // librdkafka does not close while it waits for an answer.
+        let mut waiting: Vec<Change> = self.unanswered.take().into_iter().collect();
+        waiting.extend(self.consumer.context().changes().drain(..));
+        for change in waiting {
+            let answered = match change {
+                Change::Given(_) => start(&self.consumer, &TopicPartitionList::new())
+                    .map_err(Error::kafka("leave", &self.group)),
+                Change::MadeAgain(_) => Ok(()),
+                Change::Taken { partitions, .. } => self.give_up(&partitions),
+            };
+            if let Err(error) = answered {
+                log::debug!("kafka reason={:?}", crate::error::chain(&error));
+            }
+        }
+    }
+}
+
+fn known(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// True for a record of a topic that was just found made again. It may be of the new topic, which will be read from
+/// where the answer says; what else waits of the old one is dropped as well, by that answer.
+fn is_of(message: &BorrowedMessage<'_>, change: Option<&Change>) -> bool {
+    matches!(change, Some(Change::MadeAgain(partitions))
+        if partitions.iter().any(|partition| &*partition.topic == message.topic()))
+}
+
+fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+    Record {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key(),
+        value: message.payload(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(properties: &[&str]) -> Settings {
+        Settings {
+            brokers: "127.0.0.1:1".to_owned(),
+            group: "interception".to_owned(),
+            instance: Some("one".to_owned()),
+            topics: vec!["interception".to_owned()],
+            reset: Reset::Earliest,
+            properties: properties.iter().map(|text| Property::parse(text).unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn properties_of_ours_are_refused_and_others_win() {
+        assert!(Property::parse("fetch.max.bytes").is_err());
+        assert!(Property::parse("enable.auto.commit=true").is_err());
+        let settings = settings(&["queued.max.messages.kbytes=1024", "sasl.password=a=b"]);
+        let config = settings.config();
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("1024"));
+        assert_eq!(config.get("sasl.password"), Some("a=b"));
+        assert_eq!(format!("{:?}", settings.properties[1]), "sasl.password=...");
+    }
+
+    #[test]
+    fn what_librdkafka_does_not_know_is_wrong_usage() {
+        let wrong = |text| match Member::join(&settings(&[text])).err() {
+            Some(Error::Usage(reason)) => reason,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert!(wrong("no.such.key=1").contains("-X no.such.key: No such configuration property"));
+        assert!(wrong("session.timeout.ms=many").contains("session.timeout.ms"));
+    }
+
+    #[test]
+    fn a_topic_made_again_is_heard_of() {
+        let line =
+            "[thrd:main]: Topic again changed id from 6zdt3tIhRr6Cj5kJDow/1w to 1/NSBtjXS66wQcXJ8cFzIA";
+        assert_eq!(made_again(line), Some("again"));
+        let first =
+            "[thrd:main]: Topic again changed id from AAAAAAAAAAAAAAAAAAAAAA to 1/NSBtjXS66wQcXJ8cFzIA";
+        assert_eq!(made_again(first), None);
+        assert_eq!(made_again("[thrd:main]: Topic again [0] Leader 1 Epoch 0"), None);
+    }
+
+    #[test]
+    fn names_of_topics() {
+        assert!(topic_name("interception_data-2.b").is_ok());
+        for text in ["", "^inter.*", "a b", "a\0b", "thema-ü", &"a".repeat(250)] {
+            assert!(topic_name(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_broker_it_waits_and_ends() {
+        let mut member = Member::join(&settings(&[])).unwrap();
+        let polled = member.poll(Duration::from_millis(50), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(polled, Polled::default());
+        let partition = Partition::new("interception", 0);
+        let short = Duration::from_millis(50);
+        assert!(member.committed(std::slice::from_ref(&partition), short).is_err());
+        assert!(member.bounds(&partition, short).is_err());
+        assert!(member.topic_id("interception", short).is_err());
+        member.commit(&[(partition, 7)]).unwrap();
+        assert_eq!(member.acknowledged(short), []);
+        assert_eq!(member.progress(), []);
+    }
+}

@@ -1,0 +1,351 @@
+//! The Kafka client against real brokers: records of all codecs, groups, commits, outages, topics made again.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lea::cc::source::kafka::client::{Change, Client, Partition, Record, Reset, Start};
+use lea::cc::source::kafka::librdkafka::{Member, Property, Settings};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::support::broker::VERSIONS;
+use crate::support::process::Process;
+use crate::support::{Broker, DEADLINE, long, wait_until};
+
+const TICK: Duration = Duration::from_millis(100);
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+fn settings(broker: &Broker, topic: &str, instance: Option<&str>) -> Settings {
+    settings_of(&broker.addr(), topic, instance)
+}
+
+fn settings_of(brokers: &str, topic: &str, instance: Option<&str>) -> Settings {
+    Settings {
+        brokers: brokers.to_owned(),
+        group: format!("group-of-{topic}"),
+        instance: instance.map(str::to_owned),
+        topics: vec![topic.to_owned()],
+        reset: Reset::Earliest,
+        // A test does not wait for the usual 45 s.
+        properties: vec![Property::parse("session.timeout.ms=6000").unwrap()],
+    }
+}
+
+/// The offset behind the last record of a partition.
+fn next_of(seen: &[(i32, i64, Vec<u8>)], partition: i32) -> Option<i64> {
+    seen.iter().rev().find(|(number, ..)| *number == partition).map(|(_, offset, _)| offset + 1)
+}
+
+/// A member that starts where the group has committed, or at the first record of a topic that was made again;
+/// and what it was handed, each record once.
+struct Reader {
+    member: Member,
+    ids: HashMap<Arc<str>, String>,
+    seen: Vec<(i32, i64, Vec<u8>)>,
+    assigned: Vec<Partition>,
+    taken: usize,
+    made_again: usize,
+}
+
+impl Reader {
+    fn join(settings: &Settings) -> Reader {
+        let member = Member::join(settings).unwrap();
+        Reader {
+            member,
+            ids: HashMap::new(),
+            seen: Vec::new(),
+            assigned: Vec::new(),
+            taken: 0,
+            made_again: 0,
+        }
+    }
+
+    fn turn(&mut self) {
+        let seen = &mut self.seen;
+        let mut take = |record: Record<'_>| {
+            let (number, offset) = (record.partition, record.offset);
+            // After an outage the group may start again at an older commit.
+            if next_of(seen, number).is_none_or(|next| offset >= next) {
+                seen.push((number, offset, record.value.unwrap_or_default().to_vec()));
+            }
+            ControlFlow::Continue(())
+        };
+        let polled = self.member.poll(TICK, &mut take).unwrap();
+        match polled.change {
+            Some(Change::Given(partitions)) => {
+                let starts: Vec<_> = partitions
+                    .iter()
+                    .map(|partition| (partition.clone(), self.start_of(partition)))
+                    .collect();
+                self.member.assign(&starts).unwrap();
+                self.assigned.extend(partitions);
+            }
+            Some(Change::Taken { partitions, lost }) => {
+                if !lost {
+                    self.commit();
+                }
+                self.member.give_up(&partitions).unwrap();
+                self.assigned.retain(|partition| !partitions.contains(partition));
+                self.taken += partitions.len();
+            }
+            Some(Change::MadeAgain(partitions)) => {
+                let starts: Vec<_> = partitions.into_iter().map(|at| (at, Start::Earliest)).collect();
+                self.member.assign(&starts).unwrap();
+                self.seen.clear();
+                self.made_again += 1;
+            }
+            None => {}
+        }
+    }
+
+    fn start_of(&mut self, partition: &Partition) -> Start {
+        let id = self.member.topic_id(&partition.topic, DEADLINE).unwrap().unwrap();
+        match self.ids.insert(Arc::clone(&partition.topic), id.clone()) {
+            Some(before) if before != id => Start::Earliest,
+            _ => Start::Committed,
+        }
+    }
+
+    #[track_caller]
+    fn until(&mut self, what: &str, done: impl Fn(&Reader) -> bool) {
+        wait_until(DEADLINE, what, || {
+            self.turn();
+            done(self)
+        });
+    }
+
+    #[track_caller]
+    fn until_seen(&mut self, count: usize) {
+        self.until(&format!("{count} records"), |reader| reader.seen.len() >= count);
+    }
+
+    /// Commits all that was handed over, and waits for the acknowledgement.
+    fn commit(&mut self) -> Vec<(Partition, i64)> {
+        let next = |partition: &Partition| {
+            next_of(&self.seen, partition.number).map(|next| (partition.clone(), next))
+        };
+        let offsets: Vec<_> = self.assigned.iter().filter_map(next).collect();
+        self.member.commit(&offsets).unwrap();
+        self.member.acknowledged(Duration::from_secs(2))
+    }
+}
+
+fn producer(broker: &Broker, codec: &str) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.addr()).set("compression.type", codec);
+    config.set("reconnect.backoff.max.ms", "200").create().unwrap()
+}
+
+/// Values of some length, so that each codec makes them smaller.
+fn values(from: usize, to: usize) -> Vec<Vec<u8>> {
+    (from..to).map(|number| format!("{number}-").repeat(50).into_bytes()).collect()
+}
+
+#[track_caller]
+fn produce(broker: &Broker, topic: &str, partition: i32, codec: &str, values: &[Vec<u8>]) {
+    let producer = producer(broker, codec);
+    for value in values {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition).payload(value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(DEADLINE).unwrap();
+}
+
+fn check_version(version: &'static str) {
+    let broker = Broker::start(version);
+    all_codecs_are_read(&broker);
+    commits_are_acknowledged_and_found_again(&broker);
+    positions_pass_what_transactions_leave(&broker);
+    a_topic_made_again_is_read_from_its_start(&broker);
+    outages_are_survived(&broker);
+}
+
+#[test]
+fn a_member_of_3_9() {
+    check_version(VERSIONS[0]);
+}
+
+#[test]
+fn a_member_of_4() {
+    check_version(VERSIONS[1]);
+}
+
+fn all_codecs_are_read(broker: &Broker) {
+    broker.topic("codecs", 1);
+    for (nth, codec) in CODECS.iter().enumerate() {
+        produce(broker, "codecs", 0, codec, &values(nth * 100, nth * 100 + 100));
+    }
+    let mut reader = Reader::join(&settings(broker, "codecs", None));
+    reader.until_seen(500);
+    let expected: Vec<_> =
+        values(0, 500).into_iter().enumerate().map(|(at, value)| (0, at as i64, value)).collect();
+    assert!(reader.seen == expected, "other records than were sent");
+}
+
+fn commits_are_acknowledged_and_found_again(broker: &Broker) {
+    broker.topic("commits", 2);
+    let settings = settings(broker, "commits", Some("one"));
+    let partitions = [Partition::new("commits", 0), Partition::new("commits", 1)];
+    produce(broker, "commits", 0, "none", &values(0, 10));
+    let mut reader = Reader::join(&settings);
+    reader.until_seen(10);
+    assert_eq!(reader.member.committed(&partitions, DEADLINE).unwrap(), [None, None]);
+    assert_eq!(reader.commit(), [(partitions[0].clone(), 10)]);
+    assert_eq!(reader.member.committed(&partitions, DEADLINE).unwrap(), [Some(10), None]);
+    assert_eq!(reader.member.bounds(&partitions[0], DEADLINE).unwrap(), (0, 10));
+    let progress = reader.member.progress();
+    let of_first = progress.iter().find(|progress| progress.partition == partitions[0]).unwrap();
+    assert_eq!((of_first.next_offset, of_first.end_offset), (Some(10), Some(10)));
+
+    // A crash: nothing is said to the group. The same instance gets its partitions back without a wait.
+    std::mem::forget(reader);
+    produce(broker, "commits", 0, "none", &values(10, 15));
+    let begun = Instant::now();
+    let mut again = Reader::join(&settings);
+    again.until_seen(5);
+    assert!(begun.elapsed() < Duration::from_secs(5), "the group waited for the dead member");
+    assert_eq!(again.seen[0].1, 10, "it starts at the committed offset");
+}
+
+/// The marker of a transaction's end takes an offset and is never handed over.
+fn positions_pass_what_transactions_leave(broker: &Broker) {
+    broker.topic("transactions", 1);
+    let mut config = ClientConfig::new();
+    let producer: BaseProducer =
+        config.set("bootstrap.servers", broker.addr()).set("transactional.id", "t").create().unwrap();
+    producer.init_transactions(DEADLINE).unwrap();
+    for commits in [true, false] {
+        producer.begin_transaction().unwrap();
+        for value in ["a", "b", "c"] {
+            let record: BaseRecord<'_, [u8], str> = BaseRecord::to("transactions").payload(value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        match commits {
+            true => producer.commit_transaction(DEADLINE).unwrap(),
+            false => {
+                producer.flush(DEADLINE).unwrap();
+                producer.abort_transaction(DEADLINE).unwrap();
+            }
+        }
+    }
+    let mut reader = Reader::join(&settings(broker, "transactions", None));
+    let partition = Partition::new("transactions", 0);
+    let end = reader.member.bounds(&partition, DEADLINE).unwrap().1;
+    assert_eq!(end, 8);
+    wait_until(DEADLINE, "the position behind the last marker", || {
+        reader.turn();
+        reader.member.progress().iter().any(|progress| progress.next_offset == Some(end))
+    });
+    assert_eq!(reader.seen.len(), 3);
+}
+
+/// A running member gets each record of the new topic, whether that has more records than the old one or fewer.
+fn a_topic_made_again_is_read_from_its_start(broker: &Broker) {
+    broker.topic("again", 1);
+    let id = |reader: &mut Reader| reader.member.topic_id("again", DEADLINE).unwrap();
+    let mut reader = Reader::join(&settings(broker, "again", None));
+    produce(broker, "again", 0, "none", &values(0, 5));
+    reader.until_seen(5);
+    let mut before = id(&mut reader).unwrap();
+    assert_eq!(before.len(), 22, "{before}");
+    for (nth, count) in [8, 3].into_iter().enumerate() {
+        broker.delete_topic("again");
+        wait_until(DEADLINE, "the end of the topic", || id(&mut reader).is_none());
+        broker.topic("again", 1);
+        let sent = values(100 * nth, 100 * nth + count);
+        produce(broker, "again", 0, "none", &sent);
+        let now = id(&mut reader).unwrap();
+        assert_ne!(before, now);
+        before = now;
+        reader.until("the new topic", |reader| reader.made_again == nth + 1 && reader.seen.len() >= count);
+        let expected: Vec<_> =
+            sent.into_iter().enumerate().map(|(at, value)| (0, at as i64, value)).collect();
+        let offsets: Vec<i64> = reader.seen.iter().map(|(_, offset, _)| *offset).collect();
+        assert!(
+            reader.seen == expected,
+            "not each record once and from the start: {offsets:?} in round {nth}"
+        );
+    }
+}
+
+fn outages_are_survived(broker: &Broker) {
+    broker.topic("outages", 1);
+    let mut reader = Reader::join(&settings(broker, "outages", None));
+    let mut count = 0;
+    let rounds = if long() { 10 } else { 2 };
+    for round in 0..rounds {
+        produce(broker, "outages", 0, "zstd", &values(count, count + 50));
+        count += 50;
+        reader.until_seen(count);
+        match round % 2 {
+            0 => broker.stop(),
+            _ => broker.kill9(),
+        }
+        // While nobody is there it neither fails nor holds its caller up.
+        let begun = Instant::now();
+        reader.turn();
+        reader.member.commit(&[(Partition::new("outages", 0), count as i64)]).unwrap();
+        assert_eq!(reader.member.acknowledged(TICK), []);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        broker.restart();
+        wait_until(DEADLINE, "the commit's acknowledgement", || {
+            reader.turn();
+            !reader.commit().is_empty()
+        });
+    }
+    produce(broker, "outages", 0, "zstd", &values(count, count + 50));
+    reader.until_seen(count + 50);
+    let offsets: Vec<i64> = reader.seen.iter().map(|(_, offset, _)| *offset).collect();
+    let expected: Vec<i64> = (0..count as i64 + 50).collect();
+    assert_eq!(offsets, expected, "each record once and in order");
+    // Also its end does not wait for a broker that is gone.
+    broker.kill9();
+    let begun = Instant::now();
+    drop(reader);
+    assert!(begun.elapsed() < Duration::from_secs(10), "closing took {:?}", begun.elapsed());
+}
+
+/// Not a test of its own: the second member, in a process that can be killed. It commits only what it is asked to
+/// give up, and says what it has.
+#[test]
+fn member_process() {
+    let Ok(brokers) = std::env::var("LEA_TEST_MEMBER") else { return };
+    let mut reader = Reader::join(&settings_of(&brokers, "shared", Some("two")));
+    loop {
+        reader.turn();
+        eprintln!("member assigned={} seen={}", reader.assigned.len(), reader.seen.len());
+    }
+}
+
+fn start_member(broker: &Broker) -> Process {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "kafka_client::member_process", "--nocapture"]);
+    Process::start(command.env("LEA_TEST_MEMBER", broker.addr()).stdout(Stdio::null()))
+}
+
+#[test]
+fn two_members_share_and_take_over() {
+    let broker = Broker::start(VERSIONS[1]);
+    broker.topic("shared", 4);
+    let send = |from: usize, to: usize| {
+        (0..4).for_each(|partition| produce(&broker, "shared", partition, "none", &values(from, to)));
+    };
+    send(0, 10);
+    let mut one = Reader::join(&settings(&broker, "shared", Some("one")));
+    one.until_seen(40);
+    // The second comes: the first is told, commits, and gives up two partitions, no more.
+    let mut two = start_member(&broker);
+    one.until("two partitions to go", |one| one.assigned.len() == 2);
+    assert_eq!(one.taken, 2, "only what moves is taken");
+    one.until("two partitions at the second", |_| two.stderr().contains("assigned=2"));
+    send(10, 20);
+    one.until("each its share", |one| one.seen.len() == 60 && two.stderr().contains("assigned=2 seen=20"));
+    // It dies without a word and without a commit: its partitions come back after the session's time, and with
+    // them what it had not committed.
+    two.kill();
+    one.until_seen(80);
+    assert_eq!((one.assigned.len(), one.seen.len()), (4, 80), "from the committed offset, nothing else");
+}

@@ -1,0 +1,195 @@
+//! A real Kafka broker of a test's own, by `scripts/kafka-broker`.
+//!
+//! Topics are made and deleted through librdkafka: a Java program takes over a second to start.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{DEADLINE, Workdir, wait_until};
+
+/// The versions that are tested: the last of 3.x, and 4.x, which has dropped old requests.
+pub const VERSIONS: [&str; 2] = ["3.9.2", "4.3.1"];
+
+/// A running broker in a folder of its own. Dropping it kills it, and nothing else.
+pub struct Broker {
+    version: &'static str,
+    port: u16,
+    dir: Workdir,
+}
+
+impl Broker {
+    /// Starts one on a free port.
+    #[track_caller]
+    pub fn start(version: &'static str) -> Broker {
+        // Between choosing a port and listening on it another program may take it.
+        for _ in 0..3 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let broker = Broker { version, port, dir: Workdir::new() };
+            let output = broker.script("start", &[version, &port.to_string(), broker.path()]);
+            if output.status.success() {
+                return broker;
+            }
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(text.contains("is taken") || broker.log().contains("BindException"), "{text}");
+        }
+        panic!("no free port for a broker");
+    }
+
+    /// Its address, as clients take it.
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it in good order.
+    #[track_caller]
+    pub fn stop(&self) {
+        succeed(&self.script("stop", &[self.path()]));
+    }
+
+    /// Kills it, as a crash would, and waits until it is gone.
+    pub fn kill9(&self) {
+        let Some(pid) = self.pid() else { return };
+        let _ = kill_process(pid, Signal::KILL);
+        wait_until(DEADLINE, "the end of the broker", || self.pid().is_none());
+    }
+
+    /// Starts it again after its end: same port, same data.
+    #[track_caller]
+    pub fn restart(&self) {
+        succeed(&self.script("start", &[self.version, &self.port.to_string(), self.path()]));
+    }
+
+    /// Makes a topic.
+    #[track_caller]
+    pub fn topic(&self, name: &str, partitions: i32) {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let made = block_on(self.admin().create_topics([&topic], &options())).unwrap();
+        assert!(made.iter().all(Result::is_ok), "cannot make topic {name}: {made:?}");
+    }
+
+    /// Deletes a topic.
+    #[track_caller]
+    pub fn delete_topic(&self, name: &str) {
+        let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "cannot delete topic {name}: {deleted:?}");
+    }
+
+    /// Runs a program of Kafka's with `--bootstrap-server`; its stdout.
+    #[track_caller]
+    pub fn tool(&self, class: &str, args: &[&str]) -> Vec<u8> {
+        let addr = self.addr();
+        let args = [&["tool", self.path(), class, "--bootstrap-server", &addr], args].concat();
+        let output = self.script(args[0], &args[1..]);
+        succeed(&output);
+        output.stdout
+    }
+
+    /// The values of a topic's first `count` records, a line each, as Kafka's own console consumer prints them.
+    #[track_caller]
+    pub fn console_values(&self, topic: &str, count: usize) -> Vec<u8> {
+        let count = count.to_string();
+        let args = ["--topic", topic, "--from-beginning", "--max-messages", &count, "--timeout-ms", "20000"];
+        self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)
+    }
+
+    /// A partition's first segment as DumpLogSegments prints it.
+    #[track_caller]
+    pub fn dump_log(&self, topic: &str, partition: i32) -> String {
+        let segment = self.segment(topic, partition);
+        let args = ["--print-data-log", "--files", segment.to_str().unwrap()];
+        let class = "org.apache.kafka.tools.DumpLogSegments";
+        let output = self.script("tool", &[&[self.path(), class][..], &args].concat());
+        succeed(&output);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The file of a partition's first segment.
+    pub fn segment(&self, topic: &str, partition: i32) -> PathBuf {
+        self.dir.join(format!("data/{topic}-{partition}/00000000000000000000.log"))
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn path(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", self.addr()).create().unwrap()
+    }
+
+    /// Its process, if that runs: the number alone may be another's by now.
+    fn pid(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.dir.join("pid")).ok()?;
+        let pid = Pid::from_raw(text.trim().parse().ok()?)?;
+        let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let own = fs::canonicalize(self.dir.path()).ok()?.join("properties");
+        let own = own.to_str()?.as_bytes();
+        command.split(|byte| *byte == 0).any(|word| word == own).then_some(pid)
+    }
+
+    fn script(&self, command: &str, args: &[&str]) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-broker");
+        let mut child = Command::new(&script);
+        // Whatever becomes of the tests, the broker ends with them.
+        child.env("KAFKA_BROKER_OWNER", std::process::id().to_string());
+        child.arg(command).args(args).stdin(Stdio::null());
+        child.output().unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("the broker's last lines, the latest first:\n{}", last.join("\n"));
+        }
+        self.kill9();
+    }
+}
+
+#[track_caller]
+fn succeed(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kafka-broker ended with {}: {text}", output.status);
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(Duration::from_secs(20)))
+        .request_timeout(Some(Duration::from_secs(20)))
+}
+
+/// Waits for a future: librdkafka's own threads complete it.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
