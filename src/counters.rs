@@ -23,6 +23,11 @@ impl Counter {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
+    /// Sets a gauge.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// The value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -102,6 +107,14 @@ counters! {
     recovered_files_total: counter,
     /// HTTP connections open now.
     http_connections_open: gauge,
+    /// Kafka records that went into stream files.
+    kafka_records_total: counter,
+    /// Kafka records that came again, and were passed over by their offset.
+    kafka_repeated_total: counter,
+    /// Records that could not be used and are kept in .lea/dead-letters.jsonl.
+    dead_letters_total: counter,
+    /// Kafka records between what was taken and the partitions' ends.
+    kafka_lag_records: gauge,
     /// HTTP requests answered.
     http_requests_total: counter,
     /// HTTP requests refused: malformed, too large, too slow, or too many at once.

@@ -6,7 +6,9 @@ use crate::{Error, Result};
 
 pub mod completions;
 pub mod configure;
+pub mod consume_kafka;
 pub mod decode;
+pub mod kafka;
 pub mod ls;
 pub mod man;
 pub mod replay;

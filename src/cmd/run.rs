@@ -1,31 +1,35 @@
 //! `lea run`: everything that the configuration enables, in one process.
 
-use super::service::{self, Service, ServiceArgs};
+use super::kafka::KafkaConfig;
+use super::service::{self, Service, ServiceArgs, TcpArgs};
 use crate::cli::Globals;
 use crate::{Error, Exit, Result};
 
 /// Run everything that the configuration enables
 ///
-/// Today that is streams over TCP (`tcpServer`). SIGINT, SIGTERM and SIGHUP end it in good order.
+/// That is streams over TCP (`tcpServer`) and records of a Kafka topic (`kafkaServer`), into one folder. SIGINT, SIGTERM
+/// and SIGHUP end it in good order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(flatten)]
+    tcp: TcpArgs,
 }
 
 impl Args {
     /// Runs until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.start(globals)?;
-        if config.kafka.is_some() {
-            log::warn!("kafka_not_available note=\"this version receives over TCP alone\"");
-        }
-        let Some(listen) = &config.tcp else {
+        let kafka = config.kafka.as_ref().map(KafkaConfig::configured);
+        let listen = config.tcp.as_ref().map(service::addresses).transpose()?;
+        if kafka.is_none() && listen.is_none() {
             return Err(Error::Usage(
-                "the configuration enables nothing that this version receives: set tcpServer (lea configure -t ADDRESS -u PORT)"
+                "the configuration enables nothing: set tcpServer (lea configure -t ADDRESS -u PORT) or \
+                 kafkaServer (-g ADDRESS -k PORT)"
                     .to_owned(),
             ));
-        };
-        Service::resolve(service::addresses(listen)?, self.service)?.run()
+        }
+        Service::resolve(self.service, listen.map(|listen| (listen, self.tcp)), kafka)?.run()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::service::{self, Service, ServiceArgs};
+use super::service::{self, Service, ServiceArgs, TcpArgs};
 use crate::cli::Globals;
 use crate::{Error, Exit, Result};
 
@@ -18,6 +18,8 @@ pub struct Args {
     listen: Vec<SocketAddr>,
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(flatten)]
+    tcp: TcpArgs,
 }
 
 impl Args {
@@ -34,6 +36,6 @@ impl Args {
                 ));
             }
         };
-        Service::resolve(listen, self.service)?.run()
+        Service::resolve(self.service, Some((listen, self.tcp)), None)?.run()
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use ipnet::IpNet;
 
+use super::kafka::{self, KafkaConfig};
 use super::values;
 use crate::cc::live::Live;
 use crate::cc::source::tcp::{self, Receiver, TcpConfig, Timing};
@@ -36,7 +37,20 @@ pub struct ServiceArgs {
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
-    tcp: TcpArgs,
+    common: CommonArgs,
+}
+
+/// How any service ends, and what it shows of itself.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Service")]
+struct CommonArgs {
+    /// After a signal, go on reading a stream that does not end for so long, in ms; a full disk is not waited for
+    /// longer either
+    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    drain_ms: u64,
+    /// Serve /health, /metrics and /streams over HTTP here; a bare port is one of 127.0.0.1 [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    status: Option<String>,
 }
 
 /// Where and how streams are stored.
@@ -69,7 +83,7 @@ struct StoreArgs {
 /// How streams over TCP are received.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Receiving")]
-struct TcpArgs {
+pub struct TcpArgs {
     /// End a stream's name after so much quiet, in ms
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     name_gap_ms: u64,
@@ -79,9 +93,6 @@ struct TcpArgs {
     /// End a stream that has been silent for so long; 0 never does (a call may be on hold for hours)
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = values::duration)]
     idle_timeout: Duration,
-    /// After a signal, go on reading a stream that does not end for so long, in ms
-    #[arg(long, value_name = "MS", default_value_t = 2_000)]
-    drain_ms: u64,
     /// Streams at once [default: what descriptors, memory maps and threads of this machine carry]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     streams_max: Option<u64>,
@@ -91,9 +102,6 @@ struct TcpArgs {
     /// Accept these peers alone; repeatable [default: all]
     #[arg(long, value_name = "CIDR", value_parser = network)]
     allow: Vec<IpNet>,
-    /// Serve /health, /metrics and /streams over HTTP here; a bare port is one of 127.0.0.1 [default: off]
-    #[arg(long, value_name = "ADDR:PORT")]
-    status: Option<String>,
 }
 
 /// How files are hashed.
@@ -121,8 +129,10 @@ fn network(text: &str) -> Result<IpNet, String> {
 /// A checked configuration of a long-running command.
 pub struct Service {
     vault: VaultConfig,
-    tcp: TcpConfig,
+    tcp: Option<TcpConfig>,
+    kafka: Option<KafkaConfig>,
     status: Option<SocketAddr>,
+    drain: Duration,
 }
 
 impl ServiceArgs {
@@ -141,16 +151,39 @@ pub fn addresses(listen: &config::Listen) -> Result<Vec<SocketAddr>> {
     Ok(found.map_err(Error::net("look up", listen))?.collect())
 }
 
-impl Service {
-    /// Checks the options against each other and the machine.
-    pub fn resolve(listen: Vec<SocketAddr>, args: ServiceArgs) -> Result<Service> {
-        let ServiceArgs { store, tcp, .. } = args;
-        let machine = Machine::prepare();
+impl TcpArgs {
+    fn resolve(self, listen: Vec<SocketAddr>, machine: Machine, drain: Duration) -> TcpConfig {
         let carried = machine.streams_max();
-        let asked = tcp.streams_max.map(|asked| usize::try_from(asked).unwrap_or(usize::MAX));
+        let asked = self.streams_max.map(|asked| usize::try_from(asked).unwrap_or(usize::MAX));
         if let Some(asked) = asked.filter(|asked| *asked > carried) {
             log::warn!("streams_max_lowered asked={asked} carried={carried} machine={machine:?}");
         }
+        TcpConfig {
+            listen,
+            allow: self.allow,
+            streams_max: asked.unwrap_or(carried).min(carried),
+            stream_bytes_max: if self.stream_bytes_max == 0 { u64::MAX } else { self.stream_bytes_max },
+            timing: Timing {
+                name_gap: Duration::from_millis(self.name_gap_ms),
+                handshake_timeout: Duration::from_millis(self.handshake_timeout_ms),
+                idle_timeout: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
+                drain,
+            },
+        }
+    }
+}
+
+impl Service {
+    /// Checks the options against each other and the machine. `tcp`: where to listen, and how; `kafka`: what to
+    /// consume.
+    pub fn resolve(
+        args: ServiceArgs,
+        tcp: Option<(Vec<SocketAddr>, TcpArgs)>,
+        kafka: Option<KafkaConfig>,
+    ) -> Result<Service> {
+        let ServiceArgs { store, common, .. } = args;
+        let machine = Machine::prepare();
+        let drain = Duration::from_millis(common.drain_ms);
         let group = store.group.as_deref().map(group_id).transpose()?;
         Ok(Service {
             vault: VaultConfig {
@@ -162,19 +195,10 @@ impl Service {
                 free_bytes_min: store.free_bytes_min,
                 sync_interval: store.sync_interval.max(Duration::from_millis(1)),
             },
-            tcp: TcpConfig {
-                listen,
-                allow: tcp.allow,
-                streams_max: asked.unwrap_or(carried).min(carried),
-                stream_bytes_max: if tcp.stream_bytes_max == 0 { u64::MAX } else { tcp.stream_bytes_max },
-                timing: Timing {
-                    name_gap: Duration::from_millis(tcp.name_gap_ms),
-                    handshake_timeout: Duration::from_millis(tcp.handshake_timeout_ms),
-                    idle_timeout: (!tcp.idle_timeout.is_zero()).then_some(tcp.idle_timeout),
-                    drain: Duration::from_millis(tcp.drain_ms),
-                },
-            },
-            status: tcp.status.as_deref().map(http::listen_address).transpose()?,
+            tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, drain)),
+            kafka,
+            status: common.status.as_deref().map(http::listen_address).transpose()?,
+            drain,
         })
     }
 
@@ -206,27 +230,17 @@ impl Service {
         stop: &Stop,
     ) -> Result<()> {
         let live = Arc::new(Live::default());
-        let listeners = self.tcp.listen.iter().map(|addr| tcp::bind(*addr)).collect::<Result<Vec<_>>>()?;
-        let mut bound = Vec::new();
-        for listener in &listeners {
-            bound.push(listener.local_addr().map_err(Error::system("read a listener's address"))?);
-        }
         let status_stop = Stop::new()?;
+        let receiver = self.receive(&vault, &live, counters, stop)?;
         let status = self.serve_status(&vault, &live, counters, stop, &status_stop)?;
-        let receiver = Receiver::spawn(
-            listeners,
-            &self.tcp,
-            vault.clone(),
-            Arc::clone(&live),
-            Arc::clone(counters),
-            stop,
-        )?;
-        for addr in bound {
-            logging::say(format_args!("listening addr={addr} for=tcp"));
-        }
         if let Some(status) = &status {
             logging::say(format_args!("listening addr={} for=status", status.local_addr()));
         }
+        let consumer = self
+            .kafka
+            .clone()
+            .map(|kafka| kafka.spawn(vault.clone(), Arc::clone(counters), self.vault.sync_interval, stop));
+        let consumer = consumer.transpose().inspect_err(|_| stop.ask());
         while !stop.wait(WATCH) {
             if threads.has_ended() {
                 log::error!("vault_ended note=\"nothing can be stored any more\"");
@@ -234,11 +248,34 @@ impl Service {
             }
         }
         log::info!("draining streams={}", live.count());
-        vault.give_up_at(Instant::now() + self.tcp.timing.drain);
-        let received = receiver.join();
+        vault.give_up_at(Instant::now() + self.drain);
+        let received = receiver.map_or(Ok(()), Receiver::join);
+        let consumed = consumer.and_then(|consumer| consumer.map_or(Ok(()), kafka::join));
         status_stop.ask();
         let answered = status.map_or(Ok(()), ServerHandle::join);
-        received.and(answered)
+        received.and(consumed).and(answered)
+    }
+
+    /// Listens for streams over TCP.
+    fn receive(
+        &self,
+        vault: &Vault,
+        live: &Arc<Live>,
+        counters: &Arc<Counters>,
+        stop: &Stop,
+    ) -> Result<Option<Receiver>> {
+        let Some(config) = &self.tcp else { return Ok(None) };
+        let listeners = config.listen.iter().map(|addr| tcp::bind(*addr)).collect::<Result<Vec<_>>>()?;
+        let mut bound = Vec::new();
+        for listener in &listeners {
+            bound.push(listener.local_addr().map_err(Error::system("read a listener's address"))?);
+        }
+        let (live, counters) = (Arc::clone(live), Arc::clone(counters));
+        let receiver = Receiver::spawn(listeners, config, vault.clone(), live, counters, stop)?;
+        for addr in bound {
+            logging::say(format_args!("listening addr={addr} for=tcp"));
+        }
+        Ok(Some(receiver))
     }
 
     fn serve_status(

@@ -25,7 +25,7 @@ mod recover;
 mod writer;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -183,6 +183,24 @@ impl Vault {
     /// Notes that `bytes` bytes of a stream arrived and will not be stored, because it could not be begun.
     pub fn note_loss(&self, file: &str, bytes: u64) {
         self.shared.note_loss(file, bytes);
+    }
+
+    /// What makes a member of `group` with this folder the same one after a restart; made at the first call. A copy
+    /// of the folder has it too, so a copy must not run beside the original.
+    pub fn instance(&self, group: &str) -> Result<String> {
+        let failed = || Error::path("read the instance of", self.shared.dir.path());
+        let mut file = self.shared.dir.own_append("instance").map_err(failed())?;
+        let mut found = String::new();
+        (&mut file).take(256).read_to_string(&mut found).map_err(failed())?;
+        if found.trim().is_empty() {
+            let mut random = [0; 16];
+            std::fs::File::open("/dev/urandom")
+                .and_then(|mut source| source.read_exact(&mut random))
+                .map_err(failed())?;
+            found = crate::cc::frame::name::hex(&random);
+            file.write_all(found.as_bytes()).and_then(|()| file.sync_all()).map_err(failed())?;
+        }
+        Ok(format!("lea-{group}-{}", found.trim()))
     }
 
     /// The buffers to read into.

@@ -11,11 +11,14 @@ const SEGMENT: &[u8] = include_bytes!("../../../../testdata/kafka/00000000000000
 const LOGSTASH: &[u8] = include_bytes!("../../../../testdata/wire/logstash-call-data.jsonl");
 const CAPTURE: &[u8] = include_bytes!("../../../../testdata/pcap/answered-call.pcap");
 
+/// A record: its topic, partition and offset, and its value.
+type Found = (Option<(String, i32, i64)>, Option<Vec<u8>>);
+
 /// What a dump gave.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     /// Topic, partition, offset, value.
-    records: Vec<(Option<(String, i32, i64)>, Option<Vec<u8>>)>,
+    records: Vec<Found>,
     /// Reasons, and where.
     damage: Vec<String>,
     aborted: Vec<i64>,

@@ -188,7 +188,8 @@ impl Loop<'_> {
         if commits.is_empty() {
             return Ok(());
         }
-        let offsets: Vec<_> = commits.iter().map(|commit| (self.name(commit.partition), commit.next_offset)).collect();
+        let offsets: Vec<_> =
+            commits.iter().map(|commit| (self.name(commit.partition), commit.next_offset)).collect();
         self.consumer.client.commit(&offsets)
     }
 
@@ -202,7 +203,8 @@ impl Loop<'_> {
     }
 
     fn note_lag(&mut self) {
-        let lag = |progress: &super::client::Progress| Some((progress.end_offset? - progress.next_offset?).max(0));
+        let lag =
+            |progress: &super::client::Progress| Some((progress.end_offset? - progress.next_offset?).max(0));
         let lag: i64 = self.consumer.client.progress().iter().filter_map(lag).sum();
         self.consumer.counters.kafka_lag_records.set(u64::try_from(lag).unwrap_or(0));
         if self.consumer.config.until_end && !self.assigned.is_empty() {
@@ -289,11 +291,15 @@ impl Loop<'_> {
                 Ok((committed, topic_id)) => {
                     let committed = committed.into_iter().next().flatten();
                     let ledger = &mut self.consumer.ledger;
-                    let assigned = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
+                    let assigned =
+                        ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
                     return Ok(Some(assigned));
                 }
                 Err(error) => {
-                    log::warn!("broker_not_asked partition={partition} error=\"{}\"", crate::error::chain(&error));
+                    log::warn!(
+                        "broker_not_asked partition={partition} error=\"{}\"",
+                        crate::error::chain(&error)
+                    );
                     self.consumer.stop.wait(ASK_AGAIN);
                 }
             }
@@ -305,7 +311,10 @@ impl Loop<'_> {
         loop {
             match self.consumer.client.bounds(partition, ASK) {
                 Err(error) if !self.consumer.stop.is_asked() => {
-                    log::warn!("broker_not_asked partition={partition} error=\"{}\"", crate::error::chain(&error));
+                    log::warn!(
+                        "broker_not_asked partition={partition} error=\"{}\"",
+                        crate::error::chain(&error)
+                    );
                     self.consumer.stop.wait(ASK_AGAIN);
                 }
                 bounds => return bounds,
@@ -344,9 +353,11 @@ fn take(ledger: &mut Ledger, vault: &Vault, id: PartitionId, record: &Record<'_>
             }
         }
         Err(refused) => {
-            let position = Position { topic: record.topic, partition: record.partition, offset: record.offset };
+            let position =
+                Position { topic: record.topic, partition: record.partition, offset: record.offset };
             let reason = refused.to_string();
-            let letter = Letter { position: Some(position), found: None, reason: &reason, value: record.value };
+            let letter =
+                Letter { position: Some(position), found: None, reason: &reason, value: record.value };
             match ledger.keep_letter(id, record.offset, &letter.line())? {
                 Taken::New => {
                     log::warn!(

@@ -226,8 +226,8 @@ fn a_topic_made_again_is_taken_from_its_start() {
     }
     let (again, start) = kit.ledger().assign("t", Some("two"), 0, Some(10));
     assert_eq!((again, start), (partition, Some(0)));
-    for offset in 10..records.len() {
-        assert_eq!(kit.take(partition, offset as i64 - 10, &records[offset]), Taken::New);
+    for (offset, record) in records[10..].iter().enumerate() {
+        assert_eq!(kit.take(partition, offset as i64, record), Taken::New);
     }
     kit.close();
     assert_same(&stored(dir.path(), "a.pcap"), PCAP, "a.pcap");
