@@ -13,6 +13,7 @@ mod live;
 mod ls;
 mod man;
 mod replay;
+mod replay_kafka;
 mod stored;
 mod tcp_recorded;
 mod verify;
