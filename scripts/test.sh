@@ -94,7 +94,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh scripts/kafka-broker .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

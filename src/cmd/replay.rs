@@ -5,17 +5,21 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cc::source::kafka::librdkafka::{Property, topic_name};
 use crate::cli::Globals;
 use crate::limits;
 use crate::logging::{self, LevelFilter};
 use crate::replay::STREAMS_MAX;
 use crate::replay::fault::{self, Fault};
+use crate::replay::kafka::{self, Compression, KafkaSink, Key};
+use crate::replay::logstash::LogstashSink;
 use crate::replay::names;
 use crate::replay::pace::Pace;
 use crate::replay::run::{self, Lane, Plan, Summary};
+use crate::replay::sink::Sink;
 use crate::replay::source::Source;
 use crate::replay::stream::Manner;
-use crate::replay::tcp::{Handshake, TcpSink};
+use crate::replay::tcp::{Handshake, Peer, TcpSink};
 use crate::stop::Stop;
 use crate::{Error, Exit, Result};
 
@@ -25,19 +29,29 @@ const PIECE_BYTES_MAX: usize = 256 << 10;
 
 /// Send captures as real senders do
 ///
-/// A stream is a connection: its name, then the bytes of the file in small sends, by default at the times at which
-/// the packets were captured.
+/// Over TCP a stream is a connection: its name, then the bytes of the file in small sends, by default at the times at
+/// which the packets were captured. To Kafka and Logstash each send is a record or a line.
 #[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("receiver").required(true)))]
 pub struct Args {
     /// The files to send: pcap or pcapng, or anything else
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The receiver
-    #[arg(long, value_name = "ADDR:PORT", help_heading = "Receiver")]
-    tcp: String,
+    /// A receiver of streams over TCP
+    #[arg(long, value_name = "ADDR:PORT", group = "receiver", help_heading = "Receiver")]
+    tcp: Option<String>,
+    /// Brokers of Kafka, several with commas
+    #[arg(long, value_name = "ADDR:PORT", group = "receiver", help_heading = "Receiver")]
+    kafka: Option<String>,
+    /// A receiver of Logstash lines, all streams over one connection
+    #[arg(long, value_name = "ADDR:PORT", group = "receiver", help_heading = "Receiver")]
+    logstash: Option<String>,
     /// How the name goes before the data
-    #[arg(long, value_enum, default_value_t = Handshake::Gap, help_heading = "Receiver")]
+    #[arg(long, value_enum, default_value_t = Handshake::Gap, conflicts_with_all = ["kafka", "logstash"],
+          help_heading = "Receiver")]
     handshake: Handshake,
+    #[command(flatten)]
+    records: Records,
     /// Bytes a send
     #[arg(long, value_name = "BYTES", default_value_t = 100, help_heading = "Receiver",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -68,6 +82,27 @@ pub struct Args {
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// How records go to Kafka.
+#[derive(clap::Args, Debug)]
+struct Records {
+    /// The topic; it must be there
+    #[arg(long, default_value = "interception_data", value_parser = topic_name, conflicts_with_all = ["tcp", "logstash"],
+          help_heading = "Kafka")]
+    topic: String,
+    /// The records' keys
+    #[arg(long, value_enum, default_value_t = Key::Stream, conflicts_with_all = ["tcp", "logstash"],
+          help_heading = "Kafka")]
+    key: Key,
+    /// How records are compressed
+    #[arg(long, value_enum, default_value_t = Compression::None, conflicts_with_all = ["tcp", "logstash"],
+          help_heading = "Kafka")]
+    compression: Compression,
+    /// A property of librdkafka
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = Property::parse,
+          conflicts_with_all = ["tcp", "logstash"], help_heading = "Kafka")]
+    properties: Vec<Property>,
 }
 
 /// How fast; by the captures' own packet times without any of them, files that are no captures at top speed.
@@ -110,11 +145,22 @@ impl Pacing {
     }
 }
 
+fn peer(option: &str, label: &str, connect_timeout: Duration) -> Result<Peer> {
+    let wrong = |reason: String| Error::Usage(format!("{option} {label}: {reason}"));
+    let addrs: Vec<SocketAddr> = label.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
+    if addrs.is_empty() {
+        return Err(wrong("no address has that name".to_owned()));
+    }
+    Ok(Peer { addrs, label: label.to_owned(), connect_timeout })
+}
+
 impl Args {
     /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         self.check()?;
+        // Before anything connects.
+        let stop = Stop::on_signals()?;
         let sink = self.sink()?;
         let sources = Source::open_all(&self.files)?;
         let plan = self.plan(&sources, globals)?;
@@ -122,8 +168,7 @@ impl Args {
         if !self.fault.is_empty() {
             logging::say(format_args!("faults seed={}", plan.seed));
         }
-        let stop = Stop::on_signals()?;
-        let (summary, failure) = run::run(&plan, &sink, &stop)?;
+        let (summary, failure) = run::run(&plan, &*sink, &stop)?;
         self.report(&summary)?;
         match failure {
             Some(failure) if summary.connections == 0 => Err(failure),
@@ -142,21 +187,31 @@ impl Args {
             let text = "--fault reconnect-continue needs another --handshake than joined: nothing would end the name";
             return Err(Error::Usage(text.to_owned()));
         }
+        if self.kafka.is_none() && self.fault.iter().any(|fault| fault.is_of_records()) {
+            let text = "--fault duplicate, reorder, bad-base64 and missing-field are faults of records: they need --kafka";
+            return Err(Error::Usage(text.to_owned()));
+        }
         Ok(())
     }
 
-    fn sink(&self) -> Result<TcpSink> {
-        let wrong = |reason: String| Error::Usage(format!("--tcp {}: {reason}", self.tcp));
-        let found = self.tcp.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
-        let addrs: Vec<SocketAddr> = found.collect();
-        if addrs.is_empty() {
-            return Err(wrong("no address has that name".to_owned()));
-        }
-        Ok(TcpSink {
-            addrs,
-            label: self.tcp.clone(),
-            handshake: self.handshake,
-            connect_timeout: Duration::from_millis(self.connect_timeout_ms.into()),
+    fn sink(&self) -> Result<Box<dyn Sink>> {
+        let connect_timeout = Duration::from_millis(self.connect_timeout_ms.into());
+        Ok(match (&self.tcp, &self.kafka, &self.logstash) {
+            (Some(addr), ..) => {
+                let peer = peer("--tcp", addr, connect_timeout)?;
+                Box::new(TcpSink { peer, handshake: self.handshake })
+            }
+            (_, Some(brokers), _) => Box::new(KafkaSink::new(kafka::Settings {
+                brokers: brokers.clone(),
+                topic: self.records.topic.clone(),
+                key: self.records.key,
+                compression: self.records.compression,
+                connect_timeout,
+                properties: self.records.properties.clone(),
+            })?),
+            (_, _, Some(addr)) => Box::new(LogstashSink::new(peer("--logstash", addr, connect_timeout)?)),
+            // The group of options needs one of them.
+            (None, None, None) => return Err(Error::Usage("no receiver is given".to_owned())),
         })
     }
 

@@ -17,6 +17,21 @@ pub enum Fault {
     ReconnectContinue,
     /// Send single bytes with pauses at some places
     Slow,
+    /// Send some records twice (Kafka)
+    Duplicate,
+    /// Send some records behind the one that follows them (Kafka)
+    Reorder,
+    /// Before some records send one whose data is no base64 (Kafka)
+    BadBase64,
+    /// Before some records send one without its data, or without its names (Kafka)
+    MissingField,
+}
+
+impl Fault {
+    /// True for one that concerns single records, and so only Kafka.
+    pub fn is_of_records(self) -> bool {
+        matches!(self, Fault::Duplicate | Fault::Reorder | Fault::BadBase64 | Fault::MissingField)
+    }
 }
 
 /// splitmix64 (Steele, Lea, Flood 2014): small, and the same everywhere for a seed.
@@ -57,12 +72,16 @@ pub fn seed_at_random() -> u64 {
 const SLOW_PLACES: u64 = 8;
 const SLOW_BYTES_MAX: u64 = 20;
 const SLOW_PAUSE_MS_MAX: u64 = 50;
+/// Records with a fault in a stream.
+const RECORD_PLACES: u64 = 8;
 
 /// What goes wrong in one stream.
 #[derive(Clone, Debug)]
 pub struct Plan {
     break_at: Option<u64>,
     slow: VecDeque<(u64, u64)>,
+    /// The fault of single records, and the bytes whose records have it.
+    records: Option<(Fault, VecDeque<u64>)>,
     random: Random,
 }
 
@@ -78,7 +97,7 @@ pub struct Send {
 impl Plan {
     /// Nothing goes wrong.
     pub fn none() -> Plan {
-        Plan { break_at: None, slow: VecDeque::new(), random: Random(0) }
+        Plan { break_at: None, slow: VecDeque::new(), records: None, random: Random(0) }
     }
 
     /// Draws where `fault` happens in a stream of `bytes`. One of fewer than 2 bytes has no middle, and no fault.
@@ -86,13 +105,34 @@ impl Plan {
         if bytes < 2 {
             return Plan::none();
         }
-        if fault != Fault::Slow {
-            return Plan { break_at: Some(random.range(1, bytes)), slow: VecDeque::new(), random };
+        let mut plan = Plan { random: random.clone(), ..Plan::none() };
+        let mut places = |count| {
+            let mut places: Vec<u64> = (0..count).map(|_| random.range(0, bytes)).collect();
+            places.sort_unstable();
+            places
+        };
+        match fault {
+            Fault::Slow => {
+                let places = places(SLOW_PLACES);
+                let end = |at| (at, at + random.range(1, SLOW_BYTES_MAX + 1));
+                plan.slow = places.into_iter().map(end).collect();
+            }
+            _ if fault.is_of_records() => plan.records = Some((fault, places(RECORD_PLACES).into())),
+            _ => plan.break_at = Some(random.range(1, bytes)),
         }
-        let mut places: Vec<u64> = (0..SLOW_PLACES).map(|_| random.range(0, bytes)).collect();
-        places.sort_unstable();
-        let slow = places.iter().map(|at| (*at, at + random.range(1, SLOW_BYTES_MAX + 1))).collect();
-        Plan { break_at: None, slow, random }
+        plan.random = random;
+        plan
+    }
+
+    /// The fault of the record of the bytes `from..to`, and the byte that it was drawn for. Records are asked for in
+    /// order.
+    pub fn record_fault(&mut self, from: u64, to: u64) -> Option<(Fault, u64)> {
+        let (fault, places) = self.records.as_mut()?;
+        let mut found = None;
+        while let Some(at) = places.pop_front_if(|at| *at < to) {
+            found = found.or((at >= from).then_some((*fault, at)));
+        }
+        found
     }
 
     /// Where the connection is to break.
@@ -180,6 +220,18 @@ mod tests {
         let slow: Vec<Duration> = sends.iter().filter_map(|send| send.pause).collect();
         assert!((8..=160).contains(&slow.len()), "{} single bytes", slow.len());
         assert!(slow.iter().all(|pause| (1..=50).contains(&pause.as_millis())));
+    }
+
+    #[test]
+    fn faults_of_records_are_met_once() {
+        let mut plan = Plan::draw(Fault::Duplicate, Random::new(3, 0), 10_000);
+        let met: Vec<u64> = (0..10_000)
+            .step_by(100)
+            .filter_map(|from| plan.record_fault(from, from + 100).map(|(_, at)| at / 100 * 100 - from))
+            .collect();
+        assert!((1..=8).contains(&met.len()) && met.iter().all(|far| *far == 0), "{met:?}");
+        assert_eq!(plan.break_at(), None);
+        assert_eq!(Plan::draw(Fault::Slow, Random::new(3, 0), 10_000).record_fault(0, 10_000), None);
     }
 
     #[test]

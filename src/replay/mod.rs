@@ -1,10 +1,13 @@
 //! Sending captures as real senders do: `run` starts a thread a stream, `stream` is what each of them does.
 //!
 //! Pure parts (no I/O, no clock): `packets` (where a capture's packets end, and when they were captured), `pace`
-//! (when a byte is due), `fault` (what goes wrong where), `names`. A place to send to is a [`sink::Sink`]; `tcp`
-//! is one. Files and pacing know nothing of the place, nor the place of them.
+//! (when a byte is due), `fault` (what goes wrong where), `names`, `chunk` (a chunk as JSON). A place to send to is a
+//! [`sink::Sink`]: `tcp`, `kafka`, `logstash`. Files and pacing know nothing of the place, nor the place of them.
 
+pub mod chunk;
 pub mod fault;
+pub mod kafka;
+pub mod logstash;
 pub mod names;
 pub mod pace;
 pub mod packets;

@@ -2,6 +2,7 @@
 //! frames them is its own matter.
 
 use crate::Error;
+use crate::replay::fault::Fault;
 use crate::stop::Stop;
 
 /// A place to send to; one for all streams.
@@ -16,7 +17,13 @@ pub trait Sender {
     /// full.
     fn send(&mut self, bytes: &[u8], stop: &Stop) -> Result<(), Broken>;
 
-    /// Ends the stream.
+    /// The same with a fault of single sends; `at` is the byte that it was drawn for. A place without such faults
+    /// never gets them.
+    fn send_faulty(&mut self, bytes: &[u8], _fault: Fault, _at: u64, stop: &Stop) -> Result<(), Broken> {
+        self.send(bytes, stop)
+    }
+
+    /// Ends the stream. Where the place acknowledges, it waits for that.
     fn close(self: Box<Self>, how: Close, stop: &Stop) -> Result<(), Broken>;
 }
 

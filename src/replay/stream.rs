@@ -216,7 +216,11 @@ impl Stream<'_> {
         if let Some(pause) = next.pause {
             clock.off(|| wait::pause(self.stop, pause))?;
         }
-        sender.send(cursor.slice(at, next.to)?, self.stop)?;
+        let bytes = cursor.slice(at, next.to)?;
+        match plan.record_fault(at, next.to) {
+            Some((fault, place)) => sender.send_faulty(bytes, fault, place, self.stop)?,
+            None => sender.send(bytes, self.stop)?,
+        }
         self.counts.bytes.fetch_add(next.to - at, Ordering::Relaxed);
         Ok(next.to)
     }

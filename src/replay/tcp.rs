@@ -36,22 +36,20 @@ const SPLIT_PAUSE: Duration = Duration::from_millis(20);
 /// How long to wait before another attempt to connect.
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
-/// A TCP receiver.
+/// Where to connect to.
 #[derive(Clone, Debug)]
-pub struct TcpSink {
+pub struct Peer {
     /// Its addresses (a host name may have several), tried in turn; one at least.
     pub addrs: Vec<SocketAddr>,
     /// As the user wrote it, for messages.
     pub label: String,
-    /// How the name goes before the data.
-    pub handshake: Handshake,
     /// For how long to try to connect.
     pub connect_timeout: Duration,
 }
 
-impl TcpSink {
+impl Peer {
     /// Connects, trying again until the time is over: a receiver may just be starting.
-    fn connect(&self, stop: &Stop) -> Result<Socket, Broken> {
+    pub fn connect(&self, stop: &Stop) -> Result<Socket, Broken> {
         let deadline = Instant::now() + self.connect_timeout;
         loop {
             let mut last = io::Error::from(io::ErrorKind::TimedOut);
@@ -67,7 +65,18 @@ impl TcpSink {
             wait::pause(stop, CONNECT_AGAIN)?;
         }
     }
+}
 
+/// A TCP receiver.
+#[derive(Clone, Debug)]
+pub struct TcpSink {
+    /// Where it is.
+    pub peer: Peer,
+    /// How the name goes before the data.
+    pub handshake: Handshake,
+}
+
+impl TcpSink {
     fn greet(&self, sender: &mut TcpSender, name: &[u8], stop: &Stop) -> Result<(), Broken> {
         match self.handshake {
             Handshake::Joined => name.clone_into(&mut sender.unsent_name),
@@ -90,8 +99,8 @@ impl TcpSink {
 
 impl Sink for TcpSink {
     fn open(&self, name: &[u8], stop: &Stop) -> Result<Box<dyn Sender>, Broken> {
-        let socket = self.connect(stop)?;
-        let mut sender = TcpSender { socket, label: self.label.clone(), unsent_name: Vec::new() };
+        let socket = self.peer.connect(stop)?;
+        let mut sender = TcpSender { socket, label: self.peer.label.clone(), unsent_name: Vec::new() };
         self.greet(&mut sender, name, stop)?;
         Ok(Box::new(sender))
     }
@@ -130,30 +139,29 @@ struct TcpSender {
     unsent_name: Vec<u8>,
 }
 
-impl TcpSender {
-    fn send_all(&mut self, mut bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
-        while !bytes.is_empty() {
-            match rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(Errno::AGAIN) => {
-                    wait::writable(stop, &self.socket, Duration::MAX)?;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(Error::net("send to", &self.label)(error.into()).into()),
+/// Sends all of it. On an error part of it may be gone.
+pub fn send_all(socket: &Socket, label: &str, mut bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
+    while !bytes.is_empty() {
+        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(Errno::AGAIN) => {
+                wait::writable(stop, socket, Duration::MAX)?;
             }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::net("send to", label)(error.into()).into()),
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Sender for TcpSender {
     fn send(&mut self, bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
         if self.unsent_name.is_empty() {
-            return self.send_all(bytes, stop);
+            return send_all(&self.socket, &self.label, bytes, stop);
         }
         let mut joined = std::mem::take(&mut self.unsent_name);
         joined.extend_from_slice(bytes);
-        self.send_all(&joined, stop)
+        send_all(&self.socket, &self.label, &joined, stop)
     }
 
     fn close(mut self: Box<Self>, how: Close, stop: &Stop) -> Result<(), Broken> {

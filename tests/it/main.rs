@@ -18,6 +18,7 @@ mod live;
 mod ls;
 mod man;
 mod replay;
+mod replay_kafka;
 mod same_name;
 mod stored;
 mod tcp_recorded;

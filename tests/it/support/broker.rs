@@ -3,7 +3,8 @@
 //! Topics are made and deleted through librdkafka: a Java program takes over a second to start.
 
 use std::fs;
-use std::net::TcpListener;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, Output, Stdio};
@@ -35,7 +36,7 @@ impl Broker {
     pub fn start(version: &'static str) -> Broker {
         // Between choosing a port and listening on it another program may take it.
         for _ in 0..3 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let broker = Broker { version, port, dir: Workdir::new() };
             let output = broker.script("start", &[version, &port.to_string(), broker.path()]);
             if output.status.success() {
@@ -62,7 +63,9 @@ impl Broker {
     pub fn kill9(&self) {
         let Some(pid) = self.pid() else { return };
         let _ = kill_process(pid, Signal::KILL);
-        wait_until(DEADLINE, "the end of the broker", || self.pid().is_none());
+        // A process loses its memory, and so its command line, before its sockets.
+        let listens = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+        wait_until(DEADLINE, "the end of the broker", || self.pid().is_none() && !listens());
     }
 
     /// Starts it again after its end: same port, same data.
@@ -109,7 +112,10 @@ impl Broker {
     pub fn dump_log(&self, topic: &str, partition: i32) -> String {
         let segment = self.segment(topic, partition);
         let args = ["--print-data-log", "--files", segment.to_str().unwrap()];
-        let class = "org.apache.kafka.tools.DumpLogSegments";
+        let class = match self.version.starts_with('3') {
+            true => "kafka.tools.DumpLogSegments",
+            false => "org.apache.kafka.tools.DumpLogSegments",
+        };
         let output = self.script("tool", &[&[self.path(), class][..], &args].concat());
         succeed(&output);
         String::from_utf8(output.stdout).unwrap()
@@ -161,6 +167,18 @@ impl Drop for Broker {
             eprintln!("the broker's last lines, the latest first:\n{}", last.join("\n"));
         }
         self.kill9();
+    }
+}
+
+/// A port below those that the kernel gives to clients: a client that tries to reach a broker that is down would
+/// sooner or later be given that very port, and connect to itself.
+fn free_port() -> u16 {
+    loop {
+        let chance = RandomState::new().hash_one(0);
+        let port = 10_000 + (chance % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

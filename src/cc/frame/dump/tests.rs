@@ -12,13 +12,13 @@ const LOGSTASH: &[u8] = include_bytes!("../../../../testdata/wire/logstash-call-
 const CAPTURE: &[u8] = include_bytes!("../../../../testdata/pcap/answered-call.pcap");
 
 /// A record: its topic, partition and offset, and its value.
-type Found = (Option<(String, i32, i64)>, Option<Vec<u8>>);
+type Row = (Option<(String, i32, i64)>, Option<Vec<u8>>);
 
 /// What a dump gave.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     /// Topic, partition, offset, value.
-    records: Vec<Found>,
+    records: Vec<Row>,
     /// Reasons, and where.
     damage: Vec<String>,
     aborted: Vec<i64>,

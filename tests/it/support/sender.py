@@ -1,0 +1,24 @@
+"""A sender of the field: kafka-python, no key, a chunk of the capture a record."""
+
+import base64
+import json
+import sys
+
+from kafka import KafkaProducer
+
+brokers, topic, name, capture, chunk_bytes = sys.argv[1:]
+producer = KafkaProducer(
+    bootstrap_servers=brokers, value_serializer=lambda value: json.dumps(value).encode("utf-8")
+)
+with open(capture, "rb") as file:
+    while chunk := file.read(int(chunk_bytes)):
+        producer.send(
+            topic,
+            {
+                "userid": name.split("-")[0],
+                "data": base64.b64encode(chunk).decode("ascii"),
+                "interceptionfilename": name,
+            },
+        )
+producer.flush()
+producer.close()
