@@ -68,7 +68,7 @@ struct StoreArgs {
     file_mode: u32,
     /// Group that stream files, manifests and folders that are made belong to, by name or number
     #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
+    file_group: Option<String>,
     /// Sync growing files this often
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
     sync_interval: Duration,
@@ -93,6 +93,9 @@ pub struct TcpArgs {
     /// End a stream that has been silent for so long; 0 never does (a call may be on hold for hours)
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = values::duration)]
     idle_timeout: Duration,
+    /// The same as --file-group
+    #[arg(long, value_name = "GROUP", conflicts_with = "file_group")]
+    group: Option<String>,
     /// Streams at once [default: what descriptors, memory maps and threads of this machine carry]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     streams_max: Option<u64>,
@@ -184,7 +187,9 @@ impl Service {
         let ServiceArgs { store, common, .. } = args;
         let machine = Machine::prepare();
         let drain = Duration::from_millis(common.drain_ms);
-        let group = store.group.as_deref().map(group_id).transpose()?;
+        // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
+        let group = store.file_group.or_else(|| tcp.as_ref().and_then(|(_, args)| args.group.clone()));
+        let group = group.as_deref().map(group_id).transpose()?;
         Ok(Service {
             vault: VaultConfig {
                 dir: store.output,
