@@ -1,6 +1,8 @@
 //! What must hold for any input. The fuzz targets call these, and so does `cargo test` on testdata/fuzz.
 
 use lea::cc::frame::capture::{Follower, Summary};
+use lea::cc::frame::chunk::{Refused, parse};
+use lea::cc::frame::dump::{Format, Place, Reader, What};
 use lea::cc::frame::handshake::{Event, Verdict, decide, starts_capture};
 use lea::cc::frame::name::{fields, file_name, name_of, part_file_name, part_of};
 
@@ -87,4 +89,125 @@ pub fn capture(input: &[u8]) {
 
 fn told(follower: &Follower) -> (u64, u64, u64, Summary) {
     (follower.received(), follower.boundary(), follower.packets(), follower.summary())
+}
+
+/// A record's value: what `serde_json` reads there is what is taken.
+pub fn chunk(input: &[u8]) {
+    let json = serde_json::from_slice::<serde::de::IgnoredAny>(input);
+    let fields = serde_json::from_slice(input).ok().and_then(|value| match value {
+        serde_json::Value::Object(fields) => Some(fields),
+        _ => None,
+    });
+    let text = |key: &str| fields.as_ref()?.get(key)?.as_str().filter(|text| !text.is_empty());
+    let user_id = |key: &str| text(key).map(|user_id| format!("{user_id}.pcap"));
+    let names = match text("interceptionfilename") {
+        Some(name) => [Some(name.to_owned()), None],
+        None => [user_id("userid"), user_id("user_id")],
+    };
+    let data = fields.as_ref().and_then(|fields| fields.get("data")?.as_str());
+    match parse(input) {
+        Ok(chunk) => {
+            let mut decoded = vec![0; chunk.data.bytes_max()];
+            // Of all that is no JSON, control characters in the data alone are found as late as this.
+            assert!(chunk.data.decode(&mut decoded).is_err() || json.is_ok());
+            if fields.is_some() {
+                assert_eq!(data.map(str::as_bytes), Some(chunk.data.base64()));
+                assert!(names.contains(&Some(chunk.name.into_owned())));
+            }
+        }
+        // Of a field that comes twice the last one counts, whichever spelling it has.
+        Err(Refused::NoName) => assert!(names.contains(&None)),
+        Err(Refused::NoData) => assert_eq!(data, None),
+        Err(Refused::NoJson(_)) => assert!(fields.is_none()),
+        Err(Refused::TooLarge { .. } | Refused::NoBase64 { .. } | Refused::NoValue) => {}
+    }
+}
+
+/// A dump gives the same records for every split. The first byte says how it is cut.
+fn dump(format: Format, input: &[u8]) {
+    let Some((cut, dump)) = input.split_first() else { return };
+    let whole = read_dump(format, dump, dump.len().max(1));
+    assert_eq!(read_dump(format, dump, usize::from(*cut) + 1), whole);
+    // Whatever its format is said to be.
+    read_dump(Format::tell(dump), dump, 1000);
+}
+
+/// A record's partition and offset, and its value.
+type DumpedRecord = (Option<(i32, i64)>, Option<Vec<u8>>);
+
+/// Its records, the damage and the bytes that are cut off.
+#[derive(Debug, Default, PartialEq)]
+struct Dumped {
+    records: Vec<DumpedRecord>,
+    damage: Vec<(Place, String)>,
+    cut: bool,
+}
+
+fn read_dump(format: Format, dump: &[u8], step_bytes: usize) -> Dumped {
+    let mut reader = Reader::new(format, None);
+    let (mut start, mut end, mut found) = (0, 0, Dumped::default());
+    loop {
+        let step = reader.step(&dump[start..end], end == dump.len());
+        let consumed = step.consumed;
+        assert!(consumed <= end - start);
+        match step.what {
+            What::More(bytes) => {
+                assert!(end < dump.len() && bytes > end - start);
+                end = (end + step_bytes).min(dump.len());
+                continue;
+            }
+            What::End { cut_bytes } => {
+                assert_eq!(start + consumed, dump.len());
+                found.cut = cut_bytes > 0;
+                return found;
+            }
+            What::Record { position, value, .. } => {
+                let position = position.map(|position| (position.partition, position.offset));
+                found.records.push((position, value.map(<[u8]>::to_vec)));
+            }
+            What::Damaged { reason, first: true, .. } => found.damage.push((step.place, reason)),
+            What::Damaged { .. } | What::Nothing | What::Aborted { .. } => {}
+        }
+        start += consumed;
+    }
+}
+
+pub fn dump_values(input: &[u8]) {
+    dump(Format::Values, input);
+}
+
+pub fn dump_kcat(input: &[u8]) {
+    dump(Format::Kcat, input);
+}
+
+pub fn dump_console(input: &[u8]) {
+    dump(Format::Console, input);
+}
+
+pub fn dump_log_text(input: &[u8]) {
+    dump(Format::LogText, input);
+}
+
+pub fn dump_letters(input: &[u8]) {
+    dump(Format::Letters, input);
+}
+
+/// A segment as it is, and with its first batch's checksum put right, so that what is behind it is reached.
+pub fn dump_segment(input: &[u8]) {
+    dump(Format::Segment, input);
+    let mut mended = input.to_vec();
+    let Some(batch) = mended.get_mut(1..).filter(|batch| batch.len() >= 61) else { return };
+    let length = u32::from_be_bytes([batch[8], batch[9], batch[10], batch[11]]) as usize + 12;
+    if let Some(checked) = batch.get(21..length) {
+        let crc = crc32c(checked);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        dump(Format::Segment, &mended);
+    }
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+    })
 }

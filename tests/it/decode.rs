@@ -85,15 +85,18 @@ fn each_dump_gives_the_stream() {
     }
 }
 
+fn most(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() * 3 / 4);
+    bytes
+}
+
 #[test]
 fn a_dump_that_is_cut_is_nothing_unusual() {
     for dump in DUMPS {
         let bytes = testdata(dump);
         let half = &bytes[..bytes.len() / 2];
         let dir = Workdir::new();
-        for (nth, cut) in
-            [half.to_vec(), gzip(half)[..20_000].to_vec(), zstd(half)[..10_000].to_vec()].iter().enumerate()
-        {
+        for (nth, cut) in [half.to_vec(), most(gzip(&bytes)), most(zstd(&bytes))].iter().enumerate() {
             let out = dir.join(nth.to_string());
             let run = decode(&["-o", out.to_str().unwrap()], cut, 0);
             let stored = fs::read(out.join(NAME)).unwrap();

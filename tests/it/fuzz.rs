@@ -41,3 +41,38 @@ fn name_seeds() {
 fn capture_seeds() {
     check_seeds("capture", checks::capture);
 }
+
+#[test]
+fn chunk_seeds() {
+    check_seeds("chunk", checks::chunk);
+}
+
+#[test]
+fn dump_values_seeds() {
+    check_seeds("dump_values", checks::dump_values);
+}
+
+#[test]
+fn dump_kcat_seeds() {
+    check_seeds("dump_kcat", checks::dump_kcat);
+}
+
+#[test]
+fn dump_console_seeds() {
+    check_seeds("dump_console", checks::dump_console);
+}
+
+#[test]
+fn dump_log_text_seeds() {
+    check_seeds("dump_log_text", checks::dump_log_text);
+}
+
+#[test]
+fn dump_letters_seeds() {
+    check_seeds("dump_letters", checks::dump_letters);
+}
+
+#[test]
+fn dump_segment_seeds() {
+    check_seeds("dump_segment", checks::dump_segment);
+}

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use base64::engine::{Simd, general_purpose::PAD};
 use base64::{DecodeError, Engine};
 
-use super::json::{self, Members, NoObject, Unusual, Value};
+use super::json::{self, Members, NoObject, Text, Unusual, Value};
 use crate::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// Standard alphabet, padding required; the widest instructions that the processor has.
@@ -140,7 +140,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Reads an object of the usual forms.
     fn plain(value: &'a [u8]) -> Result<Fields<'a>, Unusual> {
-        let mut fields = Fields::default();
+        let (mut file_name, mut user_id, mut data) = (None, None, None);
         let mut members = Members::of(value)?;
         while let Some((name, member)) = members.next_member()? {
             let text = match member {
@@ -148,22 +148,30 @@ impl<'a> Fields<'a> {
                 Value::Text(_) => return Err(Unusual),
                 Value::Number(_) | Value::Null | Value::Other => None,
             };
-            if name == b"data" {
-                // Its bytes are looked at once: when they are decoded.
-                fields.data = text.map(|text| Data {
-                    base64: Cow::Borrowed(text.raw),
-                    at: Some(text.raw.as_ptr() as usize - value.as_ptr() as usize),
-                });
+            if name == b"data" && data.is_none() {
+                // Its bytes are looked at once: when they are decoded. Of two the first would never be.
+                data = Some(text);
                 continue;
             }
-            let text = text.map(|text| text.plain().map(Cow::Borrowed)).transpose()?;
+            text.map_or(Ok(()), Text::check_plain)?;
             match name {
-                b"interceptionfilename" => fields.file_name = text,
-                b"userid" | b"user_id" => fields.user_id = text,
+                b"interceptionfilename" => file_name = text,
+                b"userid" | b"user_id" => user_id = text,
+                b"data" => return Err(Unusual),
                 _ => {}
             }
         }
-        Ok(fields)
+        let borrowed = |text: Option<Text<'a>>| text.map(|text| text.plain().map(Cow::Borrowed)).transpose();
+        let at = |raw: &[u8]| raw.as_ptr() as usize - value.as_ptr() as usize;
+        Ok(Fields {
+            user_id: if file_name.is_some_and(|name| !name.raw.is_empty()) {
+                None
+            } else {
+                borrowed(user_id)?
+            },
+            file_name: borrowed(file_name)?,
+            data: data.flatten().map(|text| Data { base64: Cow::Borrowed(text.raw), at: Some(at(text.raw)) }),
+        })
     }
 
     /// Reads any object, or says why it is none.

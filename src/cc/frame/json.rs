@@ -42,12 +42,15 @@ pub enum Value<'a> {
 impl<'a> Text<'a> {
     /// The string's text, where it has no escapes and is plain ASCII, as almost all have.
     pub fn plain(self) -> Result<&'a str, Unusual> {
+        self.check_plain()?;
+        std::str::from_utf8(self.raw).map_err(|_| Unusual)
+    }
+
+    /// Whether [`plain`](Self::plain) would give it.
+    pub fn check_plain(self) -> Result<(), Unusual> {
         // No early exit: so the compiler makes wide steps of it.
         let odd = |odd: bool, byte: &u8| odd | (*byte < 0x20) | (*byte == b'\\') | (*byte > 0x7e);
-        if self.raw.iter().fold(false, odd) {
-            return Err(Unusual);
-        }
-        std::str::from_utf8(self.raw).map_err(|_| Unusual)
+        if self.raw.iter().fold(false, odd) { Err(Unusual) } else { Ok(()) }
     }
 
     /// Undoes the escapes into `text`, which is emptied first. The text may be any bytes; so may the result.
@@ -114,9 +117,10 @@ impl<'a> Members<'a> {
         }
         self.begun = true;
         self.expect(b'"')?;
-        let name = self.string()?.plain()?;
+        let name = self.string()?;
+        name.check_plain()?;
         self.expect(b':')?;
-        Ok(Some((name.as_bytes(), self.value()?)))
+        Ok(Some((name.raw, self.value()?)))
     }
 
     fn value(&mut self) -> Result<Value<'a>, Unusual> {

@@ -213,7 +213,7 @@ impl ChunkSink for List {
 impl Row {
     fn note(&mut self, position: &Position<'_>) {
         let number = (position.partition >= 0).then_some(position.partition);
-        let is = |known: &&mut Partition| known.topic == position.topic && known.partition == number;
+        let is = |known: &&mut Partition| position.is_in(&known.topic, known.partition.unwrap_or(-1));
         match self.partitions.iter_mut().find(is) {
             Some(known) => {
                 known.first_offset = known.first_offset.min(position.offset);

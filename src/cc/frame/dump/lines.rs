@@ -143,6 +143,10 @@ impl Lines {
             What::Record { value: None, .. } if !whole && self.format == LineFormat::Console => {
                 Step { consumed, place, what: What::End { cut_bytes: line.len() } }
             }
+            // A batch's line without its end: the batch's records would follow.
+            What::Nothing if !whole && self.format == LineFormat::LogText => {
+                Step { consumed, place, what: What::End { cut_bytes: line.len() } }
+            }
             What::Record { position, value, .. } if !whole => {
                 Step { consumed, place, what: What::Record { position, value, open_end: true } }
             }

@@ -42,6 +42,16 @@ pub struct Position<'a> {
     pub offset: i64,
 }
 
+impl Position<'_> {
+    /// Whether it is in this partition.
+    pub fn is_in(&self, topic: &str, partition: i32) -> bool {
+        // An empty text points nowhere, and some processors take 50 ns to compare no bytes there.
+        self.partition == partition
+            && self.topic.len() == topic.len()
+            && (topic.is_empty() || self.topic == topic)
+    }
+}
+
 /// Where something stands in a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

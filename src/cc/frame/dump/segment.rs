@@ -13,6 +13,9 @@ use crate::limits::BATCH_BYTES_MAX;
 const SEARCH_BYTES_MAX: u64 = 1 << 30;
 const SHORT_BATCH_BYTES: usize = 64 << 10;
 
+/// So many zeros may belong to what follows them.
+const ZEROS_KEPT: usize = 16;
+
 /// Reads a segment.
 #[derive(Debug)]
 pub struct Segment {
@@ -28,6 +31,8 @@ pub struct Segment {
     lost: bool,
     /// True while it is not even known where a batch should begin: damage goes on with the damage before it.
     adrift: bool,
+    /// True among zeros.
+    in_zeros: bool,
     /// Bytes checked to no avail.
     searched_bytes: u64,
 }
@@ -63,6 +68,7 @@ impl Segment {
             records: Vec::new(),
             lost: false,
             adrift: false,
+            in_zeros: false,
             searched_bytes: 0,
         }
     }
@@ -86,11 +92,14 @@ impl Segment {
         if input.is_empty() && ended {
             return (0, What::End { cut_bytes: 0 });
         }
+        if self.in_zeros {
+            return self.zeros(input, ended);
+        }
         if input.len() < HEADER_BYTES {
             return if ended { self.end(input) } else { (0, What::More(HEADER_BYTES)) };
         }
         if is_zero(&input[..HEADER_BYTES]) {
-            return self.zeros(input);
+            return self.zeros(input, ended);
         }
         let Some(header) = self.header(input) else {
             return self.damaged(input, ended, "bytes that are no batch");
@@ -168,13 +177,18 @@ impl Segment {
         (0, What::Record { position: Some(position), value: record.value, open_end: false })
     }
 
-    /// A file that the broker made room in ahead of time ends in zeros.
-    fn zeros<'a>(&mut self, input: &[u8]) -> (usize, What<'a>) {
+    /// A file that the broker made room in ahead of time ends in zeros. What stands behind them after all is looked at
+    /// from a few zeros before it on.
+    fn zeros<'a>(&mut self, input: &[u8], ended: bool) -> (usize, What<'a>) {
         let zeros = input.iter().take_while(|byte| **byte == 0).count();
-        // A batch may begin with zeros: its offset's.
-        let passed =
-            if zeros == input.len() { zeros - (HEADER_BYTES - 1) } else { zeros.saturating_sub(16).max(1) };
-        (self.consume(passed), What::Nothing)
+        self.in_zeros = zeros == input.len();
+        if self.in_zeros && ended {
+            return (self.consume(zeros), What::End { cut_bytes: 0 });
+        }
+        match zeros.saturating_sub(ZEROS_KEPT) {
+            0 if self.in_zeros => (0, What::More(input.len() + 1)),
+            passed => (self.consume(passed), What::Nothing),
+        }
     }
 
     fn end<'a>(&mut self, input: &[u8]) -> (usize, What<'a>) {

@@ -62,6 +62,8 @@ pub struct Dumps<'a> {
     read_bytes: Arc<AtomicU64>,
     seen: Seen,
     named: Throttle,
+    /// True once it was said of the dump under way that it is cut.
+    is_cut: bool,
     /// What was read so far.
     pub counts: Counts,
 }
@@ -75,7 +77,7 @@ impl<'a> Dumps<'a> {
         read_bytes: Arc<AtomicU64>,
     ) -> Dumps<'a> {
         let (seen, named, counts) = (Seen::default(), Throttle::default(), Counts::default());
-        Dumps { sink, keep, stop, read_bytes, seen, named, counts }
+        Dumps { sink, keep, stop, read_bytes, seen, named, is_cut: false, counts }
     }
 
     /// Reads a dump to its end.
@@ -85,6 +87,7 @@ impl<'a> Dumps<'a> {
         let file = origin.name();
         log::info!("reading file={file:?} format={}", format.word());
         self.counts.files += 1;
+        self.is_cut = false;
         loop {
             let step = reader.step(input.bytes(), input.has_ended());
             let consumed = step.consumed;
@@ -219,6 +222,9 @@ impl<'a> Dumps<'a> {
     }
 
     fn note_cut(&mut self, file: &str, place: Place, bytes: usize) {
+        if std::mem::replace(&mut self.is_cut, true) {
+            return;
+        }
         self.counts.cut += 1;
         log::warn!("dump_cut file={file:?} {place} bytes={bytes} note=\"the record under way is not whole\"");
     }

@@ -61,7 +61,7 @@ impl Seen {
     }
 
     fn track(&mut self, position: &Position<'_>) -> usize {
-        let is = |track: &Track| track.topic == position.topic && track.partition == position.partition;
+        let is = |track: &Track| position.is_in(&track.topic, track.partition);
         if !self.tracks.get(self.last).is_some_and(is) {
             let tracks = &mut self.tracks;
             self.last = *self
