@@ -1,4 +1,5 @@
 //! Records of Kafka topics. `client` is what is asked of a Kafka client, `librdkafka` the one that asks a broker,
+//! `settings` what it is told,
 //! `native` the calls that no safe crate has, `fake` the one for tests.
 
 pub mod client;
@@ -6,3 +7,4 @@ pub mod client;
 pub mod fake;
 pub mod librdkafka;
 mod native;
+pub mod settings;
