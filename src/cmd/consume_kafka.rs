@@ -3,7 +3,7 @@
 use super::kafka::{GROUP, KafkaConfig};
 use super::service::{Service, ServiceArgs};
 use crate::cc::source::kafka::consume::From;
-use crate::cc::source::kafka::librdkafka::{Property, topic_name};
+use crate::cc::source::kafka::settings::{Property, topic_name};
 use crate::cli::Globals;
 use crate::{Error, Exit, Result};
 

@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cc::source::kafka::client::Reset;
 use crate::cc::source::kafka::consume::{ConsumeConfig, Consumed, Consumer, From};
-use crate::cc::source::kafka::librdkafka::{Member, Property, Settings};
+use crate::cc::source::kafka::librdkafka::Member;
+use crate::cc::source::kafka::settings::{Property, Settings};
 use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
 use crate::config;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cc::source::kafka::librdkafka::{Property, topic_name};
+use crate::cc::source::kafka::settings::{Property, topic_name};
 use crate::cli::Globals;
 use crate::limits;
 use crate::logging::{self, LevelFilter};

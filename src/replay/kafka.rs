@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
 
-use crate::cc::source::kafka::librdkafka::{Property, cannot_make, config_of};
+use crate::cc::source::kafka::settings::{Property, cannot_make, config_of};
 use crate::logging::Throttle;
 use crate::replay::chunk::{self, Labels, Missing};
 use crate::replay::fault::Fault;

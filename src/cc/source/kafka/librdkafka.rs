@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::cc::source::kafka::client::{Change, Client, Partition, Polled, Progress, Record, Reset, Start};
+use crate::cc::source::kafka::client::{Change, Client, Partition, Polled, Progress, Record, Start};
 use crate::cc::source::kafka::native::{self, Commits};
+use crate::cc::source::kafka::settings::{Settings, cannot_make};
 use crate::logging::Throttle;
 use crate::{Error, Result};
 
@@ -29,127 +31,6 @@ const RECORDS_MAX: usize = 1000;
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
-
-/// A property of librdkafka's, as `-X key=value` sets it. Its value may be a password and is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Property {
-    /// The name that librdkafka knows it by.
-    pub key: String,
-    value: String,
-}
-
-/// Properties that what we promise depends on, or that have an option of their own.
-const OWN_KEYS: [&str; 8] = [
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.partition.eof",
-    "group.id",
-    "group.instance.id",
-    "metadata.broker.list",
-];
-
-impl Property {
-    /// Of an option's value.
-    pub fn parse(text: &str) -> Result<Property, String> {
-        let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
-        if OWN_KEYS.contains(&key) {
-            return Err(format!("{key} is set by lea"));
-        }
-        Ok(Property { key: key.to_owned(), value: value.to_owned() })
-    }
-}
-
-impl std::fmt::Debug for Property {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}=...", self.key)
-    }
-}
-
-/// Checks a topic's name as brokers do: 1 to 249 of letters, digits, `.`, `_`, `-`.
-pub fn topic_name(text: &str) -> Result<String, String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if text.is_empty() || text.len() > 249 || !text.bytes().all(fits) {
-        return Err("a topic's name has 1 to 249 letters, digits, dots, underscores and hyphens".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// What producers and consumers have in common. Later properties win.
-pub fn config_of(brokers: &str, own: &[(&str, &str)], properties: &[Property]) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("client.id", "lea");
-    config.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
-    for (key, value) in own {
-        config.set(*key, *value);
-    }
-    for property in properties {
-        config.set(&property.key, &property.value);
-    }
-    // Errors come as events; what else librdkafka has to say is for who asks for it.
-    let asked = properties.iter().any(|property| property.key == "debug");
-    config.set_log_level(if asked { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Critical });
-    config
-}
-
-/// An error of making a client: what the user can set is wrong usage.
-pub fn cannot_make(brokers: &str, error: KafkaError) -> Error {
-    match error {
-        // Its value may be a password.
-        KafkaError::ClientConfig(_, reason, key, _) => Error::Usage(format!("-X {key}: {reason}")),
-        KafkaError::ClientCreation(reason) => Error::Usage(format!("the options for Kafka: {reason}")),
-        error => Error::kafka("make a client of", brokers)(error),
-    }
-}
-
-/// Which group to be a member of, and how.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `HOST:PORT`, several with commas.
-    pub brokers: String,
-    /// The group.
-    pub group: String,
-    /// What makes this member the same one after a restart, so that it gets its partitions back at once. It must
-    /// be no other member's.
-    pub instance: Option<String>,
-    /// The topics, checked by [`topic_name`].
-    pub topics: Vec<String>,
-    /// Where to start without a committed offset.
-    pub reset: Reset,
-    /// What else librdkafka is told.
-    pub properties: Vec<Property>,
-}
-
-impl Settings {
-    fn config(&self) -> ClientConfig {
-        let reset = match self.reset {
-            Reset::Earliest => "earliest",
-            Reset::Latest => "latest",
-        };
-        let own = [
-            ("group.id", self.group.as_str()),
-            ("group.instance.id", self.instance.as_deref().unwrap_or_default()),
-            ("auto.offset.reset", reset),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            // Only what moves is taken, and the others' begun packets can wait on.
-            ("partition.assignment.strategy", "cooperative-sticky"),
-            // By default librdkafka looks once a second whether there is room for more again.
-            ("fetch.queue.backoff.ms", "5"),
-            ("queued.max.messages.kbytes", "32768"),
-            ("fetch.max.bytes", "16777216"),
-            ("topic.metadata.refresh.interval.ms", "10000"),
-        ];
-        let absent = |value: &str| !value.is_empty();
-        let own: Vec<(&str, &str)> = own.into_iter().filter(|(_, value)| absent(value)).collect();
-        let mut config = config_of(&self.brokers, &own, &self.properties);
-        // See `made_again`.
-        let debug = config.get("debug").map_or(String::new(), |asked| format!(",{asked}"));
-        config.set("debug", format!("metadata{debug}")).set_log_level(RDKafkaLogLevel::Debug);
-        config
-    }
-}
 
 /// What librdkafka calls from within a poll.
 #[derive(Default)]
@@ -270,7 +151,7 @@ fn let_go(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> Result
     }
 }
 
-/// A member of a group. Dropping it closes it: without an `instance` it leaves the group at once, with one its
+/// A member of a group. Dropping it closes it, and waits for the brokers unless a commit is on its way: without an `instance` it leaves the group at once, with one its
 /// partitions stay its own for the session's time (45 s).
 pub struct Member {
     // The queue in it goes before the consumer.
@@ -286,6 +167,8 @@ pub struct Member {
     to_commit: BTreeMap<Partition, i64>,
     commit_after: Instant,
     acknowledged: BTreeMap<Partition, i64>,
+    /// Tells the thread that closes, if there is one, that all else is gone: so it is the last field.
+    released: Option<crossbeam_channel::Sender<()>>,
 }
 
 impl Member {
@@ -307,6 +190,7 @@ impl Member {
             to_commit: BTreeMap::new(),
             commit_after: Instant::now(),
             acknowledged: BTreeMap::new(),
+            released: None,
         })
     }
 
@@ -345,6 +229,29 @@ impl Member {
         self.on_its_way = std::mem::take(&mut self.to_commit);
         self.committing = true;
         Ok(())
+    }
+
+    /// Closes in a thread of its own. librdkafka waits for the answer to a commit for the session's time, and nobody
+    /// ends sooner for that: at the process's end the thread ends with it.
+    fn close_aside(&mut self) {
+        let (released, wait) = crossbeam_channel::bounded::<()>(0);
+        let consumer = Arc::clone(&self.consumer);
+        let close = move || {
+            // It fails when the other end is dropped, and this is the last one that holds the consumer.
+            let _ = wait.recv();
+            drop(consumer);
+        };
+        match thread::Builder::new().name("kafka-close".to_owned()).spawn(close) {
+            Ok(_) => self.released = Some(released),
+            Err(error) => log::debug!("kafka reason={error:?}"),
+        }
+    }
+
+    /// What waits to be committed of these is of no use any more.
+    fn forget_commits(&mut self, partitions: &[Partition]) {
+        for waiting in [&mut self.to_commit, &mut self.on_its_way] {
+            waiting.retain(|partition, _| !partitions.contains(partition));
+        }
     }
 
     /// Waits up to `timeout` until nothing is on its way.
@@ -424,7 +331,8 @@ impl Client for Member {
     }
 
     fn assign(&mut self, starts: &[(Partition, Start)]) -> Result<()> {
-        let failed = || Error::kafka("start the partitions of group", &self.group);
+        let group = self.group.clone();
+        let failed = || Error::kafka("start the partitions of group", &group);
         let offset_of = |start| match start {
             Start::At(offset) => Offset::Offset(offset),
             Start::Committed => Offset::Stored,
@@ -437,6 +345,8 @@ impl Client for Member {
             offsets.partition(|(partition, _)| running.contains(partition));
         if !seeks.is_empty() {
             self.seek(&seeks).map_err(failed())?;
+            let sought: Vec<Partition> = seeks.iter().map(|(partition, _)| (*partition).clone()).collect();
+            self.forget_commits(&sought);
         }
         if !starts.is_empty() || matches!(self.unanswered, Some(Change::Given(_))) {
             let list = list_with(starts).map_err(failed())?;
@@ -449,9 +359,7 @@ impl Client for Member {
     fn give_up(&mut self, partitions: &[Partition]) -> Result<()> {
         let_go(&self.consumer, &list_of(partitions))
             .map_err(Error::kafka("give up the partitions of group", &self.group))?;
-        for waiting in [&mut self.to_commit, &mut self.on_its_way] {
-            waiting.retain(|partition, _| !partitions.contains(partition));
-        }
+        self.forget_commits(partitions);
         self.unanswered = None;
         Ok(())
     }
@@ -526,6 +434,10 @@ impl Drop for Member {
                 log::debug!("kafka reason={:?}", crate::error::chain(&error));
             }
         }
+        self.take_answers(Duration::ZERO);
+        if self.committing {
+            self.close_aside();
+        }
     }
 }
 
@@ -557,32 +469,11 @@ fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(properties: &[&str]) -> Settings {
-        Settings {
-            brokers: "127.0.0.1:1".to_owned(),
-            group: "interception".to_owned(),
-            instance: Some("one".to_owned()),
-            topics: vec!["interception".to_owned()],
-            reset: Reset::Earliest,
-            properties: properties.iter().map(|text| Property::parse(text).unwrap()).collect(),
-        }
-    }
-
-    #[test]
-    fn properties_of_ours_are_refused_and_others_win() {
-        assert!(Property::parse("fetch.max.bytes").is_err());
-        assert!(Property::parse("enable.auto.commit=true").is_err());
-        let settings = settings(&["queued.max.messages.kbytes=1024", "sasl.password=a=b"]);
-        let config = settings.config();
-        assert_eq!(config.get("queued.max.messages.kbytes"), Some("1024"));
-        assert_eq!(config.get("sasl.password"), Some("a=b"));
-        assert_eq!(format!("{:?}", settings.properties[1]), "sasl.password=...");
-    }
+    use crate::cc::source::kafka::settings::tests as settings;
 
     #[test]
     fn what_librdkafka_does_not_know_is_wrong_usage() {
-        let wrong = |text| match Member::join(&settings(&[text])).err() {
+        let wrong = |text| match Member::join(&settings::one(&[text])).err() {
             Some(Error::Usage(reason)) => reason,
             other => panic!("{text}: {other:?}"),
         };
@@ -602,16 +493,9 @@ mod tests {
     }
 
     #[test]
-    fn names_of_topics() {
-        assert!(topic_name("interception_data-2.b").is_ok());
-        for text in ["", "^inter.*", "a b", "a\0b", "thema-ü", &"a".repeat(250)] {
-            assert!(topic_name(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
     fn without_a_broker_it_waits_and_ends() {
-        let mut member = Member::join(&settings(&[])).unwrap();
+        let begun = Instant::now();
+        let mut member = Member::join(&settings::one(&[])).unwrap();
         let polled = member.poll(Duration::from_millis(50), &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(polled, Polled::default());
         let partition = Partition::new("interception", 0);
@@ -622,5 +506,7 @@ mod tests {
         member.commit(&[(partition, 7)]).unwrap();
         assert_eq!(member.acknowledged(short), []);
         assert_eq!(member.progress(), []);
+        drop(member);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }

@@ -1,5 +1,6 @@
 //! Records of Kafka topics. `client` is what is asked of a Kafka client, `librdkafka` the one that asks a broker,
-//! `native` the calls that no safe crate has, `fake` the one for tests; `consume` is the loop over it.
+//! `settings` what it is told, `native` the calls that no safe crate has, `fake` the one for tests; `consume` is the
+//! loop over it.
 
 pub mod client;
 pub mod consume;
@@ -7,3 +8,4 @@ pub mod consume;
 pub mod fake;
 pub mod librdkafka;
 mod native;
+pub mod settings;
