@@ -59,7 +59,7 @@ impl Record {
 
     /// Its bytes, unless they are no base64.
     fn data(&self) -> Option<Vec<u8>> {
-        STANDARD.decode_to_vec(self.json()["data"].as_str()?).ok()
+        STANDARD.decode(self.json()["data"].as_str()?).ok()
     }
 
     fn stream(&self) -> String {
@@ -291,7 +291,7 @@ fn lines_are_what_a_real_sender_sends() {
             let bytes: Vec<u8> = jsons
                 .filter(|json| json["interceptionfilename"] == *stream)
                 .inspect(|json| assert_eq!(json["message"], json["data"]))
-                .flat_map(|json| STANDARD.decode_to_vec(json["data"].as_str().unwrap()).unwrap())
+                .flat_map(|json| STANDARD.decode(json["data"].as_str().unwrap()).unwrap())
                 .collect();
             assert!(bytes == testdata(&format!("pcap/{name}")), "{stream} is not what was sent");
         }
