@@ -78,7 +78,8 @@ impl KafkaConfig {
     ) -> Result<Consumed> {
         let ledger = Ledger::open(&vault, &self.brokers, STREAMS_MAX)?;
         let settings = Settings {
-            instance: Some(vault.instance(&self.group)?),
+            // A member of a batch leaves the group at its end; one that serves gets its partitions back after a restart.
+            instance: (!self.until_end).then(|| vault.instance(&self.group)).transpose()?,
             reset: if self.from == From::Latest { Reset::Latest } else { Reset::Earliest },
             brokers: self.brokers,
             group: self.group,

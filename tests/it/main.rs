@@ -6,6 +6,7 @@
 mod support;
 
 mod configure;
+mod consume_kafka;
 mod crash;
 mod decode;
 mod disk;

@@ -1,0 +1,168 @@
+//! `lea consume-kafka` against real brokers: what was produced is in the files, each record once, also when the
+//! process is killed at any moment.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::broker::VERSIONS;
+use crate::support::process::Process;
+use crate::support::{Broker, Random, Workdir, lea, long, wait_until};
+
+/// A consumer has this long to take what is there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn capture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+fn read(name: &str) -> Vec<u8> {
+    std::fs::read(capture(name)).unwrap()
+}
+
+/// Produces `streams` copies of both captures; gives their names beside their content.
+fn produce(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let output = Command::new(lea())
+        .args(["-q", "replay", &capture("answered-call.pcap"), &capture("three-calls.pcapng")])
+        .args(["--kafka", &broker.addr(), "--topic", topic, "--topspeed", "--streams", &streams.to_string()])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let copies = |stem: &'static str, extension: &'static str| {
+        let content = read(&format!("{stem}.{extension}"));
+        (1..=streams).map(move |copy| {
+            let suffix = if copy == 1 { String::new() } else { format!("-{copy}") };
+            (format!("{stem}{suffix}.{extension}"), content.clone())
+        })
+    };
+    copies("answered-call", "pcap").chain(copies("three-calls", "pcapng")).collect()
+}
+
+fn consumer(broker: &Broker, topic: &str, output: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(lea());
+    command
+        .args(["-q", "consume-kafka", "--brokers", &broker.addr(), "--topic", topic, "--output"])
+        .arg(output)
+        .args(["--sync-interval", "100ms"])
+        .args(args)
+        .stdin(Stdio::null());
+    command
+}
+
+fn consume_until_end(broker: &Broker, topic: &str, output: &Path) -> String {
+    let output = consumer(broker, topic, output, &["--until-end"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+/// The folder holds exactly these streams, closed and as they were sent, and `lea verify` finds no difference.
+#[track_caller]
+fn check_whole(output: &Path, expected: &[(String, Vec<u8>)]) {
+    for (name, content) in expected {
+        let stored = std::fs::read(output.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let differs = stored.iter().zip(content).position(|(stored, sent)| stored != sent);
+        assert_eq!((stored.len(), differs), (content.len(), None), "{name}");
+    }
+    let names =
+        std::fs::read_dir(output).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let stored = names.filter(|name| !name.starts_with('.') && !name.ends_with(".lea.json")).count();
+    assert_eq!(stored, expected.len(), "no stray file");
+    let verified = Command::new(lea()).arg("verify").arg(output).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+#[test]
+fn what_was_produced_is_in_the_files_with_each_codec() {
+    for version in VERSIONS {
+        let broker = Broker::start(version);
+        let work = Workdir::new();
+        for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+            let topic = format!("t-{codec}");
+            broker.topic(&topic, 3);
+            let sent = produce(&broker, &topic, 2, &["--compression", codec, "--chunk", "1000"]);
+            let output = work.path().join(codec);
+            let text = consume_until_end(&broker, &topic, &output);
+            assert!(text.contains("repeated=0 dead_letters=0"), "{version} {codec}: {text}");
+            check_whole(&output, &sent);
+            // Again: the group and the folder know that nothing is new.
+            assert!(consume_until_end(&broker, &topic, &output).contains("consumed records=0"));
+            check_whole(&output, &sent);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_used_is_kept_and_the_rest_goes_on() {
+    let broker = Broker::start(VERSIONS[0]);
+    let work = Workdir::new();
+    broker.topic("t", 1);
+    let faults = ["--chunk", "1000", "--fault", "bad-base64", "--seed", "7"];
+    let sent = produce(&broker, "t", 1, &faults);
+    let output = work.path().join("out");
+    let text = consume_until_end(&broker, "t", &output);
+    let letters = std::fs::read_to_string(output.join(".lea/dead-letters.jsonl")).unwrap();
+    assert!(!letters.is_empty() && letters.lines().all(|line| line.contains("lea_dead_letter")), "{letters}");
+    assert!(text.contains(&format!("dead_letters={}", letters.lines().count())), "{text}");
+    for (name, _) in &sent {
+        assert!(output.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn each_record_is_in_once_after_kills_at_random_moments() {
+    let broker = Broker::start(VERSIONS[1]);
+    let work = Workdir::new();
+    let mut random = Random::new("consume_kafka");
+    broker.topic("t", 3);
+    let output = work.path().join("out");
+    let sent = produce(&broker, "t", 32, &["--chunk", "500"]);
+    let rounds = if long() { 200 } else { 10 };
+    for round in 0..rounds {
+        let mut process = Process::start(&mut consumer(&broker, "t", &output, &[]));
+        let bytes = random.below(sent.iter().map(|(_, content)| content.len() as u64).sum::<u64>() / 4);
+        let before = stored_bytes(&output);
+        let after = Duration::from_millis(random.below(1500));
+        let started = std::time::Instant::now();
+        // At a number of bytes, or at a time: the first of both, so that also joining and ending are met.
+        while process.is_running() && stored_bytes(&output) < before + bytes && started.elapsed() < after {
+            std::thread::yield_now();
+        }
+        process.kill();
+        eprintln!("consume: round {round}, {} bytes stored", stored_bytes(&output));
+    }
+    consume_until_end(&broker, "t", &output);
+    check_whole(&output, &sent);
+}
+
+#[test]
+fn a_broker_that_dies_and_comes_back_costs_nothing() {
+    let broker = Broker::start(VERSIONS[0]);
+    let work = Workdir::new();
+    broker.topic("t", 2);
+    let output = work.path().join("out");
+    let sent = produce(&broker, "t", 4, &["--chunk", "500"]);
+    let mut process = Process::start(&mut consumer(&broker, "t", &output, &[]));
+    wait_until(PATIENCE, "something is stored", || stored_bytes(&output) > 0);
+    broker.kill9();
+    broker.restart();
+    let all: u64 = sent.iter().map(|(_, content)| content.len() as u64).sum();
+    wait_until(PATIENCE, "all is stored", || stored_bytes(&output) >= all);
+    process.signal(rustix::process::Signal::TERM);
+    process.wait_code(PATIENCE, 0);
+    check_whole(&output, &sent);
+}
+
+/// Bytes of all stream files.
+fn stored_bytes(output: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(output) else { return 0 };
+    entries
+        .flatten()
+        .filter(|entry| !entry.file_name().to_string_lossy().ends_with(".lea.json"))
+        .filter_map(|entry| entry.metadata().ok().filter(std::fs::Metadata::is_file))
+        .map(|metadata| metadata.len())
+        .sum()
+}
