@@ -40,15 +40,14 @@ pub enum Error {
         source: io::Error,
     },
     /// A request to Kafka failed.
-    #[error("cannot {act} {what}")]
+    #[error("cannot {act} {what}: {cause}")]
     Kafka {
         /// What was tried, as it reads before the thing: `commit offsets of group`.
         act: &'static str,
         /// The brokers, the group, the topic or the partition.
         what: String,
-        /// Why not.
-        #[source]
-        source: rdkafka::error::KafkaError,
+        /// Why not. It is no source: its own source says the same again.
+        cause: rdkafka::error::KafkaError,
     },
     /// Options that contradict each other or are out of range: exit code 2.
     #[error("{0}")]
@@ -98,7 +97,7 @@ impl Error {
     /// Wraps an error of a request to Kafka.
     pub fn kafka(act: &'static str, what: impl ToString) -> impl FnOnce(rdkafka::error::KafkaError) -> Error {
         let what = what.to_string();
-        move |source| Error::Kafka { act, what, source }
+        move |cause| Error::Kafka { act, what, cause }
     }
 
     /// The exit code that this error ends a command with.
