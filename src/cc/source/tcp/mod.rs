@@ -1,6 +1,7 @@
 //! Streams over TCP (protocol, section 2): one acceptor thread a listener, one thread a stream.
 
 mod accept;
+mod memory;
 mod socket;
 mod stream;
 

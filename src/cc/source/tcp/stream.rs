@@ -76,6 +76,8 @@ impl Stream<'_> {
         }
         let begun = self.begin(&name);
         let mut intake = begun.inspect_err(|_| self.shared.vault.note_loss(&file, self.socket.unread()))?;
+        // The begin went deep; from here on the thread mostly waits.
+        super::memory::trim_stack();
         let reason = self.content(&mut intake);
         intake.finish(reason);
         Ok((file, reason))
