@@ -8,8 +8,7 @@ use std::mem::MaybeUninit;
 const PAGE: usize = 4096;
 
 /// Gives back to the kernel what this thread's stack holds for nothing: all below the frames in use, and pages of
-/// zeros above, which read as zeros again whenever they are touched. Costs a few microseconds; once a stream is
-/// enough.
+/// zeros above, which read as zeros again whenever they are touched. Costs a few microseconds.
 #[allow(unsafe_code)]
 pub fn trim_stack() {
     let Some((low, high)) = own_stack() else { return };

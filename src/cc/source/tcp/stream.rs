@@ -67,6 +67,8 @@ impl From<io::Error> for Refused {
 impl Stream<'_> {
     /// Receives the stream; gives its escaped name and why it ended.
     pub fn receive(&self) -> Result<(String, EndReason), Refused> {
+        // What the thread's start touched is not needed while it waits, and after the begin neither.
+        super::memory::trim_stack();
         let name = self.name()?;
         let file = name::file_name(&name);
         let _ = self.live.file.set(file.clone());
@@ -76,7 +78,6 @@ impl Stream<'_> {
         }
         let begun = self.begin(&name);
         let mut intake = begun.inspect_err(|_| self.shared.vault.note_loss(&file, self.socket.unread()))?;
-        // The begin went deep; from here on the thread mostly waits.
         super::memory::trim_stack();
         let reason = self.content(&mut intake);
         intake.finish(reason);
