@@ -21,8 +21,12 @@ use crate::counters::Counters;
 use crate::limits::Machine;
 use crate::{Error, Result};
 
-/// Streams open at once. Each has some 3 KiB, and costs a manifest and a sync when it is opened again.
-const STREAMS_OPEN_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not 0");
+/// Streams open at once: each has some 3 KiB, so all stay below 256 MiB. One that is opened again costs two manifests
+/// and a sync.
+const STREAMS_OPEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not 0");
+
+/// Descriptors for their files: writes are large, so more would not be faster.
+const DESCRIPTORS_MAX: usize = 1024;
 
 /// Bytes gathered for a stream before they go to the vault.
 const STAGE_BYTES: usize = 64 << 10;
@@ -77,7 +81,7 @@ impl Store {
             access: Access { file_mode: 0o600, group: None },
             hash: true,
             pending_bytes_max: 64 << 20,
-            descriptors: Machine::prepare().descriptors_shared(),
+            descriptors: Machine::prepare().descriptors_shared().min(DESCRIPTORS_MAX),
             free_bytes_min: 16 << 20,
             sync_interval: Duration::from_secs(1),
         };

@@ -108,9 +108,7 @@ impl Segment {
             // It may be cut, or its length damaged: then there are batches behind it.
             return match ended {
                 false => (0, What::More(header.bytes)),
-                true if self.next_batch(input, ended).1 != Next::Nowhere => {
-                    self.damaged(input, ended, "a batch of a wrong length")
-                }
+                true if has_batch_behind(input) => self.damaged(input, ended, "a batch of a wrong length"),
                 true => self.end(input),
             };
         }
@@ -238,4 +236,21 @@ impl Segment {
 
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
+}
+
+/// True if a whole batch with the right checksum stands somewhere behind the input's begin.
+fn has_batch_behind(input: &[u8]) -> bool {
+    let mut left = SEARCH_BYTES_MAX;
+    (1..input.len().saturating_sub(HEADER_BYTES - 1)).any(|at| {
+        let rest = &input[at..];
+        if rest[16] != 2 {
+            return false;
+        }
+        let header = Header::read(rest, rest.len().min(BATCH_BYTES_MAX));
+        header.is_some_and(|header| {
+            let bytes = header.bytes as u64;
+            left = left.saturating_sub(bytes);
+            left > 0 && header.magic == 2 && header.is_intact(&rest[..header.bytes])
+        })
+    })
 }
