@@ -10,7 +10,6 @@ use super::super::pool::Buffer;
 use super::PartitionId;
 use super::partition::Partition;
 use crate::cc::frame::handshake::starts_capture;
-use crate::cc::frame::name::hex;
 
 /// A capture's first bytes by which a re-send is known: a pcap file header.
 pub(super) const HEAD_BYTES: usize = 24;
@@ -141,8 +140,7 @@ impl Open {
 
     /// What the file holds when all that was handed to the writer is written.
     pub fn state(&self) -> Option<FileState> {
-        let (file, bytes, pending) = self.intake.position()?;
-        Some(FileState { file, bytes, pending: hex(&pending), segments: self.segments.clone() })
+        self.intake.state(self.segments.clone())
     }
 
     pub fn finish(self, reason: EndReason) {
