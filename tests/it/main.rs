@@ -7,6 +7,7 @@ mod support;
 
 mod configure;
 mod consume_kafka;
+mod consume_scale;
 mod crash;
 mod decode;
 mod disk;

@@ -94,6 +94,7 @@ fn manifest(name: &str, part: u32, content: &[u8], state: State) -> Manifest {
         segments: Vec::new(),
         segments_left_out: 0,
         order_uncertain: false,
+        midstate: None,
         lea_version: "0.1.0".to_owned(),
     }
 }

@@ -242,6 +242,32 @@ impl Follower {
         if self.step == Step::Unstructured { self.received } else { self.boundary }
     }
 
+    /// False for a stored follower that no bytes lead to, as far as going on with it could do harm.
+    pub fn is_sound(&self) -> bool {
+        let header_bytes = usize::from(self.header_bytes);
+        let header_fits = match self.step {
+            Step::Unstructured => header_bytes <= HEADER_BYTES_MAX,
+            _ if self.skip > 0 => header_bytes == 0,
+            step => header_bytes < step.header_bytes(),
+        };
+        let format_fits = match self.step {
+            Step::Magic | Step::FirstSectionHeader => self.format == Format::Unknown,
+            Step::FileHeader | Step::PacketHeader | Step::PacketEnd => self.format == Format::Pcap,
+            Step::Unstructured => self.format != Format::Unknown,
+            _ => self.format == Format::Pcapng,
+        };
+        header_fits
+            && format_fits
+            && self.received <= RECEIVED_MAX
+            && self.boundary <= self.received
+            && self.unstructured_from.is_none_or(|from| from <= self.received)
+            // No packet is shorter than its header.
+            && self.packets <= self.received / 16
+            && self.packet_bytes_max <= PACKET_BYTES_MAX_OF_ANY
+            && pcapng::is_sound(self.step, &self.block)
+            && self.interfaces.is_sound()
+    }
+
     /// Whole packets so far.
     pub fn packets(&self) -> u64 {
         self.packets
@@ -386,13 +412,19 @@ fn u32_at<const BIG_ENDIAN: bool>(bytes: &[u8], at: usize) -> u32 {
     if BIG_ENDIAN { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
 }
 
+/// No stream is longer: counters have room above it.
+const RECEIVED_MAX: u64 = 1 << 62;
+
+/// The largest of [`packet_bytes_max`].
+const PACKET_BYTES_MAX_OF_ANY: u32 = 128 << 20;
+
 /// The longest packet of a link type that makes sense: Wireshark's bounds.
 fn packet_bytes_max(link_type: u32) -> u32 {
     const USBPCAP: u32 = 249;
     const DBUS: u32 = 231;
     const EBHSCR: u32 = 279;
     match link_type {
-        USBPCAP | DBUS => 128 << 20,
+        USBPCAP | DBUS => PACKET_BYTES_MAX_OF_ANY,
         EBHSCR => 8 << 20,
         _ => PACKET_BYTES_MAX,
     }

@@ -29,8 +29,18 @@ pub struct FileState {
     /// The packet that had begun and was kept back, in hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pending: String,
+    /// Packets and hash after its bytes and those kept back, as the program stores them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub midstate: Option<String>,
     /// The records that it was made of.
     pub segments: Vec<Segment>,
+}
+
+impl FileState {
+    /// Bytes of the stream, those included that were kept back.
+    pub fn received(&self) -> u64 {
+        self.bytes.saturating_add(self.pending.len() as u64 / 2)
+    }
 }
 
 /// A stream that was being sent again, and equal so far, at a checkpoint.
@@ -182,7 +192,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str, bytes: u64) -> FileState {
-        FileState { file: name.into(), bytes, pending: String::new(), segments: Vec::new() }
+        FileState { file: name.into(), bytes, pending: String::new(), midstate: None, segments: Vec::new() }
     }
 
     fn checkpoint(files: &[FileState], next_offset: i64) -> Checkpoint {

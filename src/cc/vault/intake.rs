@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::checkpoint::FileState;
 use super::compare::{Beyond, Comparison, Outcome, Stored};
 use super::journal::Opened;
 use super::keeper::Ended;
@@ -12,7 +13,7 @@ use super::manifest::{self, Connection, EndReason, Manifest, Segment, Source, St
 use super::names::{Claim, Standing};
 use super::part::Part;
 use super::pool::{Buffer, Size};
-use super::scan::scan;
+use super::scan::{Scan, scan};
 use super::tail::Tail;
 use super::time::{now_ms, rfc3339};
 use super::writer::Job;
@@ -208,15 +209,18 @@ impl Intake {
         }
     }
 
-    /// The file, its length when all that was handed to the writer is written, and what is kept back.
-    pub(super) fn position(&self) -> Option<(String, u64, Vec<u8>)> {
-        match &self.stage {
-            Stage::Writing(part) => {
-                let tail = part.tail();
-                Some((part.file.clone(), tail.written(), tail.pending().to_vec()))
-            }
-            Stage::Comparing(_) | Stage::Ended => None,
-        }
+    /// What the file holds when all that was handed to the writer is written; the records it was made of are the
+    /// caller's.
+    pub(super) fn state(&self, segments: Vec<Segment>) -> Option<FileState> {
+        let Stage::Writing(part) = &self.stage else { return None };
+        let tail = part.tail();
+        Some(FileState {
+            file: part.file.clone(),
+            bytes: tail.written(),
+            pending: hex(tail.pending()),
+            midstate: Some(tail.midstate()),
+            segments,
+        })
     }
 
     /// Writes what is kept back; true if there was any.
@@ -286,6 +290,7 @@ impl Intake {
         manifest.bytes = tail.follower().received();
         manifest.sha256 = tail.sha256();
         manifest.capture = tail.follower().summary();
+        manifest.midstate = (manifest.source == Source::Kafka).then(|| tail.midstate());
         let bytes = manifest.bytes;
         if let Some(connection) = manifest.connections.last_mut() {
             connection.bytes = bytes.saturating_sub(connection.offset);
@@ -386,25 +391,33 @@ impl Intake {
         Ok(part)
     }
 
-    /// The stream goes on where an earlier one ended: in the part that was written last, which is read once so
-    /// that packets and hash go on too.
+    /// The stream goes on where an earlier one ended: in the part that was written last.
     fn go_on(&self, stored: Vec<Stored>) -> io::Result<Arc<Part>> {
         let Some(last) = last_written(&stored).cloned() else {
             return self.create(Tail::new(self.shared.hash));
         };
-        let mut buffer = self.shared.pool.take(Size::Scratch);
-        let scanned = self.shared.pressure.persist("read", &last.manifest.file, || {
-            let mut file = self.shared.dir.open_to_read(&last.manifest.file)?;
-            scan(&mut file, &mut buffer, self.shared.hash, |_| {})
-        })?;
-        drop(buffer);
-        let tail = Tail::resume(scanned);
-        let changed = matches!((&last.manifest.sha256, tail.sha256()), (Some(was), Some(is)) if *was != is);
-        if changed || tail.follower().received() != last.bytes {
+        let scan = self.scan(&last)?;
+        if differs(&last.manifest, &scan) || scan.bytes() != last.bytes {
             log::warn!("stored_file_changed file={} note=\"it is left alone\"", last.manifest.file);
             return self.create(Tail::new(self.shared.hash));
         }
-        self.reopen(last, tail, 0)
+        self.reopen(last, Tail::resume(scan), 0)
+    }
+
+    /// A stored part's packets and hash: as its manifest has them, or the file is read once.
+    fn scan(&self, stored: &Stored) -> io::Result<Scan> {
+        let (shared, manifest) = (&self.shared, &stored.manifest);
+        let restored = manifest
+            .midstate
+            .as_deref()
+            .and_then(|stored_state| Scan::restore(stored_state, &manifest.file, stored.bytes, shared.hash));
+        if let Some(scan) = restored.filter(|scan| !differs(manifest, scan)) {
+            return Ok(scan);
+        }
+        let mut buffer = shared.pool.take(Size::Scratch);
+        shared.pressure.persist("read", &manifest.file, || {
+            scan(&mut shared.dir.open_to_read(&manifest.file)?, &mut buffer, shared.hash, |_| {})
+        })
     }
 
     /// No part holds what came last: goes on with the one that ended, or in a new one.
@@ -459,6 +472,11 @@ impl Drop for Intake {
     fn drop(&mut self) {
         self.end(EndReason::IoError);
     }
+}
+
+/// True if the manifest vouches for other bytes than were scanned.
+fn differs(manifest: &Manifest, scan: &Scan) -> bool {
+    matches!((&manifest.sha256, scan.sha256()), (Some(was), Some(is)) if *was != is)
 }
 
 /// The part that was written last.

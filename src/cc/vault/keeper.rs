@@ -229,6 +229,7 @@ impl Keeper {
             .and_then(|mut file| scan(&mut file, &mut buffer, self.hash, |_| {}));
         let mut manifest = part.manifest();
         manifest.lost_bytes = lost;
+        manifest.midstate = None;
         manifest.end_reason = Some(EndReason::IoError);
         match scanned {
             Ok(scanned) => {

@@ -75,6 +75,10 @@ pub struct Manifest {
     /// True if records of more than one partition made the file: Kafka keeps order only within one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub order_uncertain: bool,
+    /// Packets and hash as they stood at the file's end when a stream of Kafka was opened or closed: with it the
+    /// stream goes on without the file being read. For `lea` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub midstate: Option<String>,
     /// The version of the `lea` that wrote this.
     pub lea_version: String,
 }
@@ -101,6 +105,7 @@ impl Manifest {
             segments: Vec::new(),
             segments_left_out: 0,
             order_uncertain: false,
+            midstate: None,
             lea_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

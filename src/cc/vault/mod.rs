@@ -19,6 +19,7 @@ mod compare;
 mod intake;
 mod journal;
 mod keeper;
+mod midstate;
 mod names;
 mod part;
 mod recover;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::dir::VaultDir;
 use super::journal::{Journal, Opened};
-use super::manifest::{Manifest, State};
+use super::manifest::{Manifest, Source, State};
+use super::midstate;
 use super::names::Claim;
 use super::pool::{Pool, Size};
 use super::pressure::Pressure;
-use super::scan::scan;
+use super::scan::{Scan, scan};
 use crate::counters::Counters;
 
 /// What the recovery works on.
@@ -96,19 +97,25 @@ pub fn mend(
     let file = dir.open_to_read(&manifest.file)?;
     let scanned = scan(&mut Stoppable { file: &file, stopping }, buffer, hash, |_| {})?;
     file.sync_data()?;
+    note_recovered(manifest, &scanned);
+    let staged = dir.stage(manifest)?;
+    dir.sync_staged(&staged)?;
+    dir.publish(staged)?;
+    dir.sync_names()
+}
+
+/// What a manifest says of a file that was left open and holds what was scanned.
+pub fn note_recovered(manifest: &mut Manifest, scanned: &Scan) {
     manifest.state = State::Recovered;
     manifest.bytes = scanned.bytes();
     manifest.capture = scanned.follower.summary();
     manifest.sha256 = scanned.sha256();
+    manifest.midstate = (manifest.source == Source::Kafka).then(|| midstate::text(scanned));
     if let Some(connection) = manifest.connections.last_mut()
         && connection.ended_at.is_none()
     {
         connection.bytes = manifest.bytes.saturating_sub(connection.offset);
     }
-    let staged = dir.stage(manifest)?;
-    dir.sync_staged(&staged)?;
-    dir.publish(staged)?;
-    dir.sync_names()
 }
 
 struct Stoppable<'a> {
@@ -131,7 +138,7 @@ mod tests {
     use std::time::Instant;
 
     use super::super::dir::Access;
-    use super::super::manifest::{Connection, Source};
+    use super::super::manifest::Connection;
     use super::super::names::Names;
     use super::*;
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
+use super::midstate;
 use crate::cc::frame::capture::Follower;
 use crate::cc::frame::name::hex;
 
@@ -29,6 +30,15 @@ impl Scan {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
+    }
+
+    /// The state in which `stored` left it, if that was after `received` bytes of `file`; else why not is logged.
+    pub fn restore(stored: &str, file: &str, received: u64, hash: bool) -> Option<Scan> {
+        midstate::read(stored, received, hash)
+            .inspect_err(|unfit| {
+                log::warn!("midstate_unfit file={file} reason=\"{unfit}\" note=\"the file is read\"")
+            })
+            .ok()
     }
 
     /// Bytes taken.

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::midstate;
 use super::scan::Scan;
 use crate::cc::frame::capture::Follower;
 
@@ -92,6 +93,11 @@ impl Tail {
     /// The position in the stream and what it contains.
     pub fn follower(&self) -> &Follower {
         &self.scan.follower
+    }
+
+    /// Packets and hash after all bytes received so far, to be stored.
+    pub fn midstate(&self) -> String {
+        midstate::text(&self.scan)
     }
 
     /// SHA-256 of all bytes received so far, in hexadecimal; none with `--hash none`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::packet_bytes_max;
+use super::{PACKET_BYTES_MAX_OF_ANY, packet_bytes_max};
 use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
 
 /// How many different interfaces of a section are remembered: 4 KiB a stream at most. Equal neighbours count as
@@ -62,6 +62,15 @@ struct Run {
 }
 
 impl Interfaces {
+    /// False for stored ones that no section has.
+    pub fn is_sound(&self) -> bool {
+        let ends = || self.runs.iter().map(|run| run.end);
+        self.runs.len() <= RUNS_MAX
+            && std::iter::once(0).chain(ends()).zip(ends()).all(|(before, end)| before < end)
+            && self.known() <= self.count
+            && self.long_packet_bytes <= PACKET_BYTES_MAX_OF_ANY
+    }
+
     /// How many the section has so far.
     pub fn count(&self) -> u32 {
         self.count

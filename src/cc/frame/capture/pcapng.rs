@@ -5,7 +5,7 @@
 //! that the section does not have: there a reader stops, and there the follower stops too.
 
 use super::interfaces::{Interface, Interfaces};
-use super::{BlockKind, Follower, Format, PCAPNG_MAGIC, Step, section_order, u32_at};
+use super::{Block, BlockKind, Follower, Format, PCAPNG_MAGIC, Step, section_order, u32_at};
 use crate::limits::PACKET_BYTES_MAX;
 
 /// Of an enhanced or an obsolete packet block, up to the packet's bytes.
@@ -31,6 +31,18 @@ const PACKET_BYTES_MIN: u32 = 32;
 const OPTION_END: u16 = 0;
 const OPTION_RESOLUTION: u16 = 9;
 const OPTION_OFFSET: u16 = 14;
+
+/// False if the rest of the begun block is shorter than what the step will take off it.
+pub(super) fn is_sound(step: Step, block: &Block) -> bool {
+    match step {
+        Step::InterfaceHeader => block.total_bytes >= INTERFACE_BYTES_MIN,
+        Step::PacketBlock => block.total_bytes >= PACKET_BYTES_MIN,
+        Step::SimplePacket => block.total_bytes >= SIMPLE_PACKET_BYTES_MIN,
+        Step::Resolution => block.options_bytes >= 4,
+        Step::Offset => block.options_bytes >= 8,
+        _ => true,
+    }
+}
 
 impl Follower {
     pub(super) fn first_section_header(&mut self) {

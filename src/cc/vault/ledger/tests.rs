@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::manifest::{Manifest, State};
+use super::super::pool::Size;
 use super::super::{Access, VaultConfig, VaultThreads};
 use super::*;
 use crate::counters::Counters;

@@ -1,0 +1,209 @@
+//! Streams that come as records of partitions, and nothing of them twice. Runs in the thread that polls the records.
+//!
+//! A stream from Kafka has no end, so nothing here depends on time. Each record's offset is looked at first: below
+//! the partition's next one it was taken before. A checkpoint says what the files held at which offsets; until it is
+//! durable nothing is committed, and what was written after it is cut off again at the next start. A stream that was
+//! not written for longest is closed when too many are open, but never before a checkpoint has its bytes.
+
+mod cut_back;
+mod letters;
+mod open;
+mod partition;
+mod rounds;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+use lru::LruCache;
+
+use super::checkpoint::{Checkpoint, Compared, PartitionState, Round};
+use super::intake::{Head, Origin};
+use super::manifest::{EndReason, Source};
+use super::names::Probe;
+use super::pool::Buffer;
+use super::time::now_ms;
+use super::writer::Job;
+use super::{Shared, Vault};
+use crate::cc::frame::name::hex;
+use crate::{Error, Result};
+
+pub use letters::DEAD_LETTERS;
+pub use partition::PartitionId;
+pub use rounds::Commit;
+
+use cut_back::cut_back;
+use letters::Letters;
+use open::{HEAD_BYTES, Open, is_same_head};
+use partition::Partition;
+use rounds::{InFlight, ROUNDS_BYTES_MIN};
+
+/// Streams kept open: some 3 KiB each, and few enough descriptors are bounded elsewhere.
+pub const STREAMS_MAX: usize = 16_384;
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Its bytes are on their way into the stream's file.
+    New,
+    /// It was taken before.
+    Repeated,
+}
+
+/// The streams of all partitions that this process reads.
+pub struct Ledger {
+    shared: Arc<Shared>,
+    vault: Vault,
+    origin: String,
+    streams: LruCache<Box<[u8]>, Open>,
+    streams_max: usize,
+    partitions: Vec<Partition>,
+    /// Comparisons that the last process had begun.
+    compared: BTreeMap<String, Compared>,
+    in_flight: Option<InFlight>,
+    rounds_bytes: u64,
+    rounds_bytes_max: u64,
+    letters: Letters,
+}
+
+/// Nobody waits for the end of a stream that has none.
+struct Endless;
+
+impl Probe for Endless {
+    fn probe(&self, _on: bool) {}
+}
+
+impl Ledger {
+    /// Cuts the files back to the last checkpoint. `origin` is what manifests name as the peer.
+    pub fn open(vault: &Vault, origin: &str, streams_max: usize) -> Result<Ledger> {
+        let shared = Arc::clone(&vault.shared);
+        let failed = || Error::path("go on from the checkpoints in", shared.dir.path());
+        let checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
+        let left = shared.take_left();
+        let letters = Letters::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
+        cut_back(&shared, &checkpoint, &left, letters.bytes).map_err(failed())?;
+        let partition = |state: &PartitionState| Partition {
+            state: state.clone(),
+            committed: 0,
+            assigned: false,
+            run: 0,
+        };
+        Ok(Ledger {
+            vault: vault.clone(),
+            origin: origin.to_owned(),
+            streams: LruCache::unbounded(),
+            streams_max: streams_max.max(1),
+            partitions: checkpoint.partitions.iter().map(partition).collect(),
+            letters,
+            compared: checkpoint.compared,
+            in_flight: None,
+            rounds_bytes: 0,
+            rounds_bytes_max: ROUNDS_BYTES_MIN,
+            shared,
+        })
+    }
+
+    /// Takes a record: the next `bytes` of `data` are the stream's. An error means that its file cannot be written.
+    pub fn take(
+        &mut self,
+        partition: PartitionId,
+        offset: i64,
+        name: &[u8],
+        data: Buffer,
+        bytes: usize,
+    ) -> io::Result<Taken> {
+        if offset < self.partitions[partition.0].state.next_offset {
+            return Ok(Taken::Repeated);
+        }
+        if !self.streams.contains(name) {
+            self.make_room()?;
+            let open = self.enter(name, &data[..bytes], None)?;
+            self.streams.put(name.into(), open);
+        } else if self.is_sent_again(name, &data[..bytes]) {
+            self.checkpoint_now()?;
+            if let Some(open) = self.streams.pop(name) {
+                open.finish(EndReason::Eof);
+            }
+            let open = self.enter(name, &data[..bytes], Some(Head::Capture))?;
+            self.streams.put(name.into(), open);
+        }
+        let known = &self.partitions[partition.0];
+        let Some(open) = self.streams.get_mut(name) else {
+            return Err(io::Error::other("the stream is gone"));
+        };
+        open.take(partition, known, offset, data, bytes)?;
+        // Last: a checkpoint on the way here must not vouch for this record.
+        self.pass(partition, offset);
+        Ok(Taken::New)
+    }
+
+    /// Takes the next `bytes` of the record that was taken last, where it has more than a buffer holds.
+    pub fn take_more(&mut self, name: &[u8], data: Buffer, bytes: usize) -> io::Result<()> {
+        let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is not open"))?;
+        open.take_more(data, bytes)
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Closes all streams. Call it after [`flush`](Self::flush), and when its offsets are committed.
+    pub fn close(mut self) {
+        // What is closed needs no round, and from now on others may add to the dead letters.
+        let round = Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.round(true) };
+        while let Some((_, open)) = self.streams.pop_lru() {
+            open.finish(EndReason::Drained);
+        }
+        if let Ok(text) = round.text() {
+            // If the keeper is gone the rounds stay as they are: the next start goes by them.
+            let _ = self.shared.send(Job::Checkpoint(Round { text, replaces: true, done: bounded(1).0 }));
+        }
+    }
+
+    /// Closes streams that were not written for longest, if too many are open.
+    fn make_room(&mut self) -> io::Result<()> {
+        if self.streams.len() < self.streams_max {
+            return Ok(());
+        }
+        self.checkpoint_now()?;
+        // Many at once, so that checkpoints stay few.
+        let mut comparing = Vec::new();
+        for _ in 0..self.streams_max.div_ceil(2) {
+            match self.streams.pop_lru() {
+                Some((name, open)) if open.intake.comparing().is_some() => comparing.push((name, open)),
+                Some((_, open)) => open.finish(EndReason::Idle),
+                None => break,
+            }
+        }
+        for (name, open) in comparing {
+            self.streams.put(name, open);
+        }
+        Ok(())
+    }
+
+    fn is_sent_again(&self, name: &[u8], data: &[u8]) -> bool {
+        self.streams
+            .peek(name)
+            .is_some_and(|open| open.intake.received() >= HEAD_BYTES as u64 && is_same_head(&open.head, data))
+    }
+
+    /// Opens a stream; `head` says whether it starts from its first byte, if that is known.
+    fn enter(&mut self, name: &[u8], data: &[u8], head: Option<Head>) -> io::Result<Open> {
+        let origin = Origin { source: Source::Kafka, peer: self.origin.clone(), connected_ms: now_ms() };
+        let entry = self.vault.enter(name, origin, Arc::new(Endless), || false)?;
+        if let Some(compared) = self.compared.remove(&hex(name)) {
+            let intake = entry.compare_on(compared.received)?;
+            return Ok(Open::new(intake, Vec::new(), compared.segments));
+        }
+        let stored_head = entry.stored_head(HEAD_BYTES)?;
+        let again = || if is_same_head(&stored_head, data) { Head::Capture } else { Head::Other };
+        let intake = entry.begin(head.unwrap_or_else(again))?;
+        let segments = intake.segments();
+        Ok(Open::new(intake, stored_head, segments))
+    }
+}
+
+#[cfg(test)]
+mod tests;
