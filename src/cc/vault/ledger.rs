@@ -3,7 +3,8 @@
 //! A stream from Kafka has no end, so nothing here depends on time. Each record's offset is looked at first: below
 //! the partition's next one it was taken before. A checkpoint says what the files held at which offsets; until it is
 //! durable nothing is committed, and what was written after it is cut off again at the next start. A stream that was
-//! not written for longest is closed when too many are open, but never before a checkpoint has its bytes.
+//! not written for longest is closed when too many are open, but never before a checkpoint has its bytes. Small
+//! records are gathered (`gather`); a checkpoint hands over first what is gathered, so it vouches for no other bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,14 +16,16 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use lru::LruCache;
 
 use super::checkpoint::{self, Checkpoint, Compared, FileState, PartitionState, Round};
+use super::gather::{GATHERING_MAX, Gather};
 use super::intake::{Head, Intake, Origin};
 use super::journal::Opened;
 use super::manifest::{EndReason, Manifest, Segment, Source, State};
 use super::names::Probe;
-use super::pool::{Buffer, Size};
+use super::pool::{Buffer, Pool, Size};
 use super::time::now_ms;
 use super::writer::Job;
 use super::{Shared, Vault, recover, unhex};
+use crate::cc::frame::chunk::{Chunk, Data, Refused};
 use crate::cc::frame::handshake::starts_capture;
 use crate::cc::frame::name::hex;
 use crate::{Error, Result};
@@ -66,6 +69,27 @@ pub enum Taken {
     Repeated,
 }
 
+/// Why a record was not taken.
+#[derive(Debug)]
+pub enum Untaken {
+    /// Its content cannot be used; nothing was changed.
+    Refused(Refused),
+    /// A file cannot be written. Nothing more is taken, and no checkpoint is written any more.
+    Failed(io::Error),
+}
+
+impl From<Refused> for Untaken {
+    fn from(refused: Refused) -> Untaken {
+        Untaken::Refused(refused)
+    }
+}
+
+impl From<io::Error> for Untaken {
+    fn from(error: io::Error) -> Untaken {
+        Untaken::Failed(error)
+    }
+}
+
 /// An offset to commit to the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
@@ -83,6 +107,10 @@ struct InFlight {
 
 struct Open {
     intake: Intake,
+    /// What came last.
+    gather: Gather,
+    /// Bytes of the stream so far, with those gathered.
+    received: u64,
     /// The stream's first bytes.
     head: Vec<u8>,
     /// What the stream's bytes from the file's start on came from.
@@ -102,6 +130,10 @@ pub struct Ledger {
     origin: String,
     streams: LruCache<Box<[u8]>, Open>,
     streams_max: usize,
+    /// Streams that have bytes gathered; they are among those that were used last.
+    gathering: usize,
+    /// Bytes that were taken could not be handed over: no checkpoint may vouch for them.
+    failed: bool,
     partitions: Vec<Partition>,
     /// Comparisons that the last process had begun.
     compared: BTreeMap<String, Compared>,
@@ -145,6 +177,8 @@ impl Ledger {
             origin: origin.to_owned(),
             streams: LruCache::unbounded(),
             streams_max: streams_max.max(1),
+            gathering: 0,
+            failed: false,
             partitions: checkpoint.partitions.iter().map(partition).collect(),
             letters,
             compared: checkpoint.compared,
@@ -209,38 +243,116 @@ impl Ledger {
         &self.partitions[partition.0].state
     }
 
-    /// Takes a record: the next `bytes` of `data` are the stream's. An error means that its file cannot be written.
+    /// Takes a record: the next bytes of its stream.
     pub fn take(
         &mut self,
         partition: PartitionId,
         offset: i64,
-        name: &[u8],
-        data: Buffer,
-        bytes: usize,
-    ) -> io::Result<Taken> {
+        chunk: &Chunk<'_>,
+    ) -> std::result::Result<Taken, Untaken> {
         if offset < self.partitions[partition.0].state.next_offset {
             return Ok(Taken::Repeated);
         }
-        if !self.streams.contains(name) {
-            self.make_room()?;
-            let open = self.enter(name, &data[..bytes], None)?;
-            self.streams.put(name.into(), open);
-        } else if self.is_sent_again(name, &data[..bytes]) {
-            self.checkpoint_now()?;
-            if let Some(open) = self.streams.pop(name) {
-                open.finish(EndReason::Eof);
-            }
-            let open = self.enter(name, &data[..bytes], Some(Head::Capture))?;
-            self.streams.put(name.into(), open);
+        if !self.gather(partition, offset, chunk)? {
+            let taken = self.take_apart(partition, offset, chunk);
+            self.failed |= matches!(taken, Err(Untaken::Failed(_)));
+            taken?;
         }
-        let known = &self.partitions[partition.0];
-        let Some(open) = self.streams.get_mut(name) else {
-            return Err(io::Error::other("the stream is gone"));
-        };
-        open.take(partition, known, offset, data, bytes)?;
         // Last: a checkpoint on the way here must not vouch for this record.
         self.pass(partition, offset);
         Ok(Taken::New)
+    }
+
+    /// The usual way: decodes a record behind those that are gathered. False if it has to go the long way.
+    fn gather(
+        &mut self,
+        partition: PartitionId,
+        offset: i64,
+        chunk: &Chunk<'_>,
+    ) -> std::result::Result<bool, Refused> {
+        let Some(open) = self.streams.get_mut(chunk.name.as_bytes()) else { return Ok(false) };
+        let Some(room) = open.gather.room(chunk.data.bytes_max()) else { return Ok(false) };
+        let bytes = chunk.data.decode(room)?;
+        if is_sent_again(&open.head, open.received, &room[..bytes]) {
+            return Ok(false);
+        }
+        extend_head(&mut open.head, open.received, &room[..bytes]);
+        open.gather.add(bytes);
+        open.note(partition, &self.partitions[partition.0], offset, bytes);
+        Ok(true)
+    }
+
+    /// Decodes a record into a buffer of its own: the first one of a stream, one that is sent again, one that found no
+    /// room.
+    fn take_apart(
+        &mut self,
+        partition: PartitionId,
+        offset: i64,
+        chunk: &Chunk<'_>,
+    ) -> std::result::Result<(), Untaken> {
+        let name = chunk.name.as_bytes();
+        let content = Content::of(&chunk.data, self.vault.pool())?;
+        self.be_open(name, content.bytes())?;
+        if self.gathering >= GATHERING_MAX {
+            self.hand_over()?;
+        }
+        let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is gone"))?;
+        extend_head(&mut open.head, open.received, content.bytes());
+        self.gathering -= usize::from(open.hand_over()?);
+        open.note(partition, &self.partitions[partition.0], offset, content.bytes().len());
+        match content {
+            Content::Buffer(buffer, bytes) => match open.gather.start(buffer, bytes) {
+                None => self.gathering += 1,
+                Some(buffer) => open.feed(buffer, bytes)?,
+            },
+            Content::Large(bytes) => {
+                for piece in bytes.chunks(Size::Large.bytes()) {
+                    let mut buffer = self.vault.pool().take(Size::Large);
+                    buffer[..piece.len()].copy_from_slice(piece);
+                    open.feed(buffer, piece.len())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the stream that goes on with `data`, unless it is open and goes on.
+    fn be_open(&mut self, name: &[u8], data: &[u8]) -> io::Result<()> {
+        let head = match self.streams.peek(name) {
+            None => {
+                self.make_room()?;
+                None
+            }
+            Some(open) if is_sent_again(&open.head, open.received, data) => {
+                self.checkpoint_now()?;
+                if let Some(open) = self.streams.pop(name) {
+                    open.finish(EndReason::Eof);
+                }
+                Some(Head::Capture)
+            }
+            Some(_) => return Ok(()),
+        };
+        let open = self.enter(name, data, head)?;
+        self.streams.put(name.into(), open);
+        Ok(())
+    }
+
+    /// Hands over what is gathered: after some milliseconds at the latest, so that who reads the files sees it.
+    pub fn hand_over(&mut self) -> io::Result<()> {
+        for (_, open) in self.streams.iter_mut() {
+            if self.gathering == 0 {
+                break;
+            }
+            // Counted first: after a failure nothing is handed over any more.
+            self.gathering -= usize::from(!open.gather.is_empty());
+            open.hand_over().inspect_err(|_| self.failed = true)?;
+        }
+        Ok(())
+    }
+
+    /// True if something is gathered.
+    pub fn is_gathering(&self) -> bool {
+        self.gathering > 0
     }
 
     /// Passes over a record that is not for a stream. False if it was passed before.
@@ -251,12 +363,6 @@ impl Ledger {
             *next = offset + 1;
         }
         new
-    }
-
-    /// Takes the next `bytes` of the record that was taken last, where it has more than a buffer holds.
-    pub fn take_more(&mut self, name: &[u8], data: Buffer, bytes: usize) -> io::Result<()> {
-        let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is not open"))?;
-        open.take_more(data, bytes)
     }
 
     /// Keeps a record that cannot be used, as a line of the dead letters.
@@ -284,6 +390,10 @@ impl Ledger {
     pub fn checkpoint(&mut self) -> io::Result<()> {
         if self.in_flight.is_some() {
             return Ok(());
+        }
+        self.hand_over()?;
+        if self.failed {
+            return Err(io::Error::other("what it would vouch for is not on its way into the files"));
         }
         let replaces = self.rounds_bytes >= self.rounds_bytes_max;
         if std::mem::take(&mut self.letters.changed) {
@@ -337,6 +447,7 @@ impl Ledger {
 
     /// Writes begun packets, makes all durable: before partitions are given up. Gives the offsets to commit.
     pub fn flush(&mut self) -> io::Result<Vec<Commit>> {
+        self.hand_over()?;
         for (_, open) in self.streams.iter_mut() {
             open.changed |= open.intake.write_through();
         }
@@ -350,12 +461,13 @@ impl Ledger {
 
     /// Closes all streams. Call it after [`flush`](Self::flush), and when its offsets are committed.
     pub fn close(mut self) {
+        let stored = self.hand_over().is_ok() && !self.failed;
         // What is closed needs no round, and from now on others may add to the dead letters.
         let round = Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.round(true) };
         while let Some((_, open)) = self.streams.pop_lru() {
             open.finish(EndReason::Drained);
         }
-        if let Ok(text) = round.text() {
+        if stored && let Ok(text) = round.text() {
             // If the keeper is gone the rounds stay as they are: the next start goes by them.
             let _ = self.shared.send(Job::Checkpoint(Round { text, replaces: true, done: bounded(1).0 }));
         }
@@ -415,12 +527,6 @@ impl Ledger {
         Ok(())
     }
 
-    fn is_sent_again(&self, name: &[u8], data: &[u8]) -> bool {
-        self.streams
-            .peek(name)
-            .is_some_and(|open| open.intake.received() >= HEAD_BYTES as u64 && is_same_head(&open.head, data))
-    }
-
     /// Opens a stream; `head` says whether it starts from its first byte, if that is known.
     fn enter(&mut self, name: &[u8], data: &[u8], head: Option<Head>) -> io::Result<Open> {
         let origin = Origin { source: Source::Kafka, peer: self.origin.clone(), connected_ms: now_ms() };
@@ -442,9 +548,56 @@ fn is_same_head(head: &[u8], data: &[u8]) -> bool {
     head.len() == HEAD_BYTES && data.starts_with(head) && starts_capture(head) == Some(true)
 }
 
+/// True if a stream of which `received` bytes came starts from its first byte again.
+fn is_sent_again(head: &[u8], received: u64, data: &[u8]) -> bool {
+    received >= HEAD_BYTES as u64 && is_same_head(head, data)
+}
+
+/// Takes what `data` has of the stream's first bytes, if it follows those.
+fn extend_head(head: &mut Vec<u8>, received: u64, data: &[u8]) {
+    if head.len() < HEAD_BYTES && received == head.len() as u64 {
+        head.extend_from_slice(&data[..data.len().min(HEAD_BYTES - head.len())]);
+    }
+}
+
+/// A record's content, decoded.
+enum Content {
+    /// The first bytes of a buffer.
+    Buffer(Buffer, usize),
+    /// More than a buffer holds.
+    Large(Vec<u8>),
+}
+
+impl Content {
+    fn of(data: &Data<'_>, pool: &Pool) -> std::result::Result<Content, Refused> {
+        let size = match data.bytes_max() {
+            bytes if bytes <= Size::Small.bytes() => Size::Small,
+            bytes if bytes <= Size::Large.bytes() => Size::Large,
+            bytes => {
+                let mut large = vec![0; bytes];
+                let bytes = data.decode(&mut large)?;
+                large.truncate(bytes);
+                return Ok(Content::Large(large));
+            }
+        };
+        let mut buffer = pool.take(size);
+        let bytes = data.decode(&mut buffer)?;
+        Ok(Content::Buffer(buffer, bytes))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Buffer(buffer, bytes) => &buffer[..*bytes],
+            Content::Large(bytes) => bytes,
+        }
+    }
+}
+
 impl Open {
     fn new(intake: Intake, head: Vec<u8>, segments: Vec<Segment>) -> Open {
         Open {
+            received: intake.received(),
+            gather: Gather::default(),
             intake,
             head,
             segments,
@@ -455,43 +608,37 @@ impl Open {
         }
     }
 
-    fn take(
-        &mut self,
-        id: PartitionId,
-        known: &Partition,
-        offset: i64,
-        data: Buffer,
-        bytes: usize,
-    ) -> io::Result<()> {
-        let at = self.intake.received();
-        if self.head.len() < HEAD_BYTES && at == self.head.len() as u64 {
-            let some = bytes.min(HEAD_BYTES - self.head.len());
-            self.head.extend_from_slice(&data[..some]);
+    /// Hands over what is gathered; true if there was any.
+    fn hand_over(&mut self) -> io::Result<bool> {
+        match self.gather.take() {
+            None => Ok(false),
+            Some((buffer, bytes)) => self.feed(buffer, bytes).map(|()| true),
+        }
+    }
+
+    fn feed(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
         }
         let was_comparing = self.intake.comparing().is_some();
-        self.changed = true;
-        if bytes > 0 {
-            self.intake.feed(data, bytes)?;
-        }
-        self.note(known, offset, at, bytes as u64);
+        self.intake.feed(data, bytes)?;
         if was_comparing && self.intake.comparing().is_none() {
             self.keep_stored_segments();
         }
-        self.partitions.insert((id.0, known.state.partition));
-        self.run = known.run;
         Ok(())
     }
 
-    fn take_more(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
-        self.intake.feed(data, bytes)?;
-        if let Some(last) = self.segments.last_mut() {
-            last.bytes += bytes as u64;
-        }
-        Ok(())
+    /// Notes a record of which the stream's next bytes are.
+    fn note(&mut self, id: PartitionId, known: &Partition, offset: i64, bytes: usize) {
+        self.note_segment(known, offset, self.received, bytes as u64);
+        self.received += bytes as u64;
+        self.changed = true;
+        self.partitions.insert((id.0, known.state.partition));
+        self.run = known.run;
     }
 
     /// Notes where the bytes came from.
-    fn note(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
+    fn note_segment(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
         let state = &known.state;
         let same_run = self.partitions.is_empty() || self.run == known.run;
         let follows = |last: &&mut Segment| {
