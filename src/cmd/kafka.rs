@@ -102,7 +102,7 @@ impl KafkaConfig {
         };
         let config = ConsumeConfig { from: self.from, until_end: self.until_end, checkpoint_interval };
         let consumer =
-            Consumer { client: &mut client, ledger, vault, config, counters, stop, progress: &mut progress };
+            Consumer { client: &mut client, ledger, config, counters, stop, progress: &mut progress };
         let consumed = consumer.run()?;
         if let Some(bar) = bar {
             bar.finish_and_clear();

@@ -16,6 +16,7 @@ pub mod time;
 mod backlog;
 pub mod checkpoint;
 mod compare;
+mod gather;
 mod intake;
 mod journal;
 mod keeper;

@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::{Change, Client, Partition, Record, Start};
-use crate::cc::frame::chunk::{self, Chunk, Refused};
+use crate::cc::frame::chunk::{self, Refused};
 use crate::cc::frame::dump::{Letter, Position};
-use crate::cc::vault::Vault;
-use crate::cc::vault::ledger::{Commit, Ledger, PartitionId, Taken};
-use crate::cc::vault::pool::Size;
+use crate::cc::vault::ledger::{Commit, Ledger, PartitionId, Taken, Untaken};
 use crate::counters::Counters;
 use crate::stop::Stop;
 use crate::{Error, Result};
 
 /// How long a poll waits for records: as long as a stop may wait.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long small records of a stream are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How long the group may take to acknowledge the last commits.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
@@ -74,8 +75,6 @@ pub struct Consumer<'a> {
     pub client: &'a mut dyn Client,
     /// Where records go.
     pub ledger: Ledger,
-    /// For its buffers.
-    pub vault: Vault,
     /// How.
     pub config: ConsumeConfig,
     /// What is counted.
@@ -93,6 +92,7 @@ struct Loop<'a> {
     consumed: Consumed,
     bytes: u64,
     checkpoint_at: Instant,
+    gathering_since: Option<Instant>,
 }
 
 struct Assigned {
@@ -112,6 +112,7 @@ impl<'a> Consumer<'a> {
             consumed: Consumed::default(),
             bytes: 0,
             checkpoint_at,
+            gathering_since: None,
         };
         let ended = running.poll_on();
         let stored = running.flush();
@@ -135,14 +136,15 @@ impl Loop<'_> {
     /// Takes a batch of records.
     fn poll(&mut self) -> Result<Option<Change>> {
         let Loop { consumer, assigned, consumed, bytes, .. } = self;
-        let Consumer { client, ledger, vault, counters, .. } = consumer;
+        let Consumer { client, ledger, counters, .. } = consumer;
         let mut failed = None;
-        let polled = client.poll(POLL, &mut |record| {
+        let wait = if ledger.is_gathering() { GATHER } else { POLL };
+        let polled = client.poll(wait, &mut |record| {
             let partition = Partition::new(record.topic, record.partition);
             let Some(known) = assigned.get(&partition) else { return ControlFlow::Continue(()) };
-            match take(ledger, vault, known.id, &record) {
-                Ok(Took::Bytes(some)) => {
-                    *bytes += some;
+            match take(ledger, known.id, &record) {
+                Ok(Took::New) => {
+                    *bytes += record.value.map_or(0, <[u8]>::len) as u64;
                     consumed.records += 1;
                     counters.kafka_records_total.one();
                 }
@@ -161,10 +163,25 @@ impl Loop<'_> {
             }
             ControlFlow::Continue(())
         })?;
-        match failed {
-            Some(error) => Err(Error::system("store a record")(error)),
-            None => Ok(polled.change),
+        let handed_over = match failed {
+            Some(error) => Err(error),
+            None => self.hand_over(polled.records == 0),
+        };
+        handed_over.map(|()| polled.change).map_err(Error::system("store a record"))
+    }
+
+    /// Hands over what is gathered of small records, when nothing more came or it has waited for long enough.
+    fn hand_over(&mut self, is_idle: bool) -> std::io::Result<()> {
+        if !self.consumer.ledger.is_gathering() {
+            self.gathering_since = None;
+            return Ok(());
         }
+        let since = *self.gathering_since.get_or_insert_with(Instant::now);
+        if is_idle || since.elapsed() >= GATHER {
+            self.gathering_since = None;
+            return self.consumer.ledger.hand_over();
+        }
+        Ok(())
     }
 
     /// Checkpoints and commits, when it is time.
@@ -332,8 +349,8 @@ impl Loop<'_> {
 }
 
 enum Took {
-    /// So many bytes went into a stream.
-    Bytes(u64),
+    /// It is of a stream.
+    New,
     /// The record was taken before.
     Repeated,
     /// It cannot be used.
@@ -341,97 +358,31 @@ enum Took {
 }
 
 /// Takes one record.
-fn take(ledger: &mut Ledger, vault: &Vault, id: PartitionId, record: &Record<'_>) -> std::io::Result<Took> {
+fn take(ledger: &mut Ledger, id: PartitionId, record: &Record<'_>) -> std::io::Result<Took> {
     let chunk = record.value.ok_or(Refused::NoValue).and_then(chunk::parse);
-    let decoded = chunk.and_then(|chunk| decode(vault, &chunk).map(|data| (chunk, data)));
-    let taken = match decoded {
-        Ok((chunk, data)) => {
-            let bytes = data.bytes();
-            match store(ledger, vault, id, record.offset, &chunk, data)? {
-                Taken::New => Took::Bytes(bytes),
-                Taken::Repeated => Took::Repeated,
-            }
-        }
-        Err(refused) => {
-            let position =
-                Position { topic: record.topic, partition: record.partition, offset: record.offset };
-            let reason = refused.to_string();
-            let letter =
-                Letter { position: Some(position), found: None, reason: &reason, value: record.value };
-            match ledger.keep_letter(id, record.offset, &letter.line())? {
-                Taken::New => {
-                    log::warn!(
-                        "record_refused topic={} partition={} offset={} reason=\"{}\"",
-                        record.topic,
-                        record.partition,
-                        record.offset,
-                        refused.word()
-                    );
-                    Took::Letter
-                }
-                Taken::Repeated => Took::Repeated,
-            }
-        }
-    };
-    Ok(taken)
-}
-
-/// A chunk's bytes.
-enum Data {
-    /// In a buffer of the vault's: the usual case.
-    Buffer(crate::cc::vault::pool::Buffer, usize),
-    /// More than a buffer holds.
-    Large(Vec<u8>),
-}
-
-impl Data {
-    fn bytes(&self) -> u64 {
-        match self {
-            Data::Buffer(_, bytes) => *bytes as u64,
-            Data::Large(bytes) => bytes.len() as u64,
-        }
+    let taken = chunk.map_err(Untaken::from).and_then(|chunk| ledger.take(id, record.offset, &chunk));
+    match taken {
+        Ok(Taken::New) => Ok(Took::New),
+        Ok(Taken::Repeated) => Ok(Took::Repeated),
+        Err(Untaken::Failed(error)) => Err(error),
+        Err(Untaken::Refused(refused)) => keep_letter(ledger, id, record, &refused),
     }
 }
 
-fn decode(vault: &Vault, chunk: &Chunk<'_>) -> std::result::Result<Data, Refused> {
-    let size = match chunk.data.bytes_max() {
-        bytes if bytes <= Size::Small.bytes() => Size::Small,
-        bytes if bytes <= Size::Large.bytes() => Size::Large,
-        bytes => {
-            let mut large = vec![0; bytes];
-            let bytes = chunk.data.decode(&mut large)?;
-            large.truncate(bytes);
-            return Ok(Data::Large(large));
-        }
-    };
-    let mut buffer = vault.pool().take(size);
-    let bytes = chunk.data.decode(&mut buffer)?;
-    Ok(Data::Buffer(buffer, bytes))
-}
-
-fn store(
+fn keep_letter(
     ledger: &mut Ledger,
-    vault: &Vault,
     id: PartitionId,
-    offset: i64,
-    chunk: &Chunk<'_>,
-    data: Data,
-) -> std::io::Result<Taken> {
-    let name = chunk.name.as_bytes();
-    match data {
-        Data::Buffer(buffer, bytes) => ledger.take(id, offset, name, buffer, bytes),
-        Data::Large(large) => {
-            let mut taken = Taken::New;
-            for (at, piece) in large.chunks(Size::Large.bytes()).enumerate() {
-                let mut buffer = vault.pool().take(Size::Large);
-                buffer[..piece.len()].copy_from_slice(piece);
-                if at == 0 {
-                    taken = ledger.take(id, offset, name, buffer, piece.len())?;
-                } else if taken == Taken::New {
-                    ledger.take_more(name, buffer, piece.len())?;
-                }
-            }
-            Ok(taken)
-        }
+    record: &Record<'_>,
+    refused: &Refused,
+) -> std::io::Result<Took> {
+    let Record { topic, partition, offset, value, .. } = *record;
+    let reason = refused.to_string();
+    let position = Some(Position { topic, partition, offset });
+    let letter = Letter { position, found: None, reason: &reason, value };
+    if ledger.keep_letter(id, offset, &letter.line())? == Taken::Repeated {
+        return Ok(Took::Repeated);
     }
+    let word = refused.word();
+    log::warn!("record_refused topic={topic} partition={partition} offset={offset} reason=\"{word}\"");
+    Ok(Took::Letter)
 }

@@ -3,13 +3,15 @@
 //! A stream from Kafka has no end, so nothing here depends on time. Each record's offset is looked at first: below
 //! the partition's next one it was taken before. A checkpoint says what the files held at which offsets; until it is
 //! durable nothing is committed, and what was written after it is cut off again at the next start. A stream that was
-//! not written for longest is closed when too many are open, but never before a checkpoint has its bytes.
+//! not written for longest is closed when too many are open, but never before a checkpoint has its bytes. Small
+//! records are gathered (`gather`); a checkpoint hands over first what is gathered, so it vouches for no other bytes.
 
 mod cut_back;
 mod letters;
 mod open;
 mod partition;
 mod rounds;
+mod take;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +24,6 @@ use super::checkpoint::{Checkpoint, Compared, PartitionState, Round};
 use super::intake::{Head, Origin};
 use super::manifest::{EndReason, Source};
 use super::names::Probe;
-use super::pool::Buffer;
 use super::time::now_ms;
 use super::writer::Job;
 use super::{Shared, Vault};
@@ -32,6 +33,7 @@ use crate::{Error, Result};
 pub use letters::DEAD_LETTERS;
 pub use partition::PartitionId;
 pub use rounds::Commit;
+pub use take::{Taken, Untaken};
 
 use cut_back::cut_back;
 use letters::Letters;
@@ -42,15 +44,6 @@ use rounds::{InFlight, ROUNDS_BYTES_MIN};
 /// Streams kept open: some 3 KiB each, and few enough descriptors are bounded elsewhere.
 pub const STREAMS_MAX: usize = 16_384;
 
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Its bytes are on their way into the stream's file.
-    New,
-    /// It was taken before.
-    Repeated,
-}
-
 /// The streams of all partitions that this process reads.
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -58,6 +51,10 @@ pub struct Ledger {
     origin: String,
     streams: LruCache<Box<[u8]>, Open>,
     streams_max: usize,
+    /// Streams that have bytes gathered; they are among those that were used last.
+    gathering: usize,
+    /// Bytes that were taken could not be handed over: no checkpoint may vouch for them.
+    failed: bool,
     partitions: Vec<Partition>,
     /// Comparisons that the last process had begun.
     compared: BTreeMap<String, Compared>,
@@ -94,6 +91,8 @@ impl Ledger {
             origin: origin.to_owned(),
             streams: LruCache::unbounded(),
             streams_max: streams_max.max(1),
+            gathering: 0,
+            failed: false,
             partitions: checkpoint.partitions.iter().map(partition).collect(),
             letters,
             compared: checkpoint.compared,
@@ -104,46 +103,6 @@ impl Ledger {
         })
     }
 
-    /// Takes a record: the next `bytes` of `data` are the stream's. An error means that its file cannot be written.
-    pub fn take(
-        &mut self,
-        partition: PartitionId,
-        offset: i64,
-        name: &[u8],
-        data: Buffer,
-        bytes: usize,
-    ) -> io::Result<Taken> {
-        if offset < self.partitions[partition.0].state.next_offset {
-            return Ok(Taken::Repeated);
-        }
-        if !self.streams.contains(name) {
-            self.make_room()?;
-            let open = self.enter(name, &data[..bytes], None)?;
-            self.streams.put(name.into(), open);
-        } else if self.is_sent_again(name, &data[..bytes]) {
-            self.checkpoint_now()?;
-            if let Some(open) = self.streams.pop(name) {
-                open.finish(EndReason::Eof);
-            }
-            let open = self.enter(name, &data[..bytes], Some(Head::Capture))?;
-            self.streams.put(name.into(), open);
-        }
-        let known = &self.partitions[partition.0];
-        let Some(open) = self.streams.get_mut(name) else {
-            return Err(io::Error::other("the stream is gone"));
-        };
-        open.take(partition, known, offset, data, bytes)?;
-        // Last: a checkpoint on the way here must not vouch for this record.
-        self.pass(partition, offset);
-        Ok(Taken::New)
-    }
-
-    /// Takes the next `bytes` of the record that was taken last, where it has more than a buffer holds.
-    pub fn take_more(&mut self, name: &[u8], data: Buffer, bytes: usize) -> io::Result<()> {
-        let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is not open"))?;
-        open.take_more(data, bytes)
-    }
-
     /// Streams that are open.
     pub fn streams(&self) -> usize {
         self.streams.len()
@@ -151,12 +110,13 @@ impl Ledger {
 
     /// Closes all streams. Call it after [`flush`](Self::flush), and when its offsets are committed.
     pub fn close(mut self) {
+        let stored = self.hand_over().is_ok() && !self.failed;
         // What is closed needs no round, and from now on others may add to the dead letters.
         let round = Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.round(true) };
         while let Some((_, open)) = self.streams.pop_lru() {
             open.finish(EndReason::Drained);
         }
-        if let Ok(text) = round.text() {
+        if stored && let Ok(text) = round.text() {
             // If the keeper is gone the rounds stay as they are: the next start goes by them.
             let _ = self.shared.send(Job::Checkpoint(Round { text, replaces: true, done: bounded(1).0 }));
         }
@@ -181,12 +141,6 @@ impl Ledger {
             self.streams.put(name, open);
         }
         Ok(())
-    }
-
-    fn is_sent_again(&self, name: &[u8], data: &[u8]) -> bool {
-        self.streams
-            .peek(name)
-            .is_some_and(|open| open.intake.received() >= HEAD_BYTES as u64 && is_same_head(&open.head, data))
     }
 
     /// Opens a stream; `head` says whether it starts from its first byte, if that is known.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::super::checkpoint::FileState;
+use super::super::gather::Gather;
 use super::super::intake::Intake;
 use super::super::manifest::{EndReason, Segment};
 use super::super::pool::Buffer;
@@ -19,6 +20,10 @@ const SEGMENTS_MAX: usize = 1000;
 
 pub(super) struct Open {
     pub intake: Intake,
+    /// What came last.
+    pub gather: Gather,
+    /// Bytes of the stream so far, with those gathered.
+    pub received: u64,
     /// The stream's first bytes.
     pub head: Vec<u8>,
     /// What the stream's bytes from the file's start on came from.
@@ -34,6 +39,8 @@ pub(super) struct Open {
 impl Open {
     pub fn new(intake: Intake, head: Vec<u8>, segments: Vec<Segment>) -> Open {
         Open {
+            received: intake.received(),
+            gather: Gather::default(),
             intake,
             head,
             segments,
@@ -44,43 +51,37 @@ impl Open {
         }
     }
 
-    pub fn take(
-        &mut self,
-        id: PartitionId,
-        known: &Partition,
-        offset: i64,
-        data: Buffer,
-        bytes: usize,
-    ) -> io::Result<()> {
-        let at = self.intake.received();
-        if self.head.len() < HEAD_BYTES && at == self.head.len() as u64 {
-            let some = bytes.min(HEAD_BYTES - self.head.len());
-            self.head.extend_from_slice(&data[..some]);
+    /// Hands over what is gathered; true if there was any.
+    pub fn hand_over(&mut self) -> io::Result<bool> {
+        match self.gather.take() {
+            None => Ok(false),
+            Some((buffer, bytes)) => self.feed(buffer, bytes).map(|()| true),
+        }
+    }
+
+    pub fn feed(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
         }
         let was_comparing = self.intake.comparing().is_some();
-        self.changed = true;
-        if bytes > 0 {
-            self.intake.feed(data, bytes)?;
-        }
-        self.note(known, offset, at, bytes as u64);
+        self.intake.feed(data, bytes)?;
         if was_comparing && self.intake.comparing().is_none() {
             self.keep_stored_segments();
         }
-        self.partitions.insert((id.0, known.state.partition));
-        self.run = known.run;
         Ok(())
     }
 
-    pub fn take_more(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
-        self.intake.feed(data, bytes)?;
-        if let Some(last) = self.segments.last_mut() {
-            last.bytes += bytes as u64;
-        }
-        Ok(())
+    /// Notes a record of which the stream's next bytes are.
+    pub fn note(&mut self, id: PartitionId, known: &Partition, offset: i64, bytes: usize) {
+        self.note_segment(known, offset, self.received, bytes as u64);
+        self.received += bytes as u64;
+        self.changed = true;
+        self.partitions.insert((id.0, known.state.partition));
+        self.run = known.run;
     }
 
     /// Notes where the bytes came from.
-    fn note(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
+    fn note_segment(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
         let state = &known.state;
         let same_run = self.partitions.is_empty() || self.run == known.run;
         let follows = |last: &&mut Segment| {
@@ -153,4 +154,16 @@ impl Open {
 /// True if `data` begins as the stored stream does, and both are captures.
 pub(super) fn is_same_head(head: &[u8], data: &[u8]) -> bool {
     head.len() == HEAD_BYTES && data.starts_with(head) && starts_capture(head) == Some(true)
+}
+
+/// True if a stream of which `received` bytes came starts from its first byte again.
+pub(super) fn is_sent_again(head: &[u8], received: u64, data: &[u8]) -> bool {
+    received >= HEAD_BYTES as u64 && is_same_head(head, data)
+}
+
+/// Takes what `data` has of the stream's first bytes, if it follows those.
+pub(super) fn extend_head(head: &mut Vec<u8>, received: u64, data: &[u8]) {
+    if head.len() < HEAD_BYTES && received == head.len() as u64 {
+        head.extend_from_slice(&data[..data.len().min(HEAD_BYTES - head.len())]);
+    }
 }

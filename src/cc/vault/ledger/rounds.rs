@@ -34,6 +34,10 @@ impl Ledger {
         if self.in_flight.is_some() {
             return Ok(());
         }
+        self.hand_over()?;
+        if self.failed {
+            return Err(io::Error::other("what it would vouch for is not on its way into the files"));
+        }
         let replaces = self.rounds_bytes >= self.rounds_bytes_max;
         if std::mem::take(&mut self.letters.changed) {
             self.letters.file.sync_data()?;
@@ -78,6 +82,7 @@ impl Ledger {
 
     /// Writes begun packets, makes all durable: before partitions are given up. Gives the offsets to commit.
     pub fn flush(&mut self) -> io::Result<Vec<Commit>> {
+        self.hand_over()?;
         for (_, open) in self.streams.iter_mut() {
             open.changed |= open.intake.write_through();
         }

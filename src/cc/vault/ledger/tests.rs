@@ -3,10 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::super::gather::GATHERING_MAX;
 use super::super::manifest::{Manifest, State};
 use super::super::pool::Size;
 use super::super::{Access, VaultConfig, VaultThreads};
 use super::*;
+use crate::cc::frame::chunk::{self, Refused};
 use crate::counters::Counters;
 
 const PCAP: &[u8] = include_bytes!("../../../../testdata/pcap/answered-call.pcap");
@@ -39,9 +44,9 @@ impl Kit {
     }
 
     fn take(&mut self, partition: PartitionId, offset: i64, record: &Record) -> Taken {
-        let mut buffer = self.vault.as_ref().unwrap().pool().take(Size::Small);
-        buffer[..record.data.len()].copy_from_slice(&record.data);
-        self.ledger().take(partition, offset, record.name.as_bytes(), buffer, record.data.len()).unwrap()
+        let base64 = STANDARD.encode(&record.data);
+        let value = format!(r#"{{"interceptionfilename":"{}","data":"{base64}"}}"#, record.name);
+        self.ledger().take(partition, offset, &chunk::parse(value.as_bytes()).unwrap()).unwrap()
     }
 
     /// Waits until the writer and the keeper have done all that they were told.
@@ -249,4 +254,76 @@ fn two_partitions_make_the_order_uncertain() {
     kit.close();
     assert_eq!(stored(dir.path(), "a"), b"one two three");
     assert!(manifest(dir.path(), "a").order_uncertain);
+}
+
+#[test]
+fn more_streams_than_gather_and_records_of_any_size() {
+    let names: Vec<String> = (0..GATHERING_MAX + 20).map(|number| format!("{number:03}.pcap")).collect();
+    for bytes in [500, Size::Small.bytes() / 2 + 1, Size::Small.bytes() + 1, Size::Large.bytes() + 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let passes: Vec<Vec<u8>> = names.iter().map(|name| content(name, 2 * bytes + 7)).collect();
+        let passes: Vec<[&[u8]; 1]> = passes.iter().map(|bytes| [&bytes[..]]).collect();
+        // Of large records nothing is kept.
+        let count = if bytes > Size::Small.bytes() / 2 { 3 } else { names.len() };
+        let streams: Vec<(&str, &[&[u8]])> =
+            names.iter().zip(&passes).take(count).map(|(name, pass)| (&name[..], &pass[..])).collect();
+        let mut kit = Kit::open(dir.path(), 2 * GATHERING_MAX);
+        let (partition, _) = kit.ledger().assign("t", None, 0, None);
+        for (offset, record) in records(&streams, bytes).iter().enumerate() {
+            assert_eq!(kit.take(partition, offset as i64, record), Taken::New);
+            assert!(kit.ledger().gathering <= GATHERING_MAX);
+        }
+        kit.ledger().hand_over().unwrap();
+        assert!(!kit.ledger().is_gathering());
+        kit.close();
+        for (name, pass) in &streams {
+            assert_same(&stored(dir.path(), name), pass[0], &format!("{name}, records of {bytes} bytes"));
+        }
+    }
+}
+
+/// Bytes that no other name has.
+fn content(name: &str, bytes: usize) -> Vec<u8> {
+    name.bytes().cycle().zip(0u32..).map(|(byte, at)| byte ^ ((at * 31) >> 3) as u8).take(bytes).collect()
+}
+
+#[test]
+fn a_record_that_is_refused_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kit = Kit::open(dir.path(), 100);
+    let (partition, _) = kit.ledger().assign("t", None, 0, None);
+    let wrong = |name: &str| format!(r#"{{"interceptionfilename":"{name}","data":"YWFhYWFhYWE!"}}"#);
+    for (offset, text) in ["one ", "two"].into_iter().enumerate() {
+        let offset = offset as i64;
+        for name in ["a", "never"] {
+            let taken = kit.ledger().take(partition, offset, &chunk::parse(wrong(name).as_bytes()).unwrap());
+            assert!(matches!(taken, Err(Untaken::Refused(Refused::NoBase64 { .. }))));
+        }
+        kit.take(partition, offset, &Record { name: "a".into(), data: text.into() });
+    }
+    kit.close();
+    assert_eq!((stored(dir.path(), "a"), names(dir.path())), (b"one two".to_vec(), vec!["a".to_owned()]));
+}
+
+#[test]
+fn no_checkpoint_vouches_for_what_could_not_be_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = records(&[("a.pcap", &[PCAP])], 1000);
+    let mut kit = Kit::open(dir.path(), 100);
+    let (partition, _) = kit.ledger().assign("t", None, 0, None);
+    for (offset, record) in records.iter().enumerate().take(3) {
+        kit.take(partition, offset as i64, record);
+    }
+    kit.ledger().checkpoint_now().unwrap();
+    kit.take(partition, 3, &records[3]);
+    kit.ledger().shared.open().values().for_each(|part| part.lose(1));
+    assert!(kit.ledger().hand_over().is_err());
+    assert!(kit.ledger().checkpoint_now().is_err(), "the bytes are gone, and it still knows");
+    assert!(kit.ledger().flush().is_err());
+    kit.ledger.take().unwrap().close();
+    drop(kit.vault.take());
+    assert!(!kit.threads.take().unwrap().join().unwrap().is_none());
+    let mut kit = Kit::open(dir.path(), 100);
+    assert_eq!(kit.ledger().assign("t", None, 0, None).1, Some(3));
+    kit.close();
 }
