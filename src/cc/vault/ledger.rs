@@ -14,13 +14,14 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use lru::LruCache;
 
-use super::checkpoint::{self, Checkpoint, Compared, FileState, PartitionState, Round};
+use super::checkpoint::{self, Checkpoint, Compared, FileState, PartitionState, ReadRange, Round};
 use super::intake::{Head, Intake, Origin};
 use super::journal::Opened;
 use super::manifest::{EndReason, Manifest, Segment, Source, State};
 use super::names::Probe;
 use super::pool::{Buffer, Size};
-use super::time::now_ms;
+use super::segments::{Place, Segments};
+use super::time::{now_ms, now_rfc3339};
 use super::writer::Job;
 use super::{Shared, Vault, recover, unhex};
 use crate::cc::frame::handshake::starts_capture;
@@ -36,9 +37,6 @@ const HEAD_BYTES: usize = 24;
 /// The file of records that cannot be used, in the folder of our own files.
 pub const DEAD_LETTERS: &str = "dead-letters.jsonl";
 
-/// Segments of one file, before the middle ones are left out.
-const SEGMENTS_MAX: usize = 1000;
-
 /// The rounds are written anew when they have grown to this and to four times what they had then.
 const ROUNDS_BYTES_MIN: u64 = 8 << 20;
 
@@ -46,11 +44,7 @@ const ROUNDS_BYTES_MIN: u64 = 8 << 20;
 #[derive(Clone, Debug)]
 struct Partition {
     state: PartitionState,
-    /// Offsets below this are committed to the group.
-    committed: i64,
     assigned: bool,
-    /// Grows when offsets were passed over that another member has: what comes then is another segment.
-    run: u64,
 }
 
 /// Which of the ledger's partitions; stays the same for as long as the ledger lives.
@@ -86,13 +80,12 @@ struct Open {
     /// The stream's first bytes.
     head: Vec<u8>,
     /// What the stream's bytes from the file's start on came from.
-    segments: Vec<Segment>,
-    segments_left_out: u64,
+    segments: Segments,
     partitions: BTreeSet<(usize, i32)>,
     /// True if a record came since the last checkpoint.
     changed: bool,
-    /// The run of its last record's partition.
-    run: u64,
+    /// How many checkpoints had begun when its last record came; none before the first.
+    round: Option<u64>,
 }
 
 /// The streams of all partitions that this process reads.
@@ -103,6 +96,11 @@ pub struct Ledger {
     streams: LruCache<Box<[u8]>, Open>,
     streams_max: usize,
     partitions: Vec<Partition>,
+    /// What was read of partitions before gaps, and how many of those stand in the rounds already.
+    reads: Vec<ReadRange>,
+    reads_kept: usize,
+    /// Checkpoints begun.
+    round: u64,
     /// Comparisons that the last process had begun.
     compared: BTreeMap<String, Compared>,
     in_flight: Option<InFlight>,
@@ -134,18 +132,16 @@ impl Ledger {
         let left = shared.take_left();
         let letters = Letters::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
         cut_back(&shared, &checkpoint, &left, letters.bytes).map_err(failed())?;
-        let partition = |state: &PartitionState| Partition {
-            state: state.clone(),
-            committed: 0,
-            assigned: false,
-            run: 0,
-        };
+        let partition = |state: &PartitionState| Partition { state: state.clone(), assigned: false };
         Ok(Ledger {
             vault: vault.clone(),
             origin: origin.to_owned(),
             streams: LruCache::unbounded(),
             streams_max: streams_max.max(1),
             partitions: checkpoint.partitions.iter().map(partition).collect(),
+            reads_kept: checkpoint.reads.len(),
+            reads: checkpoint.reads,
+            round: 0,
             letters,
             compared: checkpoint.compared,
             in_flight: None,
@@ -173,33 +169,36 @@ impl Ledger {
                 topic: topic.to_owned(),
                 topic_id: topic_id.map(str::to_owned),
                 partition,
-                next_offset: 0,
+                ..PartitionState::default()
             };
-            self.partitions.push(Partition { state, committed: 0, assigned: false, run: 0 });
+            self.partitions.push(Partition { state, assigned: false });
             self.partitions.len() - 1
         });
-        let found = &mut self.partitions[at];
-        found.assigned = true;
-        if let (Some(was), Some(is)) = (&found.state.topic_id, topic_id)
+        let Partition { state, assigned } = &mut self.partitions[at];
+        *assigned = true;
+        if let (Some(was), Some(is)) = (&state.topic_id, topic_id)
             && was != is
         {
             log::warn!(
                 "topic_made_again topic={topic} partition={partition} note=\"its records are taken from the start\""
             );
-            found.state.topic_id = Some(is.to_owned());
-            found.state.next_offset = 0;
-            found.run += 1;
+            self.reads.extend(state.read());
+            state.topic_id = Some(is.to_owned());
+            state.start(Some(0), false, now_rfc3339());
+            state.acknowledged = 0;
             return (PartitionId(at), Some(0));
         }
-        if found.state.topic_id.is_none() {
-            found.state.topic_id = topic_id.map(str::to_owned);
+        if state.topic_id.is_none() {
+            state.topic_id = topic_id.map(str::to_owned);
         }
-        let stored = known.map(|_| found.state.next_offset);
+        let stored = known.map(|_| state.next_offset);
         let start = stored.max(committed);
-        if let Some(start) = start {
-            found.run += u64::from(stored.is_some_and(|stored| start > stored));
-            found.state.next_offset = start;
-            found.committed = committed.unwrap_or(0);
+        if start > stored {
+            self.reads.extend(state.read());
+            state.start(start, true, now_rfc3339());
+        }
+        if start.is_some() {
+            state.acknowledged = committed.unwrap_or(0);
         }
         (PartitionId(at), start)
     }
@@ -228,16 +227,17 @@ impl Ledger {
         } else if self.is_sent_again(name, &data[..bytes]) {
             self.checkpoint_now()?;
             if let Some(open) = self.streams.pop(name) {
-                open.finish(EndReason::Eof);
+                open.finish(EndReason::Eof, &self.partitions);
             }
             let open = self.enter(name, &data[..bytes], Some(Head::Capture))?;
             self.streams.put(name.into(), open);
         }
-        let known = &self.partitions[partition.0];
+        self.begin_read(partition, offset);
+        let known = &self.partitions[partition.0].state;
         let Some(open) = self.streams.get_mut(name) else {
             return Err(io::Error::other("the stream is gone"));
         };
-        open.take(partition, known, offset, data, bytes)?;
+        open.take(partition, known, (offset, self.round), data, bytes)?;
         // Last: a checkpoint on the way here must not vouch for this record.
         self.pass(partition, offset);
         Ok(Taken::New)
@@ -245,12 +245,22 @@ impl Ledger {
 
     /// Passes over a record that is not for a stream. False if it was passed before.
     pub fn pass(&mut self, partition: PartitionId, offset: i64) -> bool {
+        self.begin_read(partition, offset);
         let next = &mut self.partitions[partition.0].state.next_offset;
         let new = offset >= *next;
         if new {
             *next = offset + 1;
         }
         new
+    }
+
+    /// Where no offset said where to start, the first record does.
+    fn begin_read(&mut self, partition: PartitionId, offset: i64) {
+        let state = &mut self.partitions[partition.0].state;
+        if state.first_offset.is_none() {
+            state.first_offset = Some(offset);
+            state.since = now_rfc3339();
+        }
     }
 
     /// Takes the next `bytes` of the record that was taken last, where it has more than a buffer holds.
@@ -290,6 +300,8 @@ impl Ledger {
             self.letters.file.sync_data()?;
         }
         let text = self.round(replaces).text()?;
+        self.reads_kept = self.reads.len();
+        self.round += 1;
         if replaces {
             self.rounds_bytes = 0;
             self.rounds_bytes_max = ROUNDS_BYTES_MIN.max(4 * text.len() as u64);
@@ -301,7 +313,7 @@ impl Ledger {
             .partitions
             .iter()
             .enumerate()
-            .filter(|(_, known)| known.assigned && known.state.next_offset > known.committed)
+            .filter(|(_, known)| known.assigned && known.state.next_offset > known.state.acknowledged)
             .map(|(at, known)| Commit { partition: PartitionId(at), next_offset: known.state.next_offset })
             .collect();
         self.in_flight = Some(InFlight { done: done_in, commits });
@@ -330,8 +342,8 @@ impl Ledger {
     /// The group has taken these offsets.
     pub fn committed(&mut self, commits: &[Commit]) {
         for commit in commits {
-            let known = &mut self.partitions[commit.partition.0];
-            known.committed = known.committed.max(commit.next_offset);
+            let state = &mut self.partitions[commit.partition.0].state;
+            state.acknowledged = state.acknowledged.max(commit.next_offset);
         }
     }
 
@@ -353,7 +365,7 @@ impl Ledger {
         // What is closed needs no round, and from now on others may add to the dead letters.
         let round = Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.round(true) };
         while let Some((_, open)) = self.streams.pop_lru() {
-            open.finish(EndReason::Drained);
+            open.finish(EndReason::Drained, &self.partitions);
         }
         if let Ok(text) = round.text() {
             // If the keeper is gone the rounds stay as they are: the next start goes by them.
@@ -376,13 +388,15 @@ impl Ledger {
     fn round(&mut self, all: bool) -> Checkpoint {
         let mut round = Checkpoint {
             partitions: self.partitions.iter().map(|known| known.state.clone()).collect(),
+            reads: self.reads[if all { 0 } else { self.reads_kept }..].to_vec(),
             compared: self.compared.clone(),
             dead_letter_bytes: Some(self.letters.bytes),
             ..Checkpoint::default()
         };
         for (name, open) in self.streams.iter_mut() {
             if let Some(received) = open.intake.comparing() {
-                let compared = Compared { name_hex: hex(name), received, segments: open.segments.clone() };
+                let (segments, file) = (open.segments.list.clone(), open.intake.compared_file());
+                let compared = Compared { name_hex: hex(name), received, segments, file };
                 round.compared.insert(compared.name_hex.clone(), compared);
             } else if (open.changed || all)
                 && let Some(file) = open.state()
@@ -405,7 +419,7 @@ impl Ledger {
         for _ in 0..self.streams_max.div_ceil(2) {
             match self.streams.pop_lru() {
                 Some((name, open)) if open.intake.comparing().is_some() => comparing.push((name, open)),
-                Some((_, open)) => open.finish(EndReason::Idle),
+                Some((_, open)) => open.finish(EndReason::Idle, &self.partitions),
                 None => break,
             }
         }
@@ -426,7 +440,7 @@ impl Ledger {
         let origin = Origin { source: Source::Kafka, peer: self.origin.clone(), connected_ms: now_ms() };
         let entry = self.vault.enter(name, origin, Arc::new(Endless), || false)?;
         if let Some(compared) = self.compared.remove(&hex(name)) {
-            let intake = entry.compare_on(compared.received)?;
+            let intake = entry.compare_on(compared.received, compared.file.as_deref())?;
             return Ok(Open::new(intake, Vec::new(), compared.segments));
         }
         let stored_head = entry.stored_head(HEAD_BYTES)?;
@@ -438,7 +452,7 @@ impl Ledger {
 }
 
 /// True if `data` begins as the stored stream does, and both are captures.
-fn is_same_head(head: &[u8], data: &[u8]) -> bool {
+pub(super) fn is_same_head(head: &[u8], data: &[u8]) -> bool {
     head.len() == HEAD_BYTES && data.starts_with(head) && starts_capture(head) == Some(true)
 }
 
@@ -447,19 +461,19 @@ impl Open {
         Open {
             intake,
             head,
-            segments,
-            segments_left_out: 0,
+            segments: Segments::new(segments),
             partitions: BTreeSet::new(),
             changed: false,
-            run: 0,
+            round: None,
         }
     }
 
+    /// `offset` of the record, and how many checkpoints have begun.
     fn take(
         &mut self,
         id: PartitionId,
-        known: &Partition,
-        offset: i64,
+        known: &PartitionState,
+        (offset, round): (i64, u64),
         data: Buffer,
         bytes: usize,
     ) -> io::Result<()> {
@@ -469,95 +483,60 @@ impl Open {
             self.head.extend_from_slice(&data[..some]);
         }
         let was_comparing = self.intake.comparing().is_some();
+        let begins_capture = at > 0 && starts_capture(&data[..bytes]) == Some(true);
         self.changed = true;
         if bytes > 0 {
             self.intake.feed(data, bytes)?;
         }
-        self.note(known, offset, at, bytes as u64);
+        let same_round = self.round.replace(round) == Some(round);
+        self.segments.note(known, Place { offset, at, bytes: bytes as u64, same_round, begins_capture });
         if was_comparing && self.intake.comparing().is_none() {
-            self.keep_stored_segments();
+            // What is stored of it came from the records that its manifest names.
+            self.segments.depart(self.intake.segments());
         }
-        self.partitions.insert((id.0, known.state.partition));
-        self.run = known.run;
+        self.note_order(id, known);
         Ok(())
     }
 
     fn take_more(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
         self.intake.feed(data, bytes)?;
-        if let Some(last) = self.segments.last_mut() {
-            last.bytes += bytes as u64;
-        }
+        self.segments.note_more(bytes as u64);
         Ok(())
     }
 
-    /// Notes where the bytes came from.
-    fn note(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
-        let state = &known.state;
-        let same_run = self.partitions.is_empty() || self.run == known.run;
-        let follows = |last: &&mut Segment| {
-            same_run
-                && last.partition == state.partition
-                && last.topic == state.topic
-                && last.topic_id == state.topic_id
-                && last.next_offset <= offset
-                && last.at + last.bytes == at
-        };
-        if let Some(last) = self.segments.last_mut().filter(follows) {
-            last.next_offset = offset + 1;
-            last.bytes += bytes;
-            return;
-        }
-        if self.segments.len() >= SEGMENTS_MAX {
-            self.segments.remove(SEGMENTS_MAX / 2);
-            self.segments_left_out += 1;
-        }
-        self.segments.push(Segment {
-            topic: state.topic.clone(),
-            topic_id: state.topic_id.clone(),
-            partition: state.partition,
-            first_offset: offset,
-            next_offset: offset + 1,
-            at,
-            bytes,
-        });
-        let first = (&self.segments[0].topic, self.segments[0].partition);
-        let other = (&state.topic, state.partition);
-        if first != other && self.partitions.len() == 1 {
+    /// Warns once where the records come from more than one partition.
+    fn note_order(&mut self, id: PartitionId, known: &PartitionState) {
+        let first = self.segments.list.first().map(|first| (&first.topic, first.partition));
+        if let Some(first) = first.filter(|first| *first != (&known.topic, known.partition))
+            && self.partitions.len() == 1
+            && !self.partitions.contains(&(id.0, known.partition))
+        {
             log::warn!(
                 "order_uncertain file={} partitions={},{} note=\"send the stream's name as the records' key\"",
                 self.intake.file().unwrap_or("-"),
                 first.1,
-                other.1,
+                known.partition,
             );
         }
-    }
-
-    /// The stream was compared and goes on in a part: what is stored of it came from the records that its manifest
-    /// names.
-    fn keep_stored_segments(&mut self) {
-        let stored = self.intake.segments();
-        let end = stored.last().map_or(0, |last| last.at + last.bytes);
-        let mut segments = stored;
-        for mut segment in std::mem::take(&mut self.segments) {
-            let before = end.saturating_sub(segment.at).min(segment.bytes);
-            segment.at += before;
-            segment.bytes -= before;
-            if segment.bytes > 0 || end == 0 {
-                segments.push(segment);
-            }
-        }
-        self.segments = segments;
+        self.partitions.insert((id.0, known.partition));
     }
 
     /// What the file holds when all that was handed to the writer is written.
     fn state(&self) -> Option<FileState> {
         let (file, bytes, pending) = self.intake.position()?;
-        Some(FileState { file, bytes, pending: hex(&pending), segments: self.segments.clone() })
+        Some(FileState { file, bytes, pending: hex(&pending), segments: self.segments.list.clone() })
     }
 
-    fn finish(self, reason: EndReason) {
-        let Open { intake, segments, segments_left_out, .. } = self;
-        intake.note_segments(segments, segments_left_out);
+    fn finish(self, reason: EndReason, partitions: &[Partition]) {
+        let Open { mut intake, mut segments, .. } = self;
+        let last = segments.list.last().map(|last| (last.topic.clone(), last.partition));
+        let of = last.and_then(|(topic, partition)| {
+            partitions.iter().find(|known| known.state.partition == partition && known.state.topic == topic)
+        });
+        if let Some(of) = of {
+            segments.settle(&of.state);
+        }
+        intake.note_segments(segments);
         intake.finish(reason);
     }
 }

@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod pool;
 pub mod pressure;
 pub mod scan;
+mod segments;
 pub mod tail;
 pub mod time;
 
