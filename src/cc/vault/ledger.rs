@@ -32,7 +32,7 @@ use crate::{Error, Result};
 pub const STREAMS_MAX: usize = 16_384;
 
 /// A capture's first bytes by which a re-send is known: a pcap file header.
-const HEAD_BYTES: usize = 24;
+pub(super) const HEAD_BYTES: usize = 24;
 
 /// The file of records that cannot be used, in the folder of our own files.
 pub const DEAD_LETTERS: &str = "dead-letters.jsonl";

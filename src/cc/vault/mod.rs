@@ -7,6 +7,7 @@
 pub mod dir;
 pub mod ledger;
 pub mod manifest;
+pub mod merge;
 pub mod pool;
 pub mod pressure;
 pub mod scan;
