@@ -141,18 +141,19 @@ fn a_member_that_was_killed_and_the_one_that_went_on() {
     let mut random = Random::new("merge");
     // Side by side: each waits for seconds until the broker has given the killed member up.
     for batch in 0..if long() { 20 } else { 2 } {
+        let scenes = (0..5).map(|at| Scene::new(&broker, format!("t-{batch}-{at}"), 3));
+        let scenes: Vec<Scene> = scenes.collect();
         std::thread::scope(|scope| {
-            for round in batch * 5..batch * 5 + 5 {
+            for scene in &scenes {
                 let chance = Random::with_seed(random.next());
                 let broker = &broker;
-                scope.spawn(move || kill_and_merge(broker, round, chance));
+                scope.spawn(move || kill_and_merge(broker, scene, chance));
             }
         });
     }
 }
 
-fn kill_and_merge(broker: &Broker, round: usize, mut random: Random) {
-    let scene = Scene::new(broker, format!("t-{round}"), 3);
+fn kill_and_merge(broker: &Broker, scene: &Scene, mut random: Random) {
     let mut producer = scene.producer(broker);
     let mut first = scene.member(broker, "a");
     wait_until(PATIENCE, "records in the first folder", || stored_bytes(&scene.dir("a")) > 0);
@@ -160,14 +161,15 @@ fn kill_and_merge(broker: &Broker, round: usize, mut random: Random) {
     let at = 1 + random.below(scene.bytes_sent());
     let after = Duration::from_millis(random.below(1000));
     let started = Instant::now();
-    while stored_bytes(&scene.dir("a")) < at && started.elapsed() < after {
-        std::thread::yield_now();
-    }
+    wait_until(PATIENCE, "the moment to kill", || {
+        stored_bytes(&scene.dir("a")) >= at || started.elapsed() >= after
+    });
     first.kill();
     producer.wait_code(PATIENCE, 0);
     scene.take_rest(broker, "b");
     eprintln!(
-        "merge: round {round}, {} and {} bytes of {}",
+        "merge: {}, {} and {} bytes of {}",
+        scene.topic,
         stored_bytes(&scene.dir("a")),
         stored_bytes(&scene.dir("b")),
         scene.bytes_sent()
