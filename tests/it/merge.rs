@@ -9,14 +9,21 @@ use std::time::{Duration, Instant};
 use lea::cc::vault::manifest::SUFFIX;
 
 use crate::support::broker::VERSIONS;
+use crate::support::generated::{pcap, pcapng};
 use crate::support::process::Process;
-use crate::support::{Broker, Random, Workdir, assert_same, lea, long, testdata, wait_until};
+use crate::support::{Broker, Random, Workdir, assert_same, lea, long, wait_until};
 
 /// A member has this long to take what is there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Copies of each of the two captures.
-const COPIES: usize = 32;
+/// Streams of a scene, half of them pcap and half pcapng, each its own.
+const STREAMS: usize = 64;
+
+/// Bytes of a record.
+const CHUNK: usize = 200;
+
+/// Bytes of a stream.
+const BYTES: usize = 16 << 10;
 
 /// Streams of one topic, and what was sent.
 struct Scene {
@@ -28,26 +35,26 @@ struct Scene {
 impl Scene {
     fn new(broker: &Broker, topic: String, partitions: i32) -> Scene {
         broker.topic(&topic, partitions);
-        let copies = |stem: &'static str, extension: &'static str| {
-            let content = testdata(format!("pcap/{stem}.{extension}").as_str());
-            (1..=COPIES).map(move |copy| {
-                let suffix = if copy == 1 { String::new() } else { format!("-{copy}") };
-                (format!("{stem}{suffix}.{extension}"), content.clone())
-            })
+        let mut random = Random::with_seed(1);
+        let capture = |number| match number % 2 {
+            0 => (format!("{number}.pcap"), pcap(&mut random, BYTES).bytes),
+            _ => (format!("{number}.pcapng"), pcapng(&mut random, BYTES).bytes),
         };
-        let sent = copies("answered-call", "pcap").chain(copies("three-calls", "pcapng")).collect();
-        Scene { work: Workdir::new(), topic, sent }
+        let sent: Vec<_> = (0..STREAMS).map(capture).collect();
+        let work = Workdir::new();
+        fs::create_dir(work.join("sent")).unwrap();
+        sent.iter().for_each(|(name, content)| drop(work.write(format!("sent/{name}"), content)));
+        Scene { work, topic, sent }
     }
 
     /// Sends all streams at once, while members work.
     fn producer(&self, broker: &Broker) -> Process {
-        let capture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name);
         let mut command = Command::new(lea());
         command
             .args(["-q", "replay"])
-            .args([capture("answered-call.pcap"), capture("three-calls.pcapng")])
+            .args(self.sent.iter().map(|(name, _)| self.work.join("sent").join(name)))
             .args(["--kafka", &broker.addr(), "--topic", &self.topic, "--topspeed"])
-            .args(["--streams", &COPIES.to_string(), "--chunk", "300"])
+            .args(["--chunk", &CHUNK.to_string()])
             .stdin(Stdio::null());
         Process::start(&mut command)
     }
@@ -215,7 +222,7 @@ fn what_nobody_has_is_named() {
         scene.producer(&broker).wait_code(PATIENCE, 0);
         scene.take_rest(&broker, member);
     }
-    let each = scene.sent.iter().map(|(_, content)| content.len().div_ceil(300)).sum::<usize>();
+    let each = scene.sent.iter().map(|(_, content)| content.len().div_ceil(CHUNK)).sum::<usize>();
     let merged = scene.merge(&["a", "c"], "all");
     let said = String::from_utf8_lossy(&merged.stdout).into_owned();
     assert_eq!(merged.status.code(), Some(3), "{said}");
