@@ -68,6 +68,14 @@ pub enum Error {
         /// Who holds it: process id, command, since when.
         holder: String,
     },
+    /// Another process writes to a folder that is to be read.
+    #[error("{} is in use by {holder}; stop it first", dir.display())]
+    Busy {
+        /// The folder.
+        dir: PathBuf,
+        /// Who holds it: process id, command, since when.
+        holder: String,
+    },
     /// A thread of ours ended with a panic: a defect, reported as such.
     #[error("the thread {0} failed unexpectedly (this is a defect in lea)")]
     Thread(String),

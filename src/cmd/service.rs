@@ -305,7 +305,8 @@ impl Service {
     }
 }
 
-fn group_id(group: &str) -> Result<u32> {
+/// The number of a group that is named, or is a number.
+pub fn group_id(group: &str) -> Result<u32> {
     if let Ok(id) = group.parse() {
         return Ok(id);
     }

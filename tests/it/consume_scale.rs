@@ -56,7 +56,7 @@ impl Sender {
             match self.producer.send(record) {
                 Ok(()) => return,
                 // Its queue is full.
-                Err(_) => drop(self.producer.poll(Duration::from_millis(10))),
+                Err(_) => self.producer.poll(Duration::from_millis(10)),
             }
         }
     }

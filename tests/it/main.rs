@@ -19,6 +19,7 @@ mod kafka_client;
 mod live;
 mod ls;
 mod man;
+mod merge;
 mod replay;
 mod replay_kafka;
 mod same_name;

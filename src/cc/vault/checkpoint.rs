@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::dir::VaultDir;
 use super::manifest::Segment;
 
-const FILE: &str = "checkpoints.jsonl";
+/// The rounds, in the folder of our own files.
+pub const FILE: &str = "checkpoints.jsonl";
 
 /// A line holds a begun packet (a pcapng block of 16 MiB at most) in hexadecimal and a thousand segments.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -52,10 +53,13 @@ pub struct Compared {
     pub received: u64,
     /// The records that they came in.
     pub segments: Vec<Segment>,
+    /// A stored file that has these bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// Up to where a partition's records are in the files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
     /// The topic.
     pub topic: String,
@@ -66,6 +70,64 @@ pub struct PartitionState {
     pub partition: i32,
     /// The offset of the first record that is not.
     pub next_offset: i64,
+    /// From which offset on this folder has all records below `next_offset`; none before the first record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_offset: Option<i64>,
+    /// True if it starts there because the group had committed that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_over: bool,
+    /// When it was first read from there: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub since: String,
+    /// The group is known to have committed this.
+    #[serde(default)]
+    pub acknowledged: i64,
+}
+
+/// Offsets of a partition that a folder has read without a gap, and where another one went on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRange {
+    /// The topic.
+    pub topic: String,
+    /// The topic's id, where the broker tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub first_offset: i64,
+    /// The offset after the last one.
+    pub next_offset: i64,
+    /// True if it starts there because the group had committed that: offsets below were read before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_over: bool,
+    /// When it was first read from there: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub since: String,
+}
+
+impl PartitionState {
+    /// What was read since the last gap, if anything was.
+    pub fn read(&self) -> Option<ReadRange> {
+        let first_offset = self.first_offset.filter(|first| *first < self.next_offset)?;
+        Some(ReadRange {
+            topic: self.topic.clone(),
+            topic_id: self.topic_id.clone(),
+            partition: self.partition,
+            first_offset,
+            next_offset: self.next_offset,
+            taken_over: self.taken_over,
+            since: self.since.clone(),
+        })
+    }
+
+    /// Starts at `offset`, behind a gap.
+    pub fn start(&mut self, offset: Option<i64>, taken_over: bool, now: String) {
+        self.next_offset = offset.unwrap_or(0);
+        self.first_offset = offset;
+        self.taken_over = taken_over;
+        self.since = now;
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,6 +135,8 @@ pub struct PartitionState {
 enum Line {
     File(FileState),
     Compared(Compared),
+    /// What was read before a gap. It stands in the round after it alone, and in one that replaces all others.
+    Read(ReadRange),
     /// Ends a round. All partitions, and all comparisons under way stand in each.
     Round {
         partitions: Vec<PartitionState>,
@@ -90,6 +154,8 @@ pub struct Checkpoint {
     pub compared: BTreeMap<String, Compared>,
     /// The partitions.
     pub partitions: Vec<PartitionState>,
+    /// What was read of partitions before a gap.
+    pub reads: Vec<ReadRange>,
     /// The length of the dead letters; none where the last process ended in good order, and others may have added to
     /// them.
     pub dead_letter_bytes: Option<u64>,
@@ -98,7 +164,12 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Reads what the last process left.
     pub fn read(dir: &VaultDir) -> io::Result<Checkpoint> {
-        replay(BufReader::new(dir.own_append(FILE)?))
+        Checkpoint::read_from(dir.own_append(FILE)?)
+    }
+
+    /// Reads what stands in this file of rounds.
+    pub fn read_from(rounds: File) -> io::Result<Checkpoint> {
+        replay(BufReader::new(rounds))
     }
 
     /// One round that says all of this.
@@ -109,6 +180,9 @@ impl Checkpoint {
         }
         for compared in self.compared.values() {
             append(&mut text, &Line::Compared(compared.clone()))?;
+        }
+        for read in &self.reads {
+            append(&mut text, &Line::Read(read.clone()))?;
         }
         let partitions = self.partitions.clone();
         append(&mut text, &Line::Round { partitions, dead_letter_bytes: self.dead_letter_bytes })?;
@@ -162,7 +236,7 @@ fn append(text: &mut Vec<u8>, line: &Line) -> io::Result<()> {
 /// What stands after the last whole round; what comes behind it was cut by a crash, and counts for nothing.
 fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
     let mut checkpoint = Checkpoint::default();
-    let (mut files, mut compared) = (Vec::new(), BTreeMap::new());
+    let (mut files, mut compared, mut reads) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -172,9 +246,11 @@ fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
         match serde_json::from_slice(&line) {
             Ok(Line::File(file)) => files.push(file),
             Ok(Line::Compared(one)) => drop(compared.insert(one.name_hex.clone(), one)),
+            Ok(Line::Read(read)) => reads.push(read),
             Ok(Line::Round { partitions, dead_letter_bytes }) => {
                 checkpoint.files.extend(files.drain(..).map(|file| (file.file.clone(), file)));
                 checkpoint.compared = std::mem::take(&mut compared);
+                checkpoint.reads.append(&mut reads);
                 checkpoint.partitions = partitions;
                 checkpoint.dead_letter_bytes = dead_letter_bytes;
             }
@@ -182,6 +258,7 @@ fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
             Err(_) => {
                 files.clear();
                 compared.clear();
+                reads.clear();
             }
         }
     }
@@ -196,7 +273,7 @@ mod tests {
     }
 
     fn checkpoint(files: &[FileState], next_offset: i64) -> Checkpoint {
-        let partition = PartitionState { topic: "t".into(), topic_id: None, partition: 0, next_offset };
+        let partition = PartitionState { topic: "t".into(), next_offset, ..PartitionState::default() };
         Checkpoint {
             files: files.iter().map(|file| (file.file.clone(), file.clone())).collect(),
             partitions: vec![partition],

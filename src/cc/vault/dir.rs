@@ -103,13 +103,7 @@ impl VaultDir {
     }
 
     fn open_regular(&self, file: &str, access: OFlags) -> io::Result<OwnedFd> {
-        // NONBLOCK: a foreign FIFO must not hold us up before we see that it is no file.
-        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = openat(&self.dir, file, flags, Mode::empty())?;
-        if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(fd)
+        open_regular(&self.dir, file, access)
     }
 
     /// True if the name is taken, by whatever it is.
@@ -124,15 +118,7 @@ impl VaultDir {
     /// The manifest of a stream file; none if there is none. `InvalidData` if it cannot be read as one, or is that of
     /// another file: whoever goes on with a part goes by the manifest's word, so it must not lead anywhere else.
     pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
-        let opened = match self.open_to_read(&manifest::file_name(file)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let manifest = manifest::parse(opened)?;
-        if manifest.file != file {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the manifest is that of another file"));
-        }
-        Ok(Some(manifest))
+        manifest_of(&self.dir, file)
     }
 
     /// Writes a manifest beside its final place, to be put there by [`publish`](Self::publish).
@@ -210,6 +196,11 @@ impl VaultDir {
         Ok(file)
     }
 
+    /// Removes a file of our own in `.lea`.
+    pub fn own_remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.own, name, AtFlags::empty())?)
+    }
+
     /// Takes away manifests that a killed process had not put in their place.
     fn clear_tmp(&self) -> Result<(), Errno> {
         for entry in Dir::read_from(&self.tmp)? {
@@ -219,6 +210,112 @@ impl VaultDir {
             }
         }
         Ok(())
+    }
+}
+
+/// A folder that is looked at and never changed. While it is, no other process of ours writes to it.
+#[derive(Debug)]
+pub struct QuietDir {
+    path: PathBuf,
+    dir: OwnedFd,
+    own: OwnedFd,
+    /// None where there never was one.
+    _lock: Option<File>,
+}
+
+impl QuietDir {
+    /// Opens a folder that no process writes to.
+    pub fn open(path: &Path) -> Result<QuietDir> {
+        let failed = |act| move |error: Errno| Error::path(act, path)(error.into());
+        let dir = open_dir(CWD, path, OFlags::empty()).map_err(failed("open the folder"))?;
+        let own = match open_dir(&dir, OWN_DIR, OFlags::NOFOLLOW) {
+            Err(Errno::NOENT) => {
+                let reason =
+                    format!("{}: no receiver wrote this folder, it has no {OWN_DIR}", path.display());
+                return Err(Error::Usage(reason));
+            }
+            own => own.map_err(failed("open .lea in"))?,
+        };
+        let lock = match open_regular(&own, "lock", OFlags::RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            lock => Some(File::from(lock.map_err(Error::path("open the lock of", path))?)),
+        };
+        if let Some(lock) = &lock {
+            match flock(lock, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Error::Busy { dir: path.to_owned(), holder: holder_in(lock) });
+                }
+                locked => locked.map_err(failed("take the lock of"))?,
+            }
+        }
+        Ok(QuietDir { path: path.to_owned(), dir, own, _lock: lock })
+    }
+
+    /// The folder as it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in it, those that begin with a dot left out; and none that is no UTF-8: none of ours is.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.dir)? {
+            let entry = entry?;
+            names.extend(
+                entry.file_name().to_str().ok().filter(|name| !name.starts_with('.')).map(str::to_owned),
+            );
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Opens a stream file.
+    pub fn open_to_read(&self, file: &str) -> io::Result<File> {
+        Ok(File::from(open_regular(&self.dir, file, OFlags::RDONLY)?))
+    }
+
+    /// As [`VaultDir::manifest`].
+    pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
+        manifest_of(&self.dir, file)
+    }
+
+    /// Opens a file of our own in `.lea`; none if it is not there.
+    pub fn own(&self, name: &str) -> io::Result<Option<File>> {
+        match open_regular(&self.own, name, OFlags::RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => Ok(Some(File::from(opened?))),
+        }
+    }
+}
+
+fn open_regular(dir: &OwnedFd, file: &str, access: OFlags) -> io::Result<OwnedFd> {
+    // NONBLOCK: a foreign FIFO must not hold us up before we see that it is no file.
+    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = openat(dir, file, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(fd)
+}
+
+fn manifest_of(dir: &OwnedFd, file: &str) -> io::Result<Option<Manifest>> {
+    let opened = match open_regular(dir, &manifest::file_name(file), OFlags::RDONLY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => File::from(opened?),
+    };
+    let manifest = manifest::parse(opened)?;
+    if manifest.file != file {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the manifest is that of another file"));
+    }
+    Ok(Some(manifest))
+}
+
+/// Who wrote itself into a lock.
+fn holder_in(lock: &File) -> String {
+    let mut holder = String::new();
+    match lock.take(512).read_to_string(&mut holder) {
+        Ok(_) if !holder.trim().is_empty() => holder.trim().escape_debug().to_string(),
+        _ => "another process".to_owned(),
     }
 }
 
@@ -273,13 +370,7 @@ fn lock(own: &OwnedFd, path: &Path) -> Result<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let read = (&mut file).take(512).read_to_string(&mut holder);
-            let holder = match read {
-                Ok(_) if !holder.trim().is_empty() => holder.trim().escape_debug().to_string(),
-                _ => "another process".to_owned(),
-            };
-            return Err(Error::Locked { dir: path.to_owned(), holder });
+            return Err(Error::Locked { dir: path.to_owned(), holder: holder_in(&file) });
         }
         Err(error) => return Err(failed("take the lock")(error.into())),
     }

@@ -14,6 +14,7 @@ use super::names::{Claim, Standing};
 use super::part::Part;
 use super::pool::{Buffer, Size};
 use super::scan::{Scan, scan};
+use super::segments::Segments;
 use super::tail::Tail;
 use super::time::{now_ms, rfc3339};
 use super::writer::Job;
@@ -72,11 +73,14 @@ impl Entry {
     }
 
     /// Goes on comparing a stream of which the first `received` bytes were equal to what is stored.
-    pub(super) fn compare_on(self, received: u64) -> io::Result<Intake> {
+    pub(super) fn compare_on(self, received: u64, file: Option<&str>) -> io::Result<Intake> {
         let shared = Arc::clone(&self.shared);
         let mut intake = self.begin(Head::Capture)?;
         let Stage::Comparing(comparison) = &mut intake.stage else { return Ok(intake) };
-        let stored = comparison.candidates.iter().find(|stored| stored.bytes >= received).cloned();
+        let fits = |stored: &&Stored| {
+            stored.bytes >= received && file.is_none_or(|file| file == stored.manifest.file)
+        };
+        let stored = comparison.candidates.iter().find(fits).cloned();
         let Some(stored) = stored else {
             return Err(io::Error::other("what was compared is not stored any more"));
         };
@@ -239,14 +243,28 @@ impl Intake {
         }
     }
 
-    /// Puts the records that the file was made of into its manifest.
-    pub(super) fn note_segments(&self, segments: Vec<Segment>, left_out: u64) {
-        let Stage::Writing(part) = &self.stage else { return };
-        let mut manifest = part.manifest();
-        let partitions = |segment: &Segment| (segment.topic.clone(), segment.partition);
-        manifest.order_uncertain |= segments.windows(2).any(|two| partitions(&two[0]) != partitions(&two[1]));
-        manifest.segments = segments;
-        manifest.segments_left_out += left_out;
+    /// While the stream is compared: a stored file that has all of it.
+    pub(super) fn compared_file(&self) -> Option<String> {
+        match &self.stage {
+            Stage::Comparing(comparison) => comparison.equal_to().map(|stored| stored.manifest.file.clone()),
+            Stage::Writing(_) | Stage::Ended => None,
+        }
+    }
+
+    /// Puts the records that the stream came in into its manifest.
+    pub(super) fn note_segments(&mut self, segments: Segments) {
+        match &mut self.stage {
+            Stage::Writing(part) => put_segments(&mut part.manifest(), segments),
+            Stage::Comparing(comparison) => {
+                let compared = segments.end_compared();
+                for stored in &mut comparison.candidates {
+                    let mut all = Segments::new(std::mem::take(&mut stored.manifest.segments));
+                    all.append(compared.clone());
+                    put_segments(&mut stored.manifest, all);
+                }
+            }
+            Stage::Ended => {}
+        }
     }
 
     /// Whole packets in the stream so far.
@@ -477,6 +495,14 @@ impl Drop for Intake {
 /// True if the manifest vouches for other bytes than were scanned.
 fn differs(manifest: &Manifest, scan: &Scan) -> bool {
     matches!((&manifest.sha256, scan.sha256()), (Some(was), Some(is)) if *was != is)
+}
+
+fn put_segments(manifest: &mut Manifest, segments: Segments) {
+    let partitions = |segment: &Segment| (segment.topic.clone(), segment.partition);
+    manifest.order_uncertain |=
+        segments.list.windows(2).any(|two| partitions(&two[0]) != partitions(&two[1]));
+    manifest.segments = segments.list;
+    manifest.segments_left_out += segments.left_out;
 }
 
 /// The part that was written last.

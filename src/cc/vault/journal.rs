@@ -13,7 +13,8 @@ use super::dir::VaultDir;
 use super::manifest::Source;
 use super::pressure::may_pass;
 
-const FILE: &str = "open.jsonl";
+/// The journal, in the folder of our own files.
+pub const FILE: &str = "open.jsonl";
 
 /// Past so many lines the journal is written anew with the open files alone.
 const LINES_MAX: usize = 100_000;
@@ -140,6 +141,11 @@ fn text(open: &BTreeMap<String, Opened>) -> io::Result<Vec<u8>> {
         text.push(b'\n');
     }
     Ok(text)
+}
+
+/// The files that were open when the last process ended; looks only.
+pub fn left(journal: File) -> io::Result<BTreeMap<String, Opened>> {
+    Ok(replay(BufReader::new(journal))?.0)
 }
 
 /// What is open after all lines, and the length of the whole ones. A line that cannot be read (the machine went down

@@ -156,7 +156,8 @@ pub struct Connection {
     pub compared_bytes: u64,
 }
 
-/// Records of one partition that stand in a file one behind the other.
+/// Records of one partition that stand in a file one behind the other. At a checkpoint whose offsets are not known to
+/// be committed a new one begins: another member may have taken over there, and this file is then cut there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// The topic.
@@ -174,6 +175,13 @@ pub struct Segment {
     pub at: u64,
     /// How many bytes of the file it brought.
     pub bytes: u64,
+    /// True if the file had these bytes already: they came again, and were equal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compared: bool,
+    /// True if it starts with a capture's header though it is not the file's begin: where a member took the stream over
+    /// in its middle, only `lea merge` can tell whether that was a re-send.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begins_capture: bool,
 }
 
 /// Which side brought a stream.

@@ -7,9 +7,11 @@
 pub mod dir;
 pub mod ledger;
 pub mod manifest;
+pub mod merge;
 pub mod pool;
 pub mod pressure;
 pub mod scan;
+mod segments;
 pub mod tail;
 pub mod time;
 

@@ -80,6 +80,12 @@ impl Broker {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let made = block_on(self.admin().create_topics([&topic], &options())).unwrap();
         assert!(made.iter().all(Result::is_ok), "cannot make topic {name}: {made:?}");
+        // A broker under load says that it is made before it says that it knows it.
+        let admin = self.admin();
+        wait_until(DEADLINE, &format!("topic {name}"), || {
+            let known = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
+            known.is_ok_and(|known| known.topics().iter().any(|topic| topic.error().is_none()))
+        });
     }
 
     /// Deletes a topic.

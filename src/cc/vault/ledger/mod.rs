@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 use lru::LruCache;
 
-use super::checkpoint::{Checkpoint, Compared, PartitionState, Round};
+use super::checkpoint::{Checkpoint, Compared, PartitionState, ReadRange, Round};
 use super::intake::{Head, Origin};
 use super::manifest::{EndReason, Source};
 use super::names::Probe;
@@ -31,13 +31,14 @@ use crate::cc::frame::name::hex;
 use crate::{Error, Result};
 
 pub use letters::DEAD_LETTERS;
+pub(super) use open::{HEAD_BYTES, is_same_head};
 pub use partition::PartitionId;
 pub use rounds::Commit;
 pub use take::{Taken, Untaken};
 
 use cut_back::cut_back;
 use letters::Letters;
-use open::{HEAD_BYTES, Open, is_same_head};
+use open::Open;
 use partition::Partition;
 use rounds::{InFlight, ROUNDS_BYTES_MIN};
 
@@ -56,6 +57,11 @@ pub struct Ledger {
     /// Bytes that were taken could not be handed over: no checkpoint may vouch for them.
     failed: bool,
     partitions: Vec<Partition>,
+    /// What was read of partitions before gaps, and how many of those stand in the rounds already.
+    reads: Vec<ReadRange>,
+    reads_kept: usize,
+    /// Checkpoints begun.
+    round: u64,
     /// Comparisons that the last process had begun.
     compared: BTreeMap<String, Compared>,
     in_flight: Option<InFlight>,
@@ -80,12 +86,7 @@ impl Ledger {
         let left = shared.take_left();
         let letters = Letters::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
         cut_back(&shared, &checkpoint, &left, letters.bytes).map_err(failed())?;
-        let partition = |state: &PartitionState| Partition {
-            state: state.clone(),
-            committed: 0,
-            assigned: false,
-            run: 0,
-        };
+        let partition = |state: &PartitionState| Partition { state: state.clone(), assigned: false };
         Ok(Ledger {
             vault: vault.clone(),
             origin: origin.to_owned(),
@@ -94,6 +95,9 @@ impl Ledger {
             gathering: 0,
             failed: false,
             partitions: checkpoint.partitions.iter().map(partition).collect(),
+            reads_kept: checkpoint.reads.len(),
+            reads: checkpoint.reads,
+            round: 0,
             letters,
             compared: checkpoint.compared,
             in_flight: None,
@@ -114,7 +118,7 @@ impl Ledger {
         // What is closed needs no round, and from now on others may add to the dead letters.
         let round = Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.round(true) };
         while let Some((_, open)) = self.streams.pop_lru() {
-            open.finish(EndReason::Drained);
+            open.finish(EndReason::Drained, &self.partitions);
         }
         if stored && let Ok(text) = round.text() {
             // If the keeper is gone the rounds stay as they are: the next start goes by them.
@@ -133,7 +137,7 @@ impl Ledger {
         for _ in 0..self.streams_max.div_ceil(2) {
             match self.streams.pop_lru() {
                 Some((name, open)) if open.intake.comparing().is_some() => comparing.push((name, open)),
-                Some((_, open)) => open.finish(EndReason::Idle),
+                Some((_, open)) => open.finish(EndReason::Idle, &self.partitions),
                 None => break,
             }
         }
@@ -148,7 +152,7 @@ impl Ledger {
         let origin = Origin { source: Source::Kafka, peer: self.origin.clone(), connected_ms: now_ms() };
         let entry = self.vault.enter(name, origin, Arc::new(Endless), || false)?;
         if let Some(compared) = self.compared.remove(&hex(name)) {
-            let intake = entry.compare_on(compared.received)?;
+            let intake = entry.compare_on(compared.received, compared.file.as_deref())?;
             return Ok(Open::new(intake, Vec::new(), compared.segments));
         }
         let stored_head = entry.stored_head(HEAD_BYTES)?;

@@ -3,20 +3,18 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::super::checkpoint::FileState;
+use super::super::checkpoint::{FileState, PartitionState};
 use super::super::gather::Gather;
 use super::super::intake::Intake;
 use super::super::manifest::{EndReason, Segment};
 use super::super::pool::Buffer;
+use super::super::segments::{Place, Segments};
 use super::PartitionId;
 use super::partition::Partition;
 use crate::cc::frame::handshake::starts_capture;
 
 /// A capture's first bytes by which a re-send is known: a pcap file header.
-pub(super) const HEAD_BYTES: usize = 24;
-
-/// Segments of one file, before the middle ones are left out.
-const SEGMENTS_MAX: usize = 1000;
+pub(in super::super) const HEAD_BYTES: usize = 24;
 
 pub(super) struct Open {
     pub intake: Intake,
@@ -27,13 +25,28 @@ pub(super) struct Open {
     /// The stream's first bytes.
     pub head: Vec<u8>,
     /// What the stream's bytes from the file's start on came from.
-    pub segments: Vec<Segment>,
-    segments_left_out: u64,
+    pub segments: Segments,
     partitions: BTreeSet<(usize, i32)>,
     /// True if a record came since the last checkpoint.
     pub changed: bool,
-    /// The run of its last record's partition.
-    run: u64,
+    /// How many checkpoints had begun when its last record came; none before the first.
+    round: Option<u64>,
+}
+
+/// A record that came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    offset: i64,
+    /// How many checkpoints had begun.
+    round: u64,
+    bytes: u64,
+    starts_capture: bool,
+}
+
+impl Came {
+    pub fn new(offset: i64, round: u64, data: &[u8]) -> Came {
+        Came { offset, round, bytes: data.len() as u64, starts_capture: starts_capture(data) == Some(true) }
+    }
 }
 
 impl Open {
@@ -43,11 +56,10 @@ impl Open {
             gather: Gather::default(),
             intake,
             head,
-            segments,
-            segments_left_out: 0,
+            segments: Segments::new(segments),
             partitions: BTreeSet::new(),
             changed: false,
-            run: 0,
+            round: None,
         }
     }
 
@@ -66,93 +78,62 @@ impl Open {
         let was_comparing = self.intake.comparing().is_some();
         self.intake.feed(data, bytes)?;
         if was_comparing && self.intake.comparing().is_none() {
-            self.keep_stored_segments();
+            // What is stored of it came from the records that its manifest names.
+            self.segments.depart(self.intake.segments());
         }
         Ok(())
     }
 
     /// Notes a record of which the stream's next bytes are.
-    pub fn note(&mut self, id: PartitionId, known: &Partition, offset: i64, bytes: usize) {
-        self.note_segment(known, offset, self.received, bytes as u64);
-        self.received += bytes as u64;
+    pub fn note(&mut self, id: PartitionId, known: &PartitionState, came: Came) {
+        let Came { offset, round, bytes, starts_capture } = came;
+        let at = self.received;
+        let begins_capture = at > 0 && starts_capture;
+        let same_round = self.round.replace(round) == Some(round);
+        self.segments.note(known, Place { offset, at, bytes, same_round, begins_capture });
+        self.received += bytes;
         self.changed = true;
-        self.partitions.insert((id.0, known.state.partition));
-        self.run = known.run;
+        self.note_order(id, known);
     }
 
-    /// Notes where the bytes came from.
-    fn note_segment(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
-        let state = &known.state;
-        let same_run = self.partitions.is_empty() || self.run == known.run;
-        let follows = |last: &&mut Segment| {
-            same_run
-                && last.partition == state.partition
-                && last.topic == state.topic
-                && last.topic_id == state.topic_id
-                && last.next_offset <= offset
-                && last.at + last.bytes == at
-        };
-        if let Some(last) = self.segments.last_mut().filter(follows) {
-            last.next_offset = offset + 1;
-            last.bytes += bytes;
-            return;
-        }
-        if self.segments.len() >= SEGMENTS_MAX {
-            self.segments.remove(SEGMENTS_MAX / 2);
-            self.segments_left_out += 1;
-        }
-        self.segments.push(Segment {
-            topic: state.topic.clone(),
-            topic_id: state.topic_id.clone(),
-            partition: state.partition,
-            first_offset: offset,
-            next_offset: offset + 1,
-            at,
-            bytes,
-        });
-        let first = (&self.segments[0].topic, self.segments[0].partition);
-        let other = (&state.topic, state.partition);
-        if first != other && self.partitions.len() == 1 {
+    /// Warns once where the records come from more than one partition.
+    fn note_order(&mut self, id: PartitionId, known: &PartitionState) {
+        let first = self.segments.list.first().map(|first| (&first.topic, first.partition));
+        if let Some(first) = first.filter(|first| *first != (&known.topic, known.partition))
+            && self.partitions.len() == 1
+            && !self.partitions.contains(&(id.0, known.partition))
+        {
             log::warn!(
                 "order_uncertain file={} partitions={},{} note=\"send the stream's name as the records' key\"",
                 self.intake.file().unwrap_or("-"),
                 first.1,
-                other.1,
+                known.partition,
             );
         }
-    }
-
-    /// The stream was compared and goes on in a part: what is stored of it came from the records that its manifest
-    /// names.
-    fn keep_stored_segments(&mut self) {
-        let stored = self.intake.segments();
-        let end = stored.last().map_or(0, |last| last.at + last.bytes);
-        let mut segments = stored;
-        for mut segment in std::mem::take(&mut self.segments) {
-            let before = end.saturating_sub(segment.at).min(segment.bytes);
-            segment.at += before;
-            segment.bytes -= before;
-            if segment.bytes > 0 || end == 0 {
-                segments.push(segment);
-            }
-        }
-        self.segments = segments;
+        self.partitions.insert((id.0, known.partition));
     }
 
     /// What the file holds when all that was handed to the writer is written.
     pub fn state(&self) -> Option<FileState> {
-        self.intake.state(self.segments.clone())
+        self.intake.state(self.segments.list.clone())
     }
 
-    pub fn finish(self, reason: EndReason) {
-        let Open { intake, segments, segments_left_out, .. } = self;
-        intake.note_segments(segments, segments_left_out);
+    pub fn finish(self, reason: EndReason, partitions: &[Partition]) {
+        let Open { mut intake, mut segments, .. } = self;
+        let last = segments.list.last().map(|last| (last.topic.clone(), last.partition));
+        let of = last.and_then(|(topic, partition)| {
+            partitions.iter().find(|known| known.state.partition == partition && known.state.topic == topic)
+        });
+        if let Some(of) = of {
+            segments.settle(&of.state);
+        }
+        intake.note_segments(segments);
         intake.finish(reason);
     }
 }
 
 /// True if `data` begins as the stored stream does, and both are captures.
-pub(super) fn is_same_head(head: &[u8], data: &[u8]) -> bool {
+pub(in super::super) fn is_same_head(head: &[u8], data: &[u8]) -> bool {
     head.len() == HEAD_BYTES && data.starts_with(head) && starts_capture(head) == Some(true)
 }
 

@@ -1,17 +1,14 @@
 //! The partitions that this process reads: where each goes on, and what the group knows of that.
 
 use super::super::checkpoint::PartitionState;
+use super::super::time::now_rfc3339;
 use super::{Commit, Ledger};
 
 /// A partition that this process reads.
 #[derive(Clone, Debug)]
 pub(super) struct Partition {
     pub state: PartitionState,
-    /// Offsets below this are committed to the group.
-    pub committed: i64,
     pub assigned: bool,
-    /// Grows when offsets were passed over that another member has: what comes then is another segment.
-    pub run: u64,
 }
 
 /// Which of the ledger's partitions; stays the same for as long as the ledger lives.
@@ -37,33 +34,36 @@ impl Ledger {
                 topic: topic.to_owned(),
                 topic_id: topic_id.map(str::to_owned),
                 partition,
-                next_offset: 0,
+                ..PartitionState::default()
             };
-            self.partitions.push(Partition { state, committed: 0, assigned: false, run: 0 });
+            self.partitions.push(Partition { state, assigned: false });
             self.partitions.len() - 1
         });
-        let found = &mut self.partitions[at];
-        found.assigned = true;
-        if let (Some(was), Some(is)) = (&found.state.topic_id, topic_id)
+        let Partition { state, assigned } = &mut self.partitions[at];
+        *assigned = true;
+        if let (Some(was), Some(is)) = (&state.topic_id, topic_id)
             && was != is
         {
             log::warn!(
                 "topic_made_again topic={topic} partition={partition} note=\"its records are taken from the start\""
             );
-            found.state.topic_id = Some(is.to_owned());
-            found.state.next_offset = 0;
-            found.run += 1;
+            self.reads.extend(state.read());
+            state.topic_id = Some(is.to_owned());
+            state.start(Some(0), false, now_rfc3339());
+            state.acknowledged = 0;
             return (PartitionId(at), Some(0));
         }
-        if found.state.topic_id.is_none() {
-            found.state.topic_id = topic_id.map(str::to_owned);
+        if state.topic_id.is_none() {
+            state.topic_id = topic_id.map(str::to_owned);
         }
-        let stored = known.map(|_| found.state.next_offset);
+        let stored = known.map(|_| state.next_offset);
         let start = stored.max(committed);
-        if let Some(start) = start {
-            found.run += u64::from(stored.is_some_and(|stored| start > stored));
-            found.state.next_offset = start;
-            found.committed = committed.unwrap_or(0);
+        if start > stored {
+            self.reads.extend(state.read());
+            state.start(start, true, now_rfc3339());
+        }
+        if start.is_some() {
+            state.acknowledged = committed.unwrap_or(0);
         }
         (PartitionId(at), start)
     }
@@ -75,6 +75,7 @@ impl Ledger {
 
     /// Passes over a record that is not for a stream. False if it was passed before.
     pub fn pass(&mut self, partition: PartitionId, offset: i64) -> bool {
+        self.begin_read(partition, offset);
         let next = &mut self.partitions[partition.0].state.next_offset;
         let new = offset >= *next;
         if new {
@@ -83,11 +84,20 @@ impl Ledger {
         new
     }
 
+    /// Where no offset said where to start, the first record does.
+    pub(super) fn begin_read(&mut self, partition: PartitionId, offset: i64) {
+        let state = &mut self.partitions[partition.0].state;
+        if state.first_offset.is_none() {
+            state.first_offset = Some(offset);
+            state.since = now_rfc3339();
+        }
+    }
+
     /// The group has taken these offsets.
     pub fn committed(&mut self, commits: &[Commit]) {
         for commit in commits {
-            let known = &mut self.partitions[commit.partition.0];
-            known.committed = known.committed.max(commit.next_offset);
+            let state = &mut self.partitions[commit.partition.0].state;
+            state.acknowledged = state.acknowledged.max(commit.next_offset);
         }
     }
 

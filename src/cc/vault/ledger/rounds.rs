@@ -43,6 +43,8 @@ impl Ledger {
             self.letters.file.sync_data()?;
         }
         let text = self.round(replaces).text()?;
+        self.reads_kept = self.reads.len();
+        self.round += 1;
         if replaces {
             self.rounds_bytes = 0;
             self.rounds_bytes_max = ROUNDS_BYTES_MIN.max(4 * text.len() as u64);
@@ -54,7 +56,7 @@ impl Ledger {
             .partitions
             .iter()
             .enumerate()
-            .filter(|(_, known)| known.assigned && known.state.next_offset > known.committed)
+            .filter(|(_, known)| known.assigned && known.state.next_offset > known.state.acknowledged)
             .map(|(at, known)| Commit { partition: PartitionId(at), next_offset: known.state.next_offset })
             .collect();
         self.in_flight = Some(InFlight { done: done_in, commits });
@@ -104,13 +106,15 @@ impl Ledger {
     pub(super) fn round(&mut self, all: bool) -> Checkpoint {
         let mut round = Checkpoint {
             partitions: self.partitions.iter().map(|known| known.state.clone()).collect(),
+            reads: self.reads[if all { 0 } else { self.reads_kept }..].to_vec(),
             compared: self.compared.clone(),
             dead_letter_bytes: Some(self.letters.bytes),
             ..Checkpoint::default()
         };
         for (name, open) in self.streams.iter_mut() {
             if let Some(received) = open.intake.comparing() {
-                let compared = Compared { name_hex: hex(name), received, segments: open.segments.clone() };
+                let (segments, file) = (open.segments.list.clone(), open.intake.compared_file());
+                let compared = Compared { name_hex: hex(name), received, segments, file };
                 round.compared.insert(compared.name_hex.clone(), compared);
             } else if (open.changed || all)
                 && let Some(file) = open.state()

@@ -7,7 +7,7 @@ use super::super::gather::GATHERING_MAX;
 use super::super::intake::Head;
 use super::super::manifest::EndReason;
 use super::super::pool::{Buffer, Pool, Size};
-use super::open::{extend_head, is_sent_again};
+use super::open::{Came, extend_head, is_sent_again};
 use super::{Ledger, PartitionId};
 use crate::cc::frame::chunk::{Chunk, Data, Refused};
 
@@ -69,6 +69,7 @@ impl Ledger {
         offset: i64,
         chunk: &Chunk<'_>,
     ) -> std::result::Result<bool, Refused> {
+        self.begin_read(partition, offset);
         let Some(open) = self.streams.get_mut(chunk.name.as_bytes()) else { return Ok(false) };
         let Some(room) = open.gather.room(chunk.data.bytes_max()) else { return Ok(false) };
         let bytes = chunk.data.decode(room)?;
@@ -76,8 +77,9 @@ impl Ledger {
             return Ok(false);
         }
         extend_head(&mut open.head, open.received, &room[..bytes]);
+        let came = Came::new(offset, self.round, &room[..bytes]);
         open.gather.add(bytes);
-        open.note(partition, &self.partitions[partition.0], offset, bytes);
+        open.note(partition, &self.partitions[partition.0].state, came);
         Ok(true)
     }
 
@@ -98,7 +100,8 @@ impl Ledger {
         let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is gone"))?;
         extend_head(&mut open.head, open.received, content.bytes());
         self.gathering -= usize::from(open.hand_over()?);
-        open.note(partition, &self.partitions[partition.0], offset, content.bytes().len());
+        let came = Came::new(offset, self.round, content.bytes());
+        open.note(partition, &self.partitions[partition.0].state, came);
         match content {
             Content::Buffer(buffer, bytes) => match open.gather.start(buffer, bytes) {
                 None => self.gathering += 1,
@@ -125,7 +128,7 @@ impl Ledger {
             Some(open) if is_sent_again(&open.head, open.received, data) => {
                 self.checkpoint_now()?;
                 if let Some(open) = self.streams.pop(name) {
-                    open.finish(EndReason::Eof);
+                    open.finish(EndReason::Eof, &self.partitions);
                 }
                 Some(Head::Capture)
             }
