@@ -200,3 +200,6 @@ else
     cat "$tmp/tables"
 fi
 [ -z "$lacking" ] || fail "slow streams are lacking bytes (see the table)"
+
+echo
+scripts/bench-kafka.sh "$@"

@@ -26,6 +26,11 @@ impl Partition {
     pub fn new(topic: &str, number: i32) -> Partition {
         Partition { topic: topic.into(), number }
     }
+
+    /// True if it is that one.
+    pub fn is(&self, topic: &str, number: i32) -> bool {
+        self.number == number && *self.topic == *topic
+    }
 }
 
 impl fmt::Display for Partition {

@@ -93,6 +93,9 @@ struct Loop<'a> {
     bytes: u64,
     checkpoint_at: Instant,
     gathering_since: Option<Instant>,
+    /// The last poll brought no records.
+    is_idle: bool,
+    lag_at: Instant,
 }
 
 struct Assigned {
@@ -113,6 +116,8 @@ impl<'a> Consumer<'a> {
             bytes: 0,
             checkpoint_at,
             gathering_since: None,
+            is_idle: true,
+            lag_at: Instant::now(),
         };
         let ended = running.poll_on();
         let stored = running.flush();
@@ -139,10 +144,18 @@ impl Loop<'_> {
         let Consumer { client, ledger, counters, .. } = consumer;
         let mut failed = None;
         let wait = if ledger.is_gathering() { GATHER } else { POLL };
+        // Records of a partition come many at a time, and looking one up takes an allocation.
+        let mut last: Option<(Partition, PartitionId)> = None;
         let polled = client.poll(wait, &mut |record| {
-            let partition = Partition::new(record.topic, record.partition);
-            let Some(known) = assigned.get(&partition) else { return ControlFlow::Continue(()) };
-            match take(ledger, known.id, &record) {
+            let id = match &last {
+                Some((partition, id)) if partition.is(record.topic, record.partition) => *id,
+                _ => {
+                    let partition = Partition::new(record.topic, record.partition);
+                    let Some(known) = assigned.get(&partition) else { return ControlFlow::Continue(()) };
+                    last.insert((partition, known.id)).1
+                }
+            };
+            match take(ledger, id, &record) {
                 Ok(Took::New) => {
                     *bytes += record.value.map_or(0, <[u8]>::len) as u64;
                     consumed.records += 1;
@@ -163,21 +176,22 @@ impl Loop<'_> {
             }
             ControlFlow::Continue(())
         })?;
+        self.is_idle = polled.records == 0;
         let handed_over = match failed {
             Some(error) => Err(error),
-            None => self.hand_over(polled.records == 0),
+            None => self.hand_over(),
         };
         handed_over.map(|()| polled.change).map_err(Error::system("store a record"))
     }
 
     /// Hands over what is gathered of small records, when nothing more came or it has waited for long enough.
-    fn hand_over(&mut self, is_idle: bool) -> std::io::Result<()> {
+    fn hand_over(&mut self) -> std::io::Result<()> {
         if !self.consumer.ledger.is_gathering() {
             self.gathering_since = None;
             return Ok(());
         }
         let since = *self.gathering_since.get_or_insert_with(Instant::now);
-        if is_idle || since.elapsed() >= GATHER {
+        if self.is_idle || since.elapsed() >= GATHER {
             self.gathering_since = None;
             return self.consumer.ledger.hand_over();
         }
@@ -197,7 +211,10 @@ impl Loop<'_> {
             self.commit(&commits)?;
         }
         self.note_commits(Duration::ZERO);
-        self.note_lag();
+        if self.is_idle || Instant::now() >= self.lag_at {
+            self.note_lag();
+            self.lag_at = Instant::now() + POLL;
+        }
         Ok(())
     }
 
@@ -244,6 +261,16 @@ impl Loop<'_> {
     /// no record of their own, so the client's position counts too.
     fn is_at_end(&mut self) -> bool {
         if !self.consumer.config.until_end || self.assigned.is_empty() {
+            return false;
+        }
+        let ledger = &self.consumer.ledger;
+        let is_stored =
+            |known: &Assigned| known.end.is_some_and(|end| ledger.partition(known.id).next_offset >= end);
+        if self.assigned.values().all(is_stored) {
+            return true;
+        }
+        // Asked only where nothing comes any more: the answer is made anew for each partition.
+        if !self.is_idle {
             return false;
         }
         let reached: BTreeMap<Partition, i64> = self
