@@ -187,8 +187,7 @@ impl Ledger {
                 "topic_made_again topic={topic} partition={partition} note=\"its records are taken from the start\""
             );
             found.state.topic_id = Some(is.to_owned());
-            found.state.next_offset = 0;
-            found.run += 1;
+            self.go_back(PartitionId(at), 0);
             return (PartitionId(at), Some(0));
         }
         if found.state.topic_id.is_none() {
@@ -202,6 +201,16 @@ impl Ledger {
             found.committed = committed.unwrap_or(0);
         }
         (PartitionId(at), start)
+    }
+
+    /// A partition goes on before what was taken of it: other records have those offsets now, and are none that come
+    /// again.
+    pub fn go_back(&mut self, partition: PartitionId, offset: i64) {
+        let known = &mut self.partitions[partition.0];
+        known.state.next_offset = offset;
+        // The group may have no more than that either.
+        known.committed = 0;
+        known.run += 1;
     }
 
     /// Topic, partition and next offset.

@@ -21,7 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::cc::source::kafka::client::{Change, Client, Partition, Polled, Progress, Record, Start};
 use crate::cc::source::kafka::native::{self, Commits};
-use crate::cc::source::kafka::settings::{Settings, cannot_make};
+use crate::cc::source::kafka::settings::{Settings, cannot_make, hint};
 use crate::logging::Throttle;
 use crate::{Error, Result};
 
@@ -78,7 +78,8 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\"");
+        let hint = hint(code, reason);
+        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\" hint=\"{hint}\"");
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.throttle.warn("all brokers down", line),
             Some(RDKafkaErrorCode::BrokerTransportFailure) => self.throttle.warn("transport", line),
