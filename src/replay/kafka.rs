@@ -81,7 +81,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let hint = hint(error.rdkafka_error_code(), reason);
+        let hint = hint(error.rdkafka_error_code());
         let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\" hint=\"{hint}\"");
         self.throttle.warn("kafka", line);
     }

@@ -104,7 +104,7 @@ fn how_to_build(reason: &str) -> &'static str {
 }
 
 /// What may help against an error that librdkafka goes on trying after.
-pub fn hint(code: Option<RDKafkaErrorCode>, reason: &str) -> &'static str {
+pub fn hint(code: Option<RDKafkaErrorCode>) -> &'static str {
     match code {
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
             "check --sasl-mechanism, --sasl-user and the password"
@@ -114,9 +114,8 @@ pub fn hint(code: Option<RDKafkaErrorCode>, reason: &str) -> &'static str {
         }
         Some(RDKafkaErrorCode::UnknownTopicOrPartition) => "make the topic; it is looked for every 10 s",
         Some(RDKafkaErrorCode::Resolve) => "check the broker's name",
-        _ if reason.contains("security.protocol") => "the port may want --tls or --sasl-user",
         Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => {
-            "check that the broker runs, and its address"
+            "check that the broker runs, its address, and whether that wants --tls or --sasl-user"
         }
         _ => "-",
     }
