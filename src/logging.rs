@@ -36,9 +36,16 @@ pub fn print(line: std::fmt::Arguments<'_>) -> io::Result<()> {
 }
 
 /// Warnings that a peer can cause at will: at most one a second a reason; the next one says how many were left out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Throttle {
+    interval: Duration,
     reasons: Mutex<HashMap<&'static str, Said>>,
+}
+
+impl Default for Throttle {
+    fn default() -> Throttle {
+        Throttle::every(Duration::from_secs(1))
+    }
 }
 
 #[derive(Debug)]
@@ -48,7 +55,12 @@ struct Said {
 }
 
 impl Throttle {
-    /// Warns, unless the same reason was warned of less than a second ago.
+    /// At most one in `interval`.
+    pub fn every(interval: Duration) -> Throttle {
+        Throttle { interval, reasons: Mutex::default() }
+    }
+
+    /// Warns, unless the same reason was warned of just now.
     pub fn warn(&self, reason: &'static str, line: std::fmt::Arguments<'_>) {
         if let Some(left_out) = self.admit(reason, Instant::now()) {
             match left_out {
@@ -62,7 +74,7 @@ impl Throttle {
     fn admit(&self, reason: &'static str, now: Instant) -> Option<u64> {
         let mut reasons = self.reasons.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match reasons.get_mut(reason) {
-            Some(said) if now.duration_since(said.at) < Duration::from_secs(1) => {
+            Some(said) if now.duration_since(said.at) < self.interval => {
                 said.left_out += 1;
                 None
             }

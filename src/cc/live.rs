@@ -1,9 +1,12 @@
-//! The streams that are open now: what /streams shows, and what the limits look at.
+//! The streams that are open now, and the partitions that are read: what /streams and /partitions show, and what the
+//! limits look at.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+
+use super::partitions::Partitions;
 
 /// One open stream. Its own thread writes the numbers, others read them.
 #[derive(Debug)]
@@ -35,9 +38,11 @@ impl LiveStream {
     }
 }
 
-/// All open streams.
+/// All open streams over TCP, and all partitions.
 #[derive(Debug, Default)]
 pub struct Live {
+    /// The partitions that records come from.
+    pub partitions: Partitions,
     streams: Mutex<HashMap<u64, Arc<LiveStream>>>,
     next_id: AtomicU64,
 }

@@ -1,10 +1,11 @@
 //! Content of communication: bytes of streams into files.
 //!
 //! `source` reads (one thread a stream), `frame` understands (pure), `vault` stores (one writer thread). What is
-//! open now stands in `live`.
+//! open now stands in `live`, what partitions there are in `partitions`.
 
 pub mod chunk_sink;
 pub mod frame;
 pub mod live;
+pub mod partitions;
 pub mod source;
 pub mod vault;

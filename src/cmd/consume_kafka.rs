@@ -1,10 +1,12 @@
 //! `lea consume-kafka`: stream files from records of Kafka topics.
 
+use super::connect::ConnectArgs;
 use super::kafka::{GROUP, KafkaConfig};
 use super::service::{Service, ServiceArgs};
 use crate::cc::source::kafka::consume::From;
-use crate::cc::source::kafka::settings::{Property, topic_name};
+use crate::cc::source::kafka::settings::topic_name;
 use crate::cli::Globals;
+use crate::config;
 use crate::{Error, Exit, Result};
 
 /// Receive streams as records of Kafka topics
@@ -29,9 +31,8 @@ pub struct Args {
     /// End at the records that each partition had at the start
     #[arg(long)]
     until_end: bool,
-    /// Property of librdkafka, as kcat takes it; repeatable
-    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = Property::parse)]
-    properties: Vec<Property>,
+    #[command(flatten)]
+    connect: ConnectArgs,
     #[command(flatten)]
     service: ServiceArgs,
 }
@@ -56,7 +57,7 @@ impl Args {
             group: self.group,
             from: self.from,
             until_end: self.until_end,
-            properties: self.properties,
+            properties: self.connect.resolve(config::environment)?,
         };
         Service::resolve(self.service, None, Some(kafka))?.run()
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cc::live::Live;
 use crate::cc::source::kafka::client::Reset;
 use crate::cc::source::kafka::consume::{ConsumeConfig, Consumed, Consumer, From};
 use crate::cc::source::kafka::librdkafka::Member;
-use crate::cc::source::kafka::settings::{Property, Settings};
+use crate::cc::source::kafka::settings::{self, Property, Settings};
 use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
 use crate::config;
@@ -40,15 +41,31 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// What the configuration file says.
-    pub fn configured(kafka: &config::Kafka) -> KafkaConfig {
+    /// What the configuration file says, with properties from the options.
+    pub fn configured(kafka: &config::Kafka, properties: Vec<Property>) -> KafkaConfig {
         KafkaConfig {
             brokers: kafka.broker.to_string(),
             topics: vec![kafka.topic.clone()],
             group: GROUP.to_owned(),
             from: From::Stored,
             until_end: false,
-            properties: Vec::new(),
+            properties,
+        }
+    }
+
+    /// Fails if the options are such that no client can be made.
+    pub fn check(&self) -> Result<()> {
+        settings::check(&self.settings(None))
+    }
+
+    fn settings(&self, instance: Option<String>) -> Settings {
+        Settings {
+            brokers: self.brokers.clone(),
+            group: self.group.clone(),
+            instance,
+            topics: self.topics.clone(),
+            reset: if self.from == From::Latest { Reset::Latest } else { Reset::Earliest },
+            properties: self.properties.clone(),
         }
     }
 
@@ -56,13 +73,14 @@ impl KafkaConfig {
     pub fn spawn(
         self,
         vault: Vault,
+        live: Arc<Live>,
         counters: Arc<Counters>,
         checkpoint_interval: Duration,
         stop: &Stop,
     ) -> Result<JoinHandle<Result<Consumed>>> {
         let stop = stop.clone();
         let run = move || {
-            let ended = self.consume(vault, counters, checkpoint_interval, &stop);
+            let ended = self.consume(vault, live, counters, checkpoint_interval, &stop);
             stop.ask();
             ended
         };
@@ -72,20 +90,15 @@ impl KafkaConfig {
     fn consume(
         self,
         vault: Vault,
+        live: Arc<Live>,
         counters: Arc<Counters>,
         checkpoint_interval: Duration,
         stop: &Stop,
     ) -> Result<Consumed> {
         let ledger = Ledger::open(&vault, &self.brokers, STREAMS_MAX)?;
-        let settings = Settings {
-            // A member of a batch leaves the group at its end; one that serves gets its partitions back after a restart.
-            instance: (!self.until_end).then(|| vault.instance(&self.group)).transpose()?,
-            reset: if self.from == From::Latest { Reset::Latest } else { Reset::Earliest },
-            brokers: self.brokers,
-            group: self.group,
-            topics: self.topics,
-            properties: self.properties,
-        };
+        // A member of a batch leaves the group at its end; one that serves gets its partitions back after a restart.
+        let instance = (!self.until_end).then(|| vault.instance(&self.group)).transpose()?;
+        let settings = self.settings(instance);
         let mut client = Member::join(&settings)?;
         log::info!(
             "consuming brokers={} topics={} group={}",
@@ -102,7 +115,7 @@ impl KafkaConfig {
         };
         let config = ConsumeConfig { from: self.from, until_end: self.until_end, checkpoint_interval };
         let consumer =
-            Consumer { client: &mut client, ledger, config, counters, stop, progress: &mut progress };
+            Consumer { client: &mut client, ledger, config, counters, live, stop, progress: &mut progress };
         let consumed = consumer.run()?;
         if let Some(bar) = bar {
             bar.finish_and_clear();

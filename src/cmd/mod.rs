@@ -6,6 +6,7 @@ use crate::{Error, Result};
 
 pub mod completions;
 pub mod configure;
+pub mod connect;
 pub mod consume_kafka;
 pub mod decode;
 pub mod kafka;

@@ -5,8 +5,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cc::source::kafka::settings::{Property, topic_name};
+use super::connect::ConnectArgs;
+use crate::cc::source::kafka::settings::topic_name;
 use crate::cli::Globals;
+use crate::config;
 use crate::limits;
 use crate::logging::{self, LevelFilter};
 use crate::replay::STREAMS_MAX;
@@ -82,6 +84,8 @@ pub struct Args {
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// How records go to Kafka.
@@ -99,10 +103,6 @@ struct Records {
     #[arg(long, value_enum, default_value_t = Compression::None, conflicts_with_all = ["tcp", "logstash"],
           help_heading = "Kafka")]
     compression: Compression,
-    /// A property of librdkafka
-    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = Property::parse,
-          conflicts_with_all = ["tcp", "logstash"], help_heading = "Kafka")]
-    properties: Vec<Property>,
 }
 
 /// How fast; by the captures' own packet times without any of them, files that are no captures at top speed.
@@ -187,6 +187,11 @@ impl Args {
             let text = "--fault reconnect-continue needs another --handshake than joined: nothing would end the name";
             return Err(Error::Usage(text.to_owned()));
         }
+        if self.kafka.is_none() && self.connect.is_given() {
+            return Err(Error::Usage(
+                "--tls, --sasl-user and -X are about brokers: they need --kafka".to_owned(),
+            ));
+        }
         if self.kafka.is_none() && self.fault.iter().any(|fault| fault.is_of_records()) {
             let text = "--fault duplicate, reorder, bad-base64 and missing-field are faults of records: they need --kafka";
             return Err(Error::Usage(text.to_owned()));
@@ -207,7 +212,7 @@ impl Args {
                 key: self.records.key,
                 compression: self.records.compression,
                 connect_timeout,
-                properties: self.records.properties.clone(),
+                properties: self.connect.clone().resolve(config::environment)?,
             })?),
             (_, _, Some(addr)) => Box::new(LogstashSink::new(peer("--logstash", addr, connect_timeout)?)),
             // The group of options needs one of them.

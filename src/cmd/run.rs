@@ -1,8 +1,10 @@
 //! `lea run`: everything that the configuration enables, in one process.
 
+use super::connect::ConnectArgs;
 use super::kafka::KafkaConfig;
 use super::service::{self, Service, ServiceArgs, TcpArgs};
 use crate::cli::Globals;
+use crate::config;
 use crate::{Error, Exit, Result};
 
 /// Run everything that the configuration enables
@@ -15,13 +17,19 @@ pub struct Args {
     service: ServiceArgs,
     #[command(flatten)]
     tcp: TcpArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 impl Args {
     /// Runs until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.start(globals)?;
-        let kafka = config.kafka.as_ref().map(KafkaConfig::configured);
+        if config.kafka.is_none() && self.connect.is_given() {
+            log::warn!("options_unused what=\"Kafka's brokers\" note=\"the configuration turns Kafka off\"");
+        }
+        let properties = self.connect.resolve(config::environment)?;
+        let kafka = config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties));
         let listen = config.tcp.as_ref().map(service::addresses).transpose()?;
         if kafka.is_none() && listen.is_none() {
             return Err(Error::Usage(

@@ -185,6 +185,7 @@ impl Service {
         kafka: Option<KafkaConfig>,
     ) -> Result<Service> {
         let ServiceArgs { store, common, .. } = args;
+        kafka.as_ref().map_or(Ok(()), KafkaConfig::check)?;
         let machine = Machine::prepare();
         let drain = Duration::from_millis(common.drain_ms);
         // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
@@ -241,10 +242,10 @@ impl Service {
         if let Some(status) = &status {
             logging::say(format_args!("listening addr={} for=status", status.local_addr()));
         }
-        let consumer = self
-            .kafka
-            .clone()
-            .map(|kafka| kafka.spawn(vault.clone(), Arc::clone(counters), self.vault.sync_interval, stop));
+        let consumer = self.kafka.clone().map(|kafka| {
+            let (live, counters) = (Arc::clone(&live), Arc::clone(counters));
+            kafka.spawn(vault.clone(), live, counters, self.vault.sync_interval, stop)
+        });
         let consumer = consumer.transpose().inspect_err(|_| stop.ask());
         while !stop.wait(WATCH) {
             if threads.has_ended() {

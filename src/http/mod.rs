@@ -7,6 +7,7 @@
 mod connection;
 mod head;
 pub mod parse;
+mod partitions;
 mod process;
 mod request;
 mod response;

@@ -1,4 +1,4 @@
-//! What `--status` answers: /health, /metrics, /streams. Runs on the connections' threads and only reads.
+//! What `--status` answers: /health, /metrics, /partitions, /streams. Runs on the connections' threads and only reads.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use super::{Handler, Method, Request, Response, process};
+use super::{Handler, Method, Request, Response, partitions, process};
 use crate::cc::live::{Live, LiveStream};
 use crate::cc::vault::pressure::Pressure;
 use crate::counters::Counters;
 use crate::stop::Stop;
 
-const PATHS: &str = "/health\n/metrics\n/streams\n";
+const PATHS: &str = "/health\n/metrics\n/partitions\n/streams\n";
 
 /// The handler behind `--status`.
 #[derive(Debug)]
@@ -42,22 +42,19 @@ impl Status {
 
     fn metrics(&self) -> Response {
         let mut text = self.counters.render();
+        partitions::render(&mut text, &self.live.partitions.list());
         process::render(&mut text, self.started_ms);
         Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 
-    /// One row a line: ten thousand of them can be read by people and by line tools too.
     fn streams(&self) -> Response {
         let streams = self.live.list();
-        let mut body = Vec::with_capacity(32 + streams.len() * 256);
-        body.extend_from_slice(format!("{{\"count\":{},\"streams\":[", streams.len()).as_bytes());
-        for (n, stream) in streams.iter().enumerate() {
-            body.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
-            serde_json::to_writer(&mut body, &Row::of(stream))
-                .expect("a Vec takes all, and a row has no map");
-        }
-        body.extend_from_slice(b"\n]}\n");
-        Response::json(200, body)
+        table("streams", streams.iter().map(|stream| Row::of(stream)))
+    }
+
+    fn partitions(&self) -> Response {
+        let partitions = self.live.partitions.list();
+        table("partitions", partitions.iter().map(|partition| partitions::Row::of(partition)))
     }
 }
 
@@ -66,6 +63,7 @@ impl Handler for Status {
         let answer = match request.path() {
             "/health" => Status::health,
             "/metrics" => Status::metrics,
+            "/partitions" => Status::partitions,
             "/streams" => Status::streams,
             _ => {
                 return Response::new(
@@ -81,6 +79,18 @@ impl Handler for Status {
             _ => Response::text(405, "only GET and HEAD").with("Allow", "GET, HEAD"),
         }
     }
+}
+
+/// One row a line: ten thousand of them can be read by people and by line tools too.
+fn table<T: Serialize>(name: &str, rows: impl ExactSizeIterator<Item = T>) -> Response {
+    let mut body = Vec::with_capacity(32 + rows.len() * 256);
+    body.extend_from_slice(format!("{{\"count\":{},\"{name}\":[", rows.len()).as_bytes());
+    for (n, row) in rows.enumerate() {
+        body.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
+        serde_json::to_writer(&mut body, &row).expect("a Vec takes all, and a row has no map");
+    }
+    body.extend_from_slice(b"\n]}\n");
+    Response::json(200, body)
 }
 
 /// A stream as /streams shows it.

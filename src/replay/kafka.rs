@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
 
-use crate::cc::source::kafka::settings::{Property, cannot_make, config_of};
+use crate::cc::source::kafka::settings::{Property, cannot_make, config_of, hint};
 use crate::logging::Throttle;
 use crate::replay::chunk::{self, Labels, Missing};
 use crate::replay::fault::Fault;
@@ -80,8 +80,9 @@ impl ClientContext for Context {
         log::debug!("kafka facility={facility} text={text:?}");
     }
 
-    fn error(&self, _: KafkaError, reason: &str) {
-        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\"");
+    fn error(&self, error: KafkaError, reason: &str) {
+        let hint = hint(error.rdkafka_error_code());
+        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\" hint=\"{hint}\"");
         self.throttle.warn("kafka", line);
     }
 }

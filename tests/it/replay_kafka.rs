@@ -2,22 +2,18 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::broker::VERSIONS;
+use crate::support::broker::{Record, VERSIONS};
 use crate::support::process::Process;
-use crate::support::{Broker, DEADLINE, lea, testdata, wait_until};
+use crate::support::{Broker, DEADLINE, kafka_python_sender, lea, testdata, wait_until};
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 /// The answered call in chunks of 100 bytes.
@@ -43,48 +39,6 @@ fn check_code(output: &Output, code: i32) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
     text
-}
-
-/// A record as it lies in the topic.
-struct Record {
-    partition: i32,
-    key: Option<Vec<u8>>,
-    value: Vec<u8>,
-}
-
-impl Record {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.value).unwrap()
-    }
-
-    /// Its bytes, unless they are no base64.
-    fn data(&self) -> Option<Vec<u8>> {
-        STANDARD.decode(self.json()["data"].as_str()?).ok()
-    }
-
-    fn stream(&self) -> String {
-        self.json()["interceptionfilename"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
-/// All records of a topic, partition by partition.
-fn records(broker: &Broker, topic: &str, partitions: i32) -> Vec<Record> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", broker.addr()).set("group.id", "reader");
-    let consumer: BaseConsumer = config.set("enable.auto.commit", "false").create().unwrap();
-    let mut records = Vec::new();
-    for partition in 0..partitions {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-        let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap();
-        consumer.assign(&list).unwrap();
-        for _ in 0..end {
-            let message = consumer.poll(DEADLINE).expect("a record").unwrap();
-            let (key, value) = (message.key().map(<[u8]>::to_vec), message.payload().unwrap().to_vec());
-            records.push(Record { partition, key, value });
-        }
-    }
-    records
 }
 
 fn joined(records: &[Record]) -> Vec<u8> {
@@ -141,7 +95,7 @@ fn keys_keep_a_stream_together(broker: &Broker) {
         broker.topic(key, 3);
         let args = ["--topic", key, "--key", key, "--streams", "8", "--topspeed", &call];
         check_code(&replay(&["--kafka", &broker.addr()], &args), 0);
-        let records = records(broker, key, 3);
+        let records = broker.records(key, 3);
         assert_eq!(records.len(), 8 * sent.len().div_ceil(100));
         if key == "none" {
             assert!(records.iter().all(|record| record.key.is_none()));
@@ -169,7 +123,7 @@ fn faults_of_records(broker: &Broker) {
         broker.topic(fault, 1);
         let args = ["--topic", fault, "--fault", fault, "--seed", "7", "--name", NAME, "--topspeed", &call];
         check_code(&replay(&["--kafka", &broker.addr()], &args), 0);
-        let mut records = records(broker, fault, 1);
+        let mut records = broker.records(fault, 1);
         let extra = records.len() - CHUNKS;
         match fault {
             "duplicate" => {
@@ -200,21 +154,12 @@ fn faults_of_records(broker: &Broker) {
     }
 }
 
-/// The library that the field's senders use, from PyPI, in an environment of its own.
-fn kafka_python() -> PathBuf {
-    let output =
-        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-python")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().into()
-}
-
 fn kafka_python_writes_the_same(broker: &Broker, version: &str) {
     broker.topic("python", 1);
-    let sender = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/sender.py");
-    let mut python = Command::new(kafka_python());
-    python.arg(sender).args([&broker.addr(), "python", NAME, &capture("answered-call.pcap"), "100"]);
-    check_code(&python.output().unwrap(), 0);
-    let values: Vec<u8> = records(broker, "python", 1)
+    let args = [&broker.addr(), "python", NAME, &capture("answered-call.pcap"), "100"];
+    check_code(&kafka_python_sender(&args).output().unwrap(), 0);
+    let values: Vec<u8> = broker
+        .records("python", 1)
         .into_iter()
         .flat_map(|record| [record.value, b"\n".to_vec()].concat())
         .collect();
@@ -231,7 +176,7 @@ fn a_broker_that_dies_loses_nothing(broker: &Broker) {
     broker.restart();
     sender.wait_code(DEADLINE, 0);
     assert!(
-        joined(&records(broker, "outage", 1)) == testdata("pcap/answered-call.pcap"),
+        joined(&broker.records("outage", 1)) == testdata("pcap/answered-call.pcap"),
         "not each chunk once"
     );
 }

@@ -13,10 +13,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::{DEADLINE, Workdir, wait_until};
 
@@ -26,6 +31,7 @@ pub const VERSIONS: [&str; 2] = ["3.9.2", "4.3.1"];
 /// A running broker in a folder of its own. Dropping it kills it, and nothing else.
 pub struct Broker {
     version: &'static str,
+    is_secured: bool,
     port: u16,
     dir: Workdir,
 }
@@ -34,11 +40,22 @@ impl Broker {
     /// Starts one on a free port.
     #[track_caller]
     pub fn start(version: &'static str) -> Broker {
+        Broker::start_as(version, false)
+    }
+
+    /// Starts one that has listeners with TLS and SASL too: [`listener`](Broker::listener).
+    #[track_caller]
+    pub fn start_secured(version: &'static str) -> Broker {
+        Broker::start_as(version, true)
+    }
+
+    #[track_caller]
+    fn start_as(version: &'static str, is_secured: bool) -> Broker {
         // Between choosing a port and listening on it another program may take it.
         for _ in 0..3 {
             let port = free_port();
-            let broker = Broker { version, port, dir: Workdir::new() };
-            let output = broker.script("start", &[version, &port.to_string(), broker.path()]);
+            let broker = Broker { version, is_secured, port, dir: Workdir::new() };
+            let output = broker.start_script();
             if output.status.success() {
                 return broker;
             }
@@ -71,21 +88,45 @@ impl Broker {
     /// Starts it again after its end: same port, same data.
     #[track_caller]
     pub fn restart(&self) {
-        succeed(&self.script("start", &[self.version, &self.port.to_string(), self.path()]));
+        succeed(&self.start_script());
+    }
+
+    fn start_script(&self) -> Output {
+        let port = self.port.to_string();
+        let args = [self.version, &port, self.path(), "secured"];
+        self.script("start", &args[..if self.is_secured { 4 } else { 3 }])
+    }
+
+    /// The address of a secured broker's listener: `tls`, `sasl`, `sasl-tls`.
+    pub fn listener(&self, name: &str) -> String {
+        format!("127.0.0.1:{}", fs::read_to_string(self.file(&format!("port-{name}"))).unwrap().trim())
+    }
+
+    /// A file of its folder, as the script describes it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Makes a topic.
     #[track_caller]
     pub fn topic(&self, name: &str, partitions: i32) {
+        self.try_topic(name, partitions)
+            .unwrap_or_else(|reason| panic!("cannot make topic {name}: {reason}"));
+    }
+
+    fn try_topic(&self, name: &str, partitions: i32) -> Result<(), String> {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let made = block_on(self.admin().create_topics([&topic], &options())).unwrap();
-        assert!(made.iter().all(Result::is_ok), "cannot make topic {name}: {made:?}");
+        if !made.iter().all(Result::is_ok) {
+            return Err(format!("{made:?}"));
+        }
         // A broker under load says that it is made before it says that it knows it.
         let admin = self.admin();
         wait_until(DEADLINE, &format!("topic {name}"), || {
             let known = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
             known.is_ok_and(|known| known.topics().iter().any(|topic| topic.error().is_none()))
         });
+        Ok(())
     }
 
     /// Deletes a topic.
@@ -93,6 +134,35 @@ impl Broker {
     pub fn delete_topic(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         assert!(deleted.iter().all(Result::is_ok), "cannot delete topic {name}: {deleted:?}");
+    }
+
+    /// Deletes a topic and makes it again as soon as the broker lets it.
+    #[track_caller]
+    pub fn make_topic_again(&self, name: &str, partitions: i32) {
+        self.delete_topic(name);
+        wait_until(DEADLINE, "the deleted topic to be made again", || {
+            self.try_topic(name, partitions).is_ok()
+        });
+    }
+
+    /// All records of a topic, partition by partition.
+    pub fn records(&self, topic: &str, partitions: i32) -> Vec<Record> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.addr()).set("group.id", "reader");
+        let consumer: BaseConsumer = config.set("enable.auto.commit", "false").create().unwrap();
+        let mut records = Vec::new();
+        for partition in 0..partitions {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+            let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap();
+            consumer.assign(&list).unwrap();
+            for _ in 0..end {
+                let message = consumer.poll(DEADLINE).expect("a record").unwrap();
+                let (key, value) = (message.key().map(<[u8]>::to_vec), message.payload().unwrap().to_vec());
+                records.push(Record { partition, key, value });
+            }
+        }
+        records
     }
 
     /// Runs a program of Kafka's with `--bootstrap-server`; its stdout.
@@ -176,9 +246,36 @@ impl Drop for Broker {
     }
 }
 
+/// A record as it lies in a topic.
+pub struct Record {
+    /// Its partition.
+    pub partition: i32,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+impl Record {
+    /// The value's fields.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.value).unwrap()
+    }
+
+    /// Its bytes, unless they are no base64.
+    pub fn data(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(self.json()["data"].as_str()?).ok()
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> String {
+        self.json()["interceptionfilename"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
 /// A port below those that the kernel gives to clients: a client that tries to reach a broker that is down would
 /// sooner or later be given that very port, and connect to itself.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let chance = RandomState::new().hash_one(0);
         let port = 10_000 + (chance % 20_000) as u16;

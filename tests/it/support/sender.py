@@ -1,4 +1,7 @@
-"""A sender of the field: kafka-python, no key, a chunk of the capture a record."""
+"""A sender of the field: kafka-python, no key, a chunk of the capture a record.
+
+The last argument is how the sender calls the user: userid, or user_id.
+"""
 
 import base64
 import json
@@ -6,7 +9,7 @@ import sys
 
 from kafka import KafkaProducer
 
-brokers, topic, name, capture, chunk_bytes = sys.argv[1:]
+brokers, topic, name, capture, chunk_bytes, user_field = (sys.argv[1:] + ["userid"])[:6]
 producer = KafkaProducer(
     bootstrap_servers=brokers, value_serializer=lambda value: json.dumps(value).encode("utf-8")
 )
@@ -15,7 +18,7 @@ with open(capture, "rb") as file:
         producer.send(
             topic,
             {
-                "userid": name.split("-")[0],
+                user_field: name.split("-")[0],
                 "data": base64.b64encode(chunk).decode("ascii"),
                 "interceptionfilename": name,
             },

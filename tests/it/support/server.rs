@@ -77,7 +77,7 @@ impl Server {
 
 /// The address in the line `listening addr=IP:PORT for=WHAT`.
 #[track_caller]
-fn listening(process: &mut Process, what: &str) -> SocketAddr {
+pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
     let wanted = format!("for={what}");
     process.wait_line(DEADLINE, &format!("a line `listening addr=... {wanted}`"), |line| {
         let (_, rest) = line.split_once("listening addr=")?;

@@ -37,3 +37,14 @@ fn tshark(file: &Path, args: &[&str]) -> Output {
         .output()
         .unwrap_or_else(|error| panic!("cannot run tshark: {error} (scripts/test.sh installs it)"))
 }
+
+/// `support/sender.py` with these arguments, in an environment of its own with the library that the field's senders
+/// use, from PyPI.
+pub fn kafka_python_sender(args: &[&str]) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(root.join("scripts/kafka-python")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut python = Command::new(String::from_utf8(output.stdout).unwrap().trim_end());
+    python.arg(root.join("tests/it/support/sender.py")).args(args).stdin(Stdio::null());
+    python
+}

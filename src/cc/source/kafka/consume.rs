@@ -8,11 +8,14 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::{Change, Client, Partition, Record, Start};
 use crate::cc::frame::chunk::{self, Refused};
 use crate::cc::frame::dump::{Letter, Position};
+use crate::cc::live::Live;
+use crate::cc::partitions::LivePartition;
 use crate::cc::vault::ledger::{Commit, Ledger, PartitionId, Taken, Untaken};
 use crate::counters::Counters;
 use crate::stop::Stop;
@@ -79,6 +82,8 @@ pub struct Consumer<'a> {
     pub config: ConsumeConfig,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Where each partition's numbers are shown.
+    pub live: Arc<Live>,
     /// Asked for by a signal.
     pub stop: &'a Stop,
     /// Told how many records came of how many, with `--until-end`.
@@ -103,6 +108,50 @@ struct Assigned {
     /// With `--until-end`: the offset to end at.
     end: Option<i64>,
     start: i64,
+    live: Arc<LivePartition>,
+}
+
+/// What one poll brought, a partition. Records of a partition come many at a time, so the one of the last record is
+/// looked at first: no allocation a record.
+#[derive(Default)]
+struct Batch {
+    partitions: Vec<(Partition, PartitionId, Consumed)>,
+    last: usize,
+}
+
+impl Batch {
+    /// The partition of a record, if this member has it, and what came of it.
+    fn of(
+        &mut self,
+        assigned: &BTreeMap<Partition, Assigned>,
+        record: &Record<'_>,
+    ) -> Option<(PartitionId, &mut Consumed)> {
+        let is = |known: &(Partition, PartitionId, Consumed)| known.0.is(record.topic, record.partition);
+        if !self.partitions.get(self.last).is_some_and(is) {
+            self.last = match self.partitions.iter().position(is) {
+                Some(at) => at,
+                None => {
+                    let partition = Partition::new(record.topic, record.partition);
+                    let id = assigned.get(&partition)?.id;
+                    self.partitions.push((partition, id, Consumed::default()));
+                    self.partitions.len() - 1
+                }
+            };
+        }
+        self.partitions.get_mut(self.last).map(|(_, id, fresh)| (*id, fresh))
+    }
+}
+
+/// What a broker says of a partition.
+struct Bounds {
+    /// What the group has committed.
+    committed: Option<i64>,
+    /// Which topic of this name it is.
+    topic_id: Option<String>,
+    /// The first offset that is there.
+    first: i64,
+    /// The offset behind the last record.
+    end: i64,
 }
 
 impl<'a> Consumer<'a> {
@@ -140,35 +189,20 @@ impl Loop<'_> {
 
     /// Takes a batch of records.
     fn poll(&mut self) -> Result<Option<Change>> {
-        let Loop { consumer, assigned, consumed, bytes, .. } = self;
-        let Consumer { client, ledger, counters, .. } = consumer;
+        let Loop { consumer, assigned, bytes, .. } = self;
+        let Consumer { client, ledger, .. } = consumer;
+        let mut batch = Batch::default();
         let mut failed = None;
         let wait = if ledger.is_gathering() { GATHER } else { POLL };
-        // Records of a partition come many at a time, and looking one up takes an allocation.
-        let mut last: Option<(Partition, PartitionId)> = None;
         let polled = client.poll(wait, &mut |record| {
-            let id = match &last {
-                Some((partition, id)) if partition.is(record.topic, record.partition) => *id,
-                _ => {
-                    let partition = Partition::new(record.topic, record.partition);
-                    let Some(known) = assigned.get(&partition) else { return ControlFlow::Continue(()) };
-                    last.insert((partition, known.id)).1
-                }
-            };
+            let Some((id, fresh)) = batch.of(assigned, &record) else { return ControlFlow::Continue(()) };
             match take(ledger, id, &record) {
                 Ok(Took::New) => {
                     *bytes += record.value.map_or(0, <[u8]>::len) as u64;
-                    consumed.records += 1;
-                    counters.kafka_records_total.one();
+                    fresh.records += 1;
                 }
-                Ok(Took::Repeated) => {
-                    consumed.repeated += 1;
-                    counters.kafka_repeated_total.one();
-                }
-                Ok(Took::Letter) => {
-                    consumed.dead_letters += 1;
-                    counters.dead_letters_total.one();
-                }
+                Ok(Took::Repeated) => fresh.repeated += 1,
+                Ok(Took::Letter) => fresh.dead_letters += 1,
                 Err(error) => {
                     failed = Some(error);
                     return ControlFlow::Break(());
@@ -176,6 +210,7 @@ impl Loop<'_> {
             }
             ControlFlow::Continue(())
         })?;
+        self.count(batch);
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
             Some(error) => Err(error),
@@ -196,6 +231,24 @@ impl Loop<'_> {
             return self.consumer.ledger.hand_over();
         }
         Ok(())
+    }
+
+    /// Shows what the last batch brought.
+    fn count(&mut self, batch: Batch) {
+        let Loop { consumer, assigned, consumed, .. } = self;
+        let counters = &consumer.counters;
+        for (partition, _, fresh) in batch.partitions {
+            let Some(known) = assigned.get(&partition) else { continue };
+            consumed.records += fresh.records;
+            consumed.repeated += fresh.repeated;
+            consumed.dead_letters += fresh.dead_letters;
+            counters.kafka_records_total.add(fresh.records);
+            counters.kafka_repeated_total.add(fresh.repeated);
+            counters.dead_letters_total.add(fresh.dead_letters);
+            known.live.records_total.add(fresh.records);
+            known.live.repeated_total.add(fresh.repeated);
+            known.live.dead_letters_total.add(fresh.dead_letters);
+        }
     }
 
     /// Checkpoints and commits, when it is time.
@@ -232,15 +285,24 @@ impl Loop<'_> {
         for (partition, next_offset) in self.consumer.client.acknowledged(timeout) {
             if let Some(known) = self.assigned.get(&partition) {
                 self.consumer.ledger.committed(&[Commit { partition: known.id, next_offset }]);
+                known.live.committed_offset.set(next_offset);
             }
         }
     }
 
     fn note_lag(&mut self) {
-        let lag =
-            |progress: &super::client::Progress| Some((progress.end_offset? - progress.next_offset?).max(0));
-        let lag: i64 = self.consumer.client.progress().iter().filter_map(lag).sum();
-        self.consumer.counters.kafka_lag_records.set(u64::try_from(lag).unwrap_or(0));
+        for progress in self.consumer.client.progress() {
+            let Some(known) = self.assigned.get(&progress.partition) else { continue };
+            // Neither is known before the first answer; then it is what the start was.
+            if let Some(next_offset) = progress.next_offset {
+                known.live.next_offset.set(next_offset);
+            }
+            if let Some(end_offset) = progress.end_offset {
+                known.live.end_offset.set(end_offset);
+            }
+        }
+        let lag = self.assigned.values().filter_map(|known| known.live.lag()).sum();
+        self.consumer.counters.kafka_lag_records.set(lag);
         if self.consumer.config.until_end && !self.assigned.is_empty() {
             let ledger = &self.consumer.ledger;
             let (done, all) = self.assigned.values().fold((0, 0), |(done, all), known| {
@@ -290,13 +352,19 @@ impl Loop<'_> {
     fn change(&mut self, change: Change) -> Result<()> {
         match change {
             Change::Given(partitions) => self.given(&partitions),
-            Change::MadeAgain(partitions) => self.given(&partitions),
+            Change::MadeAgain(partitions) => {
+                // A checkpoint or a commit under way has offsets of the old topic; they mean nothing in the new one.
+                self.consumer.ledger.checkpoint_now().map_err(Error::system("write a checkpoint"))?;
+                self.note_commits(COMMIT_WAIT);
+                self.given(&partitions)
+            }
             Change::Taken { partitions, lost } => {
                 log::info!("partitions_taken count={} lost={lost}", partitions.len());
                 self.flush()?;
                 for partition in &partitions {
                     if let Some(known) = self.assigned.remove(partition) {
                         self.consumer.ledger.unassign(known.id);
+                        known.live.is_assigned.store(false, Ordering::Relaxed);
                     }
                 }
                 self.consumer.client.give_up(&partitions)
@@ -307,38 +375,64 @@ impl Loop<'_> {
     /// Starts partitions where the folder, or the group, is.
     fn given(&mut self, partitions: &[Partition]) -> Result<()> {
         log::info!("partitions_given count={}", partitions.len());
-        let mut starts = Vec::new();
+        let (mut starts, mut put_right) = (Vec::new(), Vec::new());
         for partition in partitions {
-            let Some((id, start)) = self.ask(partition)? else { return Ok(()) };
-            let (first, end) = self.bounds(partition)?;
-            let start = start.unwrap_or(match self.consumer.config.from {
-                From::Earliest | From::Stored => first,
-                From::Latest => end,
-            });
-            let until = self.consumer.config.until_end.then_some(end);
-            self.assigned.insert(partition.clone(), Assigned { id, end: until, start });
+            let Some(bounds) = self.ask(partition) else { return Ok(()) };
+            let (id, start) = self.start_of(partition, &bounds);
+            let Bounds { committed, end, .. } = bounds;
             log::info!("partition_started partition={partition} offset={start} end={end}");
+            let live = self.consumer.live.partitions.assign(&partition.topic, partition.number);
+            live.next_offset.set(start);
+            live.committed_offset.set(committed.unwrap_or(-1));
+            live.end_offset.set(end);
+            let until = self.consumer.config.until_end.then_some(end);
+            let assigned = Assigned { id, end: until, start, live };
+            self.assigned.insert(partition.clone(), assigned);
             starts.push((partition.clone(), Start::At(start)));
+            if committed.is_some_and(|committed| committed > start) {
+                put_right.push((partition.clone(), start));
+            }
         }
-        self.consumer.client.assign(&starts)
+        self.consumer.client.assign(&starts)?;
+        if !put_right.is_empty() {
+            // The group's offset is one of records that are no more: whoever goes by it would miss new ones.
+            self.consumer.client.commit(&put_right)?;
+        }
+        Ok(())
     }
 
-    /// What the group has committed of a partition, and which topic it is of; asked until a broker answers. `None`:
-    /// a stop came first.
-    fn ask(&mut self, partition: &Partition) -> Result<Option<(PartitionId, Option<i64>)>> {
+    /// Where a partition goes on.
+    fn start_of(&mut self, partition: &Partition, bounds: &Bounds) -> (PartitionId, i64) {
+        let &Bounds { committed, ref topic_id, first, end } = bounds;
+        let ledger = &mut self.consumer.ledger;
+        let committed = committed.filter(|committed| *committed <= end);
+        let (id, start) = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
+        match start {
+            None if self.consumer.config.from == From::Latest => (id, end),
+            None => (id, first),
+            Some(start) if start > end => {
+                // What comes next at these offsets is new: taken for repeated, it would be lost.
+                log::warn!(
+                    "records_vanished partition={partition} taken={start} end={end} note=\"the broker lost them; they are in the files\""
+                );
+                ledger.go_back(id, end);
+                (id, end)
+            }
+            Some(start) if start < first => {
+                log::warn!(
+                    "records_missed partition={partition} from={start} to={first} note=\"the broker has deleted them\""
+                );
+                (id, first)
+            }
+            Some(start) => (id, start),
+        }
+    }
+
+    /// What a broker says of a partition; asked until one answers. `None`: a stop came first.
+    fn ask(&mut self, partition: &Partition) -> Option<Bounds> {
         while !self.consumer.stop.is_asked() {
-            let client = &mut self.consumer.client;
-            let asked = client
-                .committed(std::slice::from_ref(partition), ASK)
-                .and_then(|committed| Ok((committed, client.topic_id(&partition.topic, ASK)?)));
-            match asked {
-                Ok((committed, topic_id)) => {
-                    let committed = committed.into_iter().next().flatten();
-                    let ledger = &mut self.consumer.ledger;
-                    let assigned =
-                        ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
-                    return Ok(Some(assigned));
-                }
+            match bounds(&mut *self.consumer.client, partition) {
+                Ok(bounds) => return Some(bounds),
                 Err(error) => {
                     log::warn!(
                         "broker_not_asked partition={partition} error=\"{}\"",
@@ -348,22 +442,7 @@ impl Loop<'_> {
                 }
             }
         }
-        Ok(None)
-    }
-
-    fn bounds(&mut self, partition: &Partition) -> Result<(i64, i64)> {
-        loop {
-            match self.consumer.client.bounds(partition, ASK) {
-                Err(error) if !self.consumer.stop.is_asked() => {
-                    log::warn!(
-                        "broker_not_asked partition={partition} error=\"{}\"",
-                        crate::error::chain(&error)
-                    );
-                    self.consumer.stop.wait(ASK_AGAIN);
-                }
-                bounds => return bounds,
-            }
-        }
+        None
     }
 
     /// Stores all that was taken, and commits it.
@@ -373,6 +452,14 @@ impl Loop<'_> {
         self.note_commits(COMMIT_WAIT);
         Ok(())
     }
+}
+
+/// Asks for the end last: what the group has committed is not beyond it then.
+fn bounds(client: &mut dyn Client, partition: &Partition) -> Result<Bounds> {
+    let committed = client.committed(std::slice::from_ref(partition), ASK)?.into_iter().next().flatten();
+    let topic_id = client.topic_id(&partition.topic, ASK)?;
+    let (first, end) = client.bounds(partition, ASK)?;
+    Ok(Bounds { committed, topic_id, first, end })
 }
 
 enum Took {

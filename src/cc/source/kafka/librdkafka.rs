@@ -21,7 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::cc::source::kafka::client::{Change, Client, Partition, Polled, Progress, Record, Start};
 use crate::cc::source::kafka::native::{self, Commits};
-use crate::cc::source::kafka::settings::{Settings, cannot_make};
+use crate::cc::source::kafka::settings::{Settings, cannot_make, hint};
 use crate::logging::Throttle;
 use crate::{Error, Result};
 
@@ -29,6 +29,8 @@ use crate::{Error, Result};
 const RECORDS_MAX: usize = 1000;
 /// How long to wait for partitions to go elsewhere.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// An outage may last for hours: it is warned of this often.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait after a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
 
@@ -42,6 +44,8 @@ struct Context {
     news: AtomicBool,
     /// Nobody answers changes any more.
     closing: AtomicBool,
+    /// True if `-X debug` asks for librdkafka's own trace; what we need of it is in there anyway.
+    is_traced: bool,
     throttle: Throttle,
 }
 
@@ -68,17 +72,20 @@ fn made_again(text: &str) -> Option<&str> {
 }
 
 impl ClientContext for Context {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if let Some(topic) = made_again(text) {
             self.made_again().insert(topic.to_owned());
             self.news.store(true, Ordering::Relaxed);
         }
-        log::debug!("kafka facility={facility} text={text:?}");
+        if self.is_traced || !matches!(level, RDKafkaLogLevel::Debug) {
+            log::debug!("kafka facility={facility} text={text:?}");
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\"");
+        let hint = hint(code);
+        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\" hint=\"{hint}\"");
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.throttle.warn("all brokers down", line),
             Some(RDKafkaErrorCode::BrokerTransportFailure) => self.throttle.warn("transport", line),
@@ -175,8 +182,13 @@ impl Member {
     /// Makes it. Nothing here waits for a broker.
     pub fn join(settings: &Settings) -> Result<Member> {
         let failed = |error| cannot_make(&settings.brokers, error);
+        let context = Context {
+            is_traced: settings.properties.iter().any(|property| property.key == "debug"),
+            throttle: Throttle::every(WARN_INTERVAL),
+            ..Context::default()
+        };
         let consumer: BaseConsumer<Context> =
-            settings.config().create_with_context(Context::default()).map_err(failed)?;
+            settings.config().create_with_context(context).map_err(failed)?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(Error::kafka("subscribe to", settings.topics.join(", ")))?;
         let consumer = Arc::new(consumer);

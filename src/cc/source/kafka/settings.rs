@@ -1,7 +1,9 @@
 //! What librdkafka is told, by options of ours and of the user's; for consumers and producers.
 
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaType;
 
 use crate::cc::source::kafka::client::Reset;
 use crate::{Error, Result};
@@ -27,6 +29,16 @@ const OWN_KEYS: [&str; 8] = [
 ];
 
 impl Property {
+    /// One of ours.
+    pub fn new(key: &str, value: &str) -> Property {
+        Property { key: key.to_owned(), value: value.to_owned() }
+    }
+
+    /// What it is set to; for no log.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
     /// Of an option's value.
     pub fn parse(text: &str) -> Result<Property, String> {
         let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
@@ -73,10 +85,52 @@ pub fn config_of(brokers: &str, own: &[(&str, &str)], properties: &[Property]) -
 pub fn cannot_make(brokers: &str, error: KafkaError) -> Error {
     match error {
         // Its value may be a password.
-        KafkaError::ClientConfig(_, reason, key, _) => Error::Usage(format!("-X {key}: {reason}")),
-        KafkaError::ClientCreation(reason) => Error::Usage(format!("the options for Kafka: {reason}")),
+        KafkaError::ClientConfig(_, reason, key, _) => {
+            Error::Usage(format!("-X {key}: {reason}{}", how_to_build(&reason)))
+        }
+        KafkaError::ClientCreation(reason) => {
+            Error::Usage(format!("the options for Kafka: {reason}{}", how_to_build(&reason)))
+        }
         error => Error::kafka("make a client of", brokers)(error),
     }
+}
+
+/// How to come to what librdkafka was built without.
+fn how_to_build(reason: &str) -> &'static str {
+    match reason.contains("OpenSSL not available at build time") || reason.contains("openssl support") {
+        true => " (build lea with `cargo build --release --features kafka-tls`)",
+        false => "",
+    }
+}
+
+/// What may help against an error that librdkafka goes on trying after.
+pub fn hint(code: Option<RDKafkaErrorCode>) -> &'static str {
+    match code {
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+            "check --sasl-mechanism, --sasl-user and the password"
+        }
+        Some(RDKafkaErrorCode::SSL) => {
+            "check --tls-ca, --tls-cert and --tls-key, and that the port is one for TLS"
+        }
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => "make the topic; it is looked for every 10 s",
+        Some(RDKafkaErrorCode::Resolve) => "check the broker's name",
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => {
+            "check that the broker runs, its address, and whether that wants --tls or --sasl-user"
+        }
+        _ => "-",
+    }
+}
+
+/// Makes a client and throws it away, to know that one can be made: before anything else is started.
+pub fn check(settings: &Settings) -> Result<()> {
+    let mut config = settings.config();
+    // No member of the group, and nothing to connect for.
+    config.remove("group.id").remove("group.instance.id");
+    let native = config.create_native_config();
+    let client = native.and_then(|native| {
+        Client::new(&config, native, RDKafkaType::RD_KAFKA_CONSUMER, DefaultClientContext)
+    });
+    client.map(drop).map_err(|error| cannot_make(&settings.brokers, error))
 }
 
 /// Which group to be a member of, and how.

@@ -47,10 +47,8 @@ impl Ledger {
             log::warn!(
                 "topic_made_again topic={topic} partition={partition} note=\"its records are taken from the start\""
             );
-            self.reads.extend(state.read());
-            state.topic_id = Some(is.to_owned());
-            state.start(Some(0), false, now_rfc3339());
-            state.acknowledged = 0;
+            self.go_back(PartitionId(at), 0);
+            self.partitions[at].state.topic_id = Some(is.to_owned());
             return (PartitionId(at), Some(0));
         }
         if state.topic_id.is_none() {
@@ -66,6 +64,16 @@ impl Ledger {
             state.acknowledged = committed.unwrap_or(0);
         }
         (PartitionId(at), start)
+    }
+
+    /// A partition goes on before what was taken of it: other records have those offsets now, and are none that come
+    /// again.
+    pub fn go_back(&mut self, partition: PartitionId, offset: i64) {
+        let state = &mut self.partitions[partition.0].state;
+        self.reads.extend(state.read());
+        state.start(Some(offset), false, now_rfc3339());
+        // The group may have no more than that either.
+        state.acknowledged = 0;
     }
 
     /// Topic, partition and next offset.

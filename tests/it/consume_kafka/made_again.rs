@@ -1,0 +1,95 @@
+//! A topic that is deleted and made again under its name: it starts at offset 0, and each of its records is new.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{PATIENCE, check_whole, consume_until_end, consumer, listening, produce_as, read};
+use crate::support::process::Process;
+use crate::support::status::metric;
+use crate::support::{Broker, Workdir, manifest, wait_until};
+
+pub fn check(broker: &Broker) {
+    while_it_runs(broker);
+    while_it_does_not(broker);
+}
+
+/// A capture in three pieces, each for a generation of the topic: the second has fewer records than the first, the
+/// third more.
+struct Pieces {
+    work: Workdir,
+    content: Vec<u8>,
+    ends: [usize; 4],
+}
+
+impl Pieces {
+    fn new() -> Pieces {
+        let content = read("answered-call.pcap");
+        let ends = [0, content.len() * 4 / 10, content.len() / 2, content.len()];
+        Pieces { work: Workdir::new(), content, ends }
+    }
+
+    /// Sends a piece; gives how many records it has.
+    fn produce(&self, broker: &Broker, topic: &str, nth: usize) -> u64 {
+        let piece = &self.content[self.ends[nth]..self.ends[nth + 1]];
+        let file = self.work.write("piece", piece);
+        produce_as(broker, topic, "a.pcap", file.to_str().unwrap(), &[]);
+        // The first 24 bytes of a capture again would be a re-send: each generation has a stream of its own too.
+        let own = self.work.write("own", &self.content[..5000 + nth]);
+        produce_as(broker, topic, &format!("own-{nth}.pcap"), own.to_str().unwrap(), &[]);
+        piece.len().div_ceil(1000) as u64 + 6 - u64::from(nth == 0)
+    }
+
+    #[track_caller]
+    fn check_stored(&self, output: &Path) {
+        let own = |nth: usize| (format!("own-{nth}.pcap"), self.content[..5000 + nth].to_vec());
+        check_whole(output, &[("a.pcap".to_owned(), self.content.clone()), own(0), own(1), own(2)]);
+        let segments = manifest(output, "a.pcap").unwrap().segments;
+        let at: Vec<u64> = segments.iter().map(|segment| segment.at).collect();
+        assert_eq!(at, self.ends[..3].iter().map(|end| *end as u64).collect::<Vec<_>>(), "{segments:?}");
+        assert!(segments.iter().all(|segment| segment.first_offset == 0));
+        let ids: BTreeSet<_> = segments.iter().map(|segment| segment.topic_id.clone().unwrap()).collect();
+        assert_eq!(ids.len(), 3, "each has an id of its own: {segments:?}");
+        for nth in 0..3 {
+            let own = manifest(output, &format!("own-{nth}.pcap")).unwrap();
+            assert_eq!(own.segments[0].topic_id, segments[nth].topic_id);
+        }
+    }
+}
+
+fn while_it_runs(broker: &Broker) {
+    let (pieces, output) = (Pieces::new(), Workdir::new());
+    broker.topic("again", 1);
+    let mut consuming =
+        Process::start(&mut consumer(broker, "again", output.path(), &["--status", "127.0.0.1:0"]));
+    let addr = listening(&mut consuming, "status");
+    let mut records = 0;
+    for nth in 0..3 {
+        if nth > 0 {
+            broker.make_topic_again("again", 1);
+        }
+        records += pieces.produce(broker, "again", nth);
+        wait_until(PATIENCE, "each new record", || metric(addr, "kafka_records_total") >= records);
+    }
+    consuming.signal(rustix::process::Signal::TERM);
+    consuming.wait_code(PATIENCE, 0);
+    assert_eq!(consuming.stderr().matches("topic_made_again").count(), 2, "{}", consuming.stderr());
+    pieces.check_stored(output.path());
+    // The group has the last generation's offset, not one of those before.
+    let text = consume_until_end(broker, "again", output.path());
+    assert!(text.contains("consumed records=0 repeated=0") && !text.contains("WARN"), "{text}");
+}
+
+fn while_it_does_not(broker: &Broker) {
+    let (pieces, output) = (Pieces::new(), Workdir::new());
+    broker.topic("again-later", 1);
+    for nth in 0..3 {
+        if nth > 0 {
+            broker.make_topic_again("again-later", 1);
+        }
+        let records = pieces.produce(broker, "again-later", nth);
+        let text = consume_until_end(broker, "again-later", output.path());
+        assert!(text.contains(&format!("consumed records={records} repeated=0")), "{text}");
+        assert_eq!(text.matches("topic_made_again").count(), usize::from(nth > 0), "{text}");
+    }
+    pieces.check_stored(output.path());
+}
