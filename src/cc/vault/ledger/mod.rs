@@ -39,8 +39,9 @@ use open::{HEAD_BYTES, Open, is_same_head};
 use partition::Partition;
 use rounds::{InFlight, ROUNDS_BYTES_MIN};
 
-/// Streams kept open: some 3 KiB each, and few enough descriptors are bounded elsewhere.
-pub const STREAMS_MAX: usize = 16_384;
+/// Streams kept open: some 4 KiB each, as much again for those being closed and for a checkpoint of them all. One more, and half of them are closed, which costs a manifest each; they go on
+/// without their files being read. Descriptors are bounded elsewhere.
+pub const STREAMS_MAX: usize = 8_192;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +133,7 @@ impl Ledger {
         let Some(open) = self.streams.get_mut(name) else {
             return Err(io::Error::other("the stream is gone"));
         };
-        open.take(partition, known, offset, data, bytes)?;
+        open.take(known, offset, data, bytes)?;
         // Last: a checkpoint on the way here must not vouch for this record.
         self.pass(partition, offset);
         Ok(Taken::New)

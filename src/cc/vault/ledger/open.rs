@@ -1,13 +1,11 @@
 //! A stream that is open: its way into its file, and the records that the file is made of.
 
-use std::collections::BTreeSet;
 use std::io;
 
-use super::super::checkpoint::FileState;
+use super::super::checkpoint::{FileState, PartitionState};
 use super::super::intake::Intake;
 use super::super::manifest::{EndReason, Segment};
 use super::super::pool::Buffer;
-use super::PartitionId;
 use super::partition::Partition;
 use crate::cc::frame::handshake::starts_capture;
 
@@ -24,34 +22,18 @@ pub(super) struct Open {
     /// What the stream's bytes from the file's start on came from.
     pub segments: Vec<Segment>,
     segments_left_out: u64,
-    partitions: BTreeSet<(usize, i32)>,
     /// True if a record came since the last checkpoint.
     pub changed: bool,
-    /// The run of its last record's partition.
-    run: u64,
+    /// The run of its last record's partition; none before its first record.
+    run: Option<u64>,
 }
 
 impl Open {
     pub fn new(intake: Intake, head: Vec<u8>, segments: Vec<Segment>) -> Open {
-        Open {
-            intake,
-            head,
-            segments,
-            segments_left_out: 0,
-            partitions: BTreeSet::new(),
-            changed: false,
-            run: 0,
-        }
+        Open { intake, head, segments, segments_left_out: 0, changed: false, run: None }
     }
 
-    pub fn take(
-        &mut self,
-        id: PartitionId,
-        known: &Partition,
-        offset: i64,
-        data: Buffer,
-        bytes: usize,
-    ) -> io::Result<()> {
+    pub fn take(&mut self, known: &Partition, offset: i64, data: Buffer, bytes: usize) -> io::Result<()> {
         let at = self.intake.received();
         if self.head.len() < HEAD_BYTES && at == self.head.len() as u64 {
             let some = bytes.min(HEAD_BYTES - self.head.len());
@@ -66,8 +48,7 @@ impl Open {
         if was_comparing && self.intake.comparing().is_none() {
             self.keep_stored_segments();
         }
-        self.partitions.insert((id.0, known.state.partition));
-        self.run = known.run;
+        self.run = Some(known.run);
         Ok(())
     }
 
@@ -82,7 +63,7 @@ impl Open {
     /// Notes where the bytes came from.
     fn note(&mut self, known: &Partition, offset: i64, at: u64, bytes: u64) {
         let state = &known.state;
-        let same_run = self.partitions.is_empty() || self.run == known.run;
+        let same_run = self.run.is_none_or(|run| run == known.run);
         let follows = |last: &&mut Segment| {
             same_run
                 && last.partition == state.partition
@@ -96,6 +77,7 @@ impl Open {
             last.bytes += bytes;
             return;
         }
+        self.warn_of_order(state);
         if self.segments.len() >= SEGMENTS_MAX {
             self.segments.remove(SEGMENTS_MAX / 2);
             self.segments_left_out += 1;
@@ -109,14 +91,20 @@ impl Open {
             at,
             bytes,
         });
-        let first = (&self.segments[0].topic, self.segments[0].partition);
-        let other = (&state.topic, state.partition);
-        if first != other && self.partitions.len() == 1 {
+    }
+
+    /// Warns when a second partition brings records: once, for from then on the segments tell of two.
+    fn warn_of_order(&self, other: &PartitionState) {
+        let Some(first) = self.segments.first() else { return };
+        let is_one = |topic: &str, partition| first.topic == topic && first.partition == partition;
+        if !is_one(&other.topic, other.partition)
+            && self.segments.iter().all(|segment| is_one(&segment.topic, segment.partition))
+        {
             log::warn!(
                 "order_uncertain file={} partitions={},{} note=\"send the stream's name as the records' key\"",
                 self.intake.file().unwrap_or("-"),
-                first.1,
-                other.1,
+                first.partition,
+                other.partition,
             );
         }
     }
