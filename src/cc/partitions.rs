@@ -45,7 +45,9 @@ impl LivePartition {
 pub struct Offset(AtomicI64);
 
 impl Offset {
-    const UNKNOWN: Offset = Offset(AtomicI64::new(-1));
+    fn unknown() -> Offset {
+        Offset(AtomicI64::new(-1))
+    }
 
     /// Sets it; a negative one is none.
     pub fn set(&self, offset: i64) {
@@ -77,9 +79,9 @@ impl Partitions {
                 records_total: Counter::default(),
                 repeated_total: Counter::default(),
                 dead_letters_total: Counter::default(),
-                next_offset: Offset::UNKNOWN,
-                committed_offset: Offset::UNKNOWN,
-                end_offset: Offset::UNKNOWN,
+                next_offset: Offset::unknown(),
+                committed_offset: Offset::unknown(),
+                end_offset: Offset::unknown(),
             });
             if known.len() < PARTITIONS_MAX {
                 known.insert(key, Arc::clone(&fresh));

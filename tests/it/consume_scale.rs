@@ -1,5 +1,5 @@
-//! `lea consume-kafka` with very many streams: few descriptors, little memory, each file whole. And restarts: what is
-//! in the files already is not read again.
+//! `lea consume-kafka` with very many streams: few descriptors, little memory, each file whole. Restarts: what is in
+//! the files already is not read again. And a disk that is full for a while.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::broker::VERSIONS;
 use crate::support::process::Process;
+use crate::support::tmpfs::Tmpfs;
 use crate::support::{Broker, Random, Workdir, generated, lea, long, manifest, wait_until};
 use lea::cc::vault::manifest::State;
 
@@ -48,11 +49,22 @@ impl Sender {
     fn send(&self, topic: &str, name: &str, data: &[u8]) {
         use base64::Engine;
         let data = base64::engine::general_purpose::STANDARD.encode(data);
-        let value = format!(
-            "{{\"userid\": \"+447700900123\", \"data\": \"{data}\", \"interceptionfilename\": \"{name}\"}}"
+        self.send_value(
+            topic,
+            &format!(
+                "{{\"userid\": \"+447700900123\", \"data\": \"{data}\", \"interceptionfilename\": \"{name}\"}}"
+            ),
         );
+    }
+
+    /// Sends what is no chunk.
+    fn send_bad(&self, topic: &str) {
+        self.send_value(topic, "no chunk at all");
+    }
+
+    fn send_value(&self, topic: &str, value: &str) {
         loop {
-            let record = BaseRecord::<(), String>::to(topic).partition(0).payload(&value);
+            let record = BaseRecord::<(), str>::to(topic).partition(0).payload(value);
             match self.producer.send(record) {
                 Ok(()) => return,
                 // Its queue is full.
@@ -125,6 +137,64 @@ fn very_many_streams_take_few_descriptors_and_little_memory() {
         let stored = std::fs::read(output.join(name(stream))).unwrap();
         assert!(stored == content(stream), "stream {stream} differs");
     }
+    let verified = Command::new(lea()).arg("verify").arg(&output).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// The disk is full in the middle, for a while: files, dead letters and checkpoints wait, and then all goes on.
+#[test]
+fn a_full_disk_costs_nothing() {
+    const STREAMS: usize = 16;
+    const BAD: usize = 20;
+    let patience = Duration::from_secs(60);
+    let full_for = Duration::from_secs(if long() { 10 } else { 2 });
+    let broker = Broker::start(VERSIONS[1]);
+    let work = Workdir::new();
+    let disk = Tmpfs::mount(&work, 16 << 20);
+    broker.topic("t", 1);
+    let sender = Sender::new(&broker);
+    let contents: Vec<_> = (0..STREAMS)
+        .map(|seed| generated::pcap(&mut Random::with_seed(seed as u64), 200_000).bytes)
+        .collect();
+    let send = |records: std::ops::Range<usize>| {
+        for record in records {
+            (0..STREAMS).for_each(|at| sender.send("t", &name(at), piece(&contents[at], record, 40)));
+        }
+        sender.flush();
+    };
+    let output = disk.join("out");
+    let mut process = Process::start(&mut consumer(
+        &broker,
+        &output,
+        &["--free-bytes-min", "0", "--sync-interval", "50ms"],
+    ));
+    let bytes = |at| std::fs::metadata(output.join(name(at))).map_or(0, |metadata| metadata.len());
+    send(0..20);
+    wait_until(patience, "the first half is stored", || (0..STREAMS).all(|at| bytes(at) > 90_000));
+    // From here on nothing finds room: neither dead letters, nor the next bytes, nor what says so.
+    disk.fill(0);
+    (0..BAD).for_each(|_| sender.send_bad("t"));
+    send(20..30);
+    process.wait_line(patience, "disk_waits", |line| line.contains("disk_waits").then_some(()));
+    let until = Instant::now() + full_for;
+    while Instant::now() < until {
+        assert!(process.is_running(), "it ended:\n{}", process.stderr());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    disk.free();
+    send(30..40);
+    wait_until(patience, "all is stored", || (0..STREAMS).all(|at| bytes(at) == contents[at].len() as u64));
+    process.signal(Signal::TERM);
+    process.wait_code(patience, 0);
+    for (at, content) in contents.iter().enumerate() {
+        assert!(std::fs::read(output.join(name(at))).unwrap() == *content, "stream {at} differs");
+        let manifest = manifest(&output, &name(at)).unwrap();
+        assert_eq!((manifest.state, manifest.lost_bytes), (State::Closed, 0), "stream {at}");
+    }
+    let letters = std::fs::read_to_string(output.join(".lea/dead-letters.jsonl")).unwrap();
+    assert_eq!(letters.lines().count(), BAD, "each once");
+    let offsets: std::collections::BTreeSet<_> = letters.lines().collect();
+    assert_eq!(offsets.len(), BAD, "each another one");
     let verified = Command::new(lea()).arg("verify").arg(&output).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }

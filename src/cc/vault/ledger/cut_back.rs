@@ -24,7 +24,7 @@ pub(super) fn cut_back(
     left: &[Opened],
     dead_letter_bytes: u64,
 ) -> io::Result<()> {
-    let strays = strays(shared, checkpoint, left)?;
+    let strays = strays(shared, checkpoint, left);
     let mut cut = Vec::new();
     for opened in left.iter().chain(&strays) {
         let state = checkpoint.files.get(&opened.file);
@@ -55,7 +55,7 @@ pub(super) fn cut_back(
 }
 
 /// Files that were closed after the last checkpoint and hold other bytes than it says: it could not be written.
-fn strays(shared: &Shared, checkpoint: &Checkpoint, left: &[Opened]) -> io::Result<Vec<Opened>> {
+fn strays(shared: &Shared, checkpoint: &Checkpoint, left: &[Opened]) -> Vec<Opened> {
     let left: BTreeSet<&str> = left.iter().map(|opened| opened.file.as_str()).collect();
     let mut strays = Vec::new();
     for state in checkpoint.files.values() {
@@ -63,12 +63,14 @@ fn strays(shared: &Shared, checkpoint: &Checkpoint, left: &[Opened]) -> io::Resu
         if left.contains(state.file.as_str()) || state.file.contains('/') {
             continue;
         }
-        let Some(bytes) = length(shared, &state.file)? else { continue };
-        if bytes == state.received() {
-            continue;
-        }
+        let found = shared.pressure.persist("read", &state.file, || length(shared, &state.file));
+        // What is no file any more cannot be cut, and must not hold up all others.
+        let differs = match found {
+            Ok(found) if found.is_none_or(|bytes| bytes == state.received()) => continue,
+            found => found.is_ok(),
+        };
         match shared.dir.manifest(&state.file) {
-            Ok(Some(manifest)) if manifest.source == Source::Kafka => {
+            Ok(Some(manifest)) if differs && manifest.source == Source::Kafka => {
                 let name_hex = manifest.name_hex.unwrap_or_else(|| hex(manifest.name.as_bytes()));
                 let (part, source) = (manifest.part, manifest.source);
                 strays.push(Opened { file: state.file.clone(), name_hex, part, source, bytes: state.bytes });
@@ -76,7 +78,7 @@ fn strays(shared: &Shared, checkpoint: &Checkpoint, left: &[Opened]) -> io::Resu
             _ => log::warn!("checkpoint_line_passed_over file={}", state.file.escape_debug()),
         }
     }
-    Ok(strays)
+    strays
 }
 
 /// A file's length; none if there is none.

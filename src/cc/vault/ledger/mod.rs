@@ -42,8 +42,9 @@ use open::Open;
 use partition::Partition;
 use rounds::{InFlight, ROUNDS_BYTES_MIN};
 
-/// Streams kept open: some 3 KiB each, and few enough descriptors are bounded elsewhere.
-pub const STREAMS_MAX: usize = 16_384;
+/// Streams kept open: some 4 KiB each, as much again for those being closed and for a checkpoint of them all. One more, and half of them are closed, which costs a manifest each; they go on
+/// without their files being read. Descriptors are bounded elsewhere.
+pub const STREAMS_MAX: usize = 8_192;
 
 /// The streams of all partitions that this process reads.
 pub struct Ledger {

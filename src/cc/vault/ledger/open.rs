@@ -1,6 +1,5 @@
 //! A stream that is open: its way into its file, and the records that the file is made of.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use super::super::checkpoint::{FileState, PartitionState};
@@ -9,7 +8,6 @@ use super::super::intake::Intake;
 use super::super::manifest::{EndReason, Segment};
 use super::super::pool::Buffer;
 use super::super::segments::{Place, Segments};
-use super::PartitionId;
 use super::partition::Partition;
 use crate::cc::frame::handshake::starts_capture;
 
@@ -26,7 +24,6 @@ pub(super) struct Open {
     pub head: Vec<u8>,
     /// What the stream's bytes from the file's start on came from.
     pub segments: Segments,
-    partitions: BTreeSet<(usize, i32)>,
     /// True if a record came since the last checkpoint.
     pub changed: bool,
     /// How many checkpoints had begun when its last record came; none before the first.
@@ -57,7 +54,6 @@ impl Open {
             intake,
             head,
             segments: Segments::new(segments),
-            partitions: BTreeSet::new(),
             changed: false,
             round: None,
         }
@@ -85,32 +81,31 @@ impl Open {
     }
 
     /// Notes a record of which the stream's next bytes are.
-    pub fn note(&mut self, id: PartitionId, known: &PartitionState, came: Came) {
+    pub fn note(&mut self, known: &PartitionState, came: Came) {
         let Came { offset, round, bytes, starts_capture } = came;
         let at = self.received;
         let begins_capture = at > 0 && starts_capture;
         let same_round = self.round.replace(round) == Some(round);
+        self.warn_of_order(known);
         self.segments.note(known, Place { offset, at, bytes, same_round, begins_capture });
         self.received += bytes;
         self.changed = true;
-        self.note_order(id, known);
     }
 
-    /// Warns once where the records come from more than one partition.
-    fn note_order(&mut self, id: PartitionId, known: &PartitionState) {
-        let first = self.segments.list.first().map(|first| (&first.topic, first.partition));
-        if let Some(first) = first.filter(|first| *first != (&known.topic, known.partition))
-            && self.partitions.len() == 1
-            && !self.partitions.contains(&(id.0, known.partition))
+    /// Warns when a second partition brings records: once, for from then on the segments tell of two.
+    fn warn_of_order(&self, other: &PartitionState) {
+        let Some(first) = self.segments.list.first() else { return };
+        let is_one = |topic: &str, partition| first.topic == topic && first.partition == partition;
+        if !is_one(&other.topic, other.partition)
+            && self.segments.list.iter().all(|segment| is_one(&segment.topic, segment.partition))
         {
             log::warn!(
                 "order_uncertain file={} partitions={},{} note=\"send the stream's name as the records' key\"",
                 self.intake.file().unwrap_or("-"),
-                first.1,
-                known.partition,
+                first.partition,
+                other.partition,
             );
         }
-        self.partitions.insert((id.0, known.partition));
     }
 
     /// What the file holds when all that was handed to the writer is written.

@@ -79,7 +79,7 @@ impl Ledger {
         extend_head(&mut open.head, open.received, &room[..bytes]);
         let came = Came::new(offset, self.round, &room[..bytes]);
         open.gather.add(bytes);
-        open.note(partition, &self.partitions[partition.0].state, came);
+        open.note(&self.partitions[partition.0].state, came);
         Ok(true)
     }
 
@@ -101,7 +101,7 @@ impl Ledger {
         extend_head(&mut open.head, open.received, content.bytes());
         self.gathering -= usize::from(open.hand_over()?);
         let came = Came::new(offset, self.round, content.bytes());
-        open.note(partition, &self.partitions[partition.0].state, came);
+        open.note(&self.partitions[partition.0].state, came);
         match content {
             Content::Buffer(buffer, bytes) => match open.gather.start(buffer, bytes) {
                 None => self.gathering += 1,

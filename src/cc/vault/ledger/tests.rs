@@ -52,6 +52,7 @@ impl Kit {
     /// Waits until the writer and the keeper have done all that they were told.
     fn settle(&mut self) {
         let ledger = self.ledger();
+        ledger.hand_over().unwrap();
         ledger.wait_for_round().unwrap();
         let (done, done_in) = bounded(1);
         let nothing = Round { text: Vec::new(), replaces: false, done };
@@ -326,4 +327,134 @@ fn no_checkpoint_vouches_for_what_could_not_be_handed_over() {
     let mut kit = Kit::open(dir.path(), 100);
     assert_eq!(kit.ledger().assign("t", None, 0, None).1, Some(3));
     kit.close();
+}
+
+fn sha256(content: &[u8]) -> Option<String> {
+    Some(hex(&<sha2::Sha256 as sha2::Digest>::digest(content)))
+}
+
+/// Changes a byte of a stored file: a hash that stays right was not made by reading it.
+fn flip(path: &Path) -> Vec<u8> {
+    let mut content = std::fs::read(path).unwrap();
+    content[500] ^= 1;
+    std::fs::write(path, &content).unwrap();
+    content
+}
+
+/// Damages each stored state in a file.
+fn spoil(path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let spoiled =
+        text.replace("\"midstate\":\"A", "\"midstate\":\"B").replace("midstate\": \"A", "midstate\": \"B");
+    assert_ne!(text, spoiled, "there is a state");
+    std::fs::write(path, spoiled).unwrap();
+}
+
+#[test]
+fn a_stream_that_was_closed_for_others_goes_on_without_its_file_being_read() {
+    for damaged in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kit = Kit::open(dir.path(), 1);
+        let (partition, _) = kit.ledger().assign("t", None, 0, None);
+        let record = |name: &str, data: &[u8]| Record { name: name.into(), data: data.into() };
+        kit.take(partition, 0, &record("a.pcap", &PCAP[..10_001]));
+        kit.take(partition, 1, &record("b", b"no capture"));
+        kit.settle();
+        assert_eq!(manifest(dir.path(), "a.pcap").end_reason, Some(EndReason::Idle));
+        if damaged {
+            spoil(&dir.path().join("a.pcap.lea.json"));
+        } else {
+            flip(&dir.path().join("a.pcap"));
+        }
+        kit.take(partition, 2, &record("a.pcap", &PCAP[10_001..20_000]));
+        kit.close();
+        let manifest = manifest(dir.path(), "a.pcap");
+        assert_eq!(manifest.sha256, sha256(&PCAP[..20_000]), "damaged: {damaged}");
+        if damaged {
+            assert_same(&stored(dir.path(), "a.pcap"), &PCAP[..20_000], "a.pcap");
+        }
+        assert_eq!(names(dir.path()), ["a.pcap", "b"]);
+    }
+}
+
+#[test]
+fn after_a_crash_a_file_is_read_only_if_its_stored_state_is_damaged() {
+    for damaged in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, crashed) = (root.path().join("0"), root.path().join("1"));
+        let records = records(&[("a.pcap", &[PCAP])], 1000);
+        let mut kit = Kit::open(&dir, 100);
+        let (partition, _) = kit.ledger().assign("t", None, 0, None);
+        for offset in 0..20 {
+            kit.take(partition, offset, &records[offset as usize]);
+            if offset == 10 {
+                kit.ledger().checkpoint_now().unwrap();
+            }
+        }
+        kit.settle();
+        copy(&dir, &crashed);
+        kit.close();
+        if damaged {
+            spoil(&crashed.join(".lea/checkpoints.jsonl"));
+        }
+        let flipped = flip(&crashed.join("a.pcap"));
+        let mut kit = Kit::open(&crashed, 100);
+        let (partition, start) = kit.ledger().assign("t", None, 0, None);
+        assert_eq!(start, Some(11));
+        let expected = if damaged { &flipped[..11_000] } else { &PCAP[..11_000] };
+        let mended = manifest(&crashed, "a.pcap");
+        assert_eq!((mended.bytes, mended.state), (11_000, State::Recovered));
+        assert_eq!(mended.sha256, sha256(expected), "damaged: {damaged}");
+        for (offset, record) in records.iter().enumerate().skip(11) {
+            kit.take(partition, offset as i64, record);
+        }
+        kit.close();
+        let expected = if damaged { &[&flipped[..11_000], &PCAP[11_000..]].concat()[..] } else { PCAP };
+        assert_eq!(manifest(&crashed, "a.pcap").sha256, sha256(expected), "damaged: {damaged}");
+        assert_eq!(names(&crashed), ["a.pcap"]);
+    }
+}
+
+#[test]
+fn a_file_that_was_closed_beyond_the_last_checkpoint_is_cut_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = records(&[("a.pcap", &[PCAP])], 1000);
+    let mut kit = Kit::open(dir.path(), 100);
+    let (partition, _) = kit.ledger().assign("t", None, 0, None);
+    for offset in 0..10 {
+        kit.take(partition, offset, &records[offset as usize]);
+    }
+    kit.ledger().checkpoint_now().unwrap();
+    let rounds = dir.path().join(".lea/checkpoints.jsonl");
+    let before = std::fs::read(&rounds).unwrap();
+    for offset in 10..20 {
+        kit.take(partition, offset, &records[offset as usize]);
+    }
+    kit.close();
+    // The last rounds could not be written.
+    std::fs::write(&rounds, before).unwrap();
+    let mut kit = Kit::open(dir.path(), 100);
+    let (partition, start) = kit.ledger().assign("t", None, 0, None);
+    assert_eq!((start, stored(dir.path(), "a.pcap").len()), (Some(10), 10_000));
+    for (offset, record) in records.iter().enumerate().skip(10) {
+        kit.take(partition, offset as i64, record);
+    }
+    kit.close();
+    assert_same(&stored(dir.path(), "a.pcap"), PCAP, "a.pcap");
+}
+
+#[test]
+fn a_file_that_only_the_journal_takes_for_open_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kit = Kit::open(dir.path(), 100);
+    let (partition, _) = kit.ledger().assign("t", None, 0, None);
+    kit.take(partition, 0, &Record { name: "a.pcap".into(), data: PCAP[..9_000].into() });
+    let journal = dir.path().join(".lea/open.jsonl");
+    let open = std::fs::read(&journal).unwrap();
+    kit.close();
+    // The line that says it is closed found no room, or went with the machine's power.
+    std::fs::write(&journal, open).unwrap();
+    Kit::open(dir.path(), 100).close();
+    assert_same(&stored(dir.path(), "a.pcap"), &PCAP[..9_000], "a.pcap");
+    assert_eq!(manifest(dir.path(), "a.pcap").state, State::Closed);
 }
