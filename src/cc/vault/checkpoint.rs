@@ -56,6 +56,9 @@ pub struct PartitionState {
     pub partition: i32,
     /// The offset of the first record that is not.
     pub next_offset: i64,
+    /// Offsets below it that were never read, each from and to: a dump that has them brings something new.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<(i64, i64)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,7 +189,8 @@ mod tests {
     }
 
     fn checkpoint(files: &[FileState], next_offset: i64) -> Checkpoint {
-        let partition = PartitionState { topic: "t".into(), topic_id: None, partition: 0, next_offset };
+        let partition =
+            PartitionState { topic: "t".into(), topic_id: None, partition: 0, next_offset, gaps: Vec::new() };
         Checkpoint {
             files: files.iter().map(|file| (file.file.clone(), file.clone())).collect(),
             partitions: vec![partition],

@@ -26,6 +26,7 @@ use super::{Shared, Vault, recover, unhex};
 use crate::cc::frame::handshake::starts_capture;
 use crate::cc::frame::name::hex;
 use crate::{Error, Result};
+use gather::Gathered;
 
 /// Streams kept open: some 3 KiB each, and few enough descriptors are bounded elsewhere.
 pub const STREAMS_MAX: usize = 16_384;
@@ -51,6 +52,8 @@ struct Partition {
     assigned: bool,
     /// Grows when offsets were passed over that another member has: what comes then is another segment.
     run: u64,
+    /// True if the next record may lie behind offsets that were never read.
+    jumps: bool,
 }
 
 /// Which of the ledger's partitions; stays the same for as long as the ledger lives.
@@ -93,6 +96,8 @@ struct Open {
     changed: bool,
     /// The run of its last record's partition.
     run: u64,
+    /// Bytes that the intake has not.
+    gathered: Gathered,
 }
 
 /// The streams of all partitions that this process reads.
@@ -109,6 +114,8 @@ pub struct Ledger {
     rounds_bytes: u64,
     rounds_bytes_max: u64,
     letters: Letters,
+    /// Room that streams gather in.
+    gathered_room: usize,
 }
 
 /// Records that cannot be used, each a line.
@@ -139,18 +146,22 @@ impl Ledger {
             committed: 0,
             assigned: false,
             run: 0,
+            jumps: false,
         };
+        let mut partitions = checkpoint.partitions.iter().map(partition).collect();
+        dumps::forget_old(&mut partitions);
         Ok(Ledger {
             vault: vault.clone(),
             origin: origin.to_owned(),
             streams: LruCache::unbounded(),
             streams_max: streams_max.max(1),
-            partitions: checkpoint.partitions.iter().map(partition).collect(),
+            partitions,
             letters,
             compared: checkpoint.compared,
             in_flight: None,
             rounds_bytes: 0,
             rounds_bytes_max: ROUNDS_BYTES_MIN,
+            gathered_room: 0,
             shared,
         })
     }
@@ -169,17 +180,11 @@ impl Ledger {
             .iter()
             .position(|known| known.state.topic == topic && known.state.partition == partition);
         let at = known.unwrap_or_else(|| {
-            let state = PartitionState {
-                topic: topic.to_owned(),
-                topic_id: topic_id.map(str::to_owned),
-                partition,
-                next_offset: 0,
-            };
-            self.partitions.push(Partition { state, committed: 0, assigned: false, run: 0 });
+            self.partitions.push(Partition::new(topic, topic_id, partition));
             self.partitions.len() - 1
         });
         let found = &mut self.partitions[at];
-        found.assigned = true;
+        (found.assigned, found.jumps) = (true, true);
         if let (Some(was), Some(is)) = (&found.state.topic_id, topic_id)
             && was != is
         {
@@ -188,6 +193,7 @@ impl Ledger {
             );
             found.state.topic_id = Some(is.to_owned());
             found.state.next_offset = 0;
+            found.state.gaps.clear();
             found.run += 1;
             return (PartitionId(at), Some(0));
         }
@@ -197,7 +203,10 @@ impl Ledger {
         let stored = known.map(|_| found.state.next_offset);
         let start = stored.max(committed);
         if let Some(start) = start {
-            found.run += u64::from(stored.is_some_and(|stored| start > stored));
+            if start > found.state.next_offset {
+                found.run += u64::from(stored.is_some());
+                found.state.note_gap(found.state.next_offset, start);
+            }
             found.state.next_offset = start;
             found.committed = committed.unwrap_or(0);
         }
@@ -221,22 +230,15 @@ impl Ledger {
         if offset < self.partitions[partition.0].state.next_offset {
             return Ok(Taken::Repeated);
         }
-        if !self.streams.contains(name) {
-            self.make_room()?;
-            let open = self.enter(name, &data[..bytes], None)?;
-            self.streams.put(name.into(), open);
-        } else if self.is_sent_again(name, &data[..bytes]) {
-            self.checkpoint_now()?;
-            if let Some(open) = self.streams.pop(name) {
-                open.finish(EndReason::Eof);
-            }
-            let open = self.enter(name, &data[..bytes], Some(Head::Capture))?;
-            self.streams.put(name.into(), open);
+        let open = self.streams.peek(name);
+        if open.is_none_or(|open| open.is_sent_again(open.received(), &data[..bytes])) {
+            self.begin(name, &data[..bytes])?;
         }
         let known = &self.partitions[partition.0];
         let Some(open) = self.streams.get_mut(name) else {
             return Err(io::Error::other("the stream is gone"));
         };
+        open.hand_on(self.vault.pool())?;
         open.take(partition, known, offset, data, bytes)?;
         // Last: a checkpoint on the way here must not vouch for this record.
         self.pass(partition, offset);
@@ -245,10 +247,13 @@ impl Ledger {
 
     /// Passes over a record that is not for a stream. False if it was passed before.
     pub fn pass(&mut self, partition: PartitionId, offset: i64) -> bool {
-        let next = &mut self.partitions[partition.0].state.next_offset;
-        let new = offset >= *next;
+        let Partition { state, jumps, .. } = &mut self.partitions[partition.0];
+        let new = offset >= state.next_offset;
         if new {
-            *next = offset + 1;
+            if std::mem::take(jumps) && offset > state.next_offset {
+                state.note_gap(state.next_offset, offset);
+            }
+            state.next_offset = offset + 1;
         }
         new
     }
@@ -285,6 +290,7 @@ impl Ledger {
         if self.in_flight.is_some() {
             return Ok(());
         }
+        self.hand_on()?;
         let replaces = self.rounds_bytes >= self.rounds_bytes_max;
         if std::mem::take(&mut self.letters.changed) {
             self.letters.file.sync_data()?;
@@ -337,6 +343,7 @@ impl Ledger {
 
     /// Writes begun packets, makes all durable: before partitions are given up. Gives the offsets to commit.
     pub fn flush(&mut self) -> io::Result<Vec<Commit>> {
+        self.hand_on()?;
         for (_, open) in self.streams.iter_mut() {
             open.changed |= open.intake.write_through();
         }
@@ -415,10 +422,21 @@ impl Ledger {
         Ok(())
     }
 
-    fn is_sent_again(&self, name: &[u8], data: &[u8]) -> bool {
-        self.streams
-            .peek(name)
-            .is_some_and(|open| open.intake.received() >= HEAD_BYTES as u64 && is_same_head(&open.head, data))
+    /// Begins a stream with `data`; one that is open is being sent again.
+    fn begin(&mut self, name: &[u8], data: &[u8]) -> io::Result<()> {
+        let mut head = None;
+        if self.streams.contains(name) {
+            self.checkpoint_now()?;
+            if let Some(open) = self.streams.pop(name) {
+                open.finish(EndReason::Eof);
+            }
+            head = Some(Head::Capture);
+        } else {
+            self.make_room()?;
+        }
+        let open = self.enter(name, data, head)?;
+        self.streams.put(name.into(), open);
+        Ok(())
     }
 
     /// Opens a stream; `head` says whether it starts from its first byte, if that is known.
@@ -452,7 +470,18 @@ impl Open {
             partitions: BTreeSet::new(),
             changed: false,
             run: 0,
+            gathered: Gathered::default(),
         }
+    }
+
+    /// The stream's bytes so far.
+    fn received(&self) -> u64 {
+        self.intake.received() + self.gathered.bytes() as u64
+    }
+
+    /// True if `data`, which comes behind `received` bytes of the stream, is its begin once more.
+    fn is_sent_again(&self, received: u64, data: &[u8]) -> bool {
+        received >= HEAD_BYTES as u64 && is_same_head(&self.head, data)
     }
 
     fn take(
@@ -556,7 +585,11 @@ impl Open {
     }
 
     fn finish(self, reason: EndReason) {
-        let Open { intake, segments, segments_left_out, .. } = self;
+        let Open { mut intake, segments, segments_left_out, gathered, .. } = self;
+        if gathered.bytes() > 0 {
+            // What it has gathered could not be handed on.
+            intake.lose(gathered.bytes() as u64);
+        }
         intake.note_segments(segments, segments_left_out);
         intake.finish(reason);
     }
@@ -634,6 +667,11 @@ fn cut_back_one(shared: &Shared, state: Option<&FileState>, opened: &Opened) -> 
     log::info!("stream_cut_back file={} bytes={} was={found}", manifest.file, manifest.bytes);
     Ok(Some(manifest.bytes))
 }
+
+mod dumps;
+mod gather;
+
+pub use gather::Untaken;
 
 #[cfg(test)]
 mod tests;
