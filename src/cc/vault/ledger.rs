@@ -116,6 +116,8 @@ pub struct Ledger {
     letters: Letters,
     /// Room that streams gather in.
     gathered_room: usize,
+    /// Streams that were opened, again and again too.
+    begun: u64,
 }
 
 /// Records that cannot be used, each a line.
@@ -162,6 +164,7 @@ impl Ledger {
             rounds_bytes: 0,
             rounds_bytes_max: ROUNDS_BYTES_MIN,
             gathered_room: 0,
+            begun: 0,
             shared,
         })
     }
@@ -283,6 +286,11 @@ impl Ledger {
     /// Streams that are open.
     pub fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Streams that were begun; one that was closed and came again counts again.
+    pub fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// Begins a checkpoint, unless one is under way.
@@ -436,6 +444,7 @@ impl Ledger {
         }
         let open = self.enter(name, data, head)?;
         self.streams.put(name.into(), open);
+        self.begun += 1;
         Ok(())
     }
 

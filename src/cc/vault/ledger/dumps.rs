@@ -24,8 +24,13 @@ impl Ledger {
             self.partitions.push(Partition::new(topic, id, partition));
             self.partitions.len() - 1
         });
-        self.partitions[at].jumps = true;
+        self.expect_gap(PartitionId(at));
         PartitionId(at)
+    }
+
+    /// Another dump begins: the partition's next record may leave out some.
+    pub fn expect_gap(&mut self, partition: PartitionId) {
+        self.partitions[partition.0].jumps = true;
     }
 
     /// True if a record below the partition's next offset was never taken: the folder's records begin behind it, or
