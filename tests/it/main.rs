@@ -9,6 +9,7 @@ mod configure;
 mod consume_kafka;
 mod crash;
 mod decode;
+mod decode_again;
 mod disk;
 mod drain;
 mod fuzz;

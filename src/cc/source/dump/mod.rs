@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use input::Origin;
-pub use order::{each_record, in_order};
+pub use order::{Found, each_record, in_order};
 
 use crate::Result;
 use crate::cc::chunk_sink::{At, ChunkSink, Dump, Took, Untaken};

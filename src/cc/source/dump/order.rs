@@ -52,11 +52,11 @@ fn firsts(origin: &Origin) -> Result<Firsts> {
     Ok(firsts)
 }
 
+/// Told of a record: its position, if that is known, and its value, if it has one.
+pub type Found<'a> = dyn FnMut(Option<&Position<'_>>, Option<&[u8]>) -> ControlFlow<()> + 'a;
+
 /// Gives the records of a dump, until `found` breaks off. Damage is passed over.
-pub fn each_record(
-    origin: &Origin,
-    found: &mut dyn FnMut(Option<&Position<'_>>, Option<&[u8]>) -> ControlFlow<()>,
-) -> Result<()> {
+pub fn each_record(origin: &Origin, found: &mut Found<'_>) -> Result<()> {
     let mut input = Input::open(origin, Arc::default())?;
     let mut reader = reader_of(origin, &mut input).1;
     loop {
