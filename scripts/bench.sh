@@ -179,6 +179,10 @@ for ((round = 1; round <= rounds; round++)); do
     done
 done
 
+short=()
+[ -n "$document" ] || short=(--short)
+scripts/bench-decode.sh "${short[@]}" >"$tmp/decode"
+
 tables() {
     printf '%s, %s, %s cores, Linux %s, %s, lea %s (%s).\n' "$(date -u +%F)" \
         "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)" \
@@ -186,6 +190,8 @@ tables() {
         "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')"
     printf '%s MiB a measurement, median of %s rounds; load of the machine before: %s.\n\n' "$mib" "$rounds" "$load"
     awk -v order="$receivers openssl" -v many="$many" -v goals="${document:+1}" -f scripts/bench-tables.awk "$results" "$results.slow"
+    echo
+    cat "$tmp/decode"
 }
 
 if [ -z "$document" ]; then

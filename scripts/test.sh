@@ -41,6 +41,7 @@ dumpcap wireshark-common
 flock util-linux
 ip iproute2
 java default-jre-headless
+jq jq
 kcat kcat
 make make
 man man-db

@@ -1,9 +1,8 @@
 //! `lea decode`: from captured dumps of Kafka topics to stream files, or to stdout. Reads in the main thread; files are
 //! written by the vault's threads.
 
-mod letters;
+mod files;
 mod show;
-mod store;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -14,17 +13,22 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::service::StoreArgs;
 use crate::cc::chunk_sink::ChunkSink;
-use crate::cc::frame::dump::Letter;
 use crate::cc::source::dump::{Counts, Dumps, Next, Origin, in_order};
-use crate::cc::vault::Losses;
+use crate::cc::source::kafka::settings::topic_name;
+use crate::cc::vault::{Losses, Vault, VaultConfig};
 use crate::cli::Globals;
+use crate::counters::Counters;
+use crate::limits::Machine;
 use crate::logging::{self, LevelFilter};
 use crate::stop::Stop;
 use crate::{Error, Exit, Result};
-use letters::Letters;
+use files::{Files, Stored};
 use show::{Chunks, List, Raw};
-use store::Store;
+
+/// Descriptors for stream files: writes are large, so more would not be faster.
+const DESCRIPTORS_MAX: usize = 896;
 
 /// How often the progress bar moves.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -36,6 +40,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// compression; Logstash lines; lea's own dead letters. Each may be compressed with gzip or zstd. Several dumps are
 /// read in the order of their offsets, and a record that is in more than one of them counts once.
 ///
+/// The files are those that `lea consume-kafka` makes of the same records, and a folder that has some of them already gets
+/// the others alone: records are known by topic, partition and offset, or, where a dump does not say them, by the dump.
+///
 /// What cannot be used is named, and kept in DIR/.lea/dead-letters.jsonl, which this command reads again; the rest goes
 /// on, and the exit code is 3. A dump that ends in the middle of a record is nothing unusual: it is noted, no more.
 #[derive(clap::Args, Debug)]
@@ -43,18 +50,23 @@ pub struct Args {
     /// The dumps; - is standard input [default: -]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Folder for stream files and their manifests; made if it is not there
-    #[arg(short, long, value_name = "DIR", default_value = "interceptions", conflicts_with_all = ["stream", "list", "json"])]
-    output: PathBuf,
+    /// Topic of the dumps that do not say it
+    #[arg(short, long, value_name = "TOPIC", value_parser = topic_name)]
+    topic: Option<String>,
     /// Write the bytes of this stream to stdout, and no files
-    #[arg(long, value_name = "NAME", conflicts_with = "list")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "output"])]
     stream: Option<OsString>,
     /// Print a row for each stream, and write no files
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     list: bool,
     /// Print a JSON object a line: one for each chunk, with --list one for each stream; and write no files
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     json: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The same as --file-group
+    #[arg(long, value_name = "GROUP", conflicts_with = "file_group", help_heading = "Storage")]
+    group: Option<String>,
 }
 
 impl Args {
@@ -68,6 +80,7 @@ impl Args {
         }
         let run = Run {
             origins: in_order(origins)?,
+            topic: self.topic.unwrap_or_default(),
             stop: Stop::on_signals()?,
             progress: globals.quiet == 0,
             started: Instant::now(),
@@ -76,7 +89,10 @@ impl Args {
             (Some(name), _, false) => run.show_raw(name.into_vec()),
             (_, true, json) => run.show_list(json),
             (name, false, true) => run.show_chunks(name.map(OsStringExt::into_vec)),
-            (None, false, false) => run.store(self.output),
+            (None, false, false) => {
+                let descriptors = Machine::prepare().descriptors_shared().min(DESCRIPTORS_MAX);
+                run.store(&self.store.resolve(self.group, descriptors)?)
+            }
         }
     }
 }
@@ -84,6 +100,7 @@ impl Args {
 /// What each form of the command needs.
 struct Run {
     origins: Vec<Origin>,
+    topic: String,
     stop: Stop,
     progress: bool,
     started: Instant,
@@ -91,16 +108,12 @@ struct Run {
 
 impl Run {
     /// Files in a folder.
-    fn store(&self, dir: PathBuf) -> Result<Exit> {
-        let (mut store, threads) = Store::open(&dir)?;
-        let mut letters = Letters::new(&dir, &self.origins);
-        let read = self.read(&mut store, &mut |letter| letters.keep(letter));
-        let streams = store.finish();
+    fn store(&self, config: &VaultConfig) -> Result<Exit> {
+        let (vault, threads) = Vault::spawn(config, Arc::new(Counters::default()))?;
+        let stored = self.store_in(vault, config);
         // First the vault: a dead writer is the cause, a failed stream is not.
         let losses = threads.join()?;
-        let (counts, next) = read?;
-        letters.sync()?;
-        let stored = streams?;
+        let (counts, next, stored) = stored?;
         self.summarize(&counts, stored.streams, stored.bytes);
         if !losses.is_none() {
             let Losses { bytes, .. } = losses;
@@ -110,11 +123,19 @@ impl Run {
         Ok(exit(&counts, next))
     }
 
+    /// Drops the vault, so that its threads end.
+    fn store_in(&self, vault: Vault, config: &VaultConfig) -> Result<(Counts, Next, Stored)> {
+        let mut files = Files::open(&vault, &config.dir, &self.origins)?;
+        let read = self.read(&mut files);
+        let stored = files.finish();
+        read.and_then(|(counts, next)| Ok((counts, next, stored?)))
+    }
+
     fn show_raw(&self, name: Vec<u8>) -> Result<Exit> {
         let mut raw = Raw::new(name);
-        let (counts, next) = self.read(&mut raw, &mut |_| Ok(()))?;
+        let (counts, next) = self.read(&mut raw)?;
         let end = raw.finish()?;
-        self.summarize(&counts, usize::from(end.found), end.bytes);
+        self.summarize(&counts, u64::from(end.found), end.bytes);
         if !end.found {
             log::warn!("stream_missing note=\"no record names it\"");
         }
@@ -123,31 +144,27 @@ impl Run {
 
     fn show_list(&self, json: bool) -> Result<Exit> {
         let mut list = List::default();
-        let (counts, next) = self.read(&mut list, &mut |_| Ok(()))?;
+        let (counts, next) = self.read(&mut list)?;
         let (streams, bytes) = list.print(json)?;
-        self.summarize(&counts, streams, bytes);
+        self.summarize(&counts, streams as u64, bytes);
         Ok(exit(&counts, next))
     }
 
     fn show_chunks(&self, name: Option<Vec<u8>>) -> Result<Exit> {
         let mut chunks = Chunks::new(name);
-        let (counts, next) = self.read(&mut chunks, &mut |_| Ok(()))?;
+        let (counts, next) = self.read(&mut chunks)?;
         let end = chunks.finish()?;
-        self.summarize(&counts, end.streams, end.bytes);
+        self.summarize(&counts, end.streams as u64, end.bytes);
         Ok(exit_shown(&counts, next, end.enough))
     }
 
     /// Reads all dumps; says whether to the end.
-    fn read(
-        &self,
-        sink: &mut dyn ChunkSink,
-        keep: &mut dyn FnMut(&Letter<'_>) -> Result<()>,
-    ) -> Result<(Counts, Next)> {
+    fn read(&self, sink: &mut dyn ChunkSink) -> Result<(Counts, Next)> {
         let read_bytes = Arc::new(AtomicU64::new(0));
         let bar = self.bar();
         let (shown, done) = (Arc::clone(&read_bytes), bar.clone());
         let ended = crossbeam_channel::bounded::<()>(0);
-        let mut dumps = Dumps::new(sink, keep, &self.stop, read_bytes);
+        let mut dumps = Dumps::new(sink, &self.topic, &self.stop, read_bytes);
         std::thread::scope(|scope| {
             let (end, wait) = ended;
             if !bar.is_hidden() {
@@ -194,18 +211,19 @@ impl Run {
         bar
     }
 
-    fn summarize(&self, counts: &Counts, streams: usize, bytes: u64) {
-        let Counts { files, records, refused, damaged, repeated, cut, aborted } = counts;
+    fn summarize(&self, counts: &Counts, streams: u64, bytes: u64) {
+        let Counts { files, records, refused, damaged, repeated, known, behind, cut, aborted } = counts;
         let seconds = self.started.elapsed().as_secs_f64();
         logging::say(format_args!(
             "decoded files={files} records={records} streams={streams} bytes={bytes} refused={refused} \
-             damaged={damaged} repeated={repeated} cut={cut} aborted_transactions={aborted} seconds={seconds:.3}"
+             damaged={damaged} repeated={repeated} known={known} behind={behind} cut={cut} \
+             aborted_transactions={aborted} seconds={seconds:.3}"
         ));
     }
 }
 
 fn exit(counts: &Counts, next: Next) -> Exit {
-    let lost = counts.refused + counts.damaged > 0 || next == Next::Leave;
+    let lost = counts.refused + counts.damaged + counts.behind > 0 || next == Next::Leave;
     if lost { Exit::Differs } else { Exit::Done }
 }
 

@@ -56,7 +56,7 @@ struct CommonArgs {
 /// Where and how streams are stored.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Storage")]
-struct StoreArgs {
+pub struct StoreArgs {
     /// Folder for stream files and their manifests; made if it is not there
     #[arg(short, long, value_name = "DIR", default_value = "interceptions")]
     output: PathBuf,
@@ -154,6 +154,23 @@ pub fn addresses(listen: &config::Listen) -> Result<Vec<SocketAddr>> {
     Ok(found.map_err(Error::net("look up", listen))?.collect())
 }
 
+impl StoreArgs {
+    /// Checks the options. `group` is the files' group where `--file-group` does not say it; the files may have so many
+    /// descriptors.
+    pub fn resolve(self, group: Option<String>, descriptors: usize) -> Result<VaultConfig> {
+        let group = self.file_group.or(group);
+        Ok(VaultConfig {
+            dir: self.output,
+            access: Access { file_mode: self.file_mode, group: group.as_deref().map(group_id).transpose()? },
+            hash: self.hash == Hash::Sha256,
+            pending_bytes_max: self.pending_bytes_max,
+            descriptors,
+            free_bytes_min: self.free_bytes_min,
+            sync_interval: self.sync_interval.max(Duration::from_millis(1)),
+        })
+    }
+}
+
 impl TcpArgs {
     fn resolve(self, listen: Vec<SocketAddr>, machine: Machine, drain: Duration) -> TcpConfig {
         let carried = machine.streams_max();
@@ -189,18 +206,10 @@ impl Service {
         let machine = Machine::prepare();
         let drain = Duration::from_millis(common.drain_ms);
         // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
-        let group = store.file_group.or_else(|| tcp.as_ref().and_then(|(_, args)| args.group.clone()));
-        let group = group.as_deref().map(group_id).transpose()?;
+        // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
+        let group = tcp.as_ref().and_then(|(_, args)| args.group.clone());
         Ok(Service {
-            vault: VaultConfig {
-                dir: store.output,
-                access: Access { file_mode: store.file_mode, group },
-                hash: store.hash == Hash::Sha256,
-                pending_bytes_max: store.pending_bytes_max,
-                descriptors: machine.descriptors_shared(),
-                free_bytes_min: store.free_bytes_min,
-                sync_interval: store.sync_interval.max(Duration::from_millis(1)),
-            },
+            vault: store.resolve(group, machine.descriptors_shared())?,
             tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, drain)),
             kafka,
             status: common.status.as_deref().map(http::listen_address).transpose()?,

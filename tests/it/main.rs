@@ -10,6 +10,7 @@ mod consume_kafka;
 mod consume_scale;
 mod crash;
 mod decode;
+mod decode_again;
 mod disk;
 mod drain;
 mod fuzz;

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::cc::chunk_sink::{ChunkSink, Untaken};
+use crate::cc::chunk_sink::{At, ChunkSink, Took, Untaken};
 use crate::cc::frame::chunk::{Chunk, Data};
 use crate::cc::frame::dump::Position;
 use crate::cmd::stored::harmless;
@@ -61,14 +61,14 @@ impl Raw {
 }
 
 impl ChunkSink for Raw {
-    fn take(&mut self, chunk: &Chunk<'_>, _: Option<&Position<'_>>) -> Result<(), Untaken> {
+    fn take(&mut self, chunk: &Chunk<'_>, _: At<'_>) -> Result<Took, Untaken> {
         let bytes = decode(&chunk.data, &mut self.decoded)?;
-        if chunk.name.as_bytes() != self.name {
-            return Ok(());
+        if chunk.name.as_bytes() == self.name {
+            self.shown.found = true;
+            self.shown.bytes += bytes.len() as u64;
+            written(self.out.write_all(bytes), &mut self.shown)?;
         }
-        self.shown.found = true;
-        self.shown.bytes += bytes.len() as u64;
-        written(self.out.write_all(bytes), &mut self.shown)
+        Ok(Took::New)
     }
 }
 
@@ -131,10 +131,10 @@ impl Chunks {
 }
 
 impl ChunkSink for Chunks {
-    fn take(&mut self, chunk: &Chunk<'_>, position: Option<&Position<'_>>) -> Result<(), Untaken> {
+    fn take(&mut self, chunk: &Chunk<'_>, At { position, .. }: At<'_>) -> Result<Took, Untaken> {
         let bytes = decode(&chunk.data, &mut self.decoded)?;
         if self.name.as_ref().is_some_and(|name| name != chunk.name.as_bytes()) {
-            return Ok(());
+            return Ok(Took::New);
         }
         if !self.names.contains(&*chunk.name) {
             self.names.insert((&*chunk.name).into());
@@ -150,7 +150,8 @@ impl ChunkSink for Chunks {
         };
         let out = &mut self.out;
         let outcome = serde_json::to_writer(&mut *out, &line).map_err(io::Error::from);
-        written(outcome.and_then(|()| out.write_all(b"\n")), &mut self.shown)
+        written(outcome.and_then(|()| out.write_all(b"\n")), &mut self.shown)?;
+        Ok(Took::New)
     }
 }
 
@@ -192,7 +193,7 @@ struct RowLine<'a> {
 }
 
 impl ChunkSink for List {
-    fn take(&mut self, chunk: &Chunk<'_>, position: Option<&Position<'_>>) -> Result<(), Untaken> {
+    fn take(&mut self, chunk: &Chunk<'_>, At { position, .. }: At<'_>) -> Result<Took, Untaken> {
         let bytes = decode(&chunk.data, &mut self.decoded)?.len() as u64;
         self.bytes += bytes;
         let nth = self.rows.len();
@@ -206,7 +207,7 @@ impl ChunkSink for List {
                 row.note(position);
             }
         }
-        Ok(())
+        Ok(Took::New)
     }
 }
 

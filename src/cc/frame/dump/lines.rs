@@ -183,9 +183,11 @@ impl LineFormat {
     }
 }
 
-/// What the tools say on stderr, and what is in a dump when both went into one file.
+/// What the tools say on stderr, and what is in a dump when both went into one file; and what Kafka 4's console consumer
+/// says of its old option on stdout.
 pub fn is_remark(line: &[u8]) -> bool {
-    line.starts_with(b"% ") || line.starts_with(b"Processed a total of ")
+    let remarks: [&[u8]; 3] = [b"% ", b"Processed a total of ", b"Option --property is deprecated"];
+    remarks.iter().any(|remark| line.starts_with(remark))
 }
 
 /// The format that a dump with this line has, if the line tells.

@@ -1,13 +1,18 @@
 //! A dump as bytes: a file or standard input, decompressed where it is gzip or zstd, through a window that holds no
 //! more than the record under way.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Cursor, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sha2::{Digest, Sha256};
+
 use crate::cc::frame::dump::{BEGIN_BYTES, INPUT_BYTES_MAX};
+use crate::cc::frame::name::hex;
 use crate::{Error, Result};
 
 /// Bytes read at once: they are still in the processor's cache when they are looked at.
@@ -37,6 +42,24 @@ impl Origin {
             Origin::File(path) => path.display().to_string(),
             Origin::Stdin => "-".to_owned(),
         }
+    }
+
+    /// What tells the dump from all others: a file that is still the same one, with the same length and the same time of
+    /// its last change, has the same bytes. Nothing is known of what comes through a pipe.
+    pub fn id(&self) -> String {
+        let regular = match self {
+            Origin::File(path) => path.metadata().ok().filter(Metadata::is_file),
+            Origin::Stdin => None,
+        };
+        let unique = match regular {
+            Some(file) => {
+                let (seconds, ns) = (file.mtime(), file.mtime_nsec());
+                let told = format!("{} {} {} {seconds}.{ns}", file.dev(), file.ino(), file.len());
+                hex(&Sha256::digest(told)[..8])
+            }
+            None => hex(&RandomState::new().hash_one(std::process::id()).to_be_bytes()),
+        };
+        format!("dump-{unique}")
     }
 
     /// The name of the folder that a file is in.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use input::Origin;
-pub use order::in_order;
+pub use order::{Found, each_record, in_order};
 
 use crate::Result;
-use crate::cc::chunk_sink::{ChunkSink, Untaken};
+use crate::cc::chunk_sink::{At, ChunkSink, Dump, Took, Untaken};
 use crate::cc::frame::chunk::{self, Refused};
 use crate::cc::frame::dump::{Format, Letter, Place, Position, Reader, What, partition_of_folder};
 use crate::logging::Throttle;
@@ -36,6 +36,10 @@ pub struct Counts {
     pub damaged: u64,
     /// Records that came before: dumps overlapped.
     pub repeated: u64,
+    /// Records that the folder had before.
+    pub known: u64,
+    /// Records that stand before what the folder has, and were not taken.
+    pub behind: u64,
     /// Dumps that end in the middle of a record.
     pub cut: u64,
     /// Transactions that were taken back.
@@ -51,13 +55,11 @@ pub enum Next {
     Leave,
 }
 
-/// What is kept of what cannot be used.
-pub type KeepLetter<'a> = dyn FnMut(&Letter<'_>) -> Result<()> + 'a;
-
 /// Reads one dump after another.
 pub struct Dumps<'a> {
     sink: &'a mut dyn ChunkSink,
-    keep: &'a mut KeepLetter<'a>,
+    /// The topic of dumps that do not say it; empty if that is not known either.
+    topic: &'a str,
     stop: &'a Stop,
     read_bytes: Arc<AtomicU64>,
     seen: Seen,
@@ -69,15 +71,16 @@ pub struct Dumps<'a> {
 }
 
 impl<'a> Dumps<'a> {
-    /// Chunks go to `sink`, what cannot be used to `keep`; `read_bytes` counts the dumps' bytes, for a progress bar.
+    /// Chunks go to `sink`; dumps that do not say their topic are of `topic`; `read_bytes` counts the dumps' bytes, for a
+    /// progress bar.
     pub fn new(
         sink: &'a mut dyn ChunkSink,
-        keep: &'a mut KeepLetter<'a>,
+        topic: &'a str,
         stop: &'a Stop,
         read_bytes: Arc<AtomicU64>,
     ) -> Dumps<'a> {
         let (seen, named, counts) = (Seen::default(), Throttle::default(), Counts::default());
-        Dumps { sink, keep, stop, read_bytes, seen, named, is_cut: false, counts }
+        Dumps { sink, topic, stop, read_bytes, seen, named, is_cut: false, counts }
     }
 
     /// Reads a dump to its end.
@@ -86,6 +89,7 @@ impl<'a> Dumps<'a> {
         let (format, mut reader) = reader_of(origin, &mut input);
         let file = origin.name();
         log::info!("reading file={file:?} format={}", format.word());
+        self.sink.begin(Dump { id: origin.id(), letters: format == Format::Letters });
         self.counts.files += 1;
         self.is_cut = false;
         loop {
@@ -104,7 +108,10 @@ impl<'a> Dumps<'a> {
                     return Ok(Next::GoOn);
                 }
                 What::Nothing => {}
-                What::Record { position, value, open_end } => {
+                What::Record { mut position, value, open_end } => {
+                    if let Some(position) = position.as_mut().filter(|position| position.topic.is_empty()) {
+                        position.topic = self.topic;
+                    }
                     let record = Record { file: &file, place: step.place, position, value, open_end };
                     if self.record(&record)? == Next::Leave {
                         return Ok(Next::Leave);
@@ -127,66 +134,68 @@ impl<'a> Dumps<'a> {
 
     fn record(&mut self, record: &Record<'_>) -> Result<Next> {
         self.counts.records += 1;
-        let Some(value) = record.value else { return self.refuse(record, &Refused::NoValue) };
-        if let Some(position) = &record.position
-            && self.is_repeated(record, position, value)
-        {
-            return Ok(Next::GoOn);
-        }
-        let taken = chunk::parse(value)
-            .map_err(Untaken::Refused)
-            .and_then(|chunk| self.sink.take(&chunk, record.position.as_ref()));
-        match taken {
-            Ok(()) => Ok(Next::GoOn),
-            Err(Untaken::Refused(refused)) => self.refuse(record, &refused),
-            Err(Untaken::Enough) => Ok(Next::Leave),
-            Err(Untaken::Failed(error)) => Err(error),
-        }
-    }
-
-    fn is_repeated(&mut self, record: &Record<'_>, position: &Position<'_>, value: &[u8]) -> bool {
-        match self.seen.note(position, value) {
+        let was = record.position.map_or(Was::New, |position| self.seen.note(&position, record.value));
+        match was {
             Was::New => {}
             Was::Same => {
                 self.counts.repeated += 1;
-                return true;
+                return Ok(Next::GoOn);
             }
             Was::Other => self.named.warn(
                 "offset_again",
-                format_args!(
-                    "offset_again file={:?} {} {} note=\"another record; it is taken too\"",
-                    record.file,
-                    record.place,
-                    Shown(position)
-                ),
+                format_args!("offset_again {record} note=\"another record; it is taken too\""),
             ),
         }
-        false
+        let at = At { position: record.position.as_ref(), again: was == Was::Other };
+        let chunk = record.value.ok_or(Refused::NoValue).and_then(chunk::parse);
+        let taken = chunk.map_err(Untaken::Refused).and_then(|chunk| self.sink.take(&chunk, at));
+        match taken {
+            Ok(took) => self.note(took, record),
+            Err(Untaken::Refused(refused)) => self.refuse(record, at, &refused)?,
+            Err(Untaken::Enough) => return Ok(Next::Leave),
+            Err(Untaken::Failed(error)) => return Err(error),
+        }
+        Ok(Next::GoOn)
     }
 
-    fn refuse(&mut self, record: &Record<'_>, refused: &Refused) -> Result<Next> {
+    fn note(&mut self, took: Took, record: &Record<'_>) {
+        match took {
+            Took::New => {}
+            Took::Known => self.counts.known += 1,
+            Took::Behind => {
+                self.counts.behind += 1;
+                self.named.warn(
+                    "record_behind",
+                    format_args!(
+                        "record_behind {record} note=\"not taken: the folder has later ones; decode it into a folder \
+                         of its own\""
+                    ),
+                );
+            }
+        }
+    }
+
+    fn refuse(&mut self, record: &Record<'_>, at: At<'_>, refused: &Refused) -> Result<()> {
         if record.open_end && matches!(refused, Refused::NoJson(_)) {
             self.counts.records -= 1;
             self.note_cut(record.file, record.place, record.value.map_or(0, <[u8]>::len));
-            return Ok(Next::GoOn);
+            return Ok(());
         }
-        self.counts.refused += 1;
-        let position =
-            record.position.as_ref().map_or_else(String::new, |position| format!(" {}", Shown(position)));
-        self.name(
-            refused.word(),
-            format_args!(
-                "record_refused file={:?} {}{position} reason=\"{refused}\"",
-                record.file, record.place
-            ),
-        );
-        (self.keep)(&Letter {
+        let reason = refused.to_string();
+        let letter = Letter {
             position: record.position,
             found: Some((record.file, record.place)),
-            reason: &refused.to_string(),
+            reason: &reason,
             value: record.value,
-        })?;
-        Ok(Next::GoOn)
+        };
+        match self.sink.keep(&letter, at)? {
+            Took::New => {
+                self.counts.refused += 1;
+                self.name(refused.word(), format_args!("record_refused {record} reason=\"{reason}\""));
+            }
+            took => self.note(took, record),
+        }
+        Ok(())
     }
 
     fn damaged(&mut self, file: &str, place: Place, reason: &str, bytes: &[u8], first: bool) -> Result<()> {
@@ -197,10 +206,11 @@ impl<'a> Dumps<'a> {
                 format_args!("damaged file={file:?} {place} bytes={} reason=\"{reason}\"", bytes.len()),
             );
         }
-        if bytes.is_empty() {
-            return Ok(());
+        if !bytes.is_empty() {
+            let letter = Letter { position: None, found: Some((file, place)), reason, value: Some(bytes) };
+            self.sink.keep(&letter, At { position: None, again: false })?;
         }
-        (self.keep)(&Letter { position: None, found: Some((file, place)), reason, value: Some(bytes) })
+        Ok(())
     }
 
     fn end(&mut self, file: &str, place: Place, cut_bytes: usize, broken: Option<&Broken>) -> Result<()> {
@@ -248,13 +258,12 @@ struct Record<'a> {
     open_end: bool,
 }
 
-/// A position in the log.
-struct Shown<'a>(&'a Position<'a>);
-
-impl std::fmt::Display for Shown<'_> {
+/// How the log names it.
+impl std::fmt::Display for Record<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Position { topic, partition, offset } = self.0;
-        write!(f, "topic={topic:?} partition={partition} offset={offset}")
+        write!(f, "file={:?} {}", self.file, self.place)?;
+        let Some(Position { topic, partition, offset }) = self.position else { return Ok(()) };
+        write!(f, " topic={topic:?} partition={partition} offset={offset}")
     }
 }
 

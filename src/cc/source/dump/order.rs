@@ -1,15 +1,16 @@
 //! The order of several dumps: a partition's records by offset, as far as the dumps' first records tell.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::input::{Input, Origin};
 use super::reader_of;
 use crate::Result;
-use crate::cc::frame::dump::What;
+use crate::cc::frame::dump::{Position, What};
 
-/// So many steps into a dump show each of its partitions, unless some are very quiet.
-const STEPS_MAX: usize = 10_000;
+/// So many records of a dump show each of its partitions, unless some are very quiet.
+const RECORDS_MAX: usize = 10_000;
 
 /// The first offset of each partition in a dump.
 type Firsts = HashMap<(String, i32), i64>;
@@ -40,9 +41,25 @@ fn firsts(origin: &Origin) -> Result<Firsts> {
     if !regular {
         return Ok(firsts);
     }
+    let mut left = RECORDS_MAX;
+    each_record(origin, &mut |position, _| {
+        if let Some(position) = position {
+            firsts.entry((position.topic.to_owned(), position.partition)).or_insert(position.offset);
+        }
+        left -= 1;
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(firsts)
+}
+
+/// Told of a record: its position, if that is known, and its value, if it has one.
+pub type Found<'a> = dyn FnMut(Option<&Position<'_>>, Option<&[u8]>) -> ControlFlow<()> + 'a;
+
+/// Gives the records of a dump, until `found` breaks off. Damage is passed over.
+pub fn each_record(origin: &Origin, found: &mut Found<'_>) -> Result<()> {
     let mut input = Input::open(origin, Arc::default())?;
     let mut reader = reader_of(origin, &mut input).1;
-    for _ in 0..STEPS_MAX {
+    loop {
         let step = reader.step(input.bytes(), input.has_ended());
         let consumed = step.consumed;
         match step.what {
@@ -50,18 +67,16 @@ fn firsts(origin: &Origin) -> Result<Firsts> {
                 input.fill(bytes);
                 continue;
             }
-            What::End { .. } => break,
-            What::Record { position: Some(position), .. } => {
-                firsts.entry((position.topic.to_owned(), position.partition)).or_insert(position.offset);
+            What::End { .. } => return Ok(()),
+            What::Record { position, value, .. } => {
+                if found(position.as_ref(), value).is_break() {
+                    return Ok(());
+                }
             }
-            What::Record { position: None, .. }
-            | What::Nothing
-            | What::Damaged { .. }
-            | What::Aborted { .. } => {}
+            What::Nothing | What::Damaged { .. } | What::Aborted { .. } => {}
         }
         input.consume(consumed);
     }
-    Ok(firsts)
 }
 
 #[cfg(test)]

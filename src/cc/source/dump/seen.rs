@@ -47,7 +47,7 @@ struct Track {
 
 impl Seen {
     /// Notes a record; tells if it came before.
-    pub fn note(&mut self, position: &Position<'_>, value: &[u8]) -> Was {
+    pub fn note(&mut self, position: &Position<'_>, value: Option<&[u8]>) -> Was {
         let at = self.track(position);
         let track = &mut self.tracks[at];
         let before = track.marks.len();
@@ -107,7 +107,8 @@ impl Track {
 }
 
 /// Length and checksum; never 0.
-fn mark(value: &[u8]) -> u64 {
+fn mark(value: Option<&[u8]>) -> u64 {
+    let value = value.unwrap_or_default();
     (value.len() as u64 + 1) << 32 | u64::from(crc32c::crc32c(value))
 }
 
@@ -119,7 +120,7 @@ mod tests {
     fn only_the_same_record_at_the_same_offset_is_a_repetition() {
         let mut seen = Seen::default();
         let mut note = |topic, partition, offset, value: &str| {
-            seen.note(&Position { topic, partition, offset }, value.as_bytes())
+            seen.note(&Position { topic, partition, offset }, Some(value.as_bytes()))
         };
         for offset in 10..20 {
             assert_eq!(note("a", 0, offset, "x"), Was::New);
@@ -143,10 +144,10 @@ mod tests {
     fn memory_is_bounded() {
         let mut seen = Seen::default();
         for offset in 0..RECORDS_MAX as i64 + 10 {
-            seen.note(&Position { topic: "", partition: 0, offset }, b"");
+            seen.note(&Position { topic: "", partition: 0, offset }, None);
         }
         assert_eq!(seen.records, RECORDS_MAX);
-        assert_eq!(seen.note(&Position { topic: "", partition: 0, offset: 9 }, b""), Was::New);
-        assert_eq!(seen.note(&Position { topic: "", partition: 0, offset: 10 }, b""), Was::Same);
+        assert_eq!(seen.note(&Position { topic: "", partition: 0, offset: 9 }, None), Was::New);
+        assert_eq!(seen.note(&Position { topic: "", partition: 0, offset: 10 }, None), Was::Same);
     }
 }

@@ -415,13 +415,14 @@ impl Loop<'_> {
                 log::warn!(
                     "records_vanished partition={partition} taken={start} end={end} note=\"the broker lost them; they are in the files\""
                 );
-                ledger.go_back(id, end);
+                ledger.go_to(id, end);
                 (id, end)
             }
             Some(start) if start < first => {
                 log::warn!(
                     "records_missed partition={partition} from={start} to={first} note=\"the broker has deleted them\""
                 );
+                ledger.go_to(id, first);
                 (id, first)
             }
             Some(start) => (id, start),

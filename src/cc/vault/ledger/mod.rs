@@ -7,6 +7,7 @@
 //! records are gathered (`gather`); a checkpoint hands over first what is gathered, so it vouches for no other bytes.
 
 mod cut_back;
+mod dumps;
 mod letters;
 mod open;
 mod partition;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 use lru::LruCache;
 
-use super::checkpoint::{Checkpoint, Compared, PartitionState, ReadRange, Round};
+use super::checkpoint::{Checkpoint, Compared, ReadRange, Round};
 use super::intake::{Head, Origin};
 use super::manifest::{EndReason, Source};
 use super::names::Probe;
@@ -63,6 +64,9 @@ pub struct Ledger {
     reads_kept: usize,
     /// Checkpoints begun.
     round: u64,
+    /// Streams that were opened, again and again too; and the bytes that came of all.
+    begun: u64,
+    taken_bytes: u64,
     /// Comparisons that the last process had begun.
     compared: BTreeMap<String, Compared>,
     in_flight: Option<InFlight>,
@@ -87,7 +91,8 @@ impl Ledger {
         let left = shared.take_left();
         let letters = Letters::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
         cut_back(&shared, &checkpoint, &left, letters.bytes).map_err(failed())?;
-        let partition = |state: &PartitionState| Partition { state: state.clone(), assigned: false };
+        let mut partitions = checkpoint.partitions.into_iter().map(Partition::from).collect();
+        dumps::forget_old(&mut partitions);
         Ok(Ledger {
             vault: vault.clone(),
             origin: origin.to_owned(),
@@ -95,10 +100,12 @@ impl Ledger {
             streams_max: streams_max.max(1),
             gathering: 0,
             failed: false,
-            partitions: checkpoint.partitions.iter().map(partition).collect(),
+            partitions,
             reads_kept: checkpoint.reads.len(),
             reads: checkpoint.reads,
             round: 0,
+            begun: 0,
+            taken_bytes: 0,
             letters,
             compared: checkpoint.compared,
             in_flight: None,
@@ -111,6 +118,16 @@ impl Ledger {
     /// Streams that are open.
     pub fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Streams that were begun; one that was closed and came again counts again.
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Bytes of streams that were taken.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// Closes all streams. Call it after [`flush`](Self::flush), and when its offsets are committed.

@@ -9,11 +9,32 @@ use super::{Commit, Ledger};
 pub(super) struct Partition {
     pub state: PartitionState,
     pub assigned: bool,
+    /// True if its records come from dumps: what is durable of them is acknowledged, since no group is asked.
+    pub is_dump: bool,
+    /// True if the next record may lie behind offsets that were never read.
+    pub jumps: bool,
 }
 
 /// Which of the ledger's partitions; stays the same for as long as the ledger lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub(super) usize);
+
+impl Partition {
+    pub fn new(topic: &str, topic_id: Option<&str>, partition: i32) -> Partition {
+        Partition::from(PartitionState {
+            topic: topic.to_owned(),
+            topic_id: topic_id.map(str::to_owned),
+            partition,
+            ..PartitionState::default()
+        })
+    }
+}
+
+impl From<PartitionState> for Partition {
+    fn from(state: PartitionState) -> Partition {
+        Partition { state, assigned: false, is_dump: false, jumps: false }
+    }
+}
 
 impl Ledger {
     /// Takes a partition up; gives it and the offset to read from. `committed` is the group's offset, if it has one.
@@ -30,24 +51,18 @@ impl Ledger {
             .iter()
             .position(|known| known.state.topic == topic && known.state.partition == partition);
         let at = known.unwrap_or_else(|| {
-            let state = PartitionState {
-                topic: topic.to_owned(),
-                topic_id: topic_id.map(str::to_owned),
-                partition,
-                ..PartitionState::default()
-            };
-            self.partitions.push(Partition { state, assigned: false });
+            self.partitions.push(Partition::new(topic, topic_id, partition));
             self.partitions.len() - 1
         });
-        let Partition { state, assigned } = &mut self.partitions[at];
-        *assigned = true;
+        let Partition { state, assigned, is_dump, .. } = &mut self.partitions[at];
+        (*assigned, *is_dump) = (true, false);
         if let (Some(was), Some(is)) = (&state.topic_id, topic_id)
             && was != is
         {
             log::warn!(
                 "topic_made_again topic={topic} partition={partition} note=\"its records are taken from the start\""
             );
-            self.go_back(PartitionId(at), 0);
+            self.go_to(PartitionId(at), 0);
             self.partitions[at].state.topic_id = Some(is.to_owned());
             return (PartitionId(at), Some(0));
         }
@@ -66,9 +81,9 @@ impl Ledger {
         (PartitionId(at), start)
     }
 
-    /// A partition goes on before what was taken of it: other records have those offsets now, and are none that come
-    /// again.
-    pub fn go_back(&mut self, partition: PartitionId, offset: i64) {
+    /// A partition goes on elsewhere: before what was taken of it, where other records have those offsets now and are
+    /// none that come again, or behind records that nobody can read any more.
+    pub fn go_to(&mut self, partition: PartitionId, offset: i64) {
         let state = &mut self.partitions[partition.0].state;
         self.reads.extend(state.read());
         state.start(Some(offset), false, now_rfc3339());
@@ -92,12 +107,13 @@ impl Ledger {
         new
     }
 
-    /// Where no offset said where to start, the first record does.
+    /// Where no offset said where to start, the first record does; so does one that lies behind a gap.
     pub(super) fn begin_read(&mut self, partition: PartitionId, offset: i64) {
-        let state = &mut self.partitions[partition.0].state;
-        if state.first_offset.is_none() {
-            state.first_offset = Some(offset);
-            state.since = now_rfc3339();
+        let Partition { state, jumps, .. } = &mut self.partitions[partition.0];
+        let is_behind_gap = std::mem::take(jumps) && offset > state.next_offset;
+        if state.first_offset.is_none() || is_behind_gap {
+            self.reads.extend(state.read());
+            state.start(Some(offset), false, now_rfc3339());
         }
     }
 

@@ -56,7 +56,9 @@ impl Ledger {
             .partitions
             .iter()
             .enumerate()
-            .filter(|(_, known)| known.assigned && known.state.next_offset > known.state.acknowledged)
+            .filter(|(_, known)| {
+                (known.assigned || known.is_dump) && known.state.next_offset > known.state.acknowledged
+            })
             .map(|(at, known)| Commit { partition: PartitionId(at), next_offset: known.state.next_offset })
             .collect();
         self.in_flight = Some(InFlight { done: done_in, commits });
@@ -99,7 +101,11 @@ impl Ledger {
 
     fn finish_round(&mut self, kept: io::Result<()>) -> io::Result<Vec<Commit>> {
         let commits = self.in_flight.take().map(|in_flight| in_flight.commits).unwrap_or_default();
-        kept.map(|()| commits)
+        kept?;
+        let is_dump = |commit: &Commit| self.partitions[commit.partition.0].is_dump;
+        let (dumps, commits): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_dump);
+        self.committed(&dumps);
+        Ok(commits)
     }
 
     /// What changed since the last round, or all that is open.

@@ -79,6 +79,7 @@ impl Ledger {
         extend_head(&mut open.head, open.received, &room[..bytes]);
         let came = Came::new(offset, self.round, &room[..bytes]);
         open.gather.add(bytes);
+        self.taken_bytes += bytes as u64;
         open.note(&self.partitions[partition.0].state, came);
         Ok(true)
     }
@@ -100,6 +101,7 @@ impl Ledger {
         let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is gone"))?;
         extend_head(&mut open.head, open.received, content.bytes());
         self.gathering -= usize::from(open.hand_over()?);
+        self.taken_bytes += content.bytes().len() as u64;
         let came = Came::new(offset, self.round, content.bytes());
         open.note(&self.partitions[partition.0].state, came);
         match content {
@@ -136,6 +138,7 @@ impl Ledger {
         };
         let open = self.enter(name, data, head)?;
         self.streams.put(name.into(), open);
+        self.begun += 1;
         Ok(())
     }
 

@@ -43,6 +43,7 @@ impl Kit {
         self.ledger.as_mut().unwrap()
     }
 
+    /// Two records of three are gathered, the third is handed on at once.
     fn take(&mut self, partition: PartitionId, offset: i64, record: &Record) -> Taken {
         let base64 = STANDARD.encode(&record.data);
         let value = format!(r#"{{"interceptionfilename":"{}","data":"{base64}"}}"#, record.name);
