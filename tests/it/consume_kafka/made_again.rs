@@ -49,9 +49,9 @@ impl Pieces {
         assert!(segments.iter().all(|segment| segment.first_offset == 0));
         let ids: BTreeSet<_> = segments.iter().map(|segment| segment.topic_id.clone().unwrap()).collect();
         assert_eq!(ids.len(), 3, "each has an id of its own: {segments:?}");
-        for nth in 0..3 {
+        for (nth, segment) in segments.iter().enumerate() {
             let own = manifest(output, &format!("own-{nth}.pcap")).unwrap();
-            assert_eq!(own.segments[0].topic_id, segments[nth].topic_id);
+            assert_eq!(own.segments[0].topic_id, segment.topic_id);
         }
     }
 }
