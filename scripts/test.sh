@@ -49,6 +49,7 @@ mvn maven
 ncat ncat
 nsenter util-linux
 openssl openssl
+perl perl
 ps procps
 python3 python3
 shellcheck shellcheck
@@ -110,6 +111,9 @@ fi
 cargo test --locked "${runner[@]}"
 
 if [ -n "$long" ]; then
+    # It builds OpenSSL, in a folder of its own so that neither build throws the other's work away.
+    step 'TLS to brokers'
+    CARGO_TARGET_DIR=target/kafka-tls cargo test --locked "${runner[@]}" --features kafka-tls -- connect security
     step dependencies
     command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
     cargo deny --locked check bans licenses sources

@@ -44,11 +44,13 @@ impl LivePartition {
 #[derive(Debug)]
 pub struct Offset(AtomicI64);
 
-impl Offset {
-    fn unknown() -> Offset {
+impl Default for Offset {
+    fn default() -> Offset {
         Offset(AtomicI64::new(-1))
     }
+}
 
+impl Offset {
     /// Sets it; a negative one is none.
     pub fn set(&self, offset: i64) {
         self.0.store(offset, Ordering::Relaxed);
@@ -79,9 +81,9 @@ impl Partitions {
                 records_total: Counter::default(),
                 repeated_total: Counter::default(),
                 dead_letters_total: Counter::default(),
-                next_offset: Offset::unknown(),
-                committed_offset: Offset::unknown(),
-                end_offset: Offset::unknown(),
+                next_offset: Offset::default(),
+                committed_offset: Offset::default(),
+                end_offset: Offset::default(),
             });
             if known.len() < PARTITIONS_MAX {
                 known.insert(key, Arc::clone(&fresh));

@@ -42,6 +42,17 @@ pub struct ConnectArgs {
     /// The key of --tls-cert (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    login: LoginArgs,
+    /// Property of librdkafka, as kcat takes it; repeatable, and wins over the options above
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = Property::parse)]
+    properties: Vec<Property>,
+}
+
+/// Who logs in to the brokers.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Kafka's brokers")]
+struct LoginArgs {
     /// Log in with SASL
     #[arg(long, value_enum, requires = "sasl_user")]
     sasl_mechanism: Option<Mechanism>,
@@ -51,9 +62,6 @@ pub struct ConnectArgs {
     /// File with the password [default: the environment variable KAFKAPASSWORD has it]
     #[arg(long, value_name = "FILE", requires = "sasl_user")]
     sasl_password_file: Option<PathBuf>,
-    /// Property of librdkafka, as kcat takes it; repeatable, and wins over the options above
-    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = Property::parse)]
-    properties: Vec<Property>,
 }
 
 /// How to log in.
@@ -83,7 +91,7 @@ impl Mechanism {
 impl ConnectArgs {
     /// True if any of these options was given.
     pub fn is_given(&self) -> bool {
-        self.wants_tls() || self.sasl_user.is_some() || !self.properties.is_empty()
+        self.wants_tls() || self.login.sasl_user.is_some() || !self.properties.is_empty()
     }
 
     fn wants_tls(&self) -> bool {
@@ -95,7 +103,7 @@ impl ConnectArgs {
         let tls = self.wants_tls();
         need_tls_feature(tls, "TLS")?;
         let mut own = Vec::new();
-        let protocol = match (tls, self.sasl_user.is_some()) {
+        let protocol = match (tls, self.login.sasl_user.is_some()) {
             (false, false) => None,
             (true, false) => Some("ssl"),
             (false, true) => Some("sasl_plaintext"),
@@ -110,26 +118,7 @@ impl ConnectArgs {
         for (option, key, path) in files {
             own.extend(path.map(|path| file_property(option, key, &path)).transpose()?);
         }
-        if let Some(user) = &self.sasl_user {
-            let mechanism = self.sasl_mechanism.unwrap_or(Mechanism::Plain);
-            need_tls_feature(mechanism != Mechanism::Plain, mechanism.name())?;
-            let password = match &self.sasl_password_file {
-                Some(path) => read_password(path).map_err(|reason| wrong_file("--sasl-password-file", path, reason))?,
-                None => environment(PASSWORD_VARIABLE).filter(|password| !password.is_empty()).ok_or_else(|| {
-                    Error::Usage(format!(
-                        "--sasl-user needs a password: --sasl-password-file FILE, or the environment variable {PASSWORD_VARIABLE}"
-                    ))
-                })?,
-            };
-            if mechanism == Mechanism::Plain && !tls {
-                log::warn!(
-                    "password_in_clear mechanism=PLAIN note=\"whoever is on the way to the brokers can read it; use --tls\""
-                );
-            }
-            own.push(Property::new("sasl.mechanism", mechanism.name()));
-            own.push(Property::new("sasl.username", user));
-            own.push(Property::new("sasl.password", &password));
-        }
+        own.extend(self.login.resolve(tls, environment)?);
         for property in &self.properties {
             if SECRETS.contains(&&*property.key) {
                 log::warn!(
@@ -140,6 +129,37 @@ impl ConnectArgs {
         }
         own.extend(self.properties);
         Ok(own)
+    }
+}
+
+impl LoginArgs {
+    /// Nothing where no user is given.
+    fn resolve(self, tls: bool, environment: impl Fn(&str) -> Option<String>) -> Result<Vec<Property>> {
+        let Some(user) = self.sasl_user else { return Ok(Vec::new()) };
+        let mechanism = self.sasl_mechanism.unwrap_or(Mechanism::Plain);
+        need_tls_feature(mechanism != Mechanism::Plain, mechanism.name())?;
+        let variable = environment(PASSWORD_VARIABLE).filter(|password| !password.is_empty());
+        let password = match (&self.sasl_password_file, variable) {
+            (Some(path), _) => {
+                read_password(path).map_err(|reason| wrong_file("--sasl-password-file", path, reason))?
+            }
+            (None, Some(password)) => password,
+            (None, None) => {
+                return Err(Error::Usage(format!(
+                    "--sasl-user needs a password: --sasl-password-file FILE, or the environment variable {PASSWORD_VARIABLE}"
+                )));
+            }
+        };
+        if mechanism == Mechanism::Plain && !tls {
+            log::warn!(
+                "password_in_clear mechanism=PLAIN note=\"whoever is on the way to the brokers can read it; use --tls\""
+            );
+        }
+        Ok(vec![
+            Property::new("sasl.mechanism", mechanism.name()),
+            Property::new("sasl.username", &user),
+            Property::new("sasl.password", &password),
+        ])
     }
 }
 

@@ -17,7 +17,10 @@ use crate::support::server::listening;
 use crate::support::{Broker, Random, Workdir, lea, long, wait_until};
 
 /// A consumer has this long to take what is there.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A sender that takes its time has this long: the longest capture in the long form.
+const SENDING: Duration = Duration::from_secs(400);
 
 fn capture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name);
@@ -28,16 +31,19 @@ fn read(name: &str) -> Vec<u8> {
     std::fs::read(capture(name)).unwrap()
 }
 
-/// Produces `streams` copies of both captures; gives their names beside their content.
-fn produce(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Vec<(String, Vec<u8>)> {
-    let output = Command::new(lea())
+/// A sender of `streams` copies of both captures; `args` say how fast.
+fn sender(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Command {
+    let mut command = Command::new(lea());
+    command
         .args(["-q", "replay", &capture("answered-call.pcap"), &capture("three-calls.pcapng")])
-        .args(["--kafka", &broker.addr(), "--topic", topic, "--topspeed", "--streams", &streams.to_string()])
+        .args(["--kafka", &broker.addr(), "--topic", topic, "--streams", &streams.to_string()])
         .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        .stdin(Stdio::null());
+    command
+}
+
+/// The names of so many copies beside their content.
+fn copies(streams: usize) -> Vec<(String, Vec<u8>)> {
     let copies = |stem: &'static str, extension: &'static str| {
         let content = read(&format!("{stem}.{extension}"));
         (1..=streams).map(move |copy| {
@@ -46,6 +52,13 @@ fn produce(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Vec<(
         })
     };
     copies("answered-call", "pcap").chain(copies("three-calls", "pcapng")).collect()
+}
+
+/// Produces `streams` copies of both captures; gives their names beside their content.
+fn produce(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let output = sender(broker, topic, streams, &[&["--topspeed"], args].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    copies(streams)
 }
 
 fn consumer(broker: &Broker, topic: &str, output: &Path, args: &[&str]) -> Command {
@@ -141,11 +154,14 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
     let mut random = Random::new("consume_kafka");
     broker.topic("t", 3);
     let output = work.path().join("out");
-    let sent = produce(&broker, "t", 32, &["--chunk", "500"]);
-    let rounds = if long() { 200 } else { 10 };
+    let sent = copies(32);
+    // So slow that records come until the last rounds.
+    let (rounds, mbps) = if long() { (200, "0.02") } else { (10, "0.4") };
+    let mut sending = Process::start(&mut sender(&broker, "t", 32, &["--chunk", "500", "--mbps", mbps]));
+    let all: u64 = sent.iter().map(|(_, content)| content.len() as u64).sum();
     for round in 0..rounds {
         let mut process = Process::start(&mut consumer(&broker, "t", &output, &[]));
-        let bytes = random.below(sent.iter().map(|(_, content)| content.len() as u64).sum::<u64>() / 4);
+        let bytes = random.below(all / rounds * 4);
         let before = stored_bytes(&output);
         let after = Duration::from_millis(random.below(1500));
         let started = std::time::Instant::now();
@@ -154,8 +170,9 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
             std::thread::yield_now();
         }
         process.kill();
-        eprintln!("consume: round {round}, {} bytes stored", stored_bytes(&output));
+        eprintln!("consume: round {round}, {} of {all} bytes stored", stored_bytes(&output));
     }
+    sending.wait_code(SENDING, 0);
     consume_until_end(&broker, "t", &output);
     check_whole(&output, &sent);
 }

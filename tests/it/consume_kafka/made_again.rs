@@ -1,11 +1,12 @@
 //! A topic that is deleted and made again under its name: it starts at offset 0, and each of its records is new.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{PATIENCE, check_whole, consume_until_end, consumer, listening, produce_as, read};
 use crate::support::process::Process;
-use crate::support::status::metric;
+use crate::support::status::{get, metric};
 use crate::support::{Broker, Workdir, manifest, wait_until};
 
 pub fn check(broker: &Broker) {
@@ -49,9 +50,9 @@ impl Pieces {
         assert!(segments.iter().all(|segment| segment.first_offset == 0));
         let ids: BTreeSet<_> = segments.iter().map(|segment| segment.topic_id.clone().unwrap()).collect();
         assert_eq!(ids.len(), 3, "each has an id of its own: {segments:?}");
-        for nth in 0..3 {
+        for (nth, segment) in segments.iter().enumerate() {
             let own = manifest(output, &format!("own-{nth}.pcap")).unwrap();
-            assert_eq!(own.segments[0].topic_id, segments[nth].topic_id);
+            assert_eq!(own.segments[0].topic_id, segment.topic_id);
         }
     }
 }
@@ -67,8 +68,11 @@ fn while_it_runs(broker: &Broker) {
         if nth > 0 {
             broker.make_topic_again("again", 1);
         }
-        records += pieces.produce(broker, "again", nth);
+        let fresh = pieces.produce(broker, "again", nth);
+        records += fresh;
         wait_until(PATIENCE, "each new record", || metric(addr, "kafka_records_total") >= records);
+        // Also where the group had a higher one of the topic before.
+        wait_until(PATIENCE, "the group to have the new topic's offset", || committed(addr) == Some(fresh));
     }
     consuming.signal(rustix::process::Signal::TERM);
     consuming.wait_code(PATIENCE, 0);
@@ -77,6 +81,11 @@ fn while_it_runs(broker: &Broker) {
     // The group has the last generation's offset, not one of those before.
     let text = consume_until_end(broker, "again", output.path());
     assert!(text.contains("consumed records=0 repeated=0") && !text.contains("WARN"), "{text}");
+}
+
+fn committed(addr: SocketAddr) -> Option<u64> {
+    let start = "lea_kafka_partition_committed_offset{topic=\"again\",partition=\"0\"} ";
+    get(addr, "/metrics").lines().find_map(|line| line.strip_prefix(start)?.parse().ok())
 }
 
 fn while_it_does_not(broker: &Broker) {

@@ -1,7 +1,7 @@
 //! Brokers that want TLS or a password. SASL with PLAIN needs no OpenSSL; the rest is tested with the feature
 //! `kafka-tls`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::{PATIENCE, capture, check_whole, read};
@@ -29,7 +29,7 @@ impl Scene<'_> {
 
     fn replay(&self) -> Output {
         let file = capture("answered-call.pcap");
-        let args = ["replay", &file, "--topspeed", "--chunk", "1000", "--connect-timeout-ms", "3000"];
+        let args = ["replay", &file, "--topspeed", "--chunk", "1000", "--connect-timeout-ms", "20000"];
         self.command(&[&args[..], &["--kafka", &self.addr, "--topic", self.topic]].concat()).output().unwrap()
     }
 
@@ -69,7 +69,7 @@ impl Scene<'_> {
     }
 }
 
-fn path(path: &PathBuf) -> &str {
+fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -82,11 +82,12 @@ fn a_password_over_plain_text() {
     let by_file = ["--sasl-user", "lea", "--sasl-password-file", path(&file)];
     Scene { addr: addr(), options: &by_file, password: None, topic: "by-file" }.check_works(&broker);
     let by_variable = ["--sasl-mechanism", "PLAIN", "--sasl-user", "lea"];
-    let password = Some(password.trim());
-    Scene { addr: addr(), options: &by_variable, password, topic: "by-variable" }.check_works(&broker);
+    let password = password.trim();
+    Scene { addr: addr(), options: &by_variable, password: Some(password), topic: "by-variable" }
+        .check_works(&broker);
     let as_kcat =
         ["-X", "security.protocol=SASL_PLAINTEXT", "-X", "sasl.mechanisms=PLAIN", "-X", "sasl.username=lea"];
-    let secret = format!("sasl.password={}", password.unwrap());
+    let secret = format!("sasl.password={}", password);
     let as_kcat = [&as_kcat[..], &["-X", &secret]].concat();
     Scene { addr: addr(), options: &as_kcat, password: None, topic: "as-kcat" }.check_works(&broker);
 
