@@ -113,6 +113,8 @@ counters! {
     kafka_repeated_total: counter,
     /// Records that could not be used and are kept in .lea/dead-letters.jsonl.
     dead_letters_total: counter,
+    /// Batches of Kafka records that arrived damaged and are missing.
+    kafka_damaged_total: counter,
     /// Kafka records between what was taken and the partitions' ends.
     kafka_lag_records: gauge,
     /// HTTP requests answered.

@@ -389,8 +389,10 @@ impl Follower {
 
     fn packet_end(&mut self, next: Step) {
         self.packets += 1;
-        self.first_packet_ns = self.first_packet_ns.or(self.begun_packet_ns);
-        self.last_packet_ns = self.begun_packet_ns.or(self.last_packet_ns);
+        // Taken out, so that the state is the same however the bytes were split.
+        let at_ns = self.begun_packet_ns.take();
+        self.first_packet_ns = self.first_packet_ns.or(at_ns);
+        self.last_packet_ns = at_ns.or(self.last_packet_ns);
         self.unit_end(next);
     }
 

@@ -62,6 +62,8 @@ pub struct Record<'a> {
 pub struct Polled {
     /// How many records were handed over, before the change.
     pub records: usize,
+    /// How many batches were damaged (their checksum is wrong); their records are lost.
+    pub damaged: u64,
     /// What happened to the partitions. It wants its answer before the next poll.
     pub change: Option<Change>,
 }

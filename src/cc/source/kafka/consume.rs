@@ -211,6 +211,7 @@ impl Loop<'_> {
             ControlFlow::Continue(())
         })?;
         self.count(batch);
+        self.consumer.counters.kafka_damaged_total.add(polled.damaged);
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
             Some(error) => Err(error),

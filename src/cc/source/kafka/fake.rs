@@ -63,7 +63,7 @@ impl Fake {
 impl Client for Fake {
     fn poll(&mut self, _: Duration, take: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Polled> {
         let change = self.changes.pop_front();
-        let mut polled = Polled { records: 0, change };
+        let mut polled = Polled { change, ..Polled::default() };
         if polled.change.is_some() {
             return Ok(polled);
         }

@@ -329,6 +329,11 @@ impl Client for Member {
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(Error::kafka("go on as a member of group", &self.group)(error));
                 }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))) => {
+                    log::error!("records_damaged group={} note=\"a batch's checksum is wrong\"", self.group);
+                    polled.damaged += 1;
+                    ControlFlow::Break(())
+                }
                 // The context has warned of it; librdkafka tries again by itself.
                 Some(Err(_)) | None => ControlFlow::Break(()),
             };

@@ -170,6 +170,8 @@ impl Settings {
             ("queued.max.messages.kbytes", "32768"),
             ("fetch.max.bytes", "16777216"),
             ("topic.metadata.refresh.interval.ms", "10000"),
+            // A batch that was damaged on its way must not become evidence.
+            ("check.crcs", "true"),
         ];
         own.extend(self.instance.as_deref().map(|instance| ("group.instance.id", instance)));
         let mut config = config_of(&self.brokers, &own, &self.properties);

@@ -179,7 +179,10 @@ fn cheapest(
                 let switch = if *other == range { 0 } else { 1 + fault(*other) + fault(range) };
                 (cost + switch, Some(*other))
             });
-            let (cost, other) = costs.min_by_key(|(cost, _)| *cost).unwrap_or((fault(range), None));
+            // Of two equal ways the one that is in this range already: a switch belongs where a take-over began.
+            let stays = |other: &Option<usize>| *other == Some(range);
+            let best = costs.min_by_key(|(cost, other)| (*cost, !stays(other)));
+            let (cost, other) = best.unwrap_or((fault(range), None));
             (range, cost, other)
         });
         steps.push(step.collect());
