@@ -210,6 +210,8 @@ fn members_that_hand_over_in_good_order() {
         member.signal(rustix::process::Signal::TERM);
         member.wait_code(PATIENCE, 0);
     }
+    // On a busy machine a member may have lost its partitions for a while, and bytes were counted twice.
+    scene.take_rest(&broker, "b");
     scene.check_merged(&["a", "b"], "all");
 }
 
