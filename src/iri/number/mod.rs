@@ -1,0 +1,1 @@
+//! Number families: the many spellings of one telephone number, and the one that stands for all. Pure.
