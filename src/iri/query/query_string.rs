@@ -1,0 +1,409 @@
+//! The `query_string` language (what stands in `q=`) into a [`Query`]. Pure.
+//!
+//! It is read as Elasticsearch 7.17 reads it, on Lucene's classic query parser: AND, OR and NOT are no operators with
+//! a precedence, they make the clauses beside them required, optional or prohibited, as `+` and `-` do. So
+//! `a OR b AND c` finds what has b and c. Words beside each other without an operator are one text
+//! ([`Query::Match`]), which each field takes apart in its own way. Fuzziness, proximity and regular expressions are
+//! refused; boosts are read and do nothing.
+
+use super::lex::{Kind, Word, words};
+use super::{Bound, Fields, Operator, Query, QueryError, Value};
+
+/// A query string's bytes.
+pub const QUERY_BYTES_MAX: usize = 32 << 10;
+
+/// Groups within groups. Elasticsearch has no bound but its stack.
+pub const NESTING_MAX: usize = 64;
+
+/// Clauses of one group, as in Elasticsearch; words of one text count each.
+pub const CLAUSES_MAX: usize = 1024;
+
+/// How a query string is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What is asked where no field is named (`df`).
+    pub fields: Fields,
+    /// What stands between clauses that have no operator between them.
+    pub operator: Operator,
+    /// Whether values that do not fit their field's type are no error. `None`: where all fields are asked.
+    pub lenient: Option<bool>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { fields: Fields::All, operator: Operator::Or, lenient: None }
+    }
+}
+
+/// Reads a query string.
+pub fn parse(text: &str, options: &Options) -> Result<Query, QueryError> {
+    if text.len() > QUERY_BYTES_MAX {
+        let cause = format!("it is longer than {QUERY_BYTES_MAX} bytes");
+        return Err(QueryError::query_string(text, QUERY_BYTES_MAX, &cause));
+    }
+    if text.trim().is_empty() {
+        return Ok(Query::None);
+    }
+    let mut parser = Parser { text, words: words(text)?, at: 0, options };
+    let query = parser.clauses(None, 0)?;
+    let rest = parser.word();
+    if rest.kind != Kind::End {
+        return Err(parser.unexpected("the end or another clause"));
+    }
+    Ok(match options.lenient.unwrap_or(asks_all(&options.fields)) {
+        true => Query::Lenient(Box::new(query)),
+        false => query,
+    })
+}
+
+fn asks_all(fields: &Fields) -> bool {
+    match fields {
+        Fields::All => true,
+        Fields::Named(names) => names.iter().any(|name| name == "*"),
+    }
+}
+
+/// Reads words one by one; never goes back.
+struct Parser<'a> {
+    text: &'a str,
+    words: Vec<Word>,
+    at: usize,
+    options: &'a Options,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Occur {
+    Must,
+    Should,
+    MustNot,
+}
+
+impl Parser<'_> {
+    fn word(&self) -> Word {
+        self.ahead(0)
+    }
+
+    fn ahead(&self, words: usize) -> Word {
+        self.words[(self.at + words).min(self.words.len() - 1)]
+    }
+
+    fn take(&mut self, kind: Kind) -> bool {
+        let fits = self.word().kind == kind;
+        self.at += usize::from(fits);
+        fits
+    }
+
+    fn image(&self, word: Word) -> &str {
+        &self.text[word.start..word.end]
+    }
+
+    fn refuse(&self, word: Word, cause: &str) -> QueryError {
+        QueryError::query_string(self.text, word.start, cause)
+    }
+
+    fn unexpected(&self, expected: &str) -> QueryError {
+        let word = self.word();
+        let found = match word.kind {
+            Kind::End => "it ends".to_owned(),
+            _ => format!("there is [{}]", self.image(word)),
+        };
+        self.refuse(word, &format!("{found} where {expected} was expected"))
+    }
+
+    /// The clauses of a group, or of the whole: one at least.
+    fn clauses(&mut self, field: Option<&str>, depth: usize) -> Result<Query, QueryError> {
+        let (mut clauses, mut count) = (Vec::new(), 0);
+        let begin = self.word();
+        loop {
+            let (conjunction, first) = (self.conjunction(), count == 0);
+            if first && conjunction.is_some() {
+                self.at -= 1;
+                return Err(self.unexpected("a term, a phrase, a range or a group"));
+            }
+            let texts = if conjunction.is_none() { self.texts() } else { 0 };
+            if texts > 1 {
+                let default = self.occur(None, None);
+                let text = self.text_of(texts)?;
+                clauses.push((default, self.field_query(field, text)));
+            } else {
+                let modifier = self.modifier();
+                let query = self.clause(field, depth)?;
+                if conjunction == Some(Operator::And) || self.is_or_under_and(conjunction) {
+                    let changed =
+                        if conjunction == Some(Operator::And) { Occur::Must } else { Occur::Should };
+                    if let Some((occur, _)) = clauses.last_mut().filter(|(occur, _)| *occur != Occur::MustNot)
+                    {
+                        *occur = changed;
+                    }
+                }
+                clauses.push((self.occur(conjunction, modifier), query));
+            }
+            count += texts.max(1);
+            if count > CLAUSES_MAX {
+                return Err(self.refuse(begin, &format!("more than {CLAUSES_MAX} clauses")));
+            }
+            if matches!(self.word().kind, Kind::End | Kind::GroupEnd) {
+                return Ok(together(clauses));
+            }
+        }
+    }
+
+    fn conjunction(&mut self) -> Option<Operator> {
+        match self.word().kind {
+            Kind::And => {
+                self.at += 1;
+                Some(Operator::And)
+            }
+            Kind::Or => {
+                self.at += 1;
+                Some(Operator::Or)
+            }
+            _ => None,
+        }
+    }
+
+    /// OR takes back that the clause before it is required by default.
+    fn is_or_under_and(&self, conjunction: Option<Operator>) -> bool {
+        self.options.operator == Operator::And && conjunction == Some(Operator::Or)
+    }
+
+    fn modifier(&mut self) -> Option<Occur> {
+        let modifier = match self.word().kind {
+            Kind::Plus => Occur::Must,
+            Kind::Minus | Kind::Not => Occur::MustNot,
+            _ => return None,
+        };
+        self.at += 1;
+        Some(modifier)
+    }
+
+    fn occur(&self, conjunction: Option<Operator>, modifier: Option<Occur>) -> Occur {
+        match (modifier, conjunction, self.options.operator) {
+            (Some(Occur::MustNot), ..) => Occur::MustNot,
+            (_, Some(Operator::Or), Operator::And) => Occur::Should,
+            (Some(Occur::Must), ..) | (_, Some(Operator::And), _) | (.., Operator::And) => Occur::Must,
+            _ => Occur::Should,
+        }
+    }
+
+    /// How many terms from here are one text: those that no operator, colon or boost follows.
+    fn texts(&self) -> usize {
+        if self.word().kind != Kind::Term {
+            return 0;
+        }
+        let ends = |kind| matches!(kind, Kind::Colon | Kind::Star | Kind::Caret | Kind::And | Kind::Or);
+        let follows =
+            |words: &usize| self.ahead(*words).kind == Kind::Term && !ends(self.ahead(*words + 1).kind);
+        1 + (1..).take_while(follows).count()
+    }
+
+    /// So many terms, with a blank between them.
+    fn text_of(&mut self, terms: usize) -> Result<String, QueryError> {
+        let mut text = String::new();
+        for _ in 0..terms {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            let word = self.word();
+            text.push_str(&self.unescaped(word, self.image(word))?);
+            self.at += 1;
+        }
+        Ok(text)
+    }
+
+    /// `[field:] (term | phrase | range | group)`, a boost behind it.
+    fn clause(&mut self, field: Option<&str>, depth: usize) -> Result<Query, QueryError> {
+        let named = match (self.word().kind, self.ahead(1).kind) {
+            (Kind::Term, Kind::Colon) => Some(self.unescaped(self.word(), self.image(self.word()))?),
+            (Kind::Star, Kind::Colon) => Some("*".to_owned()),
+            _ => None,
+        };
+        if named.is_some() {
+            self.at += 2;
+        }
+        let field = named.as_deref().or(field);
+        let word = self.word();
+        self.at += 1;
+        let query = match word.kind {
+            Kind::GroupStart => self.group(field, word, depth)?,
+            Kind::Term => self.field_query(field, self.unescaped(word, self.image(word))?),
+            Kind::BareOperator => self.field_query(field, self.text[word.start..=word.start].to_owned()),
+            Kind::Star | Kind::Wildcard => {
+                self.unescaped(word, self.image(word))?; // refuses what is no escape
+                self.wildcard(field, self.image(word))
+            }
+            Kind::Prefix => {
+                let prefix = self.unescaped(word, &self.text[word.start..word.end - 1])?;
+                Query::Prefix { fields: self.fields(field), prefix }
+            }
+            Kind::Quoted => {
+                let text = self.unescaped(word, &self.text[word.start + 1..word.end - 1])?;
+                self.phrase(field, text)
+            }
+            Kind::RangeStartIncluded | Kind::RangeStartExcluded => self.range(field, word)?,
+            _ => {
+                self.at -= 1;
+                return Err(self.unexpected("a term, a phrase, a range or a group"));
+            }
+        };
+        if self.take(Kind::Caret) && !self.take(Kind::Number) {
+            return Err(self.unexpected("a number"));
+        }
+        Ok(query)
+    }
+
+    fn group(&mut self, field: Option<&str>, begin: Word, depth: usize) -> Result<Query, QueryError> {
+        if depth == NESTING_MAX {
+            return Err(self.refuse(begin, &format!("more than {NESTING_MAX} groups within each other")));
+        }
+        let query = self.clauses(field, depth + 1)?;
+        match self.take(Kind::GroupEnd) {
+            true => Ok(query),
+            false => Err(self.unexpected("the end of the group")),
+        }
+    }
+
+    fn range(&mut self, field: Option<&str>, begin: Word) -> Result<Query, QueryError> {
+        let from = self.range_value()?;
+        if !self.take(Kind::RangeTo) {
+            return Err(self.unexpected("TO"));
+        }
+        let to = self.range_value()?;
+        let included = match self.word().kind {
+            Kind::RangeEndIncluded => true,
+            Kind::RangeEndExcluded => false,
+            _ => return Err(self.unexpected("the end of the range")),
+        };
+        self.at += 1;
+        let from = bound(from, begin.kind == Kind::RangeStartIncluded);
+        Ok(self.range_query(field, from, bound(to, included)))
+    }
+
+    fn range_value(&mut self) -> Result<String, QueryError> {
+        let word = self.word();
+        let value = match word.kind {
+            Kind::RangeValue | Kind::RangeTo => self.unescaped(word, self.image(word))?,
+            Kind::RangeQuoted => self.unescaped(word, &self.text[word.start + 1..word.end - 1])?,
+            _ => return Err(self.unexpected("a value")),
+        };
+        self.at += 1;
+        Ok(value)
+    }
+
+    fn fields(&self, field: Option<&str>) -> Fields {
+        match field {
+            Some("*") => Fields::All,
+            Some(name) => Fields::Named(vec![name.to_owned()]),
+            None => self.options.fields.clone(),
+        }
+    }
+
+    /// The one field that is asked, where it is one.
+    fn single<'a>(&'a self, field: Option<&'a str>) -> Option<&'a str> {
+        match (field, &self.options.fields) {
+            (Some(name), _) => Some(name),
+            (None, Fields::All) => Some("*"),
+            (None, Fields::Named(names)) if names.len() == 1 => Some(&names[0]),
+            _ => None,
+        }
+    }
+
+    fn range_query(&self, field: Option<&str>, from: Bound, to: Bound) -> Query {
+        Query::Range { fields: self.fields(field), from, to, format: None, zone_minutes: 0 }
+    }
+
+    fn field_query(&self, field: Option<&str>, text: String) -> Query {
+        let single = self.single(field);
+        if single == Some("_exists_") {
+            return Query::Exists { field: text };
+        }
+        let (sign, rest) = match text.chars().next() {
+            Some(sign @ ('<' | '>')) if single.is_some() => (sign, &text[1..]),
+            _ => return Query::Match { fields: self.fields(field), text, operator: self.options.operator },
+        };
+        // `>=` alone is `>` and the value `=`.
+        let (value, included) = match rest.strip_prefix('=').filter(|value| !value.is_empty()) {
+            Some(value) => (value, true),
+            None => (rest, false),
+        };
+        match sign {
+            _ if rest.is_empty() => {
+                Query::Match { fields: self.fields(field), text, operator: self.options.operator }
+            }
+            '>' => self.range_query(field, bound(value.to_owned(), included), Bound::Open),
+            _ => self.range_query(field, Bound::Open, bound(value.to_owned(), included)),
+        }
+    }
+
+    fn phrase(&self, field: Option<&str>, text: String) -> Query {
+        match self.single(field) {
+            Some("_exists_") => Query::Exists { field: text },
+            _ => Query::Phrase { fields: self.fields(field), text },
+        }
+    }
+
+    fn wildcard(&self, field: Option<&str>, pattern: &str) -> Query {
+        let exists = |field: &str| Query::Exists { field: field.to_owned() };
+        match (pattern, self.single(field), &self.options.fields) {
+            ("*", Some("*"), _) => Query::All,
+            ("*", Some(name), _) => exists(name),
+            ("*", None, Fields::Named(names)) => Query::Bool {
+                must: Vec::new(),
+                should: names.iter().map(|name| exists(name)).collect(),
+                must_not: Vec::new(),
+                should_min: 1,
+            },
+            _ => Query::Wildcard { fields: self.fields(field), pattern: pattern.to_owned() },
+        }
+    }
+
+    /// Without the backslashes; `\u0041` is A.
+    fn unescaped(&self, word: Word, image: &str) -> Result<String, QueryError> {
+        if !image.contains('\\') {
+            return Ok(image.to_owned());
+        }
+        // Two escapes may be one character (a surrogate pair), so units are gathered and not characters.
+        let (mut units, mut rest) = (Vec::with_capacity(image.len()), image.chars());
+        while let Some(c) = rest.next() {
+            match if c == '\\' { rest.next() } else { Some(c) } {
+                Some('u') if c == '\\' => {
+                    let digits =
+                        rest.as_str().get(..4).filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+                    let unit = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+                    units.push(
+                        unit.ok_or_else(|| self.refuse(word, "\\u is not followed by four hex digits"))?,
+                    );
+                    rest = rest.as_str()[4..].chars();
+                }
+                Some(c) => units.extend_from_slice(c.encode_utf16(&mut [0; 2])),
+                None => return Err(self.refuse(word, "nothing follows the backslash")),
+            }
+        }
+        Ok(String::from_utf16_lossy(&units))
+    }
+}
+
+fn bound(value: String, included: bool) -> Bound {
+    match (value.as_str(), included) {
+        ("*", _) => Bound::Open,
+        (_, true) => Bound::Included(Value::Text(value)),
+        (_, false) => Bound::Excluded(Value::Text(value)),
+    }
+}
+
+/// One query of all clauses. Optional ones count only where none is required.
+fn together(mut clauses: Vec<(Occur, Query)>) -> Query {
+    if clauses.len() == 1 && clauses[0].0 != Occur::MustNot {
+        return clauses.remove(0).1;
+    }
+    let (mut must, mut should, mut must_not) = (Vec::new(), Vec::new(), Vec::new());
+    for (occur, query) in clauses {
+        match occur {
+            Occur::Must => must.push(query),
+            Occur::Should => should.push(query),
+            Occur::MustNot => must_not.push(query),
+        }
+    }
+    let should_min = usize::from(must.is_empty() && !should.is_empty());
+    Query::Bool { must, should, must_not, should_min }
+}
