@@ -407,3 +407,16 @@ fn together(mut clauses: Vec<(Occur, Query)>) -> Query {
     let should_min = usize::from(must.is_empty() && !should.is_empty());
     Query::Bool { must, should, must_not, should_min }
 }
+
+/// Whether all patterns are of letters and digits alone: `analyze_wildcard` makes no difference to these.
+pub(super) fn has_plain_patterns(query: &Query) -> bool {
+    let plain = |pattern: &str| pattern.chars().all(|c| c.is_ascii_alphanumeric() || c == '*' || c == '?');
+    match query {
+        Query::Prefix { prefix: pattern, .. } | Query::Wildcard { pattern, .. } => plain(pattern),
+        Query::Bool { must, should, must_not, .. } => {
+            must.iter().chain(should).chain(must_not).all(has_plain_patterns)
+        }
+        Query::Lenient(query) => has_plain_patterns(query),
+        _ => true,
+    }
+}

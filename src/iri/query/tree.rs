@@ -8,8 +8,8 @@ pub enum Query {
     All,
     /// No document.
     None,
-    /// The text's words are in the field, all of them or one (`field:text`, `match`). In a field that is no text the
-    /// value itself is looked for.
+    /// The text's words are in the field, all of them or one (`field:text`, `match`); of several fields, all of them in
+    /// one field. In a field that is no text the value itself is looked for.
     Match {
         /// Where.
         fields: Fields,
