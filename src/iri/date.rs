@@ -224,3 +224,118 @@ fn round_down(time: NaiveDateTime, unit: char) -> Option<NaiveDateTime> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-22T10:11:12.345Z, a Sunday.
+    const NOW_MS: i64 = 1_795_342_272_345;
+
+    /// What we refuse and Elasticsearch reads: years before 0, zones with seconds or names.
+    const REFUSED: [&str; 3] = ["-0001-01-01", "2026-11-22T10:11:12+01:00:30", "2026-11-22T10:11:12UTC"];
+
+    #[test]
+    fn dates_are_read_as_elasticsearch_reads_them() {
+        let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/elasticsearch/dates.jsonl"));
+        let (mut cases, mut differ) = (0, Vec::new());
+        for line in golden.lines() {
+            let case: serde_json::Value = serde_json::from_str(line).unwrap();
+            let zone = case["zone"].as_str().map_or(0, |zone| zone_minutes(zone).unwrap());
+            let format =
+                case["format"].as_str().map_or_else(Format::default, |text| Format::parse(text).unwrap());
+            let value = || Value::Text(case["date"].as_str().unwrap().to_owned());
+            let first = |bound| range(&bound, &Bound::Open, &format, NOW_MS, zone).map(|found| found.0);
+            let last = |bound| range(&Bound::Open, &bound, &format, NOW_MS, zone).map(|found| found.1);
+            let found = || -> Result<serde_json::Value, DateError> {
+                let (gte, gt) = (first(Bound::Included(value()))?, first(Bound::Excluded(value()))?);
+                let (lte, lt) = (last(Bound::Included(value()))?, last(Bound::Excluded(value()))?);
+                Ok(vec![gte, gt, lte, lt].into())
+            };
+            cases += 1;
+            if (found().unwrap_or_default() == case["bounds"])
+                == REFUSED.contains(&case["date"].as_str().unwrap())
+            {
+                differ.push(format!("{case}, not {:?}", found()));
+            }
+        }
+        assert!(
+            cases > 150 && differ.is_empty(),
+            "{} of {cases} differ:\n{}",
+            differ.len(),
+            differ.join("\n")
+        );
+    }
+
+    #[track_caller]
+    fn check_instant(text: &str, down: &str, up: &str) {
+        let found = |rounding| instant(text, &Format::default(), NOW_MS, 60, rounding).unwrap();
+        let shown = |ms| DateTime::from_timestamp_millis(ms).unwrap().format("%FT%T%.3f").to_string();
+        assert_eq!(
+            (shown(found(Rounding::Down)), shown(found(Rounding::Up))),
+            (down.into(), up.into()),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn math_counts_from_now_in_its_zone() {
+        check_instant("now", "2026-11-22T10:11:12.345", "2026-11-22T10:11:12.345");
+        check_instant("now-2d", "2026-11-20T10:11:12.345", "2026-11-20T10:11:12.345");
+        check_instant("now/d", "2026-11-21T23:00:00.000", "2026-11-22T22:59:59.999");
+        check_instant("now-1d/d", "2026-11-20T23:00:00.000", "2026-11-21T22:59:59.999");
+        check_instant("now/w", "2026-11-15T23:00:00.000", "2026-11-22T22:59:59.999");
+        check_instant("now+1h/m", "2026-11-22T11:11:00.000", "2026-11-22T11:11:59.999");
+        check_instant("2026-11-22||+1M/d", "2026-12-21T23:00:00.000", "2026-12-22T22:59:59.999");
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        let refused = |text: &str| {
+            instant(text, &Format::default(), NOW_MS, 0, Rounding::Down).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused("x"),
+            "failed to parse date field [x] with format [strict_date_optional_time||epoch_millis]"
+        );
+        assert_eq!(refused("nowhere"), "operator not supported for date math [here]");
+        assert_eq!(refused("now+"), "truncated date math [+]");
+        assert_eq!(
+            refused("now/2d"),
+            "rounding `/` can only be used on single unit types in date math [/2d]"
+        );
+        assert_eq!(refused("now+1x"), "unit not supported, or out of range, in date math [+1x]");
+        assert_eq!(
+            refused("now+2147483647y"),
+            "unit not supported, or out of range, in date math [+2147483647y]"
+        );
+        assert_eq!(refused("now-99999999999d"), "number too large in date math [-99999999999d]");
+        let math = |bytes: usize| format!("now{}", "+1d".repeat(100)).chars().take(bytes).collect::<String>();
+        assert!(instant(&math(DATE_BYTES_MAX - 1), &Format::default(), NOW_MS, 0, Rounding::Down).is_ok());
+        assert_eq!(refused(&math(DATE_BYTES_MAX + 1)), "date is out of range");
+        for format in ["", "yyyy-MM-dd||", "qq", "yyyy[", "]", "{", "VV", &"y".repeat(257)] {
+            assert!(Format::parse(format).is_err(), "{format}");
+        }
+    }
+
+    #[test]
+    fn spans_and_zones() {
+        let since = |text| since(text, NOW_MS);
+        assert_eq!(since("90s"), Ok(NOW_MS - 90_000));
+        assert_eq!(since("2d"), Ok(NOW_MS - 172_800_000));
+        assert_eq!(since("1w"), Ok(NOW_MS - 604_800_000));
+        assert_eq!(since("now-1d"), Ok(NOW_MS - 86_400_000));
+        assert_eq!(since("2026-11-22"), Ok(1_795_305_600_000));
+        assert_eq!(since("2x"), Err(DateError::Span("2x".into())));
+        assert_eq!(since("d"), Err(DateError::Span("d".into())));
+        assert_eq!(since("9223372036854775807w"), Err(DateError::OutOfRange));
+        for (text, minutes) in
+            [("Z", 0), ("UTC", 0), ("+01:00", 60), ("-0330", -210), ("+5", 300), ("UTC+02:00", 120)]
+        {
+            assert_eq!(zone_minutes(text), Ok(minutes), "{text}");
+        }
+        for text in ["", "Europe/Berlin", "+19:00", "01:00", "+1:00", "UTCZ", "+01:60"] {
+            assert_eq!(zone_minutes(text), Err(DateError::Zone(text.into())));
+        }
+    }
+}

@@ -75,8 +75,8 @@ struct Fields {
 /// `i` is an offset in any of ISO's spellings. With one digit a field takes fewer than it should: strict names have
 /// fields of full width.
 const NAMES: [(&str, &str); 33] = [
-    ("date_optional_time", "yyyy[-MM[-dd['T'[HH[:mm[:ss[f]]]][i]]]]"),
-    ("date_optional_time_nanos", "yyyy[-MM[-dd['T'[HH[:mm[:ss[f]]]][i]]]]"),
+    ("date_optional_time", "yyyy[-MM[-dd['T'[HH[:mm[:ss[f]]][i]]]]]"),
+    ("date_optional_time_nanos", "yyyy[-MM[-dd['T'[HH[:mm[:ss[f]]][i]]]]]"),
     ("date_time", "yyyy-MM-dd'T'HH:mm:ssfi"),
     ("date_time_no_millis", "yyyy-MM-dd'T'HH:mm:ssi"),
     ("date", "yyyy-MM-dd"),
@@ -157,8 +157,8 @@ impl Format {
             return Err(unfit());
         }
         let read = |alternative: &Alternative| match alternative {
-            Alternative::EpochMillis => epoch(text, 1, rounding),
-            Alternative::EpochSecond => epoch(text, 1000, rounding),
+            Alternative::EpochMillis => epoch(text, 1, zone_minutes, rounding),
+            Alternative::EpochSecond => epoch(text, 1000, zone_minutes, rounding),
             Alternative::Pattern(steps) => {
                 let mut fields = Fields::default();
                 let rest = follow(steps, text, &mut fields)?;
@@ -415,16 +415,21 @@ impl Fields {
     }
 }
 
-/// A number of units since 1970, with a fraction or without.
-fn epoch(text: &str, unit_ms: i64, rounding: Rounding) -> Option<i64> {
+/// A number of units since 1970, with a fraction or without; milliseconds are never negative. As in Elasticsearch a
+/// zone shifts even these.
+fn epoch(text: &str, unit_ms: i64, zone_minutes: i32, rounding: Rounding) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole.strip_prefix('-').unwrap_or(whole)) || !digits(fraction) || fraction.len() > 9 {
+    let unsigned = whole.strip_prefix('-').filter(|_| unit_ms > 1).unwrap_or(whole);
+    if !digits(unsigned) || !digits(fraction) || fraction.len() > 9 {
         return None;
     }
-    let open = if rounding == Rounding::Up && !text.contains('.') { unit_ms - 1 } else { 0 };
-    let nanos = fraction.parse::<i64>().ok()? * 10_i64.pow(9 - fraction.len() as u32);
-    let part = nanos * unit_ms / 1_000_000_000;
-    let part = if whole.starts_with('-') { -part } else { part + open };
-    whole.parse::<i64>().ok()?.checked_mul(unit_ms)?.checked_add(part)
+    let nanos = fraction.parse::<i64>().ok()? * 10_i64.pow(9 - u32::try_from(fraction.len()).ok()?);
+    let part_ms = match nanos * unit_ms / 1_000_000_000 {
+        part_ms if text.contains('.') && whole.starts_with('-') => -part_ms,
+        part_ms if text.contains('.') || rounding == Rounding::Down => part_ms,
+        _ => unit_ms - 1,
+    };
+    let whole_ms = whole.parse::<i64>().ok()?.checked_mul(unit_ms)?;
+    whole_ms.checked_add(part_ms)?.checked_sub(i64::from(zone_minutes) * 60_000)
 }

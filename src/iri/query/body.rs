@@ -351,3 +351,249 @@ fn is_other(key: &str, value: &str) -> bool {
 fn is_boolean(key: &str, value: &str) -> bool {
     key == "ignore_unavailable" && boolean(value).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iri::query::{Aggregation, Interval};
+
+    #[track_caller]
+    fn check_query(body: &str, expected: &str) {
+        let body = format!("{{\"query\":{body}}}");
+        assert_eq!(search([], body.as_bytes()).unwrap().query.to_string(), expected, "{body}");
+        assert_eq!(count([], body.as_bytes()).unwrap().to_string(), expected, "{body}");
+    }
+
+    #[track_caller]
+    fn check_refused(body: &str, kind: &str, reason: &str) {
+        let error = search([], body.as_bytes()).unwrap_err();
+        assert_eq!((error.kind, error.reason.as_str()), (kind, reason), "{body}");
+    }
+
+    #[test]
+    fn queries() {
+        let table = [
+            (r#"{"match_all":{}}"#, "all"),
+            (r#"{"match_all":{"boost":2,"_name":"x"}}"#, "all"),
+            (r#"{"match_none":{}}"#, "none"),
+            (r#"{"match":{"t":"a b"}}"#, r#"any(t "a b")"#),
+            (r#"{"match":{"t":5}}"#, r#"any(t "5")"#),
+            (r#"{"match":{"t":{"query":"a b","operator":"AND"}}}"#, r#"every(t "a b")"#),
+            (r#"{"match":{"t":{"query":"a","lenient":true}}}"#, r#"lenient any(t "a")"#),
+            (r#"{"match_phrase":{"t":{"query":"a b","slop":0}}}"#, r#"phrase(t "a b")"#),
+            (r#"{"multi_match":{"query":"a","fields":["t^2","k"]}}"#, r#"any(t,k "a")"#),
+            (r#"{"multi_match":{"query":"a b","type":"phrase","fields":"t"}}"#, r#"phrase(t "a b")"#),
+            (r#"{"multi_match":{"query":"a"}}"#, r#"lenient any(* "a")"#),
+            (r#"{"term":{"k":"a"}}"#, r#"term(k "a")"#),
+            (r#"{"term":{"k":{"value":1.5,"boost":1}}}"#, "term(k 1.5)"),
+            (r#"{"term":{"k":18446744073709551615}}"#, r#"term(k "18446744073709551615")"#),
+            (r#"{"terms":{"k":["a",1,true]}}"#, r#"(term(k "a") term(k 1) term(k true))"#),
+            (r#"{"terms":{"k":[]}}"#, "none"),
+            (r#"{"range":{"n":{"gte":1,"lt":5}}}"#, "range(n [1 TO 5})"),
+            (r#"{"range":{"n":{"gte":1,"gt":2}}}"#, "range(n {2 TO *])"),
+            (r#"{"range":{"n":{"gt":2,"gte":1}}}"#, "range(n [1 TO *])"),
+            (r#"{"range":{"n":{"from":1,"to":null,"include_lower":false}}}"#, "range(n {1 TO *])"),
+            (
+                r#"{"range":{"d":{"lte":"now/d","format":"yyyy","time_zone":"-01:00"}}}"#,
+                r#"range(d [* TO "now/d"] yyyy -60 min)"#,
+            ),
+            (r#"{"prefix":{"k":"97"}}"#, r#"prefix(k "97")"#),
+            (r#"{"prefix":{"k":{"value":"97","rewrite":"constant_score"}}}"#, r#"prefix(k "97")"#),
+            (r#"{"wildcard":{"k":{"wildcard":"a*"}}}"#, r#"wildcard(k "a*")"#),
+            (r#"{"exists":{"field":"k"}}"#, "exists(k)"),
+            (r#"{"ids":{"values":["1",2]}}"#, "ids(1 2)"),
+            (r#"{"constant_score":{"filter":{"match_all":{}},"boost":2}}"#, "all"),
+            (r#"{"query_string":{"query":"a b","default_field":"t"}}"#, r#"any(t "a b")"#),
+            (r#"{"query_string":{"query":"*","analyze_wildcard":true}}"#, "lenient all"),
+            (
+                r#"{"query_string":{"query":"a","fields":["t^2","k"],"default_operator":"and"}}"#,
+                r#"every(t,k "a")"#,
+            ),
+            (r#"{"bool":{}}"#, "()"),
+            (
+                r#"{"bool":{"must":{"exists":{"field":"a"}},"filter":[{"exists":{"field":"b"}}],"must":null}}"#,
+                "",
+            ),
+        ];
+        for (body, expected) in &table[..table.len() - 1] {
+            check_query(body, expected);
+        }
+        // A key twice.
+        assert_eq!(search([], table[table.len() - 1].0.as_bytes()).unwrap_err().kind, "json_parse_exception");
+        assert_eq!(search([], b" \n").unwrap().query, Query::All);
+    }
+
+    #[test]
+    fn minimum_should_match_counts_as_elasticsearch_does() {
+        let check = |wanted: &str, expected: &str| {
+            let should = r#"[{"exists":{"field":"a"}},{"exists":{"field":"b"}},{"exists":{"field":"c"}}]"#;
+            check_query(
+                &format!(r#"{{"bool":{{"should":{should},"minimum_should_match":{wanted}}}}}"#),
+                expected,
+            );
+        };
+        let of = |min: usize| {
+            format!(
+                "(exists(a) exists(b) exists(c)){}",
+                if min == 1 { String::new() } else { format!("~{min}") }
+            )
+        };
+        let table = [
+            ("1", 1),
+            ("\"-1\"", 2),
+            ("\"50%\"", 1),
+            ("\"-25%\"", 3),
+            ("0", 1),
+            ("3", 3),
+            ("\"-5\"", 1),
+            ("\"100%\"", 3),
+            ("\"1<2\"", 2),
+            ("\"2<-25% 9<-3\"", 3),
+            ("\"3<1\"", 3),
+            ("\"33%\"", 1),
+            ("\"-100%\"", 1),
+        ];
+        for (wanted, min) in table {
+            check(wanted, &of(min));
+        }
+        check("\"200%\"", "none");
+        check("150", "none");
+        check_query(r#"{"bool":{"minimum_should_match":1,"must":[{"match_all":{}}]}}"#, "none");
+        check_query(r#"{"bool":{"should":[{"match_all":{}}],"filter":[{"match_none":{}}]}}"#, "(+none all)");
+    }
+
+    #[test]
+    fn refusals_have_elasticsearchs_words() {
+        let parsing = |body: &str, reason: &str| check_refused(body, "parsing_exception", reason);
+        let argument = |body: &str, reason: &str| check_refused(body, "illegal_argument_exception", reason);
+        parsing("[]", "Expected [START_OBJECT] but found [START_ARRAY]");
+        parsing(r#"{"foo":1}"#, "Unknown key for a VALUE_NUMBER in [foo].");
+        parsing(r#"{"min_score":1}"#, "Unknown key for a VALUE_NUMBER in [min_score].");
+        parsing(r#"{"explain":true}"#, "Unknown key for a VALUE_BOOLEAN in [explain].");
+        parsing(r#"{"query":{"fuzzy":{}}}"#, "unknown query [fuzzy]");
+        argument(r#"{"query":{}}"#, "query malformed, empty clause found");
+        parsing(
+            r#"{"query":{"match_all":{},"match_none":{}}}"#,
+            "[match_all] malformed query, expected [END_OBJECT] but found [FIELD_NAME]",
+        );
+        parsing(
+            r#"{"query":{"match":{"t":"a","k":"b"}}}"#,
+            "[match] query doesn't support multiple fields, found [t] and [k]",
+        );
+        parsing(r#"{"query":{"match":{"t":{"fuzziness":1}}}}"#, "[match] query does not support [fuzziness]");
+        parsing(r#"{"query":{"term":{"k":["a"]}}}"#, "[term] query does not support array of values");
+        argument(r#"{"query":{"term":{"k":{}}}}"#, "value cannot be null");
+        parsing(r#"{"query":{"range":{"n":{"foo":1}}}}"#, "[range] query does not support [foo]");
+        argument(
+            r#"{"query":{"range":{"d":{"time_zone":"Europe/Berlin"}}}}"#,
+            "time zone [Europe/Berlin] is not supported: give an offset such as +01:00",
+        );
+        check_refused(
+            r#"{"query":{"bool":{"foo":[]}}}"#,
+            "x_content_parse_exception",
+            "[bool] unknown field [foo]",
+        );
+        parsing(r#"{"query":{"bool":{"must":[1]}}}"#, "[_na] query malformed, must start with start_object");
+        parsing(r#"{"query":{"query_string":{}}}"#, "[query_string] must be provided with a [query]");
+        check_refused(
+            r#"{"query":{"query_string":{"query":"(a"}}}"#,
+            "query_shard_exception",
+            "Failed to parse query [(a]",
+        );
+        argument(r#"{"search_after":[1]}"#, "Sort must contain at least one field.");
+        argument(r#"{"search_after":[1,2],"sort":"n"}"#, "search_after has 2 value(s) but sort has 1.");
+        parsing(r#"{"aggs":{"x":{"avg":{"field":"n"}}}}"#, "Unknown aggregation type [avg]");
+        parsing(r#"{"aggs":{"x":{}}}"#, "Missing definition for aggregation [x]");
+        assert_eq!(search([], b"{").unwrap_err().kind, "json_parse_exception");
+        assert_eq!(count([], br#"{"size":1}"#).unwrap_err().reason, "request does not support [size]");
+    }
+
+    #[test]
+    fn limits_hold_on_both_sides() {
+        let window = |from, size| search([], format!("{{\"from\":{from},\"size\":{size}}}").as_bytes());
+        assert!(window(9_990, 10).is_ok() && window(9_990, 11).is_err());
+        let nested = |depth: usize| {
+            let body = r#"{"bool":{"must":["#.repeat(depth) + r#"{"match_all":{}}"# + &"]}}".repeat(depth);
+            search([], format!("{{\"query\":{body}}}").as_bytes())
+        };
+        assert!(nested(20).is_ok() && nested(21).is_err() && nested(100_000 / 18).is_err());
+        let terms = |count: usize| {
+            let values = vec!["1"; count].join(",");
+            search([], format!(r#"{{"query":{{"terms":{{"k":[{values}]}}}}}}"#).as_bytes())
+        };
+        assert!(terms(1024).is_ok() && terms(1025).is_err());
+        let aggregations = |count: usize| {
+            let each: Vec<_> =
+                (0..count).map(|at| format!(r#""a{at}":{{"terms":{{"field":"k"}}}}"#)).collect();
+            search([], format!(r#"{{"aggs":{{{}}}}}"#, each.join(",")).as_bytes())
+        };
+        assert!(aggregations(AGGREGATIONS_MAX).is_ok() && aggregations(AGGREGATIONS_MAX + 1).is_err());
+        let sorts = |count: usize| search([("sort", vec!["a"; count].join(",").as_str())], b"");
+        assert!(sorts(SORTS_MAX).is_ok() && sorts(SORTS_MAX + 1).is_err());
+        let padded = |bytes: usize| search([], " ".repeat(bytes).as_bytes());
+        assert!(padded(BODY_BYTES_MAX).is_ok() && padded(BODY_BYTES_MAX + 1).is_err());
+    }
+
+    #[test]
+    fn searches() {
+        let body = r#"{"from":5,"size":"7","sort":["n",{"d":"desc"},{"k":{"order":"asc","missing":"_first"}},"_doc"],
+            "_source":{"includes":["a*"],"excludes":"b"},"track_total_hits":true,"timeout":"5s","version":false,
+            "aggs":{"top":{"terms":{"field":"k","size":3,"order":{"_key":"asc"}},"aggs":{"days":{"date_histogram":
+            {"field":"d","calendar_interval":"day","time_zone":"+01:00","min_doc_count":1}}}}}}"#;
+        let found = search([], body.as_bytes()).unwrap();
+        assert_eq!((found.from, found.size), (5, 7));
+        let keys: Vec<_> = found.sort.iter().map(|s| (&s.key, s.descending, s.missing_first)).collect();
+        let field = |name: &str| SortKey::Field(name.to_owned());
+        let (n, d, k) = (field("n"), field("d"), field("k"));
+        assert_eq!(
+            keys,
+            [(&n, false, false), (&d, true, false), (&k, false, true), (&SortKey::Stored, false, false)]
+        );
+        let source = SourceFilter { none: false, includes: vec!["a*".into()], excludes: vec!["b".into()] };
+        assert_eq!(found.source, source);
+        let days = Aggregation::DateHistogram {
+            field: "d".into(),
+            interval: Interval::Fixed(86_400_000),
+            zone_minutes: 60,
+            count_min: 1,
+            inner: Vec::new(),
+        };
+        let top = Aggregation::Terms {
+            field: "k".into(),
+            size: 3,
+            by_key: true,
+            ascending: true,
+            count_min: 1,
+            inner: vec![("days".into(), days)],
+        };
+        assert_eq!(found.aggregations, [("top".to_owned(), top)]);
+    }
+
+    #[test]
+    fn parameters_go_before_the_body() {
+        let body = br#"{"query":{"match_none":{}},"size":5}"#;
+        let pairs =
+            [("q", "a b"), ("df", "t"), ("default_operator", "AND"), ("sort", "n:desc,k"), ("size", "0")];
+        let found = search(pairs.into_iter().chain([("_source", "a,b"), ("pretty", "")]), body).unwrap();
+        assert_eq!(
+            (found.query.to_string(), found.size, found.sort.len()),
+            (r#"every(t "a b")"#.into(), 0, 2)
+        );
+        assert_eq!((found.sort[0].descending, found.source.includes.join(" ")), (true, "a b".into()));
+        assert_eq!(search([], body).unwrap().size, 5);
+        let refused = |key, value| search([(key, value)], b"").unwrap_err().reason;
+        assert_eq!(refused("foo", "1"), "request contains unrecognized parameter: [foo]");
+        assert_eq!(refused("scroll", "1m"), "request contains unrecognized parameter: [scroll]");
+        assert_eq!(refused("from", "x"), "Failed to parse int parameter [from] with value [x]");
+        assert_eq!(
+            refused("lenient", "x"),
+            "Failed to parse value [x] as only [true] or [false] are allowed."
+        );
+        assert_eq!(refused("size", "10001").split(',').next(), Some("Result window is too large"));
+        assert_eq!(
+            count([("q", "destNum:1"), ("pretty", "")], b"").unwrap().to_string(),
+            r#"lenient any(destNum "1")"#
+        );
+        assert!(count([("q", "a"), ("size", "1")], b"").is_err());
+    }
+}

@@ -41,7 +41,7 @@ pub fn parse(text: &str, options: &Options) -> Result<Query, QueryError> {
         let cause = format!("it is longer than {QUERY_BYTES_MAX} bytes");
         return Err(QueryError::query_string(text, QUERY_BYTES_MAX, &cause));
     }
-    if text.trim().is_empty() {
+    if text.bytes().all(|byte| byte <= b' ') {
         return Ok(Query::None);
     }
     let mut parser = Parser { text, words: words(text)?, at: 0, options };
@@ -418,5 +418,349 @@ pub(super) fn has_plain_patterns(query: &Query) -> bool {
         }
         Query::Lenient(query) => has_plain_patterns(query),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iri::query::token::{lower, tokens};
+
+    /// The default field is `t`, and values of another type are errors.
+    fn options(operator: Operator) -> Options {
+        Options { fields: Fields::Named(vec!["t".into()]), operator, lenient: None }
+    }
+
+    #[track_caller]
+    fn check_tree(text: &str, expected: &str) {
+        assert_eq!(parse(text, &options(Operator::Or)).unwrap().to_string(), expected, "{text}");
+    }
+
+    #[track_caller]
+    fn check_refused(text: &str, position: usize, cause: &str) {
+        let error = parse(text, &options(Operator::Or)).unwrap_err();
+        assert_eq!(error.kind, "query_shard_exception");
+        assert_eq!(
+            (error.position, error.cause),
+            (Some(position), Some(format!("{cause}, at character {position}")))
+        );
+    }
+
+    #[test]
+    fn trees() {
+        let table = [
+            ("a", r#"any(t "a")"#),
+            ("a b", r#"any(t "a b")"#),
+            ("a AND b", r#"(+any(t "a") +any(t "b"))"#),
+            ("a && b", r#"(+any(t "a") +any(t "b"))"#),
+            ("a&&b", r#"any(t "a&&b")"#),
+            ("a OR b", r#"(any(t "a") any(t "b"))"#),
+            ("a || b", r#"(any(t "a") any(t "b"))"#),
+            ("a OR b AND c", r#"(+any(t "b") +any(t "c") any(t "a"))"#),
+            ("a AND b OR c", r#"(+any(t "a") +any(t "b") any(t "c"))"#),
+            ("a b AND c", r#"(+any(t "b") +any(t "c") any(t "a"))"#),
+            ("a b c AND d", r#"(+any(t "c") +any(t "d") any(t "a b"))"#),
+            ("a AND (b OR c)", r#"(+any(t "a") +(any(t "b") any(t "c")))"#),
+            ("((a))", r#"any(t "a")"#),
+            ("+a -b c", r#"(+any(t "a") any(t "c") -any(t "b"))"#),
+            ("-a", r#"(-any(t "a"))"#),
+            ("NOT a", r#"(-any(t "a"))"#),
+            ("!a", r#"(-any(t "a"))"#),
+            ("! a", r#"(any(t "!") any(t "a"))"#),
+            ("a NOT b", r#"(any(t "a") -any(t "b"))"#),
+            ("a AND NOT b", r#"(+any(t "a") -any(t "b"))"#),
+            ("a - b", r#"(any(t "a") any(t "-") any(t "b"))"#),
+            ("a-b", r#"any(t "a-b")"#),
+            ("friendly-scanner", r#"any(t "friendly-scanner")"#),
+            ("destNum:9011972598294121", r#"any(destNum "9011972598294121")"#),
+            ("f:(a OR b)", r#"(any(f "a") any(f "b"))"#),
+            ("f:(a b)", r#"any(f "a b")"#),
+            ("f:(a g:b)", r#"(any(f "a") any(g "b"))"#),
+            ("f: a", r#"any(f "a")"#),
+            ("f:a b", r#"(any(f "a") any(t "b"))"#),
+            (r#""a b""#, r#"phrase(t "a b")"#),
+            (r#"f:"a \"b\"""#, r#"phrase(f "a \"b\"")"#),
+            (r#""a b" c"#, r#"(phrase(t "a b") any(t "c"))"#),
+            ("972*", r#"prefix(t "972")"#),
+            ("*abc", r#"wildcard(t "*abc")"#),
+            ("a?c", r#"wildcard(t "a?c")"#),
+            (r"a\**", r#"prefix(t "a*")"#),
+            (r"a\*?", r#"wildcard(t "a\\*?")"#),
+            ("*", "exists(t)"),
+            ("f:*", "exists(f)"),
+            ("*:*", "all"),
+            ("*:a", r#"any(* "a")"#),
+            (r"book.\*:x", r#"any(book.* "x")"#),
+            (r"book.\*:*", "exists(book.*)"),
+            ("_exists_:f", "exists(f)"),
+            (r#"_exists_:"f""#, "exists(f)"),
+            ("f:[a TO b]", r#"range(f ["a" TO "b"])"#),
+            ("f:{a TO *}", r#"range(f {"a" TO *])"#),
+            ("f:[a TO b}", r#"range(f ["a" TO "b"})"#),
+            (r#"f:["a b" TO "*"]"#, r#"range(f ["a b" TO *])"#),
+            ("f:[TO TO TO]", r#"range(f ["TO" TO "TO"])"#),
+            ("f:>5", r#"range(f {"5" TO *])"#),
+            ("f:>=5", r#"range(f ["5" TO *])"#),
+            ("f:<5", r#"range(f [* TO "5"})"#),
+            ("f:<=5", r#"range(f [* TO "5"])"#),
+            ("<=5", r#"range(t [* TO "5"])"#),
+            ("f:>", r#"any(f ">")"#),
+            (r"f:\-5", r#"any(f "-5")"#),
+            (r"a\ b", r#"any(t "a b")"#),
+            (r"sip\:100", r#"any(t "sip:100")"#),
+            (r"\u0041\ud83d\ude00", "any(t \"A\u{1f600}\")"),
+            ("a^2 b^0.5", r#"(any(t "a") any(t "b"))"#),
+            ("(a b)^2 c", r#"(any(t "a b") any(t "c"))"#),
+            ("AND*", r#"prefix(t "AND")"#),
+            ("and", r#"any(t "and")"#),
+            ("", "none"),
+            ("  ", "none"),
+        ];
+        for (text, expected) in table {
+            check_tree(text, expected);
+        }
+        let all = |text| parse(text, &Options::default()).unwrap().to_string();
+        assert_eq!(all("*"), "lenient all");
+        assert_eq!(all("a >5"), r#"lenient any(* "a >5")"#);
+        assert_eq!(all(">5"), r#"lenient range(* {"5" TO *])"#);
+        let every = |text| parse(text, &options(Operator::And)).unwrap().to_string();
+        assert_eq!(every("a b"), r#"every(t "a b")"#);
+        assert_eq!(every("a AND b OR c"), r#"(+every(t "a") every(t "b") every(t "c"))"#);
+        let two = Options { fields: Fields::Named(vec!["t".into(), "k".into()]), ..Options::default() };
+        assert_eq!(parse("*", &two).unwrap().to_string(), "(exists(t) exists(k))");
+        assert_eq!(parse(">5", &two).unwrap().to_string(), r#"any(t,k ">5")"#);
+    }
+
+    #[test]
+    fn refusals_say_why_and_where() {
+        check_refused("a~", 1, "fuzziness and proximity (~) are not supported");
+        check_refused("\"a b\"~2", 5, "fuzziness and proximity (~) are not supported");
+        let regexp = "regular expressions are not supported (a '/' that is meant itself is escaped: \\/)";
+        check_refused("é:/a/", 2, regexp);
+        check_refused("192.0.2.0/24", 9, regexp);
+        check_refused("(a", 2, "it ends where the end of the group was expected");
+        check_refused("a)", 1, "there is [)] where the end or another clause was expected");
+        check_refused("a AND", 5, "it ends where a term, a phrase, a range or a group was expected");
+        check_refused("OR a", 0, "there is [OR] where a term, a phrase, a range or a group was expected");
+        check_refused("f:[1 2]", 5, "there is [2] where TO was expected");
+        check_refused("\"a", 0, "a quote has no end");
+        check_refused("a\\", 1, "nothing follows the backslash");
+        check_refused("b \\u00", 2, "\\u is not followed by four hex digits");
+        check_refused("a^x", 2, "no number follows '^'");
+        check_refused("a]", 1, "a range ends that did not begin");
+    }
+
+    #[test]
+    fn limits_hold_on_both_sides() {
+        let parses = |text: &str| parse(text, &options(Operator::Or));
+        assert!(parses(&"a".repeat(QUERY_BYTES_MAX)).is_ok());
+        let error = parses(&"a".repeat(QUERY_BYTES_MAX + 1)).unwrap_err();
+        assert!(
+            error.cause.unwrap().starts_with("it is longer than 32768 bytes") && error.reason.len() < 1100
+        );
+        let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
+        assert!(parses(&nested(NESTING_MAX)).is_ok());
+        assert_eq!(parses(&nested(NESTING_MAX + 1)).unwrap_err().position, Some(NESTING_MAX));
+        for text in [vec!["a"; CLAUSES_MAX].join(" OR "), vec!["a"; CLAUSES_MAX].join(" ")] {
+            assert!(parses(&text).is_ok());
+            assert!(
+                parses(&format!("{text} OR b"))
+                    .unwrap_err()
+                    .cause
+                    .unwrap()
+                    .starts_with("more than 1024 clauses")
+            );
+        }
+    }
+
+    /// Half a million brackets, operators and quotes cost no stack and little time.
+    #[test]
+    fn hostile_strings_are_refused() {
+        for piece in ["(", ")", "-", "NOT ", "a:", "[", "\"", "^", "a AND ", "(a OR ", "{* TO ", "f:(", "*:"]
+        {
+            let text = piece.repeat(QUERY_BYTES_MAX / piece.len());
+            assert!(parse(&text, &Options::default()).is_err(), "{piece}");
+        }
+    }
+
+    /// The query as Elasticsearch's explanation has it, in an index where `t` is text, `k` a keyword, `book.title`
+    /// and `book.author` are texts. `None`: nothing is left of it, since its text has no words.
+    fn explained(query: &Query, nested: bool) -> Option<String> {
+        let clauses = |clauses: Vec<String>| match (nested, clauses.as_slice()) {
+            (_, []) => None,
+            (_, [one]) => Some(one.clone()),
+            (true, many) => Some(format!("({})", many.join(" "))),
+            (false, many) => Some(many.join(" ")),
+        };
+        let each = |fields: &Fields, one: &dyn Fn(&str) -> Option<String>| {
+            let Fields::Named(names) = fields else { return Some("[all fields]".to_owned()) };
+            let names: Vec<&str> = match names[0].as_str() {
+                "book.*" => vec!["book.author", "book.title"],
+                name => vec![name],
+            };
+            let found: Vec<String> = names.into_iter().filter_map(one).collect();
+            if found.len() > 1 { Some(format!("({})", found.join(" | "))) } else { found.into_iter().next() }
+        };
+        let known = |field: &str| ["t", "k", "book.title", "book.author"].contains(&field);
+        let unmapped = |field: &str| Some(format!("MatchNoDocsQuery(\"unmapped fields [{field}]\")"));
+        let normal =
+            |field: &str, text: &str| if field == "k" { text.to_owned() } else { lower(text).into_owned() };
+        match query {
+            Query::All => Some("*:*".to_owned()),
+            Query::None => {
+                Some("MatchNoDocsQuery(\"Matching no documents because no terms present\")".to_owned())
+            }
+            Query::Match { fields, text, operator } => each(fields, &|field| {
+                let sign = if *operator == Operator::And { "+" } else { "" };
+                match field {
+                    "k" => Some(format!("k:{text}")),
+                    field if !known(field) => unmapped(field),
+                    field => {
+                        let words: Vec<String> = tokens(text).map(|word| format!("{field}:{word}")).collect();
+                        match words.len() {
+                            0 | 1 => words.into_iter().next(),
+                            _ => clauses(words.into_iter().map(|word| format!("{sign}{word}")).collect()),
+                        }
+                    }
+                }
+            }),
+            Query::Phrase { fields, text } => each(fields, &|field| {
+                let words: Vec<_> = tokens(text).collect();
+                match (field, words.as_slice()) {
+                    ("k", _) => Some(format!("k:{text}")),
+                    (field, _) if !known(field) => unmapped(field),
+                    (_, []) => None,
+                    (field, [word]) => Some(format!("{field}:{word}")),
+                    (field, words) => Some(format!("{field}:\"{}\"", words.join(" "))),
+                }
+            }),
+            Query::Prefix { fields, prefix } => each(fields, &|field| match known(field) {
+                true => Some(format!("{field}:{}*", normal(field, prefix))),
+                false => unmapped(field),
+            }),
+            Query::Wildcard { fields, pattern } => {
+                each(fields, &|field| Some(format!("{field}:{}", normal(field, pattern))))
+            }
+            Query::Exists { field } => Some(match field.as_str() {
+                "t" => "ConstantScore(NormsFieldExistsQuery [field=t])".to_owned(),
+                "k" => "ConstantScore(DocValuesFieldExistsQuery [field=k])".to_owned(),
+                "book" | "book.*" => "ConstantScore(NormsFieldExistsQuery [field=book.author] \
+                                      NormsFieldExistsQuery [field=book.title])"
+                    .to_owned(),
+                field => format!("MatchNoDocsQuery(\"unmapped field:{field}\")"),
+            }),
+            Query::Range { fields, from, to, .. } => each(fields, &|field| {
+                let end = |bound: &Bound| match bound {
+                    Bound::Included(Value::Text(text)) | Bound::Excluded(Value::Text(text)) => {
+                        normal(field, text)
+                    }
+                    _ => "*".to_owned(),
+                };
+                let open = if matches!(from, Bound::Excluded(_)) { '{' } else { '[' };
+                let close = if matches!(to, Bound::Excluded(_)) { '}' } else { ']' };
+                match known(field) {
+                    true => Some(format!("{field}:{open}{} TO {}{close}", end(from), end(to))),
+                    false => unmapped(field),
+                }
+            }),
+            Query::Bool { must, should, must_not, .. } => {
+                let signed = |sign: &str, queries: &[Query]| -> Vec<String> {
+                    queries.iter().filter_map(|q| Some(format!("{sign}{}", explained(q, true)?))).collect()
+                };
+                let (must, should, not) = (signed("+", must), signed("", should), signed("-", must_not));
+                let all = if must.is_empty() && should.is_empty() && !not.is_empty() {
+                    vec!["#*:*".into()]
+                } else {
+                    vec![]
+                };
+                let many: Vec<String> = [must, should, not, all].concat();
+                match (nested, many.as_slice()) {
+                    (_, []) => None,
+                    (true, many) => Some(format!("({})", many.join(" "))),
+                    (false, many) => Some(many.join(" ")),
+                }
+            }
+            query => Some(query.to_string()),
+        }
+    }
+
+    /// An explanation as what it says: without boosts, clauses sorted, groups that make no difference taken apart.
+    fn normalised(explanation: &str) -> Vec<String> {
+        let clauses = group(&mut explanation.replace("{*", "[*").replace("*}", "*]").chars().peekable());
+        match clauses.as_slice() {
+            [one] => one.trim_matches(['+', '(', ')']).split(' ').map(str::to_owned).collect(),
+            _ => clauses,
+        }
+    }
+
+    fn group(chars: &mut std::iter::Peekable<std::str::Chars>) -> Vec<String> {
+        let mut found = Vec::new();
+        while let Some(c) = chars.next() {
+            let sign = if matches!(c, '+' | '-' | '#') { c.to_string() } else { String::new() };
+            let first = if sign.is_empty() { Some(c) } else { chars.next() };
+            match first {
+                Some(' ') => {}
+                Some(')') => break,
+                Some('(') => {
+                    let inner = group(chars);
+                    while chars.next_if(|c| matches!(c, '^' | '.' | '0'..='9')).is_some() {}
+                    let all = |fits: fn(&String) -> bool| inner.iter().all(fits);
+                    match sign.as_str() {
+                        "" if all(|clause| !clause.starts_with(['+', '-', '#'])) => found.extend(inner),
+                        "+" if all(|clause| clause.starts_with('+')) => found.extend(inner),
+                        _ if inner.len() == 1 && !inner[0].starts_with('-') => found.push(sign + &inner[0]),
+                        _ => found.push(format!("{sign}({})", inner.join(" "))),
+                    }
+                }
+                first => {
+                    // A word, with the brackets that it opens.
+                    let (mut word, mut open) = (sign, 0);
+                    word.extend(first);
+                    while let Some(c) = chars.next_if(|c| open > 0 || !matches!(c, ' ' | ')')) {
+                        open += i32::from(c == '(') - i32::from(c == ')');
+                        word.push(c);
+                    }
+                    found.push(word);
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn strings_are_read_as_elasticsearch_reads_them() {
+        let golden =
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/elasticsearch/query_string.jsonl"));
+        let (mut cases, mut differ) = (0, Vec::new());
+        for line in golden.lines() {
+            let case: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = case["query"].as_str().unwrap();
+            let operator = if case["operator"] == "and" { Operator::And } else { Operator::Or };
+            let found =
+                parse(text, &options(operator)).map(|query| explained(&query, false).unwrap_or_default());
+            cases += 1;
+            let fits = match (&found, case["explanation"].as_str()) {
+                (Err(_), None) => true,
+                // What is not supported.
+                (Err(_), Some(_)) => text.contains(['~', '/']),
+                // There an unmapped field's prefix is taken for its name.
+                (Ok(_), Some(_)) if text == "nothing:a*" => true,
+                (Ok(found), Some(expected)) => normalised(found) == normalised(expected),
+                _ => false,
+            };
+            if !fits {
+                differ.push(format!(
+                    "{text:?} {operator:?}: {:?}, not {found:?}",
+                    case["explanation"].as_str()
+                ));
+            }
+        }
+        assert!(
+            cases > 600 && differ.is_empty(),
+            "{} of {cases} differ:\n{}",
+            differ.len(),
+            differ.join("\n")
+        );
     }
 }
