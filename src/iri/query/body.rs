@@ -24,7 +24,7 @@ pub const SORTS_MAX: usize = 16;
 /// Reads a search: the body (which may be empty), and the parameters, which go before it. Which indices are searched
 /// stands in the path, and so is for the caller to set.
 pub fn search<'a>(
-    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
     body: &[u8],
 ) -> Result<Search, QueryError> {
     let mut search = Search {
@@ -71,7 +71,7 @@ pub fn search<'a>(
 
 /// Reads the question of a `_count`: a body with a `query` at most, and parameters.
 pub fn count<'a>(
-    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
     body: &[u8],
 ) -> Result<Query, QueryError> {
     let mut found = Query::All;
@@ -178,7 +178,7 @@ fn sorts(json: &Json) -> Result<Vec<Sort>, QueryError> {
     Ok(found)
 }
 
-/// The order of one key. Where no direction is given `_score` begins with the largest.
+/// The order of one key. Nothing is scored, so `_score` is the order of storing either way.
 fn sort(field: &str, direction: Option<&str>) -> Result<Sort, QueryError> {
     let key = match field {
         "" => return Err(QueryError::argument("[sort] names no field")),
@@ -186,8 +186,7 @@ fn sort(field: &str, direction: Option<&str>) -> Result<Sort, QueryError> {
         field => SortKey::Field(field.to_owned()),
     };
     let descending = match direction.map(str::to_ascii_lowercase).as_deref() {
-        None => false,
-        Some("asc") => false,
+        None | Some("asc") => false,
         Some("desc") => field != "_score",
         Some(other) => {
             return Err(QueryError::argument(format!("no sort order [{other}]: there are [asc] and [desc]")));
@@ -249,10 +248,13 @@ fn unrecognized(key: &str) -> QueryError {
     QueryError::argument(format!("request contains unrecognized parameter: [{key}]"))
 }
 
+/// A parameter of a URL: key and value.
+pub type Parameter<'a> = (&'a str, &'a str);
+
 /// The question of `q`, where there is one, and the parameters that are not about it.
 fn asked<'a>(
-    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Result<(Option<Query>, Vec<(&'a str, &'a str)>), QueryError> {
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
+) -> Result<(Option<Query>, Vec<Parameter<'a>>), QueryError> {
     let (mut options, mut text, mut analyzes, mut rest) = (Options::default(), None, false, Vec::new());
     for (key, value) in parameters {
         match key {
@@ -291,7 +293,7 @@ fn boolean(value: &str) -> Result<bool, QueryError> {
 
 fn with_parameters<'a>(
     search: &mut Search,
-    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
 ) -> Result<(), QueryError> {
     let (asked, rest) = asked(parameters)?;
     if let Some(query) = asked {

@@ -29,25 +29,26 @@ pub(super) fn query(json: &Json, depth: usize) -> Result<Query, QueryError> {
             return Err(QueryError::parsing(reason));
         }
     };
-    let read: fn(&str, &[(String, Json)], usize) -> Result<Query, QueryError> = match name {
-        "match_all" => |name, members, _| only_ignored(name, members).map(|()| Query::All),
-        "match_none" => |name, members, _| only_ignored(name, members).map(|()| Query::None),
-        "match" | "match_phrase" => |name, members, _| matching(name, members),
-        "multi_match" => |_, members, _| multi_match(members),
-        "term" => |_, members, _| term(members),
-        "terms" => |_, members, _| terms(members),
-        "range" => |_, members, _| range(members),
-        "prefix" | "wildcard" => |name, members, _| pattern(name, members),
-        "exists" => |_, members, _| exists(members),
-        "ids" => |_, members, _| ids(members),
-        "bool" => |_, members, depth| boolean(members, depth),
-        "constant_score" => |_, members, depth| constant_score(members, depth),
-        "query_string" => |_, members, _| query_string_query(members),
-        _ => return Err(QueryError::parsing(format!("unknown query [{name}]"))),
+    let Json::Object(members) = body else {
+        return Err(QueryError::parsing(format!(
+            "[{name}] query malformed, no start_object after query name"
+        )));
     };
-    match body {
-        Json::Object(members) => read(name, members, depth),
-        _ => Err(QueryError::parsing(format!("[{name}] query malformed, no start_object after query name"))),
+    match name {
+        "match_all" => only_ignored(name, members).map(|()| Query::All),
+        "match_none" => only_ignored(name, members).map(|()| Query::None),
+        "match" | "match_phrase" => matching(name, members),
+        "multi_match" => multi_match(members),
+        "term" => term(members),
+        "terms" => terms(members),
+        "range" => range(members),
+        "prefix" | "wildcard" => pattern(name, members),
+        "exists" => exists(members),
+        "ids" => ids(members),
+        "bool" => boolean(members, depth),
+        "constant_score" => constant_score(members, depth),
+        "query_string" => query_string_query(members),
+        _ => Err(QueryError::parsing(format!("unknown query [{name}]"))),
     }
 }
 

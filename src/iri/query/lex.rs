@@ -186,17 +186,20 @@ fn range_word(rest: &str) -> (Kind, usize) {
 /// A quoted value, or 0. A quote behind a backslash ends it only where no later one does.
 fn range_quoted_bytes(rest: &str) -> usize {
     let bytes = rest.as_bytes();
+    // `""` alone is no quoted value.
+    if bytes[0] != b'"' || bytes.starts_with(b"\"\"") {
+        return 0;
+    }
     let mut end = 0;
     for at in 2..bytes.len() {
-        if bytes[0] == b'"' && bytes[at] == b'"' {
+        if bytes[at] == b'"' {
             end = at + 1;
             if bytes[at - 1] != b'\\' {
                 break;
             }
         }
     }
-    // `""` alone is no quoted value.
-    if bytes.starts_with(b"\"\"") { 0 } else { end }
+    end
 }
 
 fn boost_word(rest: &str) -> Found {

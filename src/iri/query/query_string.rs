@@ -687,8 +687,13 @@ mod tests {
     /// An explanation as what it says: without boosts, clauses sorted, groups that make no difference taken apart.
     fn normalised(explanation: &str) -> Vec<String> {
         let clauses = group(&mut explanation.replace("{*", "[*").replace("*}", "*]").chars().peekable());
+        let grouped =
+            |one: &str| one.strip_prefix('(').and_then(|one| one.strip_suffix(')')).map(str::to_owned);
         match clauses.as_slice() {
-            [one] => one.trim_matches(['+', '(', ')']).split(' ').map(str::to_owned).collect(),
+            [one] => match grouped(one) {
+                Some(inner) => inner.split(' ').map(str::to_owned).collect(),
+                None => vec![one.trim_start_matches('+').to_owned()],
+            },
             _ => clauses,
         }
     }
