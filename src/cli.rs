@@ -53,6 +53,7 @@ enum Command {
     Replay(cmd::replay::Args),
     Decode(cmd::decode::Args),
     Merge(cmd::merge::Args),
+    Number(cmd::number::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
 }
@@ -69,6 +70,7 @@ impl Command {
             Command::Replay(args) => args.run(globals),
             Command::Decode(args) => args.run(globals),
             Command::Merge(args) => args.run(globals),
+            Command::Number(args) => args.run(globals),
             Command::Completions(args) => args.run(globals),
             Command::Man(args) => args.run(globals),
         }

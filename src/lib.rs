@@ -16,6 +16,7 @@ pub mod stop;
 
 pub mod cc;
 pub mod http;
+pub mod iri;
 pub mod replay;
 
 pub use error::{Error, Result};

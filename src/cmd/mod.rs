@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod ls;
 pub mod man;
 pub mod merge;
+pub mod number;
 pub mod replay;
 pub mod run;
 pub mod serve_tcp;

@@ -21,6 +21,8 @@ mod live;
 mod ls;
 mod man;
 mod merge;
+mod number;
+mod number_plans;
 mod replay;
 mod replay_kafka;
 mod same_name;

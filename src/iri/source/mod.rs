@@ -1,0 +1,1 @@
+//! Where events come from: JSON lines, syslog. Blocking, a thread a connection.

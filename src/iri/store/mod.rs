@@ -1,0 +1,104 @@
+//! What keeps documents and answers questions: a trait, so that a folder and a cluster can stand behind the same edge.
+
+pub mod dead_letters;
+pub mod sqlite;
+
+use super::document::Document;
+use super::mapping::Mapping;
+use super::query::{Found, Hit, Query, Search};
+
+/// A store. Called by many threads at once.
+pub trait Store: Send + Sync {
+    /// Writes documents; an answer each, in their order. When this returns they are durable. Blocks while they wait
+    /// to be committed together with others; does not wait for room in the queue ([`StoreError::Full`]: nothing of
+    /// the call is written).
+    fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, StoreError>;
+
+    /// The document of that id.
+    fn get(&self, index: &str, id: &str) -> Result<Option<Hit>, StoreError>;
+
+    /// How many documents answer a question; `indices` as in [`Search`].
+    fn count(&self, indices: &[String], ignore_unavailable: bool, query: &Query) -> Result<u64, StoreError>;
+
+    /// Searches.
+    fn search(&self, search: &Search) -> Result<Found, StoreError>;
+
+    /// The indices whose names these are, or fit; empty: all.
+    fn indices(&self, indices: &[String]) -> Result<Vec<Index>, StoreError>;
+
+    /// Makes an index, with fields of known types. False: it is there already, and stays as it is.
+    fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError>;
+
+    /// Adds fields to an index. The type of a field that is there cannot change ([`StoreError::Invalid`]).
+    fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError>;
+}
+
+/// A document that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its id, which the store may have made.
+    pub id: String,
+    /// How often the id was written; from 1.
+    pub version: u64,
+    /// Its place among all writes of the store, from 0.
+    pub sequence: u64,
+    /// False: it took the place of another.
+    pub created: bool,
+}
+
+/// A document that cannot be stored, however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It was to be created, and the id is there.
+    #[error("[{id}]: version conflict, document already exists (current version [{version}])")]
+    Exists {
+        /// The id.
+        id: String,
+        /// The version that is there.
+        version: u64,
+    },
+    /// It is no JSON object, or a value does not fit its field's type.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// An index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Its documents.
+    pub documents: u64,
+    /// What it takes on the disk, as far as that can be told from other indices.
+    pub bytes: u64,
+    /// Its fields.
+    pub mapping: Mapping,
+}
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The queue is full: try again later.
+    #[error("the store's queue is full")]
+    Full,
+    /// An index that was named is not there.
+    #[error("no such index [{0}]")]
+    NoIndex(String),
+    /// The question cannot be answered as it stands (a field of another type, a pattern that fits too much).
+    #[error("{0}")]
+    Invalid(String),
+    /// It took longer than a question may.
+    #[error("the search took longer than {0} ms")]
+    TimedOut(u64),
+    /// The store is stopping.
+    #[error("the store is stopping")]
+    Stopping,
+    /// The disk, or the other side.
+    #[error("cannot {act}: {cause}")]
+    Failed {
+        /// What was tried.
+        act: &'static str,
+        /// Why not.
+        cause: String,
+    },
+}
