@@ -52,6 +52,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Replay(cmd::replay::Args),
     Decode(cmd::decode::Args),
+    Number(cmd::number::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
 }
@@ -67,6 +68,7 @@ impl Command {
             Command::Verify(args) => args.run(globals),
             Command::Replay(args) => args.run(globals),
             Command::Decode(args) => args.run(globals),
+            Command::Number(args) => args.run(globals),
             Command::Completions(args) => args.run(globals),
             Command::Man(args) => args.run(globals),
         }

@@ -85,7 +85,7 @@ fn is_configured(command: &str) -> bool {
 }
 
 fn exit_status(roff: &mut Roff, command: &str) {
-    let checks_input = matches!(command, "lea" | "ls" | "verify" | "replay");
+    let checks_input = matches!(command, "lea" | "ls" | "verify" | "replay" | "number");
     let drains = matches!(command, "lea" | "run" | "serve-tcp" | "verify" | "replay");
     let done = match command {
         "run" | "serve-tcp" => "Done: a signal came and what had arrived is in the files.",

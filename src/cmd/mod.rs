@@ -11,6 +11,7 @@ pub mod decode;
 pub mod kafka;
 pub mod ls;
 pub mod man;
+pub mod number;
 pub mod replay;
 pub mod run;
 pub mod serve_tcp;

@@ -8,7 +8,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::json::{self, Node, SyntaxError};
-use super::{FILE_BYTES_MAX, Finding, KEYS, Key, Origin, check};
+use super::{FILE_BYTES_MAX, Finding, KEYS, Key, Origin, check, numbers};
+use crate::iri::number::Settings;
 use crate::{Error, Result};
 
 /// Findings of one kind that are kept from one file; the rest are counted.
@@ -23,6 +24,8 @@ pub struct FileLayer {
     pub errors: Vec<Finding>,
     /// What is odd, and does not matter.
     pub warnings: Vec<Finding>,
+    /// How telephone numbers are read; what the file does not say is the default.
+    pub numbers: Settings,
     values: Vec<(&'static Key, Origin, String)>,
 }
 
@@ -89,12 +92,14 @@ struct Walk<'a> {
     warnings: Findings,
     leaves: Vec<(&'static Key, Node<'a>)>,
     sections: Vec<String>,
+    numbers: Settings,
 }
 
 impl<'a> Walk<'a> {
     fn new(document: &'a str) -> Walk<'a> {
         let (errors, warnings) = Default::default();
-        Walk { document, errors, warnings, leaves: Vec::new(), sections: Vec::new() }
+        let numbers = Settings::default();
+        Walk { document, errors, warnings, leaves: Vec::new(), sections: Vec::new(), numbers }
     }
 
     /// Goes through an object; `path` is its own with a dot after it, empty for the whole document. The depth is
@@ -116,6 +121,8 @@ impl<'a> Walk<'a> {
                 self.leaf(key, member.key_offset, member.value);
             } else if KEYS.iter().any(|key| key.path.starts_with(&section)) {
                 self.section(section, member.key_offset, member.value);
+            } else if name == numbers::PATH {
+                self.numbers(member.value);
             } else {
                 self.warn(member.key_offset, unknown(path, &member.key));
             }
@@ -129,6 +136,16 @@ impl<'a> Walk<'a> {
             self.sections.push(section.clone());
         }
         self.object(&section, node);
+    }
+
+    fn numbers(&mut self, node: Node<'a>) {
+        match numbers::read(node, &mut self.numbers) {
+            Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.warning {
+                true => self.warn(wrong.offset, wrong.text),
+                false => self.error(wrong.offset, wrong.text),
+            }),
+            Err(error) => self.syntax_error(error),
+        }
     }
 
     /// JSON leaves open what a repeated key means (RFC 8259, 4); most parsers take the last one.
@@ -158,6 +175,7 @@ impl<'a> Walk<'a> {
             path: path.to_owned(),
             errors: self.errors.into_list(),
             warnings: self.warnings.into_list(),
+            numbers: self.numbers,
             values,
         }
     }

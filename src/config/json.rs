@@ -74,6 +74,15 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// The elements of a list; none for any other value.
+    pub fn elements(&self) -> Option<Result<Vec<Node<'a>>, SyntaxError>> {
+        self.raw.starts_with('[').then(|| {
+            let raws: Vec<&'a RawValue> =
+                serde_json::from_str(self.raw).map_err(|error| self.within(&error))?;
+            Ok(raws.into_iter().map(|raw| Node { document: self.document, raw: raw.get() }).collect())
+        })
+    }
+
     /// A string without its quotes and escapes, or a number as it is written; none for any other value.
     pub fn scalar(&self) -> Option<Result<String, SyntaxError>> {
         match self.kind() {

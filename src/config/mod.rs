@@ -5,17 +5,20 @@
 //! not on the day a variable goes away. Runs on the main thread, before anything is started. Invariant: an
 //! [`Effective`] holds only values that passed their check.
 //!
-//! A new key is a [`Key`] in [`KEYS`] and one `take` in [`resolve`].
+//! A new key is a [`Key`] in [`KEYS`] and one `take` in [`resolve`]. A section with lists stands in the file alone
+//! (`numbers`).
 
 mod check;
 mod file;
 mod json;
+mod numbers;
 mod replace;
 mod template;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::iri::number;
 use crate::logging::LevelFilter;
 use crate::{Error, Result};
 
@@ -206,6 +209,8 @@ pub struct Effective {
     pub tcp: Option<Listen>,
     /// Where streams over Kafka are read; none: off.
     pub kafka: Option<Kafka>,
+    /// How telephone numbers are read.
+    pub numbers: number::Settings,
     /// Each value with its origin, in the order of [`KEYS`].
     pub values: Vec<Value>,
     /// The file that was read; none: there is none at the default place.
@@ -284,6 +289,7 @@ pub fn resolve(layers: &Layers<'_>) -> (Effective, Vec<Finding>) {
         logger_level,
         tcp: Listen::enabled(tcp_address, tcp_port),
         kafka: Listen::enabled(kafka_address, kafka_port).map(|broker| Kafka { broker, topic }),
+        numbers: layers.file.map_or_else(number::Settings::default, |file| file.numbers.clone()),
         values,
         file: layers.file.map(|file| file.path.clone()),
         warnings: layers.file.map_or_else(Vec::new, |file| file.warnings.clone()),

@@ -18,6 +18,8 @@ mod kafka_client;
 mod live;
 mod ls;
 mod man;
+mod number;
+mod number_plans;
 mod replay;
 mod replay_kafka;
 mod same_name;

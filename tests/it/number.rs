@@ -1,0 +1,113 @@
+//! `lea number`: which family numbers belong to, and why.
+
+use std::fs;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use crate::support::lea;
+
+fn number(folder: &std::path::Path, args: &[&str]) -> Command {
+    let mut command = Command::new(lea());
+    command.current_dir(folder).arg("number").args(args);
+    command
+}
+
+#[track_caller]
+fn check_text(args: &[&str], code: i32, expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = number(folder.path(), args).assert().code(code).get_output().clone();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+#[test]
+fn a_number_is_explained() {
+    check_text(
+        &["90046500729221", "john"],
+        3,
+        "\
+NUMBER          FAMILY        READ        COUNTRY  NATIONAL
+90046500729221  +46500729221  behind 900  46 SE    500729221
+john            -             -           -        -
+
+90046500729221
+  behind 900: +46500729221
+  behind 90: no, no assigned country code
+  as it stands: no, country code 90 has no numbers of 13 digits
+  spellings: +46500729221
+john
+  no number: 'j' stands in no number
+",
+    );
+}
+
+#[test]
+fn json_has_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--json", "9011972598294121", "059-829-4121", "--default-region", "IL"];
+    let output = number(folder.path(), &args).assert().code(0).get_output().clone();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |row: &Value| {
+        let keys = ["number", "family", "prefix", "country_code", "national"];
+        keys.map(|key| row[key].to_string().replace('"', "")).join(" ")
+    };
+    assert_eq!(told(&rows[0]), "9011972598294121 +972598294121 9011 972 598294121");
+    assert_eq!(told(&rows[1]), "059-829-4121 +972598294121 0 972 598294121");
+    assert_eq!(rows[0]["regions"], serde_json::json!(["IL"]));
+    let spellings = rows[0]["spellings"].as_array().unwrap();
+    for spelling in ["+972598294121", "00972598294121", "901511972598294121", "0598294121"] {
+        assert!(spellings.contains(&spelling.into()), "{spelling}: {spellings:?}");
+    }
+}
+
+#[test]
+fn the_configuration_says_prefixes_and_region() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lea.conf");
+    let write =
+        |numbers: &str| fs::write(&file, format!("{{\"parameters\": {{\"numbers\": {numbers}}}}}")).unwrap();
+    let config = ["--config", "lea.conf"];
+    let run = |args: &[&str]| {
+        let mut command = number(folder.path(), &config);
+        command.args(args).assert().get_output().clone()
+    };
+    write(r#"{"exitPrefixes": ["119"], "fields": ["a"], "defaultRegion": "GB"}"#);
+    assert_eq!(run(&["119972598294121", "07700900123"]).status.code(), Some(0));
+    assert_eq!(run(&["+972598294121"]).status.code(), Some(3), "only what is listed is a prefix");
+    assert_eq!(run(&["07700900123", "--default-region", "US"]).status.code(), Some(3));
+
+    for (numbers, wrong) in [
+        ("[]", "parameters.numbers: a list where an object has to be"),
+        (
+            r#"{"exitPrefixes": "00"}"#,
+            "parameters.numbers.exitPrefixes: a text where a list of texts has to be",
+        ),
+        (r#"{"exitPrefixes": ["0x"]}"#, "\"0x\" is no exit prefix"),
+        (r#"{"fields": ["_id"]}"#, "\"_id\" is no field"),
+        (r#"{"defaultRegion": "XX"}"#, "\"XX\" is no region"),
+    ] {
+        write(numbers);
+        let output = run(&["972598294121"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{numbers}: {stderr}");
+        assert!(stderr.contains(wrong) && stderr.contains("line 1, column "), "{stderr}");
+    }
+    write(r#"{"defaultregion": "GB", "defaultRegion": ""}"#);
+    let output = run(&["972598294121"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("unknown key"));
+}
+
+#[test]
+fn wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    number(folder.path(), &[]).assert().code(2);
+    let output = number(folder.path(), &["972598294121", "--default-region", "XX"])
+        .assert()
+        .code(2)
+        .get_output()
+        .clone();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("lea: --default-region: \"XX\" is no region"), "{stderr}");
+}
