@@ -118,6 +118,7 @@ impl<'a> Planner<'a> {
             }
             Query::Exists { field } => Ok(self.exists(field)),
             Query::Ids(ids) => Ok(Plan::Ids(ids.clone())),
+            Query::Lenient(inner) => self.plan(inner),
             Query::Bool { must, should, must_not, should_min } => {
                 self.bool(must, should, must_not, *should_min)
             }
