@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::catalogue::number;
-use super::plan::{Plan, key};
+use super::plan::{Plan, has, key};
 use super::search::{Searching, to_json};
 use super::values::{HOUR_MS, to_long};
 use super::walk::walk;
@@ -274,13 +274,7 @@ fn has_one_value_each(
         Ok(true)
     })?;
     for &(index, field) in hours {
-        let field = field & !number::HOURS;
-        having += match field {
-            number::EVENT_TIME => searching.context.index_docs(index)?,
-            field => searching
-                .context
-                .count(index, &Plan::Term(key(index, number::EXISTS, &field.to_be_bytes())))?,
-        };
+        having += searching.context.count(index, &has(index, field & !number::HOURS))?;
     }
     debug_assert!(having <= docs.len());
     Ok(values == having)

@@ -23,7 +23,7 @@ mod schema;
 mod search;
 mod segment;
 mod snapshot;
-mod text;
+pub(crate) mod text;
 pub(crate) mod values;
 mod walk;
 mod writer;
@@ -52,6 +52,7 @@ use self::writer::{Job, Prepared};
 use super::{Index, Refused, Store, StoreError, Written};
 use crate::iri::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, index_name};
 use crate::iri::mapping::Mapping;
+use crate::iri::number::Families;
 use crate::iri::query::{Found, Hit, Query, Search};
 use crate::{Error, Result};
 
@@ -72,6 +73,17 @@ pub struct StoreConfig {
     pub search_timeout_ms: u64,
     /// The one form of a number, by field and value.
     pub family: Family,
+}
+
+impl StoreConfig {
+    /// The same with number families.
+    pub fn with_families(self, families: Arc<Families>) -> StoreConfig {
+        let family = move |field: &str, value: &str| {
+            let canonical = families.is_number_field(field).then(|| families.canonical(value))??;
+            Some(canonical.number().to_owned())
+        };
+        StoreConfig { family: Arc::new(family), ..self }
+    }
 }
 
 impl Default for StoreConfig {

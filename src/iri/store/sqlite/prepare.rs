@@ -271,7 +271,7 @@ impl Walk<'_> {
                 Err(unfit(text).into())
             }
             Dynamic::True => {
-                self.new.extend(dynamic::fields(&self.path, value, |text| values::date(text).is_some()));
+                self.new.extend(dynamic::fields(&self.path, value, text::is_date));
                 Ok(())
             }
         }
@@ -353,7 +353,7 @@ impl Walk<'_> {
             }
             FieldType::Date => {
                 let format = entry.field.format.as_deref();
-                let at = text::stored_date(value, format).ok_or_else(|| {
+                let at = text::stored_date(value, entry.dates.as_deref().unwrap_or(&text::DATES)).ok_or_else(|| {
                     let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
                     unfit_here(
                         self,

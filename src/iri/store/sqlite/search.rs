@@ -6,9 +6,9 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::catalogue::{Entry, IndexEntry, number};
+use super::catalogue::{Entry, IndexEntry};
 use super::evaluate::Context;
-use super::plan::Plan;
+use super::plan::{Plan, has};
 use super::prepare::{Preparer, Terms};
 use super::walk::walk;
 use super::{Shared, aggregate, ids, rows, values};
@@ -213,14 +213,7 @@ impl Searching<'_> {
     fn without(&self, docs: &RoaringBitmap, key: &Key) -> Result<RoaringBitmap, StoreError> {
         let mut left = docs.clone();
         for &(index, field) in &key.fields {
-            let plan = Plan::Term(super::plan::key(index, number::EXISTS, &field.to_be_bytes()));
-            // What has a time has no term that says so: all documents have one.
-            let plan = if field == number::EVENT_TIME {
-                Plan::Term(super::plan::key(index, number::ALL, &[]))
-            } else {
-                plan
-            };
-            left -= self.context.find(index, &plan)?;
+            left -= self.context.find(index, &has(index, field))?;
         }
         Ok(left)
     }
