@@ -7,6 +7,7 @@
 
 pub mod date;
 pub mod document;
+pub mod elastic;
 pub mod mapping;
 pub mod number;
 pub mod query;

@@ -132,7 +132,6 @@ impl<'a> Planner<'a> {
             Query::Exists { field } => Ok(self.exists(field)),
             Query::Lenient(query) => Planner { lenient: true, ..*self }.plan(query),
             Query::Ids(ids) => Ok(Plan::Ids(ids.clone())),
-            Query::Lenient(inner) => self.plan(inner),
             Query::Bool { must, should, must_not, should_min } => {
                 self.bool(must, should, must_not, *should_min)
             }
