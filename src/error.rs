@@ -68,6 +68,16 @@ pub enum Error {
         /// Who holds it: process id, command, since when.
         holder: String,
     },
+    /// The events' store cannot be used.
+    #[error("cannot {act} the store {}: {cause}", path.display())]
+    Store {
+        /// What was tried.
+        act: &'static str,
+        /// The store's file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
     /// A thread of ours ended with a panic: a defect, reported as such.
     #[error("the thread {0} failed unexpectedly (this is a defect in lea)")]
     Thread(String),

@@ -1,5 +1,7 @@
 //! What keeps documents and answers questions: a trait, so that a folder and a cluster can stand behind the same edge.
 
+pub mod sqlite;
+
 use super::document::Document;
 use super::mapping::Mapping;
 use super::query::{Found, Hit, Query, Search};

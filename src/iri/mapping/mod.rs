@@ -2,6 +2,8 @@
 //!
 //! The types and the rules by which a new field gets one are Elasticsearch's.
 
+pub mod dynamic;
+
 use std::collections::BTreeMap;
 
 /// Fields of one index: more, and a sender makes them up (Elasticsearch's own bound).
@@ -43,9 +45,51 @@ pub struct Field {
     pub format: Option<String>,
 }
 
+impl Field {
+    /// A field of that type and nothing else.
+    pub fn of(kind: FieldType) -> Field {
+        Field { kind, declared: None, parent: None, ignore_above: None, format: None }
+    }
+
+    /// The type's name, as it was put.
+    pub fn type_name(&self) -> &str {
+        self.declared.as_deref().unwrap_or(self.kind.name())
+    }
+}
+
+impl FieldType {
+    /// Elasticsearch's name of the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            FieldType::Text => "text",
+            FieldType::Keyword => "keyword",
+            FieldType::Long => "long",
+            FieldType::Double => "double",
+            FieldType::Boolean => "boolean",
+            FieldType::Date => "date",
+            FieldType::Ip => "ip",
+            FieldType::GeoPoint => "geo_point",
+        }
+    }
+}
+
+/// What becomes of a field that is not in the mapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dynamic {
+    /// It gets the type of its first value.
+    #[default]
+    True,
+    /// It is kept in the source and not found.
+    False,
+    /// The document is refused.
+    Strict,
+}
+
 /// The fields of an index by full name, `a.b` for b in a.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
+    /// What becomes of fields that are not here.
+    pub dynamic: Dynamic,
     /// The fields.
     pub fields: BTreeMap<String, Field>,
 }

@@ -1,0 +1,473 @@
+//! The embedded store: one SQLite file, DIR/.lea/events.db, with an inverted index of our own in it.
+//!
+//! A caller's thread takes its documents apart (`prepare`), compresses them and makes a segment of their terms
+//! (`segment`); the thread `store` (`writer`) puts what has gathered into one durable transaction. Many small segments
+//! become few large ones (`merger`). A reader takes the `snapshot` of the last commit, which never changes, so it waits
+//! for nobody and nobody for it; a question becomes a `plan` an index, and that is `evaluate`d segment by segment.
+//!
+//! Invariants: segments span neighbouring documents, each document is in one; a document that was replaced or refused is
+//! in `gone` until no segment has it; counts are exact.
+
+mod aggregate;
+mod catalogue;
+mod compress;
+mod evaluate;
+mod file;
+mod ids;
+mod merger;
+mod pattern;
+mod plan;
+mod prepare;
+mod rows;
+mod schema;
+mod search;
+mod segment;
+mod snapshot;
+mod text;
+pub(crate) mod values;
+mod walk;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use rusqlite::Connection;
+
+use self::catalogue::{Catalogue, IndexEntry};
+use self::compress::Sources;
+use self::evaluate::Context;
+use self::plan::{Plan, Planner};
+use self::prepare::{Preparer, Terms};
+use self::segment::{Batch, Segment};
+use self::snapshot::Snapshot;
+use self::writer::{Job, Prepared};
+use super::{Index, Refused, Store, StoreError, Written};
+use crate::iri::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, index_name};
+use crate::iri::mapping::Mapping;
+use crate::iri::query::{Found, Hit, Query, Search};
+use crate::{Error, Result};
+
+pub use prepare::Family;
+
+/// Calls that wait for the writer.
+const JOBS_MAX: usize = 1_024;
+
+/// Connections kept for the next reader.
+const READERS_KEPT: usize = 8;
+
+/// What a store may take, and how it reads numbers.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// Bytes of documents that may wait for the writer; one call may bring more.
+    pub queue_bytes_max: usize,
+    /// What a question may take.
+    pub search_timeout_ms: u64,
+    /// The one form of a number, by field and value.
+    pub family: Family,
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig { queue_bytes_max: 32 << 20, search_timeout_ms: 30_000, family: Arc::new(|_, _| None) }
+    }
+}
+
+/// What the store's threads and callers share.
+struct Shared {
+    path: PathBuf,
+    catalogue: Arc<Catalogue>,
+    sources: Sources,
+    snapshot: RwLock<Arc<Snapshot>>,
+    secret: Vec<u8>,
+    next_segment: AtomicU64,
+    queued_bytes: AtomicUsize,
+    stopping: AtomicBool,
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl Shared {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does something with a connection that only reads.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let kept = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => schema::open_to_read(&self.path, false)
+                .map_err(|error| StoreError::Failed { act: "open the store", cause: error.to_string() })?,
+        };
+        let done = work(&connection)?;
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() < READERS_KEPT {
+            readers.push(connection);
+        }
+        Ok(done)
+    }
+}
+
+/// The store. Dropped last, it waits until what was taken is written.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    preparer: Preparer,
+    config: StoreConfig,
+    /// `None`: only to read.
+    writing: Option<Writing>,
+}
+
+struct Writing {
+    jobs: Option<Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    _lock: std::fs::File,
+}
+
+impl SqliteStore {
+    /// Opens the store of a folder, which is made if it is not there, for the one process that writes.
+    pub fn open(dir: &Path, config: StoreConfig) -> Result<SqliteStore> {
+        let (path, lock) = file::prepare(dir)?;
+        let failed = |error: &dyn std::fmt::Display| Error::Store {
+            act: "open",
+            path: path.clone(),
+            cause: error.to_string(),
+        };
+        let connection = schema::open_to_write(&path).map_err(|error| failed(&error))?;
+        let shared = Arc::new(load(&connection, &path).map_err(|error| failed(&error))?);
+        let (jobs, jobs_in) = bounded(JOBS_MAX);
+        let (merged, merged_in) = bounded(1);
+        let (wake, wakes) = bounded(2);
+        let reader = schema::open_to_read(&path, false).map_err(|error| failed(&error))?;
+        let writer = writer::Writer::new(connection, Arc::clone(&shared), jobs_in, merged_in, wake)
+            .map_err(|error| failed(&error))?;
+        let for_merger = Arc::clone(&shared);
+        let threads = vec![
+            spawn("store", move || writer.run())?,
+            spawn("store-merge", move || merger::run(reader, for_merger, wakes, merged))?,
+        ];
+        let writing = Writing { jobs: Some(jobs), threads, _lock: lock };
+        Ok(SqliteStore::new(shared, config, Some(writing)))
+    }
+
+    /// Opens the store of a folder to read it; another process may write to it meanwhile.
+    pub fn open_read_only(dir: &Path, config: StoreConfig) -> Result<SqliteStore> {
+        let path = file::path(dir);
+        let failed = |error: &dyn std::fmt::Display| Error::Store {
+            act: "open",
+            path: path.clone(),
+            cause: error.to_string(),
+        };
+        if let Err(error) = std::fs::metadata(&path) {
+            return Err(failed(&error));
+        }
+        let connection = schema::open_to_read(&path, true).map_err(|error| failed(&error))?;
+        let shared = load(&connection, &path).map_err(|error| failed(&error))?;
+        Ok(SqliteStore::new(Arc::new(shared), config, None))
+    }
+
+    fn new(shared: Arc<Shared>, config: StoreConfig, writing: Option<Writing>) -> SqliteStore {
+        let preparer =
+            Preparer { catalogue: Arc::clone(&shared.catalogue), family: Arc::clone(&config.family) };
+        SqliteStore { shared, preparer, config, writing }
+    }
+
+    /// Hands documents to the writer and waits for its answer.
+    fn hand_over(
+        &self,
+        documents: Vec<Prepared>,
+        segment: Segment,
+        bytes: usize,
+    ) -> Result<Vec<Result<Written, Refused>>, StoreError> {
+        let jobs = self.writing.as_ref().and_then(|writing| writing.jobs.as_ref()).ok_or(READ_ONLY)?;
+        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let give_back = |error| {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            Err(error)
+        };
+        // A call that is too large for the queue is taken where nothing else waits.
+        if queued > 0 && queued + bytes > self.config.queue_bytes_max {
+            return give_back(StoreError::Full);
+        }
+        let (reply, answer) = bounded(1);
+        match jobs.try_send(Job { documents, segment, bytes, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return give_back(StoreError::Full),
+            Err(TrySendError::Disconnected(_)) => return give_back(StoreError::Stopping),
+        }
+        match answer.recv() {
+            Ok(written) => written.map_err(|cause| StoreError::Failed { act: "write to the store", cause }),
+            Err(_) => Err(StoreError::Stopping),
+        }
+    }
+
+    /// Writes what is new in the catalogue.
+    fn write_catalogue(&self) -> Result<(), StoreError> {
+        self.hand_over(Vec::new(), Batch::default().finish(0), 0).map(drop)
+    }
+
+    fn prepare(
+        &self,
+        document: Document,
+        doc: u32,
+        now_ms: i64,
+        terms: &mut Terms,
+        batch: &mut Batch,
+    ) -> Result<Prepared, Refused> {
+        let index = self.index_for(&document)?;
+        self.preparer.prepare(&index, document.kind.as_deref(), &document.source, now_ms, terms)?;
+        terms.put_into(batch, doc);
+        Ok(Prepared {
+            index: index.no,
+            kind: document.kind,
+            id: document.id,
+            mode: document.mode,
+            time_ms: terms.time_ms,
+            source: self.shared.sources.compress(&document.source),
+        })
+    }
+
+    /// The document's index, made if it is not there; checks what the document itself does not need to be read for.
+    fn index_for(&self, document: &Document) -> Result<Arc<IndexEntry>, Refused> {
+        if document.source.len() > SOURCE_BYTES_MAX {
+            return Err(Refused::Unfit(format!("the document has more than {SOURCE_BYTES_MAX} bytes")));
+        }
+        if let Some(id) = &document.id
+            && (id.is_empty() || id.len() > ID_BYTES_MAX)
+        {
+            return Err(Refused::Unfit(format!(
+                "id [{id}] is too long, must be no longer than {ID_BYTES_MAX} bytes and at least 1, but was: {}",
+                id.len()
+            )));
+        }
+        if let Some(index) = self.shared.catalogue.get(&document.index) {
+            return Ok(index);
+        }
+        index_name(&document.index)
+            .map_err(|why| Refused::Unfit(format!("Invalid index name [{}], {why}", document.index)))?;
+        let made = self.shared.catalogue.create(&document.index, Default::default());
+        made.map(|(index, _)| index).ok_or_else(|| Refused::Unfit(TOO_MANY_INDICES.to_owned()))
+    }
+
+    /// The indices that a question is about.
+    fn chosen(&self, names: &[String], ignore_unavailable: bool) -> Result<Vec<Arc<IndexEntry>>, StoreError> {
+        let all = self.shared.catalogue.all();
+        if names.is_empty() || names.iter().any(|name| name == "_all") {
+            return Ok(all);
+        }
+        for name in names.iter().filter(|name| !name.contains('*')) {
+            if !ignore_unavailable && self.shared.catalogue.get(name).is_none() {
+                return Err(StoreError::NoIndex(name.clone()));
+            }
+        }
+        let fits = |index: &Arc<IndexEntry>| names.iter().any(|name| pattern::fits(name, &index.name));
+        Ok(all.into_iter().filter(fits).collect())
+    }
+
+    /// Does something with what a search needs.
+    fn with_context<T>(
+        &self,
+        work: impl FnOnce(&Context<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.shared.read(|connection| {
+            let snapshot =
+                if self.writing.is_some() { self.shared.snapshot() } else { self.refresh(connection)? };
+            let timeout_ms = self.config.search_timeout_ms;
+            let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+            let secret = &self.shared.secret;
+            work(&Context { snapshot: &snapshot, connection, secret, deadline, timeout_ms })
+        })
+    }
+
+    /// Beside a writer in another process: what that one has committed since.
+    fn refresh(&self, connection: &Connection) -> Result<Arc<Snapshot>, StoreError> {
+        let _ = connection;
+        Ok(self.shared.snapshot())
+    }
+
+    /// A question's plan for each index.
+    fn plans(
+        &self,
+        indices: Vec<Arc<IndexEntry>>,
+        query: &Query,
+    ) -> Result<Vec<(Arc<IndexEntry>, Plan)>, StoreError> {
+        let now_ms = Utc::now().timestamp_millis();
+        let plan = |index: Arc<IndexEntry>| {
+            let plan = Planner::new(&index, &index.fields(), now_ms).plan(query)?;
+            Ok((index, plan))
+        };
+        indices.into_iter().map(plan).collect()
+    }
+}
+
+const TOO_MANY_INDICES: &str = "there are as many indices as a store can have [10000]";
+const READ_ONLY: StoreError = StoreError::Stopping;
+
+impl Store for SqliteStore {
+    fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, StoreError> {
+        let now_ms = Utc::now().timestamp_millis();
+        let (mut batch, mut terms) = (Batch::default(), Terms::default());
+        let (mut prepared, mut answers) =
+            (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
+        let mut bytes = 0;
+        for document in documents {
+            bytes += document.source.len();
+            match self.prepare(document, prepared.len() as u32, now_ms, &mut terms, &mut batch) {
+                Ok(ready) => {
+                    prepared.push(ready);
+                    answers.push(None);
+                }
+                Err(refused) => answers.push(Some(refused)),
+            }
+        }
+        let mut written = if prepared.is_empty() {
+            Vec::new()
+        } else {
+            let segment = batch.finish(prepared.len() as u32);
+            self.hand_over(prepared, segment, bytes)?
+        }
+        .into_iter();
+        let answer = |refused: Option<Refused>| match refused {
+            Some(refused) => Err(refused),
+            None => written.next().unwrap_or_else(|| Err(Refused::Unfit("it was lost".to_owned()))),
+        };
+        Ok(answers.into_iter().map(answer).collect())
+    }
+
+    fn get(&self, index: &str, id: &str) -> Result<Option<Hit>, StoreError> {
+        self.with_context(|context| {
+            let index =
+                self.shared.catalogue.get(index).ok_or_else(|| StoreError::NoIndex(index.to_owned()))?;
+            let docs = context.find(index.no, &Plan::Ids(vec![id.to_owned()]))?;
+            docs.min().map(|doc| search::hit(context, &self.shared, doc).map(|(hit, _)| hit)).transpose()
+        })
+    }
+
+    fn count(&self, indices: &[String], ignore_unavailable: bool, query: &Query) -> Result<u64, StoreError> {
+        self.with_context(|context| {
+            let plans = self.plans(self.chosen(indices, ignore_unavailable)?, query)?;
+            plans.iter().map(|(index, plan)| context.count(index.no, plan)).sum()
+        })
+    }
+
+    fn search(&self, search: &Search) -> Result<Found, StoreError> {
+        self.with_context(|context| {
+            let plans =
+                self.plans(self.chosen(&search.indices, search.ignore_unavailable)?, &search.query)?;
+            search::search(context, &self.shared, &self.preparer, plans, search)
+        })
+    }
+
+    fn indices(&self, indices: &[String]) -> Result<Vec<Index>, StoreError> {
+        self.with_context(|context| {
+            let size: u64 = context.connection.query_row(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+                [],
+                |row| row.get(0),
+            )?;
+            let mut found = Vec::new();
+            let mut all = 0;
+            for index in self.shared.catalogue.all() {
+                let documents = context.index_docs(index.no)?;
+                all += documents;
+                found.push(Index {
+                    name: index.name.clone(),
+                    documents,
+                    bytes: 0,
+                    mapping: index.fields().mapping(),
+                });
+            }
+            // One file has them all: each gets the part that its documents are of all.
+            for index in &mut found {
+                index.bytes =
+                    (u128::from(size) * u128::from(index.documents) / u128::from(all.max(1))) as u64;
+            }
+            let chosen = self.chosen(indices, false)?;
+            found.retain(|index| chosen.iter().any(|chosen| chosen.name == index.name));
+            Ok(found)
+        })
+    }
+
+    fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
+        index_name(index)
+            .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
+        let made = self.shared.catalogue.create(index, mapping.dynamic);
+        let (entry, is_new) = made.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
+        if is_new {
+            self.add_fields(&entry, mapping)?;
+            self.write_catalogue()?;
+        }
+        Ok(is_new)
+    }
+
+    fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
+        let entry = self.shared.catalogue.get(index).ok_or_else(|| StoreError::NoIndex(index.to_owned()))?;
+        self.add_fields(&entry, mapping)?;
+        self.shared.catalogue.set_dynamic(&entry, mapping.dynamic);
+        self.write_catalogue()
+    }
+}
+
+impl SqliteStore {
+    fn add_fields(&self, index: &IndexEntry, mapping: &Mapping) -> Result<(), StoreError> {
+        let fields: Vec<_> =
+            mapping.fields.iter().map(|(name, field)| (name.clone(), field.clone())).collect();
+        let added = self.shared.catalogue.add_fields(index, &fields);
+        added.map_err(|clash| StoreError::Invalid(clash.to_string()))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        let Some(writing) = &mut self.writing else { return };
+        writing.jobs = None;
+        for thread in writing.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("store_thread_failed");
+            }
+        }
+    }
+}
+
+/// Reads all that is kept in memory.
+fn load(connection: &Connection, path: &Path) -> rusqlite::Result<Shared> {
+    let catalogue = Arc::new(Catalogue::default());
+    rows::read_catalogue(connection, &catalogue)?;
+    let sources = Sources::default();
+    rows::read_dictionaries(connection, &sources)?;
+    let (_, secret) = rows::read_state(connection)?;
+    Ok(Shared {
+        path: path.to_owned(),
+        catalogue,
+        sources,
+        snapshot: RwLock::new(Arc::new(read_snapshot(connection, &[])?)),
+        secret,
+        next_segment: AtomicU64::new(1),
+        queued_bytes: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
+        readers: Mutex::default(),
+    })
+}
+
+fn read_snapshot(connection: &Connection, known: &[Arc<Segment>]) -> rusqlite::Result<Snapshot> {
+    let mut segments = rows::read_segments(connection, known)?;
+    let gone = Arc::new(rows::read_gone(connection)?);
+    let young_from = segments.partition_point(|segment| matches!(segment.blocks, segment::Blocks::Disk(_)));
+    let mut young = segments.split_off(young_from);
+    if let Err(error) = snapshot::compact(&mut young, &gone) {
+        log::error!("store_not_compacted error=\"{error}\"");
+    }
+    segments.append(&mut young);
+    Ok(Snapshot { segments, gone, era: Arc::default() })
+}
+
+fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))
+}

@@ -1,0 +1,69 @@
+//! Makes one segment out of neighbours, and leaves out documents that are gone.
+
+use roaring::RoaringBitmap;
+
+use super::codec::take_positions;
+use super::{Cursor, ReadBlock, ReadError, Segment, Writer};
+
+/// Writes the terms of `segments`, which span neighbouring documents and stand in their order, without the documents in
+/// `gone`. `ready` takes the writer's full blocks now and then.
+pub fn merge<E: From<ReadError>>(
+    segments: &[&Segment],
+    reader: &dyn ReadBlock,
+    gone: &RoaringBitmap,
+    writer: &mut Writer,
+    mut ready: impl FnMut(&mut Writer) -> Result<(), E>,
+) -> Result<(), E> {
+    let base = segments.first().map_or(0, |first| first.base);
+    let mut cursors = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let cursor = Cursor::seek(segment, reader, &[])?;
+        // Most merges meet no document that is gone; then runs are copied as they are.
+        let gone = (gone.range_cardinality(segment.docs()) > 0).then_some(gone);
+        cursors.push((cursor, gone));
+    }
+    let mut key = Vec::new();
+    loop {
+        let Some(least) = cursors.iter().filter_map(|(cursor, _)| cursor.key()).min() else { return Ok(()) };
+        key.clear();
+        key.extend_from_slice(least);
+        writer.begin(&key);
+        for (cursor, gone) in &mut cursors {
+            while cursor.key() == Some(&key) {
+                copy(cursor, *gone, base, writer)?;
+                cursor.step()?;
+            }
+        }
+        writer.end();
+        ready(writer)?;
+    }
+}
+
+/// Copies one entry's documents.
+fn copy(
+    cursor: &Cursor,
+    gone: Option<&RoaringBitmap>,
+    base: u32,
+    writer: &mut Writer,
+) -> Result<(), ReadError> {
+    let is_gone = |doc| gone.is_some_and(|gone| gone.contains(doc));
+    let bytes = cursor.positions();
+    if bytes.is_empty() {
+        return cursor.each_run(|from, docs| match gone {
+            None => writer.docs(from - base, docs),
+            Some(_) => {
+                (from..from + docs).filter(|&doc| !is_gone(doc)).for_each(|doc| writer.docs(doc - base, 1))
+            }
+        });
+    }
+    let (mut at, mut positions, mut read) = (0, Vec::new(), Ok(()));
+    cursor.each_run(|from, docs| {
+        for doc in from..from + docs {
+            read = read.and_then(|()| take_positions(bytes, &mut at, &mut positions));
+            if read.is_ok() && !is_gone(doc) {
+                writer.doc_at(doc - base, &positions);
+            }
+        }
+    })?;
+    read.map_err(|damaged| cursor.damaged(damaged))
+}
