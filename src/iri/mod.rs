@@ -6,9 +6,12 @@
 //! only the types in `document`, `query` and the trait.
 
 pub mod document;
+pub mod event;
+pub mod letters;
 pub mod mapping;
 pub mod number;
 pub mod query;
+mod sentrypeer;
 pub mod source;
 pub mod store;
 
