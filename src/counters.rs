@@ -138,7 +138,7 @@ counters! {
     /// Syslog datagrams dropped because the store did not keep up.
     syslog_udp_dropped_total: counter,
     /// Syslog datagrams that the kernel dropped because its buffer was full.
-    syslog_udp_kernel_dropped: gauge,
+    syslog_udp_kernel_dropped_total: counter,
     /// Events stored that came over --lines and --syslog.
     events_stored_total: counter,
     /// Lines and messages that could not be used and are kept in .lea/event-dead-letters.jsonl.

@@ -98,6 +98,9 @@ impl EventConfig {
         let config = SourcesConfig {
             lines: self.listen.lines,
             data_lines: self.listen.data_lines,
+            syslog: self.listen.syslog.clone(),
+            patterns: self.listen.patterns.clone(),
+            definitions: self.listen.definitions.clone(),
             indices: self.listen.indices.clone(),
             drain: start.drain,
         };

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod grok;
 pub mod intake;
 pub mod lines;
+pub mod syslog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +18,15 @@ use std::time::{Duration, Instant};
 use super::event::Indices;
 use crate::cc::source::tcp;
 use crate::cc::vault::Vault;
+use crate::config::events::SyslogListen;
 use crate::stop::Stop;
 use crate::{Error, Result, logging};
 use edge::{EdgeConfig, Edges, Takers};
 use frame::Framing;
+use grok::Patterns;
 use intake::Intake;
 use lines::{LINE_BYTES_MAX, Port};
+use syslog::{MESSAGE_BYTES_MAX, SyslogConfig, UdpReceiver};
 
 /// What is received.
 #[derive(Clone, Debug)]
@@ -31,6 +35,12 @@ pub struct SourcesConfig {
     pub lines: Option<SocketAddr>,
     /// JSON lines with content of streams alone.
     pub data_lines: Option<SocketAddr>,
+    /// Syslog.
+    pub syslog: Vec<SyslogListen>,
+    /// Patterns of syslog lines; none: the built-in ones.
+    pub patterns: Vec<String>,
+    /// Names that they may use.
+    pub definitions: Vec<(String, String)>,
     /// Where events go.
     pub indices: Indices,
     /// After a stop, how long what a peer still sends is taken.
@@ -100,6 +110,24 @@ impl Start<'_> {
             );
             self.tcp(addr, port.word(), Framing::Lines, LINE_BYTES_MAX, takers)?;
         }
+        let index = self.config.indices.syslog.clone();
+        let patterns = Patterns::compile(&self.config.patterns, &self.config.definitions)
+            .map_err(|error| Error::Usage(error.to_string()))?;
+        let syslog = Arc::new(SyslogConfig { index, patterns });
+        for listen in &self.config.syslog {
+            match *listen {
+                SyslogListen::Tcp(addr) => {
+                    let takers = syslog::takers(Arc::clone(&self.edges.intake), Arc::clone(&syslog));
+                    self.tcp(addr, "syslog", Framing::Syslog, MESSAGE_BYTES_MAX, takers)?;
+                }
+                SyslogListen::Udp(addr) => {
+                    let (intake, drain) = (&self.edges.intake, self.config.drain);
+                    let receiver = UdpReceiver::spawn(addr, intake, &syslog, drain, &self.edges.stop)?;
+                    self.threads.extend(receiver.threads);
+                    listening(receiver.local_addr, "syslog transport=udp");
+                }
+            }
+        }
         Ok(())
     }
 
@@ -115,7 +143,11 @@ impl Start<'_> {
         let bound = listener.local_addr().map_err(Error::system("read a listener's address"))?;
         let config = EdgeConfig { name, framing, message_bytes_max, drain: self.config.drain };
         self.threads.push(self.edges.spawn(listener, config, takers)?);
-        logging::say(format_args!("listening addr={bound} for={name}"));
+        listening(bound, if name == "syslog" { "syslog transport=tcp" } else { name });
         Ok(())
     }
+}
+
+fn listening(addr: SocketAddr, what: &str) {
+    logging::say(format_args!("listening addr={addr} for={what}"));
 }
