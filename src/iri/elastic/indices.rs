@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
-use super::{Asked, Elastic, NAME, Reply, Shards, VERSION, mapping, uuid};
+use super::{Asked, Elastic, NAME, Reply, Shards, VERSION, uuid};
 use crate::http::Request;
 use crate::iri::document::index_name;
 use crate::iri::mapping::Mapping;
@@ -169,7 +169,7 @@ impl Elastic {
         asked.parameters.only(asked.request.path(), &[&WAITS[..], &EXPANDS].concat())?;
         let typed = asked.parameters.is_on("include_type_name")?;
         let shown = self.chosen(asked)?.into_iter().map(|index| {
-            let shown = mapping::shown(&index.mapping);
+            let shown = index.mapping.to_json();
             let shown = if typed { json!({ "_doc": shown }) } else { shown };
             (index.name, json!({ "mappings": shown }))
         });
@@ -179,7 +179,7 @@ impl Elastic {
     /// Adds fields to indices.
     pub(super) fn put_mapping(&self, asked: &Asked<'_>) -> Result<Reply, Failure> {
         asked.parameters.only(asked.request.path(), &[&WAITS[..], &EXPANDS].concat())?;
-        let mapping = mapping::read(&self.object(asked.request)?)?;
+        let mapping = mapping(&self.object(asked.request)?)?;
         for index in self.chosen(asked)? {
             self.store.put_mapping(&index.name, &mapping).map_err(unchanged)?;
         }
@@ -211,7 +211,7 @@ impl Elastic {
         let mut found = Mapping::default();
         for (key, value) in json_object(body.bytes())? {
             match (key.as_str(), value) {
-                ("mappings", value) => found = mapping::read(&value)?,
+                ("mappings", value) => found = mapping(&value)?,
                 ("settings", Value::Object(settings)) => check_settings(&settings)?,
                 ("aliases", Value::Object(aliases)) if aliases.is_empty() => {}
                 (key, _) => {
@@ -240,8 +240,7 @@ impl Elastic {
                 "number_of_replicas": "0", "number_of_shards": "1", "provided_name": index.name,
                 "uuid": uuid(&index.name), "version": { "created": "7172999" },
             } });
-            let shown =
-                json!({ "aliases": {}, "mappings": mapping::shown(&index.mapping), "settings": settings });
+            let shown = json!({ "aliases": {}, "mappings": index.mapping.to_json(), "settings": settings });
             (index.name, shown)
         });
         Ok(Reply::json(200, &Value::Object(shown.collect())))
@@ -275,6 +274,14 @@ struct Created<'a> {
     acknowledged: bool,
     shards_acknowledged: bool,
     index: &'a str,
+}
+
+/// A mapping as it was put.
+fn mapping(value: &Value) -> Result<Mapping, Failure> {
+    Mapping::parse(value).map_err(|error| match error.0.starts_with("Limit of") {
+        true => Failure::argument(error.0),
+        false => Failure::mapping(error.0),
+    })
 }
 
 /// A field's type cannot change; as a failure that is no failure of a search.

@@ -11,7 +11,6 @@ mod dates;
 mod documents;
 mod failure;
 mod indices;
-mod mapping;
 mod parameters;
 mod pretty;
 mod route;
