@@ -46,6 +46,7 @@ impl Globals {
 enum Command {
     Run(cmd::run::Args),
     ServeTcp(cmd::serve_tcp::Args),
+    ServeEvents(cmd::serve_events::Args),
     ConsumeKafka(cmd::consume_kafka::Args),
     Configure(cmd::configure::Args),
     Ls(cmd::ls::Args),
@@ -63,6 +64,7 @@ impl Command {
         match self {
             Command::Run(args) => args.run(globals),
             Command::ServeTcp(args) => args.run(globals),
+            Command::ServeEvents(args) => args.run(globals),
             Command::ConsumeKafka(args) => args.run(globals),
             Command::Configure(args) => args.run(globals),
             Command::Ls(args) => args.run(globals),

@@ -59,6 +59,6 @@ impl Args {
             until_end: self.until_end,
             properties: self.connect.resolve(config::environment)?,
         };
-        Service::resolve(self.service, None, Some(kafka))?.run()
+        Service::resolve(self.service, None, Some(kafka), None)?.run()
     }
 }

@@ -1,6 +1,7 @@
 //! `lea run`: everything that the configuration enables, in one process.
 
 use super::connect::ConnectArgs;
+use super::event_service::{EventArgs, EventConfig};
 use super::kafka::KafkaConfig;
 use super::service::{self, Service, ServiceArgs, TcpArgs};
 use crate::cli::Globals;
@@ -9,7 +10,8 @@ use crate::{Error, Exit, Result};
 
 /// Run everything that the configuration enables
 ///
-/// That is streams over TCP (`tcpServer`) and records of a Kafka topic (`kafkaServer`), into one folder. SIGINT, SIGTERM
+/// That is streams over TCP (`tcpServer`) and records of a Kafka topic (`kafkaServer`), into one folder, and
+/// events (`events`) into the store in it. SIGINT, SIGTERM
 /// and SIGHUP end it in good order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,6 +21,8 @@ pub struct Args {
     tcp: TcpArgs,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    events: EventArgs,
 }
 
 impl Args {
@@ -31,13 +35,14 @@ impl Args {
         let properties = self.connect.resolve(config::environment)?;
         let kafka = config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties));
         let listen = config.tcp.as_ref().map(service::addresses).transpose()?;
-        if kafka.is_none() && listen.is_none() {
+        let events = EventConfig::resolve(&config, None, &self.events)?;
+        if kafka.is_none() && listen.is_none() && events.is_none() {
             return Err(Error::Usage(
                 "the configuration enables nothing: set tcpServer (lea configure -t ADDRESS -u PORT) or \
-                 kafkaServer (-g ADDRESS -k PORT)"
+                 kafkaServer (-g ADDRESS -k PORT), or events"
                     .to_owned(),
             ));
         }
-        Service::resolve(self.service, listen.map(|listen| (listen, self.tcp)), kafka)?.run()
+        Service::resolve(self.service, listen.map(|listen| (listen, self.tcp)), kafka, events)?.run()
     }
 }

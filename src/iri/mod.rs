@@ -7,9 +7,13 @@
 
 pub mod date;
 pub mod document;
+pub mod elastic;
+pub mod event;
+pub mod letters;
 pub mod mapping;
 pub mod number;
 pub mod query;
+mod sentrypeer;
 pub mod source;
 pub mod store;
 
