@@ -211,3 +211,41 @@ fn crc32c(bytes: &[u8]) -> u32 {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
     })
 }
+
+/// A query string: a tree or a refusal within it, for each operator; its words, dates and formats too.
+pub fn query_string(input: &[u8]) {
+    use lea::iri::date::{self, Format, Rounding};
+    use lea::iri::query::query_string::{Options, parse};
+    use lea::iri::query::{Operator, token};
+    let text = String::from_utf8_lossy(input);
+    for operator in [Operator::Or, Operator::And] {
+        match parse(&text, &Options { operator, ..Options::default() }) {
+            Ok(query) => assert!(!query.to_string().is_empty()),
+            Err(error) => assert!(error.position.is_some_and(|at| at <= text.chars().count()), "{error}"),
+        }
+    }
+    for token in token::tokens(&text) {
+        assert!(!token.is_empty() && token.encode_utf16().count() <= token::TOKEN_UNITS_MAX, "{token}");
+        assert_eq!(token::lower(&token), token);
+    }
+    let instant = |rounding| date::instant(&text, &Format::default(), 1_795_342_272_345, 60, rounding);
+    if let (Ok(first), Ok(last)) = (instant(Rounding::Down), instant(Rounding::Up)) {
+        assert!(first <= last || text.contains('/'), "{text}");
+    }
+    if let Ok(format) = Format::parse(&text) {
+        let _ = format.read(&text, 0, Rounding::Up);
+    }
+    let _ = (date::since(&text, 0), date::zone_minutes(&text));
+}
+
+/// A search's body: what can be counted can be searched.
+pub fn search_body(input: &[u8]) {
+    use lea::iri::query::body::{WINDOW_MAX, count, search};
+    let found = search([], input);
+    if let Ok(search) = &found {
+        assert!(search.from + search.size <= WINDOW_MAX);
+    }
+    if let Ok(query) = count([], input) {
+        assert_eq!(found.map(|search| search.query.to_string()), Ok(query.to_string()));
+    }
+}

@@ -117,6 +117,10 @@ counters! {
     kafka_lag_records: gauge,
     /// HTTP requests answered.
     http_requests_total: counter,
+    /// Requests of senders and askers of events refused: no right password.
+    events_refused_user_total: counter,
+    /// Requests of senders and askers of events refused: no room now, to be tried again.
+    events_refused_full_total: counter,
     /// HTTP requests refused: malformed, too large, too slow, or too many at once.
     http_refused_total: counter,
     /// Connections of --lines, --data-lines and --syslog open now.

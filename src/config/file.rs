@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::json::{self, Node, SyntaxError};
 use super::events::{self, Events};
+use super::json::{self, Node, SyntaxError};
 use super::{FILE_BYTES_MAX, Finding, KEYS, Key, Origin, check, numbers};
 use crate::iri::number::Settings;
 use crate::{Error, Result};

@@ -172,8 +172,7 @@ mod tests {
         );
         for event in ["incoming_call", "start_call", "stop_call", "rejected_call"] {
             let line = format!(r#" {{"key":"+447700900456","event":"{event}"}} "#);
-            let source =
-                format!(r#"{{"key":"+447700900456","event":"{event}","to_user":"+447700900456"}}"#);
+            let source = format!(r#"{{"key":"+447700900456","event":"{event}","to_user":"+447700900456"}}"#);
             check_event(&line, "interception", &source);
         }
     }

@@ -5,9 +5,10 @@
 //! [`query::Query`] tree; `number` adds to it the other spellings of a telephone number. A source and a store know
 //! only the types in `document`, `query` and the trait.
 
+pub mod date;
 pub mod document;
+pub mod elastic;
 pub mod event;
-pub mod letters;
 pub mod mapping;
 pub mod number;
 pub mod query;

@@ -76,3 +76,13 @@ fn dump_letters_seeds() {
 fn dump_segment_seeds() {
     check_seeds("dump_segment", checks::dump_segment);
 }
+
+#[test]
+fn query_string_seeds() {
+    check_seeds("query_string", checks::query_string);
+}
+
+#[test]
+fn search_body_seeds() {
+    check_seeds("search_body", checks::search_body);
+}

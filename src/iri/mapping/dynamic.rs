@@ -49,12 +49,12 @@ fn looks_like_a_date(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::iri::store::sqlite::values::date;
+    use crate::iri::store::sqlite::text::is_date;
 
     #[track_caller]
     fn check(value: &str, expected: &[(&str, &str)]) {
         let value = serde_json::from_str(value).unwrap();
-        let found = fields("f", &value, |text| date(text).is_some());
+        let found = fields("f", &value, is_date);
         let found: Vec<_> = found.iter().map(|(name, field)| (name.as_str(), field.type_name())).collect();
         assert_eq!(found, expected, "{value}");
     }

@@ -3,8 +3,11 @@
 //! The types and the rules by which a new field gets one are Elasticsearch's.
 
 pub mod dynamic;
+mod parse;
 
 use std::collections::BTreeMap;
+
+pub use parse::MappingError;
 
 /// Fields of one index: more, and a sender makes them up (Elasticsearch's own bound).
 pub const FIELDS_MAX: usize = 1000;

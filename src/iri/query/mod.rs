@@ -3,9 +3,19 @@
 //! `query_string` (what stands in `q=`) and `body` (Elasticsearch's JSON) are read into a [`Query`]; each store turns
 //! that tree into its own language. What neither has is refused with a reason, never answered wrongly.
 
+pub mod aggregations;
+pub mod body;
+pub mod clause;
+mod display;
+mod error;
+mod json;
+mod lex;
+pub mod query_string;
 mod search;
+pub mod token;
 mod tree;
 
+pub use error::QueryError;
 pub use search::{
     Aggregation, Bucket, Found, Hit, Interval, Search, SearchAfter, Sort, SortKey, SourceFilter,
 };

@@ -8,8 +8,8 @@ pub enum Query {
     All,
     /// No document.
     None,
-    /// The text's words are in the field, all of them or one (`field:text`, `match`). In a field that is no text the
-    /// value itself is looked for.
+    /// The text's words are in the field, all of them or one (`field:text`, `match`); of several fields, all of them in
+    /// one field. In a field that is no text the value itself is looked for.
     Match {
         /// Where.
         fields: Fields,
@@ -52,7 +52,7 @@ pub enum Query {
         /// How.
         prefix: String,
     },
-    /// A word of the field looks so: `*` any characters, `?` one; a backslash before either means itself.
+    /// A word of the field looks so: `*` any characters, `?` one; behind a backslash each character means itself.
     Wildcard {
         /// Where.
         fields: Fields,
@@ -77,6 +77,8 @@ pub enum Query {
         /// How many of `should`, 0 to its length.
         should_min: usize,
     },
+    /// What this asks; but a value that does not fit its field's type, which elsewhere is an error, fits no document.
+    Lenient(Box<Query>),
 }
 
 /// Which fields are asked.

@@ -265,7 +265,9 @@ impl Connection<'_> {
         let mut until = None;
         loop {
             match self.input.read(stream) {
-                Ok(0) => return self.take(true).and_then(|()| self.taker.flush()).map_or(End::Gone, |()| End::Eof),
+                Ok(0) => {
+                    return self.take(true).and_then(|()| self.taker.flush()).map_or(End::Gone, |()| End::Eof);
+                }
                 Ok(bytes) => {
                     self.unflushed_bytes += bytes;
                     if let Err(gone) = self.take(false) {

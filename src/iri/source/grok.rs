@@ -106,10 +106,7 @@ struct Pattern {
 
 impl Patterns {
     /// Compiles patterns; none: the built-in ones. `definitions` are names that they may use.
-    pub fn compile(
-        patterns: &[String],
-        definitions: &[(String, String)],
-    ) -> Result<Patterns, PatternError> {
+    pub fn compile(patterns: &[String], definitions: &[(String, String)]) -> Result<Patterns, PatternError> {
         let mut grok = Grok::with_default_patterns();
         for (name, pattern) in DEFINITIONS {
             grok.add_pattern(name, pattern);
@@ -121,9 +118,10 @@ impl Patterns {
             [] => BUILT_IN.to_vec(),
             patterns => patterns.iter().map(String::as_str).collect(),
         };
-        let compiled = texts.iter().zip(1..).map(|(text, nth)| {
-            compile(&grok, text).map_err(|(at, reason)| PatternError { nth, at, reason })
-        });
+        let compiled = texts
+            .iter()
+            .zip(1..)
+            .map(|(text, nth)| compile(&grok, text).map_err(|(at, reason)| PatternError { nth, at, reason }));
         Ok(Patterns { patterns: compiled.collect::<Result<_, _>>()? })
     }
 
@@ -134,7 +132,9 @@ impl Patterns {
             let mut fields: Vec<_> = grok
                 .capture_names()
                 .filter_map(|name| Some((name, span(line, matches.get(name)?)?)))
-                .filter_map(|(name, text)| Some((names.get(name)?.as_str(), value(text, grok.get_extract(name)))))
+                .filter_map(|(name, text)| {
+                    Some((names.get(name)?.as_str(), value(text, grok.get_extract(name))))
+                })
                 .collect();
             fields.sort_by_key(|(name, _)| *name);
             Some(Fields { pattern, fields })
@@ -177,7 +177,10 @@ fn compile(grok: &Grok, text: &str) -> Result<Pattern, (Option<usize>, String)> 
     for name in compiled.capture_names() {
         let field = field(name);
         if field.is_empty() || field.starts_with(['_', '@']) {
-            return Err((place_of(text, name), format!("{field:?} is no name for a field: _ and @ are taken")));
+            return Err((
+                place_of(text, name),
+                format!("{field:?} is no name for a field: _ and @ are taken"),
+            ));
         }
         names.insert(name.to_owned(), field);
     }
@@ -224,7 +227,10 @@ fn check_expression(text: &str) -> Result<(), (Option<usize>, String)> {
             }
             GrokComponent::PatternError(_) => {
                 let at = place_of(text, "").filter(|_| text.contains("%{"));
-                return Err((at, "a name has the form %{NAME}, %{NAME:field} or %{NAME:field:int}".to_owned()));
+                return Err((
+                    at,
+                    "a name has the form %{NAME}, %{NAME:field} or %{NAME:field:int}".to_owned(),
+                ));
             }
         }
     }
@@ -294,14 +300,23 @@ mod tests {
         check_wide(&LINE.replace("sip:100@", "sip:+447700900123@"), &["ani=+447700900123"]);
         check_wide(&LINE.replace("sip:100@", "sip:john.doe@"), &["ani=john.doe"]);
         check_wide(&LINE.replace("sip:100@", "sip:"), &["ani_domain=198.51.100.7"]);
-        check_wide(&LINE.replace("100@198.51.100.7", "100@example.org:5080"), &["ani_domain=example.org", "ani_port=5080"]);
+        check_wide(
+            &LINE.replace("100@198.51.100.7", "100@example.org:5080"),
+            &["ani_domain=example.org", "ani_port=5080"],
+        );
         check_wide(
             &LINE.replace("121@198.51.100.7", "121@[2001:db8::7]:5060;transport=udp"),
             &["dnis=9011972598294121", "dnis_domain=[2001:db8::7]", "dnis_port=5060"],
         );
-        check_wide(&LINE.replace("friendly-scanner", "a, b,c"), &["user_agent=a, b,c", "dnis_domain=198.51.100.7"]);
+        check_wide(
+            &LINE.replace("friendly-scanner", "a, b,c"),
+            &["user_agent=a, b,c", "dnis_domain=198.51.100.7"],
+        );
         check_wide(&LINE.replace("friendly-scanner", ""), &["dnis=9011972598294121"]);
-        check_wide(&LINE.replace("07 opensips", "07 honey1 opensips"), &["syslog_host=honey1", "syslog_program=opensips"]);
+        check_wide(
+            &LINE.replace("07 opensips", "07 honey1 opensips"),
+            &["syslog_host=honey1", "syslog_program=opensips"],
+        );
         check_wide(&LINE.replace("opensips[2101]", "opensips"), &["syslog_program=opensips"]);
         check_wide(&LINE.replace("203.0.113.9", "2001:db8::9"), &["intruder_ip=2001:db8::9"]);
         check_wide(&LINE.replace("Apr 11", "Apr  1"), &["syslog_timestamp=Apr  1 14:02:07"]);
@@ -323,7 +338,10 @@ mod tests {
         assert_eq!(both.fields("ab").unwrap().pattern, 1);
         let names = patterns(&["%{WORD:[sip][method]} (?<rest>x) %{INT:a}(?: %{INT:a})?"]);
         assert_eq!(found(&names, "BYE x 1 2").as_deref(), Some("a=1 a=2 rest=x sip.method=BYE"));
-        assert_eq!(found(&patterns(&["%{INT:n:int}"]), "99999999999999999999").as_deref(), Some("n=99999999999999999999"));
+        assert_eq!(
+            found(&patterns(&["%{INT:n:int}"]), "99999999999999999999").as_deref(),
+            Some("n=99999999999999999999")
+        );
     }
 
     fn check_error(pattern: &str, expected: &str) {
@@ -334,12 +352,24 @@ mod tests {
     #[test]
     fn errors_say_where() {
         check_error("é %{WORD:a} %{WROD:b}", "pattern 2, character 13: there is no pattern of the name WROD");
-        check_error("%{WORD:a} (b", "pattern 2, character 13: Opening parenthesis without closing parenthesis");
-        check_error("%{WORD:a}, é*** %{WORD:b}", "pattern 2, character 14: Target of repeat operator is invalid");
-        check_error("%{WORD:_id}", "pattern 2, character 1: \"_id\" is no name for a field: _ and @ are taken");
+        check_error(
+            "%{WORD:a} (b",
+            "pattern 2, character 13: Opening parenthesis without closing parenthesis",
+        );
+        check_error(
+            "%{WORD:a}, é*** %{WORD:b}",
+            "pattern 2, character 14: Target of repeat operator is invalid",
+        );
+        check_error(
+            "%{WORD:_id}",
+            "pattern 2, character 1: \"_id\" is no name for a field: _ and @ are taken",
+        );
         check_error("abc", "pattern 2: it names no field, as in %{WORD:name}");
         check_error("", "pattern 2: it is empty");
-        check_error("a %{WORD", "pattern 2, character 3: a name has the form %{NAME}, %{NAME:field} or %{NAME:field:int}");
+        check_error(
+            "a %{WORD",
+            "pattern 2, character 3: a name has the form %{NAME}, %{NAME:field} or %{NAME:field:int}",
+        );
         let (fits, over) = ("x".repeat(PATTERN_BYTES_MAX - 9), "x".repeat(PATTERN_BYTES_MAX - 8));
         assert!(Patterns::compile(&[format!("%{{WORD:a}}{fits}")], &[]).is_ok());
         check_error(&format!("%{{WORD:a}}{over}"), "pattern 2: longer than 8192 bytes");

@@ -64,8 +64,7 @@ struct Start<'a> {
 impl Sources {
     /// Listens, until `stop` is asked for.
     pub fn spawn(config: &SourcesConfig, intake: Arc<Intake>, vault: &Vault, stop: &Stop) -> Result<Sources> {
-        let edges =
-            Edges { intake: Arc::clone(&intake), stop: stop.clone(), held_bytes: Arc::default() };
+        let edges = Edges { intake: Arc::clone(&intake), stop: stop.clone(), held_bytes: Arc::default() };
         let mut start = Start { config, edges, vault, threads: Vec::new() };
         let started = start.all();
         let sources = Sources { intake, threads: start.threads };
@@ -91,7 +90,6 @@ impl Sources {
             let ended = thread.join().unwrap_or_else(|_| Err(Error::Thread(name)));
             result = result.and(ended);
         }
-        self.intake.sync();
         result
     }
 }

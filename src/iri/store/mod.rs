@@ -1,5 +1,6 @@
 //! What keeps documents and answers questions: a trait, so that a folder and a cluster can stand behind the same edge.
 
+pub mod dead_letters;
 pub mod sqlite;
 
 use super::document::Document;

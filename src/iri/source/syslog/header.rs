@@ -246,7 +246,9 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_text() {
-        for text in ["", "hello", "Apr 11", "Apr 41 14:02:07 x", "Abc 11 14:02:07 x", "<999>x", "<1", "<>x", "<-1>x"] {
+        for text in
+            ["", "hello", "Apr 11", "Apr 41 14:02:07 x", "Abc 11 14:02:07 x", "<999>x", "<1", "<>x", "<-1>x"]
+        {
             check(text, &format!("|||{text}"), None);
         }
         check("<34>hello", "|||hello", None);
@@ -259,7 +261,11 @@ mod tests {
     #[test]
     fn rfc_5424() {
         let time = Some("2026-11-21T20:59:41.003Z");
-        check("<165>1 2026-11-21T20:59:41.003Z host prog 8710 ID47 - \u{feff}text ü", "host|prog|8710|text ü", time);
+        check(
+            "<165>1 2026-11-21T20:59:41.003Z host prog 8710 ID47 - \u{feff}text ü",
+            "host|prog|8710|text ü",
+            time,
+        );
         check("<165>1 2026-11-21T20:59:41.003Z - - - - - x", "|||x", time);
         check("<165>1 - host prog - - - x", "host|prog||x", None);
         check("<165>1 - host prog - - -", "host|prog||", None);

@@ -14,10 +14,9 @@ pub use udp::UdpReceiver;
 
 use super::edge::{Taker, Takers};
 use super::grok::{Patterns, Value};
-use super::intake::{Batch, From, Gone, Intake};
+use super::intake::{Batch, From, Gone, Intake, Letter};
 use crate::iri::document::{Document, Mode};
 use crate::iri::event::rfc3339;
-use crate::iri::letters::Letter;
 
 /// A message: what RFC 5424 asks receivers to take is 2 KiB, and user agents are long.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -132,7 +131,13 @@ impl Messages {
     }
 
     /// Takes a message that came from the address `host`, under which dead letters name it as `peer`.
-    fn take(&mut self, message: &[u8], peer: &str, host: &str, arrived: &DateTime<Local>) -> Result<(), Gone> {
+    fn take(
+        &mut self,
+        message: &[u8],
+        peer: &str,
+        host: &str,
+        arrived: &DateTime<Local>,
+    ) -> Result<(), Gone> {
         let (document, fits) = document(message, host, arrived, &self.config);
         if !fits {
             self.intake.counters().syslog_unmatched_total.one();
@@ -143,9 +148,8 @@ impl Messages {
     fn too_long(&self, begin: &[u8], peer: &str) {
         self.intake.counters().event_too_long_total.one();
         let reason = format!("longer than {MESSAGE_BYTES_MAX} bytes");
-        let From { listener, peer } = self.from(peer);
-        let letter =
-            Letter { from: listener, peer, index: Some(&self.config.index), reason: &reason, value: begin, cut: true };
+        let index = Some(self.config.index.as_str());
+        let letter = Letter { from: self.from(peer), index, reason: &reason, value: begin, cut: true };
         self.intake.refuse(&letter, "too_long");
     }
 
@@ -227,7 +231,15 @@ mod tests {
     fn a_name_that_comes_again_is_a_list() {
         let mut map = Map::new();
         map.insert("a".to_owned(), "header".into());
-        insert(&mut map, vec![("a", Value::Int(1)), ("b", Value::Text("x")), ("b", Value::Float(0.5)), ("b", Value::Int(2))]);
+        insert(
+            &mut map,
+            vec![
+                ("a", Value::Int(1)),
+                ("b", Value::Text("x")),
+                ("b", Value::Float(0.5)),
+                ("b", Value::Int(2)),
+            ],
+        );
         assert_eq!(serde_json::Value::Object(map), json!({"a": 1, "b": ["x", 0.5, 2]}));
     }
 }

@@ -72,10 +72,7 @@ impl UdpReceiver {
     }
 }
 
-fn spawn(
-    name: &str,
-    run: impl FnOnce() -> Result<()> + Send + 'static,
-) -> Result<JoinHandle<Result<()>>> {
+fn spawn(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
     Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))
 }
 
@@ -122,7 +119,9 @@ impl Receive {
                 }
             }
             kernel.look(&self.socket, &self.intake);
-            if self.stop.is_asked() && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.drain) {
+            if self.stop.is_asked()
+                && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.drain)
+            {
                 break;
             }
         }
@@ -141,7 +140,9 @@ impl Receive {
                 counters.syslog_udp_dropped_total.one();
                 self.intake.warn(
                     "udp_dropped",
-                    format_args!("datagram_dropped reason=queue_full peer={peer} note=\"the store does not keep up\""),
+                    format_args!(
+                        "datagram_dropped reason=queue_full peer={peer} note=\"the store does not keep up\""
+                    ),
                 );
             }
         }
@@ -149,7 +150,9 @@ impl Receive {
 }
 
 fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable};
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable,
+    };
     matches!(
         error.kind(),
         ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable

@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::catalogue::number;
-use super::plan::{Plan, key};
+use super::plan::{Plan, has, key};
 use super::search::{Searching, to_json};
 use super::values::{HOUR_MS, to_long};
 use super::walk::walk;
@@ -244,10 +244,10 @@ fn histogram(
     walk(searching.context, &fields, false, |entry| {
         let at = to_long(entry.value).map(|at| if by_hours { at.saturating_mul(HOUR_MS) } else { at });
         let here = grid.begin(at.unwrap_or_default());
-        if begin != Some(here) {
-            if let Some(before) = begin.replace(here) {
-                close(before, std::mem::take(&mut count), std::mem::take(&mut members))?;
-            }
+        if begin != Some(here)
+            && let Some(before) = begin.replace(here)
+        {
+            close(before, std::mem::take(&mut count), std::mem::take(&mut members))?;
         }
         if by_totals {
             count += u64::from(entry.total);
@@ -274,13 +274,7 @@ fn has_one_value_each(
         Ok(true)
     })?;
     for &(index, field) in hours {
-        let field = field & !number::HOURS;
-        having += match field {
-            number::EVENT_TIME => searching.context.index_docs(index)?,
-            field => searching
-                .context
-                .count(index, &Plan::Term(key(index, number::EXISTS, &field.to_be_bytes())))?,
-        };
+        having += searching.context.count(index, &has(index, field & !number::HOURS))?;
     }
     debug_assert!(having <= docs.len());
     Ok(values == having)

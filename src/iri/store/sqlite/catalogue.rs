@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::iri::date::Format;
 use crate::iri::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
 
 /// Indices of one store: each costs every question that names none.
@@ -52,6 +53,8 @@ pub struct Entry {
     pub subs: Vec<String>,
     /// The number of its `F._number`.
     pub family: Option<u16>,
+    /// How dates in it are read, where it names a format.
+    pub dates: Option<Arc<Format>>,
 }
 
 /// The fields of one index.
@@ -65,7 +68,11 @@ pub struct Fields {
 
 impl Default for Fields {
     fn default() -> Fields {
-        Fields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_no: number::FIRST }
+        let mut fields =
+            Fields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_no: number::FIRST };
+        fields.put(EVENT_TIME, Field::of(FieldType::Date), Some(number::EVENT_TIME));
+        fields.put(NUMBER, family_field(), Some(number::NUMBER));
+        fields
     }
 }
 
@@ -100,8 +107,10 @@ impl Fields {
         }
         let subs = self.iter().filter(|(_, sub)| sub.field.parent.as_deref() == Some(name));
         let subs = subs.map(|(name, _)| name.to_owned()).collect();
+        // The parser of mappings has looked at it.
+        let dates = field.format.as_deref().and_then(|format| Format::parse(format).ok()).map(Arc::new);
         let family = self.by_name.get(&format!("{name}{NUMBER_SUFFIX}")).map(|family| family.no);
-        self.by_name.insert(name.to_owned(), Entry { no, field, subs, family });
+        self.by_name.insert(name.to_owned(), Entry { no, field, subs, family, dates });
         no
     }
 }

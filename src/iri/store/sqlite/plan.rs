@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::catalogue::{Entry, Fields, IndexEntry, is_hidden, number};
 use super::pattern::{self, Pattern};
 use super::{text, values};
+use crate::iri::date::Format;
 use crate::iri::mapping::FieldType;
 use crate::iri::query::{self, Bound, Operator, Query, Value};
 use crate::iri::store::StoreError;
@@ -41,6 +42,18 @@ pub fn key(index: u16, field: u16, value: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Documents that have a field.
+pub fn has(index: u16, field: u16) -> Plan {
+    match field {
+        number::EVENT_TIME => Plan::Term(key(index, number::ALL, &[])),
+        number::NUMBER | number::KIND => {
+            let prefix = key(index, field, &[]);
+            Plan::Range(prefix.clone(), behind(prefix))
+        }
+        field => Plan::Term(key(index, number::EXISTS, &field.to_be_bytes())),
+    }
+}
+
 /// The key behind all keys that begin so.
 pub fn behind(mut prefix: Vec<u8>) -> Vec<u8> {
     while let Some(last) = prefix.last_mut() {
@@ -67,6 +80,8 @@ pub struct Planner<'a> {
     fields: &'a Fields,
     /// What `now` is in dates.
     now_ms: i64,
+    /// What does not fit a field's type is no error.
+    lenient: bool,
 }
 
 type Planned = Result<Plan, StoreError>;
@@ -74,7 +89,7 @@ type Planned = Result<Plan, StoreError>;
 impl<'a> Planner<'a> {
     /// A planner.
     pub fn new(index: &'a IndexEntry, fields: &'a Fields, now_ms: i64) -> Planner<'a> {
-        Planner { index, fields, now_ms }
+        Planner { index, fields, now_ms, lenient: false }
     }
 
     /// All documents of the index.
@@ -103,11 +118,9 @@ impl<'a> Planner<'a> {
                 self.each(&fields, |asked, lenient| self.exactly(asked, value, lenient))
             }
             Query::Range { fields, from, to, format, zone_minutes } => {
-                let dates = text::Dates {
-                    format: format.as_deref(),
-                    zone_minutes: *zone_minutes,
-                    now_ms: self.now_ms,
-                };
+                let format = format.as_deref().map(Format::parse).transpose();
+                let format = format.map_err(|error| failed(error.to_string()))?;
+                let dates = text::Dates { format, zone_minutes: *zone_minutes, now_ms: self.now_ms };
                 self.each(fields, |asked, lenient| self.range(asked, from, to, &dates, lenient))
             }
             Query::Prefix { fields, prefix } => {
@@ -117,6 +130,7 @@ impl<'a> Planner<'a> {
                 self.each(fields, |asked, lenient| self.like(asked, Pattern::wildcard(pattern), lenient))
             }
             Query::Exists { field } => Ok(self.exists(field)),
+            Query::Lenient(query) => Planner { lenient: true, ..*self }.plan(query),
             Query::Ids(ids) => Ok(Plan::Ids(ids.clone())),
             Query::Bool { must, should, must_not, should_min } => {
                 self.bool(must, should, must_not, *should_min)
@@ -155,7 +169,7 @@ impl<'a> Planner<'a> {
                     plans.push(plan(Asked::Field(entry), true)?);
                 }
             } else if let Some(asked) = self.asked(name) {
-                plans.push(plan(asked, false)?);
+                plans.push(plan(asked, self.lenient)?);
             }
         }
         Ok(at_least(1, plans))
@@ -333,21 +347,10 @@ impl<'a> Planner<'a> {
     }
 
     fn dates(&self, entry: &Entry, from: &Bound, to: &Bound, dates: &text::Dates, lenient: bool) -> Planned {
-        let read = |value: &Value| dates.bounds(&plain(value), entry.field.format.as_deref());
-        let low = match from {
-            Bound::Open => Ok(i64::MIN),
-            Bound::Included(value) => read(value).map(|(first, _)| first),
-            Bound::Excluded(value) => read(value).map(|(_, last)| last.saturating_add(1)),
-        };
-        let high = match to {
-            Bound::Open => Ok(i64::MAX),
-            Bound::Included(value) => read(value).map(|(_, last)| last),
-            Bound::Excluded(value) => read(value).map(|(first, _)| first.saturating_sub(1)),
-        };
-        match (low, high) {
-            (Ok(low), Ok(high)) => Ok(self.times(entry.no, low, high)),
-            _ if lenient => Ok(Plan::None),
-            (Err(why), _) | (_, Err(why)) => Err(failed(why)),
+        match dates.range(from, to, entry.dates.as_deref().unwrap_or(&text::DATES)) {
+            Ok((low, high)) => Ok(self.times(entry.no, low, high)),
+            Err(_) if lenient => Ok(Plan::None),
+            Err(why) => Err(failed(why)),
         }
     }
 
@@ -404,14 +407,7 @@ impl<'a> Planner<'a> {
     }
 
     fn has(&self, field: u16) -> Plan {
-        match field {
-            number::EVENT_TIME => self.all(),
-            number::NUMBER | number::KIND => {
-                let prefix = key(self.index.no, field, &[]);
-                Plan::Range(prefix.clone(), behind(prefix))
-            }
-            field => self.term(number::EXISTS, &field.to_be_bytes()),
-        }
+        has(self.index.no, field)
     }
 
     fn exists(&self, name: &str) -> Plan {

@@ -115,7 +115,7 @@ impl Preparer {
             };
             let walked = walk.object(object);
             let new = std::mem::take(&mut walk.new);
-            match walked.and_then(|()| if new.is_empty() { Ok(()) } else { Err(Stop::New(new)) }) {
+            match if new.is_empty() { walked } else { walked.and(Err(Stop::New(new))) } {
                 Ok(()) => break,
                 Err(Stop::Refused(refused)) => return Err(refused),
                 Err(Stop::New(new)) => self.add(index, &new)?,
@@ -271,7 +271,7 @@ impl Walk<'_> {
                 Err(unfit(text).into())
             }
             Dynamic::True => {
-                self.new.extend(dynamic::fields(&self.path, value, |text| values::date(text).is_some()));
+                self.new.extend(dynamic::fields(&self.path, value, text::is_date));
                 Ok(())
             }
         }
@@ -353,13 +353,14 @@ impl Walk<'_> {
             }
             FieldType::Date => {
                 let format = entry.field.format.as_deref();
-                let at = text::stored_date(value, format).ok_or_else(|| {
-                    let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
-                    unfit_here(
-                        self,
-                        &format!("failed to parse date field [{}] with format [{format}]", plain(value)),
-                    )
-                })?;
+                let at = text::stored_date(value, entry.dates.as_deref().unwrap_or(&text::DATES))
+                    .ok_or_else(|| {
+                        let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
+                        unfit_here(
+                            self,
+                            &format!("failed to parse date field [{}] with format [{format}]", plain(value)),
+                        )
+                    })?;
                 add_date(self.terms, index, no, at);
             }
             FieldType::Ip => {
