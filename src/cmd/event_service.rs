@@ -5,19 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cc::source::tcp;
 use crate::cc::vault::Vault;
 use crate::config::Effective;
 use crate::config::events::{Events, SyslogListen};
 use crate::counters::Counters;
-use crate::http;
-use crate::iri::letters::Letters;
-use crate::iri::number::{self, Families};
+use crate::http::{self, Server, ServerHandle};
+use crate::iri::elastic::{Elastic, Users};
+use crate::iri::number::Families;
 use crate::iri::source::intake::Intake;
 use crate::iri::source::{Sources, SourcesConfig};
 use crate::iri::store::Store;
+use crate::iri::store::dead_letters::DeadLetters;
 use crate::iri::store::sqlite::{SqliteStore, StoreConfig};
 use crate::stop::Stop;
-use crate::{Error, Result};
+use crate::{Error, Result, logging};
 
 /// Where events are received.
 #[derive(Debug, clap::Args)]
@@ -32,6 +34,10 @@ pub struct ListenArgs {
     /// Take syslog here, udp:ADDR:PORT or tcp:ADDR:PORT; repeatable
     #[arg(long, value_name = "udp|tcp:ADDR:PORT", value_parser = SyslogListen::parse)]
     syslog: Vec<SyslogListen>,
+    /// Speak Elasticsearch's dialect here. The usual port is 9200. Without users in the configuration this is an
+    /// address of this machine's own
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
+    http: Option<SocketAddr>,
 }
 
 /// How events are received.
@@ -42,6 +48,18 @@ pub struct EventArgs {
     /// configuration, else they are left alone]
     #[arg(long, value_name = "REGION")]
     default_region: Option<String>,
+    /// What a number that is asked for over HTTP means: every spelling of it, or only how it is written
+    #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
+    number_match: NumberMatch,
+}
+
+/// What a number that is asked for means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum NumberMatch {
+    /// Every spelling of it
+    Families,
+    /// How it is written
+    Exact,
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
@@ -51,7 +69,8 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 /// What is received, checked.
 pub struct EventConfig {
     listen: Events,
-    numbers: number::Settings,
+    families: Arc<Families>,
+    number_match: NumberMatch,
 }
 
 impl EventConfig {
@@ -63,9 +82,9 @@ impl EventConfig {
     ) -> Result<Option<EventConfig>> {
         let mut received = config.events.clone();
         if let Some(given) = listen.filter(|given| !given.is_empty()) {
-            let ListenArgs { lines, data_lines, syslog } = given;
-            let (lines, data_lines, syslog) = (*lines, *data_lines, syslog.clone());
-            received = Events { lines, data_lines, syslog, http: None, ..received };
+            let ListenArgs { lines, data_lines, syslog, http } = given;
+            let (lines, data_lines, http) = (*lines, *data_lines, *http);
+            received = Events { lines, data_lines, syslog: syslog.clone(), http, ..received };
         }
         if received.is_off() {
             return Ok(None);
@@ -74,14 +93,21 @@ impl EventConfig {
         if let Some(region) = &events.default_region {
             numbers.default_region = Some(region.clone());
         }
-        numbers.check().map_err(|error| Error::Usage(error.to_string()))?;
-        Ok(Some(EventConfig { listen: received, numbers }))
+        if let Some(addr) = received.http.filter(|addr| !addr.ip().is_loopback() && received.users.is_empty())
+        {
+            return Err(Error::Usage(format!(
+                "HTTP on {addr} needs users: set parameters.events.users in the configuration (lea events \
+                 hash-password makes the hashes), or listen on 127.0.0.1"
+            )));
+        }
+        let families = Families::new(numbers).map_err(|error| Error::Usage(error.to_string()))?;
+        let (families, number_match) = (Arc::new(families), events.number_match);
+        Ok(Some(EventConfig { listen: received, families, number_match }))
     }
 
     /// Opens the store of a folder.
     pub fn open(&self, dir: &Path) -> Result<Arc<SqliteStore>> {
-        let families =
-            Families::new(self.numbers.clone()).map_err(|error| Error::Usage(error.to_string()))?;
+        let families = Arc::clone(&self.families);
         let family = move |field: &str, value: &str| {
             let canonical = families.is_number_field(field).then(|| families.canonical(value)).flatten();
             canonical.map(|canonical| canonical.number().to_owned())
@@ -92,7 +118,7 @@ impl EventConfig {
 
     /// Listens until the stop.
     pub fn spawn(&self, start: &EventStart<'_>) -> Result<EventService> {
-        let letters = Letters::new(start.dir);
+        let letters = DeadLetters::open(start.dir)?;
         let store: Arc<dyn Store> = start.store.clone();
         let intake = Arc::new(Intake::new(store, letters, Arc::clone(start.counters)));
         let config = SourcesConfig {
@@ -105,13 +131,35 @@ impl EventConfig {
             drain: start.drain,
         };
         let sources = Sources::spawn(&config, intake, start.vault, start.stop)?;
-        Ok(EventService { sources })
+        match self.serve_http(start) {
+            Ok(http) => Ok(EventService { sources, http }),
+            Err(error) => {
+                start.stop.ask();
+                sources.join().and(Err(error))
+            }
+        }
+    }
+
+    fn serve_http(&self, start: &EventStart<'_>) -> Result<Option<ServerHandle>> {
+        let Some(addr) = self.listen.http else { return Ok(None) };
+        let users = Users::new(self.listen.users.clone()).map_err(|error| Error::Usage(error.to_string()))?;
+        let families = match self.number_match {
+            NumberMatch::Families => Some(Arc::clone(&self.families)),
+            NumberMatch::Exact => None,
+        };
+        let counters = Arc::clone(start.counters);
+        let handler = Elastic::new(start.store.clone(), families, users, Arc::clone(&counters));
+        let listener = tcp::bind(addr)?;
+        let config = Elastic::server_config();
+        let server = Server::spawn(listener, config, Arc::new(handler), start.stop.clone(), counters)?;
+        logging::say(format_args!("listening addr={} for=http", server.local_addr()));
+        Ok(Some(server))
     }
 }
 
 impl ListenArgs {
     fn is_empty(&self) -> bool {
-        self.lines.is_none() && self.data_lines.is_none() && self.syslog.is_empty()
+        self.lines.is_none() && self.data_lines.is_none() && self.syslog.is_empty() && self.http.is_none()
     }
 }
 
@@ -134,6 +182,7 @@ pub struct EventStart<'a> {
 /// Listeners that run.
 pub struct EventService {
     sources: Sources,
+    http: Option<ServerHandle>,
 }
 
 impl EventService {
@@ -144,6 +193,7 @@ impl EventService {
 
     /// Waits until the stop was asked for, and all that came is stored.
     pub fn join(self) -> Result<()> {
-        self.sources.join()
+        let received = self.sources.join();
+        received.and(self.http.map_or(Ok(()), ServerHandle::join))
     }
 }

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod consume_kafka;
 pub mod decode;
 pub mod event_service;
+pub mod events;
 pub mod kafka;
 pub mod ls;
 pub mod man;
@@ -21,6 +22,7 @@ pub mod serve_events;
 pub mod serve_tcp;
 pub mod service;
 pub mod stored;
+pub mod test_pattern;
 pub mod values;
 pub mod verify;
 

@@ -9,6 +9,7 @@ use super::json::{Node, SyntaxError};
 use super::numbers::{Wrong, list, text};
 use crate::http;
 use crate::iri::document::index_name;
+use crate::iri::elastic::{User, Users};
 use crate::iri::event::Indices;
 use crate::iri::source::grok::{DEFINITIONS_MAX, PATTERNS_MAX, Patterns};
 
@@ -62,8 +63,8 @@ pub struct Events {
     pub syslog: Vec<SyslogListen>,
     /// What speaks Elasticsearch's dialect.
     pub http: Option<SocketAddr>,
-    /// Users of it: names and hashes of their passwords.
-    pub users: Vec<(String, String)>,
+    /// Users of it.
+    pub users: Vec<User>,
     /// Patterns of syslog lines, in their order; empty: the built-in ones.
     pub patterns: Vec<String>,
     /// Names that patterns may use: name and pattern.
@@ -95,7 +96,7 @@ pub fn read(node: Node<'_>, events: &mut Events) -> Result<Vec<Wrong>, SyntaxErr
             "syslog" => syslog(value)?.map(|list| events.syslog = list),
             "patterns" => list(value)?.and_then(bounded(PATTERNS_MAX)).map(|list| events.patterns = list),
             "definitions" => pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
-            "users" => pairs(value, USERS_MAX)?.map(|pairs| events.users = pairs),
+            "users" => pairs(value, USERS_MAX)?.and_then(users).map(|users| events.users = users),
             "indices" => indices(value, &mut events.indices)?,
             unknown => {
                 let text = format!("unknown key {} in {PATH}", check::shown(unknown));
@@ -148,6 +149,13 @@ fn pairs(node: Node<'_>, max: usize) -> Result<Result<Vec<(String, String)>, Str
     Ok(bounded(max)(pairs))
 }
 
+fn users(pairs: Vec<(String, String)>) -> Result<Vec<User>, String> {
+    let users = pairs.into_iter().map(|(name, password_hash)| User { name, password_hash });
+    let users: Vec<User> = users.collect();
+    Users::new(users.clone()).map_err(|error| error.to_string())?;
+    Ok(users)
+}
+
 fn indices(node: Node<'_>, indices: &mut Indices) -> Result<Result<(), String>, SyntaxError> {
     Ok(pairs(node, 3)?.and_then(|pairs| {
         for (which, index) in pairs {
@@ -176,10 +184,12 @@ mod tests {
 
     #[test]
     fn a_whole_section() {
+        let hash = crate::iri::elastic::hash_password(b"secret").unwrap();
         let (events, wrongs) = check(
-            r#"{"lines": "0.0.0.0:5959", "dataLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
-                "http": "", "users": {"proxy": "$argon2id$x"}, "patterns": ["%{CALL:call}"],
-                "definitions": {"CALL": "[0-9]+"}, "indices": {"syslog": "honeypot"}}"#,
+            &r#"{"lines": "0.0.0.0:5959", "dataLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
+                "http": "", "users": {"proxy": "HASH"}, "patterns": ["%{CALL:call}"],
+                "definitions": {"CALL": "[0-9]+"}, "indices": {"syslog": "honeypot"}}"#
+                .replace("HASH", &hash),
         );
         assert_eq!(wrongs, []);
         assert_eq!(events.lines.unwrap().to_string(), "0.0.0.0:5959");
@@ -187,7 +197,7 @@ mod tests {
         let syslog: Vec<String> = events.syslog.iter().map(SyslogListen::to_string).collect();
         assert_eq!(syslog, ["udp:127.0.0.1:514", "tcp:[::]:601"]);
         assert_eq!((events.http, events.is_off()), (None, false));
-        assert_eq!(events.users, [("proxy".to_owned(), "$argon2id$x".to_owned())]);
+        assert_eq!(events.users, [User { name: "proxy".to_owned(), password_hash: hash }]);
         assert_eq!(
             (events.indices.syslog.as_str(), events.indices.calls.as_str()),
             ("honeypot", "interception")
@@ -209,6 +219,7 @@ mod tests {
         check_wrong(r#"{"syslog": ["514"]}"#, r#""514" is neither udp:ADDR:PORT nor tcp:ADDR:PORT"#);
         check_wrong(r#"{"syslog": "udp:514"}"#, "where a list of texts has to be");
         check_wrong(r#"{"users": {"a": 1}}"#, r#"parameters.events.users: "a": a number where a text"#);
+        check_wrong(r#"{"users": {"a": "secret"}}"#, "is no argon2 hash");
         check_wrong(r#"{"patterns": ["%{NOPE:x}"]}"#, "parameters.events.patterns: pattern 1");
         check_wrong(r#"{"indices": {"syslog": "A"}}"#, "must be lowercase");
         check_wrong(r#"{"indices": {"x": "a"}}"#, "none of calls, sentrypeer, syslog");

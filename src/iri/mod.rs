@@ -9,7 +9,6 @@ pub mod date;
 pub mod document;
 pub mod elastic;
 pub mod event;
-pub mod letters;
 pub mod mapping;
 pub mod number;
 pub mod query;

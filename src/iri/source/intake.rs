@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::super::document::Document;
-use super::super::letters::{Letter, Letters};
+use super::super::event::rfc3339;
+use super::super::store::dead_letters::{DeadLetter, DeadLetters};
 use super::super::store::{Store, StoreError};
 use crate::counters::Counters;
 use crate::logging::Throttle;
@@ -31,7 +32,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// What all listeners share.
 pub struct Intake {
     store: Arc<dyn Store>,
-    letters: Letters,
+    letters: DeadLetters,
     counters: Arc<Counters>,
     give_up_at: OnceLock<Instant>,
     throttle: Throttle,
@@ -40,6 +41,35 @@ pub struct Intake {
 /// The store is gone, or was given up: nothing more can be taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
+
+/// What cannot be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter<'a> {
+    /// Where it came from.
+    pub from: From<'a>,
+    /// Where it was to go, if that is known.
+    pub index: Option<&'a str>,
+    /// Why it cannot be stored.
+    pub reason: &'a str,
+    /// What came.
+    pub value: &'a [u8],
+    /// This is only its begin.
+    pub cut: bool,
+}
+
+impl Letter<'_> {
+    fn dead(&self) -> DeadLetter {
+        let From { listener, peer } = self.from;
+        let index = self.index.map_or_else(String::new, |index| format!(" {index}"));
+        let cut = if self.cut { "; only its begin is kept" } else { "" };
+        DeadLetter {
+            time: rfc3339(&chrono::Utc::now()),
+            source: format!("{listener} {peer}{index}"),
+            reason: format!("{}{cut}", self.reason),
+            text: self.value.to_vec(),
+        }
+    }
+}
 
 /// Where something came from, as dead letters and the log say it.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +82,7 @@ pub struct From<'a> {
 
 impl Intake {
     /// Into this store, beside these dead letters.
-    pub fn new(store: Arc<dyn Store>, letters: Letters, counters: Arc<Counters>) -> Intake {
+    pub fn new(store: Arc<dyn Store>, letters: DeadLetters, counters: Arc<Counters>) -> Intake {
         Intake { store, letters, counters, give_up_at: OnceLock::new(), throttle: Throttle::default() }
     }
 
@@ -74,26 +104,12 @@ impl Intake {
     /// Keeps what cannot be used, counts it and says so.
     pub fn refuse(&self, letter: &Letter<'_>, word: &'static str) {
         // The reason of a letter may quote what came; the log never does.
-        let Letter { from, peer, .. } = letter;
-        self.warn(word, format_args!("event_refused reason={word} for={from} peer={peer}"));
-        match self.letters.keep(letter) {
-            Ok(true) => self.counters.event_dead_letters_total.one(),
-            Ok(false) => self.drop_letter("the dead letters are full"),
-            Err(error) => self.drop_letter(&crate::error::chain(&error)),
-        }
-    }
-
-    /// Makes sure that the dead letters outlive a crash.
-    pub fn sync(&self) {
-        if let Err(error) = self.letters.sync() {
-            log::error!("event_dead_letters_not_synced error=\"{}\"", crate::error::chain(&error));
-        }
-    }
-
-    fn drop_letter(&self, why: &str) {
-        self.counters.event_dead_letters_dropped_total.one();
-        if self.throttle.is_due("event_dead_letter") {
-            log::error!("event_dead_letter_dropped reason=\"{why}\"");
+        let From { listener, peer } = letter.from;
+        self.warn(word, format_args!("event_refused reason={word} for={listener} peer={peer}"));
+        // The letters themselves say what is wrong with them.
+        match self.letters.add(&letter.dead()) {
+            Ok(()) => self.counters.event_dead_letters_total.one(),
+            Err(_) => self.counters.event_dead_letters_dropped_total.one(),
         }
     }
 
@@ -146,14 +162,8 @@ impl Intake {
 
     fn refuse_document(&self, from: From<'_>, document: &Document, reason: &str) {
         self.counters.event_unfit_total.one();
-        let letter = Letter {
-            from: from.listener,
-            peer: from.peer,
-            index: Some(&document.index),
-            reason,
-            value: &document.source,
-            cut: false,
-        };
+        let letter =
+            Letter { from, index: Some(&document.index), reason, value: &document.source, cut: false };
         self.refuse(&letter, "unfit");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::Local;
 
 use super::edge::{Taker, Takers};
-use super::intake::{Batch, From, Gone, Intake};
+use super::intake::{Batch, From, Gone, Intake, Letter};
 use crate::cc::chunk_sink::Untaken;
 use crate::cc::chunk_store::{ChunkOrigin, ChunkStore};
 use crate::cc::frame::chunk;
@@ -16,7 +16,6 @@ use crate::cc::vault::Vault;
 use crate::cc::vault::manifest::{EndReason, Source};
 use crate::iri::document::SOURCE_BYTES_MAX;
 use crate::iri::event::{self, Indices, Line};
-use crate::iri::letters::Letter;
 use crate::stop::Stop;
 
 /// A line: an event as the store takes it, or a chunk, which is far smaller.
@@ -83,8 +82,7 @@ impl Lines {
     }
 
     fn refuse(&self, word: &'static str, reason: &str, value: &[u8]) {
-        let From { listener, peer } = self.from();
-        let letter = Letter { from: listener, peer, index: None, reason, value, cut: false };
+        let letter = Letter { from: self.from(), index: None, reason, value, cut: false };
         self.intake.refuse(&letter, word);
     }
 
@@ -139,9 +137,8 @@ impl Taker for Lines {
 
     fn too_long(&mut self, begin: &[u8]) {
         self.intake.counters().event_too_long_total.one();
-        let From { listener, peer } = self.from();
         let reason = format!("longer than {LINE_BYTES_MAX} bytes, or than there was memory for");
-        let letter = Letter { from: listener, peer, index: None, reason: &reason, value: begin, cut: true };
+        let letter = Letter { from: self.from(), index: None, reason: &reason, value: begin, cut: true };
         self.intake.refuse(&letter, "too_long");
     }
 

@@ -90,7 +90,6 @@ impl Sources {
             let ended = thread.join().unwrap_or_else(|_| Err(Error::Thread(name)));
             result = result.and(ended);
         }
-        self.intake.sync();
         result
     }
 }

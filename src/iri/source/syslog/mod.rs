@@ -14,10 +14,9 @@ pub use udp::UdpReceiver;
 
 use super::edge::{Taker, Takers};
 use super::grok::{Patterns, Value};
-use super::intake::{Batch, From, Gone, Intake};
+use super::intake::{Batch, From, Gone, Intake, Letter};
 use crate::iri::document::{Document, Mode};
 use crate::iri::event::rfc3339;
-use crate::iri::letters::Letter;
 
 /// A message: what RFC 5424 asks receivers to take is 2 KiB, and user agents are long.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -149,15 +148,8 @@ impl Messages {
     fn too_long(&self, begin: &[u8], peer: &str) {
         self.intake.counters().event_too_long_total.one();
         let reason = format!("longer than {MESSAGE_BYTES_MAX} bytes");
-        let From { listener, peer } = self.from(peer);
-        let letter = Letter {
-            from: listener,
-            peer,
-            index: Some(&self.config.index),
-            reason: &reason,
-            value: begin,
-            cut: true,
-        };
+        let index = Some(self.config.index.as_str());
+        let letter = Letter { from: self.from(peer), index, reason: &reason, value: begin, cut: true };
         self.intake.refuse(&letter, "too_long");
     }
 
