@@ -1,24 +1,33 @@
-//! One module a subcommand: its `Args` (clap), a check of them, and `run`. `stored` is what `ls` and `verify` share.
+//! One module a subcommand: its `Args` (clap), a check of them, and `run`. `stored` is what `ls` and `verify` share, `asked`
+//! and `shown` what commands share that ask for events.
 
 use std::io::{self, Write};
 
 use crate::{Error, Result};
 
+pub mod asked;
+pub mod calls;
 pub mod completions;
 pub mod configure;
 pub mod consume_kafka;
+pub mod count;
 pub mod decode;
+pub mod events;
 pub mod kafka;
 pub mod ls;
 pub mod man;
 pub mod number;
 pub mod replay;
 pub mod run;
+pub mod search;
 pub mod serve_tcp;
 pub mod service;
+pub mod shown;
 pub mod stored;
+pub mod top;
 pub mod values;
 pub mod verify;
+pub mod zone;
 
 /// Writes data to stdout in one piece. A reader that went away (`| head`) has what it wanted: no error.
 fn print_data(text: &str) -> Result<()> {

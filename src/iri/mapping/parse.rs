@@ -12,8 +12,20 @@ const DEPTH_MAX: usize = 20;
 
 /// Parameters that change nothing of what is found here.
 const IGNORED: [&str; 14] = [
-    "store", "doc_values", "norms", "index_options", "eager_global_ordinals", "similarity", "boost", "fielddata", "meta",
-    "include_in_all", "index_phrases", "precision_step", "locale", "split_queries_on_whitespace",
+    "store",
+    "doc_values",
+    "norms",
+    "index_options",
+    "eager_global_ordinals",
+    "similarity",
+    "boost",
+    "fielddata",
+    "meta",
+    "include_in_all",
+    "index_phrases",
+    "precision_step",
+    "locale",
+    "split_queries_on_whitespace",
 ];
 
 /// Parts of a mapping beside its fields that are taken and left out.
@@ -168,7 +180,9 @@ fn properties(mapping: &mut Mapping, path: &str, value: &Value, depth: usize) ->
 }
 
 fn unknown<T>(key: &str, value: &Value, name: &str, kind: &str) -> Parsed<T> {
-    error(format!("unknown parameter [{key}] on mapper [{name}] of type [{kind}]: {value} is not supported here"))
+    error(format!(
+        "unknown parameter [{key}] on mapper [{name}] of type [{kind}]: {value} is not supported here"
+    ))
 }
 
 /// One field, and those that repeat it.
@@ -211,7 +225,9 @@ fn field(
                         return error(format!("no type specified for property [{sub}]"));
                     };
                     if sub.contains('.') {
-                        return error(format!("Field name [{sub}] which is a multi field of [{name}] cannot contain '.'"));
+                        return error(format!(
+                            "Field name [{sub}] which is a multi field of [{name}] cannot contain '.'"
+                        ));
                     }
                     field(mapping, &full, kind, definition, Some(name))?;
                 }
@@ -231,7 +247,12 @@ fn of_type(kind: &str, name: &str, definition: &Map<String, Value>) -> Parsed<Fi
         "string" => match definition.get("index").map(|index| index.as_str().unwrap_or("?")) {
             None | Some("analyzed") => FieldType::Text,
             Some("not_analyzed") => FieldType::Keyword,
-            Some(_) => return error(format!("Can't parse [index] value [{}] for field [{name}], expected [analyzed] or [not_analyzed]", definition["index"])),
+            Some(_) => {
+                return error(format!(
+                    "Can't parse [index] value [{}] for field [{name}], expected [analyzed] or [not_analyzed]",
+                    definition["index"]
+                ));
+            }
         },
         "long" | "integer" | "short" | "byte" => FieldType::Long,
         "double" | "float" | "half_float" | "scaled_float" => FieldType::Double,
@@ -278,10 +299,19 @@ mod tests {
     fn what_is_not_known_is_refused() {
         for (bad, why) in [
             (json!([]), "no object"),
-            (json!({"properties": {"a": {"type": "nested"}}}), "No handler for type [nested] declared on field [a]"),
+            (
+                json!({"properties": {"a": {"type": "nested"}}}),
+                "No handler for type [nested] declared on field [a]",
+            ),
             (json!({"properties": {"a": {"index": true}}}), "unknown parameter [index]"),
-            (json!({"properties": {"a": {"type": "text", "analyzer": "english"}}}), "unknown parameter [analyzer]"),
-            (json!({"properties": {"a": {"type": "keyword", "null_value": "x"}}}), "unknown parameter [null_value]"),
+            (
+                json!({"properties": {"a": {"type": "text", "analyzer": "english"}}}),
+                "unknown parameter [analyzer]",
+            ),
+            (
+                json!({"properties": {"a": {"type": "keyword", "null_value": "x"}}}),
+                "unknown parameter [null_value]",
+            ),
             (json!({"properties": {"a": {"type": "long", "index": false}}}), "unknown parameter [index]"),
             (json!({"properties": {"a": {"type": "date", "format": "qqqq"}}}), "Invalid format"),
             (json!({"properties": {"": {"type": "long"}}}), "empty"),
@@ -295,7 +325,8 @@ mod tests {
             Mapping::parse(&json!({ "properties": fields }))
         };
         assert!(many(FIELDS_MAX).is_ok() && many(FIELDS_MAX + 1).is_err());
-        let deep = |depth| (0..depth).fold(json!({"type": "long"}), |inner, _| json!({"properties": {"a": inner}}));
+        let deep =
+            |depth| (0..depth).fold(json!({"type": "long"}), |inner, _| json!({"properties": {"a": inner}}));
         assert!(Mapping::parse(&deep(DEPTH_MAX)).is_ok());
         assert!(Mapping::parse(&deep(DEPTH_MAX + 1)).is_err());
     }

@@ -61,7 +61,12 @@ impl DeadLetters {
         options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(&path).map_err(Error::path("open", &path))?;
         let bytes = mend(&file).map_err(Error::path("read", &path))?;
-        Ok(DeadLetters { file: Mutex::new((file, bytes)), bytes_max, kept: AtomicU64::new(0), lost: AtomicU64::new(0) })
+        Ok(DeadLetters {
+            file: Mutex::new((file, bytes)),
+            bytes_max,
+            kept: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        })
     }
 
     /// Keeps an event durably. Where the file is full or cannot be written the event is lost, and counted so.
@@ -141,9 +146,15 @@ pub fn read(from: impl Read) -> impl Iterator<Item = io::Result<DeadLetter>> {
             Ok(0) => None,
             Ok(_) if bytes.len() as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n') => {
                 let skipped = skip_line(&mut lines);
-                Some(skipped.and_then(|()| Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"))))
+                Some(
+                    skipped.and_then(|()| {
+                        Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"))
+                    }),
+                )
             }
-            Ok(_) => Some(letter(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no dead letter"))),
+            Ok(_) => Some(
+                letter(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no dead letter")),
+            ),
             Err(error) => Some(Err(error)),
         }
     })
@@ -177,7 +188,12 @@ mod tests {
 
     fn dead(text: &[u8]) -> DeadLetter {
         let word = str::to_owned;
-        DeadLetter { time: word("2026-11-22T00:00:00Z"), source: word("lines"), reason: word("no JSON"), text: text.to_vec() }
+        DeadLetter {
+            time: word("2026-11-22T00:00:00Z"),
+            source: word("lines"),
+            reason: word("no JSON"),
+            text: text.to_vec(),
+        }
     }
 
     #[test]

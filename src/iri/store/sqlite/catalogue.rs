@@ -68,7 +68,8 @@ pub struct Fields {
 
 impl Default for Fields {
     fn default() -> Fields {
-        let mut fields = Fields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_no: number::FIRST };
+        let mut fields =
+            Fields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_no: number::FIRST };
         fields.put(EVENT_TIME, Field::of(FieldType::Date), Some(number::EVENT_TIME));
         fields.put(NUMBER, family_field(), Some(number::NUMBER));
         fields

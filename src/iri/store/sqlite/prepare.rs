@@ -353,13 +353,14 @@ impl Walk<'_> {
             }
             FieldType::Date => {
                 let format = entry.field.format.as_deref();
-                let at = text::stored_date(value, entry.dates.as_deref().unwrap_or(&text::DATES)).ok_or_else(|| {
-                    let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
-                    unfit_here(
-                        self,
-                        &format!("failed to parse date field [{}] with format [{format}]", plain(value)),
-                    )
-                })?;
+                let at = text::stored_date(value, entry.dates.as_deref().unwrap_or(&text::DATES))
+                    .ok_or_else(|| {
+                        let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
+                        unfit_here(
+                            self,
+                            &format!("failed to parse date field [{}] with format [{format}]", plain(value)),
+                        )
+                    })?;
                 add_date(self.terms, index, no, at);
             }
             FieldType::Ip => {

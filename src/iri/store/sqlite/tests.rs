@@ -16,7 +16,11 @@ fn open(dir: &Path) -> SqliteStore {
 }
 
 fn matching(field: &str, text: &str) -> Query {
-    Query::Match { fields: Fields::Named(vec![field.to_owned()]), text: text.to_owned(), operator: Operator::Or }
+    Query::Match {
+        fields: Fields::Named(vec![field.to_owned()]),
+        text: text.to_owned(),
+        operator: Operator::Or,
+    }
 }
 
 #[test]
@@ -24,7 +28,9 @@ fn what_is_written_is_found_and_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let event = json!({"time": "2016-04-11 14:02:07-0300", "destNum": "9011972598294121", "userAgent": "friendly-scanner"});
-    let written = store.write(vec![document("opensips", None, &event), document("opensips", Some("a"), &event)]).unwrap();
+    let written = store
+        .write(vec![document("opensips", None, &event), document("opensips", Some("a"), &event)])
+        .unwrap();
     let ids: Vec<_> = written.into_iter().map(|written| written.unwrap().id).collect();
     let check = |store: &SqliteStore| {
         for (query, count) in [

@@ -11,8 +11,9 @@ use crate::iri::query::{self, token};
 pub static DATES: LazyLock<Format> = LazyLock::new(|| format("strict_date_optional_time||epoch_millis"));
 
 /// The formats that make a date of a text in a field that is new.
-static FOUND_OUT: LazyLock<Format> =
-    LazyLock::new(|| format("strict_date_optional_time||yyyy/MM/dd HH:mm:ss Z||yyyy/MM/dd Z||yyyy/MM/dd HH:mm:ss||yyyy/MM/dd"));
+static FOUND_OUT: LazyLock<Format> = LazyLock::new(|| {
+    format("strict_date_optional_time||yyyy/MM/dd HH:mm:ss Z||yyyy/MM/dd Z||yyyy/MM/dd HH:mm:ss||yyyy/MM/dd")
+});
 
 fn format(text: &str) -> Format {
     Format::parse(text).expect("formats of our own are known")
@@ -52,7 +53,12 @@ pub struct Dates {
 
 impl Dates {
     /// The first and the last millisecond of a range, by the question's format or else the field's.
-    pub fn range(&self, from: &query::Bound, to: &query::Bound, format: &Format) -> Result<(i64, i64), String> {
+    pub fn range(
+        &self,
+        from: &query::Bound,
+        to: &query::Bound,
+        format: &Format,
+    ) -> Result<(i64, i64), String> {
         let format = self.format.as_ref().unwrap_or(format);
         let read = crate::iri::date::range(from, to, format, self.now_ms, self.zone_minutes);
         read.map_err(|error| error.to_string())
