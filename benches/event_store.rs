@@ -212,7 +212,7 @@ fn ask(store: &SqliteStore) {
         aggregations,
     };
     let by_day = |inner| Aggregation::DateHistogram {
-        field: "time".into(),
+        field: "_event_time".into(),
         interval: Interval::Fixed(86_400_000),
         zone_minutes: 0,
         count_min: 1,

@@ -46,8 +46,10 @@ impl Globals {
 enum Command {
     Run(cmd::run::Args),
     ServeTcp(cmd::serve_tcp::Args),
+    ServeEvents(cmd::serve_events::Args),
     ConsumeKafka(cmd::consume_kafka::Args),
     Configure(cmd::configure::Args),
+    Events(cmd::events::Args),
     Ls(cmd::ls::Args),
     Verify(cmd::verify::Args),
     Replay(cmd::replay::Args),
@@ -55,10 +57,7 @@ enum Command {
     Search(cmd::search::Args),
     Count(cmd::count::Args),
     Top(cmd::top::Args),
-    #[command(subcommand)]
-    Calls(cmd::calls::Command),
-    #[command(subcommand)]
-    Events(cmd::events::Command),
+    Calls(cmd::calls::Args),
     Number(cmd::number::Args),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
@@ -69,8 +68,10 @@ impl Command {
         match self {
             Command::Run(args) => args.run(globals),
             Command::ServeTcp(args) => args.run(globals),
+            Command::ServeEvents(args) => args.run(globals),
             Command::ConsumeKafka(args) => args.run(globals),
             Command::Configure(args) => args.run(globals),
+            Command::Events(args) => args.run(globals),
             Command::Ls(args) => args.run(globals),
             Command::Verify(args) => args.run(globals),
             Command::Replay(args) => args.run(globals),
@@ -78,8 +79,7 @@ impl Command {
             Command::Search(args) => args.run(globals),
             Command::Count(args) => args.run(globals),
             Command::Top(args) => args.run(globals),
-            Command::Calls(command) => command.run(globals),
-            Command::Events(command) => command.run(globals),
+            Command::Calls(args) => args.run(globals),
             Command::Number(args) => args.run(globals),
             Command::Completions(args) => args.run(globals),
             Command::Man(args) => args.run(globals),

@@ -117,6 +117,46 @@ counters! {
     kafka_lag_records: gauge,
     /// HTTP requests answered.
     http_requests_total: counter,
+    /// Requests of senders and askers of events refused: no right password.
+    events_refused_user_total: counter,
+    /// Requests of senders and askers of events refused: no room now, to be tried again.
+    events_refused_full_total: counter,
     /// HTTP requests refused: malformed, too large, too slow, or too many at once.
     http_refused_total: counter,
+    /// Connections of --lines, --data-lines and --syslog open now.
+    event_connections_open: gauge,
+    /// Connections of these accepted, refused ones included.
+    event_connections_total: counter,
+    /// Connections of these refused: too many at once, or no thread could be started.
+    event_connections_refused_total: counter,
+    /// Lines that came to --lines and --data-lines.
+    event_lines_total: counter,
+    /// Lines with content of a stream, which went into stream files.
+    event_data_lines_total: counter,
+    /// Syslog messages that came over TCP.
+    syslog_tcp_messages_total: counter,
+    /// Syslog messages that came over UDP.
+    syslog_udp_messages_total: counter,
+    /// Syslog messages that fit no pattern; they are stored with a tag.
+    syslog_unmatched_total: counter,
+    /// Syslog datagrams dropped because the store did not keep up.
+    syslog_udp_dropped_total: counter,
+    /// Syslog datagrams that the kernel dropped because its buffer was full.
+    syslog_udp_kernel_dropped_total: counter,
+    /// Events stored that came over --lines and --syslog.
+    events_stored_total: counter,
+    /// Lines and messages that could not be used and are kept in .lea/event-dead-letters.jsonl.
+    event_dead_letters_total: counter,
+    /// Lines and messages that were longer than is taken.
+    event_too_long_total: counter,
+    /// Lines that are no JSON object, or no chunk of a stream.
+    event_malformed_total: counter,
+    /// Events that the store refused.
+    event_unfit_total: counter,
+    /// Lines and messages that could not be used and were not kept either: the dead letters are full, or failed.
+    event_dead_letters_dropped_total: counter,
+    /// Events lost: the store failed until the end of the drain.
+    events_lost_total: counter,
+    /// Threads that wait because the store fails or does not move.
+    event_store_waiting: gauge,
 }

@@ -58,6 +58,11 @@ impl Throttle {
         }
     }
 
+    /// True unless it was said less than a second ago; for lines of another level.
+    pub fn is_due(&self, reason: &'static str) -> bool {
+        self.admit(reason, Instant::now()).is_some()
+    }
+
     /// How many were left out since the last one, if it is time for the next.
     fn admit(&self, reason: &'static str, now: Instant) -> Option<u64> {
         let mut reasons = self.reasons.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -4,6 +4,7 @@
 //! open now stands in `live`.
 
 pub mod chunk_sink;
+pub mod chunk_store;
 pub mod frame;
 pub mod live;
 pub mod source;

@@ -23,18 +23,22 @@ const CALLS: &str = "event:(incoming_call OR start_call OR stop_call OR rejected
 const RINGING_TIME_MS_MAX: i64 = 86_400_000;
 
 /// Report on calls
-#[derive(Debug, clap::Subcommand)]
-#[allow(missing_docs, reason = "its Args say it")]
-pub enum Command {
-    Report(Args),
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
 }
 
-impl Command {
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Report(ReportArgs),
+}
+
+impl Args {
     /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        match self {
-            Command::Report(args) => args.run(globals),
-        }
+        let Command::Report(args) = self.command;
+        args.run(globals)
     }
 }
 
@@ -47,7 +51,7 @@ impl Command {
 ///
 /// Days are those of --time-zone: local ones, unless told otherwise; the variable TZ says which these are.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+struct ReportArgs {
     /// Only events that answer this question, as in lea search: userid:+447700900123
     #[arg(value_name = "QUERY")]
     query: Option<String>,
@@ -67,9 +71,8 @@ fn ringing_time(text: &str) -> Result<i64, String> {
     if time_ms <= RINGING_TIME_MS_MAX { Ok(time_ms) } else { Err("a day at most".to_owned()) }
 }
 
-impl Args {
-    /// Runs the command.
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+impl ReportArgs {
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         // Its place in the question of this report would hide where it is wrong.
         self.which.tree(self.query.as_deref(), None)?;

@@ -58,6 +58,6 @@ impl Args {
             until_end: self.until_end,
             properties: self.properties,
         };
-        Service::resolve(self.service, None, Some(kafka))?.run()
+        Service::resolve(self.service, None, Some(kafka), None)?.run()
     }
 }

@@ -18,13 +18,13 @@ use crate::cc::chunk_sink::ChunkSink;
 use crate::cc::frame::dump::Letter;
 use crate::cc::source::dump::{Counts, Dumps, Next, Origin, in_order};
 use crate::cc::vault::Losses;
+use crate::cc::vault::manifest::EndReason;
 use crate::cli::Globals;
 use crate::logging::{self, LevelFilter};
 use crate::stop::Stop;
 use crate::{Error, Exit, Result};
 use letters::Letters;
 use show::{Chunks, List, Raw};
-use store::Store;
 
 /// How often the progress bar moves.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -92,10 +92,10 @@ struct Run {
 impl Run {
     /// Files in a folder.
     fn store(&self, dir: PathBuf) -> Result<Exit> {
-        let (mut store, threads) = Store::open(&dir)?;
+        let (mut store, threads) = store::open(&dir)?;
         let mut letters = Letters::new(&dir, &self.origins);
         let read = self.read(&mut store, &mut |letter| letters.keep(letter));
-        let streams = store.finish();
+        let streams = store.finish(EndReason::Eof);
         // First the vault: a dead writer is the cause, a failed stream is not.
         let losses = threads.join()?;
         let (counts, next) = read?;

@@ -1,5 +1,6 @@
 //! `lea run`: everything that the configuration enables, in one process.
 
+use super::event_service::{EventArgs, EventConfig};
 use super::kafka::KafkaConfig;
 use super::service::{self, Service, ServiceArgs, TcpArgs};
 use crate::cli::Globals;
@@ -7,7 +8,8 @@ use crate::{Error, Exit, Result};
 
 /// Run everything that the configuration enables
 ///
-/// That is streams over TCP (`tcpServer`) and records of a Kafka topic (`kafkaServer`), into one folder. SIGINT, SIGTERM
+/// That is streams over TCP (`tcpServer`) and records of a Kafka topic (`kafkaServer`), into one folder, and
+/// events (`events`) into the store in it. SIGINT, SIGTERM
 /// and SIGHUP end it in good order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,6 +17,8 @@ pub struct Args {
     service: ServiceArgs,
     #[command(flatten)]
     tcp: TcpArgs,
+    #[command(flatten)]
+    events: EventArgs,
 }
 
 impl Args {
@@ -23,13 +27,14 @@ impl Args {
         let config = self.service.start(globals)?;
         let kafka = config.kafka.as_ref().map(KafkaConfig::configured);
         let listen = config.tcp.as_ref().map(service::addresses).transpose()?;
-        if kafka.is_none() && listen.is_none() {
+        let events = EventConfig::resolve(&config, None, &self.events)?;
+        if kafka.is_none() && listen.is_none() && events.is_none() {
             return Err(Error::Usage(
                 "the configuration enables nothing: set tcpServer (lea configure -t ADDRESS -u PORT) or \
-                 kafkaServer (-g ADDRESS -k PORT)"
+                 kafkaServer (-g ADDRESS -k PORT), or events"
                     .to_owned(),
             ));
         }
-        Service::resolve(self.service, listen.map(|listen| (listen, self.tcp)), kafka)?.run()
+        Service::resolve(self.service, listen.map(|listen| (listen, self.tcp)), kafka, events)?.run()
     }
 }

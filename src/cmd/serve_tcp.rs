@@ -36,6 +36,6 @@ impl Args {
                 ));
             }
         };
-        Service::resolve(self.service, Some((listen, self.tcp)), None)?.run()
+        Service::resolve(self.service, Some((listen, self.tcp)), None, None)?.run()
     }
 }

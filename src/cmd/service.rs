@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use ipnet::IpNet;
 
+use super::event_service::{EventConfig, EventService, EventStart};
 use super::kafka::{self, KafkaConfig};
 use super::values;
 use crate::cc::live::Live;
@@ -134,6 +135,7 @@ pub struct Service {
     vault: VaultConfig,
     tcp: Option<TcpConfig>,
     kafka: Option<KafkaConfig>,
+    events: Option<EventConfig>,
     status: Option<SocketAddr>,
     drain: Duration,
 }
@@ -178,11 +180,12 @@ impl TcpArgs {
 
 impl Service {
     /// Checks the options against each other and the machine. `tcp`: where to listen, and how; `kafka`: what to
-    /// consume.
+    /// consume; `events`: what is received as events.
     pub fn resolve(
         args: ServiceArgs,
         tcp: Option<(Vec<SocketAddr>, TcpArgs)>,
         kafka: Option<KafkaConfig>,
+        events: Option<EventConfig>,
     ) -> Result<Service> {
         let ServiceArgs { store, common, .. } = args;
         let machine = Machine::prepare();
@@ -202,6 +205,7 @@ impl Service {
             },
             tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, drain)),
             kafka,
+            events,
             status: common.status.as_deref().map(http::listen_address).transpose()?,
             drain,
         })
@@ -222,8 +226,9 @@ impl Service {
         // First the vault: a dead writer is the cause, a failed stream is not.
         let losses = threads.join()?;
         served?;
-        summarize(&counters, &losses, started.elapsed());
-        Ok(if losses.is_none() { Exit::Done } else { Exit::Failed })
+        summarize(&counters, &losses, self.events.is_some(), started.elapsed());
+        let is_whole = losses.is_none() && counters.events_lost_total.get() == 0;
+        Ok(if is_whole { Exit::Done } else { Exit::Failed })
     }
 
     /// Listens, until the last stream has ended. Drops the vault, so that its threads end.
@@ -246,6 +251,7 @@ impl Service {
             .clone()
             .map(|kafka| kafka.spawn(vault.clone(), Arc::clone(counters), self.vault.sync_interval, stop));
         let consumer = consumer.transpose().inspect_err(|_| stop.ask());
+        let events = self.serve_events(&vault, counters, stop).inspect_err(|_| stop.ask());
         while !stop.wait(WATCH) {
             if threads.has_ended() {
                 log::error!("vault_ended note=\"nothing can be stored any more\"");
@@ -253,12 +259,17 @@ impl Service {
             }
         }
         log::info!("draining streams={}", live.count());
-        vault.give_up_at(Instant::now() + self.drain);
+        let give_up_at = Instant::now() + self.drain;
+        vault.give_up_at(give_up_at);
+        if let Ok(Some(events)) = &events {
+            events.give_up_at(give_up_at);
+        }
         let received = receiver.map_or(Ok(()), Receiver::join);
         let consumed = consumer.and_then(|consumer| consumer.map_or(Ok(()), kafka::join));
+        let taken = events.and_then(|events| events.map_or(Ok(()), EventService::join));
         status_stop.ask();
         let answered = status.map_or(Ok(()), ServerHandle::join);
-        received.and(consumed).and(answered)
+        received.and(consumed).and(taken).and(answered)
     }
 
     /// Listens for streams over TCP.
@@ -281,6 +292,20 @@ impl Service {
             logging::say(format_args!("listening addr={addr} for=tcp"));
         }
         Ok(Some(receiver))
+    }
+
+    /// Opens the store and listens for events. The store's threads end with the last that holds it.
+    fn serve_events(
+        &self,
+        vault: &Vault,
+        counters: &Arc<Counters>,
+        stop: &Stop,
+    ) -> Result<Option<EventService>> {
+        let Some(config) = &self.events else { return Ok(None) };
+        let dir = &self.vault.dir;
+        let store = config.open(dir)?;
+        let start = EventStart { dir, store, vault, counters, drain: self.drain, stop };
+        config.spawn(&start).map(Some)
     }
 
     fn serve_status(
@@ -316,7 +341,7 @@ fn group_id(group: &str) -> Result<u32> {
     }
 }
 
-fn summarize(counters: &Counters, losses: &Losses, time: Duration) {
+fn summarize(counters: &Counters, losses: &Losses, with_events: bool, time: Duration) {
     let refused = [
         &counters.refused_peer_total,
         &counters.refused_streams_max_total,
@@ -324,9 +349,21 @@ fn summarize(counters: &Counters, losses: &Losses, time: Duration) {
         &counters.refused_silent_total,
         &counters.refused_name_total,
     ];
+    let events = if with_events {
+        format!(
+            " events={} data_lines={} dead_letters={} dropped_datagrams={} lost_events={}",
+            counters.events_stored_total.get(),
+            counters.event_data_lines_total.get(),
+            counters.event_dead_letters_total.get(),
+            counters.syslog_udp_dropped_total.get(),
+            counters.events_lost_total.get(),
+        )
+    } else {
+        String::new()
+    };
     logging::say(format_args!(
         "summary connections={} refused={} bytes={} packets={} written_bytes={} lost_bytes={} \
-         incomplete_streams={} seconds={:.3}",
+         incomplete_streams={}{events} seconds={:.3}",
         counters.streams_accepted_total.get(),
         refused.iter().map(|counter| counter.get()).sum::<u64>(),
         counters.received_bytes_total.get(),

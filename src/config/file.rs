@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::events::{self, Events};
 use super::json::{self, Node, SyntaxError};
 use super::{FILE_BYTES_MAX, Finding, KEYS, Key, Origin, check, numbers};
 use crate::iri::number::Settings;
@@ -26,6 +27,8 @@ pub struct FileLayer {
     pub warnings: Vec<Finding>,
     /// How telephone numbers are read; what the file does not say is the default.
     pub numbers: Settings,
+    /// What is received as events.
+    pub events: Events,
     values: Vec<(&'static Key, Origin, String)>,
 }
 
@@ -93,13 +96,14 @@ struct Walk<'a> {
     leaves: Vec<(&'static Key, Node<'a>)>,
     sections: Vec<String>,
     numbers: Settings,
+    events: Events,
 }
 
 impl<'a> Walk<'a> {
     fn new(document: &'a str) -> Walk<'a> {
         let (errors, warnings) = Default::default();
-        let numbers = Settings::default();
-        Walk { document, errors, warnings, leaves: Vec::new(), sections: Vec::new(), numbers }
+        let (numbers, events) = Default::default();
+        Walk { document, errors, warnings, leaves: Vec::new(), sections: Vec::new(), numbers, events }
     }
 
     /// Goes through an object; `path` is its own with a dot after it, empty for the whole document. The depth is
@@ -122,7 +126,11 @@ impl<'a> Walk<'a> {
             } else if KEYS.iter().any(|key| key.path.starts_with(&section)) {
                 self.section(section, member.key_offset, member.value);
             } else if name == numbers::PATH {
-                self.numbers(member.value);
+                let read = numbers::read(member.value, &mut self.numbers);
+                self.wrongs(read);
+            } else if name == events::PATH {
+                let read = events::read(member.value, &mut self.events);
+                self.wrongs(read);
             } else {
                 self.warn(member.key_offset, unknown(path, &member.key));
             }
@@ -138,8 +146,8 @@ impl<'a> Walk<'a> {
         self.object(&section, node);
     }
 
-    fn numbers(&mut self, node: Node<'a>) {
-        match numbers::read(node, &mut self.numbers) {
+    fn wrongs(&mut self, read: Result<Vec<numbers::Wrong>, SyntaxError>) {
+        match read {
             Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.warning {
                 true => self.warn(wrong.offset, wrong.text),
                 false => self.error(wrong.offset, wrong.text),
@@ -176,6 +184,7 @@ impl<'a> Walk<'a> {
             errors: self.errors.into_list(),
             warnings: self.warnings.into_list(),
             numbers: self.numbers,
+            events: self.events,
             values,
         }
     }

@@ -6,9 +6,10 @@
 //! [`Effective`] holds only values that passed their check.
 //!
 //! A new key is a [`Key`] in [`KEYS`] and one `take` in [`resolve`]. A section with lists stands in the file alone
-//! (`numbers`).
+//! (`numbers`, `events`).
 
 mod check;
+pub mod events;
 mod file;
 mod json;
 mod numbers;
@@ -211,6 +212,8 @@ pub struct Effective {
     pub kafka: Option<Kafka>,
     /// How telephone numbers are read.
     pub numbers: number::Settings,
+    /// What is received as events, and how.
+    pub events: events::Events,
     /// Each value with its origin, in the order of [`KEYS`].
     pub values: Vec<Value>,
     /// The file that was read; none: there is none at the default place.
@@ -290,6 +293,7 @@ pub fn resolve(layers: &Layers<'_>) -> (Effective, Vec<Finding>) {
         tcp: Listen::enabled(tcp_address, tcp_port),
         kafka: Listen::enabled(kafka_address, kafka_port).map(|broker| Kafka { broker, topic }),
         numbers: layers.file.map_or_else(number::Settings::default, |file| file.numbers.clone()),
+        events: layers.file.map_or_else(events::Events::default, |file| file.events.clone()),
         values,
         file: layers.file.map(|file| file.path.clone()),
         warnings: layers.file.map_or_else(Vec::new, |file| file.warnings.clone()),

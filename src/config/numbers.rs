@@ -47,14 +47,14 @@ pub fn read(node: Node<'_>, settings: &mut Settings) -> Result<Vec<Wrong>, Synta
     Ok(wrongs)
 }
 
-fn text(node: Node<'_>) -> Result<Result<String, String>, SyntaxError> {
+pub(super) fn text(node: Node<'_>) -> Result<Result<String, String>, SyntaxError> {
     match node.scalar() {
         Some(text) if node.kind() == "a text" => text.map(Ok),
         _ => Ok(Err(format!("{} where a text has to be", node.kind()))),
     }
 }
 
-fn list(node: Node<'_>) -> Result<Result<Vec<String>, String>, SyntaxError> {
+pub(super) fn list(node: Node<'_>) -> Result<Result<Vec<String>, String>, SyntaxError> {
     let Some(elements) = node.elements() else {
         return Ok(Err(format!("{} where a list of texts has to be", node.kind())));
     };

@@ -33,7 +33,7 @@ const NO_MEMORY: Refusal = Refusal::new(503, "too much is under way, try again")
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(crate) enum Waited {
     /// The socket is ready, or has failed: try it.
     Ready,
     /// The stop was asked for.
@@ -43,7 +43,7 @@ pub(super) enum Waited {
 }
 
 /// Waits until the socket is ready, the stop is asked for (if it is given), or the time has come.
-pub(super) fn wait(
+pub(crate) fn wait(
     socket: &impl AsFd,
     interest: PollFlags,
     stop: Option<&Stop>,

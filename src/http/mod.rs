@@ -15,6 +15,7 @@ pub mod status;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub(crate) use connection::wait;
 pub use request::{Method, Request};
 pub use response::Response;
 pub use server::{Server, ServerConfig, ServerHandle};

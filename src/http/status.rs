@@ -31,9 +31,11 @@ impl Status {
     }
 
     fn health(&self) -> Response {
+        let store_waits = self.counters.event_store_waiting.get() > 0;
         let status = match (self.stop.is_asked(), self.pressure.is_waiting()) {
             (true, _) => "draining",
             (false, true) => "disk_full",
+            (false, false) if store_waits => "store_stuck",
             (false, false) => "ok",
         };
         let code = if status == "ok" { 200 } else { 503 };

@@ -8,9 +8,12 @@
 pub mod calls;
 pub mod date;
 pub mod document;
+pub mod elastic;
+pub mod event;
 pub mod mapping;
 pub mod number;
 pub mod query;
+mod sentrypeer;
 pub mod source;
 pub mod store;
 

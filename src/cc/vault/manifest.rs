@@ -179,6 +179,8 @@ pub enum Source {
     Tcp,
     /// Records of a Kafka topic.
     Kafka,
+    /// Logstash lines.
+    Lines,
 }
 
 /// Whether a stream file still grows.

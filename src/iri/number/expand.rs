@@ -23,6 +23,7 @@ pub fn expand(query: Query, families: &Families) -> Query {
                 |queries: Vec<Query>| queries.into_iter().map(|query| expand(query, families)).collect();
             Query::Bool { must: all(must), should: all(should), must_not: all(must_not), should_min }
         }
+        Query::Lenient(inner) => Query::Lenient(Box::new(expand(*inner, families))),
         other => {
             let family = family_terms(&other, families);
             if family.is_empty() {

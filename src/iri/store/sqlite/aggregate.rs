@@ -244,10 +244,10 @@ fn histogram(
     walk(searching.context, &fields, false, |entry| {
         let at = to_long(entry.value).map(|at| if by_hours { at.saturating_mul(HOUR_MS) } else { at });
         let here = grid.begin(at.unwrap_or_default());
-        if begin != Some(here) {
-            if let Some(before) = begin.replace(here) {
-                close(before, std::mem::take(&mut count), std::mem::take(&mut members))?;
-            }
+        if begin != Some(here)
+            && let Some(before) = begin.replace(here)
+        {
+            close(before, std::mem::take(&mut count), std::mem::take(&mut members))?;
         }
         if by_totals {
             count += u64::from(entry.total);

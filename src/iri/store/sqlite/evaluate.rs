@@ -5,6 +5,7 @@ use std::time::Instant;
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
+use super::counts::Counts;
 use super::plan::{Plan, behind, key};
 use super::segment::codec::take_positions;
 use super::segment::{Cursor, ReadError, Segment};
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub snapshot: &'a Snapshot,
     /// Reads blocks and rows.
     pub connection: &'a Connection,
+    /// Counts that are known already.
+    pub counts: &'a Counts,
     /// What ids are made with.
     pub secret: &'a [u8],
     /// When it is given up.
@@ -63,32 +66,64 @@ impl Context<'_> {
 
     /// How many documents of a plan count, of one index.
     pub fn count(&self, index: u16, plan: &Plan) -> Result<u64, StoreError> {
-        let plan = self.with_ids(index, plan)?;
-        let mut total = 0;
+        let resolved = self.with_ids(index, plan)?;
+        let cached = self.counts.get(plan);
+        let (mut total, mut learned) = (0, Vec::new());
         for segment in &self.snapshot.segments {
-            total += self.count_in(segment, &plan)?;
+            let is_whole = self.snapshot.gone.range_cardinality(segment.docs()) == 0;
+            let known = cached
+                .iter()
+                .flat_map(|known| known.iter())
+                .find(|(id, _)| *id == segment.id && segment.id > 0);
+            let count = match known.filter(|_| is_whole) {
+                Some((_, count)) => *count,
+                None => self.count_in(segment, &resolved, is_whole)?,
+            };
+            if segment.id > 0 && is_whole {
+                learned.push((segment.id, count));
+            }
+            total += count;
         }
+        self.counts.put(plan, cached.as_deref(), learned);
         Ok(total)
     }
 
     /// How many documents of a segment: where none of it is gone, a term's own number says it.
-    fn count_in(&self, segment: &Segment, plan: &Resolved) -> Result<u64, StoreError> {
-        let gone = self.snapshot.gone.range_cardinality(segment.docs());
+    fn count_in(&self, segment: &Segment, plan: &Resolved, is_whole: bool) -> Result<u64, StoreError> {
         match plan {
-            Resolved::None => Ok(0),
-            Resolved::Term(key) if gone == 0 => {
+            Resolved::None => return Ok(0),
+            Resolved::Term(key) if is_whole => {
                 let cursor = Cursor::find(segment, self.connection, key)?;
-                Ok(cursor.map_or(0, |cursor| u64::from(cursor.total())))
+                return Ok(cursor.map_or(0, |cursor| u64::from(cursor.total())));
             }
-            plan => {
-                self.look()?;
-                let mut docs = self.find_in(segment, plan)?;
-                if gone > 0 {
-                    docs -= &*self.snapshot.gone;
+            Resolved::AtLeast(1, plans) if is_whole => {
+                if let Some(count) = self.count_of_one(segment, plans)? {
+                    return Ok(count);
                 }
-                Ok(docs.len())
+            }
+            _ => {}
+        }
+        self.look()?;
+        let mut docs = self.find_in(segment, plan)?;
+        if !is_whole {
+            docs -= &*self.snapshot.gone;
+        }
+        Ok(docs.len())
+    }
+
+    /// Where at most one of several terms is in the segment: how many documents have it.
+    fn count_of_one(&self, segment: &Segment, plans: &[Resolved]) -> Result<Option<u64>, StoreError> {
+        let mut found = 0;
+        for plan in plans {
+            let Resolved::Term(key) = plan else { return Ok(None) };
+            if let Some(cursor) = Cursor::find(segment, self.connection, key)? {
+                if found > 0 {
+                    return Ok(None);
+                }
+                found = u64::from(cursor.total());
             }
         }
+        Ok(Some(found))
     }
 
     fn find_in(&self, segment: &Segment, plan: &Resolved) -> Docs {

@@ -10,10 +10,7 @@ use rusqlite::Connection;
 
 use super::Shared;
 use super::segment::{Blocks, ReadError, Segment, Writer, merge};
-use super::snapshot::{Snapshot, neighbours, spanned};
-
-/// Documents of the smallest segment on the disk.
-const UNIT: u32 = 4_096;
+use super::snapshot::{neighbours, spanned};
 
 /// Documents of the largest: two of those are not merged again.
 const SPAN_MAX: u32 = 64 << 20;
@@ -25,7 +22,7 @@ const BLOCKS_MAX: usize = 256;
 #[derive(Debug)]
 pub enum Wake {
     /// There are new segments on the disk.
-    Merge(Arc<Snapshot>),
+    Merge,
     /// There are samples enough for a dictionary.
     Train,
 }
@@ -52,6 +49,8 @@ pub enum Merged {
         new: Segment,
         /// Documents that were left out.
         gone: Arc<RoaringBitmap>,
+        /// Whether it did.
+        done: Sender<bool>,
     },
     /// A dictionary.
     Dictionary(Vec<u8>),
@@ -75,8 +74,8 @@ pub fn run(connection: Connection, shared: Arc<Shared>, wakes: Receiver<Wake>, m
                     let _ = merged.send(Merged::Dictionary(dictionary));
                 }
             }
-            Wake::Merge(snapshot) => {
-                if let Err(error) = merge_last(&connection, &shared, &snapshot, &merged) {
+            Wake::Merge => {
+                if let Err(error) = merge_last(&connection, &shared, &merged) {
                     log::info!("store_merge_given_up reason=\"{error}\"");
                 }
             }
@@ -84,14 +83,11 @@ pub fn run(connection: Connection, shared: Arc<Shared>, wakes: Receiver<Wake>, m
     }
 }
 
-fn merge_last(
-    connection: &Connection,
-    shared: &Shared,
-    snapshot: &Snapshot,
-    merged: &Sender<Merged>,
-) -> Result<(), Abandoned> {
+fn merge_last(connection: &Connection, shared: &Shared, merged: &Sender<Merged>) -> Result<(), Abandoned> {
+    // The state of now: the last merge has been switched to, so nothing is merged twice.
+    let snapshot = shared.snapshot();
     let disk = &snapshot.segments[..snapshot.young_from()];
-    let count = neighbours(disk, UNIT);
+    let count = neighbours(disk, shared.young_docs_max);
     let chosen = &disk[disk.len() - count..];
     let (base, span) = spanned(chosen);
     if count == 0 || span > SPAN_MAX {
@@ -118,7 +114,7 @@ fn merge_last(
     hand_over(last)?;
     debug_assert!(matches!(segment.blocks, Blocks::Disk(_)));
     let old = chosen.iter().map(|segment| segment.id).collect();
-    merged
-        .send(Merged::Switch { old, new: segment, gone: Arc::clone(&snapshot.gone) })
-        .map_err(|_| Abandoned::Writer)
+    let (done, is_done) = bounded(1);
+    let sent = merged.send(Merged::Switch { old, new: segment, gone: Arc::clone(&snapshot.gone), done });
+    if sent.is_ok() && is_done.recv() == Ok(true) { Ok(()) } else { Err(Abandoned::Writer) }
 }

@@ -11,6 +11,7 @@
 mod aggregate;
 mod catalogue;
 mod compress;
+mod counts;
 mod evaluate;
 mod file;
 mod ids;
@@ -30,6 +31,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_random;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -71,6 +74,10 @@ pub struct StoreConfig {
     pub queue_bytes_max: usize,
     /// What a question may take.
     pub search_timeout_ms: u64,
+    /// What the file may grow to; 0: no bound but the disk.
+    pub file_bytes_max: u64,
+    /// Documents that are indexed in memory before they go into a segment on the disk.
+    pub young_docs_max: u32,
     /// The one form of a number, by field and value.
     pub family: Family,
 }
@@ -88,7 +95,13 @@ impl StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
-        StoreConfig { queue_bytes_max: 32 << 20, search_timeout_ms: 30_000, family: Arc::new(|_, _| None) }
+        StoreConfig {
+            queue_bytes_max: 32 << 20,
+            search_timeout_ms: 30_000,
+            file_bytes_max: 0,
+            young_docs_max: 32_768,
+            family: Arc::new(|_, _| None),
+        }
     }
 }
 
@@ -99,10 +112,14 @@ struct Shared {
     sources: Sources,
     snapshot: RwLock<Arc<Snapshot>>,
     secret: Vec<u8>,
+    counts: counts::Counts,
     next_segment: AtomicU64,
     queued_bytes: AtomicUsize,
+    young_docs_max: u32,
     stopping: AtomicBool,
     readers: Mutex<Vec<Connection>>,
+    /// For a store that only reads: what of the file `snapshot` shows.
+    seen: Mutex<rows::Mark>,
 }
 
 impl Shared {
@@ -151,8 +168,9 @@ impl SqliteStore {
             path: path.clone(),
             cause: error.to_string(),
         };
-        let connection = schema::open_to_write(&path).map_err(|error| failed(&error))?;
-        let shared = Arc::new(load(&connection, &path).map_err(|error| failed(&error))?);
+        let connection =
+            schema::open_to_write(&path, config.file_bytes_max).map_err(|error| failed(&error))?;
+        let shared = Arc::new(load(&connection, &path, &config).map_err(|error| failed(&error))?);
         let (jobs, jobs_in) = bounded(JOBS_MAX);
         let (merged, merged_in) = bounded(1);
         let (wake, wakes) = bounded(2);
@@ -180,7 +198,7 @@ impl SqliteStore {
             return Err(failed(&error));
         }
         let connection = schema::open_to_read(&path, true).map_err(|error| failed(&error))?;
-        let shared = load(&connection, &path).map_err(|error| failed(&error))?;
+        let shared = load(&connection, &path, &config).map_err(|error| failed(&error))?;
         Ok(SqliteStore::new(Arc::new(shared), config, None))
     }
 
@@ -288,18 +306,39 @@ impl SqliteStore {
         work: impl FnOnce(&Context<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.shared.read(|connection| {
-            let snapshot =
-                if self.writing.is_some() { self.shared.snapshot() } else { self.refresh(connection)? };
-            let timeout_ms = self.config.search_timeout_ms;
-            let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-            let secret = &self.shared.secret;
-            work(&Context { snapshot: &snapshot, connection, secret, deadline, timeout_ms })
+            if self.writing.is_some() {
+                return self.with_snapshot(connection, self.shared.snapshot(), work);
+            }
+            // One state of the file for the whole search: the writer deletes only what no such state has.
+            let transaction = connection.unchecked_transaction()?;
+            let snapshot = self.refresh(&transaction)?;
+            self.with_snapshot(&transaction, snapshot, work)
         })
+    }
+
+    fn with_snapshot<T>(
+        &self,
+        connection: &Connection,
+        snapshot: Arc<Snapshot>,
+        work: impl FnOnce(&Context<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let timeout_ms = self.config.search_timeout_ms;
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        let (secret, counts) = (&self.shared.secret, &self.shared.counts);
+        work(&Context { snapshot: &snapshot, connection, counts, secret, deadline, timeout_ms })
     }
 
     /// Beside a writer in another process: what that one has committed since.
     fn refresh(&self, connection: &Connection) -> Result<Arc<Snapshot>, StoreError> {
-        let _ = connection;
+        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = rows::read_mark(connection)?;
+        if *seen != mark {
+            rows::read_catalogue(connection, &self.shared.catalogue)?;
+            rows::read_dictionaries(connection, &self.shared.sources)?;
+            let snapshot = read_snapshot(connection, &self.shared.snapshot().segments)?;
+            *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+            *seen = mark;
+        }
         Ok(self.shared.snapshot())
     }
 
@@ -449,7 +488,7 @@ impl Drop for SqliteStore {
 }
 
 /// Reads all that is kept in memory.
-fn load(connection: &Connection, path: &Path) -> rusqlite::Result<Shared> {
+fn load(connection: &Connection, path: &Path, config: &StoreConfig) -> rusqlite::Result<Shared> {
     let catalogue = Arc::new(Catalogue::default());
     rows::read_catalogue(connection, &catalogue)?;
     let sources = Sources::default();
@@ -461,10 +500,13 @@ fn load(connection: &Connection, path: &Path) -> rusqlite::Result<Shared> {
         sources,
         snapshot: RwLock::new(Arc::new(read_snapshot(connection, &[])?)),
         secret,
+        counts: counts::Counts::default(),
         next_segment: AtomicU64::new(1),
         queued_bytes: AtomicUsize::new(0),
+        young_docs_max: config.young_docs_max.max(1),
         stopping: AtomicBool::new(false),
         readers: Mutex::default(),
+        seen: Mutex::default(),
     })
 }
 

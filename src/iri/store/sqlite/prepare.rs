@@ -115,7 +115,7 @@ impl Preparer {
             };
             let walked = walk.object(object);
             let new = std::mem::take(&mut walk.new);
-            match walked.and_then(|()| if new.is_empty() { Ok(()) } else { Err(Stop::New(new)) }) {
+            match if new.is_empty() { walked } else { walked.and(Err(Stop::New(new))) } {
                 Ok(()) => break,
                 Err(Stop::Refused(refused)) => return Err(refused),
                 Err(Stop::New(new)) => self.add(index, &new)?,

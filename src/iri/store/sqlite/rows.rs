@@ -138,6 +138,23 @@ pub fn read_gone(connection: &Connection) -> Result<RoaringBitmap> {
     Ok(gone)
 }
 
+/// What changes with each commit that a reader must know of.
+pub type Mark = [u64; 6];
+
+/// The mark of the state that the connection sees.
+pub fn read_mark(connection: &Connection) -> Result<Mark> {
+    let sql = "SELECT 1 + next_doc, (SELECT count(*) FROM indices), (SELECT count(*) FROM fields),
+        (SELECT coalesce(max(id), 0) FROM segment), (SELECT coalesce(max(no), 0) FROM dictionary),
+        (SELECT count(*) FROM gone) FROM state";
+    connection.prepare_cached(sql)?.query_row([], |row| {
+        let mut mark = Mark::default();
+        for (at, number) in mark.iter_mut().enumerate() {
+            *number = row.get(at)?;
+        }
+        Ok(mark)
+    })
+}
+
 /// The next document's number and the secret of ids.
 pub fn read_state(connection: &Connection) -> Result<(u32, Vec<u8>)> {
     connection.query_row("SELECT next_doc, secret FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))

@@ -71,8 +71,8 @@ pub enum OpenError {
     Older(i32),
 }
 
-/// Opens the file for the one that writes, and brings it to [`VERSION`].
-pub fn open_to_write(path: &Path) -> Result<Connection, OpenError> {
+/// Opens the file for the one that writes, and brings it to [`VERSION`]. It grows to `bytes_max`; 0: as far as it can.
+pub fn open_to_write(path: &Path, bytes_max: u64) -> Result<Connection, OpenError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -85,6 +85,11 @@ pub fn open_to_write(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     migrate(&mut connection)?;
+    if bytes_max > 0 {
+        connection.pragma_update_and_check(None, "max_page_count", bytes_max.div_ceil(8_192), |row| {
+            row.get::<_, i64>(0)
+        })?;
+    }
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

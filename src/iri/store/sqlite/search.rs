@@ -95,13 +95,16 @@ pub struct Key {
     fields: Vec<(u16, u16)>,
 }
 
-/// The first and the last value of a document; `None` where it has none.
-type Value0 = Option<Vec<u8>>;
+/// A field's type, and its number in each index that has it, behind the index's.
+pub type Typed = (FieldType, Vec<(u16, u16)>);
+
+/// The value by which a document is ordered; `None` where it has none.
+type Place = Option<Vec<u8>>;
 
 impl Searching<'_> {
     /// The type of a field, and its number in each index that has it. A text has no values in an order.
-    pub fn field(&self, name: &str) -> Result<Option<(FieldType, Vec<(u16, u16)>)>, StoreError> {
-        let mut found: Option<(FieldType, Vec<(u16, u16)>)> = None;
+    pub fn field(&self, name: &str) -> Result<Option<Typed>, StoreError> {
+        let mut found: Option<Typed> = None;
         for index in &self.indices {
             let fields = index.fields();
             let Some(Entry { no, field, .. }) = fields.get(name) else { continue };
@@ -167,7 +170,7 @@ impl Searching<'_> {
         let mut left = docs;
         let mut ordered = Vec::new();
         // A group is what shares one value; the next group takes only what no earlier one had.
-        let take = |value: &Value0, group: RoaringBitmap, ordered: &mut Vec<u32>| -> Result<(), StoreError> {
+        let take = |value: &Place, group: RoaringBitmap, ordered: &mut Vec<u32>| -> Result<(), StoreError> {
             let place = after_first.as_ref().map(|after| compare(&first.sort, value, after));
             let after = match place {
                 Some(Ordering::Less) => return Ok(()),
@@ -185,7 +188,7 @@ impl Searching<'_> {
             take(&None, missing, &mut ordered)?;
         }
         let mut group = RoaringBitmap::new();
-        let mut value: Value0 = None;
+        let mut value: Place = None;
         walk(self.context, &first.fields, first.sort.descending, |entry| {
             if value.as_deref() != Some(entry.value) {
                 left -= &group;
@@ -229,8 +232,8 @@ impl Searching<'_> {
         let after = after
             .map(|after| keys.iter().zip(after).map(|(key, value)| from_json(key.kind, value)).collect())
             .transpose()?;
-        let after: Option<Vec<Value0>> = after;
-        let place = |a: &(Vec<Value0>, u32), b: &[Value0]| {
+        let after: Option<Vec<Place>> = after;
+        let place = |a: &(Vec<Place>, u32), b: &[Place]| {
             let pairs = keys.iter().zip(a.0.iter().zip(b));
             pairs.map(|(key, (a, b))| compare(&key.sort, a, b)).find(|order| order.is_ne())
         };
@@ -250,7 +253,7 @@ impl Searching<'_> {
     }
 
     /// A document with the values that it is ordered by.
-    fn read_values(&self, doc: u32, keys: &[Key]) -> Result<(Hit, Vec<Value0>), StoreError> {
+    fn read_values(&self, doc: u32, keys: &[Key]) -> Result<(Hit, Vec<Place>), StoreError> {
         let (hit, time_ms) = hit(self.context, self.shared, doc)?;
         let mut terms = Terms::default();
         if keys.iter().any(|key| key.sort.key != SortKey::Stored)
@@ -291,7 +294,7 @@ fn stored(docs: &RoaringBitmap, descending: bool, after: Option<&Value>, wanted:
 }
 
 /// Which of two values comes first.
-fn compare(sort: &Sort, a: &Value0, b: &Value0) -> Ordering {
+fn compare(sort: &Sort, a: &Place, b: &Place) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => {
             if sort.descending {
@@ -334,7 +337,7 @@ pub fn to_json(kind: FieldType, value: Option<&[u8]>) -> Value {
 }
 
 /// The opposite of [`to_json`].
-fn from_json(kind: FieldType, value: &Value) -> Result<Value0, StoreError> {
+fn from_json(kind: FieldType, value: &Value) -> Result<Place, StoreError> {
     let unfit = || {
         StoreError::Invalid(format!(
             "Failed to parse search_after value [{value}] for a field of type {}",

@@ -11,6 +11,136 @@ fn document(index: &str, id: Option<&str>, source: &serde_json::Value) -> Docume
     Document { index: index.to_owned(), kind: None, id: id.map(str::to_owned), mode: Mode::Index, source }
 }
 
+/// Numbered events, each a call of its own, until one fails; how many were written.
+fn fill(store: &SqliteStore, from: u64) -> (u64, StoreError) {
+    for n in from.. {
+        let noise: String = (0..40).map(|at| format!("{:x}", (n + 1) * 2_654_435_761 * (at + 1))).collect();
+        if let Err(error) =
+            store.write(vec![document("a", Some(&n.to_string()), &json!({"n": n, "noise": noise}))])
+        {
+            return (n, error);
+        }
+    }
+    unreachable!("the disk has an end")
+}
+
+#[test]
+fn a_full_disk_fails_the_call_and_keeps_what_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        |mib: u64| StoreConfig { file_bytes_max: mib << 20, young_docs_max: 100, ..StoreConfig::default() };
+    let store = SqliteStore::open(dir.path(), config(1)).unwrap();
+    let (written, error) = fill(&store, 0);
+    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert!(written > 100, "{written}");
+    assert_eq!(store.count(&[], false, &Query::All).unwrap(), written);
+    assert!(store.write(vec![document("a", None, &json!({"n": 1, "noise": "x".repeat(500_000)}))]).is_err());
+    drop(store);
+    let store = SqliteStore::open(dir.path(), config(8)).unwrap();
+    assert_eq!(store.count(&[], false, &Query::All).unwrap(), written);
+    // What failed was not written, not even in part: its id is free.
+    let created =
+        Document { mode: Mode::Create, ..document("a", Some(&written.to_string()), &json!({"n": 1})) };
+    assert!(store.write(vec![created]).unwrap()[0].is_ok());
+    assert_eq!(store.count(&[], false, &Query::All).unwrap(), written + 1);
+}
+
+#[test]
+fn older_newer_and_foreign_files_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file::path(dir.path());
+    std::fs::create_dir(dir.path().join(".lea")).unwrap();
+    // Version 0: a file that was made, and nothing more before the power went.
+    std::fs::write(&path, b"").unwrap();
+    let refused = |store: Result<SqliteStore>| store.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused(SqliteStore::open_read_only(dir.path(), StoreConfig::default())).contains("version 0"));
+    drop(open(dir.path()));
+    drop(SqliteStore::open_read_only(dir.path(), StoreConfig::default()).unwrap());
+    let change = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    change("PRAGMA user_version = 99");
+    assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains("version 99"));
+    change("PRAGMA user_version = 1; PRAGMA application_id = 7");
+    assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains("another program"));
+}
+
+#[test]
+fn readers_see_whole_calls_while_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        SqliteStore::open(dir.path(), StoreConfig { young_docs_max: 50, ..StoreConfig::default() }).unwrap();
+    let beside = || SqliteStore::open_read_only(dir.path(), StoreConfig::default()).unwrap();
+    store.write(vec![document("a", None, &json!({"n": 0})); 10]).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in [None, None, Some(beside())] {
+            let (own, done) = (&store, &done);
+            scope.spawn(move || {
+                let (store, mut before) = (reader.as_ref().unwrap_or(own), 0);
+                while !done.load(Ordering::Relaxed) {
+                    let count = store.count(&[], false, &Query::All).unwrap();
+                    assert!(count.is_multiple_of(10) && count >= before, "{before} {count}");
+                    before = count;
+                }
+            });
+        }
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for n in 0..100 {
+                        store.write(vec![document("a", None, &json!({"n": n})); 10]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(store.count(&[], false, &Query::All).unwrap(), 2_010);
+    assert_eq!(beside().count(&[], false, &Query::All).unwrap(), 2_010);
+}
+
+#[test]
+fn the_files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.write(vec![document("a", None, &json!({}))]).unwrap();
+    for entry in std::fs::read_dir(dir.path().join(".lea")).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
+    }
+}
+
+#[test]
+fn documents_that_do_not_fit_are_refused_and_others_of_the_call_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.write(vec![document("a", None, &json!({"n": 1, "ip": "x"}))]).unwrap();
+    let raw = |source: &[u8]| Document { source: source.into(), ..document("a", None, &json!({})) };
+    let long = |bytes: usize| document("a", Some(&"x".repeat(bytes)), &json!({}));
+    let large = |bytes: usize| raw(format!("{{\"s\":\"{}\"}}", " ".repeat(bytes - 8)).as_bytes());
+    let deep = |depth: usize| raw(format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)).as_bytes());
+    let cases = [
+        (document("a", None, &json!({"n": "word"})), false),
+        (document("a", None, &json!({"n": "2"})), true),
+        (raw(b"[1]"), false),
+        (raw(b"{\"n\":"), false),
+        (document("a", None, &json!({"_number": "1"})), false),
+        (document("a", None, &json!({"": 1})), false),
+        (document("A", None, &json!({})), false),
+        (long(ID_BYTES_MAX), true),
+        (long(ID_BYTES_MAX + 1), false),
+        (large(SOURCE_BYTES_MAX), true),
+        (large(SOURCE_BYTES_MAX + 1), false),
+        (deep(20), true),
+        (deep(21), false),
+    ];
+    let expected: Vec<_> = cases.iter().map(|(_, is_good)| *is_good).collect();
+    let written = store.write(cases.into_iter().map(|(document, _)| document).collect()).unwrap();
+    assert_eq!(written.iter().map(Result::is_ok).collect::<Vec<_>>(), expected, "{written:#?}");
+    assert_eq!(store.count(&[], false, &Query::All).unwrap(), 5);
+}
+
 fn open(dir: &Path) -> SqliteStore {
     SqliteStore::open(dir, StoreConfig::default()).unwrap()
 }
@@ -91,4 +221,20 @@ fn a_second_writer_is_told_who_holds_the_store() {
     assert!(matches!(SqliteStore::open(dir.path(), StoreConfig::default()), Err(Error::Locked { .. })));
     drop(first);
     drop(open(dir.path()));
+}
+
+#[test]
+fn a_phrase_may_have_the_same_word_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let texts = ["scanner", "friendly scanner", "scanner scanner", "scanner a scanner", "a scanner scanner"];
+    let mut documents: Vec<_> = texts.iter().map(|text| document("a", None, &json!({"t": text}))).collect();
+    documents.push(document("a", None, &json!({"t": ["scanner", "scanner"]})));
+    store.write(documents).unwrap();
+    let phrase = |text: &str| Query::Phrase { fields: Fields::Named(vec!["t".into()]), text: text.into() };
+    let count = |text: &str| store.count(&[], false, &phrase(text)).unwrap();
+    assert_eq!(
+        ["scanner scanner", "a scanner", "scanner a scanner", "scanner friendly"].map(count),
+        [2, 2, 1, 0]
+    );
 }

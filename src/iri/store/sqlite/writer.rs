@@ -22,9 +22,8 @@ use crate::iri::store::{Refused, Written};
 const GROUP_DOCS_MAX: usize = 20_000;
 const GROUP_BYTES_MAX: usize = 16 << 20;
 
-/// Young segments become one on the disk when they have so many documents,
-const YOUNG_DOCS_MAX: u32 = 32_768;
-/// or take so much memory, or so much of the table `recent`.
+/// Young segments become one on the disk when they have many documents, or take so much memory, or so much of the table
+/// `recent`.
 const YOUNG_BYTES_MAX: u64 = 12 << 20;
 const RECENT_BYTES_MAX: u64 = 48 << 20;
 
@@ -126,7 +125,7 @@ impl Writer {
     /// Runs until every sender of jobs is gone.
     pub fn run(mut self) {
         let (jobs, merged) = (self.jobs.clone(), self.merged.clone());
-        let _ = self.wake.try_send(Wake::Merge(self.shared.snapshot()));
+        let _ = self.wake.try_send(Wake::Merge);
         loop {
             select! {
                 recv(jobs) -> job => match job {
@@ -235,7 +234,7 @@ impl Writer {
         *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         if next.flushed {
             // A merger that is at work looks again by itself.
-            let _ = self.wake.try_send(Wake::Merge(snapshot));
+            let _ = self.wake.try_send(Wake::Merge);
         }
         if self.shared.sources.can_train() {
             let _ = self.wake.try_send(Wake::Train);
@@ -314,7 +313,10 @@ impl Writer {
         let from = next.segments.partition_point(|segment| matches!(segment.blocks, Blocks::Disk(_)));
         let (base, span) = spanned(&next.segments[from..]);
         let bytes: u64 = next.segments[from..].iter().map(|segment| segment.bytes).sum();
-        if span < YOUNG_DOCS_MAX && bytes < YOUNG_BYTES_MAX && next.recent_bytes < RECENT_BYTES_MAX {
+        if span < self.shared.young_docs_max
+            && bytes < YOUNG_BYTES_MAX
+            && next.recent_bytes < RECENT_BYTES_MAX
+        {
             return Ok(());
         }
         let young: Vec<_> = next.segments[from..].iter().map(Arc::as_ref).collect();
@@ -378,9 +380,11 @@ impl Writer {
                 }
                 let _ = done.send(stored.is_ok());
             }
-            Merged::Switch { old, new, gone } => {
+            Merged::Switch { old, new, gone, done } => {
                 let id = new.id;
-                if let Err(error) = self.commit(|writer, next| writer.switch(old, new, &gone, next)) {
+                let switched = self.commit(|writer, next| writer.switch(old, new, &gone, next));
+                let _ = done.send(switched.is_ok());
+                if let Err(error) = switched {
                     log::warn!("store_merge_failed error=\"{error}\"");
                     self.retired.push_back(Retired { segments: vec![id], ..Retired::default() });
                 }

@@ -12,6 +12,8 @@ pub struct Cursor<'a> {
     reader: &'a dyn ReadBlock,
     number: u32,
     block: Cow<'a, [u8]>,
+    /// Where the block's entries end.
+    end: usize,
     at: usize,
     key: Vec<u8>,
     total: u32,
@@ -27,26 +29,63 @@ impl<'a> Cursor<'a> {
         reader: &'a dyn ReadBlock,
         key: &[u8],
     ) -> Result<Cursor<'a>, ReadError> {
-        let mut cursor = Cursor {
-            segment,
-            reader,
-            number: segment.fences.first_for(key),
-            block: Cow::Borrowed(&[]),
-            at: 0,
-            key: Vec::new(),
-            total: 0,
-            docs: 0..0,
-            positions: 0..0,
-            ended: segment.block_count() == 0,
-        };
+        let mut cursor = Cursor::new(segment, reader, segment.fences.first_for(key));
         if !cursor.ended {
-            cursor.block = segment.block(reader, cursor.number)?;
+            cursor.load()?;
+            cursor.halve(key).map_err(|damaged| cursor.damaged(damaged))?;
             cursor.step()?;
             while !cursor.ended && cursor.key.as_slice() < key {
                 cursor.step()?;
             }
         }
         Ok(cursor)
+    }
+
+    fn new(segment: &'a Segment, reader: &'a dyn ReadBlock, number: u32) -> Cursor<'a> {
+        Cursor {
+            segment,
+            reader,
+            number,
+            block: Cow::Borrowed(&[]),
+            end: 0,
+            at: 0,
+            key: Vec::new(),
+            total: 0,
+            docs: 0..0,
+            positions: 0..0,
+            ended: segment.block_count() == 0,
+        }
+    }
+
+    /// Loads the block `number`; the next step is to its first entry.
+    fn load(&mut self) -> Result<(), ReadError> {
+        self.block = self.segment.block(self.reader, self.number)?;
+        self.at = 0;
+        let restarts = self.restarts();
+        self.end = self.block.len().checked_sub(2 + 2 * restarts).ok_or_else(|| self.damaged(Damaged))?;
+        if self.end == 0 { Err(self.damaged(Damaged)) } else { Ok(()) }
+    }
+
+    fn restarts(&self) -> usize {
+        self.block.last_chunk().map_or(0, |last| usize::from(u16::from_le_bytes(*last)))
+    }
+
+    fn restart(&self, nth: usize) -> usize {
+        let at = self.end + 2 * nth;
+        usize::from(u16::from_le_bytes([self.block[at], self.block[at + 1]]))
+    }
+
+    /// Goes to the last whole key that is below `key`: the next step is to its entry.
+    fn halve(&mut self, key: &[u8]) -> Result<(), Damaged> {
+        let (mut low, mut high) = (0, self.restarts());
+        while low < high {
+            let middle = (low + high) / 2;
+            let mut at = self.restart(middle);
+            take(&self.block, &mut at)?;
+            if take_bytes(&self.block, &mut at)? < key { low = middle + 1 } else { high = middle }
+        }
+        self.at = if low == 0 { 0 } else { self.restart(low - 1) };
+        if self.at < self.end { Ok(()) } else { Err(Damaged) }
     }
 
     /// Stands on the first entry of exactly that key; `None` where there is none. Reads one block nearly always.
@@ -71,25 +110,19 @@ impl<'a> Cursor<'a> {
 
     /// Goes on to the next entry.
     pub fn step(&mut self) -> Result<(), ReadError> {
-        while self.at >= self.block.len() {
-            if self.number + 1 >= self.segment.block_count() && self.at > 0 {
+        if self.at >= self.end {
+            if self.number + 1 >= self.segment.block_count() {
                 self.ended = true;
                 return Ok(());
             }
-            if self.at > 0 {
-                self.number += 1;
-                self.block = self.segment.block(self.reader, self.number)?;
-                self.at = 0;
-            }
-            if self.block.is_empty() {
-                return Err(self.damaged(Damaged));
-            }
+            self.number += 1;
+            self.load()?;
         }
         self.read_entry().map_err(|damaged| self.damaged(damaged))
     }
 
     fn read_entry(&mut self) -> Result<(), Damaged> {
-        let block: &[u8] = &self.block;
+        let block = &self.block[..self.end];
         let mut at = self.at;
         let shared = usize::try_from(take(block, &mut at)?).map_err(|_| Damaged)?;
         let rest = take_bytes(block, &mut at)?;
@@ -158,19 +191,9 @@ impl<'a> Backwards<'a> {
     }
 
     fn load(&mut self) -> Result<(), ReadError> {
-        let mut cursor = Cursor {
-            segment: self.segment,
-            reader: self.reader,
-            number: self.number,
-            block: self.segment.block(self.reader, self.number)?,
-            at: 0,
-            key: Vec::new(),
-            total: 0,
-            docs: 0..0,
-            positions: 0..0,
-            ended: false,
-        };
-        while cursor.at < cursor.block.len() {
+        let mut cursor = Cursor::new(self.segment, self.reader, self.number);
+        cursor.load()?;
+        while cursor.at < cursor.end {
             cursor.step()?;
             self.entries.push(Place {
                 key: cursor.key.clone(),

@@ -4,7 +4,8 @@
 //! that bytes keep. An entry has the part of the key that differs from the entry before, how many documents have the
 //! term, and their numbers from the segment's first one on, with positions where the field is a text. A term with many
 //! documents has several entries, one behind the other: the first says how many there are in all, the others 0.
-//! A block is one page of the database. `fences` say which block a key is in, so a look-up reads one block.
+//! Every sixteenth entry has its whole key; where those stand is written at the block's end, two bytes each and two for
+//! how many. A block is one page of the database. `fences` say which block a key is in, so a look-up reads one block.
 
 pub mod codec;
 mod cursor;

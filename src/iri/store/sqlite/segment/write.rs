@@ -1,12 +1,15 @@
 //! Makes segments: [`Batch`] from documents as they come, [`Writer`] from terms in their order.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::codec::{DocsWriter, put, put_bytes, put_positions};
 use super::{BLOCK_BYTES_MAX, Blocks, Fences, Segment};
 
 /// An entry's documents, and its positions, are cut here, so that some entries fit a block.
 const ENTRY_BYTES_MAX: usize = 2_000;
+
+/// After so many entries one has its whole key, so that a key is found by halving.
+const RESTART_ENTRIES: usize = 16;
 
 /// Terms of documents that come one after the other, in memory.
 #[derive(Debug, Default)]
@@ -37,11 +40,8 @@ impl Term {
 impl Batch {
     /// Adds a term of document `doc`, counted from 0; documents must rise, and positions within one.
     pub fn add(&mut self, key: &[u8], doc: u32, position: Option<u32>) {
-        // Twice a look-up for a new term, and no allocation for a known one.
-        if !self.terms.contains_key(key) {
-            self.terms.insert(key.to_vec(), Term::default());
-        }
-        let Some(term) = self.terms.get_mut(key) else { return };
+        // One look-up, and no allocation for a known term.
+        let term = self.terms.entry_ref(key).or_default();
         if term.last != doc + 1 {
             term.close_document();
             term.last = doc + 1;
@@ -72,6 +72,10 @@ pub struct Writer {
     /// Blocks that are full.
     pub ready: Vec<Box<[u8]>>,
     block: Vec<u8>,
+    /// Where in the block whole keys stand.
+    restarts: Vec<u16>,
+    /// Entries since the last of them.
+    entries: usize,
     last_key: Vec<u8>,
     fences: Fences,
     bytes: u64,
@@ -135,15 +139,19 @@ impl Writer {
 
     fn entry(&mut self, key: &[u8], total: u32, docs: &[u8], positions: &[u8]) {
         let more = key.len() + docs.len() + positions.len() + 20;
-        if !self.block.is_empty() && self.block.len() + more > BLOCK_BYTES_MAX {
+        if !self.block.is_empty() && self.block.len() + 2 * self.restarts.len() + more > BLOCK_BYTES_MAX {
             self.close_block();
         }
-        let shared = if self.block.is_empty() {
+        if self.block.is_empty() {
             self.fences.push(fence(&self.last_key, key));
+        }
+        let shared = if self.block.is_empty() || self.entries == RESTART_ENTRIES {
+            self.restart();
             0
         } else {
             self.last_key.iter().zip(key).take_while(|(a, b)| a == b).count()
         };
+        self.entries += 1;
         put(&mut self.block, shared as u64);
         put_bytes(&mut self.block, &key[shared..]);
         put(&mut self.block, u64::from(total));
@@ -153,8 +161,20 @@ impl Writer {
         self.last_key.extend_from_slice(key);
     }
 
+    /// The next entry has its whole key. A place that two bytes cannot say (behind an entry far larger than a block)
+    /// is passed over when keys are looked for.
+    fn restart(&mut self) {
+        self.restarts.extend(u16::try_from(self.block.len()));
+        self.entries = 0;
+    }
+
     fn close_block(&mut self) {
         if !self.block.is_empty() {
+            let restarts = self.restarts.len() as u16;
+            for number in self.restarts.drain(..).chain([restarts]) {
+                self.block.extend_from_slice(&number.to_le_bytes());
+            }
+            self.entries = 0;
             self.bytes += self.block.len() as u64;
             self.ready.push(std::mem::take(&mut self.block).into());
             self.block.reserve(BLOCK_BYTES_MAX);
