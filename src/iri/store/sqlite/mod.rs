@@ -9,6 +9,7 @@
 //! in `gone` until no segment has it; counts are exact.
 
 mod aggregate;
+mod bounds;
 mod catalogue;
 mod compress;
 mod counts;
@@ -23,6 +24,7 @@ mod rows;
 mod schema;
 mod search;
 mod segment;
+mod shared;
 mod snapshot;
 pub(crate) mod text;
 pub(crate) mod values;
@@ -34,9 +36,9 @@ mod tests;
 #[cfg(test)]
 mod tests_random;
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,12 +46,12 @@ use chrono::Utc;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::Connection;
 
-use self::catalogue::{Catalogue, IndexEntry};
-use self::compress::Sources;
+use self::catalogue::IndexEntry;
 use self::evaluate::Context;
 use self::plan::{Plan, Planner};
 use self::prepare::{Preparer, Terms};
 use self::segment::{Batch, Segment};
+use self::shared::{Shared, load, read_snapshot};
 use self::snapshot::Snapshot;
 use self::writer::{Job, Prepared};
 use super::{Index, Refused, Store, StoreError, Written};
@@ -63,9 +65,6 @@ pub use prepare::Family;
 
 /// Calls that wait for the writer.
 const JOBS_MAX: usize = 1_024;
-
-/// Connections kept for the next reader.
-const READERS_KEPT: usize = 8;
 
 /// What a store may take, and how it reads numbers.
 #[derive(Clone)]
@@ -102,45 +101,6 @@ impl Default for StoreConfig {
             young_docs_max: 32_768,
             family: Arc::new(|_, _| None),
         }
-    }
-}
-
-/// What the store's threads and callers share.
-struct Shared {
-    path: PathBuf,
-    catalogue: Arc<Catalogue>,
-    sources: Sources,
-    snapshot: RwLock<Arc<Snapshot>>,
-    secret: Vec<u8>,
-    counts: counts::Counts,
-    next_segment: AtomicU64,
-    queued_bytes: AtomicUsize,
-    young_docs_max: u32,
-    stopping: AtomicBool,
-    readers: Mutex<Vec<Connection>>,
-    /// For a store that only reads: what of the file `snapshot` shows.
-    seen: Mutex<rows::Mark>,
-}
-
-impl Shared {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Does something with a connection that only reads.
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let kept = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match kept {
-            Some(connection) => connection,
-            None => schema::open_to_read(&self.path, false)
-                .map_err(|error| StoreError::Failed { act: "open the store", cause: error.to_string() })?,
-        };
-        let done = work(&connection)?;
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        if readers.len() < READERS_KEPT {
-            readers.push(connection);
-        }
-        Ok(done)
     }
 }
 
@@ -215,7 +175,9 @@ impl SqliteStore {
         segment: Segment,
         bytes: usize,
     ) -> Result<Vec<Result<Written, Refused>>, StoreError> {
-        let jobs = self.writing.as_ref().and_then(|writing| writing.jobs.as_ref()).ok_or(READ_ONLY)?;
+        let jobs = self.writing.as_ref().and_then(|writing| writing.jobs.as_ref()).ok_or_else(|| {
+            StoreError::Failed { act: "write to the store", cause: "it was opened to be read".to_owned() }
+        })?;
         let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let give_back = |error| {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -358,7 +320,6 @@ impl SqliteStore {
 }
 
 const TOO_MANY_INDICES: &str = "there are as many indices as a store can have [10000]";
-const READ_ONLY: StoreError = StoreError::Stopping;
 
 impl Store for SqliteStore {
     fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, StoreError> {
@@ -485,41 +446,6 @@ impl Drop for SqliteStore {
             }
         }
     }
-}
-
-/// Reads all that is kept in memory.
-fn load(connection: &Connection, path: &Path, config: &StoreConfig) -> rusqlite::Result<Shared> {
-    let catalogue = Arc::new(Catalogue::default());
-    rows::read_catalogue(connection, &catalogue)?;
-    let sources = Sources::default();
-    rows::read_dictionaries(connection, &sources)?;
-    let (_, secret) = rows::read_state(connection)?;
-    Ok(Shared {
-        path: path.to_owned(),
-        catalogue,
-        sources,
-        snapshot: RwLock::new(Arc::new(read_snapshot(connection, &[])?)),
-        secret,
-        counts: counts::Counts::default(),
-        next_segment: AtomicU64::new(1),
-        queued_bytes: AtomicUsize::new(0),
-        young_docs_max: config.young_docs_max.max(1),
-        stopping: AtomicBool::new(false),
-        readers: Mutex::default(),
-        seen: Mutex::default(),
-    })
-}
-
-fn read_snapshot(connection: &Connection, known: &[Arc<Segment>]) -> rusqlite::Result<Snapshot> {
-    let mut segments = rows::read_segments(connection, known)?;
-    let gone = Arc::new(rows::read_gone(connection)?);
-    let young_from = segments.partition_point(|segment| matches!(segment.blocks, segment::Blocks::Disk(_)));
-    let mut young = segments.split_off(young_from);
-    if let Err(error) = snapshot::compact(&mut young, &gone) {
-        log::error!("store_not_compacted error=\"{error}\"");
-    }
-    segments.append(&mut young);
-    Ok(Snapshot { segments, gone, era: Arc::default() })
 }
 
 fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

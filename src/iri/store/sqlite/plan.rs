@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::bounds::{edge, integer_of, number_of, numbers, plain};
 use super::catalogue::{Entry, Fields, IndexEntry, is_hidden, number};
 use super::pattern::{self, Pattern};
 use super::{text, values};
@@ -459,65 +460,5 @@ pub fn at_least(count: usize, mut plans: Vec<Plan>) -> Plan {
         1 => plans.swap_remove(0),
         found if found == count => Plan::And(plans),
         _ => Plan::AtLeast(count, plans),
-    }
-}
-
-/// One end of a range of bytes: from it on, or up to below it.
-fn edge(bound: &Bound, is_upper: bool, read: impl Fn(&Value) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    // What follows a value directly is the value and a zero byte.
-    let (value, behind) = match bound {
-        Bound::Open => return None,
-        Bound::Included(value) => (value, is_upper),
-        Bound::Excluded(value) => (value, !is_upper),
-    };
-    let mut bytes = read(value)?;
-    if behind {
-        bytes.push(0);
-    }
-    Some(bytes)
-}
-
-type Edges = (Option<Vec<u8>>, Option<Vec<u8>>);
-
-/// Both ends, where values may not fit the type.
-fn numbers(from: &Bound, to: &Bound, read: impl Fn(&Value) -> Option<Vec<u8>>) -> Result<Edges, String> {
-    for bound in [from, to] {
-        if let Bound::Included(value) | Bound::Excluded(value) = bound
-            && read(value).is_none()
-        {
-            return Err(format!("For input string: \"{}\"", plain(value)));
-        }
-    }
-    Ok((edge(from, false, &read), edge(to, true, &read)))
-}
-
-/// A value as text.
-pub fn plain(value: &Value) -> String {
-    match value {
-        Value::Text(text) => text.clone(),
-        Value::Long(number) => number.to_string(),
-        Value::Double(number) => number.to_string(),
-        Value::Bool(value) => value.to_string(),
-    }
-}
-
-fn number_of(value: &Value) -> Option<f64> {
-    let number = match value {
-        Value::Text(text) => text.trim().parse().ok()?,
-        Value::Long(number) => *number as f64,
-        Value::Double(number) => *number,
-        Value::Bool(_) => return None,
-    };
-    number.is_finite().then_some(number)
-}
-
-fn integer_of(value: &Value) -> Option<i64> {
-    match value {
-        Value::Text(text) => {
-            text.trim().parse().ok().or_else(|| integer_of(&Value::Double(text.trim().parse().ok()?)))
-        }
-        Value::Long(number) => Some(*number),
-        Value::Double(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => Some(*number as i64),
-        _ => None,
     }
 }

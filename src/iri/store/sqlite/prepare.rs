@@ -17,6 +17,9 @@ const DEPTH_MAX: usize = 20;
 /// Bytes of a keyword (Lucene's bound of a term).
 const KEYWORD_BYTES_MAX: usize = 32_766;
 
+/// Attempts to take a document apart, each with the fields that the last one found to be new.
+const ATTEMPTS_MAX: usize = 8;
+
 /// Positions between two values of one field.
 const POSITION_GAP: u32 = 100;
 
@@ -101,7 +104,10 @@ impl Preparer {
         let Value::Object(object) = &value else {
             return Err(unfit("failed to parse: it is no JSON object".into()));
         };
-        loop {
+        for attempt in 0.. {
+            if attempt == ATTEMPTS_MAX {
+                return Err(unfit("its new fields clash with those of others".to_owned()));
+            }
             terms.clear();
             let fields = index.fields();
             let mut walk = Walk {
@@ -112,6 +118,7 @@ impl Preparer {
                 path: String::new(),
                 depth: 0,
                 new: Vec::new(),
+                ends: Vec::new(),
             };
             let walked = walk.object(object);
             let new = std::mem::take(&mut walk.new);
@@ -182,6 +189,8 @@ struct Walk<'a> {
     path: String,
     depth: usize,
     new: Vec<(String, Field)>,
+    /// Behind which position each text's last word stands.
+    ends: Vec<(u16, u32)>,
 }
 
 impl Walk<'_> {
@@ -215,46 +224,46 @@ impl Walk<'_> {
         };
         match value {
             Value::Null => Ok(()),
-            _ if is_geo_point(self.fields, &self.path) => self.leaf(value, 0).map(|_| ()),
+            _ if is_geo_point(self.fields, &self.path) => self.leaf(value),
             Value::Object(object) => self.object(object),
-            Value::Array(array) => {
-                let mut position = 0;
-                self.array(array, &mut position, 0)
-            }
-            leaf => self.leaf(leaf, 0).map(|_| ()),
+            Value::Array(array) => self.array(array, 0),
+            leaf => self.leaf(leaf),
         }
     }
 
-    fn array(&mut self, array: &[Value], position: &mut u32, depth: usize) -> Result<(), Stop> {
+    fn array(&mut self, array: &[Value], depth: usize) -> Result<(), Stop> {
         if depth > DEPTH_MAX {
             return Err(unfit(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded")).into());
         }
         for value in array {
             match value {
-                Value::Array(inner) => self.array(inner, position, depth + 1)?,
+                Value::Array(inner) => self.array(inner, depth + 1)?,
                 Value::Object(object) => self.object(object)?,
                 Value::Null => {}
-                leaf => *position = self.leaf(leaf, *position)?.saturating_add(POSITION_GAP),
+                leaf => self.leaf(leaf)?,
             }
         }
         Ok(())
     }
 
-    /// One value, whose first word stands at `position`; gives the position after its last.
-    fn leaf(&mut self, value: &Value, position: u32) -> Result<u32, Stop> {
+    /// One value.
+    fn leaf(&mut self, value: &Value) -> Result<(), Stop> {
         let fields = self.fields;
         let Some(entry) = fields.get(&self.path) else {
-            return self.unknown(value).map(|()| position);
+            return self.unknown(value);
         };
         if super::catalogue::is_hidden(&self.path) {
             return Err(unfit(Clash::Reserved(self.path.clone()).to_string()).into());
         }
-        let end = self.put(entry, value, position)?;
+        if let Some(parent) = &entry.field.parent {
+            return Err(unfit(Clash::Object(parent.clone()).to_string()).into());
+        }
+        self.put(entry, value)?;
         for sub in entry.subs.iter().filter_map(|sub| fields.get(sub)) {
-            self.put(sub, value, position)?;
+            self.put(sub, value)?;
         }
         self.number(entry, value);
-        Ok(end)
+        Ok(())
     }
 
     fn unknown(&mut self, value: &Value) -> Result<(), Stop> {
@@ -300,7 +309,7 @@ impl Walk<'_> {
     }
 
     /// The terms of one value in one field.
-    fn put(&mut self, entry: &Entry, value: &Value, position: u32) -> Result<u32, Stop> {
+    fn put(&mut self, entry: &Entry, value: &Value) -> Result<(), Stop> {
         let (index, no) = (self.index, entry.no);
         let unfit_here = |walk: &Self, why: &str| {
             let kind = entry.field.type_name();
@@ -310,12 +319,12 @@ impl Walk<'_> {
             return Err(unfit_here(self, "it is an object"));
         }
         match entry.field.kind {
-            FieldType::Text => return Ok(self.text(no, &plain(value), position)),
+            FieldType::Text => self.text(no, &plain(value)),
             FieldType::Keyword => {
                 let text = plain(value);
                 let longest = entry.field.ignore_above.unwrap_or(usize::MAX);
                 if text.chars().count() > longest {
-                    return Ok(position);
+                    return Ok(());
                 }
                 if text.len() > KEYWORD_BYTES_MAX {
                     return Err(unfit_here(self, "immense term, the max length is 32766 bytes"));
@@ -331,7 +340,7 @@ impl Walk<'_> {
             FieldType::Double => {
                 let number = match value {
                     Value::Number(number) => number.as_f64(),
-                    Value::String(text) if text.is_empty() => return Ok(position),
+                    Value::String(text) if text.is_empty() => return Ok(()),
                     Value::String(text) => text.trim().parse().ok(),
                     _ => None,
                 };
@@ -372,22 +381,27 @@ impl Walk<'_> {
             }
             FieldType::GeoPoint => self.terms.add(index, no, &[], None),
         }
-        Ok(position)
+        Ok(())
     }
 
-    fn text(&mut self, no: u16, text: &str, position: u32) -> u32 {
-        let (index, terms) = (self.index, &mut *self.terms);
-        let mut next = position;
+    /// Words stand behind those of the field's values before, far enough that no phrase spans two values.
+    fn text(&mut self, no: u16, text: &str) {
+        let at = self.ends.iter().position(|(of, _)| *of == no);
+        let begin = at.map_or(0, |at| self.ends[at].1.saturating_add(POSITION_GAP));
+        let (index, terms, mut end) = (self.index, &mut *self.terms, begin);
         text::words(text, |word, at| {
-            next = position.saturating_add(at);
-            terms.add(index, no, word.as_bytes(), Some(next));
-            next += 1;
+            let position = begin.saturating_add(at);
+            terms.add(index, no, word.as_bytes(), Some(position));
+            end = position.saturating_add(1);
         });
-        if next == position {
+        match at {
+            Some(at) => self.ends[at].1 = end,
+            None => self.ends.push((no, end)),
+        }
+        if end == begin {
             // A text without words is there all the same.
             terms.add(index, number::EXISTS, &no.to_be_bytes(), None);
         }
-        next
     }
 }
 

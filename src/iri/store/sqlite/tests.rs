@@ -1,5 +1,7 @@
 //! The store against an evaluation that reads every document, and through what can go wrong.
 
+use std::sync::atomic::AtomicBool;
+
 use serde_json::json;
 
 use super::*;
@@ -128,6 +130,8 @@ fn documents_that_do_not_fit_are_refused_and_others_of_the_call_written() {
         (document("a", None, &json!({"_number": "1"})), false),
         (document("a", None, &json!({"": 1})), false),
         (document("A", None, &json!({})), false),
+        (document("a", None, &json!({"ip": {"keyword": "x"}})), false),
+        (document("a", None, &json!({"ip": {"other": "x"}})), false),
         (long(ID_BYTES_MAX), true),
         (long(ID_BYTES_MAX + 1), false),
         (large(SOURCE_BYTES_MAX), true),
@@ -230,7 +234,11 @@ fn a_phrase_may_have_the_same_word_twice() {
     let texts = ["scanner", "friendly scanner", "scanner scanner", "scanner a scanner", "a scanner scanner"];
     let mut documents: Vec<_> = texts.iter().map(|text| document("a", None, &json!({"t": text}))).collect();
     documents.push(document("a", None, &json!({"t": ["scanner", "scanner"]})));
+    documents.push(document("a", None, &json!({"o": [{"t": "a scanner"}, {"t": "scanner"}, {"t": "a"}]})));
     store.write(documents).unwrap();
+    let inner = Query::Phrase { fields: Fields::Named(vec!["o.t".into()]), text: "scanner scanner".into() };
+    assert_eq!(store.count(&[], false, &inner).unwrap(), 0);
+    assert_eq!(store.count(&[], false, &matching("o.t", "scanner")).unwrap(), 1);
     let phrase = |text: &str| Query::Phrase { fields: Fields::Named(vec!["t".into()]), text: text.into() };
     let count = |text: &str| store.count(&[], false, &phrase(text)).unwrap();
     assert_eq!(

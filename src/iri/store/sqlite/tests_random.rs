@@ -426,7 +426,7 @@ fn run(seed: u64, rounds: usize, young_docs_max: u32) {
 
 #[test]
 fn random_questions_are_answered_as_by_reading_everything() {
-    let rounds = if std::env::var_os("LEA_TEST_LONG").is_some() { 2_000 } else { 40 };
+    let rounds = if std::env::var_os("LEA_TEST_LONG").is_some() { 2_000 } else { 20 };
     run(88_172_645_463_325_252, rounds, 60);
     run(1_234_567_890_123, rounds, 7);
     run(987_654_321, rounds / 2, 1 << 20);

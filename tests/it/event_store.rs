@@ -1,0 +1,46 @@
+//! The events' store on a disk that fills up, as a library: the commands that use it have tests of their own.
+
+use lea::iri::document::{Document, Mode};
+use lea::iri::query::Query;
+use lea::iri::store::sqlite::{SqliteStore, StoreConfig};
+use lea::iri::store::{Store, StoreError};
+
+use crate::support::Workdir;
+use crate::support::tmpfs::Tmpfs;
+
+/// An event that does not compress well, under an id of its own.
+fn event(n: u64) -> Document {
+    let noise: String = (1..60).map(|at| format!("{:x}", (n + 1) * 2_654_435_761 * at)).collect();
+    let source = format!("{{\"n\":{n},\"noise\":\"{noise}\"}}").into_bytes().into();
+    Document { index: "calls".into(), kind: None, id: Some(n.to_string()), mode: Mode::Index, source }
+}
+
+#[test]
+fn the_store_goes_on_when_a_full_disk_has_room_again() {
+    let work = Workdir::new();
+    let disk = Tmpfs::mount(&work, 24 << 20);
+    let dir = disk.join("out");
+    let store = SqliteStore::open(&dir, StoreConfig::default()).unwrap();
+    let count = || store.count(&[], false, &Query::All).unwrap();
+    for n in 0..100 {
+        store.write(vec![event(n)]).unwrap();
+    }
+    disk.fill(0);
+    let mut written = 100;
+    let error = loop {
+        match store.write(vec![event(written)]) {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert_eq!(count(), written);
+    disk.free();
+    for n in written..written + 100 {
+        store.write(vec![event(n)]).unwrap();
+    }
+    assert_eq!(count(), written + 100);
+    drop(store);
+    let store = SqliteStore::open(&dir, StoreConfig::default()).unwrap();
+    assert_eq!(store.count(&[], false, &Query::All).unwrap(), written + 100);
+}
