@@ -86,6 +86,14 @@ pub enum Error {
         /// Why not.
         cause: String,
     },
+    /// A question that a store did not answer, or what a server did not take.
+    #[error("cannot ask {store}: {cause}")]
+    Asked {
+        /// The folder or the server.
+        store: String,
+        /// Why not.
+        cause: String,
+    },
     /// A thread of ours ended with a panic: a defect, reported as such.
     #[error("the thread {0} failed unexpectedly (this is a defect in lea)")]
     Thread(String),

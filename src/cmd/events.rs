@@ -1,4 +1,9 @@
-//! `lea events`: what belongs to events and is no question.
+//! `lea events`: events as they come, files of them, and what belongs to receiving them.
+
+mod line;
+pub mod load;
+pub mod tail;
+mod target;
 
 use std::io::{self, IsTerminal, Read};
 
@@ -13,7 +18,7 @@ use crate::{Error, Exit, Result};
 /// A password's bytes.
 const PASSWORD_BYTES_MAX: u64 = 1024;
 
-/// Try patterns, make password hashes
+/// Follow events, load files of them, try patterns, make password hashes
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -22,6 +27,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Tail(tail::Args),
+    Load(load::Args),
     TestPattern(test_pattern::Args),
     /// Make the hash of a password, for users in the configuration
     ///
@@ -34,6 +41,8 @@ impl Args {
     /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         match self.command {
+            Command::Tail(args) => args.run(globals),
+            Command::Load(args) => args.run(globals),
             Command::TestPattern(args) => args.run(globals),
             Command::HashPassword => {
                 logging::start(globals.level(LevelFilter::Warn));

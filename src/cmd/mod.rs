@@ -1,13 +1,17 @@
-//! One module a subcommand: its `Args` (clap), a check of them, and `run`. `stored` is what `ls` and `verify` share.
+//! One module a subcommand: its `Args` (clap), a check of them, and `run`. `stored` is what `ls` and `verify` share, `asked`
+//! and `shown` what commands share that ask for events.
 
 use std::io::{self, Write};
 
 use crate::{Error, Result};
 
+pub mod asked;
+pub mod calls;
 pub mod completions;
 pub mod configure;
 pub mod connect;
 pub mod consume_kafka;
+pub mod count;
 pub mod decode;
 pub mod event_service;
 pub mod events;
@@ -18,13 +22,17 @@ pub mod merge;
 pub mod number;
 pub mod replay;
 pub mod run;
+pub mod search;
 pub mod serve_events;
 pub mod serve_tcp;
 pub mod service;
+pub mod shown;
 pub mod stored;
 pub mod test_pattern;
+pub mod top;
 pub mod values;
 pub mod verify;
+pub mod zone;
 
 /// Writes data to stdout in one piece. A reader that went away (`| head`) has what it wanted: no error.
 fn print_data(text: &str) -> Result<()> {

@@ -109,16 +109,21 @@ pub fn printed(outcome: io::Result<()>) -> Result<()> {
 /// Text as a terminal may have it: control characters, and what could hide or turn the text around it, stand as
 /// escapes.
 pub fn harmless(text: &str) -> String {
-    let hidden = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || hidden(c) {
+        if is_harmful(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
     }
     shown
+}
+
+/// True for what a terminal must not have: it controls it, or hides or turns the text around it.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

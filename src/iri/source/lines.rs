@@ -88,8 +88,7 @@ impl Lines {
 
     fn take_data(&mut self, line: &[u8]) -> Result<(), Gone> {
         let counters = Arc::clone(self.intake.counters());
-        let taken =
-            chunk::parse(line).map_err(Untaken::Refused).and_then(|chunk| self.chunks.take(&chunk));
+        let taken = chunk::parse(line).map_err(Untaken::Refused).and_then(|chunk| self.chunks.take(&chunk));
         match taken {
             Ok(()) => counters.event_data_lines_total.one(),
             Err(Untaken::Refused(refused)) => {
