@@ -136,7 +136,7 @@ fn syslog_ng_over_udp_tcp_and_http() {
             http = events.http().port(),
         ),
     );
-    let libraries = format!("{}/usr/lib/x86_64-linux-gnu", root.display());
+    let libraries = root.join("usr/lib/syslog-ng");
     let module_path = format!("{}/syslog-ng/3.38", root.join("usr/lib").display());
     let mut command = Command::new(root.join("usr/sbin/syslog-ng"));
     command
@@ -146,7 +146,7 @@ fn syslog_ng_over_udp_tcp_and_http() {
     for (option, file) in [("--persist-file", "persist"), ("--pidfile", "pid"), ("--control", "control")] {
         command.arg(option).arg(work.join(file));
     }
-    command.env("LD_LIBRARY_PATH", format!("{}:{libraries}", root.join("usr/lib").display()));
+    command.env("LD_LIBRARY_PATH", libraries);
     let _syslog_ng = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
     events.wait_count("/syslog/_count", 6);
     assert_eq!(events.count(FOUND), 6, "both forms fit");
