@@ -11,6 +11,7 @@ mod crash;
 mod decode;
 mod disk;
 mod drain;
+mod elastic;
 mod fuzz;
 mod hostile;
 mod http;

@@ -172,7 +172,7 @@ impl Drop for Broker {
 
 /// A port below those that the kernel gives to clients: a client that tries to reach a broker that is down would
 /// sooner or later be given that very port, and connect to itself.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let chance = RandomState::new().hash_one(0);
         let port = 10_000 + (chance % 20_000) as u16;
