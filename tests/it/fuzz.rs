@@ -86,3 +86,8 @@ fn query_string_seeds() {
 fn search_body_seeds() {
     check_seeds("search_body", checks::search_body);
 }
+
+#[test]
+fn elastic_request_seeds() {
+    check_seeds("elastic_request", checks::elastic_request);
+}

@@ -22,7 +22,7 @@ fn check_served(events: &Events) {
 }
 
 fn packed(bytes: usize) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let block = vec![b' '; 1 << 20];
     for _ in 0..bytes >> 20 {
         encoder.write_all(&block).unwrap();
@@ -42,12 +42,12 @@ fn send_packed(client: &mut Client, body: &[u8]) -> Answer {
 #[test]
 fn gzip_bombs_are_refused_in_time_and_memory() {
     let events = events();
-    let bomb = packed(1 << 30);
-    assert!(bomb.len() < 2 << 20, "1 GiB in {} bytes", bomb.len());
+    let bomb = packed(BODY_BYTES_MAX + (8 << 20));
+    assert!(bomb.len() < 1 << 20, "{} bytes are no bomb", bomb.len());
     let answer = send_packed(&mut events.server.client(), &bomb);
     assert_eq!(answer.status, 413, "{}", answer.text());
     // Many at once: each is refused, whichever bound it meets first.
-    let mut clients: Vec<Client> = (0..16).map(|_| events.server.client()).collect();
+    let mut clients: Vec<Client> = (0..4).map(|_| events.server.client()).collect();
     std::thread::scope(|scope| {
         for client in &mut clients {
             let bomb = &bomb;
