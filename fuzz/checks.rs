@@ -312,3 +312,42 @@ pub fn lines(input: &[u8]) {
         }
     }
 }
+
+/// Any request is answered, whatever its path, parameters and body: a line with method and target, and then the body.
+pub fn elastic_request(input: &[u8]) {
+    use std::sync::{Arc, LazyLock};
+
+    use lea::http::Handler;
+    use lea::http::parse::{Limits, Parser, Step};
+    use lea::iri::elastic::{Elastic, Users};
+    use lea::iri::number::{Families, Settings};
+    use lea::iri::store::sqlite::{SqliteStore, StoreConfig};
+
+    static ELASTIC: LazyLock<Elastic> = LazyLock::new(|| {
+        let dir = Box::leak(Box::new(tempfile::tempdir().expect("a folder")));
+        let store = SqliteStore::open(dir.path(), StoreConfig::default()).expect("a store");
+        let families = Families::new(Settings::default()).expect("the settings are good");
+        Elastic::new(Arc::new(store), Some(Arc::new(families)), Users::none(), Arc::default())
+    });
+    let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let (line, body) = (&input[..end], input.get(end + 1..).unwrap_or_default());
+    let head = format!(" HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    let request = [line, head.as_bytes(), body].concat();
+    let mut parser = Parser::new(Limits::default());
+    let (mut rest, mut refused) = (&request[..], None);
+    loop {
+        let (used, step) = parser.feed(rest);
+        rest = &rest[used..];
+        match step {
+            Step::Head => refused = ELASTIC.refuse(parser.request()),
+            Step::Request => break,
+            Step::More | Step::Refuse(_) => return,
+        }
+    }
+    let response = refused.unwrap_or_else(|| ELASTIC.handle(parser.request()));
+    assert!((200..=503).contains(&response.status), "{}", response.status);
+    if response.content_type.starts_with("application/json") {
+        let json: Result<serde_json::Value, _> = serde_json::from_slice(&response.body);
+        assert!(json.is_ok(), "{}", String::from_utf8_lossy(&response.body));
+    }
+}

@@ -37,6 +37,7 @@ as_root() {
 tools='
 c++ g++
 cc gcc
+curl curl
 dumpcap wireshark-common
 flock util-linux
 ip iproute2
@@ -56,10 +57,12 @@ python3 python3
 rsyslogd rsyslog
 shellcheck shellcheck
 sipp sip-tester
+setpriv util-linux
 socat socat
 tcpdump tcpdump
 tshark tshark
 unshare util-linux
+unzip unzip
 '
 
 missing_packages() {
@@ -103,7 +106,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/python-logstash scripts/syslog-ng .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/python-logstash scripts/search-node scripts/syslog-ng .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

@@ -96,3 +96,8 @@ fn syslog_seeds() {
 fn lines_seeds() {
     check_seeds("lines", checks::lines);
 }
+
+#[test]
+fn elastic_request_seeds() {
+    check_seeds("elastic_request", checks::elastic_request);
+}

@@ -13,6 +13,7 @@ mod decode;
 mod decode_again;
 mod disk;
 mod drain;
+mod elastic;
 mod event_store;
 mod fuzz;
 mod hostile;

@@ -1,6 +1,5 @@
 //! What there is: who answers, indices, their mappings, the state. Runs on the connections' threads.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use chrono::Utc;
@@ -362,46 +361,50 @@ fn cat(asked: &Asked<'_>, columns: &[Column], rows: Vec<Vec<String>>) -> Result<
     parameters.only(asked.request.path(), &known)?;
     let chosen = chosen_columns(parameters.get("h"), columns);
     if json {
-        let row =
-            |row: &Vec<String>| Row(chosen.iter().map(|at| (columns[*at].0, row[*at].clone())).collect());
+        let row = |row: &Vec<String>| {
+            Row(chosen.iter().map(|(at, name)| (name.clone(), row[*at].clone())).collect())
+        };
         return Ok(Reply::json(200, &rows.iter().map(row).collect::<Vec<_>>()));
     }
     Ok(Reply::text(text(columns, &chosen, &rows, parameters.is_on("v")?)))
 }
 
-/// The columns that `h` names, by long or short name; those it does not know are left out, as in the real one.
-fn chosen_columns(named: Option<&str>, columns: &[Column]) -> Vec<usize> {
-    let Some(named) = named.filter(|named| !named.is_empty()) else { return (0..columns.len()).collect() };
+/// The columns that `h` names, by long or short name, each under the name that was asked for; those it does not know
+/// are left out, as in the real one.
+fn chosen_columns(named: Option<&str>, columns: &[Column]) -> Vec<(usize, String)> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else {
+        return columns.iter().map(|(name, ..)| (*name).to_owned()).enumerate().collect();
+    };
     let place = |name: &str| {
-        columns.iter().position(|(long, short, _)| *long == name || (!short.is_empty() && *short == name))
+        let is_it = |(long, short, _): &Column| *long == name || (!short.is_empty() && *short == name);
+        columns.iter().position(is_it).map(|at| (at, name.to_owned()))
     };
     named.split(',').filter_map(|name| place(name.trim())).collect()
 }
 
-fn text(columns: &[Column], chosen: &[usize], rows: &[Vec<String>], head: bool) -> String {
-    let names: Vec<String> = columns.iter().map(|(name, ..)| (*name).to_owned()).collect();
-    let lines = head.then_some(&names).into_iter().chain(rows);
-    let width = |at: usize| lines.clone().map(|row| row[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = chosen.iter().map(|at| width(*at)).collect();
+fn text(columns: &[Column], chosen: &[(usize, String)], rows: &[Vec<String>], head: bool) -> String {
+    let names = || chosen.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
+    let cells = rows.iter().map(|row| chosen.iter().map(|(at, _)| row[*at].as_str()).collect::<Vec<_>>());
+    let lines: Vec<Vec<&str>> = head.then(names).into_iter().chain(cells).collect();
+    let width = |nth: usize| lines.iter().map(|line| line[nth].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..chosen.len()).map(width).collect();
     let mut out = String::new();
-    for row in lines.clone() {
-        let mut line = String::new();
-        for (at, width) in chosen.iter().zip(&widths) {
-            let cell: Cow<'_, str> = row[*at].as_str().into();
-            let gap = if line.is_empty() { "" } else { " " };
-            let _ = match columns[*at].2 {
-                true => write!(line, "{gap}{cell:>width$}"),
-                false => write!(line, "{gap}{cell:<width$}"),
+    for line in &lines {
+        for (nth, cell) in line.iter().enumerate() {
+            let (gap, width) = (if nth == 0 { "" } else { " " }, widths[nth]);
+            // Writing to a String cannot fail.
+            let _ = match columns[chosen[nth].0].2 {
+                true => write!(out, "{gap}{cell:>width$}"),
+                false => write!(out, "{gap}{cell:<width$}"),
             };
         }
-        out.push_str(&line);
         out.push('\n');
     }
     out
 }
 
 /// A row as an object whose keys keep their order.
-struct Row(Vec<(&'static str, String)>);
+struct Row(Vec<(String, String)>);
 
 impl Serialize for Row {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

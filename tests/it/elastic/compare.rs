@@ -1,0 +1,208 @@
+//! The same requests to lea and to real Elasticsearch; each difference has a reason, listed in docs/elasticsearch.md.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+
+use lea::iri::elastic::{Elastic, Users};
+use serde_json::{Map, Value, json};
+
+use super::{Events, ask};
+use crate::http::client::{Answer, Client};
+use crate::support::search_node;
+
+const REQUESTS: &str = include_str!("requests.txt");
+const TYPED: &str = include_str!("typed.txt");
+
+/// How a request's answers are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rule<'a> {
+    Same,
+    /// They differ, for this reason.
+    Differs(&'a str),
+    /// The status and an error's type are the same, the rest differs, for this reason.
+    Status(&'a str),
+}
+
+struct Asked<'a> {
+    rule: Rule<'a>,
+    method: &'a str,
+    target: &'a str,
+    body: String,
+}
+
+fn requests(text: &str) -> Vec<Asked<'_>> {
+    let mut rule = Rule::Same;
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(reason) = line.strip_prefix("~ ") {
+            rule = Rule::Differs(reason);
+        } else if let Some(reason) = line.strip_prefix("? ") {
+            rule = Rule::Status(reason);
+        } else {
+            let mut words = line.splitn(3, ' ');
+            let (method, target) = (words.next().unwrap(), words.next().unwrap());
+            let body = words.next().unwrap_or_default().replace("\\r", "\r").replace("\\n", "\n");
+            found.push(Asked { rule, method, target, body });
+            rule = Rule::Same;
+        }
+    }
+    found
+}
+
+/// What an answer says, without what is another each time: times, ids that were made, scores, shards.
+fn said(answer: &Answer) -> Value {
+    let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
+        return json!({ "status": answer.status, "text": String::from_utf8_lossy(&answer.body) });
+    };
+    let mut said = json!({ "status": answer.status });
+    let more = match &body {
+        Value::Object(body) if body.get("error").is_some_and(Value::is_object) => error(&body["error"]),
+        Value::Object(body) if body.contains_key("hits") => hits(body),
+        body => json!({ "body": plain(body) }),
+    };
+    said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    said
+}
+
+/// The error that lies at the root, and what it was wrapped in.
+fn error(error: &Value) -> Value {
+    let root = &error["root_cause"][0];
+    json!({ "type": error["type"], "root": root["type"], "reason": made_up(&root["reason"]) })
+}
+
+fn hits(body: &Map<String, Value>) -> Value {
+    let hits = &body["hits"];
+    let mut list: Vec<Value> = hits["hits"].as_array().into_iter().flatten().map(plain).collect();
+    if !list.iter().any(|hit| hit.get("sort").is_some()) {
+        list.sort_by_key(Value::to_string);
+    }
+    json!({ "total": hits["total"], "hits": list, "aggregations": body.get("aggregations") })
+}
+
+/// The same without what is another each time.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let passing = [
+                "took",
+                "_score",
+                "max_score",
+                "_shards",
+                "_seq_no",
+                "_primary_term",
+                "index_uuid",
+                "caused_by",
+                "shard",
+            ];
+            let kept = map.iter().filter(|(key, _)| !passing.contains(&key.as_str()));
+            Value::Object(
+                kept.map(|(key, value)| {
+                    (key.clone(), if key == "_source" { value.clone() } else { plain(value) })
+                })
+                .collect(),
+            )
+        }
+        Value::Array(list) => Value::Array(list.iter().map(plain).collect()),
+        text => made_up(text),
+    }
+}
+
+/// Ids and uuids that a server made up, as one word.
+fn made_up(value: &Value) -> Value {
+    let Value::String(text) = value else { return value.clone() };
+    let is_id = |word: &str| {
+        (20..=22).contains(&word.len())
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && word.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    let mut out = String::new();
+    let mut word = String::new();
+    for character in text.chars().chain(['\0']) {
+        if character.is_ascii_alphanumeric() || "-_".contains(character) {
+            word.push(character);
+            continue;
+        }
+        out.push_str(if is_id(&word) { "(made up)" } else { &word });
+        word.clear();
+        out.push(character);
+    }
+    Value::String(out.trim_end_matches('\0').to_owned())
+}
+
+/// Sends all requests to both; the differences that nothing explains, and the reasons that explain nothing.
+fn differences(text: &str, ours: SocketAddr, theirs: SocketAddr) -> String {
+    let (mut ours, mut theirs) = (Client::connect(ours), Client::connect(theirs));
+    let mut found = String::new();
+    for asked in requests(text) {
+        let one = |client: &mut Client| {
+            let answer = ask(client, asked.method, asked.target, &asked.body);
+            // A request that is refused before its body comes ends the connection.
+            if answer.closes() {
+                *client = Client::connect(client.stream.peer_addr().unwrap());
+            }
+            said(&answer)
+        };
+        let (lea, real) = (one(&mut ours), one(&mut theirs));
+        let problem = match asked.rule {
+            Rule::Same if lea != real => "differs",
+            Rule::Status(_) if ["status", "type", "root"].iter().any(|key| lea.get(key) != real.get(key)) => {
+                "differs in its status or type"
+            }
+            Rule::Differs(_) | Rule::Status(_) if lea == real => {
+                "is the same, but a reason is given why it should not be"
+            }
+            _ => continue,
+        };
+        let _ = writeln!(
+            found,
+            "{} {} {:?} {problem}\n  lea:  {lea}\n  real: {real}",
+            asked.method, asked.target, asked.body
+        );
+    }
+    found
+}
+
+#[test]
+fn answers_are_those_of_elasticsearch_7() {
+    assert!(requests(REQUESTS).len() >= 120);
+    let theirs = search_node::elasticsearch_7();
+    let ours = Events::start(Elastic::server_config(), Users::none());
+    let found = differences(REQUESTS, ours.server.addr, theirs);
+    assert!(found.is_empty(), "{} differences\n{found}", found.lines().count() / 3);
+    ours.server.end();
+}
+
+#[test]
+fn typed_forms_are_taken_as_elasticsearch_2_takes_them() {
+    let theirs = search_node::elasticsearch_2();
+    let ours = Events::start(Elastic::server_config(), Users::none());
+    let found = differences(TYPED, ours.server.addr, theirs);
+    assert!(found.is_empty(), "{} differences\n{found}", found.lines().count() / 3);
+    ours.server.end();
+}
+
+/// The list in docs/elasticsearch.md is that of the tables.
+#[test]
+fn differences_are_listed() {
+    let mut list = String::new();
+    for (title, text) in [("Beside Elasticsearch 7.17.29", REQUESTS), ("Beside Elasticsearch 2.4.6", TYPED)] {
+        let _ = writeln!(list, "### {title}\n\n| request | why the answer differs |\n|---|---|");
+        for asked in requests(text) {
+            let (Rule::Differs(reason) | Rule::Status(reason)) = asked.rule else { continue };
+            let request = format!("{} {} {}", asked.method, asked.target, asked.body.replace('\n', "\\n"));
+            let _ = writeln!(list, "| `{}` | {reason} |", request.trim().replace('|', "\\|"));
+        }
+        list.push('\n');
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/elasticsearch.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (begin, end) = ("<!-- differences -->\n", "<!-- end of differences -->\n");
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (listed, after) = rest.split_once(end).unwrap();
+    if std::env::var_os("LEA_UPDATE").is_some() {
+        fs::write(path, format!("{before}{begin}{list}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(listed, list, "docs/elasticsearch.md is not up to date (LEA_UPDATE=1 writes it)");
+    }
+}

@@ -1,0 +1,187 @@
+//! Peers that mean no good, on the listener with the large bodies; and good requests beside them.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use lea::http::ServerConfig;
+use lea::iri::elastic::{BODY_BYTES_MAX, Elastic, User, Users, hash_password};
+
+use super::{Events, ask};
+use crate::http::client::{Answer, Client, until};
+
+fn events() -> Events {
+    Events::start(Elastic::server_config(), Users::none())
+}
+
+/// A look-up is served as ever.
+#[track_caller]
+fn check_served(events: &Events) {
+    let answer = ask(&mut events.server.client(), "GET", "/_count?q=destNum:1", "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn packed(bytes: usize) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let block = vec![b' '; 1 << 20];
+    for _ in 0..bytes >> 20 {
+        encoder.write_all(&block).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+fn send_packed(client: &mut Client, body: &[u8]) -> Answer {
+    let length = body.len();
+    client.send(format!(
+        "POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    client.send(body);
+    client.answer()
+}
+
+#[test]
+fn gzip_bombs_are_refused_in_time_and_memory() {
+    let events = events();
+    let bomb = packed(BODY_BYTES_MAX + (8 << 20));
+    assert!(bomb.len() < 1 << 20, "{} bytes are no bomb", bomb.len());
+    let answer = send_packed(&mut events.server.client(), &bomb);
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    // Many at once: each is refused, whichever bound it meets first.
+    let mut clients: Vec<Client> = (0..4).map(|_| events.server.client()).collect();
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            let bomb = &bomb;
+            scope.spawn(move || {
+                let status = send_packed(client, bomb).status;
+                assert!(matches!(status, 413 | 429 | 503), "{status}");
+            });
+        }
+        check_served(&events);
+    });
+    check_served(&events);
+    events.server.end();
+}
+
+#[test]
+fn packed_bodies_are_stored() {
+    let events = events();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(b"{\"index\":{\"_index\":\"a\",\"_id\":\"1\"}}\n{\"k\":1}\n").unwrap();
+    let mut client = events.server.client();
+    let answer = send_packed(&mut client, &encoder.finish().unwrap());
+    assert!(answer.status == 200 && answer.text().contains("\"errors\":false"), "{}", answer.text());
+    assert_eq!(ask(&mut client, "GET", "/a/_source/1", "").text(), "{\"k\":1}");
+    events.server.end();
+}
+
+#[test]
+fn ambiguous_and_half_requests_are_refused_or_closed() {
+    let events = events();
+    for (request, status) in [
+        (
+            "POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        ("POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n{}\r\n\r\n", 400),
+        ("POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        ("GET /_count HTTP/1.1\nHost: a\n\n", 400),
+        ("GET /_count HTTP/1.1\r\n\r\n", 400),
+    ] {
+        let mut client = events.server.client();
+        client.send(request);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (status, true), "{request:?}");
+        check_served(&events);
+    }
+    events.server.end();
+}
+
+#[test]
+fn headers_without_an_end_are_cut_off() {
+    let events = events();
+    let mut client = events.server.client();
+    client.send("GET /_count HTTP/1.1\r\nHost: a\r\n");
+    let line = format!("X-A: {}\r\n", "b".repeat(1000)).repeat(64);
+    let mut sent = 0_u64;
+    // A gigabyte would be sent, if it were taken.
+    while sent < 1 << 30 && client.stream.write_all(line.as_bytes()).is_ok() {
+        sent += line.len() as u64;
+    }
+    assert!(sent < 64 << 20, "{sent} bytes were taken");
+    check_served(&events);
+    events.server.end();
+}
+
+#[test]
+fn slow_connections_leave_room_for_good_ones() {
+    let config = ServerConfig { request_timeout_ms: 500, ..Elastic::server_config() };
+    let events = Events::start(config, Users::none());
+    let mut slow: Vec<Client> = (0..300)
+        .map(|_| {
+            let mut client = events.server.client();
+            client.send("POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{");
+            client
+        })
+        .collect();
+    until("300 slow connections", || events.server.counters.http_connections_open.get() >= 300);
+    check_served(&events);
+    for client in &mut slow {
+        assert_eq!(client.answer().status, 408);
+    }
+    check_served(&events);
+    events.server.end();
+}
+
+#[test]
+fn bodies_are_bounded_together() {
+    let config = ServerConfig { request_timeout_ms: 3_000, ..Elastic::server_config() };
+    let events = Events::start(config, Users::none());
+    let part = vec![b' '; BODY_BYTES_MAX - 1];
+    let mut clients: Vec<Client> = (0..4).map(|_| events.server.client()).collect();
+    let mut refused = 0;
+    for client in &mut clients {
+        client.send(format!("POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES_MAX}\r\n\r\n"));
+        // The last byte never comes, so what is held stays held. A write fails where the server has had enough.
+        if client.stream.write_all(&part).is_err() {
+            refused += 1;
+        }
+    }
+    for client in &mut clients {
+        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.answer().status));
+        refused += u32::from(matches!(closed, Ok(503)));
+        assert!(!matches!(closed, Ok(200)), "{closed:?}");
+    }
+    assert!(refused >= 1, "more than 64 MiB were held");
+    check_served(&events);
+    events.server.end();
+}
+
+/// Whoever guesses passwords is refused, and those who know one are served meanwhile.
+#[test]
+fn guessing_passwords_does_not_stop_others() {
+    let user = User { name: "proxy".to_owned(), password_hash: hash_password(b"secret").unwrap() };
+    let events = Events::start(Elastic::server_config(), Users::new(vec![user]).unwrap());
+    let count = |client: &mut Client, header: &str| {
+        client.send(format!("GET /_count HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {header}\r\n\r\n"));
+        client.answer().status
+    };
+    let right = "cHJveHk6c2VjcmV0";
+    let mut good = events.server.client();
+    assert_eq!(count(&mut good, right), 200);
+    std::thread::scope(|scope| {
+        for guesser in 0..8 {
+            let (server, count) = (&events.server, &count);
+            scope.spawn(move || {
+                for guess in 0..3 {
+                    // proxy:000, ...
+                    let status = count(&mut server.client(), &format!("cHJveHk6{guesser}{guess}Aw"));
+                    assert!(matches!(status, 401 | 429), "{status}");
+                }
+            });
+        }
+        for _ in 0..50 {
+            assert_eq!(count(&mut good, right), 200);
+        }
+    });
+    events.server.end();
+}
