@@ -19,6 +19,7 @@ mod live;
 mod ls;
 mod man;
 mod number;
+mod number_merges;
 mod number_plans;
 mod replay;
 mod replay_kafka;

@@ -61,7 +61,12 @@ fn fresh() -> String {
         let trunk = trunk(code, regions[0]);
         let possible = lengths(code, &[PhoneNumberType::Unknown], 14);
         let usual = lengths(code, &[PhoneNumberType::FixedLine, PhoneNumberType::Mobile], USUAL_DIGITS_MAX);
-        let names: Vec<String> = regions.iter().map(|region| format!("{region:?}")).collect();
+        // ISO 3166 has no code for the whole world; 001 is that of the United Nations (M.49).
+        let name = |region: &Region| match region {
+            Region::World => "001".to_owned(),
+            region => format!("{region:?}"),
+        };
+        let names: Vec<String> = regions.iter().map(name).collect();
         writeln!(
             text,
             "    Plan {{ code: {code}, trunk: {trunk:?}, possible: {possible:#b}, usual: {usual:#b}, \
