@@ -42,10 +42,8 @@ fn is_line(plan: &Plan, national: &str) -> bool {
         };
         parsed
     } else {
-        let mut number = PhoneNumber::default();
-        number.country_code = i32::from(plan.code);
-        number.national_number = national.parse().unwrap();
-        number
+        let (country_code, national_number) = (i32::from(plan.code), national.parse().unwrap());
+        PhoneNumber { country_code, national_number, ..PhoneNumber::default() }
     };
     let kind = PHONE_NUMBER_UTIL.get_number_type(&number);
     let line = [PhoneNumberType::FixedLine, PhoneNumberType::Mobile, PhoneNumberType::FixedLineOrMobile];
@@ -126,7 +124,7 @@ fn international_table() -> String {
     writeln!(
         table,
         "\nOf these {} spellings {merged} are in the family of another of the {NUMBERS} numbers.",
-        NUMBERS * 14
+        NUMBERS * (EXIT_PREFIXES.len() + 1)
     )
     .unwrap();
     table

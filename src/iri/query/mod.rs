@@ -6,7 +6,5 @@
 mod search;
 mod tree;
 
-pub use search::{
-    Aggregation, Bucket, Found, Hit, Interval, Search, SearchAfter, Sort, SortKey, SourceFilter,
-};
+pub use search::{Aggregation, Bucket, Found, Hit, Interval, Search, SearchAfter, Sort, SortKey, SourceFilter};
 pub use tree::{Bound, Fields, Operator, Query, Value};
