@@ -24,6 +24,7 @@ mod ls;
 mod man;
 mod merge;
 mod number;
+mod number_merges;
 mod number_plans;
 mod replay;
 mod replay_kafka;

@@ -33,8 +33,10 @@ john            -             -           -        -
 90046500729221
   behind 900: +46500729221
   behind 90: no, no assigned country code
-  as it stands: no, country code 90 has no numbers of 13 digits
-  spellings: +46500729221
+  as it stands: no, behind country code 90 no number begins so
+  spellings: +46500729221 46500729221 9046500729221 0046500729221 90046500729221 81046500729221 01146500729221 \
+00046500729221 981046500729221 901146500729221 900046500729221 001146500729221 000046500729221 90151146500729221
+
 john
   no number: 'j' stands in no number
 ",

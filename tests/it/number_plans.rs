@@ -27,9 +27,8 @@ const USUAL_DIGITS_MAX: u32 = 11;
 /// The lengths that the library calls possible, but for those that can be dialled only within an area.
 fn lengths(code: i32, kinds: &[PhoneNumberType], digits_max: u32) -> u16 {
     let is_possible = |digits: &u32| {
-        let mut number = PhoneNumber::default();
-        number.country_code = code;
-        number.national_number = 2 * 10_u64.pow(digits - 1);
+        let national_number = 2 * 10_u64.pow(digits - 1);
+        let number = PhoneNumber { country_code: code, national_number, ..PhoneNumber::default() };
         kinds.iter().any(|kind| {
             let length = PHONE_NUMBER_UTIL.is_possible_number_for_type_with_reason(&number, *kind);
             matches!(length, Ok(NumberLengthType::IsPossible))
@@ -61,7 +60,12 @@ fn fresh() -> String {
         let trunk = trunk(code, regions[0]);
         let possible = lengths(code, &[PhoneNumberType::Unknown], 14);
         let usual = lengths(code, &[PhoneNumberType::FixedLine, PhoneNumberType::Mobile], USUAL_DIGITS_MAX);
-        let names: Vec<String> = regions.iter().map(|region| format!("{region:?}")).collect();
+        // ISO 3166 has no code for the whole world; 001 is that of the United Nations (M.49).
+        let name = |region: &Region| match region {
+            Region::World => "001".to_owned(),
+            region => format!("{region:?}"),
+        };
+        let names: Vec<String> = regions.iter().map(name).collect();
         writeln!(
             text,
             "    Plan {{ code: {code}, trunk: {trunk:?}, possible: {possible:#b}, usual: {usual:#b}, \

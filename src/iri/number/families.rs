@@ -111,7 +111,7 @@ pub struct Considered {
 pub struct Explanation {
     /// Its family.
     pub canonical: Option<Canonical>,
-    /// The readings in their order, one that holds with each that comes after it.
+    /// All readings, in their order; the first that holds is the family.
     pub considered: Vec<Considered>,
 }
 
@@ -199,16 +199,14 @@ impl Families {
     ) -> ControlFlow<T> {
         let digits = dialled.digits();
         let mut try_one = |reading, outcome| see(Considered { reading, outcome });
+        if dialled.plus && !self.plus {
+            return ControlFlow::Continue(());
+        }
         if dialled.plus {
-            if self.plus {
-                try_one(Reading::Plus, international(Reading::Plus, digits))?;
-            }
+            try_one(Reading::Plus, international(Reading::Plus, digits))?;
             // `+00972...`: no country code begins with 0, so the plus sign is one too many.
-            return if digits.starts_with(b"0") {
-                self.exits(digits, &mut try_one)
-            } else {
-                ControlFlow::Continue(())
-            };
+            let exit = digits.starts_with(b"0");
+            return if exit { self.exits(digits, &mut try_one) } else { ControlFlow::Continue(()) };
         }
         if let Some(home) = self.home {
             // What could be an international number as it stands needs its trunk prefix to be a national one.
@@ -393,7 +391,7 @@ mod tests {
             "2025550100",
             "07700900123",
             "02012345678",
-            "+447700900",
+            "+4477009001",
             "+4477009001234",
             "+210123456789",
             "00",
@@ -493,6 +491,7 @@ mod tests {
                 ("972598294121", "+972598294121"),
                 ("00972598294121", "-"),
                 ("+972598294121", "-"),
+                ("+119972598294121", "-"),
             ],
         );
     }
