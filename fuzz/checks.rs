@@ -269,7 +269,6 @@ pub fn syslog(input: &[u8]) {
             let header = header::parse(&text, &arrived);
             assert!(text.ends_with(header.text));
             assert!(header.priority.is_none_or(|priority| priority < 192));
-            // What patterns see is a message that reads the same again, but for a time that only its zone makes.
             let line = header.line(&arrived);
             assert!(line.ends_with(header.text));
         }

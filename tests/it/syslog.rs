@@ -118,8 +118,9 @@ fn syslog_ng_over_udp_tcp_and_http() {
     let config = work.write(
         "syslog-ng.conf",
         format!(
+            // What begins with @ stands at the begin of its line.
             r#"@version: 3.38
-               @include "{root}/usr/share/syslog-ng/include/scl/elasticsearch/elastic-http.conf"
+@include "{root}/usr/share/syslog-ng/include/scl/elasticsearch/elastic-http.conf"
                source s {{ file("{log}" flags(no-parse) program-override("opensips") read-old-records(yes)); }};
                destination d {{
                  network("127.0.0.1" port({udp}) transport("udp"));
