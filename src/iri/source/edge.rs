@@ -266,7 +266,10 @@ impl Connection<'_> {
         loop {
             match self.input.read(stream) {
                 Ok(0) => {
-                    return self.take(true).and_then(|()| self.taker.flush()).map_or(End::Gone, |()| End::Eof);
+                    return self
+                        .take(true)
+                        .and_then(|()| self.taker.flush())
+                        .map_or(End::Gone, |()| End::Eof);
                 }
                 Ok(bytes) => {
                     self.unflushed_bytes += bytes;
