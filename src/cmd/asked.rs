@@ -10,8 +10,9 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use self::client::Client;
+use super::event_service::NumberMatch;
 use super::zone::Zone;
-use crate::config;
+use crate::config::{self, Effective};
 use crate::iri::number::{self, Families};
 use crate::iri::query::query_string::{self, Options};
 use crate::iri::query::{
@@ -31,15 +32,6 @@ pub const EVENT_TIME: &str = "_event_time";
 
 /// The field that has the time where another server than lea is asked.
 const TIME_ELSEWHERE: &str = "@timestamp";
-
-/// How numbers in a question are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum NumberMatch {
-    /// All spellings of a number are one.
-    Family,
-    /// A number is the text that it is.
-    Exact,
-}
 
 /// Where to ask.
 #[derive(Clone, Debug, clap::Args)]
@@ -76,13 +68,13 @@ pub struct WhichArgs {
     #[arg(long, value_name = "INDEX", value_delimiter = ',')]
     pub index: Vec<String>,
     /// Whether a number finds all its spellings (in a folder; a lea behind a URL has an option of its own for it)
-    #[arg(long, value_enum, default_value_t = NumberMatch::Family)]
+    #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
     pub number_match: NumberMatch,
     /// The field that has an event's time [default: lea's own; @timestamp where another server is asked]
     #[arg(long, value_name = "FIELD")]
     pub time_field: Option<String>,
     /// The time zone of times and days, shown and given: local, utc, or an offset like +01:00
-    #[arg(long, value_name = "ZONE", default_value = "local", value_parser = Zone::parse)]
+    #[arg(long, value_name = "ZONE", default_value = "local", allow_hyphen_values = true, value_parser = Zone::parse)]
     pub time_zone: Zone,
 }
 
@@ -137,13 +129,18 @@ impl WhereArgs {
         self.store.contains("://")
     }
 
-    /// How numbers are read.
-    pub fn families(&self) -> Result<Arc<Families>> {
+    /// The configuration.
+    pub fn configured(&self) -> Result<Effective> {
         let configured = config::load(self.config.as_deref(), &config::environment)?;
         configured.log_warnings();
-        let families = Families::new(configured.numbers);
-        families.map(Arc::new).map_err(|invalid| Error::Usage(format!("parameters.numbers: {invalid}")))
+        Ok(configured)
     }
+}
+
+/// How numbers are read.
+pub fn families(configured: &Effective) -> Result<Arc<Families>> {
+    let families = Families::new(configured.numbers.clone());
+    families.map(Arc::new).map_err(|invalid| Error::Usage(format!("parameters.numbers: {invalid}")))
 }
 
 impl WhichArgs {
@@ -200,8 +197,8 @@ impl WhichArgs {
 
     /// None where numbers are the text that they are.
     pub fn families(&self, place: &WhereArgs) -> Result<Option<Arc<Families>>> {
-        let families = place.families()?;
-        Ok((self.number_match == NumberMatch::Family).then_some(families))
+        let families = families(&place.configured()?)?;
+        Ok((self.number_match == NumberMatch::Families).then_some(families))
     }
 }
 
@@ -225,14 +222,14 @@ pub fn as_stored(descending: bool) -> Sort {
 }
 
 impl Asked {
-    /// How many events fit.
-    pub fn count(&self) -> Result<u64> {
+    /// How many events of a span fit.
+    pub fn count(&self, span: Span) -> Result<u64> {
         match &self.place {
             Place::Folder(store, dir) => {
-                let counted = store.count(&self.indices, false, &self.query(self.span));
+                let counted = store.count(&self.indices, false, &self.query(span));
                 counted.map_err(|error| failed(dir, error))
             }
-            Place::Url(client) => client.count(&self.indices, &json!({"query": self.body(self.span)})),
+            Place::Url(client) => client.count(&self.indices, &json!({"query": self.body(span)})),
         }
     }
 

@@ -31,7 +31,8 @@ impl Args {
             explain(&self.which, &self.place, self.query.as_deref())?;
             return Ok(Exit::Done);
         }
-        let count = self.which.open(&self.place, self.query.as_deref())?.count()?;
+        let asked = self.which.open(&self.place, self.query.as_deref())?;
+        let count = asked.count(asked.span)?;
         print_data(&format!("{count}\n"))?;
         Ok(Exit::Done)
     }

@@ -55,7 +55,7 @@ pub struct EventArgs {
 
 /// What a number that is asked for means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum NumberMatch {
+pub enum NumberMatch {
     /// Every spelling of it
     Families,
     /// How it is written

@@ -41,7 +41,7 @@ impl Args {
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut tree = cli::command().disable_help_subcommand(true);
     tree.build();
-    let shown: Vec<_> = tree.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let shown = shown(&tree);
     let mut names: Vec<_> = shown.iter().map(page_name).collect();
     names.insert(0, page_name(&tree));
     let mut pages = vec![("lea.conf.5".to_owned(), CONF_PAGE.as_bytes().to_vec())];
@@ -49,6 +49,12 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
         pages.push((format!("{}.1", page_name(command)), page(command, &names)?));
     }
     Ok(pages)
+}
+
+/// The commands below one, with those below each, that are not hidden.
+fn shown(command: &clap::Command) -> Vec<clap::Command> {
+    let below = command.get_subcommands().filter(|command| !command.is_hide_set());
+    below.flat_map(|command| std::iter::once(command.clone()).chain(shown(command))).collect()
 }
 
 fn page_name(command: &clap::Command) -> String {
@@ -85,8 +91,10 @@ fn is_configured(command: &str) -> bool {
 }
 
 fn exit_status(roff: &mut Roff, command: &str) {
-    let checks_input = matches!(command, "lea" | "ls" | "verify" | "replay" | "merge" | "number" | "events");
-    let drains = matches!(command, "lea" | "run" | "serve-tcp" | "serve-events" | "verify" | "replay");
+    let batches = ["lea", "ls", "verify", "replay", "merge", "number", "load", "test-pattern"];
+    let checks_input = batches.contains(&command);
+    let drains =
+        matches!(command, "lea" | "run" | "serve-tcp" | "serve-events" | "verify" | "replay" | "tail");
     let done = match command {
         "run" | "serve-tcp" => "Done: a signal came and what had arrived is in the files.",
         "serve-events" => "Done: a signal came and what had arrived is stored.",

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::asked::{Asked, Page, WhereArgs, WhichArgs, as_stored, by_field, explain};
-use super::shown::{self, Csv, Event, Format, FormatArgs};
+use super::shown::{self, Csv, Event, Format, FormatArgs, Lines};
 use crate::cli::Globals;
 use crate::iri::query::body::WINDOW_MAX;
 use crate::logging::{self, LevelFilter};
@@ -138,20 +138,21 @@ impl Args {
     /// Prints many events one by one.
     fn walk(&self, asked: &Asked) -> Result<()> {
         let mut left = self.size;
-        let mut csv = match self.format.format() {
-            Format::Csv => Some(Csv::begin(&head(&self.fields, "_time"))?),
-            _ => None,
-        };
+        let is_csv = self.format.format() == Format::Csv;
+        let mut csv = if is_csv { Some(Csv::begin(&head(&self.fields, "_time"))?) } else { None };
+        let mut lines = if is_csv { None } else { Some(Lines::begin()) };
         asked.walk(asked.span, self.sort.1, &mut |hit| {
             let event = Event::new(hit, 0);
-            let is_read = match &mut csv {
-                Some(csv) => csv.line(cells(asked, &event, &self.fields, ""))?,
-                None => shown::line(&event.json(asked.zone, &self.fields))?,
+            let is_read = match (&mut csv, &mut lines) {
+                (Some(csv), _) => csv.line(cells(asked, &event, &self.fields, ""))?,
+                (_, Some(lines)) => lines.line(&event.json(asked.zone, &self.fields))?,
+                (None, None) => false,
             };
             left -= 1;
             Ok(if is_read && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        csv.map_or(Ok(()), Csv::end)
+        csv.map_or(Ok(()), Csv::end)?;
+        lines.map_or(Ok(()), Lines::end)
     }
 }
 

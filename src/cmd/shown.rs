@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -158,7 +158,7 @@ fn terminal_width() -> Option<usize> {
 
 /// CSV to stdout, line by line.
 pub struct Csv {
-    writer: csv::Writer<io::StdoutLock<'static>>,
+    writer: csv::Writer<StdoutLock<'static>>,
     is_terminal: bool,
 }
 
@@ -317,12 +317,107 @@ pub fn line(text: &str) -> Result<bool> {
     taken(writeln!(out, "{text}"))
 }
 
+/// Lines to stdout that are gathered before they are written.
+pub struct Lines(BufWriter<StdoutLock<'static>>);
+
+impl Lines {
+    /// Nothing is written yet.
+    pub fn begin() -> Lines {
+        Lines(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+    }
+
+    /// Adds a line; false where the reader went away.
+    pub fn line(&mut self, text: &str) -> Result<bool> {
+        taken(writeln!(self.0, "{text}"))
+    }
+
+    /// Writes what is left.
+    pub fn end(mut self) -> Result<()> {
+        taken(self.0.flush()).map(drop)
+    }
+}
+
 /// Prints all lines.
 pub fn lines(lines: impl Iterator<Item = String>) -> Result<()> {
+    let mut out = Lines::begin();
     for text in lines {
-        if !line(&text)? {
+        if !out.line(&text)? {
             return Ok(());
         }
     }
-    Ok(())
+    out.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_get_narrower_until_they_fit() {
+        for (mut widths, room, expected) in [
+            (vec![5, 5], 12, [5, 5]),
+            (vec![5, 50], 30, [5, 23]),
+            (vec![40, 50], 30, [14, 14]),
+            (vec![40, 50], 3, [COLUMN_MIN, COLUMN_MIN]),
+        ] {
+            fit(&mut widths, room);
+            assert_eq!(widths, expected);
+        }
+    }
+
+    #[test]
+    fn cells_are_cut_by_what_they_take() {
+        for (text, width, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+            ("日本語", 6, "日本語"),
+        ] {
+            assert_eq!(cut(text, width), expected);
+            assert!(cut(text, width).width() <= width);
+        }
+        let cells = ["a".to_owned(), "7".to_owned(), String::new()];
+        assert_eq!(laid_out(&cells, &[3, 3, 2], &[1]), "a      7");
+    }
+
+    fn event(source: &str) -> Event {
+        let hit = Hit {
+            index: "calls".to_owned(),
+            kind: None,
+            id: "1\n".to_owned(),
+            version: 1,
+            sequence: 0,
+            source: source.as_bytes().to_vec(),
+            sort: vec![Value::from(0)],
+        };
+        Event::new(hit, 0)
+    }
+
+    #[test]
+    fn fields_are_found_in_their_objects() {
+        let event = event(r#"{"a":{"b":1,"c.d":"x"},"a.e":[1],"n":null,"f":1.50}"#);
+        for (field, expected) in [
+            ("a.b", Some("1")),
+            ("a.c.d", Some("x")),
+            ("a.e", Some("[1]")),
+            ("f", Some("1.5")),
+            ("n", None),
+            ("a.x", None),
+            ("", None),
+            ("_index", Some("calls")),
+        ] {
+            assert_eq!(event.value(field).as_deref(), expected, "{field}");
+        }
+        assert_eq!(event.fields(), ["a.b", "a.c.d", "a.e", "f"]);
+    }
+
+    #[test]
+    fn a_line_of_json_is_one_and_harmless() {
+        let utc = Zone::parse("utc").unwrap();
+        let event = event("{\r\n\t\"a\": 12345678901234567890123,\"b\":\"\u{9b}\u{202e}é\"}");
+        let expected = r#"{"_index":"calls","_id":"1\n","_time":"1970-01-01T00:00:00.000Z","_source":{   "a": 12345678901234567890123,"b":"\u009b\u202eé"}}"#;
+        assert_eq!(event.json(utc, &[]), expected);
+        assert_eq!(event.json(utc, &["b".to_owned()]).matches("\\u").count(), 2);
+    }
 }

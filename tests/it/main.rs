@@ -5,6 +5,7 @@
 
 mod support;
 
+mod asking;
 mod configure;
 mod consume_kafka;
 mod consume_scale;

@@ -36,25 +36,14 @@ impl Asked {
             } else {
                 (left.0, left.0.saturating_add(length).min(left.1))
             };
-            let mut found = self.window(window, backwards, None)?;
-            if found.total > PAGE as u64 && window.1 - window.0 > 1 {
-                length = shorter(window.1 - window.0, found.total);
+            // Counting is cheap; reading a page that is thrown away is not.
+            let total = self.count(Span { from_ms: Some(window.0), to_ms: Some(window.1) })?;
+            if total > PAGE as u64 && window.1 - window.0 > 1 {
+                length = shorter(window.1 - window.0, total);
                 continue;
             }
-            let total = found.total;
-            // More than a page in a millisecond: page by page.
-            loop {
-                let after = found.hits.last().map(|hit| hit.sort.clone());
-                let is_last = found.hits.len() < PAGE;
-                for hit in found.hits {
-                    if each(hit)?.is_break() {
-                        return Ok(());
-                    }
-                }
-                if is_last {
-                    break;
-                }
-                found = self.window(window, backwards, after)?;
+            if total > 0 && self.window(window, backwards, each)?.is_break() {
+                return Ok(());
             }
             left = if backwards { (left.0, window.0) } else { (window.1, left.1) };
             length = longer(length, total);
@@ -75,15 +64,29 @@ impl Asked {
         Ok(time(&first).zip(time(&last)).map(|(from, to)| (from, to, first.total)))
     }
 
+    /// The events of one window; more than a page in a millisecond, or of what has come since, page by page.
     fn window(
         &self,
         window: (i64, i64),
         backwards: bool,
-        after: Option<Vec<serde_json::Value>>,
-    ) -> Result<Found> {
+        each: &mut dyn FnMut(Hit) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
         let span = Span { from_ms: Some(window.0), to_ms: Some(window.1) };
         let sort = vec![by_field(self.time_field(), backwards), as_stored(backwards)];
-        self.page(&Page { span, sort, size: PAGE, after, ..Page::default() })
+        let mut page = Page { span, sort, size: PAGE, ..Page::default() };
+        loop {
+            let hits = self.page(&page)?.hits;
+            page.after = hits.last().map(|hit| hit.sort.clone());
+            let is_last = hits.len() < PAGE;
+            for hit in hits {
+                if each(hit)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            if is_last {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
     }
 }
 

@@ -14,13 +14,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::super::asked::WhereArgs;
 use super::super::asked::client::Client;
+use super::super::asked::{WhereArgs, families};
 use super::super::stored::harmless;
 use super::line::{self, Unfit};
 use super::target::{Outcome, Target};
 use crate::cli::Globals;
-use crate::iri::document::{Document, INDEX_CALLS, Mode, SOURCE_BYTES_MAX, index_name};
+use crate::config::Effective;
+use crate::iri::document::{Document, Mode, SOURCE_BYTES_MAX, index_name};
+use crate::iri::event::Indices;
 use crate::iri::store::dead_letters;
 use crate::iri::store::sqlite::{SqliteStore, StoreConfig};
 use crate::logging::{self, LevelFilter};
@@ -53,9 +55,9 @@ pub struct Args {
     /// Files; - is stdin [default: the folder's dead letters]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The index of events that name none
-    #[arg(long, value_name = "INDEX", default_value = INDEX_CALLS, value_parser = checked_index)]
-    index: String,
+    /// The index of events that name none [default: as where lines are received]
+    #[arg(long, value_name = "INDEX", value_parser = checked_index)]
+    index: Option<String>,
     #[command(flatten)]
     place: WhereArgs,
 }
@@ -68,10 +70,15 @@ impl Args {
     /// Loads all files.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
-        let target = self.target()?;
+        let configured = self.place.configured()?;
+        let indices = match &self.index {
+            Some(index) => Indices { calls: index.clone(), sentrypeer: index.clone(), syslog: index.clone() },
+            None => configured.events.indices.clone(),
+        };
+        let target = self.target(&configured)?;
         let mut sums = Sums::default();
         if self.files.is_empty() {
-            self.load_letters(&target, &mut sums)?;
+            self.load_letters(&target, &indices, &mut sums)?;
         }
         for path in &self.files {
             let from: Box<dyn Read> = if path == Path::new("-") {
@@ -79,14 +86,14 @@ impl Args {
             } else {
                 Box::new(File::open(path).map_err(Error::path("open", path))?)
             };
-            Load::new(path, &target, &self.index, None).all(from, &mut sums)?;
+            Load::new(path, &target, &indices, None).all(from, &mut sums)?;
         }
         let Sums { stored, there, refused } = sums;
         logging::say(format_args!("loaded stored={stored} there_already={there} refused={refused}"));
         Ok(if refused == 0 { Exit::Done } else { Exit::Differs })
     }
 
-    fn target(&self) -> Result<Target> {
+    fn target(&self, configured: &Effective) -> Result<Target> {
         if self.place.is_url() {
             if self.files.is_empty() {
                 return Err(Error::Usage(
@@ -95,13 +102,13 @@ impl Args {
             }
             return Ok(Target::Url(Client::new(&self.place.store)?));
         }
-        let config = StoreConfig::default().with_families(self.place.families()?);
+        let config = StoreConfig::default().with_families(families(configured)?);
         let store = SqliteStore::open(Path::new(&self.place.store), config)?;
         Ok(Target::Folder(Box::new(store), self.place.store.clone()))
     }
 
     /// The folder's own dead letters. The store is open to write, so no lea adds to them meanwhile.
-    fn load_letters(&self, target: &Target, sums: &mut Sums) -> Result<()> {
+    fn load_letters(&self, target: &Target, indices: &Indices, sums: &mut Sums) -> Result<()> {
         let own = Path::new(&self.place.store).join(".lea");
         let (path, rest_path) =
             (own.join(dead_letters::FILE), own.join(format!("{}.new", dead_letters::FILE)));
@@ -112,7 +119,7 @@ impl Args {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let rest = options.open(&rest_path).map_err(Error::path("open", &rest_path))?;
-        let mut load = Load::new(&path, target, &self.index, Some(BufWriter::new(rest)));
+        let mut load = Load::new(&path, target, indices, Some(BufWriter::new(rest)));
         load.all(from, sums)?;
         let failed = || Error::path("write", &rest_path);
         if let Some(rest) = load.rest {
@@ -136,7 +143,7 @@ struct Sums {
 struct Load<'a> {
     path: &'a Path,
     target: &'a Target,
-    index: &'a str,
+    indices: &'a Indices,
     /// What cannot be stored is kept here.
     rest: Option<BufWriter<File>>,
     /// How many equal lines there were, by their hash.
@@ -152,8 +159,13 @@ struct Line {
 }
 
 impl<'a> Load<'a> {
-    fn new(path: &'a Path, target: &'a Target, index: &'a str, rest: Option<BufWriter<File>>) -> Load<'a> {
-        Load { path, target, index, rest, seen: HashMap::new(), batch: Vec::new(), bytes: 0 }
+    fn new(
+        path: &'a Path,
+        target: &'a Target,
+        indices: &'a Indices,
+        rest: Option<BufWriter<File>>,
+    ) -> Load<'a> {
+        Load { path, target, indices, rest, seen: HashMap::new(), batch: Vec::new(), bytes: 0 }
     }
 
     fn all(&mut self, from: impl Read, sums: &mut Sums) -> Result<()> {
@@ -193,7 +205,7 @@ impl<'a> Load<'a> {
         if text.is_empty() {
             return None;
         }
-        let mut document = match line::read(text, self.index) {
+        let mut document = match line::read(text, self.indices) {
             Ok(document) => document,
             Err(unfit) => return Some(Err(unfit)),
         };
