@@ -70,7 +70,7 @@ pub struct WhichArgs {
     /// Whether a number finds all its spellings (in a folder; a lea behind a URL has an option of its own for it)
     #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
     pub number_match: NumberMatch,
-    /// The field that has an event's time [default: lea's own; @timestamp where another server is asked]
+    /// The field that has an event's time (by default the one that lea fills; @timestamp where another server is asked)
     #[arg(long, value_name = "FIELD")]
     pub time_field: Option<String>,
     /// The time zone of times and days, shown and given: local, utc, or an offset like +01:00

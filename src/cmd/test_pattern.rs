@@ -24,7 +24,7 @@ const SAMPLES_BYTES_MAX: u64 = 64 << 20;
 /// Show what patterns make of sample lines
 ///
 /// Each line of FILE is read like a message over syslog: the header is taken apart, and the patterns see
-/// TIME PROGRAM[PID]: MESSAGE. For each line the fields of the first pattern that fits are shown. Nothing is started and
+/// `TIME PROGRAM[PID]: MESSAGE`. For each line the fields of the first pattern that fits are shown. Nothing is started and
 /// nothing is stored. A line that no pattern fits makes the exit code 3.
 #[derive(Debug, clap::Args)]
 pub struct Args {

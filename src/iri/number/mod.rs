@@ -2,7 +2,7 @@
 //!
 //! [`Families::canonical`] takes a value of a field and gives the number as E.164 writes it, `+972598294121`, where
 //! that can be told: `dialled` takes the digits out of the text, `families` tries what they may mean in a fixed order,
-//! `plan` knows the country codes and the lengths of numbers behind them. [`expand`] puts the family of each number in
+//! `plan` knows the country codes and the lengths of numbers behind them. [`expand()`] puts the family of each number in
 //! a question beside the number. The rules, and how often they are wrong, stand in docs/numbers.md.
 
 mod dialled;
