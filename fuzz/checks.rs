@@ -5,6 +5,9 @@ use lea::cc::frame::chunk::{Refused, parse};
 use lea::cc::frame::dump::{Format, Place, Reader, What};
 use lea::cc::frame::handshake::{Event, Verdict, decide, starts_capture};
 use lea::cc::frame::name::{fields, file_name, name_of, part_file_name, part_of};
+use lea::iri::event::{self, Indices};
+use lea::iri::source::frame::{Framer, Framing, Step};
+use lea::iri::source::syslog::header;
 
 /// The verdict does not depend on segments, and what is decided stays decided.
 pub fn handshake(input: &[u8]) {
@@ -247,5 +250,64 @@ pub fn search_body(input: &[u8]) {
     }
     if let Ok(query) = count([], input) {
         assert_eq!(found.map(|search| search.query.to_string()), Ok(query.to_string()));
+    }
+}
+
+/// Messages are the same for every split of the input, and headers of all of them are read.
+pub fn syslog(input: &[u8]) {
+    let arrived = chrono::DateTime::from_timestamp(1_795_294_781, 0).unwrap();
+    for framing in [Framing::Lines, Framing::Syslog] {
+        let whole = messages(framing, input, &[]);
+        let step = 1 + input.len() / 64;
+        for cut in (0..=input.len()).step_by(step) {
+            assert_eq!(messages(framing, input, &[cut]), whole, "cut at {cut}");
+        }
+        let all: Vec<usize> = (0..=input.len().min(4096)).collect();
+        assert_eq!(messages(framing, input, &all), whole, "byte by byte");
+        for message in whole.into_iter().flatten() {
+            let text = String::from_utf8_lossy(&message);
+            let header = header::parse(&text, &arrived);
+            assert!(text.ends_with(header.text));
+            assert!(header.priority.is_none_or(|priority| priority < 192));
+            let line = header.line(&arrived);
+            assert!(line.ends_with(header.text));
+        }
+    }
+}
+
+/// Messages; `None` is one that was too long.
+fn messages(framing: Framing, input: &[u8], cuts: &[usize]) -> Vec<Option<Vec<u8>>> {
+    let mut framer = Framer::new(framing, 1024);
+    let (mut found, mut from) = (Vec::new(), 0);
+    for (to, ended) in cuts.iter().map(|cut| (*cut, false)).chain([(input.len(), true)]) {
+        loop {
+            let (step, consumed) = framer.step(&input[from..to], ended);
+            from += consumed;
+            match step {
+                Step::More => break,
+                Step::Message(message) => found.push(Some(message.to_vec())),
+                Step::TooLong(_) => found.push(None),
+            }
+        }
+    }
+    assert_eq!(from, input.len());
+    found
+}
+
+/// A line becomes an event whose source is a JSON object, content, or an error.
+pub fn lines(input: &[u8]) {
+    let indices = Indices::default();
+    for line in input.split(|byte| *byte == b'\n') {
+        let is_object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line).is_ok();
+        match event::read(line, &indices, &chrono::Utc) {
+            Ok(event::Line::Event(document)) => {
+                let source: Result<serde_json::Map<String, serde_json::Value>, _> =
+                    serde_json::from_slice(&document.source);
+                // Numbers that are too large, and nesting that is too deep, are for the store to refuse.
+                assert!(source.is_ok() || !is_object, "{}", String::from_utf8_lossy(&document.source));
+            }
+            Ok(event::Line::Data) => {}
+            Err(_) => assert!(!is_object),
+        }
     }
 }

@@ -41,6 +41,7 @@ dumpcap wireshark-common
 flock util-linux
 ip iproute2
 java default-jre-headless
+logger bsdutils
 make make
 man man-db
 mvn maven
@@ -49,6 +50,7 @@ nsenter util-linux
 openssl openssl
 ps procps
 python3 python3
+rsyslogd rsyslog
 shellcheck shellcheck
 sipp sip-tester
 socat socat
@@ -61,6 +63,10 @@ missing_packages() {
     while read -r tool package; do
         [ -z "$tool" ] || command -v "$tool" >/dev/null || echo "$package"
     done <<<"$tools" | sort -u
+    # What rsyslog sends to Elasticsearch with, and the libraries of syslog-ng (scripts/syslog-ng), which have no tool.
+    for package in rsyslog-elasticsearch libivykis0 libnet1 libwrap0 libcurl4 libjson-c5; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed' || echo "$package"
+    done
     # Debian's Python comes without what makes a virtual environment.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
@@ -94,7 +100,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/python-logstash scripts/syslog-ng .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

@@ -87,14 +87,17 @@ fn page(command: &clap::Command, names: &[String]) -> io::Result<Vec<u8>> {
 
 /// True for the commands that read the configuration.
 fn is_configured(command: &str) -> bool {
-    matches!(command, "run" | "serve-tcp" | "configure")
+    matches!(command, "run" | "serve-tcp" | "serve-events" | "configure")
 }
 
 fn exit_status(roff: &mut Roff, command: &str) {
-    let checks_input = matches!(command, "lea" | "ls" | "verify" | "replay" | "number" | "load");
-    let drains = matches!(command, "lea" | "run" | "serve-tcp" | "verify" | "replay" | "tail");
+    let checks_input =
+        matches!(command, "lea" | "ls" | "verify" | "replay" | "number" | "events" | "load" | "test-pattern");
+    let drains =
+        matches!(command, "lea" | "run" | "serve-tcp" | "serve-events" | "verify" | "replay" | "tail");
     let done = match command {
         "run" | "serve-tcp" => "Done: a signal came and what had arrived is in the files.",
+        "serve-events" => "Done: a signal came and what had arrived is stored.",
         _ => "Done.",
     };
     roff.control("SH", ["EXIT STATUS"]);
@@ -117,7 +120,7 @@ fn files(roff: &mut Roff, command: &str) {
     if command == "configure" {
         files.push(("config/base.conf", "The template; without it a built-in one counts."));
     }
-    if matches!(command, "run" | "serve-tcp" | "ls" | "verify") {
+    if matches!(command, "run" | "serve-tcp" | "serve-events" | "ls" | "verify") {
         files.push(("DIR/NAME", "The stream NAME, byte for byte as it was received."));
         files.push((
             "DIR/NAME.N",
@@ -125,6 +128,10 @@ fn files(roff: &mut Roff, command: &str) {
         ));
         files.push(("DIR/NAME.lea.json", "Its manifest: whence, when, how many bytes, their SHA-256."));
         files.push(("DIR/.lea/", "Which process writes to DIR and which streams are open."));
+    }
+    if matches!(command, "run" | "serve-events") {
+        files.push(("DIR/.lea/events.db", "The events."));
+        files.push(("DIR/.lea/event-dead-letters.jsonl", "What could not be stored, with the reason."));
     }
     if !files.is_empty() {
         roff.control("SH", ["FILES"]);

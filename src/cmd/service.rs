@@ -351,11 +351,13 @@ fn summarize(counters: &Counters, losses: &Losses, with_events: bool, time: Dura
     ];
     let events = if with_events {
         format!(
-            " events={} data_lines={} dead_letters={} dropped_datagrams={} lost_events={}",
+            " events={} data_lines={} dead_letters={} dropped_datagrams={} kernel_dropped_datagrams={} \
+             lost_events={}",
             counters.events_stored_total.get(),
             counters.event_data_lines_total.get(),
             counters.event_dead_letters_total.get(),
             counters.syslog_udp_dropped_total.get(),
+            counters.syslog_udp_kernel_dropped_total.get(),
             counters.events_lost_total.get(),
         )
     } else {

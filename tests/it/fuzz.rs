@@ -86,3 +86,13 @@ fn query_string_seeds() {
 fn search_body_seeds() {
     check_seeds("search_body", checks::search_body);
 }
+
+#[test]
+fn syslog_seeds() {
+    check_seeds("syslog", checks::syslog);
+}
+
+#[test]
+fn lines_seeds() {
+    check_seeds("lines", checks::lines);
+}

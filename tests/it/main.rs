@@ -25,6 +25,8 @@ mod number_plans;
 mod replay;
 mod replay_kafka;
 mod same_name;
+mod serve_events;
 mod stored;
+mod syslog;
 mod tcp_recorded;
 mod verify;

@@ -55,7 +55,7 @@ fn each_page_has_its_sections() {
                 sections.pop();
                 sections.extend([".SH KEYS", ".SH FILES", ".SH SEE ALSO"]);
             }
-            "lea-run.1" | "lea-serve-tcp.1" | "lea-configure.1" => {
+            "lea-run.1" | "lea-serve-tcp.1" | "lea-serve-events.1" | "lea-configure.1" => {
                 sections.extend([".SH \"EXIT STATUS\"", ".SH FILES", ".SH ENVIRONMENT"]);
             }
             _ => sections.push(".SH \"EXIT STATUS\""),

@@ -2,7 +2,8 @@
 //!
 //! A connection's thread reads what is there, takes messages out of it ([`Framer`]) and gives them to its [`Taker`],
 //! which waits where the store is full; then nothing is read, and TCP slows the sender. Whatever a peer sends, the
-//! connection goes on. After a stop it takes what has arrived, for as long as the drain lasts.
+//! connection goes on. After a stop it takes what has arrived, and what still comes for as long as the drain
+//! lasts.
 //!
 //! Invariant: lines under way take [`HELD_BYTES_MAX`] of memory at most, all connections together, beside the
 //! [`KEPT_BYTES`] that each may keep.
@@ -249,6 +250,21 @@ impl From<Gone> for End {
     }
 }
 
+/// What is still taken after a stop.
+struct Drain {
+    /// Bytes that had arrived by then: these are taken, however long it takes to store them.
+    owed_bytes: u64,
+    /// Until then more is taken.
+    until: Instant,
+}
+
+impl Drain {
+    fn of(stream: &TcpStream, drain: Duration) -> Drain {
+        let owed_bytes = rustix::io::ioctl_fionread(stream).unwrap_or(0);
+        Drain { owed_bytes, until: Instant::now() + drain }
+    }
+}
+
 struct Connection<'a> {
     framer: Framer,
     taker: Box<dyn Taker>,
@@ -262,7 +278,7 @@ impl Connection<'_> {
         if set_up(stream).is_err() {
             return End::Reset;
         }
-        let mut until = None;
+        let mut drain: Option<Drain> = None;
         loop {
             match self.input.read(stream) {
                 Ok(0) => {
@@ -273,6 +289,9 @@ impl Connection<'_> {
                 }
                 Ok(bytes) => {
                     self.unflushed_bytes += bytes;
+                    if let Some(drain) = &mut drain {
+                        drain.owed_bytes = drain.owed_bytes.saturating_sub(bytes as u64);
+                    }
                     if let Err(gone) = self.take(false) {
                         return gone.into();
                     }
@@ -282,7 +301,7 @@ impl Connection<'_> {
                     if self.flush().is_err() {
                         return End::Gone;
                     }
-                    if until.is_some() {
+                    if drain.is_some() {
                         return End::Drained;
                     }
                     wait(stream, PollFlags::IN, Some(&self.shared.stop), None);
@@ -290,8 +309,8 @@ impl Connection<'_> {
                 Err(_) => return self.flush().map_or(End::Gone, |()| End::Reset),
             }
             if self.shared.stop.is_asked() {
-                let until = *until.get_or_insert_with(|| Instant::now() + self.shared.config.drain);
-                if Instant::now() >= until {
+                let drain = drain.get_or_insert_with(|| Drain::of(stream, self.shared.config.drain));
+                if drain.owed_bytes == 0 && Instant::now() >= drain.until {
                     return self.flush().map_or(End::Gone, |()| End::Drained);
                 }
             }

@@ -362,7 +362,7 @@ mod tests {
         );
         check_error(
             "%{WORD:_id}",
-            "pattern 2, character 1: \"_id\" is no name for a field: _ and @ are taken",
+            "pattern 2, character 8: \"_id\" is no name for a field: _ and @ are taken",
         );
         check_error("abc", "pattern 2: it names no field, as in %{WORD:name}");
         check_error("", "pattern 2: it is empty");

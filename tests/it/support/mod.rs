@@ -7,6 +7,7 @@
 
 pub mod broker;
 pub mod capture;
+pub mod events;
 pub mod generated;
 pub mod netns;
 pub mod process;
@@ -23,6 +24,7 @@ pub mod wrapped;
 use std::time::{Duration, Instant};
 
 pub use broker::Broker;
+pub use events::Events;
 pub use random::Random;
 pub use sender::{Handshake, Sender};
 pub use server::Server;

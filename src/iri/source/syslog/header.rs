@@ -39,7 +39,7 @@ pub struct Message<'a> {
 /// Takes a message apart that came at `arrived`; its zone is the receiver's.
 pub fn parse<'a, Z: TimeZone>(message: &'a str, arrived: &DateTime<Z>) -> Message<'a> {
     let (priority, rest) = priority(message);
-    match rest.strip_prefix("1 ").filter(|_| priority.is_some()).and_then(|rest| rfc5424(rest)) {
+    match rest.strip_prefix("1 ").filter(|_| priority.is_some()).and_then(rfc5424) {
         Some(found) => Message { priority, ..found },
         None => Message { priority, ..rfc3164(rest, arrived) },
     }

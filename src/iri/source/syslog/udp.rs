@@ -118,13 +118,14 @@ impl Receive {
                     return Err(Error::System { act: "receive datagrams", source: error });
                 }
             }
-            kernel.look(&self.socket, &self.intake);
+            kernel.look(&self.socket, &self.intake, false);
             if self.stop.is_asked()
                 && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.drain)
             {
                 break;
             }
         }
+        kernel.look(&self.socket, &self.intake, true);
         Ok(())
     }
 
@@ -191,9 +192,9 @@ struct Dropped {
 }
 
 impl Dropped {
-    fn look(&mut self, socket: &UdpSocket, intake: &Intake) {
+    fn look(&mut self, socket: &UdpSocket, intake: &Intake, last: bool) {
         let now = Instant::now();
-        if self.looked.is_some_and(|looked| now < looked + LOOK) {
+        if !last && self.looked.is_some_and(|looked| now < looked + LOOK) {
             return;
         }
         self.looked = Some(now);

@@ -1,0 +1,115 @@
+//! `lea serve-events`, the real binary, and questions to it over HTTP.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::process::Process;
+use super::{DEADLINE, lea, wait_for};
+
+/// A running server; dropping it kills it.
+pub struct Events {
+    process: Process,
+    output: PathBuf,
+    http: SocketAddr,
+}
+
+impl Events {
+    /// Starts `lea serve-events --http 0 --output OUTPUT FLAGS...` and waits until it listens.
+    #[track_caller]
+    pub fn start(output: &Path, flags: &[&str]) -> Events {
+        let mut command = Command::new(lea());
+        command.args(["serve-events", "--http", "0", "--output"]).arg(output).args(flags);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Process::start(&mut command);
+        let http = listening(&mut process, "for=http");
+        Events { process, output: output.to_owned(), http }
+    }
+
+    /// Where it listens for `what`: `lines`, `syslog transport=udp`.
+    #[track_caller]
+    pub fn addr(&mut self, what: &str) -> SocketAddr {
+        listening(&mut self.process, &format!("for={what}"))
+    }
+
+    /// Its folder.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// Where it speaks Elasticsearch's dialect.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it answers to `GET PATH`.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        get(self.http, path)
+    }
+
+    /// How many documents `PATH/_count` finds; none while the index is not there.
+    #[track_caller]
+    pub fn count(&self, path: &str) -> u64 {
+        self.get(path)["count"].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until `path` counts so many.
+    #[track_caller]
+    pub fn wait_count(&self, path: &str, count: u64) {
+        wait_for(DEADLINE, &format!("{count} of {path}"), || (self.count(path) >= count).then_some(()));
+        assert_eq!(self.count(path), count, "{path}");
+    }
+
+    /// The sources of all documents of an index, as they were stored.
+    #[track_caller]
+    pub fn sources(&self, index: &str) -> Vec<Value> {
+        let found = self.get(&format!("/{index}/_search?size=1000"));
+        let hits = found["hits"]["hits"].as_array().unwrap_or_else(|| panic!("no hits: {found}"));
+        hits.iter().map(|hit| hit["_source"].clone()).collect()
+    }
+
+    /// Asks it to drain, and fails unless it exits with 0. Gives what it said on stderr.
+    #[track_caller]
+    pub fn term(mut self) -> String {
+        self.process.signal(Signal::TERM);
+        self.process.wait_code(DEADLINE, 0);
+        self.process.stderr()
+    }
+}
+
+/// The body of an answer to `GET PATH`, as JSON.
+#[track_caller]
+pub fn get(addr: SocketAddr, path: &str) -> Value {
+    let (head, body) = ask(addr, path);
+    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {head}\n{body}"))
+}
+
+/// Head and body of an answer to `GET PATH`.
+#[track_caller]
+pub fn ask(addr: SocketAddr, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    (head.to_owned(), body.to_owned())
+}
+
+#[track_caller]
+fn listening(process: &mut Process, what: &str) -> SocketAddr {
+    process.wait_line(DEADLINE, &format!("a line `listening addr=... {what}`"), |line| {
+        let (addr, found) = line.split_once("listening addr=")?.1.split_once(' ')?;
+        (found == what).then(|| addr.parse().ok()).flatten()
+    })
+}
