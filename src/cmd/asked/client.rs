@@ -1,6 +1,6 @@
 //! Asks an Elasticsearch, an OpenSearch or another lea over HTTP. Blocking; main thread.
 //!
-//! Only what all of them understand, from 2.4 on, is said.
+//! Only what all of them understand is said; Elasticsearch from 7 on.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -309,12 +309,9 @@ fn sort_json(sort: &Sort, time_field: &str) -> Value {
         SortKey::Stored => json!({"_doc": {"order": order}}),
         SortKey::Field(field) => {
             let missing = if sort.missing_first { "_first" } else { "_last" };
-            let mut options = json!({"order": order, "missing": missing});
-            if field == time_field {
-                // An index without a date has no such events, and is no error.
-                options["unmapped_type"] = "date".into();
-            }
-            json!({field.as_str(): options})
+            // An index without the field has no such events, and is no error.
+            let unmapped = if field == time_field { "date" } else { "keyword" };
+            json!({field.as_str(): {"order": order, "missing": missing, "unmapped_type": unmapped}})
         }
     }
 }

@@ -30,6 +30,9 @@ const PAUSE_URL: Duration = Duration::from_secs(1);
 /// How late an event may appear where there is no order of storing: other servers show events after a second or so.
 const LATE_MS: i64 = 15_000;
 
+/// Events that are remembered as printed: those of the last seconds, and those whose time is still to come.
+const SEEN_MAX: usize = 200_000;
+
 /// Print events as they are stored, until ^C
 ///
 /// Like tail -f: the last ones first, then each one as it comes. A lea that writes to the folder goes on meanwhile. A line
@@ -68,6 +71,10 @@ impl Args {
         } else {
             Cursor::Recent { since_ms: chrono::Utc::now().timestamp_millis() - LATE_MS, seen: HashMap::new() }
         };
+        if let Cursor::Recent { since_ms, seen } = &mut cursor {
+            // What is there already is not new, also where its time is still to come.
+            walk_recent(&asked, *since_ms, &mut |hit| remember(seen, &hit).map(|_| true))?;
+        }
         let mut is_read = self.print_last(&asked, &mut cursor)?;
         let pause = if self.place.is_url() { PAUSE_URL } else { PAUSE };
         let mut failed = false;
@@ -106,7 +113,9 @@ impl Args {
         match cursor {
             Cursor::Stored(after) => *after = hits.first().map(|hit| hit.sort.clone()),
             Cursor::Recent { seen, .. } => {
-                seen.extend(hits.iter().map(|hit| (key(hit), time(hit).unwrap_or_default())));
+                for hit in &hits {
+                    remember(seen, hit)?;
+                }
             }
         }
         for hit in hits.into_iter().take(lines).rev() {
@@ -134,14 +143,8 @@ impl Args {
                 Ok(Printed { is_read: true, more })
             }
             Cursor::Recent { since_ms, seen } => {
-                let from_ms = Some(asked.span.from_ms.unwrap_or(i64::MIN).max(*since_ms));
-                let span = Span { from_ms, to_ms: asked.span.to_ms };
-                let mut is_read = true;
-                asked.walk(span, false, &mut |hit| {
-                    if seen.insert(key(&hit), time(&hit).unwrap_or_default()).is_none() {
-                        is_read = self.print(asked, Event::new(hit, 0))?;
-                    }
-                    Ok(if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                let is_read = walk_recent(asked, *since_ms, &mut |hit| {
+                    if remember(seen, &hit)? { self.print(asked, Event::new(hit, 0)) } else { Ok(true) }
                 })?;
                 *since_ms = chrono::Utc::now().timestamp_millis() - LATE_MS;
                 seen.retain(|_, time_ms| *time_ms >= *since_ms);
@@ -180,12 +183,27 @@ enum Cursor {
     Recent { since_ms: i64, seen: HashMap<(String, String), i64> },
 }
 
-fn key(hit: &Hit) -> (String, String) {
-    (hit.index.clone(), hit.id.clone())
+/// Calls `each` with the events since then, until it says that nobody reads any more; false then.
+fn walk_recent(asked: &Asked, since_ms: i64, each: &mut dyn FnMut(Hit) -> Result<bool>) -> Result<bool> {
+    let from_ms = Some(asked.span.from_ms.unwrap_or(i64::MIN).max(since_ms));
+    let mut is_read = true;
+    asked.walk(Span { from_ms, to_ms: asked.span.to_ms }, false, &mut |hit| {
+        is_read = each(hit)?;
+        Ok(if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(is_read)
 }
 
-fn time(hit: &Hit) -> Option<i64> {
-    hit.sort.first().and_then(Value::as_i64)
+/// True for an event that was not seen yet.
+fn remember(seen: &mut HashMap<(String, String), i64>, hit: &Hit) -> Result<bool> {
+    let time_ms = hit.sort.first().and_then(Value::as_i64).unwrap_or_default();
+    let is_new = seen.insert((hit.index.clone(), hit.id.clone()), time_ms).is_none();
+    if seen.len() <= SEEN_MAX {
+        return Ok(is_new);
+    }
+    Err(Error::Usage(format!(
+        "more than {SEEN_MAX} events are of the last seconds, or of times to come; ask for fewer, or with --until"
+    )))
 }
 
 /// A value as it stands, in quotes where its ends could not be seen.
