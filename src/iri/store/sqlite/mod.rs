@@ -132,7 +132,8 @@ impl SqliteStore {
             schema::open_to_write(&path, config.file_bytes_max).map_err(|error| failed(&error))?;
         let shared = Arc::new(load(&connection, &path, &config).map_err(|error| failed(&error))?);
         let (jobs, jobs_in) = bounded(JOBS_MAX);
-        let (merged, merged_in) = bounded(1);
+        // Without room: what is sent has been taken, so a merger never waits for a writer that is gone.
+        let (merged, merged_in) = bounded(0);
         let (wake, wakes) = bounded(2);
         let reader = schema::open_to_read(&path, false).map_err(|error| failed(&error))?;
         let writer = writer::Writer::new(connection, Arc::clone(&shared), jobs_in, merged_in, wake)
