@@ -96,7 +96,12 @@ impl Segment {
             return self.zeros(input, ended);
         }
         if input.len() < HEADER_BYTES {
-            return if ended { self.end(input) } else { (0, What::More(HEADER_BYTES)) };
+            return match ended {
+                false => (0, What::More(HEADER_BYTES)),
+                // What is searched in vain is damage to its last byte, however the input was split.
+                true if self.adrift && !is_zero(input) => self.damaged(input, ended, "bytes that are no batch"),
+                true => self.end(input),
+            };
         }
         if is_zero(&input[..HEADER_BYTES]) {
             return self.zeros(input, ended);
@@ -118,7 +123,8 @@ impl Segment {
             (self.lost, self.adrift) = (false, false);
             return (self.consume(header.bytes), What::Damaged { reason, bytes: batch, first: true });
         }
-        if !header.is_intact(batch) {
+        // A header of an earlier format is shorter than the checksum's place in this one.
+        if header.magic < 2 || !header.is_intact(batch) {
             let with_next = header.bytes + HEADER_BYTES;
             if input.len() < with_next && !ended {
                 return (0, What::More(with_next));
