@@ -99,7 +99,9 @@ impl Segment {
             return match ended {
                 false => (0, What::More(HEADER_BYTES)),
                 // What is searched in vain is damage to its last byte, however the input was split.
-                true if self.adrift && !is_zero(input) => self.damaged(input, ended, "bytes that are no batch"),
+                true if self.adrift && !is_zero(input) => {
+                    self.damaged(input, ended, "bytes that are no batch")
+                }
                 true => self.end(input),
             };
         }
