@@ -328,8 +328,34 @@ fn failed(dir: &Path, error: StoreError) -> Error {
     Error::Asked { store: dir.display().to_string(), cause: error.to_string() }
 }
 
-/// Prints how a question is read: `--explain`.
-pub fn explain(which: &WhichArgs, place: &WhereArgs, text: Option<&str>) -> Result<()> {
-    let tree = which.tree(text, which.families(place)?.as_deref())?;
-    super::print_data(&format!("{}\n", super::stored::harmless(&tree.to_string())))
+/// A question, and where it goes.
+#[derive(Debug, clap::Args)]
+pub struct QuestionArgs {
+    /// The question [default: all events]
+    #[arg(value_name = "QUERY")]
+    query: Option<String>,
+    #[command(flatten)]
+    place: WhereArgs,
+    #[command(flatten)]
+    which: WhichArgs,
+    /// Print how the question is read, and do not ask it
+    #[arg(long)]
+    explain: bool,
+}
+
+impl QuestionArgs {
+    /// Prints how the question is read, if that is all that was wanted.
+    pub fn is_explained(&self) -> Result<bool> {
+        if self.explain {
+            let families = self.which.families(&self.place)?;
+            let tree = self.which.tree(self.query.as_deref(), families.as_deref())?;
+            super::print_data(&format!("{}\n", super::stored::harmless(&tree.to_string())))?;
+        }
+        Ok(self.explain)
+    }
+
+    /// Opens the place for the question; one that cannot be read is wrong usage.
+    pub fn open(&self) -> Result<Asked> {
+        self.which.open(&self.place, self.query.as_deref())
+    }
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use super::asked::{Asked, Page, WhereArgs, WhichArgs, as_stored, by_field, explain};
+use super::asked::{Asked, Page, QuestionArgs, as_stored, by_field};
 use super::shown::{self, Csv, Event, Format, FormatArgs, Lines};
 use crate::cli::Globals;
 use crate::iri::query::body::WINDOW_MAX;
@@ -25,9 +25,6 @@ use crate::{Error, Exit, Result};
 /// How many there were goes to stderr where it is more than was printed. The exit code is 0 also where nothing is found.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The question [default: all events]
-    #[arg(value_name = "QUERY")]
-    query: Option<String>,
     /// Events at most, or all
     #[arg(short = 'n', long, value_name = "N|all", default_value = "100", value_parser = size)]
     size: usize,
@@ -40,12 +37,7 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
-    place: WhereArgs,
-    #[command(flatten)]
-    which: WhichArgs,
-    /// Print how the question is read, and do not ask it
-    #[arg(long)]
-    explain: bool,
+    question: QuestionArgs,
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -70,8 +62,7 @@ impl Args {
     /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.explain {
-            explain(&self.which, &self.place, self.query.as_deref())?;
+        if self.question.is_explained()? {
             return Ok(Exit::Done);
         }
         let is_many = self.size > WINDOW_MAX;
@@ -84,7 +75,7 @@ impl Args {
         if is_many && self.sort.0 != "time" {
             return Err(Error::Usage(format!("--sort: more than {WINDOW_MAX} events come by time alone")));
         }
-        let asked = self.which.open(&self.place, self.query.as_deref())?;
+        let asked = self.question.open()?;
         if is_many {
             self.walk(&asked)?
         } else {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::asked::{Page, WhereArgs, WhichArgs, explain};
+use super::asked::{Page, QuestionArgs};
 use super::shown::{self, Csv, Format, FormatArgs};
 use crate::cli::Globals;
 use crate::iri::query::{Aggregation, Bucket};
@@ -25,35 +25,26 @@ pub struct Args {
     /// The field
     #[arg(value_name = "FIELD")]
     field: String,
-    /// The question [default: all events]
-    #[arg(value_name = "QUERY")]
-    query: Option<String>,
     /// Values at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=i64::from(SIZE_MAX)))]
     size: u16,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
-    place: WhereArgs,
-    #[command(flatten)]
-    which: WhichArgs,
-    /// Print how the question is read, and do not ask it
-    #[arg(long)]
-    explain: bool,
+    question: QuestionArgs,
 }
 
 impl Args {
     /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.explain {
-            explain(&self.which, &self.place, self.query.as_deref())?;
+        if self.question.is_explained()? {
             return Ok(Exit::Done);
         }
         if self.field.is_empty() {
             return Err(Error::Usage("FIELD is empty".to_owned()));
         }
-        let asked = self.which.open(&self.place, self.query.as_deref())?;
+        let asked = self.question.open()?;
         let found = asked.page_by(&self.field, |field| Page {
             span: asked.span,
             aggregations: vec![(NAME.to_owned(), terms(field, self.size.into()))],
