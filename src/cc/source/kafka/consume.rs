@@ -169,7 +169,7 @@ impl<'a> Consumer<'a> {
             lag_at: Instant::now(),
         };
         let ended = running.poll_on();
-        let stored = running.flush();
+        let stored = running.store(Ledger::flush);
         let Loop { consumer, consumed, .. } = running;
         consumer.ledger.close();
         ended.and(stored).map(|()| consumed)
@@ -361,7 +361,9 @@ impl Loop<'_> {
             }
             Change::Taken { partitions, lost } => {
                 log::info!("partitions_taken count={} lost={lost}", partitions.len());
-                self.flush()?;
+                let known = |partition| self.assigned.get(partition).map(|known| known.id);
+                let taken: Vec<PartitionId> = partitions.iter().filter_map(known).collect();
+                self.store(|ledger| ledger.flush_of(&taken))?;
                 for partition in &partitions {
                     if let Some(known) = self.assigned.remove(partition) {
                         self.consumer.ledger.unassign(known.id);
@@ -448,8 +450,8 @@ impl Loop<'_> {
     }
 
     /// Stores all that was taken, and commits it.
-    fn flush(&mut self) -> Result<()> {
-        let commits = self.consumer.ledger.flush().map_err(Error::system("write a checkpoint"))?;
+    fn store(&mut self, flush: impl FnOnce(&mut Ledger) -> std::io::Result<Vec<Commit>>) -> Result<()> {
+        let commits = flush(&mut self.consumer.ledger).map_err(Error::system("write a checkpoint"))?;
         self.commit(&commits)?;
         self.note_commits(COMMIT_WAIT);
         Ok(())
@@ -502,3 +504,6 @@ fn keep_letter(
     log::warn!("record_refused topic={topic} partition={partition} offset={offset} reason=\"{word}\"");
     Ok(Took::Letter)
 }
+
+#[cfg(test)]
+mod tests;
