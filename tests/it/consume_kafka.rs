@@ -177,18 +177,30 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
     check_whole(&output, &sent);
 }
 
+/// The broker is killed while records come, and comes back: sender and consumer go on by themselves.
 #[test]
 fn a_broker_that_dies_and_comes_back_costs_nothing() {
     let broker = Broker::start(VERSIONS[0]);
     let work = Workdir::new();
     broker.topic("t", 2);
     let output = work.path().join("out");
-    let sent = produce(&broker, "t", 4, &["--chunk", "500"]);
     let mut process = Process::start(&mut consumer(&broker, "t", &output, &[]));
-    wait_until(PATIENCE, "something is stored", || stored_bytes(&output) > 0);
-    broker.kill9();
-    broker.restart();
+    // Once this is there, what is sent is stored as it comes.
+    produce_as(&broker, "t", "first.pcap", &capture("answered-call.pcap"), &[]);
+    let first = read("answered-call.pcap");
+    wait_until(PATIENCE, "the first stream", || stored_bytes(&output) == first.len() as u64);
+    let mut sent = copies(4);
+    sent.push(("first.pcap".to_owned(), first));
     let all: u64 = sent.iter().map(|(_, content)| content.len() as u64).sum();
+    let (kills, mbps) = if long() { (10, "0.02") } else { (1, "0.4") };
+    let mut sending = Process::start(&mut sender(&broker, "t", 4, &["--chunk", "500", "--mbps", mbps]));
+    for kill in 1..=kills {
+        wait_until(SENDING, "more records", || stored_bytes(&output) >= all * kill / (kills + 1));
+        assert!(sending.is_running() && stored_bytes(&output) < all, "it is to be killed in the middle");
+        broker.kill9();
+        broker.restart();
+    }
+    sending.wait_code(SENDING, 0);
     wait_until(PATIENCE, "all is stored", || stored_bytes(&output) >= all);
     process.signal(rustix::process::Signal::TERM);
     process.wait_code(PATIENCE, 0);
