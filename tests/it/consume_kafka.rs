@@ -73,10 +73,15 @@ fn consumer(broker: &Broker, topic: &str, output: &Path, args: &[&str]) -> Comma
 }
 
 fn consume_until_end(broker: &Broker, topic: &str, output: &Path) -> String {
-    let output = consumer(broker, topic, output, &["--until-end"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}");
+    let (code, text) = consume_batch(broker, topic, output);
+    assert_eq!(code, Some(0), "{text}");
     text
+}
+
+/// The exit code, and what it said.
+fn consume_batch(broker: &Broker, topic: &str, output: &Path) -> (Option<i32>, String) {
+    let output = consumer(broker, topic, output, &["--until-end"]).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// The folder holds exactly these streams, closed and as they were sent, and `lea verify` finds no difference.
@@ -138,13 +143,16 @@ fn a_record_that_cannot_be_used_is_kept_and_the_rest_goes_on() {
     let faults = ["--chunk", "1000", "--fault", "bad-base64", "--seed", "7"];
     let sent = produce(&broker, "t", 1, &faults);
     let output = work.path().join("out");
-    let text = consume_until_end(&broker, "t", &output);
+    let (code, text) = consume_batch(&broker, "t", &output);
+    assert_eq!(code, Some(3), "{text}");
     let letters = std::fs::read_to_string(output.join(".lea/dead-letters.jsonl")).unwrap();
     assert!(!letters.is_empty() && letters.lines().all(|line| line.contains("lea_dead_letter")), "{letters}");
     assert!(text.contains(&format!("dead_letters={}", letters.lines().count())), "{text}");
     for (name, _) in &sent {
         assert!(output.join(name).exists(), "{name}");
     }
+    // They were refused once; nothing is now.
+    assert!(consume_until_end(&broker, "t", &output).contains("records=0 repeated=0 dead_letters=0"));
 }
 
 #[test]

@@ -70,6 +70,10 @@ pub struct Consumed {
     pub repeated: u64,
     /// Records that could not be used.
     pub dead_letters: u64,
+    /// Batches whose checksum was wrong.
+    pub damaged: u64,
+    /// With `--until-end`: true if the end was reached.
+    pub at_end: bool,
 }
 
 /// A consumer under way.
@@ -178,7 +182,11 @@ impl<'a> Consumer<'a> {
 
 impl Loop<'_> {
     fn poll_on(&mut self) -> Result<()> {
-        while !self.consumer.stop.is_asked() && !self.is_at_end() {
+        while !self.consumer.stop.is_asked() {
+            self.consumed.at_end = self.is_at_end();
+            if self.consumed.at_end {
+                break;
+            }
             if let Some(change) = self.poll()? {
                 self.change(change)?;
             }
@@ -212,6 +220,7 @@ impl Loop<'_> {
         })?;
         self.count(batch);
         self.consumer.counters.kafka_damaged_total.add(polled.damaged);
+        self.consumed.damaged += polled.damaged;
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
             Some(error) => Err(error),
