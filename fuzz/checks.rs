@@ -350,3 +350,41 @@ pub fn elastic_request(input: &[u8]) {
         assert!(json.is_ok(), "{}", String::from_utf8_lossy(&response.body));
     }
 }
+
+/// HTTP requests are the same, and so is the refusal, for every split of the input.
+pub fn http(input: &[u8]) {
+    let whole = requests(std::iter::once(input));
+    for segment_bytes in [1, 2, 7, 64] {
+        assert_eq!(requests(input.chunks(segment_bytes)), whole, "{segment_bytes} bytes at once");
+    }
+}
+
+/// What the parser makes of these segments: a text a request, and the refusal where there is one.
+fn requests<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+    use lea::http::parse::{Limits, Parser, Step};
+    let mut parser = Parser::new(Limits { body_bytes_max: 4096, ..Limits::default() });
+    let mut seen = Vec::new();
+    for mut rest in segments {
+        loop {
+            let (used, step) = parser.feed(rest);
+            rest = &rest[used..];
+            match step {
+                Step::More => break,
+                Step::Head => {}
+                Step::Request => {
+                    let request = parser.request();
+                    let pairs: Vec<_> = request.query_pairs().collect();
+                    let headers: Vec<_> = request.headers().collect();
+                    let (method, path, body) = (request.method(), request.path(), request.body());
+                    seen.push(format!("{method:?} {path} {pairs:?} {headers:?} {body:?}"));
+                    parser.next_request();
+                }
+                Step::Refuse(refusal) => {
+                    seen.push(format!("{refusal:?}"));
+                    return seen;
+                }
+            }
+        }
+    }
+    seen
+}

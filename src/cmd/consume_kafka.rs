@@ -28,7 +28,7 @@ pub struct Args {
     /// Where to start
     #[arg(long, value_enum, default_value_t = From::Stored)]
     from: From,
-    /// End at the records that each partition had at the start
+    /// End at the records that each partition had at the start; the exit code is 3 if one could not be used
     #[arg(long)]
     until_end: bool,
     #[command(flatten)]

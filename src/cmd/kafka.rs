@@ -18,7 +18,7 @@ use crate::config;
 use crate::counters::Counters;
 use crate::logging;
 use crate::stop::Stop;
-use crate::{Error, Result};
+use crate::{Error, Exit, Result};
 
 /// The group that receivers have always been in (protocol, section 3).
 pub const GROUP: &str = "interception";
@@ -121,16 +121,22 @@ impl KafkaConfig {
             bar.finish_and_clear();
         }
         logging::say(format_args!(
-            "consumed records={} repeated={} dead_letters={}",
-            consumed.records, consumed.repeated, consumed.dead_letters
+            "consumed records={} repeated={} dead_letters={} damaged={}",
+            consumed.records, consumed.repeated, consumed.dead_letters, consumed.damaged
         ));
         Ok(consumed)
+    }
+
+    /// How a run ends that consumed this: one without an end is done whenever it ends.
+    pub fn exit(&self, consumed: &Consumed) -> Exit {
+        let whole = consumed.at_end && consumed.dead_letters + consumed.damaged == 0;
+        if whole || !self.until_end { Exit::Done } else { Exit::Differs }
     }
 }
 
 /// Waits for the consumer's thread.
-pub fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<()> {
-    consumer.join().unwrap_or_else(|_| Err(Error::Thread("kafka".to_owned()))).map(drop)
+pub fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
+    consumer.join().unwrap_or_else(|_| Err(Error::Thread("kafka".to_owned())))
 }
 
 /// A progress bar, for work that has an end, on a terminal.

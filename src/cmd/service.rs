@@ -12,6 +12,7 @@ use super::event_service::{EventConfig, EventService, EventStart};
 use super::kafka::{self, KafkaConfig};
 use super::values;
 use crate::cc::live::Live;
+use crate::cc::source::kafka::consume::Consumed;
 use crate::cc::source::tcp::{self, Receiver, TcpConfig, Timing};
 use crate::cc::vault::{Access, Losses, Vault, VaultConfig, VaultThreads};
 use crate::cli::Globals;
@@ -209,7 +210,6 @@ impl Service {
         let machine = Machine::prepare();
         let drain = Duration::from_millis(common.drain_ms);
         // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
-        // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
         let group = tcp.as_ref().and_then(|(_, args)| args.group.clone());
         Ok(Service {
             vault: store.resolve(group, machine.descriptors_shared())?,
@@ -235,20 +235,21 @@ impl Service {
         }
         // First the vault: a dead writer is the cause, a failed stream is not.
         let losses = threads.join()?;
-        served?;
+        let consumed = served?;
         summarize(&counters, &losses, self.events.is_some(), started.elapsed());
         let is_whole = losses.is_none() && counters.events_lost_total.get() == 0;
-        Ok(if is_whole { Exit::Done } else { Exit::Failed })
+        let exit = self.kafka.as_ref().zip(consumed).map_or(Exit::Done, |(kafka, all)| kafka.exit(&all));
+        Ok(if is_whole { exit } else { Exit::Failed })
     }
 
-    /// Listens, until the last stream has ended. Drops the vault, so that its threads end.
+    /// Listens, until the last stream has ended. Drops the vault, so that its threads end. Gives what was consumed.
     fn serve(
         &self,
         vault: Vault,
         threads: &VaultThreads,
         counters: &Arc<Counters>,
         stop: &Stop,
-    ) -> Result<()> {
+    ) -> Result<Option<Consumed>> {
         let live = Arc::new(Live::default());
         let status_stop = Stop::new()?;
         let receiver = self.receive(&vault, &live, counters, stop)?;
@@ -275,11 +276,11 @@ impl Service {
             events.give_up_at(give_up_at);
         }
         let received = receiver.map_or(Ok(()), Receiver::join);
-        let consumed = consumer.and_then(|consumer| consumer.map_or(Ok(()), kafka::join));
+        let consumed = consumer.and_then(|consumer| consumer.map(kafka::join).transpose());
         let taken = events.and_then(|events| events.map_or(Ok(()), EventService::join));
         status_stop.ask();
         let answered = status.map_or(Ok(()), ServerHandle::join);
-        received.and(consumed).and(taken).and(answered)
+        received.and(consumed).and_then(|consumed| taken.and(answered).map(|()| consumed))
     }
 
     /// Listens for streams over TCP.

@@ -73,10 +73,15 @@ fn consumer(broker: &Broker, topic: &str, output: &Path, args: &[&str]) -> Comma
 }
 
 fn consume_until_end(broker: &Broker, topic: &str, output: &Path) -> String {
-    let output = consumer(broker, topic, output, &["--until-end"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}");
+    let (code, text) = consume_batch(broker, topic, output);
+    assert_eq!(code, Some(0), "{text}");
     text
+}
+
+/// The exit code, and what it said.
+fn consume_batch(broker: &Broker, topic: &str, output: &Path) -> (Option<i32>, String) {
+    let output = consumer(broker, topic, output, &["--until-end"]).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// The folder holds exactly these streams, closed and as they were sent, and `lea verify` finds no difference.
@@ -138,13 +143,16 @@ fn a_record_that_cannot_be_used_is_kept_and_the_rest_goes_on() {
     let faults = ["--chunk", "1000", "--fault", "bad-base64", "--seed", "7"];
     let sent = produce(&broker, "t", 1, &faults);
     let output = work.path().join("out");
-    let text = consume_until_end(&broker, "t", &output);
+    let (code, text) = consume_batch(&broker, "t", &output);
+    assert_eq!(code, Some(3), "{text}");
     let letters = std::fs::read_to_string(output.join(".lea/dead-letters.jsonl")).unwrap();
     assert!(!letters.is_empty() && letters.lines().all(|line| line.contains("lea_dead_letter")), "{letters}");
     assert!(text.contains(&format!("dead_letters={}", letters.lines().count())), "{text}");
     for (name, _) in &sent {
         assert!(output.join(name).exists(), "{name}");
     }
+    // They were refused once; nothing is now.
+    assert!(consume_until_end(&broker, "t", &output).contains("records=0 repeated=0 dead_letters=0"));
 }
 
 #[test]
@@ -177,18 +185,30 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
     check_whole(&output, &sent);
 }
 
+/// The broker is killed while records come, and comes back: sender and consumer go on by themselves.
 #[test]
 fn a_broker_that_dies_and_comes_back_costs_nothing() {
     let broker = Broker::start(VERSIONS[0]);
     let work = Workdir::new();
     broker.topic("t", 2);
     let output = work.path().join("out");
-    let sent = produce(&broker, "t", 4, &["--chunk", "500"]);
     let mut process = Process::start(&mut consumer(&broker, "t", &output, &[]));
-    wait_until(PATIENCE, "something is stored", || stored_bytes(&output) > 0);
-    broker.kill9();
-    broker.restart();
+    // Once this is there, what is sent is stored as it comes.
+    produce_as(&broker, "t", "first.pcap", &capture("answered-call.pcap"), &[]);
+    let first = read("answered-call.pcap");
+    wait_until(PATIENCE, "the first stream", || stored_bytes(&output) == first.len() as u64);
+    let mut sent = copies(4);
+    sent.push(("first.pcap".to_owned(), first));
     let all: u64 = sent.iter().map(|(_, content)| content.len() as u64).sum();
+    let (kills, mbps) = if long() { (10, "0.02") } else { (1, "0.4") };
+    let mut sending = Process::start(&mut sender(&broker, "t", 4, &["--chunk", "500", "--mbps", mbps]));
+    for kill in 1..=kills {
+        wait_until(SENDING, "more records", || stored_bytes(&output) >= all * kill / (kills + 1));
+        assert!(sending.is_running() && stored_bytes(&output) < all, "it is to be killed in the middle");
+        broker.kill9();
+        broker.restart();
+    }
+    sending.wait_code(SENDING, 0);
     wait_until(PATIENCE, "all is stored", || stored_bytes(&output) >= all);
     process.signal(rustix::process::Signal::TERM);
     process.wait_code(PATIENCE, 0);

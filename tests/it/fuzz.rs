@@ -101,3 +101,8 @@ fn lines_seeds() {
 fn elastic_request_seeds() {
     check_seeds("elastic_request", checks::elastic_request);
 }
+
+#[test]
+fn http_seeds() {
+    check_seeds("http", checks::http);
+}

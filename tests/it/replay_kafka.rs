@@ -156,7 +156,7 @@ fn faults_of_records(broker: &Broker) {
 
 fn kafka_python_writes_the_same(broker: &Broker, version: &str) {
     broker.topic("python", 1);
-    let args = [&broker.addr(), "python", NAME, &capture("answered-call.pcap"), "100"];
+    let args = [&broker.addr(), "python", NAME, &capture("answered-call.pcap"), "100", "userid", "none"];
     check_code(&kafka_python_sender(&args).output().unwrap(), 0);
     let values: Vec<u8> = broker
         .records("python", 1)

@@ -3,32 +3,34 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use super::{capture, check_whole, consume_until_end, produce_as, read};
 use crate::support::broker::Record;
-use crate::support::{Broker, Workdir, kafka_python_sender, manifest};
+use crate::support::{Broker, Workdir, kafka_python_sender, lea, manifest};
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 const OTHER_NAME: &str = "+447700900456-2-3_21_11_2026_20:59:41.pcap";
 
 pub fn check(broker: &Broker) {
     one_partition_keeps_the_order(broker);
+    each_codec_of_kafka_python(broker);
     several_partitions_without_a_key_are_noticed(broker);
 }
 
 /// Sends the answered call as kafka-python does.
 #[track_caller]
-fn send_python(broker: &Broker, topic: &str, name: &str, chunk_bytes: &str, user_field: &str) {
+fn send_python(broker: &Broker, topic: &str, name: &str, chunk_bytes: &str, user_field: &str, codec: &str) {
     let capture = capture("answered-call.pcap");
-    let args = [&broker.addr(), topic, name, &capture, chunk_bytes, user_field];
+    let args = [&broker.addr(), topic, name, &capture, chunk_bytes, user_field, codec];
     let output = kafka_python_sender(&args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn one_partition_keeps_the_order(broker: &Broker) {
     broker.topic("python-1", 1);
-    send_python(broker, "python-1", NAME, "100", "userid");
-    send_python(broker, "python-1", OTHER_NAME, "1000", "user_id");
+    send_python(broker, "python-1", NAME, "100", "userid", "none");
+    send_python(broker, "python-1", OTHER_NAME, "1000", "user_id", "none");
     let work = Workdir::new();
     let text = consume_until_end(broker, "python-1", work.path());
     assert!(text.contains("repeated=0 dead_letters=0") && !text.contains("WARN"), "{text}");
@@ -40,13 +42,35 @@ fn one_partition_keeps_the_order(broker: &Broker) {
     }
 }
 
+/// Its libraries compress, and frame snappy, otherwise than librdkafka; the broker keeps batches as they came.
+fn each_codec_of_kafka_python(broker: &Broker) {
+    let sent = [(NAME.to_owned(), read("answered-call.pcap"))];
+    for codec in ["gzip", "snappy", "lz4", "zstd"] {
+        let topic = format!("python-{codec}");
+        broker.topic(&topic, 1);
+        send_python(broker, &topic, NAME, "1000", "userid", codec);
+        let work = Workdir::new();
+        let consumed = work.join("consumed");
+        let text = consume_until_end(broker, &topic, &consumed);
+        assert!(text.contains("repeated=0 dead_letters=0"), "{codec}: {text}");
+        check_whole(&consumed, &sent);
+        let decoded = work.join("decoded");
+        let mut decode = Command::new(lea());
+        let output =
+            decode.args(["-q", "decode", "-o"]).arg(&decoded).arg(broker.segment(&topic, 0)).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{codec}: {}", String::from_utf8_lossy(&output.stderr));
+        check_whole(&decoded, &sent);
+    }
+}
+
 fn several_partitions_without_a_key_are_noticed(broker: &Broker) {
     let sent = read("answered-call.pcap");
     for sender in ["python", "replay"] {
         let topic = format!("{sender}-3");
         broker.topic(&topic, 3);
         match sender {
-            "python" => send_python(broker, &topic, NAME, "1000", "userid"),
+            "python" => send_python(broker, &topic, NAME, "1000", "userid", "none"),
             // Without a wait for more, batches are small, and many partitions get their turn.
             _ => produce_as(
                 broker,

@@ -1,6 +1,6 @@
 """A sender of the field: kafka-python, no key, a chunk of the capture a record.
 
-The last argument is how the sender calls the user: userid, or user_id.
+The last arguments are how the sender calls the user, userid or user_id, and how batches are compressed.
 """
 
 import base64
@@ -9,9 +9,11 @@ import sys
 
 from kafka import KafkaProducer
 
-brokers, topic, name, capture, chunk_bytes, user_field = (sys.argv[1:] + ["userid"])[:6]
+brokers, topic, name, capture, chunk_bytes, user_field, codec = sys.argv[1:]
 producer = KafkaProducer(
-    bootstrap_servers=brokers, value_serializer=lambda value: json.dumps(value).encode("utf-8")
+    bootstrap_servers=brokers,
+    value_serializer=lambda value: json.dumps(value).encode("utf-8"),
+    compression_type=None if codec == "none" else codec,
 )
 with open(capture, "rb") as file:
     while chunk := file.read(int(chunk_bytes)):

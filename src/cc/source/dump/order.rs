@@ -1,6 +1,6 @@
 //! The order of several dumps: a partition's records by offset, as far as the dumps' first records tell.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -21,18 +21,49 @@ pub fn in_order(origins: Vec<Origin>) -> Result<Vec<Origin>> {
     if origins.len() < 2 {
         return Ok(origins);
     }
-    let mut ordered: Vec<(Origin, Firsts)> = Vec::new();
-    for origin in origins {
-        let firsts = firsts(&origin)?;
-        let at = ordered.iter().position(|(_, placed)| is_before(&firsts, placed));
-        ordered.insert(at.unwrap_or(ordered.len()), (origin, firsts));
-    }
-    Ok(ordered.into_iter().map(|(origin, _)| origin).collect())
+    let firsts: Vec<Firsts> = origins.iter().map(firsts).collect::<Result<_>>()?;
+    let mut origins: Vec<Option<Origin>> = origins.into_iter().map(Some).collect();
+    Ok(order(&firsts).into_iter().filter_map(|nth| origins[nth].take()).collect())
 }
 
-/// True if a partition's records say that `a` comes before `b`.
-fn is_before(a: &Firsts, b: &Firsts) -> bool {
-    a.iter().any(|(partition, first)| b.get(partition).is_some_and(|other| first < other))
+/// As given, but each dump behind those that begin before it in a partition that both have, and behind what comes before
+/// those. Dumps that contradict each other are in some order.
+fn order(dumps: &[Firsts]) -> Vec<usize> {
+    let before = before(dumps);
+    let mut ordered = Vec::with_capacity(dumps.len());
+    let mut is_met = vec![false; dumps.len()];
+    for nth in 0..dumps.len() {
+        // A dump goes in when all before it are in; so many may be before each other that recursion would not do.
+        let mut path = vec![(nth, 0)];
+        while let Some((dump, looked_at)) = path.pop() {
+            if looked_at == 0 && std::mem::replace(&mut is_met[dump], true) {
+                continue;
+            }
+            match before[dump].get(looked_at) {
+                Some(other) => path.extend([(dump, looked_at + 1), (*other, 0)]),
+                None => ordered.push(dump),
+            }
+        }
+    }
+    ordered
+}
+
+/// For each dump those that begin right before it in one of its partitions.
+fn before(dumps: &[Firsts]) -> Vec<Vec<usize>> {
+    let mut of_partition: HashMap<&(String, i32), BTreeMap<i64, Vec<usize>>> = HashMap::new();
+    for (nth, firsts) in dumps.iter().enumerate() {
+        for (partition, first) in firsts {
+            of_partition.entry(partition).or_default().entry(*first).or_default().push(nth);
+        }
+    }
+    let mut before: Vec<Vec<usize>> = vec![Vec::new(); dumps.len()];
+    for sharing in of_partition.values() {
+        for (earlier, later) in sharing.values().zip(sharing.values().skip(1)) {
+            later.iter().for_each(|dump| before[*dump].extend(earlier));
+        }
+    }
+    before.iter_mut().for_each(|dumps| dumps.sort_unstable());
+    before
 }
 
 fn firsts(origin: &Origin) -> Result<Firsts> {
@@ -111,5 +142,18 @@ mod tests {
         check_order(&[&(line(1, 3) + a0), &(line(0, 5) + &line(1, 9))], &[0, 1]);
         check_order(&[&(line(0, 5) + &line(1, 9)), &(line(1, 3) + a0)], &[1, 0]);
         check_order(&["", a0], &[0, 1]);
+        // The last one has to stand between the other two, which share nothing.
+        check_order(&[&line(1, 5), a9, &(line(1, 0) + &line(0, 20))], &[1, 2, 0]);
+        // Two that begin at the same offset, and one behind both.
+        check_order(&[a5, &(line(0, 0) + &line(1, 9)), a0, &line(1, 2)], &[3, 1, 2, 0]);
+        // Two that contradict each other.
+        check_order(&[&(line(0, 5) + &line(1, 0)), &(line(0, 0) + &line(1, 5))], &[1, 0]);
+    }
+
+    #[test]
+    fn very_many_dumps_are_ordered() {
+        let many: Vec<Firsts> =
+            (0..100_000).rev().map(|first| Firsts::from([(("t".to_owned(), 0), first)])).collect();
+        assert!(order(&many).into_iter().rev().eq(0..many.len()));
     }
 }

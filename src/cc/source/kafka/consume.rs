@@ -70,6 +70,10 @@ pub struct Consumed {
     pub repeated: u64,
     /// Records that could not be used.
     pub dead_letters: u64,
+    /// Batches whose checksum was wrong.
+    pub damaged: u64,
+    /// With `--until-end`: true if the end was reached.
+    pub at_end: bool,
 }
 
 /// A consumer under way.
@@ -169,7 +173,7 @@ impl<'a> Consumer<'a> {
             lag_at: Instant::now(),
         };
         let ended = running.poll_on();
-        let stored = running.flush();
+        let stored = running.store(Ledger::flush);
         let Loop { consumer, consumed, .. } = running;
         consumer.ledger.close();
         ended.and(stored).map(|()| consumed)
@@ -178,7 +182,11 @@ impl<'a> Consumer<'a> {
 
 impl Loop<'_> {
     fn poll_on(&mut self) -> Result<()> {
-        while !self.consumer.stop.is_asked() && !self.is_at_end() {
+        while !self.consumer.stop.is_asked() {
+            self.consumed.at_end = self.is_at_end();
+            if self.consumed.at_end {
+                break;
+            }
             if let Some(change) = self.poll()? {
                 self.change(change)?;
             }
@@ -212,6 +220,7 @@ impl Loop<'_> {
         })?;
         self.count(batch);
         self.consumer.counters.kafka_damaged_total.add(polled.damaged);
+        self.consumed.damaged += polled.damaged;
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
             Some(error) => Err(error),
@@ -361,7 +370,9 @@ impl Loop<'_> {
             }
             Change::Taken { partitions, lost } => {
                 log::info!("partitions_taken count={} lost={lost}", partitions.len());
-                self.flush()?;
+                let known = |partition| self.assigned.get(partition).map(|known| known.id);
+                let taken: Vec<PartitionId> = partitions.iter().filter_map(known).collect();
+                self.store(|ledger| ledger.flush_of(&taken))?;
                 for partition in &partitions {
                     if let Some(known) = self.assigned.remove(partition) {
                         self.consumer.ledger.unassign(known.id);
@@ -448,8 +459,8 @@ impl Loop<'_> {
     }
 
     /// Stores all that was taken, and commits it.
-    fn flush(&mut self) -> Result<()> {
-        let commits = self.consumer.ledger.flush().map_err(Error::system("write a checkpoint"))?;
+    fn store(&mut self, flush: impl FnOnce(&mut Ledger) -> std::io::Result<Vec<Commit>>) -> Result<()> {
+        let commits = flush(&mut self.consumer.ledger).map_err(Error::system("write a checkpoint"))?;
         self.commit(&commits)?;
         self.note_commits(COMMIT_WAIT);
         Ok(())
@@ -502,3 +513,6 @@ fn keep_letter(
     log::warn!("record_refused topic={topic} partition={partition} offset={offset} reason=\"{word}\"");
     Ok(Took::Letter)
 }
+
+#[cfg(test)]
+mod tests;

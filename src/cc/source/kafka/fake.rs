@@ -7,8 +7,11 @@ use std::time::Duration;
 use crate::Result;
 use crate::cc::source::kafka::client::{Change, Client, Partition, Polled, Progress, Record, Start};
 
+/// What a test does before a poll: told how many there were before it.
+pub type OnPoll = Box<dyn FnMut(&mut Fake, usize) + Send>;
+
 /// What a test sets up, and what became of it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Fake {
     /// Each partition's values; the first has offset 0.
     pub logs: BTreeMap<Partition, Vec<Vec<u8>>>,
@@ -24,7 +27,16 @@ pub struct Fake {
     pub assigned: BTreeMap<Partition, i64>,
     /// Records of one poll; 0 for all.
     pub batch: usize,
-    unacknowledged: BTreeMap<Partition, i64>,
+    /// The first offset that is there; 0 if not named.
+    pub firsts: BTreeMap<Partition, i64>,
+    /// What was given up, and what the group had committed of it then.
+    pub given_up: Vec<(Partition, Option<i64>)>,
+    /// Called before each poll.
+    pub on_poll: Option<OnPoll>,
+    /// How many polls there were.
+    pub polls: usize,
+    /// Commits that were asked for and not acknowledged.
+    pub unacknowledged: BTreeMap<Partition, i64>,
 }
 
 impl Fake {
@@ -62,6 +74,11 @@ impl Fake {
 
 impl Client for Fake {
     fn poll(&mut self, _: Duration, take: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Polled> {
+        if let Some(mut on_poll) = self.on_poll.take() {
+            on_poll(self, self.polls);
+            self.on_poll = Some(on_poll);
+        }
+        self.polls += 1;
         let change = self.changes.pop_front();
         let mut polled = Polled { change, ..Polled::default() };
         if polled.change.is_some() {
@@ -102,6 +119,8 @@ impl Client for Fake {
 
     fn give_up(&mut self, partitions: &[Partition]) -> Result<()> {
         self.assigned.retain(|partition, _| !partitions.contains(partition));
+        let committed = |at: &Partition| (at.clone(), self.committed.get(at).copied());
+        self.given_up.extend(partitions.iter().map(committed));
         Ok(())
     }
 
@@ -124,7 +143,7 @@ impl Client for Fake {
     }
 
     fn bounds(&mut self, partition: &Partition, _: Duration) -> Result<(i64, i64)> {
-        Ok((0, self.end_of(partition)))
+        Ok((self.firsts.get(partition).copied().unwrap_or(0), self.end_of(partition)))
     }
 
     fn topic_id(&mut self, topic: &str, _: Duration) -> Result<Option<String>> {

@@ -6,8 +6,9 @@ use std::io;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use super::super::checkpoint::{Checkpoint, Compared, Round};
+use super::super::manifest::Segment;
 use super::super::writer::Job;
-use super::{Ledger, PartitionId};
+use super::{Ledger, Open, PartitionId};
 use crate::cc::frame::name::hex;
 
 /// The rounds are written anew when they have grown to this and to four times what they had then.
@@ -84,10 +85,23 @@ impl Ledger {
         Ok(if commits.is_empty() { before } else { commits })
     }
 
-    /// Writes begun packets, makes all durable: before partitions are given up. Gives the offsets to commit.
+    /// Writes begun packets, makes all durable: at the end. Gives the offsets to commit.
     pub fn flush(&mut self) -> io::Result<Vec<Commit>> {
+        self.flush_if(|_| true)
+    }
+
+    /// The same before these partitions are given up. Packets of streams that have nothing of them wait on.
+    pub fn flush_of(&mut self, partitions: &[PartitionId]) -> io::Result<Vec<Commit>> {
+        let states: Vec<_> = partitions.iter().map(|id| self.partitions[id.0].state.clone()).collect();
+        let is_of = |segment: &Segment| {
+            states.iter().any(|state| (segment.partition, &segment.topic) == (state.partition, &state.topic))
+        };
+        self.flush_if(|open| open.segments.list.iter().any(is_of))
+    }
+
+    fn flush_if(&mut self, is_due: impl Fn(&Open) -> bool) -> io::Result<Vec<Commit>> {
         self.hand_over()?;
-        for (_, open) in self.streams.iter_mut() {
+        for (_, open) in self.streams.iter_mut().filter(|(_, open)| is_due(open)) {
             open.changed |= open.intake.write_through();
         }
         self.checkpoint_now()
