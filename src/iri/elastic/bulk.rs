@@ -92,7 +92,7 @@ impl Elastic {
         let defaults = (route.index.as_deref(), route.kind.as_deref());
         let (actions, documents) = self.read(body.bytes(), defaults)?;
         drop(body);
-        let written = if documents.is_empty() { Vec::new() } else { self.store.write(documents)? };
+        let written = if documents.is_empty() { Vec::new() } else { self.write(documents)? };
         let (actions, fates): (Vec<Action>, Vec<Fate>) = actions.into_iter().unzip();
         let items = items(&actions, fates, &written, refresh)?;
         let errors = items.iter().any(|item| item.outcome.is_err());

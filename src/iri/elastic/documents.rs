@@ -10,7 +10,7 @@ use super::sieve::Sieve;
 use super::{Asked, Elastic, Reply, Shards, uuid};
 use crate::iri::document::{Document, Mode, index_name};
 use crate::iri::query::{Hit, SourceFilter};
-use crate::iri::store::Written;
+use crate::iri::store::{Refused, Written};
 
 /// What a stored document is answered with, alone or in a bulk.
 #[derive(Serialize)]
@@ -134,7 +134,7 @@ impl Elastic {
             mode,
             source: body.bytes().into(),
         };
-        let written = self.store.write(vec![document])?.pop();
+        let written = self.write(vec![document])?.pop();
         let written = written.ok_or_else(|| Failure::new(500, "exception", "the store gave no answer"))?;
         let written = written.map_err(|refused| Failure::of_document(&refused, index, || uuid(index)))?;
         let stored = Stored::new(index, kind, &written, refresh);
@@ -143,6 +143,16 @@ impl Elastic {
             reply.location = Some(format!("/{index}/{}/{}", kind.unwrap_or("_doc"), escaped(&written.id)));
         }
         Ok(reply)
+    }
+
+    /// Writes to the store, and counts what became of each document.
+    pub(super) fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, Failure> {
+        let answers = self.store.write(documents)?;
+        let stored = answers.iter().filter(|answer| answer.is_ok()).count();
+        self.counters.events_stored_total.add(stored as u64);
+        let unfit = answers.iter().filter(|answer| matches!(answer, Err(Refused::Unfit(_)))).count();
+        self.counters.event_unfit_total.add(unfit as u64);
+        Ok(answers)
     }
 
     /// An id is one document's in its index, whatever its type: a sender that counts on more is told.
