@@ -119,7 +119,7 @@ fn attempts_are_stored_and_known_numbers_refused() {
     assert_eq!(count("447700900456"), 2);
     assert_eq!(count("ipIntruder:127.0.0.1"), 6);
     assert_eq!(count("friendly-scanner"), 2);
-    assert_eq!(count("_time:[now-1h%20TO%20now%2B1m]"), 6);
+    assert_eq!(count("_event_time:[now-1h%20TO%20now%2B1m]"), 6);
     let stored = again.get("/opensips/_search?q=userAgent:quoted");
     let source: &Value = &stored["hits"]["hits"][0]["_source"];
     assert_eq!(source["destNum"], "+447700900456");
