@@ -124,7 +124,7 @@ fn attempts_are_stored_and_known_numbers_refused() {
     let source: &Value = &stored["hits"]["hits"][0]["_source"];
     assert_eq!(source["destNum"], "+447700900456");
     assert_eq!(source["userAgent"], "a \"quoted\" one, with a comma");
-    let names = ["time", "sipRequest", "ipIntruder", "destNum", "userAgent", "country", "location", "ipHost"];
+    let names = ["country", "destNum", "ipHost", "ipIntruder", "location", "sipRequest", "time", "userAgent"];
     assert!(source.as_object().unwrap().keys().eq(names), "{source}");
     again.term();
 }
