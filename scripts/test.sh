@@ -69,8 +69,8 @@ missing_packages() {
     while read -r tool package; do
         [ -z "$tool" ] || command -v "$tool" >/dev/null || echo "$package"
     done <<<"$tools" | sort -u
-    # What rsyslog sends to Elasticsearch with, and the libraries of syslog-ng (scripts/syslog-ng), which have no tool.
-    for package in rsyslog-elasticsearch libivykis0 libnet1 libwrap0 libcurl4 libjson-c5; do
+    # What rsyslog sends to Elasticsearch with, and the libraries of what scripts/debian-unpacked unpacks, which have no tool.
+    for package in rsyslog-elasticsearch libivykis0 libnet1 libwrap0 libcurl4 libjson-c5 libjansson4; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed' || echo "$package"
     done
     # Debian's Python comes without what makes a virtual environment.
@@ -106,7 +106,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/python-logstash scripts/search-node scripts/syslog-ng .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/python-logstash scripts/python-search scripts/search-node scripts/debian-unpacked .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

@@ -145,7 +145,7 @@ counters! {
     syslog_udp_dropped_total: counter,
     /// Syslog datagrams that the kernel dropped because its buffer was full.
     syslog_udp_kernel_dropped_total: counter,
-    /// Events stored that came over --lines and --syslog.
+    /// Events stored, whichever way they came.
     events_stored_total: counter,
     /// Lines and messages that could not be used and are kept in .lea/event-dead-letters.jsonl.
     event_dead_letters_total: counter,

@@ -130,8 +130,8 @@ impl EventConfig {
             indices: self.listen.indices.clone(),
             drain: start.drain,
         };
-        let sources = Sources::spawn(&config, intake, start.vault, start.stop)?;
-        match self.serve_http(start) {
+        let sources = Sources::spawn(&config, Arc::clone(&intake), start.vault, start.stop)?;
+        match self.serve_http(start, intake) {
             Ok(http) => Ok(EventService { sources, http }),
             Err(error) => {
                 start.stop.ask();
@@ -140,7 +140,7 @@ impl EventConfig {
         }
     }
 
-    fn serve_http(&self, start: &EventStart<'_>) -> Result<Option<ServerHandle>> {
+    fn serve_http(&self, start: &EventStart<'_>, intake: Arc<Intake>) -> Result<Option<ServerHandle>> {
         let Some(addr) = self.listen.http else { return Ok(None) };
         let users = Users::new(self.listen.users.clone()).map_err(|error| Error::Usage(error.to_string()))?;
         let families = match self.number_match {
@@ -148,7 +148,8 @@ impl EventConfig {
             NumberMatch::Exact => None,
         };
         let counters = Arc::clone(start.counters);
-        let handler = Elastic::new(start.store.clone(), families, users, Arc::clone(&counters));
+        let handler =
+            Elastic::new(start.store.clone(), families, users, Arc::clone(&counters)).with_letters(intake);
         let listener = tcp::bind(addr)?;
         let config = Elastic::server_config();
         let server = Server::spawn(listener, config, Arc::new(handler), start.stop.clone(), counters)?;

@@ -422,6 +422,32 @@ fn dead_letters_are_taken_in_again_and_the_others_stay() {
     assert_eq!(fs::read_to_string(other).unwrap(), "{}\n\n[1]\n");
 }
 
+/// The sender is told, and the event is kept for the day when its field is mended.
+#[test]
+fn what_http_refuses_is_a_dead_letter() {
+    let work = Workdir::new();
+    let edge = Edge::start(&work, "out");
+    work.write("a.jsonl", "{\"_index\":\"opensips\",\"_id\":\"1\",\"_source\":{\"n\":1}}\n");
+    load(&work, 0, &["-s", &edge.url, "a.jsonl"]);
+    // A second time it is there already, which is no dead letter.
+    load(&work, 0, &["-s", &edge.url, "a.jsonl"]);
+    work.write("b.jsonl", "{\"_index\":\"opensips\",\"_id\":\"2\",\"_source\":{\"n\":\"many\"}}\n");
+    load(&work, 3, &["-s", &edge.url, "b.jsonl"]);
+    edge.stop();
+    let file = fs::File::open(work.join("out/.lea").join(dead_letters::FILE)).unwrap();
+    let letters: Vec<DeadLetter> = dead_letters::read(file).map(Result::unwrap).collect();
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert!(letter.source.starts_with("http 127.0.0.1:") && letter.source.ends_with(" opensips"));
+    assert_eq!(letter.text, br#"{"n":"many"}"#);
+    assert!(letter.reason.contains("[n]"), "{}", letter.reason);
+    load(&work, 3, &["-s", "out"]);
+    let path = work.join("out/.lea").join(dead_letters::FILE);
+    let mended = fs::read_to_string(&path).unwrap().replace("many", "2");
+    fs::write(&path, mended.replace("\\\"2\\\"", "2")).unwrap();
+    assert_eq!(load(&work, 0, &["-s", "out"]), "loaded stored=1 there_already=0 refused=0");
+    assert_eq!(ask(&work, &["count", "-s", "out", "n:[2 TO 2]"]), "1\n");
+}
+
 /// What the tail of a place has printed so far goes into a file.
 fn tail(work: &Workdir, name: &str, args: &[&str]) -> (Process, PathBuf) {
     let path = work.join(name);

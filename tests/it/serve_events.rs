@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::support::events::ask;
 use super::support::{
-    DEADLINE, Events, Workdir, assert_same, lea, manifest, testdata, wait_closed, wait_for,
+    DEADLINE, Events, Workdir, assert_same, lea, manifest, python, testdata, wait_closed, wait_for,
 };
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
@@ -150,8 +150,6 @@ fn sentrypeer_lines_have_the_names_of_proxies() {
 
 #[test]
 fn python_logstash_is_understood() {
-    let python = Command::new("scripts/python-logstash").output().unwrap();
-    assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
     let work = Workdir::new();
     let mut events = Events::start(&work.join("out"), &["--lines", "0"]);
     let script = work.write(
@@ -166,8 +164,7 @@ fn python_logstash_is_understood() {
          logger.info('', extra={'userid': 'u', 'data': 'AAEC', 'interceptionfilename': 'python'})\n",
     );
     let port = events.addr("lines").port().to_string();
-    let interpreter = String::from_utf8(python.stdout).unwrap();
-    let sent = Command::new(interpreter.trim()).arg(script).arg(port).output().unwrap();
+    let sent = python("python-logstash").arg(script).arg(port).output().unwrap();
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     events.wait_count("/interception/_count", 2);
     assert_eq!(events.count("/_count?q=ip_address:192.0.2.1"), 1);

@@ -2,13 +2,12 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::support::process::Process;
-use super::support::{DEADLINE, Events, Workdir, lea, wait_for};
+use super::support::{DEADLINE, Events, Workdir, lea, unpacked, wait_for};
 
 /// What an attacker's request looks like in a honeypot's log.
 const TEXT: &str = "198.51.100.7,203.0.113.9,INVITE,sip:100@198.51.100.7,sip:9011972598294121@198.51.100.7,\
@@ -109,9 +108,7 @@ fn rsyslog_over_udp_tcp_and_http() {
 
 #[test]
 fn syslog_ng_over_udp_tcp_and_http() {
-    let found = Command::new("scripts/syslog-ng").output().unwrap();
-    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
-    let root = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
+    let root = unpacked("syslog-ng");
     let work = Workdir::new();
     let (events, udp, tcp) = start(&work);
     let log = work.write("honeypot.log", format!("{TEXT}\n").repeat(3));

@@ -27,9 +27,9 @@ struct Action {
 }
 
 /// What became of an action before the store saw it.
-enum Fate {
-    /// The next of the documents that the store got.
-    Sent,
+enum Fate<'a> {
+    /// The next of the documents that the store got, and its source.
+    Sent(&'a [u8]),
     Refused(Failure),
 }
 
@@ -91,9 +91,13 @@ impl Elastic {
         }
         let defaults = (route.index.as_deref(), route.kind.as_deref());
         let (actions, documents) = self.read(body.bytes(), defaults)?;
-        drop(body);
         let written = if documents.is_empty() { Vec::new() } else { self.store.write(documents)? };
-        let (actions, fates): (Vec<Action>, Vec<Fate>) = actions.into_iter().unzip();
+        let (actions, fates): (Vec<Action>, Vec<Fate<'_>>) = actions.into_iter().unzip();
+        let sent = actions.iter().zip(&fates).filter_map(|(action, fate)| match fate {
+            Fate::Sent(source) => Some((action.index.as_str(), *source)),
+            Fate::Refused(_) => None,
+        });
+        self.account(request, written.iter().zip(sent));
         let items = items(&actions, fates, &written, refresh)?;
         let errors = items.iter().any(|item| item.outcome.is_err());
         let took = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
@@ -102,11 +106,11 @@ impl Elastic {
 
     /// The actions, and the documents of those that go to the store.
     #[allow(clippy::type_complexity)]
-    fn read(
+    fn read<'a>(
         &self,
-        body: &[u8],
+        body: &'a [u8],
         defaults: (Option<&str>, Option<&str>),
-    ) -> Result<(Vec<(Action, Fate)>, Vec<Document>), Failure> {
+    ) -> Result<(Vec<(Action, Fate<'a>)>, Vec<Document>), Failure> {
         let Some(body) = body.strip_suffix(b"\n") else {
             return Err(Failure::argument("The bulk request must be terminated by a newline [\\n]"));
         };
@@ -129,7 +133,7 @@ impl Elastic {
                 ("index" | "create", Some(source)) => match self.document(&action, source) {
                     Ok(document) => {
                         documents.push(document);
-                        actions.push((action, Fate::Sent));
+                        actions.push((action, Fate::Sent(source)));
                     }
                     Err(failure) => actions.push((action, Fate::Refused(failure))),
                 },
@@ -174,7 +178,7 @@ impl Elastic {
 /// Puts the store's answers to the actions that they are for.
 fn items<'a>(
     actions: &'a [Action],
-    fates: Vec<Fate>,
+    fates: Vec<Fate<'_>>,
     written: &'a [Result<Written, Refused>],
     refresh: bool,
 ) -> Result<Vec<Item<'a>>, Failure> {
@@ -183,7 +187,7 @@ fn items<'a>(
     for (action, fate) in actions.iter().zip(fates) {
         let outcome = match fate {
             Fate::Refused(failure) => Err(failure),
-            Fate::Sent => match written.next() {
+            Fate::Sent(_) => match written.next() {
                 Some(Ok(written)) => Ok(written),
                 Some(Err(refused)) => {
                     Err(Failure::of_document(refused, &action.index, || uuid(&action.index)))

@@ -8,9 +8,11 @@ use super::parameters::Parameters;
 use super::route::Action;
 use super::sieve::Sieve;
 use super::{Asked, Elastic, Reply, Shards, uuid};
+use crate::http::Request;
 use crate::iri::document::{Document, Mode, index_name};
 use crate::iri::query::{Hit, SourceFilter};
-use crate::iri::store::Written;
+use crate::iri::source::intake::From;
+use crate::iri::store::{Refused, Written};
 
 /// What a stored document is answered with, alone or in a bulk.
 #[derive(Serialize)]
@@ -134,7 +136,9 @@ impl Elastic {
             mode,
             source: body.bytes().into(),
         };
-        let written = self.store.write(vec![document])?.pop();
+        let written = self.store.write(vec![document])?;
+        self.account(request, written.iter().zip([(index, body.bytes())]));
+        let written = written.into_iter().next();
         let written = written.ok_or_else(|| Failure::new(500, "exception", "the store gave no answer"))?;
         let written = written.map_err(|refused| Failure::of_document(&refused, index, || uuid(index)))?;
         let stored = Stored::new(index, kind, &written, refresh);
@@ -143,6 +147,28 @@ impl Elastic {
             reply.location = Some(format!("/{index}/{}/{}", kind.unwrap_or("_doc"), escaped(&written.id)));
         }
         Ok(reply)
+    }
+
+    /// Counts what the store made of documents, each with its index and source. What can never be stored is kept as a
+    /// dead letter: the sender is told, but many look at the status alone and throw the event away.
+    pub(super) fn account<'a>(
+        &self,
+        request: &Request,
+        written: impl Iterator<Item = (&'a Result<Written, Refused>, (&'a str, &'a [u8]))>,
+    ) {
+        let mut stored = 0;
+        for (answer, (index, source)) in written {
+            match (answer, &self.letters) {
+                (Ok(_), _) => stored += 1,
+                (Err(Refused::Unfit(reason)), Some(letters)) => {
+                    let peer = request.peer().to_string();
+                    letters.refuse_unfit(From { listener: "http", peer: &peer }, index, source, reason);
+                }
+                (Err(Refused::Unfit(_)), None) => self.counters.event_unfit_total.one(),
+                (Err(Refused::Exists { .. }), _) => {}
+            }
+        }
+        self.counters.events_stored_total.add(stored);
     }
 
     /// An id is one document's in its index, whatever its type: a sender that counts on more is told.

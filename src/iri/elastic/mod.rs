@@ -37,6 +37,7 @@ use crate::counters::Counters;
 use crate::http::parse::Limits;
 use crate::http::{Handler, Method, Request, Response, ServerConfig};
 use crate::iri::number::Families;
+use crate::iri::source::intake::Intake;
 use crate::iri::store::Store;
 
 /// The version that is spoken: clients choose their requests by it.
@@ -55,6 +56,8 @@ pub struct Elastic {
     families: Option<Arc<Families>>,
     users: Users,
     counters: Arc<Counters>,
+    /// Where documents go that can never be stored.
+    letters: Option<Arc<Intake>>,
     inflating: Inflating,
 }
 
@@ -100,7 +103,12 @@ impl Elastic {
         users: Users,
         counters: Arc<Counters>,
     ) -> Elastic {
-        Elastic { store, families, users, counters, inflating: Inflating::default() }
+        Elastic { store, families, users, counters, letters: None, inflating: Inflating::default() }
+    }
+
+    /// The same, which keeps documents that can never be stored as dead letters.
+    pub fn with_letters(self, intake: Arc<Intake>) -> Elastic {
+        Elastic { letters: Some(intake), ..self }
     }
 
     /// The bounds of a server with this handler. Bodies and answers have 64 MiB together, what gzip bodies unpack to

@@ -194,3 +194,31 @@ fn users_are_asked_before_the_body_comes() {
     assert_eq!(ask(&long).status, 401);
     assert_eq!(kit.elastic.counters.events_refused_user_total.get(), 8);
 }
+
+/// However many write at once: what was answered with 201 is there, and what was refused with 429 is not.
+#[test]
+fn a_full_store_is_429_and_nothing_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    // One call waits at a time.
+    let config = StoreConfig { queue_bytes_max: 1, ..StoreConfig::default() };
+    let store = Arc::new(SqliteStore::open(dir.path(), config).unwrap());
+    let kit = Kit { elastic: Elastic::new(store, None, Users::none(), Arc::default()), _dir: dir };
+    let counters = Arc::clone(&kit.elastic.counters);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (kit, counters) = (&kit, &counters);
+            scope.spawn(move || {
+                for n in 0.. {
+                    let (status, text) = kit.ask("PUT", &format!("/a/_create/{writer}-{n}"), r#"{"k":1}"#);
+                    assert!(status == 201 || text.contains("es_rejected_execution_exception"), "{text}");
+                    assert!(matches!(status, 201 | 429), "{status}");
+                    if counters.events_refused_full_total.get() >= 10 && n >= 10 {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let stored = counters.events_stored_total.get();
+    kit.check("GET", "/a/_count", "", 200, &format!("{{\"count\":{stored},"));
+}

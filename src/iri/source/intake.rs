@@ -129,7 +129,10 @@ impl Intake {
                     for (document, answer) in documents.iter().zip(&answers) {
                         match answer {
                             Ok(_) => self.counters.events_stored_total.one(),
-                            Err(refused) => self.refuse_document(from, document, &refused.to_string()),
+                            Err(refused) => {
+                                let Document { index, source, .. } = document;
+                                self.refuse_unfit(from, index, source, &refused.to_string());
+                            }
                         }
                     }
                     return Ok(());
@@ -149,7 +152,9 @@ impl Intake {
                 // It would be the same the next time.
                 Err(error @ (StoreError::NoIndex(_) | StoreError::Invalid(_))) => {
                     let why = error.to_string();
-                    documents.iter().for_each(|document| self.refuse_document(from, document, &why));
+                    for Document { index, source, .. } in &documents {
+                        self.refuse_unfit(from, index, source, &why);
+                    }
                     return Ok(());
                 }
             };
@@ -160,11 +165,10 @@ impl Intake {
         }
     }
 
-    fn refuse_document(&self, from: From<'_>, document: &Document, reason: &str) {
+    /// Keeps a document that the store refused for good.
+    pub fn refuse_unfit(&self, from: From<'_>, index: &str, source: &[u8], reason: &str) {
         self.counters.event_unfit_total.one();
-        let letter =
-            Letter { from, index: Some(&document.index), reason, value: &document.source, cut: false };
-        self.refuse(&letter, "unfit");
+        self.refuse(&Letter { from, index: Some(index), reason, value: source, cut: false }, "unfit");
     }
 }
 

@@ -10,7 +10,7 @@ use lea::http::{Handler, Server, ServerConfig, ServerHandle};
 use lea::stop::Stop;
 
 /// No wait of a test is longer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = crate::support::DEADLINE;
 
 pub struct Running {
     pub addr: SocketAddr,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::process::Process;
-use super::{DEADLINE, lea, wait_for};
+use super::{DEADLINE, Workdir, lea, wait_for};
 
 /// A running server; dropping it kills it.
 pub struct Events {
@@ -28,6 +28,17 @@ impl Events {
         let mut process = Process::start(&mut command);
         let http = listening(&mut process, "for=http");
         Events { process, output: output.to_owned(), http }
+    }
+
+    /// The same with a user, whose password is asked for. Its configuration is in `work`, its folder `out` there.
+    #[track_caller]
+    pub fn with_user(work: &Workdir, user: &str, password: &str, flags: &[&str]) -> Events {
+        let mut command = assert_cmd::Command::new(lea());
+        let made = command.args(["events", "hash-password"]).write_stdin(password).output().unwrap();
+        let hash = String::from_utf8(made.stdout).unwrap();
+        let config = json!({"parameters": {"events": {"users": {user: hash.trim()}}}});
+        let config = work.write("users.conf", config.to_string());
+        Events::start(&work.join("out"), &[&["--config", config.to_str().unwrap()], flags].concat())
     }
 
     /// Where it listens for `what`: `lines`, `syslog transport=udp`.

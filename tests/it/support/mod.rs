@@ -29,7 +29,7 @@ pub use events::Events;
 pub use random::Random;
 pub use sender::{Handshake, Sender};
 pub use server::Server;
-pub use tools::{kafka_python_sender, lea, tshark_fields, tshark_ok};
+pub use tools::{kafka_python_sender, lea, python, tshark_fields, tshark_ok, unpacked};
 pub use workdir::{Workdir, assert_same, manifest, testdata, wait_closed};
 
 /// How long a test waits for something that takes milliseconds on an idle machine.

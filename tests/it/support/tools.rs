@@ -42,9 +42,24 @@ fn tshark(file: &Path, args: &[&str]) -> Output {
 /// use, from PyPI.
 pub fn kafka_python_sender(args: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join("scripts/kafka-python")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut python = Command::new(String::from_utf8(output.stdout).unwrap().trim_end());
+    let mut python = python("kafka-python");
     python.arg(root.join("tests/it/support/sender.py")).args(args).stdin(Stdio::null());
     python
+}
+
+/// The folder of a program of Debian's that is not installed: `syslog-ng`, `kamailio`.
+pub fn unpacked(name: &str) -> PathBuf {
+    PathBuf::from(printed(Command::new("scripts/debian-unpacked").arg(name)))
+}
+
+/// The interpreter of a Python environment that this script of scripts/ makes.
+pub fn python(script: &str) -> Command {
+    Command::new(printed(&mut Command::new(Path::new("scripts").join(script))))
+}
+
+/// The one line that a script prints.
+fn printed(script: &mut Command) -> String {
+    let output = script.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{script:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
