@@ -50,13 +50,13 @@ use crate::{Error, Result};
 use backlog::Backlog;
 use dir::VaultDir;
 use journal::Journal;
+use keeper::Ended;
 use manifest::Source;
 use names::Names;
 use part::{Dirty, Part};
 use pool::{Buffer, Pool, Size};
 use pressure::Pressure;
 use tail::Ready;
-use keeper::Ended;
 use writer::{Job, Writer};
 
 /// Jobs that wait for the writer. All buffers fit in; the bound is for the small jobs.
