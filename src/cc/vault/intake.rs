@@ -222,7 +222,7 @@ impl Intake {
             file: part.file.clone(),
             bytes: tail.written(),
             pending: hex(tail.pending()),
-            midstate: Some(tail.midstate()),
+            midstate: Some(tail.midstate(part.hasher())),
             segments,
         })
     }
@@ -296,7 +296,7 @@ impl Intake {
         claim.closing();
         self.shared.forget(&part);
         // A writer that is gone reports its own error.
-        let _ = self.shared.jobs.send(Job::Close(Ended { part, claim }));
+        let _ = self.shared.send(Job::Close(Ended { part, claim }));
     }
 
     fn end_writing(&self, part: Arc<Part>, reason: EndReason) -> Option<Arc<Part>> {
@@ -308,7 +308,7 @@ impl Intake {
         manifest.bytes = tail.follower().received();
         manifest.sha256 = tail.sha256();
         manifest.capture = tail.follower().summary();
-        manifest.midstate = (manifest.source == Source::Kafka).then(|| tail.midstate());
+        manifest.midstate = part.is_of_records.then(|| tail.midstate(None));
         let bytes = manifest.bytes;
         if let Some(connection) = manifest.connections.last_mut() {
             connection.bytes = bytes.saturating_sub(connection.offset);

@@ -19,6 +19,7 @@ mod backlog;
 pub mod checkpoint;
 mod compare;
 mod gather;
+mod hasher;
 mod intake;
 mod journal;
 mod keeper;
@@ -49,11 +50,13 @@ use crate::{Error, Result};
 use backlog::Backlog;
 use dir::VaultDir;
 use journal::Journal;
+use keeper::Ended;
 use manifest::Source;
 use names::Names;
 use part::{Dirty, Part};
 use pool::{Buffer, Pool, Size};
 use pressure::Pressure;
+use tail::Ready;
 use writer::{Job, Writer};
 
 /// Jobs that wait for the writer. All buffers fit in; the bound is for the small jobs.
@@ -92,6 +95,8 @@ struct Shared {
     counters: Arc<Counters>,
     losses: Arc<Mutex<Losses>>,
     jobs: Sender<Job>,
+    /// Jobs of records: to the hasher, which hands them to the writer.
+    record_jobs: Sender<Job>,
     backlog: Arc<Backlog>,
     open: Mutex<HashMap<u64, Arc<Part>>>,
     next_part_id: AtomicU64,
@@ -110,6 +115,7 @@ pub struct Vault {
 
 /// The vault's threads.
 pub struct VaultThreads {
+    hasher: JoinHandle<()>,
     writer: JoinHandle<()>,
     keeper: JoinHandle<Losses>,
     recovery: JoinHandle<()>,
@@ -121,6 +127,7 @@ impl Vault {
         let dir = Arc::new(VaultDir::open(&config.dir, config.access)?);
         let (journal, left) = Journal::open(&dir).map_err(Error::path("read the journal in", &config.dir))?;
         let (jobs, jobs_in) = bounded(JOBS_MAX);
+        let (record_jobs, record_jobs_in) = bounded(JOBS_MAX);
         let (ended, ended_in) = bounded(ENDED_MAX);
         let shared = Arc::new(Shared {
             dir,
@@ -131,7 +138,8 @@ impl Vault {
             dirty: Arc::default(),
             counters,
             losses: Arc::default(),
-            jobs,
+            jobs: jobs.clone(),
+            record_jobs,
             backlog: Arc::default(),
             open: Mutex::default(),
             next_part_id: AtomicU64::new(0),
@@ -160,6 +168,7 @@ impl Vault {
             records.into_iter().filter(fits_its_name).collect();
         let left: Vec<_> = left.into_iter().filter_map(|opened| shared.hold(opened)).collect();
         let threads = VaultThreads {
+            hasher: spawn("hasher", move || hasher::run(record_jobs_in, jobs))?,
             writer: spawn("writer", move || writer.run(jobs_in))?,
             keeper: spawn("keeper", move || keeper.run(ended_in))?,
             recovery: spawn("recovery", move || recovery.run(left))?,
@@ -226,12 +235,13 @@ impl Vault {
 impl VaultThreads {
     /// True if a thread has ended that should run as long as there is a [`Vault`].
     pub fn has_ended(&self) -> bool {
-        self.writer.is_finished() || self.keeper.is_finished()
+        self.hasher.is_finished() || self.writer.is_finished() || self.keeper.is_finished()
     }
 
     /// Waits until all is written and closed. Every [`Vault`] and [`Intake`] must be gone before.
     pub fn join(self) -> Result<Losses> {
         let failed = |name: &'static str| move |_| Error::Thread(name.to_owned());
+        self.hasher.join().map_err(failed("hasher"))?;
         self.writer.join().map_err(failed("writer"))?;
         let losses = self.keeper.join().map_err(failed("keeper"))?;
         self.recovery.join().map_err(failed("recovery"))?;
@@ -249,10 +259,13 @@ impl Shared {
         let mut tail = part.tail();
         let ready = tail.feed(&buffer[..bytes]);
         self.note_pending(part, tail.pending_bytes());
-        if let Some(ready) = ready {
-            let body = (!ready.body.is_empty()).then_some((buffer, ready.body));
-            let head = self.backlog.queue(ready.head);
-            self.send(Job::Write { part: Arc::clone(part), at: ready.at, head, body })?;
+        let hashed = if part.is_of_records { bytes } else { 0 };
+        if ready.is_some() || hashed > 0 {
+            let nothing = || Ready { at: tail.written(), head: Vec::new(), body: 0..0 };
+            let Ready { at, head, body } = ready.unwrap_or_else(nothing);
+            let body = (!body.is_empty() || hashed > 0).then_some((buffer, body));
+            let head = self.backlog.queue(head);
+            self.send(Job::Write { part: Arc::clone(part), at, head, body, hashed })?;
         }
         drop(tail);
         while self.counters.pending_bytes.get() > self.pending_bytes_max && self.relieve() {}
@@ -273,7 +286,7 @@ impl Shared {
         let Some(ready) = tail.write_through() else { return false };
         self.note_pending(part, 0);
         let head = self.backlog.queue(ready.head);
-        self.send(Job::Write { part: Arc::clone(part), at: ready.at, head, body: None }).is_ok()
+        self.send(Job::Write { part: Arc::clone(part), at: ready.at, head, body: None, hashed: 0 }).is_ok()
     }
 
     /// Too much is waiting: writes the largest begun packet through. False if nothing waits.
@@ -294,8 +307,20 @@ impl Shared {
         self.counters.pending_bytes.sub(before as u64);
     }
 
+    /// Waits until all is hashed that was sent of records.
+    fn wait_until_hashed(&self) -> io::Result<()> {
+        let (hashed, wait) = bounded(1);
+        self.send(Job::Hashed(hashed))?;
+        wait.recv().map_err(|_| io::Error::other("the writer is gone"))
+    }
+
     fn send(&self, job: Job) -> io::Result<()> {
-        self.jobs.send(job).map_err(|_| io::Error::other("the writer is gone"))
+        let is_of_records = match &job {
+            Job::Write { part, .. } | Job::Close(Ended { part, .. }) => part.is_of_records,
+            Job::Hashed(_) | Job::Checkpoint(_) => true,
+        };
+        let jobs = if is_of_records { &self.record_jobs } else { &self.jobs };
+        jobs.send(job).map_err(|_| io::Error::other("the writer is gone"))
     }
 
     /// Bytes of a part's stream that will not be stored.

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::manifest::Manifest;
+use sha2::{Digest, Sha256};
+
+use super::manifest::{Manifest, Source};
 use super::tail::Tail;
+use crate::cc::frame::name::hex;
 
 /// An open part of a stream. Its stream's thread feeds the tail, the writer writes, the keeper syncs and closes.
 #[derive(Debug)]
@@ -13,6 +16,10 @@ pub struct Part {
     pub id: u64,
     /// The stream file in the vault's folder.
     pub file: String,
+    /// True for a stream of records: one thread brings all of them, so they are hashed in another one.
+    pub is_of_records: bool,
+    /// The hash of a stream of records, of all bytes that the hasher thread has passed on.
+    hasher: Mutex<Option<Sha256>>,
     /// The growing end. Held while a job is sent, so that the jobs of a part are in order.
     tail: Mutex<Tail>,
     /// Bytes that the tail keeps back, to find the largest without the locks.
@@ -28,10 +35,13 @@ pub struct Part {
 
 impl Part {
     /// A part whose file is there.
-    pub fn new(id: u64, tail: Tail, manifest: Manifest) -> Part {
+    pub fn new(id: u64, mut tail: Tail, manifest: Manifest) -> Part {
+        let is_of_records = manifest.source == Source::Kafka;
         Part {
             id,
             file: manifest.file.clone(),
+            is_of_records,
+            hasher: Mutex::new(if is_of_records { tail.take_hasher() } else { None }),
             tail: Mutex::new(tail),
             pending_bytes: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
@@ -44,6 +54,27 @@ impl Part {
     /// The growing end.
     pub fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Hashes bytes of a stream of records.
+    pub fn hash(&self, bytes: &[u8]) {
+        if let Some(hasher) = &mut *self.hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            hasher.update(bytes);
+        }
+    }
+
+    /// The hash of a stream of records.
+    pub fn hasher(&self) -> Option<Sha256> {
+        self.hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Puts the hash of a stream of records into its manifest, when all of it is hashed.
+    pub fn note_hash(&self) {
+        let Some(hasher) = self.hasher() else { return };
+        let midstate = self.tail().midstate(Some(hasher.clone()));
+        let mut manifest = self.manifest();
+        manifest.sha256 = Some(hex(&hasher.finalize()));
+        manifest.midstate = Some(midstate);
     }
 
     /// The manifest as it will be written next.

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use sha2::Sha256;
+
 use super::midstate;
 use super::scan::Scan;
 use crate::cc::frame::capture::Follower;
@@ -95,9 +97,18 @@ impl Tail {
         &self.scan.follower
     }
 
-    /// Packets and hash after all bytes received so far, to be stored.
-    pub fn midstate(&self) -> String {
-        midstate::text(&self.scan)
+    /// Packets and hash after all bytes received so far, to be stored. `hasher` is the hash of a stream whose hash was
+    /// [taken](Self::take_hasher).
+    pub fn midstate(&self, hasher: Option<Sha256>) -> String {
+        match hasher {
+            None => midstate::text(&self.scan),
+            hasher => midstate::text(&Scan { follower: self.scan.follower.clone(), hasher }),
+        }
+    }
+
+    /// Takes the hash, for whoever hashes the stream's bytes from now on.
+    pub fn take_hasher(&mut self) -> Option<Sha256> {
+        self.scan.hasher.take()
     }
 
     /// SHA-256 of all bytes received so far, in hexadecimal; none with `--hash none`.

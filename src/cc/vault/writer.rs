@@ -40,9 +40,13 @@ pub enum Job {
         head: Queued,
         /// Bytes of a buffer.
         body: Option<(Buffer, Range<usize>)>,
+        /// So many bytes at the buffer's begin are hashed first.
+        hashed: usize,
     },
     /// All of the part's bytes are written: close its file and hand it to the keeper.
     Close(Ended),
+    /// All bytes before this job are hashed: whoever waits at the other end goes on.
+    Hashed(Sender<()>),
     /// All bytes before this job are written: the keeper makes them durable, and then the checkpoint.
     Checkpoint(Round),
 }
@@ -109,7 +113,7 @@ impl<D: Disk> Writer<D> {
     pub fn run(mut self, jobs: Receiver<Job>) {
         for job in jobs {
             match job {
-                Job::Write { part, at, head, body } => {
+                Job::Write { part, at, head, body, .. } => {
                     let body = body.as_ref().map_or(&[][..], |(buffer, range)| &buffer[range.clone()]);
                     self.write(&part, at, &head, body);
                 }
@@ -118,6 +122,7 @@ impl<D: Disk> Writer<D> {
                     // The keeper outlives the writer; if it failed, its own error is the one reported.
                     let _ = self.ended.send(Keep::Ended(ended));
                 }
+                Job::Hashed(_) => {}
                 Job::Checkpoint(round) => {
                     let _ = self.ended.send(Keep::Checkpoint(round));
                 }

@@ -39,6 +39,7 @@ impl Ledger {
         if self.failed {
             return Err(io::Error::other("what it would vouch for is not on its way into the files"));
         }
+        self.shared.wait_until_hashed()?;
         let replaces = self.rounds_bytes >= self.rounds_bytes_max;
         if std::mem::take(&mut self.letters.changed) {
             self.letters.file.sync_data()?;
