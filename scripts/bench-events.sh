@@ -168,7 +168,10 @@ opensearch_bytes() { request "http://$opensearch_http/opensips/_stats/store" | j
 note_opensearch_disk() {
     request -X POST "http://$opensearch_http/opensips/_flush?wait_if_ongoing=true" -o "$tmp/answer"
     note opensearch bytes_an_event "$(($(opensearch_bytes) / $1))"
-    request -X POST "http://$opensearch_http/opensips/_forcemerge?max_num_segments=1&flush=true" -o "$tmp/answer"
+    request -X POST "http://$opensearch_http/opensips/_forcemerge?max_num_segments=1" -o "$tmp/answer"
+    # Only then the segments that it was made of are gone.
+    request -X POST "http://$opensearch_http/opensips/_refresh" -o "$tmp/answer"
+    request -X POST "http://$opensearch_http/opensips/_flush?wait_if_ongoing=true&force=true" -o "$tmp/answer"
     note opensearch merged_bytes_an_event "$(($(opensearch_bytes) / $1))"
 }
 

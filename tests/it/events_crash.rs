@@ -6,13 +6,14 @@ mod check;
 mod sender;
 mod stream;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sender::{Sender, Way};
 use stream::{Kind, Stream};
 
-use crate::support::{Events, Random, Workdir, long};
+use crate::support::{DEADLINE, Events, Random, Workdir, long, wait_until};
 
 /// Numbers in syslog lines become fields, as those of other events are.
 const CONFIG: &str = r#"{"parameters":{"events":{"patterns":["sender %{INT:sender:int} n %{INT:n:int}$"]}}}"#;
@@ -68,11 +69,8 @@ fn acknowledged_events_are_there_once_after_kills() {
     }
     // What has no answer yet is sent once more.
     senders.iter_mut().for_each(|sender| sender.finish(&server));
-    let check_whole = |server: &Events| {
-        senders.iter().for_each(|sender| sender.check(server, 0));
-        check_all_ways(server, &senders, &streams)
-    };
-    let total = check_whole(&server);
+    senders.iter().for_each(|sender| sender.check(&server, 0));
+    let total = check_all_ways(&server, &senders, &streams);
     let segments = check::segments(server.output());
     eprintln!("events_crash: {total} events, {segments} segments made, {}", sender::told(&senders));
     assert!(segments > 0, "no kill has had a segment on the disk to deal with");
@@ -80,24 +78,27 @@ fn acknowledged_events_are_there_once_after_kills() {
     let output = server.output().to_owned();
     server.term();
     let server = Events::start(&output, &flags);
-    assert_eq!(check_whole(&server), total);
+    assert_eq!(check_all_ways(&server, &senders, &streams), total);
     server.term();
 }
 
 /// All send at once, and the server is killed meanwhile.
 fn kill_under_load(server: &mut Events, senders: &mut [Sender], streams: &mut [Stream], random: &mut Random) {
-    // Short times are the more interesting ones, long ones let the store grow.
-    let time_max = [60, 250, 800][random.below(3) as usize];
-    let time = Duration::from_millis(random.below(time_max));
+    // Few requests are the more interesting ones, many let the store grow. The time behind them is no multiple of a request.
+    let requests = random.below([5, 50, 300][random.below(3) as usize]);
+    let time = Duration::from_millis(random.below(20));
     let http = server.http();
     let addrs: Vec<_> = streams.iter().map(|stream| server.addr(stream.listener())).collect();
+    let acknowledged = AtomicU64::new(0);
     thread::scope(|scope| {
+        let acknowledged = &acknowledged;
         for sender in senders {
-            scope.spawn(|| sender.send_until_gone(http));
+            scope.spawn(move || sender.send_until_gone(http, acknowledged));
         }
         for (stream, addr) in streams.iter_mut().zip(addrs) {
             scope.spawn(move || stream.send_until_gone(addr, http));
         }
+        wait_until(DEADLINE, "acknowledged requests", || acknowledged.load(Ordering::Relaxed) >= requests);
         thread::sleep(time);
         server.kill9();
     });

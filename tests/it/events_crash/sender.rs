@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
@@ -102,10 +103,12 @@ impl Sender {
         }
     }
 
-    /// Sends until the server is gone.
-    pub fn send_until_gone(&mut self, addr: SocketAddr) {
+    /// Sends until the server is gone, and counts answers.
+    pub fn send_until_gone(&mut self, addr: SocketAddr, acknowledged: &AtomicU64) {
         let Ok(mut client) = Client::try_connect(addr) else { return };
-        while self.send_one(&mut client).is_ok() {}
+        while self.send_one(&mut client).is_ok() {
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Sends many events, and waits for all answers.
@@ -116,6 +119,8 @@ impl Sender {
             self.pending = Some((self.next - BULK_LONG, BULK_LONG));
             self.finish_with(&mut client);
         }
+        // They are acknowledged: the last check looks at them.
+        self.unchecked = self.next;
     }
 
     /// Sends what has no answer yet.
