@@ -85,7 +85,8 @@ fn acknowledged_events_are_there_once_after_kills() {
 /// All send at once, and the server is killed meanwhile.
 fn kill_under_load(server: &mut Events, senders: &mut [Sender], streams: &mut [Stream], random: &mut Random) {
     // Few requests are the more interesting ones, many let the store grow. The time behind them is no multiple of a request.
-    let requests = random.below([5, 50, 300][random.below(3) as usize]);
+    let requests_max = [5, 40, 160][random.below(3) as usize];
+    let requests = random.below(requests_max);
     let time = Duration::from_millis(random.below(20));
     let http = server.http();
     let addrs: Vec<_> = streams.iter().map(|stream| server.addr(stream.listener())).collect();
