@@ -13,11 +13,11 @@ PATH=$PATH:/usr/sbin:/sbin
 
 version=opensearch-3.8.0 heap=1g
 document=docs/benchmarks.md rounds=3 seconds=5
-small=200000 large=5000000 lines=200000 connections=2
+small=200000 large=5000000 lines=200000 connections=2 wanted_mib=10000
 parts='small large-lea large-opensearch syslog'
 case "$#:${1-}" in
     0:) ;;
-    1:--short) document='' rounds=1 seconds=1 small=4000 lines=4000 parts='small syslog' ;;
+    1:--short) document='' rounds=1 seconds=1 small=4000 lines=4000 wanted_mib=1000 parts='small syslog' ;;
     1:small | 1:large-lea | 1:large-opensearch | 1:syslog | 1:tables) parts=$1 ;;
     *)
         sed -n 's/^# \(usage:\|      \) /\1 /p' "$0" >&2
@@ -33,6 +33,8 @@ fail() {
 for tool in curl java jq mvn unzip rsyslogd awk; do
     command -v "$tool" >/dev/null || fail "$tool is missing (scripts/test.sh installs it)"
 done
+free_mib=$(df --output=avail -m "${TMPDIR:-/tmp}" | tail -1)
+[ "$free_mib" -gt "$wanted_mib" ] || fail "${TMPDIR:-/tmp} has $((free_mib)) MiB free; $wanted_mib are needed"
 cargo build --release --locked --bin lea --example events_client
 lea=${LEA:-target/release/lea}
 client=target/release/examples/events_client

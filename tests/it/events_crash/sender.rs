@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::check;
 use crate::http::client::{Answer, Client};
-use crate::support::{Events, Random};
+use crate::support::{DEADLINE, Events, Random};
 
 /// Words that are in no other event: they make the store's segments grow, so that kills meet those that are written.
-const WORDS: u64 = 100;
+const WORDS: u64 = 40;
 
 /// Events of a bulk at most; a long one is one of [`Sender::fill`].
 const BULK_MAX: u64 = 60;
@@ -106,6 +106,8 @@ impl Sender {
     /// Sends until the server is gone, and counts answers.
     pub fn send_until_gone(&mut self, addr: SocketAddr, acknowledged: &AtomicU64) {
         let Ok(mut client) = Client::try_connect(addr) else { return };
+        // A segment that is written to the disk keeps all waiting: on a slow machine for long.
+        client.stream.set_read_timeout(Some(DEADLINE)).unwrap();
         while self.send_one(&mut client).is_ok() {
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
@@ -198,15 +200,17 @@ impl Sender {
     }
 
     fn source(&self, n: u64, nth: usize) -> String {
-        let words: Vec<String> = match self.way {
-            Way::BulkIndex => (0..WORDS).map(|word| format!("{n:x}w{word:x}")).collect(),
-            _ => Vec::new(),
-        };
-        json!({
-            "sender": self.no, "n": n, "try": nth, "destNum": format!("+{}", 447_700_900_000 + n % 1_000),
-            "@timestamp": check::day(n), "userAgent": "friendly-scanner", "words": words.join(" "),
-        })
-        .to_string()
+        let mut source = json!({"sender": self.no, "n": n, "try": nth, "@timestamp": check::day(n)});
+        match self.way {
+            // The many of [`Sender::fill`] are among these.
+            Way::Bulk => {}
+            Way::BulkIndex => {
+                let words: Vec<String> = (0..WORDS).map(|word| format!("{n:x}w{word:x}")).collect();
+                source["words"] = words.join(" ").into();
+            }
+            _ => source["destNum"] = format!("+{}", 447_700_900_000 + n % 1_000).into(),
+        }
+        source.to_string()
     }
 
     /// What an answer says; fails if it is none that this request may have.
