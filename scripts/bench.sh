@@ -209,3 +209,4 @@ fi
 
 echo
 scripts/bench-kafka.sh "$@"
+scripts/bench-events.sh "$@"

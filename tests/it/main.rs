@@ -16,6 +16,7 @@ mod disk;
 mod drain;
 mod elastic;
 mod event_store;
+mod events_crash;
 mod fuzz;
 mod hostile;
 mod http;

@@ -1,6 +1,6 @@
 //! A server of the library on port 0, and a client that says exactly the bytes that it is told to.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,10 +82,15 @@ pub struct Client {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Client {
-        let stream = TcpStream::connect(addr).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream, received: Vec::new() }
+        Client::try_connect(addr).unwrap()
+    }
+
+    /// An error where nobody listens.
+    pub fn try_connect(addr: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Client { stream, received: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -99,26 +104,47 @@ impl Client {
 
     /// The next response, with its body.
     pub fn answer(&mut self) -> Answer {
-        let mut answer = self.head_only();
+        self.try_answer().unwrap()
+    }
+
+    /// The answer to a request; an error where the server goes away before it is whole.
+    pub fn try_ask(&mut self, request: &[u8]) -> io::Result<Answer> {
+        self.stream.write_all(request)?;
+        self.try_answer()
+    }
+
+    fn try_answer(&mut self) -> io::Result<Answer> {
+        let mut answer = self.try_head()?;
         let bytes: usize = answer.header("Content-Length").map_or(0, |length| length.parse().unwrap());
         while self.received.len() < bytes {
-            assert!(self.read() > 0, "closed in the middle of a body");
+            self.read_some("closed in the middle of a body")?;
         }
         answer.body = self.received.drain(..bytes).collect();
-        answer
+        Ok(answer)
     }
 
     /// The next response to HEAD, or one that has no body.
     pub fn head_only(&mut self) -> Answer {
+        self.try_head().unwrap()
+    }
+
+    fn try_head(&mut self) -> io::Result<Answer> {
         let head_bytes = loop {
             match self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 Some(at) => break at + 4,
-                None => assert!(self.read() > 0, "closed before a response: {:?}", self.received),
+                None => self.read_some("closed before a response")?,
             }
         };
         let head = String::from_utf8(self.received.drain(..head_bytes).collect()).unwrap();
         let status = head.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
-        Answer { status, head, body: Vec::new() }
+        Ok(Answer { status, head, body: Vec::new() })
+    }
+
+    fn read_some(&mut self, or: &str) -> io::Result<()> {
+        match self.read() {
+            0 => Err(io::Error::new(ErrorKind::UnexpectedEof, format!("{or}: {:?}", self.received))),
+            _ => Ok(()),
+        }
     }
 
     /// True if the server closes without another byte. A reset counts: bytes of ours were left unread.

@@ -15,6 +15,7 @@ use super::{DEADLINE, Workdir, lea, wait_for};
 pub struct Events {
     process: Process,
     output: PathBuf,
+    flags: Vec<String>,
     http: SocketAddr,
 }
 
@@ -22,12 +23,37 @@ impl Events {
     /// Starts `lea serve-events --http 0 --output OUTPUT FLAGS...` and waits until it listens.
     #[track_caller]
     pub fn start(output: &Path, flags: &[&str]) -> Events {
+        Events::start_with(output, flags.iter().map(|flag| flag.to_string()).collect())
+    }
+
+    #[track_caller]
+    fn start_with(output: &Path, flags: Vec<String>) -> Events {
+        let mut process = Process::start(&mut Events::command(output, &flags));
+        let http = listening(&mut process, "for=http");
+        Events { process, output: output.to_owned(), flags, http }
+    }
+
+    fn command(output: &Path, flags: &[String]) -> Command {
         let mut command = Command::new(lea());
         command.args(["serve-events", "--http", "0", "--output"]).arg(output).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut process = Process::start(&mut command);
-        let http = listening(&mut process, "for=http");
-        Events { process, output: output.to_owned(), http }
+        command
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after its end: same folder, same flags, other ports.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        *self = Events::start_with(&self.output, self.flags.clone());
+    }
+
+    /// Starts it after its end and does not wait until it listens.
+    pub fn begin(&self) -> Process {
+        Process::start(&mut Events::command(&self.output, &self.flags))
     }
 
     /// The same with a user, whose password is asked for. Its configuration is in `work`, its folder `out` there.
@@ -68,6 +94,12 @@ impl Events {
         get(self.http, path)
     }
 
+    /// What it answers to `POST PATH` with a body.
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &str) -> Value {
+        json(path, ask_with(self.http, "POST", path, body))
+    }
+
     /// How many documents `PATH/_count` finds; none while the index is not there.
     #[track_caller]
     pub fn count(&self, path: &str) -> u64 {
@@ -101,16 +133,30 @@ impl Events {
 /// The body of an answer to `GET PATH`, as JSON.
 #[track_caller]
 pub fn get(addr: SocketAddr, path: &str) -> Value {
-    let (head, body) = ask(addr, path);
+    json(path, ask(addr, path))
+}
+
+#[track_caller]
+fn json(path: &str, (head, body): (String, String)) -> Value {
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {head}\n{body}"))
 }
 
 /// Head and body of an answer to `GET PATH`.
 #[track_caller]
 pub fn ask(addr: SocketAddr, path: &str) -> (String, String) {
+    ask_with(addr, "GET", path, "")
+}
+
+#[track_caller]
+fn ask_with(addr: SocketAddr, method: &str, path: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\n\r\n").unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
