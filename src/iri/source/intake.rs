@@ -138,7 +138,12 @@ impl Intake {
                     waiting.full();
                     "the store's queue is full".to_owned()
                 }
-                Err(error @ (StoreError::Failed { .. } | StoreError::TimedOut(_))) => {
+                Err(
+                    error @ (StoreError::Failed { .. }
+                    | StoreError::TimedOut(_)
+                    | StoreError::Away(_)
+                    | StoreError::Busy),
+                ) => {
                     waiting.failed(&error);
                     error.to_string()
                 }
@@ -147,7 +152,12 @@ impl Intake {
                     return Err(Gone);
                 }
                 // It would be the same the next time.
-                Err(error @ (StoreError::NoIndex(_) | StoreError::Invalid(_))) => {
+                Err(
+                    error @ (StoreError::NoIndex(_)
+                    | StoreError::Invalid(_)
+                    | StoreError::Answered { .. }
+                    | StoreError::TooLarge(_)),
+                ) => {
                     let why = error.to_string();
                     documents.iter().for_each(|document| self.refuse_document(from, document, &why));
                     return Ok(());

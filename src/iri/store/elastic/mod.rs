@@ -9,7 +9,9 @@
 //! always: the event's own time, else when it arrived. `lea.number.FIELD` (a keyword) is the number that the text in FIELD
 //! means, and is there where it means one; FIELD has its path's dots replaced by `_`.
 
+mod ask;
 pub mod client;
+pub mod dsl;
 
 use std::sync::Arc;
 use std::time::Duration;
