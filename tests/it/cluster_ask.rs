@@ -1,0 +1,285 @@
+//! Questions to a cluster that is the store: through lea and straight to it, beside each other; what number families
+//! change; what comes when it is late or away.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lea::iri::elastic::{Elastic, Users};
+use lea::iri::number::{Families, Settings};
+use lea::iri::store::dead_letters::DeadLetters;
+use lea::iri::store::elastic::{
+    Client as ClusterClient, ElasticConfig, ElasticStore, QueueConfig, ShipConfig,
+};
+use serde_json::{Value, json};
+
+use crate::elastic::ask;
+use crate::elastic::compare::{Asked, REQUESTS, Rule, requests, said};
+use crate::http::client::{Answer, Client, Running};
+use crate::support::relay::Relay;
+use crate::support::{Workdir, lea, search_node};
+
+/// All of them are one number.
+const SPELLINGS: [&str; 6] = [
+    "+972598294121",
+    "00972598294121",
+    "011972598294121",
+    "9011972598294121",
+    "901511972598294121",
+    "972598294121",
+];
+
+/// What differs on a cluster for a reason of its own: a part of the request, and the reason.
+const REASONS: [(&str, &str); 0] = [];
+
+/// The dialect on a cluster.
+struct Edge {
+    server: Running,
+    _work: Workdir,
+}
+
+impl Edge {
+    #[track_caller]
+    fn start(cluster: SocketAddr, families: bool, search_timeout: Duration) -> Edge {
+        let work = Workdir::new();
+        let numbers = Arc::new(Families::new(Settings::default()).unwrap());
+        let config = ElasticConfig {
+            client: ClusterClient::new(&format!("http://{cluster}"), None, None).unwrap(),
+            search_timeout,
+            families: Some(Arc::clone(&numbers)),
+            queue: QueueConfig::of(64 << 20, 1 << 20),
+            ship: ShipConfig::default(),
+        };
+        let letters = Arc::new(DeadLetters::open(work.path()).unwrap());
+        let store = ElasticStore::open(work.path(), config, letters, Arc::default()).unwrap();
+        let elastic =
+            Elastic::new(Arc::new(store), families.then_some(numbers), Users::none(), Arc::default());
+        Edge { server: Running::start(Elastic::server_config(), elastic), _work: work }
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &str) -> Answer {
+        ask(&mut Client::connect(self.server.addr), method, target, body)
+    }
+
+    #[track_caller]
+    fn count(&self, target: &str) -> Value {
+        json(&self.ask("GET", target, ""))["count"].clone()
+    }
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
+}
+
+/// True for what writes: it goes through lea alone.
+fn writes(asked: &Asked<'_>) -> bool {
+    let Asked { method, target, .. } = asked;
+    let path = target.split('?').next().unwrap();
+    let is_question = path.contains("/_search") || path.contains("/_count") || path.contains("_cat/");
+    !is_question && !matches!(*method, "GET" | "HEAD")
+}
+
+/// The same without what lea adds to a source, and without types, which later clusters do not tell.
+fn bare(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut map: serde_json::Map<_, _> =
+                map.into_iter().map(|(key, value)| (key, bare(value))).collect();
+            map.remove("_type");
+            if let Some(source) = map.get_mut("_source").and_then(Value::as_object_mut) {
+                source.remove("lea");
+            }
+            Value::Object(map)
+        }
+        Value::Array(list) => list.into_iter().map(bare).collect(),
+        other => other,
+    }
+}
+
+/// Fills the cluster through lea and asks both; the differences that nothing explains, and how many were compared.
+fn differences(cluster: SocketAddr) -> (String, usize) {
+    let edge = Edge::start(cluster, false, Duration::from_secs(30));
+    let (mut ours, mut theirs) = (Client::connect(edge.server.addr), Client::connect(cluster));
+    let (mut found, mut compared) = (String::new(), 0);
+    for asked in requests(REQUESTS) {
+        let one = |client: &mut Client| {
+            let answer = ask(client, asked.method, asked.target, &asked.body);
+            if answer.closes() {
+                *client = Client::connect(client.stream.peer_addr().unwrap());
+            }
+            bare(said(&answer))
+        };
+        let through = one(&mut ours);
+        if writes(&asked) || matches!(asked.rule, Rule::Differs(_)) {
+            continue;
+        }
+        compared += 1;
+        let straight = one(&mut theirs);
+        let line = format!("{} {} {}", asked.method, asked.target, asked.body);
+        let explained = REASONS.iter().any(|(part, _)| line.contains(part));
+        let differs = match asked.rule {
+            Rule::Status(_) => {
+                ["status", "type", "root"].iter().any(|key| through.get(key) != straight.get(key))
+            }
+            _ => through != straight,
+        };
+        if differs != explained {
+            let what =
+                if differs { "differs" } else { "is the same, but a reason is given why it should not be" };
+            let _ = writeln!(found, "{line} {what}\n  lea:      {through}\n  straight: {straight}");
+        }
+    }
+    edge.server.end();
+    (found, compared)
+}
+
+#[track_caller]
+fn check_same(cluster: SocketAddr) {
+    let (found, compared) = differences(cluster);
+    assert!(found.is_empty(), "{} differences of {compared}\n{found}", found.lines().count() / 3);
+    assert!(compared > 120, "{compared}");
+}
+
+#[test]
+fn answers_through_lea_are_those_of_elasticsearch_7() {
+    check_same(search_node::elasticsearch_7());
+}
+
+#[test]
+fn answers_through_lea_are_those_of_opensearch_3() {
+    check_same(search_node::opensearch_3());
+}
+
+/// Attempts on one number, a spelling each, and on two others.
+#[track_caller]
+fn attempts(edge: &Edge, index: &str) {
+    let mut lines = String::new();
+    for (nth, number) in SPELLINGS.iter().chain(&["+12025550100", "100"]).enumerate() {
+        let source = json!({
+            "time": "2026-11-21 14:02:07-0300", "sipRequest": "INVITE", "destNum": number,
+            "userAgent": "friendly-scanner", "country": if nth < 4 { "NL" } else { "FR" },
+        });
+        let _ = writeln!(lines, "{}\n{source}", json!({"index": {"_index": index, "_id": nth.to_string()}}));
+    }
+    let answer = edge.ask("POST", "/_bulk", &lines);
+    assert_eq!(json(&answer)["errors"], false, "{}", answer.text());
+    // What is refreshed at the edge is found.
+    let answer = edge.ask("POST", &format!("/{index}/_refresh"), "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// Runs lea on the cluster straight.
+#[track_caller]
+fn run(cluster: SocketAddr, args: &[&str]) -> String {
+    let mut command = Command::new(lea());
+    command.args(args).args(["--store", &format!("http://{cluster}")]);
+    command.env_remove("LEA_STORE").env("TZ", "UTC").stdin(Stdio::null());
+    let work = Workdir::new();
+    let Output { status, stdout, stderr } = command.current_dir(work.path()).output().unwrap();
+    assert_eq!(status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+#[track_caller]
+fn check_families(cluster: SocketAddr, index: &str) {
+    let edge = Edge::start(cluster, true, Duration::from_secs(30));
+    attempts(&edge, index);
+    let mut straight = Client::connect(cluster);
+    let mut both = |target: &str, body: &str| {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let counted = |answer: Answer| json(&answer)["count"].clone();
+        let target = format!("/{index}/_count{target}");
+        (counted(edge.ask(method, &target, body)), counted(ask(&mut straight, method, &target, body)))
+    };
+    let terms = r#"{"query":{"terms":{"destNum.keyword":["972598294121"]}}}"#;
+    let named = r#"{"query":{"terms":{"destNum":["972598294121","12025550100"]}}}"#;
+    let phrase = r#"{"query":{"match_phrase":{"destNum":"+972 59-829-4121"}}}"#;
+    for number in SPELLINGS.map(|number| number.replace('+', "%2B")) {
+        // A plus sign is no part of a word.
+        let plain = if number.starts_with('%') { 2 } else { 1 };
+        assert_eq!(both(&format!("?q=destNum:%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
+        assert_eq!(both(&format!("?q=%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
+        assert_eq!(both(&format!("?q=NOT%20destNum:%22{number}%22"), ""), (json!(2), json!(8 - plain)));
+    }
+    assert_eq!(both("", phrase), (json!(6), json!(0)));
+    assert_eq!(both("", named), (json!(7), json!(3)));
+    // What asks for a spelling stays.
+    assert_eq!(both("", terms), (json!(1), json!(1)));
+    assert_eq!(both("?q=destNum:9011*", ""), (json!(1), json!(1)));
+    assert_eq!(both("?q=destNum:100", ""), (json!(1), json!(1)));
+    assert_eq!(both("?q=friendly-scanner", ""), (json!(8), json!(8)));
+
+    // The commands add the families, since the cluster does not.
+    let at = ["--index", index];
+    let ask = |args: &[&str]| run(cluster, &[args, &at].concat());
+    assert_eq!(ask(&["count", "destNum:9011972598294121"]).trim(), "6");
+    assert_eq!(ask(&["count", "00972598294121"]).trim(), "6");
+    assert_eq!(ask(&["count", "00972598294121", "--number-match", "exact"]).trim(), "1");
+    assert_eq!(ask(&["count", "972598294121", "--since", "2026-11-21", "--until", "2026-11-22"]).trim(), "6");
+    assert_eq!(ask(&["count", "972598294121", "--since", "2026-11-22"]).trim(), "0");
+    let top = ask(&["top", "country", "972598294121", "--json"]);
+    assert_eq!(top, "{\"count\":4,\"value\":\"NL\"}\n{\"count\":2,\"value\":\"FR\"}\n");
+    let found = ask(&["search", "972598294121", "--json"]);
+    assert_eq!(found.lines().count(), 6);
+    assert!(!found.contains("\"lea\""), "{found}");
+    edge.server.end();
+}
+
+#[test]
+fn a_number_is_found_in_all_spellings_through_elasticsearch_7() {
+    check_families(search_node::elasticsearch_7(), "families7");
+}
+
+#[test]
+fn a_number_is_found_in_all_spellings_through_opensearch_3() {
+    check_families(search_node::opensearch_3(), "families3");
+}
+
+/// A cluster that no lea fills is asked as it was written.
+#[test]
+fn a_foreign_cluster_is_asked_as_it_was_written() {
+    let cluster = search_node::elasticsearch_7();
+    let mut client = Client::connect(cluster);
+    let body = r#"{"@timestamp":"2026-11-21T10:00:00Z","destNum":"00972598294121"}"#;
+    let answer = ask(&mut client, "PUT", "/foreign/_doc/1?refresh=true", body);
+    assert!(answer.status < 300, "{}", answer.text());
+    let count = |text: &str| run(cluster, &["count", text, "--index", "foreign", "--since", "2026-11-21"]);
+    assert_eq!(count("destNum:00972598294121").trim(), "1");
+    assert_eq!(count("destNum:972598294121").trim(), "0");
+}
+
+#[test]
+fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
+    let relay = Relay::start(search_node::elasticsearch_7());
+    let limit = Duration::from_secs(2);
+    let edge = Edge::start(relay.addr(), true, limit);
+    attempts(&edge, "late");
+    assert_eq!(edge.count("/late/_count?q=972598294121"), 6);
+
+    relay.hold();
+    let started = Instant::now();
+    let answer = edge.ask("GET", "/late/_count?q=972598294121", "");
+    let took = started.elapsed();
+    let error = json(&answer);
+    assert_eq!((answer.status, &error["error"]["type"]), (503, &json!("timeout_exception")), "{error}");
+    assert_eq!(error["error"]["reason"], "the search took longer than 2000 ms");
+    assert!(took >= limit && took < limit * 3, "{took:?}");
+    relay.release();
+    assert_eq!(edge.count("/late/_count?q=972598294121"), 6);
+    edge.server.end();
+
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let edge = Edge::start(gone, true, limit);
+    for target in ["/late/_search?q=1", "/late/_count", "/_cat/indices", "/_cluster/health", "/late/_mapping"]
+    {
+        let answer = edge.ask("GET", target, "");
+        let error = json(&answer);
+        assert_eq!(answer.status, 503, "{target}: {error}");
+        let reason = error["error"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with("the cluster is away: cannot ask http://127.0.0.1"), "{reason}");
+    }
+    edge.server.end();
+}
