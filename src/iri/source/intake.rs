@@ -32,7 +32,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// What all listeners share.
 pub struct Intake {
     store: Arc<dyn Store>,
-    letters: DeadLetters,
+    letters: Arc<DeadLetters>,
     counters: Arc<Counters>,
     give_up_at: OnceLock<Instant>,
     throttle: Throttle,
@@ -82,7 +82,7 @@ pub struct From<'a> {
 
 impl Intake {
     /// Into this store, beside these dead letters.
-    pub fn new(store: Arc<dyn Store>, letters: DeadLetters, counters: Arc<Counters>) -> Intake {
+    pub fn new(store: Arc<dyn Store>, letters: Arc<DeadLetters>, counters: Arc<Counters>) -> Intake {
         Intake { store, letters, counters, give_up_at: OnceLock::new(), throttle: Throttle::default() }
     }
 

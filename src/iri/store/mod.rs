@@ -36,6 +36,11 @@ pub trait Store: Send + Sync {
     /// Adds fields to an index. The type of a field that is there cannot change ([`StoreError::Invalid`]).
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError>;
 
+    /// From `at` on nothing that a stop can leave for the next start is waited for.
+    fn give_up_at(&self, at: std::time::Instant) {
+        let _ = at;
+    }
+
     /// The cluster that stands behind it, where one does.
     fn remote(&self) -> Option<&dyn Remote> {
         None
