@@ -19,7 +19,7 @@ use crate::elastic::ask;
 use crate::elastic::compare::{Asked, REQUESTS, Rule, requests, said};
 use crate::http::client::{Answer, Client, Running};
 use crate::support::relay::Relay;
-use crate::support::{Workdir, lea, search_node};
+use crate::support::{Events, Workdir, lea, search_node};
 
 /// All of them are one number.
 const SPELLINGS: [&str; 6] = [
@@ -34,7 +34,7 @@ const SPELLINGS: [&str; 6] = [
 /// What differs on a cluster for a reason of its own: a part of the request, and the reason.
 const REASONS: [(&str, &str); 0] = [];
 
-/// The dialect on a cluster.
+/// The dialect on a cluster, with a time for questions that a test can wait for.
 struct Edge {
     server: Running,
     _work: Workdir,
@@ -42,7 +42,7 @@ struct Edge {
 
 impl Edge {
     #[track_caller]
-    fn start(cluster: SocketAddr, families: bool, search_timeout: Duration) -> Edge {
+    fn start(cluster: SocketAddr, search_timeout: Duration) -> Edge {
         let work = Workdir::new();
         let numbers = Arc::new(Families::new(Settings::default()).unwrap());
         let config = ElasticConfig {
@@ -54,19 +54,19 @@ impl Edge {
         };
         let letters = Arc::new(DeadLetters::open(work.path()).unwrap());
         let store = ElasticStore::open(work.path(), config, letters, Arc::default()).unwrap();
-        let elastic =
-            Elastic::new(Arc::new(store), families.then_some(numbers), Users::none(), Arc::default());
+        let elastic = Elastic::new(Arc::new(store), Some(numbers), Users::none(), Arc::default());
         Edge { server: Running::start(Elastic::server_config(), elastic), _work: work }
     }
+}
 
-    fn ask(&self, method: &str, target: &str, body: &str) -> Answer {
-        ask(&mut Client::connect(self.server.addr), method, target, body)
-    }
+/// `lea serve-events` on a cluster.
+fn serve(work: &Workdir, cluster: SocketAddr, flags: &[&str]) -> Events {
+    let url = format!("http://{cluster}");
+    Events::start(&work.join("out"), &[&["--store", &url], flags].concat())
+}
 
-    #[track_caller]
-    fn count(&self, target: &str) -> Value {
-        json(&self.ask("GET", target, ""))["count"].clone()
-    }
+fn once(addr: SocketAddr, method: &str, target: &str, body: &str) -> Answer {
+    ask(&mut Client::connect(addr), method, target, body)
 }
 
 fn json(answer: &Answer) -> Value {
@@ -100,8 +100,9 @@ fn bare(value: Value) -> Value {
 
 /// Fills the cluster through lea and asks both; the differences that nothing explains, and how many were compared.
 fn differences(cluster: SocketAddr) -> (String, usize) {
-    let edge = Edge::start(cluster, false, Duration::from_secs(30));
-    let (mut ours, mut theirs) = (Client::connect(edge.server.addr), Client::connect(cluster));
+    let work = Workdir::new();
+    let events = serve(&work, cluster, &["--number-match", "exact"]);
+    let (mut ours, mut theirs) = (Client::connect(events.http()), Client::connect(cluster));
     let (mut found, mut compared) = (String::new(), 0);
     for asked in requests(REQUESTS) {
         let one = |client: &mut Client| {
@@ -131,7 +132,7 @@ fn differences(cluster: SocketAddr) -> (String, usize) {
             let _ = writeln!(found, "{line} {what}\n  lea:      {through}\n  straight: {straight}");
         }
     }
-    edge.server.end();
+    events.term();
     (found, compared)
 }
 
@@ -154,7 +155,7 @@ fn answers_through_lea_are_those_of_opensearch_3() {
 
 /// Attempts on one number, a spelling each, and on two others.
 #[track_caller]
-fn attempts(edge: &Edge, index: &str) {
+fn attempts(edge: SocketAddr, index: &str) {
     let mut lines = String::new();
     for (nth, number) in SPELLINGS.iter().chain(&["+12025550100", "100"]).enumerate() {
         let source = json!({
@@ -163,10 +164,10 @@ fn attempts(edge: &Edge, index: &str) {
         });
         let _ = writeln!(lines, "{}\n{source}", json!({"index": {"_index": index, "_id": nth.to_string()}}));
     }
-    let answer = edge.ask("POST", "/_bulk", &lines);
+    let answer = once(edge, "POST", "/_bulk", &lines);
     assert_eq!(json(&answer)["errors"], false, "{}", answer.text());
     // What is refreshed at the edge is found.
-    let answer = edge.ask("POST", &format!("/{index}/_refresh"), "");
+    let answer = once(edge, "POST", &format!("/{index}/_refresh"), "");
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
@@ -184,14 +185,16 @@ fn run(cluster: SocketAddr, args: &[&str]) -> String {
 
 #[track_caller]
 fn check_families(cluster: SocketAddr, index: &str) {
-    let edge = Edge::start(cluster, true, Duration::from_secs(30));
-    attempts(&edge, index);
+    let work = Workdir::new();
+    let events = serve(&work, cluster, &[]);
+    let edge = events.http();
+    attempts(edge, index);
     let mut straight = Client::connect(cluster);
     let mut both = |target: &str, body: &str| {
         let method = if body.is_empty() { "GET" } else { "POST" };
         let counted = |answer: Answer| json(&answer)["count"].clone();
         let target = format!("/{index}/_count{target}");
-        (counted(edge.ask(method, &target, body)), counted(ask(&mut straight, method, &target, body)))
+        (counted(once(edge, method, &target, body)), counted(ask(&mut straight, method, &target, body)))
     };
     let terms = r#"{"query":{"terms":{"destNum.keyword":["972598294121"]}}}"#;
     let named = r#"{"query":{"terms":{"destNum":["972598294121","12025550100"]}}}"#;
@@ -224,7 +227,7 @@ fn check_families(cluster: SocketAddr, index: &str) {
     let found = ask(&["search", "972598294121", "--json"]);
     assert_eq!(found.lines().count(), 6);
     assert!(!found.contains("\"lea\""), "{found}");
-    edge.server.end();
+    events.term();
 }
 
 #[test]
@@ -254,28 +257,30 @@ fn a_foreign_cluster_is_asked_as_it_was_written() {
 fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
     let relay = Relay::start(search_node::elasticsearch_7());
     let limit = Duration::from_secs(2);
-    let edge = Edge::start(relay.addr(), true, limit);
-    attempts(&edge, "late");
-    assert_eq!(edge.count("/late/_count?q=972598294121"), 6);
+    let edge = Edge::start(relay.addr(), limit);
+    let at = edge.server.addr;
+    attempts(at, "late");
+    let count = || json(&once(at, "GET", "/late/_count?q=972598294121", ""))["count"].clone();
+    assert_eq!(count(), 6);
 
     relay.hold();
     let started = Instant::now();
-    let answer = edge.ask("GET", "/late/_count?q=972598294121", "");
+    let answer = once(at, "GET", "/late/_count?q=972598294121", "");
     let took = started.elapsed();
     let error = json(&answer);
     assert_eq!((answer.status, &error["error"]["type"]), (503, &json!("timeout_exception")), "{error}");
     assert_eq!(error["error"]["reason"], "the search took longer than 2000 ms");
     assert!(took >= limit && took < limit * 3, "{took:?}");
     relay.release();
-    assert_eq!(edge.count("/late/_count?q=972598294121"), 6);
+    assert_eq!(count(), 6);
     edge.server.end();
 
     // Nobody listens there any more.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let edge = Edge::start(gone, true, limit);
+    let edge = Edge::start(gone, limit);
     for target in ["/late/_search?q=1", "/late/_count", "/_cat/indices", "/_cluster/health", "/late/_mapping"]
     {
-        let answer = edge.ask("GET", target, "");
+        let answer = once(edge.server.addr, "GET", target, "");
         let error = json(&answer);
         assert_eq!(answer.status, 503, "{target}: {error}");
         let reason = error["error"]["reason"].as_str().unwrap_or_default();

@@ -263,7 +263,7 @@ impl Cluster {
     }
 
     /// It took longer than a question may.
-    pub(super) fn timed_out(&self) -> StoreError {
+    fn timed_out(&self) -> StoreError {
         StoreError::TimedOut(self.search_timeout.as_millis().try_into().unwrap_or(u64::MAX))
     }
 

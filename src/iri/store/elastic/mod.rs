@@ -227,60 +227,6 @@ impl Remote for ElasticStore {
     }
 }
 
-impl Store for ElasticStore {
-    fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, StoreError> {
-        self.append(&documents)
-    }
-
-    fn get(&self, index: &str, id: &str) -> Result<Option<Hit>, StoreError> {
-        self.cluster.get(index, id)
-    }
-
-    fn count(&self, indices: &[String], ignore_unavailable: bool, query: &Query) -> Result<u64, StoreError> {
-        self.cluster.count(indices, ignore_unavailable, query)
-    }
-
-    fn search(&self, search: &Search) -> Result<Found, StoreError> {
-        self.cluster.search(search)
-    }
-
-    fn indices(&self, indices: &[String]) -> Result<Vec<Index>, StoreError> {
-        self.cluster.indices(indices)
-    }
-
-    fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
-        self.create(index, mapping)
-    }
-
-    fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
-        self.add_mapping(index, mapping)
-    }
-
-    fn remote(&self) -> Option<&dyn Remote> {
-        Some(self)
-    }
-}
-
-impl Remote for ElasticStore {
-    fn refresh(&self, indices: &[String], ignore_unavailable: bool) -> Result<(), StoreError> {
-        // What is refreshed before it was sent would not be found.
-        let until = Instant::now() + self.cluster.search_timeout;
-        if !self.queue.shared().wait_confirmed(until) {
-            return Err(self.cluster.timed_out());
-        }
-        self.cluster.refresh(indices, ignore_unavailable)
-    }
-
-    fn tell(
-        &self,
-        about: About,
-        indices: &[String],
-        parameters: &[(&str, &str)],
-    ) -> Result<Told, StoreError> {
-        self.cluster.tell(about, indices, parameters)
-    }
-}
-
 fn failed(trouble: Trouble) -> StoreError {
     match trouble {
         Trouble::Answered { status: 400, cause } => StoreError::Invalid(cause),
