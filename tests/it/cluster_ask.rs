@@ -19,7 +19,7 @@ use crate::elastic::ask;
 use crate::elastic::compare::{Asked, REQUESTS, Rule, requests, said};
 use crate::http::client::{Answer, Client, Running};
 use crate::support::relay::Relay;
-use crate::support::{Events, Workdir, lea, search_node};
+use crate::support::{DEADLINE, Events, Workdir, lea, search_node, wait_until};
 
 /// All of them are one number.
 const SPELLINGS: [&str; 6] = [
@@ -81,15 +81,20 @@ fn writes(asked: &Asked<'_>) -> bool {
     !is_question && !matches!(*method, "GET" | "HEAD")
 }
 
-/// The same without what lea adds to a source, and without types, which later clusters do not tell.
+/// The same without what lea adds to a source, without types, which later clusters do not tell, and without the names of
+/// fields whose values a cluster has passed over, which lea does not tell.
 fn bare(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let mut map: serde_json::Map<_, _> =
                 map.into_iter().map(|(key, value)| (key, bare(value))).collect();
             map.remove("_type");
-            if let Some(source) = map.get_mut("_source").and_then(Value::as_object_mut) {
-                source.remove("lea");
+            map.remove("_ignored");
+            // A source alone is the body.
+            for whole in ["_source", "body"] {
+                if let Some(source) = map.get_mut(whole).and_then(Value::as_object_mut) {
+                    source.remove("lea");
+                }
             }
             Value::Object(map)
         }
@@ -103,7 +108,7 @@ fn differences(cluster: SocketAddr) -> (String, usize) {
     let work = Workdir::new();
     let events = serve(&work, cluster, &["--number-match", "exact"]);
     let (mut ours, mut theirs) = (Client::connect(events.http()), Client::connect(cluster));
-    let (mut found, mut compared) = (String::new(), 0);
+    let (mut found, mut compared, mut is_new) = (String::new(), 0, false);
     for asked in requests(REQUESTS) {
         let one = |client: &mut Client| {
             let answer = ask(client, asked.method, asked.target, &asked.body);
@@ -112,7 +117,11 @@ fn differences(cluster: SocketAddr) -> (String, usize) {
             }
             bare(said(&answer))
         };
+        if !writes(&asked) && std::mem::take(&mut is_new) {
+            refresh(events.http(), "");
+        }
         let through = one(&mut ours);
+        is_new |= writes(&asked);
         if writes(&asked) || matches!(asked.rule, Rule::Differs(_)) {
             continue;
         }
@@ -166,9 +175,14 @@ fn attempts(edge: SocketAddr, index: &str) {
     }
     let answer = once(edge, "POST", "/_bulk", &lines);
     assert_eq!(json(&answer)["errors"], false, "{}", answer.text());
-    // What is refreshed at the edge is found.
-    let answer = once(edge, "POST", &format!("/{index}/_refresh"), "");
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    refresh(edge, &format!("/{index}"));
+}
+
+/// What is refreshed at the edge is found. A slow cluster may need more time than a question has.
+#[track_caller]
+fn refresh(edge: SocketAddr, path: &str) {
+    let target = format!("{path}/_refresh");
+    wait_until(DEADLINE, &target, || once(edge, "POST", &target, "").status == 200);
 }
 
 /// Runs lea on the cluster straight.
@@ -201,7 +215,7 @@ fn check_families(cluster: SocketAddr, index: &str) {
     let phrase = r#"{"query":{"match_phrase":{"destNum":"+972 59-829-4121"}}}"#;
     for number in SPELLINGS.map(|number| number.replace('+', "%2B")) {
         // A plus sign is no part of a word.
-        let plain = if number.starts_with('%') { 2 } else { 1 };
+        let plain = if number.trim_start_matches("%2B") == "972598294121" { 2 } else { 1 };
         assert_eq!(both(&format!("?q=destNum:%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
         assert_eq!(both(&format!("?q=%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
         assert_eq!(both(&format!("?q=NOT%20destNum:%22{number}%22"), ""), (json!(2), json!(8 - plain)));
@@ -256,12 +270,12 @@ fn a_foreign_cluster_is_asked_as_it_was_written() {
 #[test]
 fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
     let relay = Relay::start(search_node::elasticsearch_7());
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(3);
     let edge = Edge::start(relay.addr(), limit);
     let at = edge.server.addr;
     attempts(at, "late");
     let count = || json(&once(at, "GET", "/late/_count?q=972598294121", ""))["count"].clone();
-    assert_eq!(count(), 6);
+    wait_until(DEADLINE, "6 events", || count() == 6);
 
     relay.hold();
     let started = Instant::now();
@@ -269,10 +283,10 @@ fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
     let took = started.elapsed();
     let error = json(&answer);
     assert_eq!((answer.status, &error["error"]["type"]), (503, &json!("timeout_exception")), "{error}");
-    assert_eq!(error["error"]["reason"], "the search took longer than 2000 ms");
-    assert!(took >= limit && took < limit * 3, "{took:?}");
+    assert_eq!(error["error"]["reason"], "the search took longer than 3000 ms");
+    assert!(took >= limit && took < limit + Duration::from_secs(10), "{took:?}");
     relay.release();
-    assert_eq!(count(), 6);
+    wait_until(DEADLINE, "6 events", || count() == 6);
     edge.server.end();
 
     // Nobody listens there any more.
@@ -284,7 +298,7 @@ fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
         let error = json(&answer);
         assert_eq!(answer.status, 503, "{target}: {error}");
         let reason = error["error"]["reason"].as_str().unwrap_or_default();
-        assert!(reason.starts_with("the cluster is away: cannot ask http://127.0.0.1"), "{reason}");
+        assert!(reason.starts_with("the cluster is away or unwell: cannot ask http://127.0.0.1"), "{reason}");
     }
     edge.server.end();
 }
