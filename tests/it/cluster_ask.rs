@@ -31,8 +31,8 @@ const SPELLINGS: [&str; 6] = [
     "972598294121",
 ];
 
-/// What differs on a cluster for a reason of its own: a part of the request, and the reason.
-const REASONS: [(&str, &str); 0] = [];
+/// A part of each request whose answers differ: lea says of itself that it speaks the dialect of Elasticsearch 7.17.
+const OPENSEARCH_DIFFERS: [&str; 1] = ["GET /?filter_path=version.number"];
 
 /// The dialect on a cluster, with a time for questions that a test can wait for.
 struct Edge {
@@ -44,6 +44,7 @@ impl Edge {
     #[track_caller]
     fn start(cluster: SocketAddr, search_timeout: Duration) -> Edge {
         let work = Workdir::new();
+        std::fs::create_dir(work.join(".lea")).unwrap();
         let numbers = Arc::new(Families::new(Settings::default()).unwrap());
         let config = ElasticConfig {
             client: ClusterClient::new(&format!("http://{cluster}"), None, None).unwrap(),
@@ -104,7 +105,7 @@ fn bare(value: Value) -> Value {
 }
 
 /// Fills the cluster through lea and asks both; the differences that nothing explains, and how many were compared.
-fn differences(cluster: SocketAddr) -> (String, usize) {
+fn differences(cluster: SocketAddr, reasons: &[&str]) -> (String, usize) {
     let work = Workdir::new();
     let events = serve(&work, cluster, &["--number-match", "exact"]);
     let (mut ours, mut theirs) = (Client::connect(events.http()), Client::connect(cluster));
@@ -128,7 +129,7 @@ fn differences(cluster: SocketAddr) -> (String, usize) {
         compared += 1;
         let straight = one(&mut theirs);
         let line = format!("{} {} {}", asked.method, asked.target, asked.body);
-        let explained = REASONS.iter().any(|(part, _)| line.contains(part));
+        let explained = reasons.iter().any(|part| line.contains(part));
         let differs = match asked.rule {
             Rule::Status(_) => {
                 ["status", "type", "root"].iter().any(|key| through.get(key) != straight.get(key))
@@ -146,20 +147,20 @@ fn differences(cluster: SocketAddr) -> (String, usize) {
 }
 
 #[track_caller]
-fn check_same(cluster: SocketAddr) {
-    let (found, compared) = differences(cluster);
+fn check_same(cluster: SocketAddr, reasons: &[&str]) {
+    let (found, compared) = differences(cluster, reasons);
     assert!(found.is_empty(), "{} differences of {compared}\n{found}", found.lines().count() / 3);
-    assert!(compared > 120, "{compared}");
+    assert!(compared >= 180, "{compared}");
 }
 
 #[test]
 fn answers_through_lea_are_those_of_elasticsearch_7() {
-    check_same(search_node::elasticsearch_7());
+    check_same(search_node::elasticsearch_7(), &[]);
 }
 
 #[test]
 fn answers_through_lea_are_those_of_opensearch_3() {
-    check_same(search_node::opensearch_3());
+    check_same(search_node::opensearch_3(), &OPENSEARCH_DIFFERS);
 }
 
 /// Attempts on one number, a spelling each, and on two others.
@@ -217,7 +218,9 @@ fn check_families(cluster: SocketAddr, index: &str) {
         // A plus sign is no part of a word.
         let plain = if number.trim_start_matches("%2B") == "972598294121" { 2 } else { 1 };
         assert_eq!(both(&format!("?q=destNum:%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
-        assert_eq!(both(&format!("?q=%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
+        // Written as it stands in what lea adds, a number is found there without lea too.
+        let anywhere = if number.starts_with("%2B") { 6 } else { plain };
+        assert_eq!(both(&format!("?q=%22{number}%22"), ""), (json!(6), json!(anywhere)), "{number}");
         assert_eq!(both(&format!("?q=NOT%20destNum:%22{number}%22"), ""), (json!(2), json!(8 - plain)));
     }
     assert_eq!(both("", phrase), (json!(6), json!(0)));
