@@ -123,7 +123,12 @@ impl Drop for Node {
 }
 
 /// Sends a request with a JSON body (`null`: none) and reads the answer, which may be anything.
-pub fn exchange(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<(u16, Value), ureq::Error> {
+pub fn exchange(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> Result<(u16, Value), ureq::Error> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
     let agent: ureq::Agent = config.timeout_global(Some(DEADLINE)).build().into();
     let request = ureq::http::Request::builder().method(method).uri(format!("http://{addr}{path}"));
