@@ -6,6 +6,7 @@
 mod support;
 
 mod asking;
+mod billing;
 mod configure;
 mod consume_kafka;
 mod consume_scale;

@@ -70,7 +70,7 @@ pub fn time_ms(object: &Map<String, Value>) -> Option<i64> {
     let clock = Clock::utc();
     let read =
         |name: &str| text(name).filter(|text| !row::is_nothing(text)).and_then(|text| clock.read(&text).ok());
-    read("reply_time").or_else(|| read("request_time")).map(|time| time.us.div_euclid(1_000))
+    read("reply_time").or_else(|| read("request_time")).map(|us| us.div_euclid(1_000))
 }
 
 #[cfg(test)]

@@ -269,23 +269,21 @@ impl<'a> Row<'a> {
         // A reply that names only its request's time happened then, as far as anybody knows.
         let own = if is_reply { reply_time.or(request_time) } else { request_time };
         let own = own.ok_or(Unfit::Missing(if is_reply { "reply_time" } else { "request_time" }))?;
-        let time = clock.read(&own).map_err(|_| Unfit::Field {
+        let us = clock.read(&own).map_err(|_| Unfit::Field {
             field: if is_reply { "reply_time" } else { "request_time" },
             why: "neither seconds since 1970 nor a date",
         })?;
-        let micros = fields
-            .microseconds
-            .filter(|text| !text.trim().is_empty())
-            .map(|text| micros(&text))
-            .transpose()?;
-        let fraction = if time.has_fraction { 0 } else { micros.unwrap_or(0) };
+        let micros = fields.microseconds.filter(|text| !text.trim().is_empty());
+        let micros = micros.map_or(Ok(0), |text| micros_of(&text))?;
+        // A time with a fraction of its own needs no other.
+        let fraction = if us % 1_000_000 == 0 { micros } else { 0 };
         let required = |text: Option<Cow<'a, str>>, field| match text {
             Some(text) if !text.is_empty() => checked(text, field),
             _ => Err(Unfit::Missing(field)),
         };
         Ok(Some(Row {
             call_id: required(fields.call_id, "call_id")?,
-            time_us: time.us + fraction,
+            time_us: us + fraction,
             kind: said.kind(is_reply),
             code: if is_reply { code } else { 0 },
             caller: checked(fields.caller_id.unwrap_or_default(), "caller_id")?,
@@ -308,8 +306,11 @@ fn code(text: &str) -> Result<u16, Unfit> {
     code.ok_or(Unfit::Field { field: "reply_code", why: "no SIP reply code (100 to 699)" })
 }
 
-fn micros(text: &str) -> Result<i64, Unfit> {
-    let micros = text.trim().parse().ok().filter(|micros| (0..1_000_000).contains(micros));
+/// Scripts whose numbers are floats write zeros behind them.
+fn micros_of(text: &str) -> Result<i64, Unfit> {
+    let (whole, zeros) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let is_whole = zeros.bytes().all(|byte| byte == b'0');
+    let micros = whole.parse().ok().filter(|micros| is_whole && (0..1_000_000).contains(micros));
     micros.ok_or(Unfit::Field { field: "microseconds", why: "no fraction of a second (0 to 999999)" })
 }
 
@@ -468,7 +469,7 @@ mod tests {
         let row =
             |field: &str, value: &str| format!(r#"{{"call_id":"a","request_time":1,"{field}":{value}}}"#);
         for (field, good, bad) in [
-            ("microseconds", &["0", "999999", "\"\""][..], &["1000000", "-1", "1.5", "\"x\""][..]),
+            ("microseconds", &["0", "999999", "7.000", "\"\""][..], &["1000000", "-1", "1.5", "\"x\""][..]),
             ("reply_code", &["100", "699", "0", "null"], &["99", "700", "65736", "\"OK\""]),
         ] {
             assert!(good.iter().all(|value| read(&row(field, value)).is_ok()), "{field}");

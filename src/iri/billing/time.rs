@@ -24,15 +24,6 @@ pub struct Clock {
     zone_minutes: Box<dyn Fn(i64) -> i32 + Send + Sync>,
 }
 
-/// A time that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time {
-    /// Microseconds since 1970.
-    pub us: i64,
-    /// True where the text had a fraction of its own.
-    pub has_fraction: bool,
-}
-
 /// A text that is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoTime;
@@ -57,51 +48,47 @@ impl Clock {
 
     /// Seconds since 1970, with or without a fraction; milliseconds or microseconds where the number can be nothing else;
     /// a date's text.
-    pub fn read(&self, text: &str) -> Result<Time, NoTime> {
+    pub fn read(&self, text: &str) -> Result<i64, NoTime> {
         let text = text.trim();
-        let time = match number(text) {
-            Some(time) => time,
+        let us = match number(text) {
+            Some(us) => us,
             None => self.date(text)?,
         };
-        let is_time = (0..=SECONDS_MAX * 1_000_000).contains(&time.us);
-        if is_time { Ok(time) } else { Err(NoTime) }
+        let is_time = (0..=SECONDS_MAX * 1_000_000).contains(&us);
+        if is_time { Ok(us) } else { Err(NoTime) }
     }
 
     /// Dates are read without their fraction, which is finer than milliseconds.
-    fn date(&self, text: &str) -> Result<Time, NoTime> {
+    fn date(&self, text: &str) -> Result<i64, NoTime> {
         let point = text.find(['.', ',']).filter(|at| text[..*at].contains(':'));
         let (whole, fraction) = match point {
-            None => (text.to_owned(), None),
+            None => (text.to_owned(), 0),
             Some(at) => {
                 let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
                 let (fraction, zone) = text[at + 1..].split_at(digits);
-                (format!("{}{zone}", &text[..at]), Some(micros(fraction).ok_or(NoTime)?))
+                (format!("{}{zone}", &text[..at]), micros(fraction).ok_or(NoTime)?)
             }
         };
         let read = |zone| self.format.read(&whole, zone, Rounding::Down).map_err(|_| NoTime);
         // Summer time: the offset is that of the date which the offset helps to find.
         let near = read((self.zone_minutes)(read(0)?))?;
         let ms = read((self.zone_minutes)(near))?;
-        let us = ms.checked_mul(1_000).ok_or(NoTime)?;
-        Ok(Time { us: us + fraction.unwrap_or(0), has_fraction: fraction.is_some() })
+        ms.checked_mul(1_000).and_then(|us| us.checked_add(fraction)).ok_or(NoTime)
     }
 }
 
 /// A number, read digit by digit: a double would round it.
-fn number(text: &str) -> Option<Time> {
+fn number(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, rest)| (whole, Some(rest)));
     if whole.is_empty() || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let whole: i64 = whole.parse().ok()?;
     match fraction {
-        Some(fraction) => {
-            let us = whole.checked_mul(1_000_000)?.checked_add(micros(fraction)?)?;
-            Some(Time { us, has_fraction: true })
-        }
-        None if whole >= MICROS_FROM => Some(Time { us: whole, has_fraction: true }),
-        None if whole >= MILLIS_FROM => Some(Time { us: whole.checked_mul(1_000)?, has_fraction: true }),
-        None => Some(Time { us: whole.checked_mul(1_000_000)?, has_fraction: false }),
+        Some(fraction) => whole.checked_mul(1_000_000)?.checked_add(micros(fraction)?),
+        None if whole >= MICROS_FROM => Some(whole),
+        None if whole >= MILLIS_FROM => whole.checked_mul(1_000),
+        None => whole.checked_mul(1_000_000),
     }
 }
 
@@ -118,22 +105,21 @@ fn micros(digits: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Option<(i64, bool)>) {
-        let read = Clock::utc().read(text).ok().map(|time| (time.us, time.has_fraction));
-        assert_eq!(read, expected, "{text}");
+    fn check(text: &str, expected: Option<i64>) {
+        assert_eq!(Clock::utc().read(text).ok(), expected, "{text}");
     }
 
     #[test]
     fn numbers() {
-        check("1795305600", Some((1_795_305_600_000_000, false)));
-        check("1795305600.123456", Some((1_795_305_600_123_456, true)));
-        check("1795305600.1", Some((1_795_305_600_100_000, true)));
-        check("1795305600.1234569", Some((1_795_305_600_123_456, true)));
-        check("1795305600123", Some((1_795_305_600_123_000, true)));
-        check("1795305600123456", Some((1_795_305_600_123_456, true)));
-        check("99999999999", Some((99_999_999_999_000_000, false)));
-        check("100000000000", Some((100_000_000_000_000, true)));
-        check("0", Some((0, false)));
+        check("1795305600", Some(1_795_305_600_000_000));
+        check("1795305600.123456", Some(1_795_305_600_123_456));
+        check("1795305600.1", Some(1_795_305_600_100_000));
+        check("1795305600.1234569", Some(1_795_305_600_123_456));
+        check("1795305600123", Some(1_795_305_600_123_000));
+        check("1795305600123456", Some(1_795_305_600_123_456));
+        check("99999999999", Some(99_999_999_999_000_000));
+        check("100000000000", Some(100_000_000_000_000));
+        check("0", Some(0));
         for wrong in
             ["", "-1", "1.", ".5", "1e9", "99999999999999999999", "999999999999999999", "1.2.3", "0x1"]
         {
@@ -144,15 +130,15 @@ mod tests {
     #[test]
     fn dates() {
         let midnight = 1_795_305_600_000_000;
-        check("2026-11-22T00:00:00Z", Some((midnight, false)));
-        check("2026-11-22T00:00:00.000001Z", Some((midnight + 1, true)));
-        check("2026-11-22T01:00:00.5+01:00", Some((midnight + 500_000, true)));
-        check("2026-11-22 00:00:00", Some((midnight, false)));
-        check("2026-11-22 00:00:00.25", Some((midnight + 250_000, true)));
-        check("2026-11-21 21:00:00-0300", Some((midnight, false)));
-        check("2026-11-21 21:00:00.75-03:00", Some((midnight + 750_000, true)));
-        check("2026/11/22 00:00:00", Some((midnight, false)));
-        check("2026-11-22", Some((midnight, false)));
+        check("2026-11-22T00:00:00Z", Some(midnight));
+        check("2026-11-22T00:00:00.000001Z", Some(midnight + 1));
+        check("2026-11-22T01:00:00.5+01:00", Some(midnight + 500_000));
+        check("2026-11-22 00:00:00", Some(midnight));
+        check("2026-11-22 00:00:00.25", Some(midnight + 250_000));
+        check("2026-11-21 21:00:00-0300", Some(midnight));
+        check("2026-11-21 21:00:00.75-03:00", Some(midnight + 750_000));
+        check("2026/11/22 00:00:00", Some(midnight));
+        check("2026-11-22", Some(midnight));
         for wrong in [
             "2026-13-22T00:00:00Z",
             "2026-11-22T00:00:00.Z",
@@ -167,7 +153,7 @@ mod tests {
     #[test]
     fn a_text_without_a_zone_is_in_the_clocks() {
         let clock = Clock::new(|_| 60);
-        assert_eq!(clock.read("2026-11-22T01:00:00").map(|time| time.us), Ok(1_795_305_600_000_000));
-        assert_eq!(clock.read("2026-11-22T00:00:00Z").map(|time| time.us), Ok(1_795_305_600_000_000));
+        assert_eq!(clock.read("2026-11-22T01:00:00"), Ok(1_795_305_600_000_000));
+        assert_eq!(clock.read("2026-11-22T00:00:00Z"), Ok(1_795_305_600_000_000));
     }
 }
