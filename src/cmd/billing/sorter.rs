@@ -23,7 +23,10 @@ pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// A record.
 const RECORD_BYTES_MAX: usize = 64 << 10;
 
-/// Of the memory, what the places of records take; they have about six times as many bytes.
+/// The part of the memory that merging takes.
+const MERGE_SHARE: usize = 4;
+
+/// The part of the rest that the places of records take; they have about six times as many bytes.
 const ENTRIES_SHARE: usize = 7;
 
 /// Runs that are merged at once, at most and at least.
@@ -104,15 +107,17 @@ impl Sorter {
     pub fn new(dir: &Path, memory_bytes: u64) -> Sorter {
         let memory_bytes = memory_bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-        let entries_bytes = memory_bytes / ENTRIES_SHARE;
-        let fan_in = (memory_bytes / BUFFER_BYTES_MAX).clamp(FAN_IN_MIN, FAN_IN_MAX);
+        let merge_bytes = memory_bytes / MERGE_SHARE;
+        let records_bytes = memory_bytes - merge_bytes;
+        let entries_bytes = records_bytes / ENTRIES_SHARE;
+        let fan_in = (merge_bytes / BUFFER_BYTES_MAX).clamp(FAN_IN_MIN, FAN_IN_MAX);
         Sorter {
             dir: dir.to_owned(),
             // Pages that are not used yet take no memory.
-            arena: Vec::with_capacity(memory_bytes - entries_bytes),
+            arena: Vec::with_capacity(records_bytes - entries_bytes),
             entries: Vec::with_capacity(entries_bytes / size_of::<Entry>()),
             fan_in,
-            buffer_bytes: (memory_bytes / (fan_in + 1)).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX),
+            buffer_bytes: (merge_bytes / (fan_in + 1)).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX),
             levels: Vec::new(),
             runs: 0,
         }
@@ -144,6 +149,8 @@ impl Sorter {
             return Ok(Sorted { source, runs: 0 });
         }
         self.spill()?;
+        // Merging needs none of it.
+        (self.arena, self.entries) = (Vec::new(), Vec::new());
         let runs = self.runs;
         let Sorter { dir, levels, fan_in, buffer_bytes, .. } = self;
         // Small ones first: what was merged often is not read and written once more for them.
@@ -314,7 +321,8 @@ mod tests {
         assert_eq!(check(&[], 1), 0);
         assert_eq!(check(&records(100, 30), MEMORY_BYTES_MIN), 0);
         // The last record that fits, and the first that does not.
-        let fit = (MEMORY_BYTES_MIN as usize) / ENTRIES_SHARE / size_of::<Entry>();
+        let records_bytes = MEMORY_BYTES_MIN as usize - MEMORY_BYTES_MIN as usize / MERGE_SHARE;
+        let fit = records_bytes / ENTRIES_SHARE / size_of::<Entry>();
         assert_eq!(check(&vec![b"a".to_vec(); fit], MEMORY_BYTES_MIN), 0);
         assert_eq!(check(&vec![b"a".to_vec(); fit + 1], MEMORY_BYTES_MIN), 2);
     }

@@ -223,7 +223,7 @@ impl Client {
             Ok(())
         };
         if let Err(failed) = closing() {
-            log::debug!("amqp_close error=\"{failed}\"");
+            log::debug!("amqp_close error={:?}", failed.to_string());
         }
     }
 

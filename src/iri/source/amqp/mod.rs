@@ -121,9 +121,9 @@ impl Consumer {
                 Ended::Stopped | Ended::Gone | Ended::Failed(Failed::Stopped) => return,
                 Ended::Failed(failed) => {
                     let (broker, queue) = (&self.broker, &self.config.queue);
-                    let pause_ms = pause.as_millis();
+                    let (pause_ms, why) = (pause.as_millis(), failed.to_string());
                     log::warn!(
-                        "amqp_away broker={broker} queue={queue:?} error=\"{failed}\" next_try_ms={pause_ms}"
+                        "amqp_away broker={broker} queue={queue:?} error={why:?} next_try_ms={pause_ms}"
                     );
                 }
             }
