@@ -323,7 +323,7 @@ fn rows_over_http_are_dates_and_numbers_and_make_calls() {
         ("_exists_:reply_time", 2),
         ("caller_id:7700900456", 0),
         ("caller_id:00447700900456", 2),
-        ("caller_id:%2B447700900456", 2),
+        ("caller_id:%22%2B447700900456%22", 2),
         ("microseconds:%3E300", 1),
     ] {
         assert_eq!(server.count(&format!("/billing/_count?q={question}")), count, "{question}");

@@ -14,6 +14,7 @@ with_ids = sys.argv[3:] == ["--ids"]
 connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port))
 channel = connection.channel()
 channel.queue_declare(queue, durable=True)
+channel.tx_select()
 for number, line in enumerate(sys.stdin.buffer):
     properties = pika.BasicProperties(
         content_type="application/json",
@@ -22,6 +23,7 @@ for number, line in enumerate(sys.stdin.buffer):
         message_id=f"message-{number}" if with_ids else None,
     )
     channel.basic_publish("", queue, line.rstrip(b"\n"), properties)
-# Answered when all before it on the channel is in the queue.
+# Answered when all of them are in the queue.
+channel.tx_commit()
 print(channel.queue_declare(queue, durable=True).method.message_count)
 connection.close()
