@@ -2,7 +2,6 @@
 //!
 //! Invariant: what is kept does not grow with the rows of a call.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use super::row::{Kind, Row};
@@ -288,7 +287,7 @@ fn side(sender: &str, caller: &str, callee: &str, is_same: impl Fn(&str, &str) -
     }
 }
 
-fn overwrite(text: &mut String, with: &Cow<'_, str>) {
+fn overwrite(text: &mut String, with: &str) {
     text.clear();
     text.push_str(with);
 }
