@@ -54,6 +54,7 @@ openssl openssl
 perl perl
 ps procps
 python3 python3
+rabbitmqctl rabbitmq-server
 rsyslogd rsyslog
 shellcheck shellcheck
 sipp sip-tester
@@ -106,7 +107,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/python-logstash scripts/python-search scripts/search-node scripts/debian-unpacked .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/pika scripts/python-logstash scripts/python-search scripts/rabbitmq scripts/search-node scripts/debian-unpacked .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

@@ -145,6 +145,14 @@ counters! {
     syslog_udp_dropped_total: counter,
     /// Syslog datagrams that the kernel dropped because its buffer was full.
     syslog_udp_kernel_dropped_total: counter,
+    /// 1 while the queue of --amqp is consumed.
+    amqp_connected: gauge,
+    /// Messages that came from the queue of --amqp.
+    amqp_messages_total: counter,
+    /// Messages of these that the broker may have delivered before.
+    amqp_redelivered_total: counter,
+    /// Events that were there already: their messages were delivered once more.
+    events_there_already_total: counter,
     /// Events stored, whichever way they came.
     events_stored_total: counter,
     /// Lines and messages that could not be used and are kept in .lea/event-dead-letters.jsonl.

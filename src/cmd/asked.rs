@@ -174,16 +174,21 @@ impl WhichArgs {
         })
     }
 
-    /// Opens the place for a question; a question that cannot be read is wrong usage.
-    pub fn open(&self, place: &WhereArgs, text: Option<&str>) -> Result<Asked> {
-        let families = self.families(place)?;
-        let tree = self.tree(text, families.as_deref())?;
+    /// The span that is asked for.
+    pub fn span(&self) -> Result<Span> {
         let now_ms = Utc::now().timestamp_millis();
         let time = |option: &str, text: &Option<String>| {
             let read = text.as_deref().map(|text| self.time_zone.read(text, now_ms)).transpose();
             read.map_err(|error| Error::Usage(format!("{option}: {error}")))
         };
-        let span = Span { from_ms: time("--since", &self.since)?, to_ms: time("--until", &self.until)? };
+        Ok(Span { from_ms: time("--since", &self.since)?, to_ms: time("--until", &self.until)? })
+    }
+
+    /// Opens the place for a question; a question that cannot be read is wrong usage.
+    pub fn open(&self, place: &WhereArgs, text: Option<&str>) -> Result<Asked> {
+        let families = self.families(place)?;
+        let tree = self.tree(text, families.as_deref())?;
+        let span = self.span()?;
         let (place, time_field) = if place.is_url() {
             let client = place.client()?;
             let kind = client.kind(&self.index)?;

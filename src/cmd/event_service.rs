@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::http::{self, Server, ServerHandle};
 use crate::iri::elastic::{Elastic, Users};
 use crate::iri::number::Families;
+use crate::iri::source::amqp::AmqpConfig;
 use crate::iri::source::intake::Intake;
 use crate::iri::source::{Sources, SourcesConfig};
 use crate::iri::store::Store;
@@ -40,6 +41,13 @@ pub struct ListenArgs {
     /// address of this machine's own
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     http: Option<SocketAddr>,
+    /// Consume a queue of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST: billing rows and events, a JSON object a message.
+    /// The password is better given in the environment
+    #[arg(long, value_name = "URL", env = "LEA_AMQP", hide_env_values = true, requires = "queue")]
+    amqp: Option<String>,
+    /// The queue; it must be there
+    #[arg(long, value_name = "NAME", requires = "amqp")]
+    queue: Option<String>,
 }
 
 /// How events are received.
@@ -149,9 +157,12 @@ impl EventConfig {
     ) -> Result<Option<EventConfig>> {
         let mut received = config.events.clone();
         if let Some(given) = listen.filter(|given| !given.is_empty()) {
-            let ListenArgs { lines, data_lines, syslog, http } = given;
+            let ListenArgs { lines, data_lines, syslog, http, amqp, queue } = given;
             let (lines, data_lines, http) = (*lines, *data_lines, *http);
-            received = Events { lines, data_lines, syslog: syslog.clone(), http, ..received };
+            let amqp = amqp.as_deref().zip(queue.as_deref());
+            let amqp = amqp.map(|(url, queue)| AmqpConfig::parse(url, queue)).transpose();
+            let amqp = amqp.map_err(|why| Error::Usage(format!("--amqp: {why}")))?;
+            received = Events { lines, data_lines, syslog: syslog.clone(), amqp, http, ..received };
         }
         if received.is_off() {
             return Ok(None);
@@ -212,7 +223,8 @@ impl EventConfig {
             let canonical = families.is_number_field(field).then(|| families.canonical(value)).flatten();
             canonical.map(|canonical| canonical.number().to_owned())
         };
-        let config = StoreConfig { family: Arc::new(family), ..StoreConfig::default() };
+        let billing_index = self.listen.indices.billing.clone();
+        let config = StoreConfig { family: Arc::new(family), billing_index, ..StoreConfig::default() };
         SqliteStore::open(dir, config)
     }
 
@@ -224,6 +236,7 @@ impl EventConfig {
             lines: self.listen.lines,
             data_lines: self.listen.data_lines,
             syslog: self.listen.syslog.clone(),
+            amqp: self.listen.amqp.clone(),
             patterns: self.listen.patterns.clone(),
             definitions: self.listen.definitions.clone(),
             indices: self.listen.indices.clone(),
@@ -259,7 +272,11 @@ impl EventConfig {
 
 impl ListenArgs {
     fn is_empty(&self) -> bool {
-        self.lines.is_none() && self.data_lines.is_none() && self.syslog.is_empty() && self.http.is_none()
+        self.lines.is_none()
+            && self.data_lines.is_none()
+            && self.syslog.is_empty()
+            && self.http.is_none()
+            && self.amqp.is_none()
     }
 }
 

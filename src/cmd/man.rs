@@ -91,7 +91,8 @@ fn is_configured(command: &str) -> bool {
 }
 
 fn exit_status(roff: &mut Roff, command: &str) {
-    let batches = ["lea", "ls", "verify", "replay", "merge", "number", "load", "test-pattern"];
+    let batches =
+        ["lea", "ls", "verify", "replay", "merge", "number", "load", "test-pattern", "build", "compare"];
     let checks_input = batches.contains(&command);
     let drains =
         matches!(command, "lea" | "run" | "serve-tcp" | "serve-events" | "verify" | "replay" | "tail");

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use crate::{Error, Result};
 
 pub mod asked;
+pub mod billing;
 pub mod calls;
 pub mod completions;
 pub mod configure;

@@ -176,7 +176,10 @@ impl Csv {
         let shown = |cell: Cow<'a, str>| if self.is_terminal { Cow::Owned(harmless(&cell)) } else { cell };
         let cells: Vec<Cow<'a, str>> = cells.map(shown).collect();
         let written = self.writer.write_record(cells.iter().map(|cell| cell.as_bytes()));
-        taken(written.map_err(io::Error::from))
+        taken(written.map_err(|error| match error.into_kind() {
+            csv::ErrorKind::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        }))
     }
 
     /// Writes what is left.

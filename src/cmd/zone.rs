@@ -1,6 +1,6 @@
 //! The time zone in which times are given and shown. Pure, but for the system's time zone.
 
-use chrono::{DateTime, FixedOffset, Local, NaiveDate, Offset, SecondsFormat, TimeZone, Utc};
+use chrono::{DateTime, FixedOffset, Local, NaiveDate, Offset, SecondsFormat, TimeDelta, TimeZone, Utc};
 
 use crate::iri::date::{self, DateError, Format, Rounding};
 
@@ -51,6 +51,18 @@ impl Zone {
     /// RFC 3339 with milliseconds; UTC with `Z`.
     pub fn show(self, ms: i64) -> String {
         self.at(ms).to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
+    /// The same with microseconds.
+    pub fn show_us(self, us: i64) -> String {
+        let within = TimeDelta::microseconds(us.rem_euclid(1_000));
+        let at = self.at(us.div_euclid(1_000));
+        at.checked_add_signed(within).unwrap_or(at).to_rfc3339_opts(SecondsFormat::Micros, true)
+    }
+
+    /// Minutes east of UTC at a time.
+    pub fn offset_minutes(self, ms: i64) -> i32 {
+        self.offset(ms).local_minus_utc() / 60
     }
 
     /// The day.
@@ -105,13 +117,20 @@ mod tests {
     }
 
     #[test]
+    fn microseconds_are_shown() {
+        let zone = Zone::parse("+01:00").unwrap();
+        assert_eq!(zone.show_us(NOW_MS * 1_000 + 1), "2026-11-22T01:00:00.000001+01:00");
+        assert_eq!(zone.offset_minutes(NOW_MS), 60);
+    }
+
+    #[test]
     fn zones() {
         for wrong in ["", "Mars", "+25:99", "1"] {
             assert!(Zone::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Zone::parse("Local"), Ok(Zone::Local));
         for ms in [i64::MIN, i64::MAX] {
-            assert!(!Zone::Local.show(ms).is_empty());
+            assert!(!Zone::Local.show(ms).is_empty() && !Zone::Local.show_us(ms).is_empty());
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::http;
 use crate::iri::document::index_name;
 use crate::iri::elastic::{User, Users};
 use crate::iri::event::Indices;
+use crate::iri::source::amqp::AmqpConfig;
 use crate::iri::source::grok::{DEFINITIONS_MAX, PATTERNS_MAX, Patterns};
 use crate::iri::store::elastic::Client;
 
@@ -66,6 +67,8 @@ pub struct Events {
     pub data_lines: Option<SocketAddr>,
     /// Syslog.
     pub syslog: Vec<SyslogListen>,
+    /// A queue of RabbitMQ.
+    pub amqp: Option<AmqpConfig>,
     /// What speaks Elasticsearch's dialect.
     pub http: Option<SocketAddr>,
     /// Users of it.
@@ -87,7 +90,11 @@ pub struct Events {
 impl Events {
     /// True if nothing is to be received.
     pub fn is_off(&self) -> bool {
-        self.lines.is_none() && self.data_lines.is_none() && self.syslog.is_empty() && self.http.is_none()
+        self.lines.is_none()
+            && self.data_lines.is_none()
+            && self.syslog.is_empty()
+            && self.http.is_none()
+            && self.amqp.is_none()
     }
 }
 
@@ -104,6 +111,7 @@ pub fn read(node: Node<'_>, events: &mut Events) -> Result<Vec<Wrong>, SyntaxErr
             "lines" => address(value)?.map(|addr| events.lines = addr),
             "dataLines" => address(value)?.map(|addr| events.data_lines = addr),
             "http" => address(value)?.map(|addr| events.http = addr),
+            "amqp" => amqp(value)?.map(|amqp| events.amqp = amqp),
             "syslog" => syslog(value)?.map(|list| events.syslog = list),
             "patterns" => list(value)?.and_then(bounded(PATTERNS_MAX)).map(|list| events.patterns = list),
             "definitions" => pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
@@ -140,6 +148,21 @@ fn address(node: Node<'_>) -> Result<Result<Option<SocketAddr>, String>, SyntaxE
     Ok(text(node)?.and_then(|text| match text.as_str() {
         "" => Ok(None),
         text => http::listen_address(text).map(Some).map_err(|error| error.to_string()),
+    }))
+}
+
+/// A broker and its queue; empty is off.
+fn amqp(node: Node<'_>) -> Result<Result<Option<AmqpConfig>, String>, SyntaxError> {
+    Ok(pairs(node, 2)?.and_then(|pairs| {
+        let (mut url, mut queue) = (String::new(), String::new());
+        for (which, text) in pairs {
+            *match which.as_str() {
+                "url" => &mut url,
+                "queue" => &mut queue,
+                _ => return Err(format!("{} is none of url, queue", check::shown(&which))),
+            } = text;
+        }
+        if url.is_empty() { Ok(None) } else { AmqpConfig::parse(&url, &queue).map(Some) }
     }))
 }
 
@@ -191,14 +214,20 @@ fn users(pairs: Vec<(String, String)>) -> Result<Vec<User>, String> {
 }
 
 fn indices(node: Node<'_>, indices: &mut Indices) -> Result<Result<(), String>, SyntaxError> {
-    Ok(pairs(node, 3)?.and_then(|pairs| {
+    Ok(pairs(node, 4)?.and_then(|pairs| {
         for (which, index) in pairs {
             index_name(&index).map_err(|wrong| format!("{}: {wrong}", check::shown(&index)))?;
             *match which.as_str() {
                 "calls" => &mut indices.calls,
                 "sentrypeer" => &mut indices.sentrypeer,
                 "syslog" => &mut indices.syslog,
-                _ => return Err(format!("{} is none of calls, sentrypeer, syslog", check::shown(&which))),
+                "billing" => &mut indices.billing,
+                _ => {
+                    return Err(format!(
+                        "{} is none of calls, sentrypeer, syslog, billing",
+                        check::shown(&which)
+                    ));
+                }
             } = index;
         }
         Ok(())
@@ -222,7 +251,7 @@ mod tests {
         let (events, wrongs) = check(
             &r#"{"lines": "0.0.0.0:5959", "dataLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
                 "http": "", "users": {"proxy": "HASH"}, "patterns": ["%{CALL:call}"],
-                "definitions": {"CALL": "[0-9]+"}, "indices": {"syslog": "honeypot"}}"#
+                "definitions": {"CALL": "[0-9]+"}, "indices": {"syslog": "honeypot", "billing": "bills"}}"#
                 .replace("HASH", &hash),
         );
         assert_eq!(wrongs, []);
@@ -233,8 +262,8 @@ mod tests {
         assert_eq!((events.http, events.is_off()), (None, false));
         assert_eq!(events.users, [User { name: "proxy".to_owned(), password_hash: hash }]);
         assert_eq!(
-            (events.indices.syslog.as_str(), events.indices.calls.as_str()),
-            ("honeypot", "interception")
+            (events.indices.syslog.as_str(), events.indices.billing.as_str(), events.indices.calls.as_str()),
+            ("honeypot", "bills", "interception")
         );
         assert!(check("{}").0.is_off());
         let (events, wrongs) =
@@ -242,6 +271,9 @@ mod tests {
         assert_eq!(wrongs, []);
         assert_eq!(events.store.as_deref(), Some("https://lea@search:9200"));
         assert_eq!((events.store_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
+        assert!(check("{}").0.is_off() && check(r#"{"amqp": {"url": "", "queue": "q"}}"#).0.is_off());
+        let (events, wrongs) = check(r#"{"amqp": {"url": "amqp://user:secret@[::1]/v", "queue": "rows"}}"#);
+        assert_eq!((wrongs.len(), events.is_off(), events.amqp.unwrap().queue.as_str()), (0, false, "rows"));
     }
 
     fn check_wrong(text: &str, expected: &str) {
@@ -261,7 +293,13 @@ mod tests {
         check_wrong(r#"{"users": {"a": "secret"}}"#, "is no argon2 hash");
         check_wrong(r#"{"patterns": ["%{NOPE:x}"]}"#, "parameters.events.patterns: pattern 1");
         check_wrong(r#"{"indices": {"syslog": "A"}}"#, "must be lowercase");
-        check_wrong(r#"{"indices": {"x": "a"}}"#, "none of calls, sentrypeer, syslog");
+        check_wrong(
+            r#"{"amqp": {"url": "http://a", "queue": "q"}}"#,
+            "parameters.events.amqp: no amqp:// URL",
+        );
+        check_wrong(r#"{"amqp": {"url": "amqp://a"}}"#, "the queue has 1 to 255 bytes");
+        check_wrong(r#"{"amqp": {"x": "q"}}"#, "none of url, queue");
+        check_wrong(r#"{"indices": {"x": "a"}}"#, "none of calls, sentrypeer, syslog, billing");
         check_wrong(r#"{"store": "ftp://a"}"#, "no URL that can be asked");
         for days in ["0", "36501", "1.5", "-1", "[]", "true", r#""x""#] {
             check_wrong(&format!(r#"{{"keepDays": {days}}}"#), "number");

@@ -1,5 +1,5 @@
-//! A line of JSON, and what becomes of it: a call event (protocol, section 5), a fraud attempt that SentryPeer logged, or
-//! content of a stream (section 4). Pure.
+//! A line of JSON, and what becomes of it: a call event (protocol, section 5), a fraud attempt that SentryPeer logged, a row
+//! of a billing log (section 8), or content of a stream (section 4). Pure.
 //!
 //! Invariant: a call event's source begins with the line byte by byte; what is filled in stands at its end.
 
@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::document::{Document, Mode};
-use super::sentrypeer;
+use super::{billing, sentrypeer};
 
 /// Into which indices events go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +22,15 @@ pub struct Indices {
     pub sentrypeer: String,
     /// Syslog messages.
     pub syslog: String,
+    /// Rows of a billing log.
+    pub billing: String,
 }
 
 impl Default for Indices {
     fn default() -> Indices {
-        let [calls, sentrypeer, syslog] =
-            [super::document::INDEX_CALLS, "sentrypeer", "syslog"].map(str::to_owned);
-        Indices { calls, sentrypeer, syslog }
+        let [calls, sentrypeer, syslog, billing] =
+            [super::document::INDEX_CALLS, "sentrypeer", "syslog", billing::INDEX].map(str::to_owned);
+        Indices { calls, sentrypeer, syslog, billing }
     }
 }
 
@@ -100,6 +102,8 @@ pub fn read<Z: TimeZone>(line: &[u8], indices: &Indices, zone: &Z) -> Result<Lin
     }
     let (index, source) = if has("called_number") && (has("source_ip") || has("sip_method")) {
         (&indices.sentrypeer, sentrypeer::renamed(&members, zone))
+    } else if billing::is_row(has) {
+        (&indices.billing, line.to_vec())
     } else {
         (&indices.calls, filled(line, &members))
     };
@@ -197,6 +201,15 @@ mod tests {
             "interception",
             r#"{"event":"start_call","key":"a","to_user":"","to_user":"a"}"#,
         );
+    }
+
+    #[test]
+    fn rows_of_a_billing_log_have_an_index_of_their_own() {
+        let row = r#"{"call_id":"a","request_time":1,"reply_time":"","key":"x","event":"start_call"}"#;
+        check_event(row, "billing", row);
+        check_event(r#"{"call_id":"a","reply_time":1}"#, "billing", r#"{"call_id":"a","reply_time":1}"#);
+        check_event(r#"{"call_id":"a"}"#, "interception", r#"{"call_id":"a"}"#);
+        check_event(r#"{"reply_time":1}"#, "interception", r#"{"reply_time":1}"#);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`query::Query`] tree; `number` adds to it the other spellings of a telephone number. A source and a store know
 //! only the types in `document`, `query` and the trait.
 
+pub mod billing;
 pub mod calls;
 pub mod date;
 pub mod document;

@@ -6,6 +6,7 @@
 mod support;
 
 mod asking;
+mod billing;
 mod cluster;
 mod cluster_ask;
 mod configure;

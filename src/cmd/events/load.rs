@@ -72,7 +72,12 @@ impl Args {
         logging::start(globals.level(LevelFilter::Info));
         let configured = self.place.configured()?;
         let indices = match &self.index {
-            Some(index) => Indices { calls: index.clone(), sentrypeer: index.clone(), syslog: index.clone() },
+            Some(index) => Indices {
+                calls: index.clone(),
+                sentrypeer: index.clone(),
+                syslog: index.clone(),
+                billing: index.clone(),
+            },
             None => configured.events.indices.clone(),
         };
         let target = self.target(&configured)?;
@@ -110,7 +115,9 @@ impl Args {
             return Ok(Target::Url(client));
         }
         self.place.check_folder()?;
-        let config = StoreConfig::default().with_families(families(configured)?);
+        let billing_index = configured.events.indices.billing.clone();
+        let config = StoreConfig { billing_index, ..StoreConfig::default() };
+        let config = config.with_families(families(configured)?);
         let store = SqliteStore::open(Path::new(&self.place.store), config)?;
         Ok(Target::Folder(Box::new(store), self.place.store.clone()))
     }

@@ -46,12 +46,21 @@ pub struct Field {
     pub ignore_above: Option<usize>,
     /// `format` of a date, as it was put.
     pub format: Option<String>,
+    /// A value that does not fit is left out, and does not refuse its document.
+    pub ignore_malformed: bool,
 }
 
 impl Field {
     /// A field of that type and nothing else.
     pub fn of(kind: FieldType) -> Field {
-        Field { kind, declared: None, parent: None, ignore_above: None, format: None }
+        Field {
+            kind,
+            declared: None,
+            parent: None,
+            ignore_above: None,
+            format: None,
+            ignore_malformed: false,
+        }
     }
 
     /// The type's name, as it was put.
@@ -95,4 +104,11 @@ pub struct Mapping {
     pub dynamic: Dynamic,
     /// The fields.
     pub fields: BTreeMap<String, Field>,
+}
+
+impl Mapping {
+    /// No fields yet.
+    pub const fn new() -> Mapping {
+        Mapping { dynamic: Dynamic::True, fields: BTreeMap::new() }
+    }
 }

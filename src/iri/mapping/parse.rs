@@ -130,6 +130,9 @@ fn field_json(field: &Field) -> Map<String, Value> {
     if let Some(format) = &field.format {
         shown.insert("format".to_owned(), format.as_str().into());
     }
+    if field.ignore_malformed {
+        shown.insert("ignore_malformed".to_owned(), true.into());
+    }
     shown
 }
 
@@ -200,6 +203,11 @@ fn field(
             ("index", _) if matches!(value.as_str(), Some("analyzed" | "not_analyzed")) => {}
             ("index" | "coerce", _) if *value == Value::Bool(true) => {}
             ("ignore_malformed", _) if *value == Value::Bool(false) => {}
+            ("ignore_malformed", FieldType::Date | FieldType::Long | FieldType::Double | FieldType::Ip)
+                if *value == Value::Bool(true) =>
+            {
+                found.ignore_malformed = true;
+            }
             ("analyzer" | "search_analyzer", FieldType::Text) if *value == "standard" => {}
             ("position_increment_gap", FieldType::Text) if *value == 100 => {}
             ("scaling_factor", FieldType::Double) => {}
@@ -281,7 +289,7 @@ mod tests {
         check_same(json!({"dynamic": "strict", "properties": {"a": {"type": "integer"}}}));
         check_same(json!({"properties": {
             "name": {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}},
-            "at": {"type": "date", "format": "yyyy-MM-dd HH:mm:ss"},
+            "at": {"type": "date", "format": "yyyy-MM-dd HH:mm:ss", "ignore_malformed": true},
             "sip": {"properties": {"code": {"type": "short"}, "from": {"properties": {"ip": {"type": "ip"}}}}},
         }}));
     }
@@ -307,6 +315,10 @@ mod tests {
             (
                 json!({"properties": {"a": {"type": "text", "analyzer": "english"}}}),
                 "unknown parameter [analyzer]",
+            ),
+            (
+                json!({"properties": {"a": {"type": "keyword", "ignore_malformed": true}}}),
+                "unknown parameter [ignore_malformed]",
             ),
             (
                 json!({"properties": {"a": {"type": "keyword", "null_value": "x"}}}),

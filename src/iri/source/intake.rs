@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::super::document::Document;
 use super::super::event::rfc3339;
 use super::super::store::dead_letters::{DeadLetter, DeadLetters};
-use super::super::store::{Store, StoreError};
+use super::super::store::{Refused, Store, StoreError};
 use crate::counters::Counters;
 use crate::logging::Throttle;
 
@@ -120,8 +120,14 @@ impl Intake {
         }
     }
 
-    /// Writes events, however long that takes.
-    fn write(&self, from: From<'_>, documents: Vec<Document>) -> Result<(), Gone> {
+    /// Writes events, however long that takes. `comes_again`: whoever sent them has them until this returns, so nothing is
+    /// lost where it fails.
+    fn write(&self, from: From<'_>, documents: Vec<Document>, comes_again: bool) -> Result<(), Gone> {
+        let lose = |why: &str| {
+            if !comes_again {
+                self.lose(documents.len(), why);
+            }
+        };
         let mut waiting = Waiting::new(self);
         loop {
             let why = match self.store.write(documents.clone()) {
@@ -129,6 +135,8 @@ impl Intake {
                     for (document, answer) in documents.iter().zip(&answers) {
                         match answer {
                             Ok(_) => self.counters.events_stored_total.one(),
+                            // Only what may come again has an id of its own.
+                            Err(Refused::Exists { .. }) => self.counters.events_there_already_total.one(),
                             Err(refused) => {
                                 let Document { index, source, .. } = document;
                                 self.refuse_unfit(from, index, source, &refused.to_string());
@@ -151,7 +159,7 @@ impl Intake {
                     error.to_string()
                 }
                 Err(error @ StoreError::Stopping) => {
-                    self.lose(documents.len(), &error.to_string());
+                    lose(&error.to_string());
                     return Err(Gone);
                 }
                 // It would be the same the next time.
@@ -169,7 +177,7 @@ impl Intake {
                 }
             };
             if self.give_up_at.get().is_some_and(|at| Instant::now() >= *at) {
-                self.lose(documents.len(), &why);
+                lose(&why);
                 return Err(Gone);
             }
         }
@@ -241,10 +249,19 @@ impl Batch {
 
     /// Writes all.
     pub fn write(&mut self, intake: &Intake, from: From<'_>) -> Result<(), Gone> {
+        self.hand_over(intake, from, false)
+    }
+
+    /// Writes all, or leaves it to a sender who sends it again.
+    pub fn write_or_leave(&mut self, intake: &Intake, from: From<'_>) -> Result<(), Gone> {
+        self.hand_over(intake, from, true)
+    }
+
+    fn hand_over(&mut self, intake: &Intake, from: From<'_>, comes_again: bool) -> Result<(), Gone> {
         if self.documents.is_empty() {
             return Ok(());
         }
         self.bytes = 0;
-        intake.write(from, std::mem::take(&mut self.documents))
+        intake.write(from, std::mem::take(&mut self.documents), comes_again)
     }
 }

@@ -1,8 +1,9 @@
-//! Where events come from: JSON lines, syslog. Blocking, a thread a connection.
+//! Where events come from: JSON lines, syslog, queues. Blocking, a thread a connection.
 //!
 //! `edge` accepts and reads, `frame` finds messages, `lines` and `syslog` make documents of them (by `iri::event` and
 //! `grok`), `intake` writes them. A source knows the store by its trait alone.
 
+pub mod amqp;
 pub mod edge;
 pub mod frame;
 pub mod grok;
@@ -21,6 +22,7 @@ use crate::cc::vault::Vault;
 use crate::config::events::SyslogListen;
 use crate::stop::Stop;
 use crate::{Error, Result, logging};
+use amqp::AmqpConfig;
 use edge::{EdgeConfig, Edges, Takers};
 use frame::Framing;
 use grok::Patterns;
@@ -37,6 +39,8 @@ pub struct SourcesConfig {
     pub data_lines: Option<SocketAddr>,
     /// Syslog.
     pub syslog: Vec<SyslogListen>,
+    /// A queue.
+    pub amqp: Option<AmqpConfig>,
     /// Patterns of syslog lines; none: the built-in ones.
     pub patterns: Vec<String>,
     /// Names that they may use.
@@ -107,6 +111,11 @@ impl Start<'_> {
                 self.edges.stop.clone(),
             );
             self.tcp(addr, port.word(), Framing::Lines, LINE_BYTES_MAX, takers)?;
+        }
+        if let Some(config) = self.config.amqp.clone() {
+            let indices = Arc::new(self.config.indices.clone());
+            let (intake, stop) = (Arc::clone(&self.edges.intake), self.edges.stop.clone());
+            self.threads.push(amqp::spawn(config, intake, indices, stop)?);
         }
         let index = self.config.indices.syslog.clone();
         let patterns = Patterns::compile(&self.config.patterns, &self.config.definitions)

@@ -11,6 +11,7 @@ pub mod events;
 pub mod generated;
 pub mod netns;
 pub mod process;
+pub mod rabbit;
 pub mod random;
 pub mod relay;
 pub mod search_node;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 pub use broker::Broker;
 pub use events::Events;
+pub use rabbit::Rabbit;
 pub use random::Random;
 pub use sender::{Handshake, Sender};
 pub use server::Server;

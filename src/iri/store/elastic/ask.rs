@@ -402,6 +402,7 @@ fn fields_of(mapping: &mut Mapping, path: &str, properties: &Value, parent: Opti
             parent: parent.map(str::to_owned),
             ignore_above: property["ignore_above"].as_u64().and_then(|chars| chars.try_into().ok()),
             format: text("format"),
+            ignore_malformed: property["ignore_malformed"].as_bool().unwrap_or_default(),
             kind,
         };
         mapping.fields.insert(name, field);

@@ -212,8 +212,9 @@ impl Catalogue {
         lock(&self.by_no).get(&no).cloned()
     }
 
-    /// Makes an index; `None` where there are too many. True: it was not there.
-    pub fn create(&self, name: &str, dynamic: Dynamic) -> Option<(Arc<IndexEntry>, bool)> {
+    /// Makes an index that has these fields from its first document on; `None` where there are too many. True: it was not
+    /// there.
+    pub fn create(&self, name: &str, mapping: &Mapping) -> Option<(Arc<IndexEntry>, bool)> {
         let _adding = lock(&self.adding);
         if let Some(there) = self.get(name) {
             return Some((there, false));
@@ -222,14 +223,23 @@ impl Catalogue {
         if count >= INDICES_MAX {
             return None;
         }
-        let no = count as u16;
-        self.changes().push(Change::Index { no, name: name.to_owned(), dynamic });
-        Some((self.load_index(no, name, dynamic), true))
+        let (no, dynamic) = (count as u16, mapping.dynamic);
+        let mut fields = Fields { dynamic, ..Fields::default() };
+        let mut changes = self.changes();
+        changes.push(Change::Index { no, name: name.to_owned(), dynamic });
+        for (name, field) in &mapping.fields {
+            let field_no = fields.put(name, field.clone(), None);
+            changes.push(Change::Field { index: no, no: field_no, name: name.clone(), field: field.clone() });
+        }
+        Some((self.insert(no, name, fields), true))
     }
 
     /// Puts an index that is in the database.
     pub fn load_index(&self, no: u16, name: &str, dynamic: Dynamic) -> Arc<IndexEntry> {
-        let fields = Fields { dynamic, ..Fields::default() };
+        self.insert(no, name, Fields { dynamic, ..Fields::default() })
+    }
+
+    fn insert(&self, no: u16, name: &str, fields: Fields) -> Arc<IndexEntry> {
         let entry = Arc::new(IndexEntry { no, name: name.to_owned(), fields: RwLock::new(Arc::new(fields)) });
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         by_name.insert(name.to_owned(), Arc::clone(&entry));

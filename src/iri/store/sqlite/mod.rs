@@ -55,6 +55,7 @@ use self::shared::{Shared, load, read_snapshot};
 use self::snapshot::Snapshot;
 use self::writer::{Job, Prepared};
 use super::{Index, Refused, Store, StoreError, Written};
+use crate::iri::billing;
 use crate::iri::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, index_name};
 use crate::iri::mapping::Mapping;
 use crate::iri::number::Families;
@@ -79,6 +80,8 @@ pub struct StoreConfig {
     pub young_docs_max: u32,
     /// The one form of a number, by field and value.
     pub family: Family,
+    /// The index whose fields have the types of billing rows from the first one on.
+    pub billing_index: String,
 }
 
 impl StoreConfig {
@@ -100,6 +103,7 @@ impl Default for StoreConfig {
             file_bytes_max: 0,
             young_docs_max: 32_768,
             family: Arc::new(|_, _| None),
+            billing_index: billing::INDEX.to_owned(),
         }
     }
 }
@@ -244,7 +248,9 @@ impl SqliteStore {
         }
         index_name(&document.index)
             .map_err(|why| Refused::Unfit(format!("Invalid index name [{}], {why}", document.index)))?;
-        let made = self.shared.catalogue.create(&document.index, Default::default());
+        let of_billing = (document.index == self.config.billing_index).then(billing::fields);
+        let mapping = of_billing.unwrap_or(const { &Mapping::new() });
+        let made = self.shared.catalogue.create(&document.index, mapping);
         made.map(|(index, _)| index).ok_or_else(|| Refused::Unfit(TOO_MANY_INDICES.to_owned()))
     }
 
@@ -410,7 +416,8 @@ impl Store for SqliteStore {
     fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
         index_name(index)
             .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
-        let made = self.shared.catalogue.create(index, mapping.dynamic);
+        let made =
+            self.shared.catalogue.create(index, &Mapping { dynamic: mapping.dynamic, ..Mapping::new() });
         let (entry, is_new) = made.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
         if is_new {
             self.add_fields(&entry, mapping)?;

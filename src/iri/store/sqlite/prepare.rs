@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::catalogue::{Catalogue, Clash, Entry, Fields, IndexEntry, family_field, number};
 use super::segment::Batch;
 use super::{text, values};
+use crate::iri::billing;
 use crate::iri::mapping::{Dynamic, Field, FieldType, dynamic};
 use crate::iri::store::Refused;
 
@@ -174,6 +175,7 @@ fn event_time(object: &serde_json::Map<String, Value>) -> Option<i64> {
     ["@timestamp", "time", "timestamp"]
         .iter()
         .find_map(|name| object.get(*name)?.as_str().and_then(values::date))
+        .or_else(|| billing::time_ms(object))
 }
 
 fn unfit(reason: String) -> Refused {
@@ -258,9 +260,9 @@ impl Walk<'_> {
         if let Some(parent) = &entry.field.parent {
             return Err(unfit(Clash::Object(parent.clone()).to_string()).into());
         }
-        self.put(entry, value)?;
+        self.put_or_leave_out(entry, value)?;
         for sub in entry.subs.iter().filter_map(|sub| fields.get(sub)) {
-            self.put(sub, value)?;
+            self.put_or_leave_out(sub, value)?;
         }
         self.number(entry, value);
         Ok(())
@@ -305,6 +307,14 @@ impl Walk<'_> {
                     self.new.push((name, family_field()));
                 }
             }
+        }
+    }
+
+    /// The same, where a value that does not fit may be left out.
+    fn put_or_leave_out(&mut self, entry: &Entry, value: &Value) -> Result<(), Stop> {
+        match self.put(entry, value) {
+            Err(Stop::Refused(_)) if entry.field.ignore_malformed && !value.is_object() => Ok(()),
+            put => put,
         }
     }
 

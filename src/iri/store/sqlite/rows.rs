@@ -40,7 +40,7 @@ pub fn write_changes(connection: &Connection, changes: &[Change]) -> Result<()> 
 fn field_text(field: &Field) -> String {
     json!({
         "type": field.kind.name(), "declared": field.declared, "parent": field.parent,
-        "ignore_above": field.ignore_above, "format": field.format,
+        "ignore_above": field.ignore_above, "format": field.format, "ignore_malformed": field.ignore_malformed,
     })
     .to_string()
 }
@@ -55,6 +55,7 @@ fn field_of(text: &str) -> Option<Field> {
         parent: word("parent"),
         ignore_above: value["ignore_above"].as_u64().and_then(|chars| usize::try_from(chars).ok()),
         format: word("format"),
+        ignore_malformed: value["ignore_malformed"].as_bool().unwrap_or_default(),
     })
 }
 
