@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use ureq::http::Method;
 
 use super::client::{Answer, Body, Client, ClientError, Server, part};
