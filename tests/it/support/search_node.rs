@@ -14,6 +14,16 @@ pub const ELASTICSEARCH_7: &str = "elasticsearch-7.17.29";
 /// The version that takes types as they were meant.
 pub const ELASTICSEARCH_2: &str = "elasticsearch-2.4.6";
 
+/// The other product.
+pub const OPENSEARCH_3: &str = "opensearch-3.8.0";
+
+/// Starts the OpenSearch node, or gives the one that runs.
+#[track_caller]
+pub fn opensearch_3() -> SocketAddr {
+    static NODE: OnceLock<SocketAddr> = OnceLock::new();
+    *NODE.get_or_init(|| start(OPENSEARCH_3))
+}
+
 /// Starts the 7.17 node, or gives the one that runs.
 #[track_caller]
 pub fn elasticsearch_7() -> SocketAddr {
