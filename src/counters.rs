@@ -159,6 +159,28 @@ counters! {
     event_dead_letters_dropped_total: counter,
     /// Events lost: the store failed until the end of the drain.
     events_lost_total: counter,
+    /// Events in the queue on the disk: acknowledged, and not yet confirmed by the cluster.
+    queue_events: gauge,
+    /// Bytes of the queue that the cluster has not confirmed.
+    queue_bytes: gauge,
+    /// 1 while the queue, or the disk that it is on, has no room.
+    queue_full: gauge,
+    /// Events lost because the queue was damaged on the disk.
+    queue_damaged_total: counter,
+    /// 1 while the cluster does not take events: it is away, full, or refuses.
+    cluster_away: gauge,
+    /// Bulks that the cluster answered.
+    cluster_bulks_total: counter,
+    /// Events that the cluster confirmed.
+    cluster_confirmed_total: counter,
+    /// Events among these that were there already: sent again after a crash, or under an id that was taken.
+    cluster_there_total: counter,
+    /// Events sent again because the cluster did not take them the first time.
+    cluster_retries_total: counter,
+    /// Events that the cluster refused; they are kept in .lea/event-dead-letters.jsonl.
+    cluster_refused_total: counter,
+    /// Daily indices deleted because they were older than --keep-days.
+    cluster_deleted_indices_total: counter,
     /// Threads that wait because the store fails or does not move.
     event_store_waiting: gauge,
 }

@@ -1,6 +1,7 @@
 //! What keeps documents and answers questions: a trait, so that a folder and a cluster can stand behind the same edge.
 
 pub mod dead_letters;
+pub mod elastic;
 pub mod sqlite;
 
 use super::document::Document;

@@ -1,0 +1,405 @@
+//! The thread `queue-ship`: reads the queue from the confirmed position on and brings it to the cluster, in order, a bulk
+//! at a time.
+//!
+//! Invariant: the position moves on when each event before it is in the cluster or in the dead letters. A bulk whose answer
+//! was lost is sent again as it was: its ids are its own, so nothing is there twice.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use ureq::http::Method;
+
+use super::backoff::Backoff;
+use super::bulk::{self, Fate, Item};
+use super::client::{Body, Client, ClientError};
+use super::event::{self, Event};
+use super::place::{self, Place, Places, Trouble};
+use super::queue::{Confirmer, Damage, Next, Position, Reader, Shared};
+use crate::counters::Counters;
+use crate::iri::event::rfc3339;
+use crate::iri::store::dead_letters::{DeadLetter, DeadLetters};
+
+/// What a bulk may take in the cluster.
+const BULK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two looks for old indices.
+const CHECK_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Between two words about the same trouble.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// Before a disk that fails is asked again.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How events are shipped.
+#[derive(Clone, Copy, Debug)]
+pub struct ShipConfig {
+    /// Bytes of a bulk, about.
+    pub bulk_bytes: usize,
+    /// Events of a bulk.
+    pub bulk_events: usize,
+    /// How long the first event of a bulk waits for others.
+    pub linger: Duration,
+    /// Days after which events are deleted; none: never.
+    pub keep_days: Option<u32>,
+}
+
+impl Default for ShipConfig {
+    fn default() -> ShipConfig {
+        ShipConfig {
+            bulk_bytes: 4 << 20,
+            bulk_events: 5_000,
+            linger: Duration::from_millis(200),
+            keep_days: None,
+        }
+    }
+}
+
+/// The shipper.
+pub struct Shipper {
+    client: Client,
+    shared: Arc<Shared>,
+    reader: Reader,
+    confirmer: Confirmer,
+    places: Places,
+    letters: Arc<DeadLetters>,
+    counters: Arc<Counters>,
+    config: ShipConfig,
+    backoff: Backoff,
+    outage: Option<Outage>,
+    /// Events sent at once: fewer after a request that was too large or took too long.
+    events_max: usize,
+    check_at: Instant,
+}
+
+/// The cluster does not take events.
+struct Outage {
+    since: Instant,
+    word: &'static str,
+    said: Instant,
+}
+
+/// Events that are confirmed together.
+#[derive(Default)]
+struct Bulk {
+    items: Vec<Item>,
+    bytes: usize,
+    end: Position,
+}
+
+/// Waiting was given up.
+struct GivenUp;
+
+/// What a request came to.
+enum Sent {
+    Fates(Vec<Fate>),
+    /// The cluster, or what stands before it, does not take so much at once, or not this.
+    Refused(String),
+}
+
+impl Shipper {
+    /// A shipper from the confirmed position on.
+    pub fn new(
+        client: Client,
+        (shared, confirmer): (Arc<Shared>, Confirmer),
+        numbers: Vec<String>,
+        letters: Arc<DeadLetters>,
+        counters: Arc<Counters>,
+        config: ShipConfig,
+    ) -> io::Result<Shipper> {
+        let reader = Reader::open(Arc::clone(&shared), shared.confirmed())?;
+        Ok(Shipper {
+            places: Places::new(client.clone(), numbers),
+            backoff: Backoff::new(shared.log() ^ u64::from(std::process::id())),
+            client,
+            shared,
+            reader,
+            confirmer,
+            letters,
+            counters,
+            config,
+            outage: None,
+            events_max: config.bulk_events,
+            check_at: Instant::now(),
+        })
+    }
+
+    /// Ships until nothing more comes and all is confirmed, or waiting is given up.
+    pub fn run(mut self) {
+        loop {
+            self.check();
+            let (bulk, is_last) = self.gather();
+            if !bulk.items.is_empty() || bulk.end != self.shared.confirmed() {
+                if self.ship(bulk.items).is_err() {
+                    return;
+                }
+                self.confirmer.confirm(bulk.end);
+            } else if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Takes from the queue what is there, once there is something. True: nothing more will come.
+    fn gather(&mut self) -> (Bulk, bool) {
+        let mut bulk = Bulk::default();
+        let (mut until, mut lingers) = (self.check_at, false);
+        loop {
+            let seen = self.shared.wait_behind(self.reader.position(), until);
+            while bulk.bytes < self.config.bulk_bytes && bulk.items.len() < self.config.bulk_events {
+                match self.reader.next(seen.end) {
+                    Ok(Some(Next::Record { number, payload })) => self.take(&mut bulk, number, &payload),
+                    Ok(Some(Next::Damaged(damage))) => self.damaged(&damage),
+                    Ok(None) => break,
+                    Err(error) => {
+                        log::error!("queue_not_read error=\"{error}\"");
+                        self.shared.pause(Instant::now() + DISK_PAUSE);
+                        break;
+                    }
+                }
+            }
+            bulk.end = self.reader.position();
+            let is_full = bulk.bytes >= self.config.bulk_bytes || bulk.items.len() >= self.config.bulk_events;
+            if is_full || seen.is_closed || seen.is_given_up || Instant::now() >= until {
+                let is_last = seen.is_given_up || (seen.is_closed && bulk.end.byte >= seen.end.byte);
+                return (bulk, is_last);
+            }
+            if !bulk.items.is_empty() && !std::mem::replace(&mut lingers, true) {
+                until = Instant::now() + self.config.linger;
+            }
+        }
+    }
+
+    fn take(&mut self, bulk: &mut Bulk, number: u64, payload: &[u8]) {
+        match Event::from_queue(payload) {
+            Some(event) => {
+                bulk.bytes += event.source.len() + 100;
+                bulk.items.push(Item { number, event, is_direct: false });
+            }
+            None => {
+                self.counters.queue_damaged_total.one();
+                self.keep_damaged("a record of the queue that cannot be read", payload);
+            }
+        }
+    }
+
+    fn damaged(&mut self, damage: &Damage) {
+        let Damage { file, offset, bytes, length, lost } = damage;
+        self.counters.queue_damaged_total.add(*lost);
+        log::error!("queue_damaged file={file} offset={offset} bytes={length} events={lost}");
+        let reason = format!("{lost} events damaged in {file} at byte {offset}, {length} bytes");
+        self.keep_damaged(&reason, bytes);
+    }
+
+    fn keep_damaged(&self, reason: &str, bytes: &[u8]) {
+        // Where waiting is given up, the next start finds the damage again.
+        let _ = self.letter("queue", reason, bytes);
+    }
+
+    /// Brings events into the cluster, however long that takes.
+    fn ship(&mut self, mut left: Vec<Item>) -> Result<(), GivenUp> {
+        while !left.is_empty() {
+            if self.shared.is_given_up() {
+                return Err(GivenUp);
+            }
+            let count = left.len().min(self.events_max);
+            match self.attempt(&mut left[..count]) {
+                Ok(Sent::Fates(fates)) => self.settle(&mut left, &fates)?,
+                Ok(Sent::Refused(reason)) if count == 1 => {
+                    self.refuse(&left.remove(0), &reason)?;
+                }
+                Ok(Sent::Refused(_)) => self.events_max = count / 2,
+                Err(trouble) => {
+                    if matches!(trouble, Trouble::Away(_)) {
+                        // What was too large or too slow may break off too.
+                        self.events_max = (count / 2).max(1);
+                    }
+                    self.wait_out(&trouble)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends events once; a fate each.
+    fn attempt(&mut self, items: &mut [Item]) -> Result<Sent, Trouble> {
+        let mut refused = vec![None; items.len()];
+        let (mut body, mut sent) = (Vec::new(), 0);
+        for (item, refused) in items.iter_mut().zip(&mut refused) {
+            match self.places.ensure(&item.event.name, item.event.day)? {
+                Place::Refused(reason) => *refused = Some(Fate::Refused(reason)),
+                place => {
+                    item.is_direct = place == Place::Direct;
+                    item.push(self.shared.log(), &mut body);
+                    sent += 1;
+                }
+            }
+        }
+        let told = if sent == 0 {
+            Vec::new()
+        } else {
+            match self.request(&body, sent)? {
+                Sent::Fates(fates) => fates,
+                refused @ Sent::Refused(_) => return Ok(refused),
+            }
+        };
+        let mut told = told.into_iter();
+        let fate = |refused: Option<Fate>| refused.or_else(|| told.next()).unwrap_or(Fate::NoIndex);
+        Ok(Sent::Fates(refused.into_iter().map(fate).collect()))
+    }
+
+    fn request(&self, body: &[u8], count: usize) -> Result<Sent, Trouble> {
+        let left = self.shared.gives_up_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(BULK_TIMEOUT, |left| left.clamp(Duration::from_millis(1), BULK_TIMEOUT));
+        let path = format!("/_bulk?{}", bulk::FILTER);
+        let answer = self.client.send_within(&Method::POST, &path, Body::Lines(body), timeout)?;
+        self.counters.cluster_bulks_total.one();
+        match answer.status {
+            200..=299 => bulk::read(&answer.body, count).map(Sent::Fates).ok_or_else(|| {
+                Trouble::Person(format!(
+                    "{} answers a bulk with what is no answer to one",
+                    self.client.address()
+                ))
+            }),
+            400 | 413 => Ok(Sent::Refused(format!("status {}: {}", answer.status, answer.cause()))),
+            status => Err(Trouble::Answered { status, cause: answer.cause() }),
+        }
+    }
+
+    /// Takes out of `left` what is settled, and waits if something of it is not.
+    fn settle(&mut self, left: &mut Vec<Item>, fates: &[Fate]) -> Result<(), GivenUp> {
+        let again = bulk::again(&left[..fates.len()], fates);
+        let later = fates.iter().find_map(|fate| match fate {
+            Fate::Later(reason) => Some(reason.clone()),
+            _ => None,
+        });
+        for (item, fate) in left.iter().zip(fates) {
+            match fate {
+                Fate::Stored => {}
+                Fate::There => self.counters.cluster_there_total.one(),
+                Fate::Later(_) => {}
+                Fate::NoIndex => self.places.forget(&item.event.name),
+                Fate::Refused(reason) => self.refuse(item, reason)?,
+            }
+        }
+        let unsettled = again.iter().filter(|again| **again).count();
+        self.counters.cluster_retries_total.add(unsettled as u64);
+        self.counters.cluster_confirmed_total.add(
+            fates
+                .iter()
+                .zip(&again)
+                .filter(|(fate, again)| !**again && !matches!(fate, Fate::Refused(_)))
+                .count() as u64,
+        );
+        let mut again = again.into_iter();
+        left.retain(|_| again.next().unwrap_or(true));
+        if unsettled == fates.len() {
+            let reason = later.unwrap_or_else(|| "an index goes away as soon as it is made".to_owned());
+            return self.wait_out(&Trouble::Later(reason));
+        }
+        self.is_well();
+        if unsettled > 0 {
+            let wait = self.backoff.next();
+            self.pause(wait)?;
+        } else {
+            self.backoff.reset();
+            self.events_max = (self.events_max * 2).min(self.config.bulk_events);
+        }
+        Ok(())
+    }
+
+    /// Waits before the next attempt; says what the matter is, once in a while.
+    fn wait_out(&mut self, trouble: &Trouble) -> Result<(), GivenUp> {
+        self.counters.cluster_away.set(1);
+        let (now, word) = (Instant::now(), trouble.word());
+        let is_new = self
+            .outage
+            .as_ref()
+            .is_none_or(|outage| outage.word != word || outage.said.elapsed() >= SAY_EVERY);
+        if is_new {
+            let since = self.outage.as_ref().map_or(now, |outage| outage.since);
+            self.outage = Some(Outage { since, word, said: now });
+            let queued = self.counters.queue_events.get();
+            let text = trouble.to_string();
+            let text = text.escape_debug();
+            let level = if trouble.is_for_a_person() { log::Level::Error } else { log::Level::Warn };
+            log::log!(
+                level,
+                "cluster_{word} queued_events={queued} error=\"{text}\" note=\"events wait in the queue\""
+            );
+        }
+        if matches!(trouble, Trouble::Away(ClientError::Unreachable { .. })) {
+            self.places.forget_all();
+        }
+        let wait = self.backoff.next();
+        self.pause(wait)
+    }
+
+    fn is_well(&mut self) {
+        self.counters.cluster_away.set(0);
+        if let Some(outage) = self.outage.take() {
+            let queued = self.counters.queue_events.get();
+            log::info!(
+                "cluster_again waited_ms={} queued_events={queued}",
+                outage.since.elapsed().as_millis()
+            );
+        }
+    }
+
+    fn pause(&self, wait: Duration) -> Result<(), GivenUp> {
+        match self.shared.pause(Instant::now() + wait).is_given_up {
+            true => Err(GivenUp),
+            false => Ok(()),
+        }
+    }
+
+    /// Keeps an event that the cluster does not take.
+    fn refuse(&mut self, item: &Item, reason: &str) -> Result<(), GivenUp> {
+        self.counters.cluster_refused_total.one();
+        let source = format!("cluster {} {}", self.client.address(), item.event.name);
+        self.letter(&source, reason, &item.event.own_source())
+    }
+
+    /// Keeps a dead letter. A disk that is full is waited for; a file of letters that is full is not.
+    fn letter(&self, source: &str, reason: &str, text: &[u8]) -> Result<(), GivenUp> {
+        let letter = DeadLetter {
+            time: rfc3339(&Utc::now()),
+            source: source.to_owned(),
+            reason: reason.to_owned(),
+            text: text.to_vec(),
+        };
+        loop {
+            match self.letters.add(&letter) {
+                Ok(()) => self.counters.event_dead_letters_total.one(),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.pause(DISK_PAUSE)?;
+                    continue;
+                }
+                Err(_) => self.counters.event_dead_letters_dropped_total.one(),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Deletes what is too old, once in a while.
+    fn check(&mut self) {
+        let now = Instant::now();
+        if now < self.check_at {
+            return;
+        }
+        self.check_at = now + CHECK_EVERY;
+        let Some(days) = self.config.keep_days else { return };
+        let today = event::day_of(Utc::now().timestamp_millis());
+        let first = today.saturating_sub_unsigned(days);
+        match place::delete_before(&self.client, first) {
+            Ok(deleted) => self.counters.cluster_deleted_indices_total.add(deleted),
+            Err(trouble) => {
+                // A cluster that is away is asked again sooner.
+                self.check_at = now + SAY_EVERY;
+                log::warn!("old_indices_not_deleted error=\"{}\"", trouble.to_string().escape_debug());
+            }
+        }
+    }
+}
