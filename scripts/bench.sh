@@ -209,3 +209,6 @@ fi
 
 echo
 scripts/bench-kafka.sh "$@"
+
+echo
+scripts/bench-cluster.sh "$@"
