@@ -23,7 +23,7 @@ impl Events {
     #[track_caller]
     pub fn start(output: &Path, flags: &[&str]) -> Events {
         let mut command = Command::new(lea());
-        command.args(["serve-events", "--http", "0", "--output"]).arg(output).args(flags);
+        command.args(["serve-events", "--http", "0", "--output"]).arg(output).args(flags).env("TZ", "UTC");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut process = Process::start(&mut command);
         let http = listening(&mut process, "for=http");
