@@ -210,6 +210,7 @@ fn ask(store: &SqliteStore) {
         after: None,
         source: SourceFilter::default(),
         aggregations,
+        typed_keys: false,
     };
     let by_day = |inner| Aggregation::DateHistogram {
         field: "_event_time".into(),
@@ -226,8 +227,12 @@ fn ask(store: &SqliteStore) {
         count_min: 1,
         inner: vec![],
     };
-    let newest =
-        vec![Sort { key: SortKey::Field("_event_time".into()), descending: true, missing_first: false }];
+    let newest = vec![Sort {
+        key: SortKey::Field("_event_time".into()),
+        descending: true,
+        missing_first: false,
+        unmapped_type: None,
+    }];
     let agent = Query::Match {
         fields: Fields::Named(vec!["userAgent".into()]),
         text: "friendly-scanner".into(),

@@ -1,7 +1,8 @@
 //! Where a question is asked, and how: a folder's store or a URL; what the commands that ask share. Main thread.
 //!
 //! A folder may be written to by a running lea meanwhile. To a URL the question goes as it was written: lea's own edge
-//! adds the number families, and any Elasticsearch takes the text as a `query_string`.
+//! adds the number families, and any Elasticsearch takes the text as a `query_string`. Only a cluster that a lea fills is
+//! asked with the families in the question, since they stand in its events.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use serde_json::{Value, json};
 
-use self::client::Client;
+use self::client::{Client, Kind};
 use super::event_service::NumberMatch;
 use super::zone::Zone;
 use crate::config::{self, Effective};
@@ -18,6 +19,7 @@ use crate::iri::query::query_string::{self, Options};
 use crate::iri::query::{
     Aggregation, Bound, Fields, Found, Query, Search, Sort, SortKey, SourceFilter, Value as Term,
 };
+use crate::iri::store::elastic::{ADDED_TIME, dsl};
 use crate::iri::store::sqlite::{SqliteStore, StoreConfig};
 use crate::iri::store::{Store, StoreError};
 use crate::{Error, Result};
@@ -27,8 +29,7 @@ mod walk;
 
 pub use walk::PAGE;
 
-/// The hidden field that lea's stores have in every document.
-pub const EVENT_TIME: &str = "_event_time";
+pub use crate::iri::store::EVENT_TIME;
 
 /// The field that has the time where another server than lea is asked.
 const TIME_ELSEWHERE: &str = "@timestamp";
@@ -37,8 +38,8 @@ const TIME_ELSEWHERE: &str = "@timestamp";
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Where")]
 pub struct WhereArgs {
-    /// The folder that a receiver writes to (its --output), or http://USER:PASSWORD@HOST:9200 of a lea or an
-    /// Elasticsearch; a password is better given in the environment
+    /// The folder that a receiver writes to (its --output), or http[s]://USER:PASSWORD@HOST:9200 of a lea, an
+    /// Elasticsearch or an OpenSearch; a password is better given in the environment
     #[arg(
         short,
         long,
@@ -67,10 +68,10 @@ pub struct WhichArgs {
     /// Only in these indices, with * for any characters [default: all]
     #[arg(long, value_name = "INDEX", value_delimiter = ',')]
     pub index: Vec<String>,
-    /// Whether a number finds all its spellings (in a folder; a lea behind a URL has an option of its own for it)
+    /// Whether a number finds all its spellings (a lea behind a URL has an option of its own for it)
     #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
     pub number_match: NumberMatch,
-    /// The field that has an event's time (by default the one that lea fills; @timestamp where another server is asked)
+    /// The field that has an event's time (by default the one that lea fills; @timestamp where it fills none)
     #[arg(long, value_name = "FIELD")]
     pub time_field: Option<String>,
     /// The time zone of times and days, shown and given: local, utc, or an offset like +01:00
@@ -129,6 +130,11 @@ impl WhereArgs {
         self.store.contains("://")
     }
 
+    /// A client of the URL; nothing is asked yet.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(&self.store, None, None)
+    }
+
     /// The configuration.
     pub fn configured(&self) -> Result<Effective> {
         let configured = config::load(self.config.as_deref(), &config::environment)?;
@@ -168,16 +174,21 @@ impl WhichArgs {
         };
         let span = Span { from_ms: time("--since", &self.since)?, to_ms: time("--until", &self.until)? };
         let (place, time_field) = if place.is_url() {
-            let client = Client::new(&place.store)?;
-            let is_lea = client.is_lea()?;
-            if is_lea && self.number_match == NumberMatch::Exact {
+            let client = place.client()?;
+            let kind = client.kind(&self.index)?;
+            if kind == Kind::Lea && self.number_match == NumberMatch::Exact {
                 return Err(Error::Usage(
                     "--number-match exact: behind a URL, lea's own --number-match decides; ask a sub-field \
                      (destNum.keyword:...) for a spelling"
                         .to_owned(),
                 ));
             }
-            (Place::Url(client), if is_lea { EVENT_TIME } else { TIME_ELSEWHERE })
+            let time_field = match kind {
+                Kind::Lea => EVENT_TIME,
+                Kind::Filled => ADDED_TIME,
+                Kind::Other => TIME_ELSEWHERE,
+            };
+            (Place::Url(client), time_field)
         } else {
             let dir = PathBuf::from(&place.store);
             let store = open_folder(&dir, families.as_ref())?;
@@ -213,12 +224,12 @@ fn open_folder(dir: &Path, families: Option<&Arc<Families>>) -> Result<SqliteSto
 
 /// An order by one field.
 pub fn by_field(field: &str, descending: bool) -> Sort {
-    Sort { key: SortKey::Field(field.to_owned()), descending, missing_first: false }
+    Sort { key: SortKey::Field(field.to_owned()), descending, missing_first: false, unmapped_type: None }
 }
 
 /// The order of storing.
 pub fn as_stored(descending: bool) -> Sort {
-    Sort { key: SortKey::Stored, descending, missing_first: false }
+    Sort { key: SortKey::Stored, descending, missing_first: false, unmapped_type: None }
 }
 
 impl Asked {
@@ -229,7 +240,7 @@ impl Asked {
                 let counted = store.count(&self.indices, false, &self.query(span));
                 counted.map_err(|error| failed(dir, error))
             }
-            Place::Url(client) => client.count(&self.indices, &json!({"query": self.body(span)})),
+            Place::Url(client) => client.count(&self.indices, &json!({"query": self.body(client, span)})),
         }
     }
 
@@ -247,10 +258,13 @@ impl Asked {
                     after: page.after.clone(),
                     source: SourceFilter::default(),
                     aggregations: page.aggregations.clone(),
+                    typed_keys: false,
                 };
                 store.search(&search).map_err(|error| failed(dir, error))
             }
-            Place::Url(client) => client.search(&self.indices, self.body(page.span), page, &self.time_field),
+            Place::Url(client) => {
+                client.search(&self.indices, self.body(client, page.span), page, &self.time_field)
+            }
         }
     }
 
@@ -279,7 +293,7 @@ impl Asked {
     pub fn has_sequence(&self) -> bool {
         match &self.place {
             Place::Folder(..) => true,
-            Place::Url(client) => client.is_known_as_lea(),
+            Place::Url(client) => client.known_kind() == Some(Kind::Lea),
         }
     }
 
@@ -300,7 +314,10 @@ impl Asked {
         Query::Bool { must, should: vec![], must_not: vec![], should_min: 0 }
     }
 
-    fn body(&self, span: Span) -> Value {
+    fn body(&self, client: &Client, span: Span) -> Value {
+        if client.known_kind() == Some(Kind::Filled) {
+            return dsl::query(&self.query(span));
+        }
         let query = match &self.text {
             Some(text) => json!({"query_string": {"query": text}}),
             None => json!({"match_all": {}}),

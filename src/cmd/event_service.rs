@@ -1,14 +1,15 @@
 //! What `lea run` and `lea serve-events` share for events: options, the store, the listeners around it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::values;
 use crate::cc::source::tcp;
 use crate::cc::vault::Vault;
 use crate::config::Effective;
-use crate::config::events::{Events, SyslogListen};
+use crate::config::events::{Events, KEEP_DAYS_MAX, SyslogListen};
 use crate::counters::Counters;
 use crate::http::{self, Server, ServerHandle};
 use crate::iri::elastic::{Elastic, Users};
@@ -17,6 +18,7 @@ use crate::iri::source::intake::Intake;
 use crate::iri::source::{Sources, SourcesConfig};
 use crate::iri::store::Store;
 use crate::iri::store::dead_letters::DeadLetters;
+use crate::iri::store::elastic::{Client, ElasticConfig, ElasticStore, QueueConfig, ShipConfig};
 use crate::iri::store::sqlite::{SqliteStore, StoreConfig};
 use crate::stop::Stop;
 use crate::{Error, Result, logging};
@@ -51,6 +53,39 @@ pub struct EventArgs {
     /// What a number that is asked for over HTTP means: every spelling of it, or only how it is written
     #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
     number_match: NumberMatch,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// A cluster as the store.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "A cluster as the store")]
+struct ClusterArgs {
+    /// Store events there rather than in DIR: http[s]://USER:PASSWORD@HOST:9200 of Elasticsearch 7.17 to 9, or OpenSearch
+    /// 2 or 3. They are acknowledged when they are in the queue in DIR/.lea/queue. A password is better given in the
+    /// environment [default: store of the configuration, else none]
+    #[arg(long, value_name = "URL", env = "LEA_EVENTS_STORE", hide_env_values = true)]
+    store: Option<String>,
+    /// Trust the certificates in this file (PEM), rather than the world's, where the cluster is asked over https
+    #[arg(long, value_name = "FILE")]
+    store_ca: Option<PathBuf>,
+    /// Bytes of events that the cluster has not confirmed yet; past it, or on a full disk, senders wait
+    #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = queue_bytes)]
+    queue_bytes_max: u64,
+    /// Delete the daily indices of events from more than N days ago [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=KEEP_DAYS_MAX))]
+    keep_days: Option<u32>,
+}
+
+/// What a question to a cluster may take.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Below that not even a bulk fits.
+const QUEUE_BYTES_MIN: u64 = 1 << 20;
+
+fn queue_bytes(text: &str) -> Result<u64, String> {
+    let bytes = values::bytes(text)?;
+    if bytes < QUEUE_BYTES_MIN { Err("at least 1M".to_owned()) } else { Ok(bytes) }
 }
 
 /// What a number that is asked for means.
@@ -71,6 +106,38 @@ pub struct EventConfig {
     listen: Events,
     families: Arc<Families>,
     number_match: NumberMatch,
+    /// None: the folder's own store.
+    cluster: Option<ClusterConfig>,
+}
+
+/// A cluster as the store, checked.
+struct ClusterConfig {
+    client: Client,
+    queue_bytes_max: u64,
+    keep_days: Option<u32>,
+}
+
+impl ClusterArgs {
+    /// Options over the configuration.
+    fn resolve(&self, configured: &Events) -> Result<Option<ClusterConfig>> {
+        let url = self.store.as_deref().or(configured.store.as_deref()).filter(|url| !url.is_empty());
+        let ca = self.store_ca.as_deref().or(configured.store_ca.as_deref());
+        let keep_days = self.keep_days.or(configured.keep_days);
+        let Some(url) = url else {
+            return match (&self.store_ca, self.keep_days) {
+                (None, None) => Ok(None),
+                _ => {
+                    Err(Error::Usage("--store-ca and --keep-days are for a cluster: give --store".to_owned()))
+                }
+            };
+        };
+        let client = Client::new(url, None, ca)?;
+        if client.index().is_some() {
+            let why = "--store: the indices of events are set in the configuration, the URL has none";
+            return Err(Error::Usage(why.to_owned()));
+        }
+        Ok(Some(ClusterConfig { client, queue_bytes_max: self.queue_bytes_max, keep_days }))
+    }
 }
 
 impl EventConfig {
@@ -102,25 +169,49 @@ impl EventConfig {
         }
         let families = Families::new(numbers).map_err(|error| Error::Usage(error.to_string()))?;
         let (families, number_match) = (Arc::new(families), events.number_match);
-        Ok(Some(EventConfig { listen: received, families, number_match }))
+        let cluster = events.cluster.resolve(&received)?;
+        Ok(Some(EventConfig { listen: received, families, number_match, cluster }))
     }
 
-    /// Opens the store of a folder.
-    pub fn open(&self, dir: &Path) -> Result<Arc<SqliteStore>> {
+    /// True if events go into a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Opens the store: that of the folder, or the queue in it to the cluster. `free_bytes_min` stay free on the disk.
+    pub fn open(&self, dir: &Path, free_bytes_min: u64, counters: &Arc<Counters>) -> Result<Opened> {
+        let letters = Arc::new(DeadLetters::open(dir)?);
+        let store: Arc<dyn Store> = match &self.cluster {
+            Some(cluster) => {
+                let config = ElasticConfig {
+                    client: cluster.client.clone(),
+                    search_timeout: SEARCH_TIMEOUT,
+                    families: Some(Arc::clone(&self.families)),
+                    queue: QueueConfig::of(cluster.queue_bytes_max, free_bytes_min),
+                    ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
+                };
+                log::info!("store cluster={}", cluster.client.address());
+                Arc::new(ElasticStore::open(dir, config, Arc::clone(&letters), Arc::clone(counters))?)
+            }
+            None => Arc::new(self.open_folder(dir)?),
+        };
+        Ok(Opened { store, letters })
+    }
+
+    fn open_folder(&self, dir: &Path) -> Result<SqliteStore> {
         let families = Arc::clone(&self.families);
         let family = move |field: &str, value: &str| {
             let canonical = families.is_number_field(field).then(|| families.canonical(value)).flatten();
             canonical.map(|canonical| canonical.number().to_owned())
         };
         let config = StoreConfig { family: Arc::new(family), ..StoreConfig::default() };
-        SqliteStore::open(dir, config).map(Arc::new)
+        SqliteStore::open(dir, config)
     }
 
     /// Listens until the stop.
     pub fn spawn(&self, start: &EventStart<'_>) -> Result<EventService> {
-        let letters = DeadLetters::open(start.dir)?;
-        let store: Arc<dyn Store> = start.store.clone();
-        let intake = Arc::new(Intake::new(store, letters, Arc::clone(start.counters)));
+        let Opened { store, letters } = start.opened.clone();
+        let intake = Arc::new(Intake::new(Arc::clone(&store), letters, Arc::clone(start.counters)));
         let config = SourcesConfig {
             lines: self.listen.lines,
             data_lines: self.listen.data_lines,
@@ -132,7 +223,7 @@ impl EventConfig {
         };
         let sources = Sources::spawn(&config, intake, start.vault, start.stop)?;
         match self.serve_http(start) {
-            Ok(http) => Ok(EventService { sources, http }),
+            Ok(http) => Ok(EventService { sources, http, store }),
             Err(error) => {
                 start.stop.ask();
                 sources.join().and(Err(error))
@@ -148,7 +239,7 @@ impl EventConfig {
             NumberMatch::Exact => None,
         };
         let counters = Arc::clone(start.counters);
-        let handler = Elastic::new(start.store.clone(), families, users, Arc::clone(&counters));
+        let handler = Elastic::new(Arc::clone(&start.opened.store), families, users, Arc::clone(&counters));
         let listener = tcp::bind(addr)?;
         let config = Elastic::server_config();
         let server = Server::spawn(listener, config, Arc::new(handler), start.stop.clone(), counters)?;
@@ -163,12 +254,17 @@ impl ListenArgs {
     }
 }
 
+/// A store that was opened.
+#[derive(Clone)]
+pub struct Opened {
+    store: Arc<dyn Store>,
+    letters: Arc<DeadLetters>,
+}
+
 /// What the listeners need.
 pub struct EventStart<'a> {
-    /// The output folder.
-    pub dir: &'a Path,
-    /// Its store.
-    pub store: Arc<SqliteStore>,
+    /// Where events go.
+    pub opened: Opened,
     /// Its vault.
     pub vault: &'a Vault,
     /// What is counted.
@@ -183,12 +279,14 @@ pub struct EventStart<'a> {
 pub struct EventService {
     sources: Sources,
     http: Option<ServerHandle>,
+    store: Arc<dyn Store>,
 }
 
 impl EventService {
     /// From `at` on a store that does not take events is not waited for any more.
     pub fn give_up_at(&self, at: Instant) {
         self.sources.give_up_at(at);
+        self.store.give_up_at(at);
     }
 
     /// Waits until the stop was asked for, and all that came is stored.

@@ -236,7 +236,7 @@ impl Service {
         // First the vault: a dead writer is the cause, a failed stream is not.
         let losses = threads.join()?;
         served?;
-        summarize(&counters, &losses, self.events.is_some(), started.elapsed());
+        summarize(&counters, &losses, self.events.as_ref(), started.elapsed());
         let is_whole = losses.is_none() && counters.events_lost_total.get() == 0;
         Ok(if is_whole { Exit::Done } else { Exit::Failed })
     }
@@ -312,9 +312,8 @@ impl Service {
         stop: &Stop,
     ) -> Result<Option<EventService>> {
         let Some(config) = &self.events else { return Ok(None) };
-        let dir = &self.vault.dir;
-        let store = config.open(dir)?;
-        let start = EventStart { dir, store, vault, counters, drain: self.drain, stop };
+        let opened = config.open(&self.vault.dir, self.vault.free_bytes_min, counters)?;
+        let start = EventStart { opened, vault, counters, drain: self.drain, stop };
         config.spawn(&start).map(Some)
     }
 
@@ -352,7 +351,7 @@ pub fn group_id(group: &str) -> Result<u32> {
     }
 }
 
-fn summarize(counters: &Counters, losses: &Losses, with_events: bool, time: Duration) {
+fn summarize(counters: &Counters, losses: &Losses, events: Option<&EventConfig>, time: Duration) {
     let refused = [
         &counters.refused_peer_total,
         &counters.refused_streams_max_total,
@@ -360,7 +359,19 @@ fn summarize(counters: &Counters, losses: &Losses, with_events: bool, time: Dura
         &counters.refused_silent_total,
         &counters.refused_name_total,
     ];
-    let events = if with_events {
+    let queue = if events.is_some_and(EventConfig::is_cluster) {
+        format!(
+            " confirmed_events={} queued_events={} queued_bytes={} retried_events={} refused_events={}",
+            counters.cluster_confirmed_total.get(),
+            counters.queue_events.get(),
+            counters.queue_bytes.get(),
+            counters.cluster_retries_total.get(),
+            counters.cluster_refused_total.get(),
+        )
+    } else {
+        String::new()
+    };
+    let events = if events.is_some() {
         format!(
             " events={} data_lines={} dead_letters={} dropped_datagrams={} kernel_dropped_datagrams={} \
              lost_events={}",
@@ -376,7 +387,7 @@ fn summarize(counters: &Counters, losses: &Losses, with_events: bool, time: Dura
     };
     logging::say(format_args!(
         "summary connections={} refused={} bytes={} packets={} written_bytes={} lost_bytes={} \
-         incomplete_streams={}{events} seconds={:.3}",
+         incomplete_streams={}{events}{queue} seconds={:.3}",
         counters.streams_accepted_total.get(),
         refused.iter().map(|counter| counter.get()).sum::<u64>(),
         counters.received_bytes_total.get(),

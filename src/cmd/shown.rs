@@ -383,6 +383,7 @@ mod tests {
 
     fn event(source: &str) -> Event {
         let hit = Hit {
+            score: None,
             index: "calls".to_owned(),
             kind: None,
             id: "1\n".to_owned(),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::check;
 use super::json::{Node, SyntaxError};
@@ -12,6 +13,7 @@ use crate::iri::document::index_name;
 use crate::iri::elastic::{User, Users};
 use crate::iri::event::Indices;
 use crate::iri::source::grok::{DEFINITIONS_MAX, PATTERNS_MAX, Patterns};
+use crate::iri::store::elastic::Client;
 
 /// The section's path.
 pub const PATH: &str = "parameters.events";
@@ -21,6 +23,9 @@ const USERS_MAX: usize = 64;
 
 /// Listeners for syslog.
 const SYSLOG_MAX: usize = 16;
+
+/// A hundred years: more is a mistake.
+pub const KEEP_DAYS_MAX: i64 = 36_500;
 
 /// Where syslog is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +76,12 @@ pub struct Events {
     pub definitions: Vec<(String, String)>,
     /// Where events go.
     pub indices: Indices,
+    /// The URL of a cluster as the store.
+    pub store: Option<String>,
+    /// Certificates that are trusted there.
+    pub store_ca: Option<PathBuf>,
+    /// Days after which the cluster's events are deleted.
+    pub keep_days: Option<u32>,
 }
 
 impl Events {
@@ -98,6 +109,9 @@ pub fn read(node: Node<'_>, events: &mut Events) -> Result<Vec<Wrong>, SyntaxErr
             "definitions" => pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
             "users" => pairs(value, USERS_MAX)?.and_then(users).map(|users| events.users = users),
             "indices" => indices(value, &mut events.indices)?,
+            "store" => text(value)?.and_then(store).map(|store| events.store = store),
+            "storeCa" => text(value)?.map(|path| events.store_ca = Some(path.into())),
+            "keepDays" => keep_days(value)?.map(|days| events.keep_days = Some(days)),
             unknown => {
                 let text = format!("unknown key {} in {PATH}", check::shown(unknown));
                 wrongs.push(Wrong { offset: member.key_offset, text, warning: true });
@@ -132,6 +146,26 @@ fn address(node: Node<'_>) -> Result<Result<Option<SocketAddr>, String>, SyntaxE
 fn syslog(node: Node<'_>) -> Result<Result<Vec<SyslogListen>, String>, SyntaxError> {
     let texts = list(node)?.and_then(bounded(SYSLOG_MAX));
     Ok(texts.and_then(|texts| texts.iter().map(|text| SyslogListen::parse(text)).collect()))
+}
+
+/// The URL of a cluster; empty is none.
+fn store(url: String) -> Result<Option<String>, String> {
+    if url.is_empty() {
+        return Ok(None);
+    }
+    // What is wrong with it is said of the option, which it stands for; the URL itself may have a password.
+    Client::new(&url, None, None).map_err(|error| error.to_string())?;
+    Ok(Some(url))
+}
+
+fn keep_days(node: Node<'_>) -> Result<Result<u32, String>, SyntaxError> {
+    let Some(scalar) = node.scalar() else {
+        return Ok(Err(format!("{} where a number has to be", node.kind())));
+    };
+    let days = scalar?.parse().ok().filter(|days| (1..=KEEP_DAYS_MAX).contains(days));
+    Ok(days
+        .and_then(|days| u32::try_from(days).ok())
+        .ok_or(format!("a number of days, 1 to {KEEP_DAYS_MAX}")))
 }
 
 /// An object of texts, in its order.
@@ -203,6 +237,11 @@ mod tests {
             ("honeypot", "interception")
         );
         assert!(check("{}").0.is_off());
+        let (events, wrongs) =
+            check(r#"{"store": "https://lea@search:9200", "storeCa": "ca.pem", "keepDays": 36500}"#);
+        assert_eq!(wrongs, []);
+        assert_eq!(events.store.as_deref(), Some("https://lea@search:9200"));
+        assert_eq!((events.store_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
     }
 
     fn check_wrong(text: &str, expected: &str) {
@@ -223,6 +262,10 @@ mod tests {
         check_wrong(r#"{"patterns": ["%{NOPE:x}"]}"#, "parameters.events.patterns: pattern 1");
         check_wrong(r#"{"indices": {"syslog": "A"}}"#, "must be lowercase");
         check_wrong(r#"{"indices": {"x": "a"}}"#, "none of calls, sentrypeer, syslog");
+        check_wrong(r#"{"store": "ftp://a"}"#, "no URL that can be asked");
+        for days in ["0", "36501", "1.5", "-1", "[]", "true", r#""x""#] {
+            check_wrong(&format!(r#"{{"keepDays": {days}}}"#), "number");
+        }
         let many = vec![r#""x""#; PATTERNS_MAX + 1].join(",");
         check_wrong(&format!(r#"{{"patterns": [{many}]}}"#), "more than");
         let (_, wrongs) = check(r#"{"lins": ""}"#);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Handler, Method, Request, Response, partitions, process};
 use crate::cc::live::{Live, LiveStream};
 use crate::cc::vault::pressure::Pressure;
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters};
 use crate::stop::Stop;
 
 const PATHS: &str = "/health\n/metrics\n/partitions\n/streams\n";
@@ -31,14 +31,16 @@ impl Status {
     }
 
     fn health(&self) -> Response {
-        let store_waits = self.counters.event_store_waiting.get() > 0;
-        let status = match (self.stop.is_asked(), self.pressure.is_waiting()) {
-            (true, _) => "draining",
-            (false, true) => "disk_full",
-            (false, false) if store_waits => "store_stuck",
-            (false, false) => "ok",
+        let is_set = |gauge: &Counter| gauge.get() > 0;
+        let (status, code) = match (self.stop.is_asked(), self.pressure.is_waiting()) {
+            (true, _) => ("draining", 503),
+            (false, true) => ("disk_full", 503),
+            (false, false) if is_set(&self.counters.queue_full) => ("queue_full", 503),
+            (false, false) if is_set(&self.counters.event_store_waiting) => ("store_stuck", 503),
+            // Events are taken all the same, so nobody is to send them elsewhere.
+            (false, false) if is_set(&self.counters.cluster_away) => ("cluster_away", 200),
+            (false, false) => ("ok", 200),
         };
-        let code = if status == "ok" { 200 } else { 503 };
         Response::json(code, format!("{{\"status\":\"{status}\"}}"))
     }
 

@@ -1,6 +1,6 @@
 //! The Elasticsearch dialect over HTTP: beside the real one, and with peers that mean no good.
 
-mod compare;
+pub mod compare;
 mod edge;
 
 use std::sync::Arc;

@@ -14,7 +14,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::super::asked::client::Client;
 use super::super::asked::{WhereArgs, families};
 use super::super::stored::harmless;
 use super::line::{self, Unfit};
@@ -100,7 +99,7 @@ impl Args {
                     "FILE is missing: only a folder has dead letters of its own".to_owned(),
                 ));
             }
-            return Ok(Target::Url(Client::new(&self.place.store)?));
+            return Ok(Target::Url(self.place.client()?));
         }
         let config = StoreConfig::default().with_families(families(configured)?);
         let store = SqliteStore::open(Path::new(&self.place.store), config)?;

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_bulk_is_read_item_by_item() {
-        let client = Client::new("http://127.0.0.1:1").unwrap();
+        let client = Client::new("http://127.0.0.1:1", None, None).unwrap();
         let mut outcomes = vec![None; 4];
         let item = |status: u16| json!({"create": {"status": status, "error": {"reason": "a", "caused_by": {"reason": "b"}}}});
         let body = |statuses: &[u16]| {

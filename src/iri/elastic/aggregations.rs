@@ -8,7 +8,7 @@ use super::dates::{self, Writer};
 use super::failure::Failure;
 use crate::iri::mapping::{Field, FieldType};
 use crate::iri::query::{Aggregation, Bucket, Search};
-use crate::iri::store::{Index, Store};
+use crate::iri::store::{EVENT_TIME, Index, Store};
 
 /// Values that are looked at to tell how many documents have another one than those that are shown.
 const OTHERS_MAX: usize = 65_536;
@@ -17,15 +17,7 @@ const OTHERS_MAX: usize = 65_536;
 const INNER_OTHERS_MAX: usize = 10_000;
 
 /// The aggregations of an answer.
-#[derive(Default)]
 pub struct Told(Vec<(String, One)>);
-
-impl Told {
-    /// True where none was asked for.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 struct One {
     /// Documents whose values are not shown: of terms.
@@ -96,14 +88,13 @@ pub struct Teller<'a> {
     store: &'a dyn Store,
     search: &'a Search,
     indices: Vec<Index>,
-    typed_keys: bool,
 }
 
 type Found = Vec<(String, Vec<Bucket>)>;
 
 impl<'a> Teller<'a> {
     /// For the answers to a search.
-    pub fn new(store: &'a dyn Store, search: &'a Search, typed_keys: bool) -> Result<Teller<'a>, Failure> {
+    pub fn new(store: &'a dyn Store, search: &'a Search) -> Result<Teller<'a>, Failure> {
         let known = search.indices.is_empty() || search.indices.iter().any(|name| name.contains('*'));
         let indices = match store.indices(&search.indices) {
             Ok(indices) => indices,
@@ -111,7 +102,7 @@ impl<'a> Teller<'a> {
             Err(_) if !known => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        Ok(Teller { store, search, indices, typed_keys })
+        Ok(Teller { store, search, indices })
     }
 
     /// Tells what was found; `asked` is what was asked for before it was widened.
@@ -191,14 +182,14 @@ impl<'a> Teller<'a> {
             Some(Field { kind: FieldType::Date, format, .. }) => {
                 Some(dates::Writer::new(format.as_deref(), zone_minutes))
             }
-            None if field == "_event_time" => Some(dates::Writer::new(None, zone_minutes)),
+            None if field == EVENT_TIME => Some(dates::Writer::new(None, zone_minutes)),
             _ => None,
         }
     }
 
     /// The name in the answer: with the type before it, where that was asked for.
     fn key(&self, name: &str, aggregation: &Aggregation) -> String {
-        if !self.typed_keys {
+        if !self.search.typed_keys {
             return name.to_owned();
         }
         let kind = match aggregation {

@@ -2,6 +2,7 @@
 //!
 //! All documents of a request go to the store in one call, so they are durable together, and a full store takes none.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -94,6 +95,8 @@ impl Elastic {
         drop(body);
         let written = if documents.is_empty() { Vec::new() } else { self.store.write(documents)? };
         let (actions, fates): (Vec<Action>, Vec<Fate>) = actions.into_iter().unzip();
+        let indices: BTreeSet<&String> = actions.iter().map(|action| &action.index).collect();
+        self.await_found(parameters, &indices.into_iter().cloned().collect::<Vec<_>>());
         let items = items(&actions, fates, &written, refresh)?;
         let errors = items.iter().any(|item| item.outcome.is_err());
         let took = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);

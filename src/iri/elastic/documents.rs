@@ -96,6 +96,18 @@ pub fn refresh(parameters: &Parameters<'_>) -> Result<bool, Failure> {
     }
 }
 
+impl Elastic {
+    /// Where a write is to be found when it is answered: waits for a cluster. The documents are durable whether or not it
+    /// comes to that, so it is no failure of theirs.
+    pub(super) fn await_found(&self, parameters: &Parameters<'_>, indices: &[String]) {
+        let wanted = !matches!(parameters.get("refresh"), None | Some("false"));
+        let Some(remote) = self.store.remote().filter(|_| wanted) else { return };
+        if let Err(error) = remote.refresh(indices, true) {
+            log::warn!("refresh_failed error=\"{}\"", error.to_string().escape_debug());
+        }
+    }
+}
+
 /// Checks what only an alias could answer.
 pub fn no_alias(parameters: &Parameters<'_>) -> Result<(), Failure> {
     match parameters.is_on("require_alias")? {
@@ -137,6 +149,7 @@ impl Elastic {
         let written = self.store.write(vec![document])?.pop();
         let written = written.ok_or_else(|| Failure::new(500, "exception", "the store gave no answer"))?;
         let written = written.map_err(|refused| Failure::of_document(&refused, index, || uuid(index)))?;
+        self.await_found(parameters, &[index.to_owned()]);
         let stored = Stored::new(index, kind, &written, refresh);
         let mut reply = Reply::json(stored.status(), &stored);
         if written.created {
@@ -148,6 +161,9 @@ impl Elastic {
     /// An id is one document's in its index, whatever its type: a sender that counts on more is told.
     pub(super) fn same_kind(&self, index: &str, kind: Option<&str>, id: Option<&str>) -> Result<(), Failure> {
         let (Some(kind), Some(id)) = (kind, id) else { return Ok(()) };
+        if self.store.remote().is_some() {
+            return Ok(());
+        }
         match self.store.get(index, id)? {
             Some(hit) if hit.kind.as_deref() != Some(kind) => {
                 let there = hit.kind.as_deref().unwrap_or("_doc");
@@ -168,7 +184,11 @@ impl Elastic {
             return Err(Failure::no_index(index).detail("resource.type", "index_expression"));
         }
         let hit = self.store.get(index, id)?;
-        let hit = hit.filter(|hit| route.kind.is_none() || hit.kind.as_deref() == route.kind.as_deref());
+        let is_of_kind = |hit: &Hit| {
+            let kind = route.kind.as_deref().filter(|_| self.store.remote().is_none());
+            kind.is_none() || hit.kind.as_deref() == kind
+        };
+        let hit = hit.filter(is_of_kind);
         match (hit, route.action) {
             (Some(hit), Action::Source) => source_alone(&hit, parameters),
             (Some(hit), _) => found(&hit, parameters),

@@ -3,6 +3,7 @@
 //! Clients look at the status, at `error.type` and at `error.reason`; some at `error.root_cause[0]`.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use crate::iri::query::QueryError;
 use crate::iri::store::{Refused, StoreError};
@@ -14,6 +15,8 @@ pub struct Failure {
     cause: Cause,
     /// The question was understood, and cannot be answered as it stands: Elasticsearch says so a shard.
     in_search: bool,
+    /// What a cluster has said of it, for whoever asked; JSON.
+    told: Option<Box<str>>,
 }
 
 /// What `error`, `root_cause` and an item of a bulk say.
@@ -40,7 +43,7 @@ impl Cause {
 impl Failure {
     /// A failure of that status, type and reason.
     pub fn new(status: u16, kind: &'static str, reason: impl Into<String>) -> Failure {
-        Failure { status, cause: Cause::new(kind, reason), in_search: false }
+        Failure { status, cause: Cause::new(kind, reason), in_search: false, told: None }
     }
 
     /// An argument that cannot be.
@@ -151,6 +154,15 @@ impl From<StoreError> for Failure {
                 };
                 Failure::new(400, kind, reason).in_search()
             }
+            StoreError::TooLarge(_) => Failure::new(429, "circuit_breaking_exception", error.to_string()),
+            StoreError::Busy => Failure::full(error.to_string()),
+            StoreError::Away(_) => Failure::new(503, "connect_transport_exception", error.to_string()),
+            StoreError::Answered { status, cause, body } => {
+                let told = String::from_utf8(body)
+                    .ok()
+                    .filter(|body| serde_json::from_str::<&RawValue>(body).is_ok());
+                Failure { told: told.map(String::into), ..Failure::new(status, "exception", cause) }
+            }
             StoreError::TimedOut(_) => Failure::new(503, "timeout_exception", error.to_string()),
             StoreError::Stopping => Failure::new(503, "node_closed_exception", error.to_string()),
             StoreError::Failed { .. } => {
@@ -208,6 +220,10 @@ impl Cause {
 
 impl Serialize for Failure {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(told) = self.told.as_deref().and_then(|told| serde_json::from_str::<&RawValue>(told).ok())
+        {
+            return told.serialize(serializer);
+        }
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("error", &Told(self))?;
         map.serialize_entry("status", &self.status)?;

@@ -11,7 +11,7 @@ use super::{Asked, Elastic, NAME, Reply, Shards, VERSION, uuid};
 use crate::http::Request;
 use crate::iri::document::index_name;
 use crate::iri::mapping::Mapping;
-use crate::iri::store::{Index, StoreError};
+use crate::iri::store::{About, Index, StoreError, Told};
 
 /// Names and patterns in one request.
 const NAMES_MAX: usize = 256;
@@ -128,10 +128,29 @@ impl Elastic {
         }
     }
 
-    /// What is acknowledged is found: there is nothing to do.
+    /// What a cluster says of itself is passed on as it is; none where the store is no cluster.
+    pub(super) fn told(&self, about: About, asked: &Asked<'_>) -> Result<Option<Reply>, Failure> {
+        let Some(remote) = self.store.remote() else { return Ok(None) };
+        // These are done here, to the answer.
+        let is_other = |(key, _): &(&str, &str)| !matches!(*key, "pretty" | "filter_path");
+        let mut parameters: Vec<_> = asked.parameters.pairs().filter(is_other).collect();
+        if asked.request.header("accept") == Some(b"application/json") {
+            parameters.push(("format", "json"));
+        }
+        let Told { status, is_json, body } = remote.tell(about, &asked.indices()?, &parameters)?;
+        let content_type = if is_json { super::JSON } else { super::TEXT };
+        Ok(Some(Reply { status, content_type, body, location: None }))
+    }
+
+    /// What is acknowledged is found in a folder; a cluster is waited for.
     pub(super) fn refresh(&self, asked: &Asked<'_>) -> Result<Reply, Failure> {
         asked.parameters.only(asked.request.path(), &EXPANDS)?;
-        self.chosen(asked)?;
+        match self.store.remote() {
+            Some(remote) => {
+                remote.refresh(&asked.indices()?, asked.parameters.is_on("ignore_unavailable")?)?;
+            }
+            None => drop(self.chosen(asked)?),
+        }
         Ok(Reply::json(200, &Refreshed { shards: Shards::WRITTEN }))
     }
 

@@ -135,6 +135,11 @@ impl Elastic {
 
     fn act(&self, asked: &Asked<'_>) -> Result<Reply, Failure> {
         let reads = matches!(asked.request.method(), Method::Get | Method::Head);
+        if let Some(about) = asked.route.action.about().filter(|_| reads)
+            && let Some(told) = self.told(about, asked)?
+        {
+            return Ok(told);
+        }
         match asked.route.action {
             Action::Info => indices::info(asked),
             Action::Search => self.search(asked),

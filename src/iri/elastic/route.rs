@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::failure::Failure;
 use crate::http::Method::{self, Get, Head, Post, Put};
+use crate::iri::store::About;
 
 /// What is asked for, by the path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,20 @@ impl Action {
             Action::Health | Action::CatIndices | Action::CatHealth => &[Head, Get],
             Action::Index => &[Head, Put, Get],
         }
+    }
+}
+
+impl Action {
+    /// What of a cluster it asks for.
+    pub fn about(self) -> Option<About> {
+        Some(match self {
+            Action::Index => About::Index,
+            Action::Mapping => About::Mapping,
+            Action::Health => About::Health,
+            Action::CatHealth => About::CatHealth,
+            Action::CatIndices => About::CatIndices,
+            _ => return None,
+        })
     }
 }
 

@@ -33,14 +33,21 @@ struct Searched<'a> {
     #[serde(rename = "_shards")]
     shards: Shards,
     hits: Hits<'a>,
-    #[serde(skip_serializing_if = "Told::is_empty")]
-    aggregations: Told,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aggregations: Option<Aggregations>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Aggregations {
+    Own(Told),
+    Remote(Value),
 }
 
 #[derive(Serialize)]
 struct Hits<'a> {
     total: Total,
-    max_score: Option<f32>,
+    max_score: Option<f64>,
     hits: Vec<HitShown<'a>>,
 }
 
@@ -72,7 +79,7 @@ struct HitShown<'a> {
     #[serde(rename = "_id")]
     id: &'a str,
     #[serde(rename = "_score")]
-    score: Option<f32>,
+    score: Option<f64>,
     #[serde(rename = "_source", skip_serializing_if = "Option::is_none")]
     source: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "<[Value]>::is_empty")]
@@ -99,17 +106,21 @@ impl Elastic {
         drop(body);
         search.indices = asked.indices()?;
         search.query = self.ready(search.query, asked);
+        search.typed_keys = asked.parameters.is_on("typed_keys")?;
         let wanted = search.aggregations.clone();
-        widen(&mut search.aggregations);
+        if self.store.remote().is_none() {
+            widen(&mut search.aggregations);
+        }
         let mut found = self.store.search(&search)?;
-        let told = match wanted.is_empty() {
-            true => Told::default(),
-            false => {
-                let typed_keys = asked.parameters.is_on("typed_keys")?;
+        let aggregations = match found.told.take() {
+            Some(told) => Some(Aggregations::Remote(told)),
+            None if wanted.is_empty() => None,
+            None => {
                 let found = std::mem::take(&mut found.aggregations);
-                Teller::new(&*self.store, &search, typed_keys)?.tell(&wanted, found)?
+                Some(Aggregations::Own(Teller::new(&*self.store, &search)?.tell(&wanted, found)?))
             }
         };
+        let is_scored = search.sort.is_empty();
         let as_number = asked.parameters.is_on("rest_total_hits_as_int")?;
         let searched = Searched {
             took: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
@@ -117,10 +128,10 @@ impl Elastic {
             shards: Shards::ASKED,
             hits: Hits {
                 total: if as_number { Total::Number(found.total) } else { Total::Object(found.total) },
-                max_score: (search.sort.is_empty() && !found.hits.is_empty()).then_some(1.0),
+                max_score: found.score_max.or((is_scored && !found.hits.is_empty()).then_some(1.0)),
                 hits: hits(&search, &found.hits)?,
             },
-            aggregations: told,
+            aggregations,
         };
         Ok(Reply::json(200, &searched))
     }
@@ -131,7 +142,7 @@ impl Elastic {
             Some(families) => number::expand(query, families),
             None => query,
         };
-        match asked.route.kind.as_deref() {
+        match asked.route.kind.as_deref().filter(|_| self.store.remote().is_none()) {
             None => query,
             Some(kind) => {
                 let kind = Query::Term { field: "_type".to_owned(), value: Term::Text(kind.to_owned()) };
@@ -163,7 +174,7 @@ fn hits<'a>(search: &Search, found: &'a [crate::iri::query::Hit]) -> Result<Vec<
             index: &hit.index,
             kind: hit.kind.as_deref().unwrap_or("_doc"),
             id: &hit.id,
-            score: scored.then_some(1.0),
+            score: hit.score.or(scored.then_some(1.0)),
             source: sifted(hit, &search.source)?,
             sort: &hit.sort,
         })

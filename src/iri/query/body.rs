@@ -37,6 +37,7 @@ pub fn search<'a>(
         after: None,
         source: SourceFilter::default(),
         aggregations: Vec::new(),
+        typed_keys: false,
     };
     let mut room = AGGREGATIONS_MAX;
     for (key, json) in members(body)? {
@@ -192,7 +193,7 @@ fn sort(field: &str, direction: Option<&str>) -> Result<Sort, QueryError> {
             return Err(QueryError::argument(format!("no sort order [{other}]: there are [asc] and [desc]")));
         }
     };
-    Ok(Sort { key, descending, missing_first: false })
+    Ok(Sort { key, descending, missing_first: false, unmapped_type: None })
 }
 
 fn sort_object(field: &str, options: &[(String, Json)]) -> Result<Sort, QueryError> {
@@ -200,7 +201,8 @@ fn sort_object(field: &str, options: &[(String, Json)]) -> Result<Sort, QueryErr
     let mut found = sort(field, order.as_deref())?;
     for (key, json) in options {
         match (key.as_str(), json.text().as_deref()) {
-            ("order", Some(_)) | ("unmapped_type", Some(_)) => {}
+            ("order", Some(_)) => {}
+            ("unmapped_type", Some(kind)) => found.unmapped_type = Some(kind.to_owned()),
             ("missing", Some("_last")) => found.missing_first = false,
             ("missing", Some("_first")) => found.missing_first = true,
             // What a field with several values goes by, without being told.

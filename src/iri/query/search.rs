@@ -23,6 +23,8 @@ pub struct Search {
     pub source: SourceFilter,
     /// Aggregations by name.
     pub aggregations: Vec<(String, Aggregation)>,
+    /// Their names have their types before them where the store tells them itself ([`Found::told`]).
+    pub typed_keys: bool,
 }
 
 /// The sort values of the last hit of the page before.
@@ -37,6 +39,8 @@ pub struct Sort {
     pub descending: bool,
     /// Documents without the field first, rather than last.
     pub missing_first: bool,
+    /// The field's type where no index has it; without one that is an error.
+    pub unmapped_type: Option<String>,
 }
 
 /// What hits are ordered by.
@@ -116,6 +120,11 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// A row of buckets an aggregation, by its name.
     pub aggregations: Vec<(String, Vec<Bucket>)>,
+    /// Instead of that: the aggregations as a cluster tells them. How a key looks depends on the types of its fields,
+    /// which it knows, and it has counted what is not among the buckets.
+    pub told: Option<serde_json::Value>,
+    /// How well the best document fits, where the store weighs that.
+    pub score_max: Option<f64>,
 }
 
 /// A document that was found.
@@ -135,6 +144,8 @@ pub struct Hit {
     pub source: Vec<u8>,
     /// The values that it was sorted by: one each for [`Search::sort`].
     pub sort: Vec<serde_json::Value>,
+    /// How well it fits, where the store weighs that.
+    pub score: Option<f64>,
 }
 
 /// A bucket of an aggregation.

@@ -32,7 +32,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// What all listeners share.
 pub struct Intake {
     store: Arc<dyn Store>,
-    letters: DeadLetters,
+    letters: Arc<DeadLetters>,
     counters: Arc<Counters>,
     give_up_at: OnceLock<Instant>,
     throttle: Throttle,
@@ -82,7 +82,7 @@ pub struct From<'a> {
 
 impl Intake {
     /// Into this store, beside these dead letters.
-    pub fn new(store: Arc<dyn Store>, letters: DeadLetters, counters: Arc<Counters>) -> Intake {
+    pub fn new(store: Arc<dyn Store>, letters: Arc<DeadLetters>, counters: Arc<Counters>) -> Intake {
         Intake { store, letters, counters, give_up_at: OnceLock::new(), throttle: Throttle::default() }
     }
 
@@ -138,7 +138,12 @@ impl Intake {
                     waiting.full();
                     "the store's queue is full".to_owned()
                 }
-                Err(error @ (StoreError::Failed { .. } | StoreError::TimedOut(_))) => {
+                Err(
+                    error @ (StoreError::Failed { .. }
+                    | StoreError::TimedOut(_)
+                    | StoreError::Away(_)
+                    | StoreError::Busy),
+                ) => {
                     waiting.failed(&error);
                     error.to_string()
                 }
@@ -147,7 +152,12 @@ impl Intake {
                     return Err(Gone);
                 }
                 // It would be the same the next time.
-                Err(error @ (StoreError::NoIndex(_) | StoreError::Invalid(_))) => {
+                Err(
+                    error @ (StoreError::NoIndex(_)
+                    | StoreError::Invalid(_)
+                    | StoreError::Answered { .. }
+                    | StoreError::TooLarge(_)),
+                ) => {
                     let why = error.to_string();
                     documents.iter().for_each(|document| self.refuse_document(from, document, &why));
                     return Ok(());

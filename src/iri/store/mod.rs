@@ -8,6 +8,9 @@ use super::document::Document;
 use super::mapping::Mapping;
 use super::query::{Found, Hit, Query, Search};
 
+/// The hidden field that each document has: its event's time, else when it came.
+pub const EVENT_TIME: &str = "_event_time";
+
 /// A store. Called by many threads at once.
 pub trait Store: Send + Sync {
     /// Writes documents; an answer each, in their order. When this returns they are durable. Blocks while they wait
@@ -32,6 +35,53 @@ pub trait Store: Send + Sync {
 
     /// Adds fields to an index. The type of a field that is there cannot change ([`StoreError::Invalid`]).
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError>;
+
+    /// From `at` on nothing that a stop can leave for the next start is waited for.
+    fn give_up_at(&self, at: std::time::Instant) {
+        let _ = at;
+    }
+
+    /// The cluster that stands behind it, where one does.
+    fn remote(&self) -> Option<&dyn Remote> {
+        None
+    }
+}
+
+/// What a cluster has in its own way. It keeps no types, and tells aggregations itself ([`super::query::Found::told`]).
+pub trait Remote {
+    /// Makes sure that what was written to these indices (empty: all) before is found; waits for that no longer than a
+    /// question may take.
+    fn refresh(&self, indices: &[String], ignore_unavailable: bool) -> Result<(), StoreError>;
+
+    /// What it says of itself.
+    fn tell(&self, about: About, indices: &[String], parameters: &[(&str, &str)])
+    -> Result<Told, StoreError>;
+}
+
+/// What a cluster tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Its indices: settings, mappings, aliases.
+    Index,
+    /// Mappings.
+    Mapping,
+    /// Whether it is well.
+    Health,
+    /// The same in a line.
+    CatHealth,
+    /// A line an index.
+    CatIndices,
+}
+
+/// What a cluster has told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The status code.
+    pub status: u16,
+    /// JSON, else text.
+    pub is_json: bool,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// A document that is durable.
@@ -91,6 +141,25 @@ pub enum StoreError {
     /// It took longer than a question may.
     #[error("the search took longer than {0} ms")]
     TimedOut(u64),
+    /// The answer has more bytes than one may have.
+    #[error("Data too large: the answer has more than [{0}] bytes; ask for fewer hits, or for less of each")]
+    TooLarge(usize),
+    /// Answers that are being read take all the memory that there is for them: try again later.
+    #[error("answers to other questions take all the memory that there is for them")]
+    Busy,
+    /// The cluster does not answer: try again later.
+    #[error("the cluster is away: {0}")]
+    Away(String),
+    /// The cluster refuses the question, in its own form, which is for whoever asked.
+    #[error("{cause}")]
+    Answered {
+        /// The status code.
+        status: u16,
+        /// The reason alone.
+        cause: String,
+        /// JSON.
+        body: Vec<u8>,
+    },
     /// The store is stopping.
     #[error("the store is stopping")]
     Stopping,

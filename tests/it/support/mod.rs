@@ -12,6 +12,7 @@ pub mod generated;
 pub mod netns;
 pub mod process;
 pub mod random;
+pub mod relay;
 pub mod search_node;
 pub mod sender;
 pub mod server;

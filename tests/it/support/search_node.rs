@@ -14,10 +14,10 @@ pub const ELASTICSEARCH_7: &str = "elasticsearch-7.17.29";
 /// The version that takes types as they were meant.
 pub const ELASTICSEARCH_2: &str = "elasticsearch-2.4.6";
 
-/// The other product.
+/// The newest OpenSearch.
 pub const OPENSEARCH_3: &str = "opensearch-3.8.0";
 
-/// Starts the OpenSearch node, or gives the one that runs.
+/// Starts the OpenSearch 3 node, or gives the one that runs.
 #[track_caller]
 pub fn opensearch_3() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{HeaderValue, Method, Request, Uri, header};
+use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::{Error, Result};
@@ -28,6 +28,9 @@ const CA_BYTES_MAX: u64 = 4 << 20;
 const SHOWN_CHARS_MAX: usize = 200;
 
 const PORT_DEFAULT: u16 = 9200;
+
+/// Connections that are kept for the next request: the edge's threads ask at once.
+const IDLE_CONNECTIONS_MAX: usize = 64;
 
 /// A connection is made within this time, or never.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -196,6 +199,8 @@ impl Client {
             .proxy(None)
             .tls_config(tls)
             .timeout_connect(Some(CONNECT_MAX))
+            .max_idle_connections(IDLE_CONNECTIONS_MAX)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
             .timeout_global(Some(Duration::from_secs(120)))
             .user_agent(concat!("lea/", env!("CARGO_PKG_VERSION")));
         let authorization = login.map(|login| authorization(login, password)).transpose()?;
@@ -215,6 +220,22 @@ impl Client {
         body: Body<'_>,
         timeout: Duration,
     ) -> Result<Answer, ClientError> {
+        self.exchange(method, path, body, timeout, |mut response| {
+            let status = response.status().as_u16();
+            let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+            Ok(Answer { status, body })
+        })
+    }
+
+    /// The same, and `read` takes the answer, with a bound of its own.
+    pub fn exchange<T>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Body<'_>,
+        timeout: Duration,
+        read: impl FnOnce(Response<ureq::Body>) -> Result<T, ureq::Error>,
+    ) -> Result<T, ClientError> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.address));
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
@@ -238,15 +259,16 @@ impl Client {
                 request.body(bytes).map_err(ureq::Error::from).and_then(|request| self.run(request, timeout))
             }
         };
-        sent.map_err(|error| self.failed(error, timeout))
+        sent.and_then(read).map_err(|error| self.failed(error, timeout))
     }
 
-    fn run(&self, request: Request<impl ureq::AsSendBody>, timeout: Duration) -> Result<Answer, ureq::Error> {
+    fn run(
+        &self,
+        request: Request<impl ureq::AsSendBody>,
+        timeout: Duration,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
-        let mut response = self.agent.run(request)?;
-        let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
-        Ok(Answer { status, body })
+        self.agent.run(request)
     }
 
     fn failed(&self, error: ureq::Error, timeout: Duration) -> ClientError {

@@ -11,9 +11,11 @@
 //! always: the event's own time, else when it arrived. `lea.number.FIELD` (a keyword) is the number that the text in FIELD
 //! means, and is there where it means one; FIELD has its path's dots replaced by `_`.
 
+mod ask;
 mod backoff;
 mod bulk;
 pub mod client;
+pub mod dsl;
 mod event;
 mod place;
 mod queue;
@@ -37,11 +39,12 @@ use self::place::{Standing, Trouble};
 use self::queue::{Payloads, Queue};
 use self::ship::Shipper;
 use super::dead_letters::DeadLetters;
-use super::{Refused, StoreError, Written};
+use super::{About, Index, Refused, Remote, Store, StoreError, Told, Written};
 use crate::counters::Counters;
 use crate::iri::document::{Document, index_name};
 use crate::iri::mapping::Mapping;
 use crate::iri::number::Families;
+use crate::iri::query::{Found, Hit, Query, Search};
 use crate::{Error, Result};
 
 /// The object that is added to each source.
@@ -92,8 +95,8 @@ pub struct ElasticConfig {
     pub ship: ShipConfig,
 }
 
-/// A cluster as the store. Dropped last, it lets the cluster take what it can until [`ElasticStore::give_up_at`]; the rest
-/// stays in the queue.
+/// A cluster as the store. Dropped last, it lets the cluster take what it can until [`Store::give_up_at`]; the rest stays
+/// in the queue.
 pub struct ElasticStore {
     cluster: Arc<Cluster>,
     queue: Queue,
@@ -125,8 +128,12 @@ impl ElasticStore {
         let thread = thread.map_err(Error::system("start a thread"))?;
         Ok(ElasticStore { cluster, queue, keep_days: ship.keep_days, shipper: Some((thread, ended)) })
     }
+}
 
-    fn append(&self, documents: &[Document]) -> Result<Vec<Result<Written, Refused>>, StoreError> {
+impl Store for ElasticStore {
+    /// An id that is the sender's may be there already; the cluster says so only later. So this says of each that it was
+    /// created, and what comes under a taken id in [`Mode::Create`](crate::iri::document::Mode::Create) is passed over.
+    fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, StoreError> {
         let arrived_ms = Utc::now().timestamp_millis();
         let days_back = self.keep_days.map_or(DAYS_BACK, |days| days.min(DAYS_BACK));
         let families = self.cluster.families.as_deref();
@@ -137,18 +144,34 @@ impl ElasticStore {
             Ok(event.id)
         };
         let ids: Vec<Result<Option<String>, Refused>> = documents.iter().map(read).collect();
-        let mut number = if payloads.is_empty() { 0 } else { self.queue.append(payloads)? };
-        let written = |id: Option<String>| {
-            let id = id.unwrap_or_else(|| event::made_id(self.queue.shared().log(), number));
-            number += 1;
-            // What the cluster will make of it is not known yet.
-            Written { id, version: 1, sequence: number - 1, created: true }
+        drop(documents);
+        let mut sequence = if payloads.is_empty() { 0 } else { self.queue.append(payloads)? };
+        let log = self.queue.shared().log();
+        let mut written = |id: Option<String>| {
+            let id = id.unwrap_or_else(|| event::made_id(log, sequence));
+            sequence += 1;
+            Written { id, version: 1, sequence: sequence - 1, created: true }
         };
-        let mut written = written;
         Ok(ids.into_iter().map(|id| id.map(&mut written)).collect())
     }
 
-    fn create(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
+    fn get(&self, index: &str, id: &str) -> Result<Option<Hit>, StoreError> {
+        self.cluster.get(index, id)
+    }
+
+    fn count(&self, indices: &[String], ignore_unavailable: bool, query: &Query) -> Result<u64, StoreError> {
+        self.cluster.count(indices, ignore_unavailable, query)
+    }
+
+    fn search(&self, search: &Search) -> Result<Found, StoreError> {
+        self.cluster.search(search)
+    }
+
+    fn indices(&self, indices: &[String]) -> Result<Vec<Index>, StoreError> {
+        self.cluster.indices(indices)
+    }
+
+    fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
         index_name(index)
             .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
         let client = &self.cluster.client;
@@ -160,11 +183,13 @@ impl ElasticStore {
         let made =
             place::put_template(client, name, &self.cluster.number_fields(), mapping).map_err(failed)?;
         let day = day.unwrap_or_else(|| event::day_of(Utc::now().timestamp_millis()));
-        let refused = place::make_index(client, &event::index(name, day)).map_err(failed)?;
-        refused.map_or(Ok(made), |reason| Err(StoreError::Invalid(reason)))
+        match place::make_index(client, &event::index(name, day)).map_err(failed)? {
+            None => Ok(made),
+            Some(reason) => Err(StoreError::Invalid(reason)),
+        }
     }
 
-    fn add_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
+    fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
         let client = &self.cluster.client;
         let (name, _) = event::split(index);
         place::add_mapping(client, index, mapping).map_err(failed)?;
@@ -174,9 +199,31 @@ impl ElasticStore {
         Ok(())
     }
 
-    /// From `at` on the cluster is not waited for any more.
-    pub fn give_up_at(&self, at: Instant) {
+    fn give_up_at(&self, at: Instant) {
         self.queue.shared().give_up_at(at);
+    }
+
+    fn remote(&self) -> Option<&dyn Remote> {
+        Some(self)
+    }
+}
+
+impl Remote for ElasticStore {
+    fn refresh(&self, indices: &[String], ignore_unavailable: bool) -> Result<(), StoreError> {
+        let until = Instant::now() + self.cluster.search_timeout;
+        if !self.queue.shared().wait_confirmed(until) {
+            return Err(StoreError::TimedOut(self.cluster.search_timeout.as_millis() as u64));
+        }
+        self.cluster.refresh(indices, ignore_unavailable)
+    }
+
+    fn tell(
+        &self,
+        about: About,
+        indices: &[String],
+        parameters: &[(&str, &str)],
+    ) -> Result<Told, StoreError> {
+        self.cluster.tell(about, indices, parameters)
     }
 }
 

@@ -30,8 +30,8 @@ pub mod number {
     pub const HOURS: u16 = 0x8000;
 }
 
-/// The name of the time of each document.
-pub const EVENT_TIME: &str = "_event_time";
+pub use crate::iri::store::EVENT_TIME;
+
 /// The name of all numbers of a document.
 pub const NUMBER: &str = "_number";
 /// The field `F._number` of a field.

@@ -68,7 +68,7 @@ pub fn search(
             hits.push(searching.hit(doc, &keys)?);
         }
     }
-    Ok(Found { total, hits, aggregations })
+    Ok(Found { total, hits, aggregations, ..Found::default() })
 }
 
 /// A document's hit without sort values, for whoever asks for it by its id.
@@ -83,7 +83,16 @@ pub fn hit(context: &Context<'_>, shared: &Shared, doc: u32) -> Result<(Hit, i64
     let id = row.id.unwrap_or_else(|| ids::make(&shared.secret, doc));
     let index = shared.catalogue.by_no(row.index).map(|index| index.name.clone()).unwrap_or_default();
     let sequence = u64::from(doc);
-    let hit = Hit { index, kind: row.kind, id, version: row.version, sequence, source, sort: Vec::new() };
+    let hit = Hit {
+        index,
+        kind: row.kind,
+        id,
+        version: row.version,
+        sequence,
+        source,
+        sort: Vec::new(),
+        score: None,
+    };
     Ok((hit, row.time_ms))
 }
 
@@ -136,7 +145,9 @@ impl Searching<'_> {
                 SortKey::Stored => (FieldType::Long, Vec::new()),
                 SortKey::Field(name) => match self.field(name)? {
                     Some(found) => found,
-                    None if self.indices.is_empty() => (FieldType::Long, Vec::new()),
+                    None if self.indices.is_empty() || sort.unmapped_type.is_some() => {
+                        (FieldType::Long, Vec::new())
+                    }
                     None => {
                         return Err(StoreError::Invalid(format!(
                             "No mapping found for [{name}] in order to sort on"

@@ -271,6 +271,7 @@ fn search(query: &Query, sort: Vec<Sort>, aggregations: Vec<(String, Aggregation
         after: None,
         source: SourceFilter::default(),
         aggregations,
+        typed_keys: false,
     }
 }
 
@@ -297,8 +298,12 @@ fn check(store: &SqliteStore, model: &BTreeMap<String, Json>, random: &mut Rando
         }
         let field = random.of(&["word", "long", "double", "at", "ip"]);
         let descending = random.below(2) == 1;
-        let sort =
-            Sort { key: SortKey::Field(field.into()), descending, missing_first: random.below(2) == 1 };
+        let sort = Sort {
+            key: SortKey::Field(field.into()),
+            descending,
+            missing_first: random.below(2) == 1,
+            unmapped_type: None,
+        };
         let top = Aggregation::Terms {
             field: "word".into(),
             size: 3,

@@ -31,11 +31,6 @@ impl Disk {
         })
     }
 
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// The path of a segment.
     pub fn path(&self, base: u64) -> PathBuf {
         self.dir.join(format!("{base:016x}.log"))

@@ -276,7 +276,8 @@ fn a_full_queue_refuses_and_takes_again_when_events_are_confirmed() {
     assert_eq!(queue.shared().counters.queue_full.get(), 0);
     assert!(matches!(append(), Err(StoreError::Full)));
     // Larger than the queue: alone, when it is empty.
-    confirmer.confirm(queue.shared().lock().end);
+    let end = queue.shared().lock().end;
+    confirmer.confirm(end);
     let mut large = Payloads::default();
     large.add(|bytes| bytes.resize(10 * one as usize, b'x'));
     assert_eq!(queue.append(large).unwrap(), 4);

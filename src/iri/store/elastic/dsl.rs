@@ -1,0 +1,642 @@
+//! Our questions as Elasticsearch's request bodies. Pure.
+//!
+//! What is written here Elasticsearch 7.17 to 9 and OpenSearch 2 and 3 read alike, so there is one form for all: no types,
+//! `track_total_hits`, calendar and fixed intervals apart, ranges with `gte` and `lt`. What has one field becomes the query
+//! of that name; what asks several fields, patterns of fields or all becomes `multi_match` or `query_string`, which take
+//! the fields apart in the cluster: it knows which there are. A field that is hidden in our own stores has its place in the
+//! object that is added to each source ([`field`]).
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{ADDED, ADDED_NUMBER, ADDED_TIME};
+use crate::iri::number::FAMILY_ALL;
+use crate::iri::query::{
+    Aggregation, Bound, Fields, Interval, Operator, Query, Search, Sort, SortKey, SourceFilter, Value,
+};
+use crate::iri::store::EVENT_TIME;
+
+/// Where a field of the question stands in the cluster.
+pub fn field(name: &str) -> Cow<'_, str> {
+    if name == EVENT_TIME {
+        return ADDED_TIME.into();
+    }
+    if name == FAMILY_ALL {
+        return format!("{ADDED_NUMBER}.*").into();
+    }
+    match name.strip_suffix(FAMILY_ALL).and_then(|name| name.strip_suffix('.')) {
+        Some(of) => format!("{ADDED_NUMBER}.{}", of.replace('.', "_")).into(),
+        None => name.into(),
+    }
+}
+
+/// The body of a `_search`. `timeout`: when the cluster gives it up by itself.
+pub fn search(search: &Search, timeout: &str) -> Json {
+    let mut body = json!({
+        "query": query(&search.query),
+        "size": search.size,
+        "track_total_hits": true,
+        "timeout": timeout,
+    });
+    if search.from > 0 {
+        body["from"] = search.from.into();
+    }
+    if !search.sort.is_empty() {
+        body["sort"] = search.sort.iter().map(sort).collect();
+    }
+    if let Some(after) = &search.after {
+        body["search_after"] = after.clone().into();
+    }
+    if let Some(filter) = source(&search.source) {
+        body["_source"] = filter;
+    }
+    if !search.aggregations.is_empty() {
+        body["aggs"] = aggregations(&search.aggregations);
+    }
+    body
+}
+
+/// A question.
+pub fn query(query: &Query) -> Json {
+    one(query, false)
+}
+
+/// `lenient`: a value that does not fit its field's type finds nothing, and is no error.
+fn one(query: &Query, lenient: bool) -> Json {
+    match query {
+        Query::All => json!({"match_all": {}}),
+        Query::None => json!({"match_none": {}}),
+        Query::Match { fields, text, operator } => {
+            let operator = if *operator == Operator::And { "and" } else { "or" };
+            matching(fields, text, json!({"operator": operator}), lenient)
+        }
+        Query::Phrase { fields, text } => matching(fields, text, json!({"type": "phrase"}), lenient),
+        Query::Term { field: name, value } if name == FAMILY_ALL => {
+            json!({"multi_match": {"query": value_json(value), "fields": [field(name)]}})
+        }
+        Query::Term { field: name, value } => {
+            json!({"term": {field(name).as_ref(): {"value": value_json(value)}}})
+        }
+        Query::Range { fields, from, to, format, zone_minutes } => match single(fields) {
+            Some(name) if !lenient => range(name, from, to, format.as_deref(), *zone_minutes),
+            _ => {
+                let mut found = in_text(fields, &range_text(from, to), lenient);
+                if *zone_minutes != 0 {
+                    found["query_string"]["time_zone"] = zone(*zone_minutes).into();
+                }
+                found
+            }
+        },
+        Query::Prefix { fields, prefix } => in_text(fields, &format!("{}*", escaped(prefix)), lenient),
+        Query::Wildcard { fields, pattern } => match single(fields).filter(|_| !has_wildcards(pattern)) {
+            Some(name) => json!({"wildcard": {field(name).as_ref(): {"value": pattern}}}),
+            None => in_text(fields, &escaped_pattern(pattern), lenient),
+        },
+        Query::Exists { field: name } => json!({"exists": {"field": field(name)}}),
+        Query::Ids(ids) => json!({"ids": {"values": ids}}),
+        Query::Lenient(query) => one(query, true),
+        Query::Bool { must, should, must_not, should_min } => {
+            boolean([must, should, must_not], *should_min, lenient)
+        }
+    }
+}
+
+/// The only field, where it is one that is named.
+fn single(fields: &Fields) -> Option<&str> {
+    match fields {
+        Fields::Named(names) if names.len() == 1 && !names[0].contains('*') => Some(&names[0]),
+        _ => None,
+    }
+}
+
+/// The fields of a query that takes several; none for all, of which the index says which they are.
+fn fields_json(fields: &Fields) -> Option<Json> {
+    match fields {
+        Fields::All => None,
+        Fields::Named(names) => Some(names.iter().map(|name| field(name)).collect()),
+    }
+}
+
+/// Words in one field or in several; `how` tells how they stand to each other.
+fn matching(fields: &Fields, text: &str, how: Json, lenient: bool) -> Json {
+    let is_phrase = how.get("type").is_some();
+    if let (Some(name), false) = (single(fields), lenient && is_phrase) {
+        let (kind, mut body) = if is_phrase { ("match_phrase", json!({})) } else { ("match", how) };
+        body["query"] = text.into();
+        if lenient {
+            body["lenient"] = true.into();
+        }
+        return json!({kind: {field(name).as_ref(): body}});
+    }
+    let mut body = how;
+    body["query"] = text.into();
+    body["lenient"] = lenient.into();
+    if let Some(fields) = fields_json(fields) {
+        body["fields"] = fields;
+    }
+    json!({"multi_match": body})
+}
+
+/// What is written in the query language, whose fields the cluster takes apart.
+fn in_text(fields: &Fields, text: &str, lenient: bool) -> Json {
+    let mut body = json!({"query": text, "lenient": lenient});
+    if let Some(fields) = fields_json(fields) {
+        body["fields"] = fields;
+    }
+    json!({"query_string": body})
+}
+
+fn range(name: &str, from: &Bound, to: &Bound, format: Option<&str>, zone_minutes: i32) -> Json {
+    let mut body = Map::new();
+    let mut end = |bound: &Bound, included: &str, excluded: &str| match bound {
+        Bound::Open => {}
+        Bound::Included(value) => drop(body.insert(included.to_owned(), value_json(value))),
+        Bound::Excluded(value) => drop(body.insert(excluded.to_owned(), value_json(value))),
+    };
+    end(from, "gte", "gt");
+    end(to, "lte", "lt");
+    if let Some(format) = format {
+        body.insert("format".to_owned(), format.into());
+    }
+    if zone_minutes != 0 {
+        body.insert("time_zone".to_owned(), zone(zone_minutes).into());
+    }
+    json!({"range": {field(name).as_ref(): body}})
+}
+
+/// A range in the query language.
+fn range_text(from: &Bound, to: &Bound) -> String {
+    let end = |bound: &Bound| match bound {
+        Bound::Open => "*".to_owned(),
+        Bound::Included(value) | Bound::Excluded(value) => quoted(value),
+    };
+    let open = if matches!(from, Bound::Excluded(_)) { '{' } else { '[' };
+    let close = if matches!(to, Bound::Excluded(_)) { '}' } else { ']' };
+    format!("{open}{} TO {}{close}", end(from), end(to))
+}
+
+fn quoted(value: &Value) -> String {
+    let text = match value {
+        Value::Text(text) => text.clone(),
+        Value::Long(number) => number.to_string(),
+        Value::Double(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+    };
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Text of which each character means itself in the query language. Letters, digits and what is not ASCII do anyway.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' && !c.is_ascii_control()
+            || c.is_whitespace()
+        {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The same of a pattern: `*` and `?` keep their meaning, and what stands behind a backslash keeps its.
+fn escaped_pattern(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' => out.push(c),
+            '\\' => {
+                out.push('\\');
+                out.push(chars.next().unwrap_or('\\'));
+            }
+            c => out.push_str(&escaped(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    out
+}
+
+/// False for a pattern that only one value fits: in the query language that would be words.
+fn has_wildcards(pattern: &str) -> bool {
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `must`, `should`, `must_not`.
+fn boolean(clauses: [&[Query]; 3], should_min: usize, lenient: bool) -> Json {
+    let [must, should, must_not] = clauses;
+    let all = |queries: &[Query]| queries.iter().map(|query| one(query, lenient)).collect::<Vec<_>>();
+    let some = if should_min == 1 { any(should, lenient) } else { all(should) };
+    if must.is_empty() && must_not.is_empty() && some.len() == 1 && should_min == 1 {
+        return some.into_iter().next().unwrap_or_default();
+    }
+    let mut body = Map::new();
+    for (name, clauses) in [("must", all(must)), ("should", some), ("must_not", all(must_not))] {
+        if !clauses.is_empty() {
+            body.insert(name.to_owned(), clauses.into());
+        }
+    }
+    if !should.is_empty() {
+        body.insert("minimum_should_match".to_owned(), should_min.into());
+    }
+    json!({"bool": body})
+}
+
+/// One of these. Values of one field stand in one `terms`, however the question nests them: a cluster takes only so many
+/// clauses, and a list of numbers with their families is twice as long.
+fn any(queries: &[Query], lenient: bool) -> Vec<Json> {
+    let (mut terms, mut others) = (Vec::new(), Vec::new());
+    gather(queries, lenient, &mut terms, &mut others);
+    let terms = terms.into_iter().map(|(name, mut values)| match values.len() {
+        1 => json!({"term": {name: {"value": values.remove(0)}}}),
+        _ => json!({"terms": {name: values}}),
+    });
+    terms.chain(others).collect()
+}
+
+fn gather(queries: &[Query], lenient: bool, terms: &mut Vec<(String, Vec<Json>)>, others: &mut Vec<Json>) {
+    for query in queries {
+        match query {
+            Query::Term { field: name, value } if name != FAMILY_ALL => {
+                let (name, value) = (field(name), value_json(value));
+                match terms.iter_mut().find(|(of, _)| *of == name) {
+                    Some((_, values)) => values.push(value),
+                    None => terms.push((name.into_owned(), vec![value])),
+                }
+            }
+            Query::Bool { must, should, must_not, should_min: 1 }
+                if must.is_empty() && must_not.is_empty() =>
+            {
+                gather(should, lenient, terms, others);
+            }
+            other => others.push(one(other, lenient)),
+        }
+    }
+}
+
+fn value_json(value: &Value) -> Json {
+    match value {
+        Value::Text(text) => text.as_str().into(),
+        Value::Long(number) => (*number).into(),
+        Value::Double(number) => (*number).into(),
+        Value::Bool(value) => (*value).into(),
+    }
+}
+
+/// `+05:30`.
+fn zone(minutes: i32) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let minutes = minutes.unsigned_abs();
+    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+}
+
+/// One key of the order.
+pub fn sort(sort: &Sort) -> Json {
+    let mut how = json!({"order": if sort.descending { "desc" } else { "asc" }});
+    let name = match &sort.key {
+        SortKey::Stored => "_doc".into(),
+        SortKey::Field(name) => {
+            if sort.missing_first {
+                how["missing"] = "_first".into();
+            }
+            if let Some(kind) = &sort.unmapped_type {
+                how["unmapped_type"] = kind.as_str().into();
+            }
+            field(name)
+        }
+    };
+    json!({name.as_ref(): how})
+}
+
+/// Which part of a source is wanted; none for all of it, which then comes byte by byte as it was stored.
+fn source(filter: &SourceFilter) -> Option<Json> {
+    if filter.none {
+        return Some(false.into());
+    }
+    if filter.includes.is_empty() && filter.excludes.is_empty() {
+        return None;
+    }
+    // A list that leaves something out tells the same with what we added in it.
+    let excludes = filter.excludes.iter().map(String::as_str).chain([ADDED]).collect::<Vec<_>>();
+    Some(json!({"includes": filter.includes, "excludes": excludes}))
+}
+
+/// What is counted over all hits.
+pub fn aggregations(aggregations: &[(String, Aggregation)]) -> Json {
+    let named = |(name, one): &(String, Aggregation)| (name.clone(), aggregation(one));
+    Json::Object(aggregations.iter().map(named).collect())
+}
+
+fn aggregation(aggregation: &Aggregation) -> Json {
+    let (mut body, within) = match aggregation {
+        Aggregation::Terms { field: name, size, by_key, ascending, count_min, inner } => {
+            let (key, order) =
+                (if *by_key { "_key" } else { "_count" }, if *ascending { "asc" } else { "desc" });
+            let terms = json!({
+                "field": field(name), "size": size, "order": {key: order}, "min_doc_count": count_min,
+            });
+            (json!({"terms": terms}), inner)
+        }
+        Aggregation::DateHistogram { field: name, interval, zone_minutes, count_min, inner } => {
+            let (key, length) = match interval {
+                Interval::Fixed(ms) => ("fixed_interval", format!("{ms}ms")),
+                Interval::Week => ("calendar_interval", "1w".to_owned()),
+                Interval::Month => ("calendar_interval", "1M".to_owned()),
+                Interval::Quarter => ("calendar_interval", "1q".to_owned()),
+                Interval::Year => ("calendar_interval", "1y".to_owned()),
+            };
+            let mut histogram = json!({"field": field(name), key: length, "min_doc_count": count_min});
+            if *zone_minutes != 0 {
+                histogram["time_zone"] = zone(*zone_minutes).into();
+            }
+            (json!({"date_histogram": histogram}), inner)
+        }
+    };
+    if !within.is_empty() {
+        body["aggs"] = aggregations(within);
+    }
+    body
+}
+
+/// A source without the object that was added to it at its end; one without it stays as it is.
+pub fn without_added(source: &[u8]) -> Vec<u8> {
+    cut(source).unwrap_or_else(|| source.to_vec())
+}
+
+/// Within a string the quotes of what is looked for would stand behind backslashes, so it is a member; and it is the last
+/// one of the whole where nothing but the source's end follows.
+fn cut(source: &[u8]) -> Option<Vec<u8>> {
+    let name = format!("\"{ADDED}\":{{");
+    let at = source.windows(name.len()).rposition(|window| window == name.as_bytes())?;
+    let object = &source[at + name.len() - 1..];
+    let mut values = serde_json::Deserializer::from_slice(object).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    if object[values.byte_offset()..].trim_ascii() != b"}" {
+        return None;
+    }
+    let before = source[..at].trim_ascii_end();
+    let before = before.strip_suffix(b",").or_else(|| before.ends_with(b"{").then_some(before))?;
+    let mut left = before.to_vec();
+    left.push(b'}');
+    Some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iri::number::{Families, Settings, expand};
+    use crate::iri::query::body;
+
+    /// What a request's body becomes.
+    #[track_caller]
+    fn check(text: &str, expected: Json) {
+        let asked = body::search([], text.as_bytes()).unwrap();
+        let mut found = search(&asked, "9s");
+        for key in ["track_total_hits", "timeout", "size"] {
+            found.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[track_caller]
+    fn check_query(text: &str, expected: Json) {
+        let asked = body::search([], format!("{{\"query\":{text}}}").as_bytes()).unwrap();
+        assert_eq!(query(&asked.query), expected, "{text}");
+    }
+
+    /// What stands in `q=` becomes.
+    #[track_caller]
+    fn check_text(text: &str, expected: Json) {
+        assert_eq!(query(&body::count([("q", text)], b"").unwrap()), expected, "{text}");
+    }
+
+    #[track_caller]
+    fn check_family(text: &str, expected: Json) {
+        let families = Families::new(Settings::default()).unwrap();
+        let asked = expand(body::count([("q", text)], b"").unwrap(), &families);
+        assert_eq!(query(&asked), expected, "{text}");
+    }
+
+    #[test]
+    fn a_search_has_what_was_asked_and_no_more() {
+        let asked = body::search([], b"").unwrap();
+        let expected =
+            json!({"query": {"match_all": {}}, "size": 10, "track_total_hits": true, "timeout": "9s"});
+        assert_eq!(search(&asked, "9s"), expected);
+        check(
+            r#"{"from":5,"sort":["n",{"d":{"order":"desc","missing":"_first","unmapped_type":"date"}},"_doc"]}"#,
+            json!({"query": {"match_all": {}}, "from": 5, "sort": [
+                {"n": {"order": "asc"}}, {"d": {"order": "desc", "missing": "_first", "unmapped_type": "date"}},
+                {"_doc": {"order": "asc"}},
+            ]}),
+        );
+        check(
+            r#"{"sort":[{"_event_time":"desc"}],"search_after":[1460383327000]}"#,
+            json!({"query": {"match_all": {}}, "sort": [{"lea.time": {"order": "desc"}}], "search_after": [1_460_383_327_000_i64]}),
+        );
+        check(r#"{"_source":false}"#, json!({"query": {"match_all": {}}, "_source": false}));
+        check(
+            r#"{"_source":{"includes":"a*","excludes":["b"]}}"#,
+            json!({"query": {"match_all": {}}, "_source": {"includes": ["a*"], "excludes": ["b", "lea"]}}),
+        );
+    }
+
+    #[test]
+    fn each_query_of_a_body() {
+        check_query(r#"{"match_none":{}}"#, json!({"match_none": {}}));
+        check_query(r#"{"match":{"t":"a b"}}"#, json!({"match": {"t": {"query": "a b", "operator": "or"}}}));
+        check_query(
+            r#"{"match":{"t":{"query":"a b","operator":"and","lenient":true}}}"#,
+            json!({"match": {"t": {"query": "a b", "operator": "and", "lenient": true}}}),
+        );
+        check_query(r#"{"match_phrase":{"t":"a b"}}"#, json!({"match_phrase": {"t": {"query": "a b"}}}));
+        check_query(
+            r#"{"multi_match":{"query":"a b","type":"phrase","fields":["t","k.*"]}}"#,
+            json!({"multi_match": {"query": "a b", "type": "phrase", "lenient": false, "fields": ["t", "k.*"]}}),
+        );
+        check_query(
+            r#"{"multi_match":{"query":"a"}}"#,
+            json!({"multi_match": {"query": "a", "operator": "or", "lenient": true}}),
+        );
+        check_query(r#"{"term":{"k":1.5}}"#, json!({"term": {"k": {"value": 1.5}}}));
+        check_query(r#"{"terms":{"k":["a",1,true]}}"#, json!({"terms": {"k": ["a", 1, true]}}));
+        check_query(r#"{"terms":{"k":["a"]}}"#, json!({"term": {"k": {"value": "a"}}}));
+        check_query(
+            r#"{"range":{"d":{"gte":"2016","lt":5,"format":"yyyy","time_zone":"-03:30"}}}"#,
+            json!({"range": {"d": {"gte": "2016", "lt": 5, "format": "yyyy", "time_zone": "-03:30"}}}),
+        );
+        check_query(r#"{"range":{"d":{"gt":1,"lte":2}}}"#, json!({"range": {"d": {"gt": 1, "lte": 2}}}));
+        check_query(
+            r#"{"prefix":{"k":"a b*"}}"#,
+            json!({"query_string": {"query": "a\\ b\\**", "lenient": false, "fields": ["k"]}}),
+        );
+        check_query(
+            r#"{"wildcard":{"k":"a:*\\*?"}}"#,
+            json!({"query_string": {"query": "a\\:*\\*?", "lenient": false, "fields": ["k"]}}),
+        );
+        check_query(r#"{"wildcard":{"k":"AND \\*"}}"#, json!({"wildcard": {"k": {"value": "AND \\*"}}}));
+        check_query(r#"{"exists":{"field":"k"}}"#, json!({"exists": {"field": "k"}}));
+        check_query(
+            r#"{"exists":{"field":"destNum._number"}}"#,
+            json!({"exists": {"field": "lea.number.destNum"}}),
+        );
+        check_query(r#"{"ids":{"values":["1",2]}}"#, json!({"ids": {"values": ["1", "2"]}}));
+        check_query(r#"{"bool":{}}"#, json!({"bool": {}}));
+        check_query(
+            r#"{"bool":{"must":[{"match_all":{}}],"should":[{"term":{"k":1}},{"exists":{"field":"k"}}],"must_not":{"match_none":{}}}}"#,
+            json!({"bool": {
+                "must": [{"match_all": {}}], "should": [{"term": {"k": {"value": 1}}}, {"exists": {"field": "k"}}],
+                "must_not": [{"match_none": {}}], "minimum_should_match": 0,
+            }}),
+        );
+        check_query(
+            r#"{"bool":{"should":[{"term":{"k":1}},{"term":{"k":2}},{"term":{"l":3}}],"minimum_should_match":2}}"#,
+            json!({"bool": {
+                "should": [{"term": {"k": {"value": 1}}}, {"term": {"k": {"value": 2}}}, {"term": {"l": {"value": 3}}}],
+                "minimum_should_match": 2,
+            }}),
+        );
+    }
+
+    #[test]
+    fn each_clause_of_a_query_string() {
+        check_text("*", json!({"match_all": {}}));
+        check_text("k:a", json!({"match": {"k": {"query": "a", "operator": "or"}}}));
+        check_text(
+            "friendly-scanner",
+            json!({"multi_match": {"query": "friendly-scanner", "operator": "or", "lenient": true}}),
+        );
+        check_text("\"a b\"", json!({"multi_match": {"query": "a b", "type": "phrase", "lenient": true}}));
+        check_text("k:[1 TO 5}", json!({"range": {"k": {"gte": "1", "lt": "5"}}}));
+        check_text("[1 TO 5}", json!({"query_string": {"query": "[\"1\" TO \"5\"}", "lenient": true}}));
+        check_text(">\"", json!({"query_string": {"query": "{\"\\\"\" TO *]", "lenient": true}}));
+        check_text("97*", json!({"query_string": {"query": "97*", "lenient": true}}));
+        check_text(
+            r"k:a\:b?",
+            json!({"query_string": {"query": r"a\:b?", "lenient": false, "fields": ["k"]}}),
+        );
+        check_text("k:*", json!({"exists": {"field": "k"}}));
+        check_text(
+            r"k.\*:a",
+            json!({"multi_match": {"query": "a", "operator": "or", "lenient": false, "fields": ["k.*"]}}),
+        );
+        check_text(
+            "k:a AND NOT b",
+            json!({"bool": {
+                "must": [{"match": {"k": {"query": "a", "operator": "or", "lenient": true}}}],
+                "must_not": [{"multi_match": {"query": "b", "operator": "or", "lenient": true}}],
+            }}),
+        );
+        // Nothing but the lenient form takes what does not fit.
+        check_text(
+            "k:[a TO b] OR l:\"c d\"",
+            json!({"bool": {"should": [
+                {"query_string": {"query": "[\"a\" TO \"b\"]", "lenient": true, "fields": ["k"]}},
+                {"multi_match": {"query": "c d", "type": "phrase", "lenient": true, "fields": ["l"]}},
+            ], "minimum_should_match": 1}}),
+        );
+    }
+
+    #[test]
+    fn a_number_is_asked_for_where_its_family_stands() {
+        let number = "9011972598294121";
+        check_family(
+            &format!("destNum:{number}"),
+            json!({"bool": {"should": [
+                {"term": {"lea.number.destNum": {"value": "+972598294121"}}},
+                {"match": {"destNum": {"query": number, "operator": "or"}}},
+            ], "minimum_should_match": 1}}),
+        );
+        check_family(
+            number,
+            json!({"bool": {"should": [
+                {"multi_match": {"query": number, "operator": "or", "lenient": true}},
+                {"multi_match": {"query": "+972598294121", "fields": ["lea.number.*"]}},
+            ], "minimum_should_match": 1}}),
+        );
+        // What is shorter than a number is none.
+        check_family("100", json!({"multi_match": {"query": "100", "operator": "or", "lenient": true}}));
+        let families = Families::new(Settings::default()).unwrap();
+        let text = br#"{"query":{"terms":{"destNum":["00972598294121","1","+12025550100"]}}}"#;
+        let asked = expand(body::search([], text).unwrap().query, &families);
+        assert_eq!(
+            query(&asked),
+            json!({"bool": {"should": [
+                {"terms": {"destNum": ["00972598294121", "1", "+12025550100"]}},
+                {"terms": {"lea.number.destNum": ["+972598294121", "+12025550100"]}},
+            ], "minimum_should_match": 1}})
+        );
+        assert_eq!(field("call.to._number"), "lea.number.call_to");
+        assert_eq!(field("_number"), "lea.number.*");
+        assert_eq!(field("my_number"), "my_number");
+    }
+
+    #[test]
+    fn aggregations_in_each_form() {
+        check(
+            r#"{"aggs":{"top":{"terms":{"field":"k","size":3,"order":{"_key":"asc"},"min_doc_count":2},"aggs":
+            {"d":{"date_histogram":{"field":"_event_time","calendar_interval":"day","time_zone":"+01:00"}}}},
+            "m":{"date_histogram":{"field":"d","calendar_interval":"month","min_doc_count":1}}}}"#,
+            json!({"query": {"match_all": {}}, "aggs": {
+                "top": {
+                    "terms": {"field": "k", "size": 3, "order": {"_key": "asc"}, "min_doc_count": 2},
+                    "aggs": {"d": {"date_histogram": {
+                        "field": "lea.time", "fixed_interval": "86400000ms", "min_doc_count": 0, "time_zone": "+01:00",
+                    }}},
+                },
+                "m": {"date_histogram": {"field": "d", "calendar_interval": "1M", "min_doc_count": 1}},
+            }}),
+        );
+        for (unit, interval) in [("week", "1w"), ("quarter", "1q"), ("year", "1y")] {
+            check(
+                &format!(
+                    r#"{{"aggs":{{"a":{{"date_histogram":{{"field":"d","calendar_interval":"{unit}"}}}}}}}}"#
+                ),
+                json!({"query": {"match_all": {}}, "aggs": {"a": {"date_histogram": {
+                    "field": "d", "calendar_interval": interval, "min_doc_count": 0,
+                }}}}),
+            );
+        }
+    }
+
+    #[track_caller]
+    fn check_cut(source: &str, expected: &str) {
+        assert_eq!(String::from_utf8(without_added(source.as_bytes())).unwrap(), expected, "{source}");
+    }
+
+    #[test]
+    fn what_was_added_is_taken_away_and_nothing_else() {
+        check_cut(r#"{"a": 1.0,"lea":{"time":"2026","number":{"a":"+1"}}}"#, r#"{"a": 1.0}"#);
+        check_cut(r#"{"a":1 , "lea":{"time":"2026"} } "#, r#"{"a":1 }"#);
+        check_cut(r#"{"lea":{"time":"2026"}}"#, "{}");
+        for whole in [
+            "{}",
+            "",
+            r#"{"a":"x,\"lea\":{\"b\":1}}"}"#,
+            r#"{"a":{"b":1,"lea":{"time":"2026"}}}"#,
+            r#"{"lea":{"time":"2026"},"a":1}"#,
+            r#"{"lea":{"time":"#,
+            r#"{"a":[{"lea":{}}]}"#,
+            r#"{"lea":1}"#,
+        ] {
+            check_cut(whole, whole);
+        }
+    }
+
+    #[test]
+    fn special_characters_mean_themselves() {
+        assert_eq!(escaped("a-b/c d_é9"), r"a\-b\/c\ d_é9");
+        assert_eq!(escaped("\u{3000}AND"), "\\\u{3000}AND");
+        assert_eq!(escaped_pattern("a\\"), "a\\\\");
+        assert_eq!(escaped_pattern("<x>*"), "\\<x\\>*");
+        assert_eq!((zone(330), zone(-210), zone(0)), ("+05:30".into(), "-03:30".into(), "+00:00".into()));
+    }
+}
