@@ -384,8 +384,11 @@ fn check_on(node: SocketAddr) {
         let (title, time_field) = (title.as_str().unwrap(), time_field.as_str().unwrap());
         let range = json!({"query": {"range": { time_field: {"gte": DAY, "lte": DAY} }}}).to_string();
         wait_for(DEADLINE, "14 events in the cluster", || {
-            answer(&mut node, "POST", &format!("/{title}/_refresh"), "");
-            (answer(&mut node, "POST", &format!("/{title}/_count"), &range)["count"] == 14).then_some(())
+            // Before the first events are there, there is no index, or one that does not answer yet.
+            let refreshed = ask(&mut node, "POST", &format!("/{title}/_refresh"), "").status == 200;
+            let found = ask(&mut node, "POST", &format!("/{title}/_count"), &range);
+            let count = || serde_json::from_slice::<Value>(&found.body).unwrap()["count"].as_u64();
+            (refreshed && found.status == 200 && count() == Some(14)).then_some(())
         });
         for part in title.split(',') {
             let found = answer(&mut node, "POST", &format!("/{part}/_count"), &range);
