@@ -33,7 +33,7 @@ END {
     label["syslog-ng-disk"] = "the same, disk-buffer"
     kept["lea"] = "queue on disk, synced; ids of its own"
     kept["rsyslog"] = "memory"
-    kept["rsyslog-disk"] = "queue on disk, synced"
+    kept["rsyslog-disk"] = "queue on disk, not synced"
     kept["syslog-ng"] = "memory"
     kept["syslog-ng-disk"] = "queue on disk, not synced"
 

@@ -49,7 +49,7 @@ start_node() {
     local tries
     for ((tries = 0; tries < 10; tries++)); do
         port=$((10000 + RANDOM % 20000))
-        if SEARCH_NODE_OWNER=$$ SEARCH_NODE_HEAP=2g scripts/search-node start "$version" "$port" "$tmp/node"; then
+        if SEARCH_NODE_OWNER=$$ SEARCH_NODE_HEAP=${BENCH_HEAP:-2g} scripts/search-node start "$version" "$port" "$tmp/node"; then
             node=$tmp/node
             url=http://127.0.0.1:$port
             return
@@ -108,12 +108,13 @@ ruleset(name="events" $1) {
 CONF
 }
 
+# A connection's window must hold more than a bulk: else each bulk waits for its time-out.
 syslog_ng_config() {
     cat <<CONF
 @version: 3.38
 @include "$syslog_ng/usr/share/syslog-ng/include/scl/elasticsearch/elastic-http.conf"
-options { use-dns(no); log-fifo-size($((batch * 20))); stats-freq(0); };
-source s { network(ip("127.0.0.1") port($1) transport("tcp") max-connections(64) log-fetch-limit(1000) log-iw-size(64000)); };
+options { use-dns(no); log-fifo-size($((batch * 10 * connections * 2))); stats-freq(0); };
+source s { network(ip("127.0.0.1") port($1) transport("tcp") max-connections($((connections * 2))) log-fetch-limit(1000) log-iw-size($((batch * 10 * connections * 2)))); };
 parser p { csv-parser(delimiters(",@") columns(".f.honey_pot_ip", ".f.intruder_ip", ".f.sip_method", ".f.caller", ".f.ani_domain",
     ".f.called", ".f.dnis_domain", ".f.user_agent", ".f.x", ".f.y")); };
 destination d { elasticsearch-http(url("$url/_bulk") index("$index") type("")
@@ -143,7 +144,7 @@ start_shipper() {
         rsyslog | rsyslog-disk)
             case $1 in
                 rsyslog) rsyslog_config "$memory_queue" >"$tmp/conf" ;;
-                *) rsyslog_config "queue.type=\"Disk\" queue.filename=\"events\" queue.syncQueueFiles=\"on\" queue.checkpointInterval=\"1000\" queue.maxFileSize=\"64m\"
+                *) rsyslog_config "queue.type=\"Disk\" queue.filename=\"events\" queue.maxFileSize=\"64m\"
                     queue.timeoutEnqueue=\"600000\" queue.dequeueBatchSize=\"$batch\"" >"$tmp/conf" ;;
             esac
             rsyslogd -n -f "$tmp/conf" -i "$tmp/files/pid" >"$tmp/log" 2>&1 &
