@@ -17,6 +17,9 @@ pub fn start(level: LevelFilter) {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
+        // Several lines a request, and with what was asked in them.
+        .add_filter_ignore_str("ureq")
+        .add_filter_ignore_str("rustls")
         .build();
     // Each line is one write: lines of several threads never mix.
     let _ = WriteLogger::init(level, config, io::LineWriter::new(io::stderr()));

@@ -6,6 +6,7 @@
 mod support;
 
 mod asking;
+mod cluster;
 mod configure;
 mod consume_kafka;
 mod consume_scale;

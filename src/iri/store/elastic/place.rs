@@ -44,6 +44,18 @@ impl Trouble {
         Trouble::Answered { status: answer.status, cause: answer.cause() }
     }
 
+    /// True if less at once may do better: it took too long, or broke off, as what is too large may.
+    pub fn may_be_of_size(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
+        match self {
+            Trouble::Away(ClientError::TimedOut { .. }) => true,
+            Trouble::Away(ClientError::Unreachable { cause, .. }) => {
+                !matches!(cause.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotFound)
+            }
+            _ => false,
+        }
+    }
+
     /// A word for the log.
     pub fn word(&self) -> &'static str {
         match self {
