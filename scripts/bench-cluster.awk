@@ -8,6 +8,7 @@
     cpu[$1, round] = $4
     node[$1, round] = $5
     memory[$1, round] = $6
+    stored[$1, round] = $7
 }
 
 # The median of values[name, 1..count].
@@ -37,13 +38,14 @@ END {
     kept["syslog-ng"] = "memory"
     kept["syslog-ng-disk"] = "queue on disk, not synced"
 
-    print "| shipper | events/s | CPU s per million | node's CPU s per million | peak MiB | what it holds is in |\n|---|---:|---:|---:|---:|---|"
+    print "| shipper | events/s | CPU s per million | node's CPU s per million | peak MiB | bytes an event in the index | what it holds is in |\n|---|---:|---:|---:|---:|---:|---|"
     count = split(shippers, names, " ")
     for (i = 1; i <= count; i++) {
         name = names[i]
         millions = events[name] / 1e6
-        printf "| %s | %.0f | %.1f | %.1f | %.0f | %s |\n", label[name], speed(name), median(cpu, name, rounds[name]) / millions,
-            median(node, name, rounds[name]) / millions, median(memory, name, rounds[name]), kept[name]
+        printf "| %s | %.0f | %.1f | %.1f | %.0f | %.0f | %s |\n", label[name], speed(name), median(cpu, name, rounds[name]) / millions,
+            median(node, name, rounds[name]) / millions, median(memory, name, rounds[name]),
+            median(stored, name, rounds[name]) / events[name], kept[name]
     }
     if (!goals) exit
     print "\n| goal | wanted | measured | |\n|---|---|---|---|"

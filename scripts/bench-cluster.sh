@@ -179,7 +179,7 @@ cpu() { sed 's/.*) //' "/proc/$1/stat" | awk -v hz="$(getconf CLK_TCK)" '{ print
 taken() { curl -sf "$url/syslog-*/_stats/indexing?filter_path=_all.primaries.indexing.index_total" | jq '._all.primaries.indexing.index_total // 0'; }
 
 # One measurement of shipper $1 with the events in the files $2.*: a line of name, events, seconds, CPU seconds of
-# the shipper and of the node, MiB.
+# the shipper and of the node, MiB, bytes of the index.
 measure() {
     local wanted part node_before began ended memory_kib senders=()
     wanted=$(cat "$2".* | wc -l)
@@ -201,9 +201,11 @@ measure() {
     ended=$EPOCHREALTIME
     wait "${senders[@]}"
     memory_kib=$(awk '$1 == "VmHWM:" { print $2 }' "/proc/$shipper_pid/status")
+    curl -sf -XPOST "$url/syslog-*/_refresh" >/dev/null
     awk -v name="$1" -v events="$wanted" -v began="$began" -v ended="$ended" -v cpu="$(cpu "$shipper_pid")" -v memory_kib="$memory_kib" \
         -v node="$(cpu "$(cat "$node/pid")")" -v before="$node_before" \
-        'BEGIN { print name, events, ended - began, cpu, node - before, memory_kib / 1024 }' | tee -a "$3"
+        -v stored="$(curl -sf "$url/syslog-*/_stats/store?filter_path=_all.primaries.store.size_in_bytes" | jq ._all.primaries.store.size_in_bytes)" \
+        'BEGIN { print name, events, ended - began, cpu, node - before, memory_kib / 1024, stored }' | tee -a "$3"
     check "$1" "$wanted"
     kill -TERM "$shipper_pid"
     wait "$shipper_pid" || { cat "$tmp/log" >&2; fail "$1 failed"; }
@@ -212,7 +214,6 @@ measure() {
 
 # Each event is there once, with its fields.
 check() {
-    curl -sf -XPOST "$url/syslog-*/_refresh" >/dev/null
     local found query
     for query in '' '?q=_exists_:dnis+AND+_exists_:user_agent+AND+intruder_ip:*+AND+syslog_program:opensips+AND+ani_domain:198.51.100.7'; do
         found=$(curl -sf "$url/syslog-*/_count$query" | jq .count)
