@@ -209,4 +209,9 @@ fi
 
 echo
 scripts/bench-kafka.sh "$@"
+
+echo
 scripts/bench-events.sh "$@"
+
+echo
+scripts/bench-cluster.sh "$@"

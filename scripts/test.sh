@@ -71,7 +71,7 @@ missing_packages() {
         [ -z "$tool" ] || command -v "$tool" >/dev/null || echo "$package"
     done <<<"$tools" | sort -u
     # What rsyslog sends to Elasticsearch with, and the libraries of what scripts/debian-unpacked unpacks, which have no tool.
-    for package in rsyslog-elasticsearch libivykis0 libnet1 libwrap0 libcurl4 libjson-c5 libjansson4; do
+    for package in rsyslog-elasticsearch libivykis0 libnet1 libpcre3 libwrap0 libcurl4 libjson-c5 libjansson4; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed' || echo "$package"
     done
     # Debian's Python comes without what makes a virtual environment.

@@ -35,7 +35,7 @@ impl Events {
 
     fn command(output: &Path, flags: &[String]) -> Command {
         let mut command = Command::new(lea());
-        command.args(["serve-events", "--http", "0", "--output"]).arg(output).args(flags);
+        command.args(["serve-events", "--http", "0", "--output"]).arg(output).args(flags).env("TZ", "UTC");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
