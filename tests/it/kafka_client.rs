@@ -98,10 +98,6 @@ impl Reader {
                 self.seen.clear();
                 self.made_again += 1;
             }
-            Some(Change::Fenced) => {
-                self.member.rejoin().unwrap();
-                self.assigned.clear();
-            }
             None => {}
         }
     }
