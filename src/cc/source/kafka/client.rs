@@ -85,9 +85,6 @@ pub enum Change {
     /// position, if it has that many records. What was not yet handed over of the old topic is gone with it. A topic
     /// made again while nobody looked shows by its id only.
     MadeAgain(Vec<Partition>),
-    /// The group takes this member for another of the same name (a broker that was killed or is slow may forget that it
-    /// knows it), so all its partitions are lost: flush, checkpoint, then answer with [`Client::rejoin`].
-    Fenced,
 }
 
 /// Where to start in a partition.
@@ -141,9 +138,6 @@ pub trait Client: Send {
 
     /// Lets go of the partitions that were taken.
     fn give_up(&mut self, partitions: &[Partition]) -> Result<()>;
-
-    /// Joins the group anew, without partitions.
-    fn rejoin(&mut self) -> Result<()>;
 
     /// Asks to commit, for each partition, the offset of the next record that is wanted. Returns at once.
     /// [`acknowledged`](Client::acknowledged) says what became of it. While one commit is on its way the next

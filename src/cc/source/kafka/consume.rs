@@ -36,9 +36,6 @@ const ASK: Duration = Duration::from_secs(10);
 /// Before a broker that could not be asked is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Before a member that was fenced joins again; twice as long each time, up to the second figure.
-const REJOIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(32)];
-
 /// A checkpoint comes after so many bytes at the latest: what a crash makes come again.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
@@ -108,8 +105,6 @@ struct Loop<'a> {
     /// The last poll brought no records.
     is_idle: bool,
     lag_at: Instant,
-    /// Before the next join, if this member is fenced.
-    rejoin_after: Duration,
 }
 
 struct Assigned {
@@ -176,7 +171,6 @@ impl<'a> Consumer<'a> {
             gathering_since: None,
             is_idle: true,
             lag_at: Instant::now(),
-            rejoin_after: REJOIN[0],
         };
         let ended = running.poll_on();
         let stored = running.store(Ledger::flush);
@@ -379,40 +373,15 @@ impl Loop<'_> {
                 let known = |partition| self.assigned.get(partition).map(|known| known.id);
                 let taken: Vec<PartitionId> = partitions.iter().filter_map(known).collect();
                 self.store(|ledger| ledger.flush_of(&taken))?;
-                partitions.iter().for_each(|partition| self.forget(partition));
+                for partition in &partitions {
+                    if let Some(known) = self.assigned.remove(partition) {
+                        self.consumer.ledger.unassign(known.id);
+                        known.live.is_assigned.store(false, Ordering::Relaxed);
+                    }
+                }
                 self.consumer.client.give_up(&partitions)
             }
-            Change::Fenced => self.rejoin(),
         }
-    }
-
-    fn forget(&mut self, partition: &Partition) {
-        if let Some(known) = self.assigned.remove(partition) {
-            self.consumer.ledger.unassign(known.id);
-            known.live.is_assigned.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// Keeps what was taken and joins the group anew. Nothing can be committed before: what the folder has is what
-    /// counts when the partitions are given again.
-    fn rejoin(&mut self) -> Result<()> {
-        let wait = self.rejoin_after;
-        log::error!(
-            "member_fenced wait_ms={} note=\"a slow broker forgot this member, or another process has a copy of its \
-             folder; it joins again\"",
-            wait.as_millis()
-        );
-        let taken: Vec<PartitionId> = self.assigned.values().map(|known| known.id).collect();
-        let flushed = self.consumer.ledger.flush_of(&taken);
-        flushed.map_err(Error::system("write a checkpoint"))?;
-        for partition in self.assigned.keys().cloned().collect::<Vec<_>>() {
-            self.forget(&partition);
-        }
-        self.rejoin_after = (wait * 2).min(REJOIN[1]);
-        if self.consumer.stop.wait(wait) {
-            return Ok(());
-        }
-        self.consumer.client.rejoin()
     }
 
     /// Starts partitions where the folder, or the group, is.

@@ -31,8 +31,6 @@ pub struct Fake {
     pub firsts: BTreeMap<Partition, i64>,
     /// What was given up, and what the group had committed of it then.
     pub given_up: Vec<(Partition, Option<i64>)>,
-    /// How often it joined the group anew.
-    pub rejoined: usize,
     /// Called before each poll.
     pub on_poll: Option<OnPoll>,
     /// How many polls there were.
@@ -123,13 +121,6 @@ impl Client for Fake {
         self.assigned.retain(|partition, _| !partitions.contains(partition));
         let committed = |at: &Partition| (at.clone(), self.committed.get(at).copied());
         self.given_up.extend(partitions.iter().map(committed));
-        Ok(())
-    }
-
-    fn rejoin(&mut self) -> Result<()> {
-        self.assigned.clear();
-        self.unacknowledged.clear();
-        self.rejoined += 1;
         Ok(())
     }
 

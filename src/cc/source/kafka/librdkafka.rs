@@ -165,8 +165,6 @@ pub struct Member {
     commits: Commits<Context>,
     consumer: Arc<BaseConsumer<Context>>,
     group: String,
-    /// What it was made of, to be made anew.
-    settings: Settings,
     /// The change that has not been answered.
     unanswered: Option<Change>,
     /// True while a commit is on its way, and what is in it.
@@ -198,7 +196,6 @@ impl Member {
             commits: Commits::of(&consumer),
             consumer,
             group: settings.group.clone(),
-            settings: settings.clone(),
             unanswered: None,
             committing: false,
             on_its_way: BTreeMap::new(),
@@ -329,10 +326,6 @@ impl Client for Member {
                     polled.records += 1;
                     take(record_of(&message))
                 }
-                Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
-                    polled.change = Some(Change::Fenced);
-                    ControlFlow::Break(())
-                }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(Error::kafka("go on as a member of group", &self.group)(error));
                 }
@@ -385,11 +378,6 @@ impl Client for Member {
             .map_err(Error::kafka("give up the partitions of group", &self.group))?;
         self.forget_commits(partitions);
         self.unanswered = None;
-        Ok(())
-    }
-
-    fn rejoin(&mut self) -> Result<()> {
-        *self = Member::join(&self.settings)?;
         Ok(())
     }
 
@@ -456,7 +444,7 @@ impl Drop for Member {
             let answered = match change {
                 Change::Given(_) => start(&self.consumer, &TopicPartitionList::new())
                     .map_err(Error::kafka("leave", &self.group)),
-                Change::MadeAgain(_) | Change::Fenced => Ok(()),
+                Change::MadeAgain(_) => Ok(()),
                 Change::Taken { partitions, .. } => self.give_up(&partitions),
             };
             if let Err(error) = answered {

@@ -150,27 +150,6 @@ fn what_is_taken_away_is_stored_and_committed_first() {
 }
 
 #[test]
-fn a_member_that_is_fenced_joins_again_and_each_record_is_there_once() {
-    let kit = Kit::new();
-    let mut fake = Fake { batch: 7, ..Fake::default() };
-    produce(&mut fake, 0, "a.pcap", PCAP);
-    fake.give(&[partition(0)]);
-    let (stop, all) = (kit.stop.clone(), records(PCAP.len()) as i64);
-    fake.on_poll = Some(Box::new(move |fake, polls| match polls {
-        4 => fake.changes.push_back(Change::Fenced),
-        5 => {
-            assert!(fake.assigned.is_empty() && fake.rejoined == 1);
-            fake.give(&[partition(0)]);
-        }
-        _ if fake.committed.get(&partition(0)) == Some(&all) => stop.ask(),
-        _ => {}
-    }));
-    let consumed = kit.run(&mut fake, From::Stored);
-    assert_eq!((consumed.records, consumed.repeated, fake.rejoined), (all as u64, 0, 1));
-    assert_eq!(stored(&kit.path(), "a.pcap"), PCAP);
-}
-
-#[test]
 fn a_group_that_does_not_answer_holds_nothing_up() {
     let kit = Kit::new();
     let mut fake = Fake { deaf: true, ..Fake::default() };
