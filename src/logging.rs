@@ -17,6 +17,8 @@ pub fn start(level: LevelFilter) {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
+        // A member that the group has shut out cannot be closed in good order; that is no error, and said elsewhere.
+        .add_filter_ignore_str("rdkafka::consumer::base_consumer")
         .build();
     // Each line is one write: lines of several threads never mix.
     let _ = WriteLogger::init(level, config, io::LineWriter::new(io::stderr()));
