@@ -29,7 +29,7 @@ for tool in curl java jq rsyslogd socat ss awk; do
 done
 [ -n "${LEA-}" ] || cargo build --release --locked --bin lea
 lea=${LEA:-target/release/lea}
-syslog_ng=$(scripts/syslog-ng)
+syslog_ng=$(scripts/debian-unpacked syslog-ng)
 
 # On a disk, as queues and indices are. The node's user must be able to come to its folder.
 tmp=$(mktemp -d "${BENCH_DIR:-/var/tmp}/lea-bench.XXXXXX")

@@ -38,7 +38,7 @@ free_mib=$(df --output=avail -m "${TMPDIR:-/tmp}" | tail -1)
 cargo build --release --locked --bin lea --example events_client
 lea=${LEA:-target/release/lea}
 client=target/release/examples/events_client
-syslog_ng=$(scripts/syslog-ng)
+syslog_ng=$(scripts/debian-unpacked syslog-ng)
 figures=target/bench-events${document:+/full}
 mkdir -p "$figures"
 

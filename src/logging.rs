@@ -20,6 +20,8 @@ pub fn start(level: LevelFilter) {
         // Several lines a request, and with what was asked in them.
         .add_filter_ignore_str("ureq")
         .add_filter_ignore_str("rustls")
+        // A member that the group has shut out cannot be closed in good order; that is no error, and said elsewhere.
+        .add_filter_ignore_str("rdkafka::consumer::base_consumer")
         .build();
     // Each line is one write: lines of several threads never mix.
     let _ = WriteLogger::init(level, config, io::LineWriter::new(io::stderr()));

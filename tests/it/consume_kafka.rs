@@ -185,33 +185,48 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
     check_whole(&output, &sent);
 }
 
-/// The broker is killed while records come, and comes back: sender and consumer go on by themselves.
+/// The broker is killed while records come, and comes back: sender and consumer go on by themselves. The outage may be
+/// longer than the session: then the group shuts the consumer out, and it joins again.
 #[test]
 fn a_broker_that_dies_and_comes_back_costs_nothing() {
     let broker = Broker::start(VERSIONS[0]);
     let work = Workdir::new();
     broker.topic("t", 2);
     let output = work.path().join("out");
-    let mut process = Process::start(&mut consumer(&broker, "t", &output, &[]));
-    // Once this is there, what is sent is stored as it comes.
-    produce_as(&broker, "t", "first.pcap", &capture("answered-call.pcap"), &[]);
-    let first = read("answered-call.pcap");
-    wait_until(PATIENCE, "the first stream", || stored_bytes(&output) == first.len() as u64);
-    let mut sent = copies(4);
-    sent.push(("first.pcap".to_owned(), first));
-    let all: u64 = sent.iter().map(|(_, content)| content.len() as u64).sum();
-    let (kills, mbps) = if long() { (10, "0.02") } else { (1, "0.4") };
-    let mut sending = Process::start(&mut sender(&broker, "t", 4, &["--chunk", "500", "--mbps", mbps]));
-    for kill in 1..=kills {
-        wait_until(SENDING, "more records", || stored_bytes(&output) >= all * kill / (kills + 1));
-        assert!(sending.is_running() && stored_bytes(&output) < all, "it is to be killed in the middle");
+    let args = ["--status", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
+    let mut process = Process::start(&mut consumer(&broker, "t", &output, &args));
+    let addr = listening(&mut process, "status");
+    let mut sent = Vec::new();
+    let mut all = 0;
+    for kill in 0..if long() { 10 } else { 2 } {
+        let content = read("answered-call.pcap");
+        let file = work.write(format!("sent-{kill}.pcap"), &content);
+        let mut sender = Command::new(lea());
+        sender.args(["-q", "replay", file.to_str().unwrap(), "--kafka", &broker.addr(), "--topic", "t"]);
+        sender.args(["--streams", "2", "--chunk", "500", "--mbps", "0.2"]).stdin(Stdio::null());
+        let mut sending = Process::start(&mut sender);
+        let before = all;
+        for name in [format!("sent-{kill}.pcap"), format!("sent-{kill}-2.pcap")] {
+            all += content.len() as u64;
+            sent.push((name, content.clone()));
+        }
+        wait_until(PATIENCE, "records to come", || stored_bytes(&output) > before);
         broker.kill9();
+        if kill % 2 == 1 {
+            wait_until(PATIENCE, "the session to be over", || {
+                numbers::partitions(addr).iter().all(|row| row["assigned"] == false)
+            });
+        }
         broker.restart();
+        sending.wait_code(SENDING, 0);
+        wait_until(PATIENCE, "all is stored", || {
+            assert!(process.is_running(), "{}", process.stderr());
+            stored_bytes(&output) >= all
+        });
     }
-    sending.wait_code(SENDING, 0);
-    wait_until(PATIENCE, "all is stored", || stored_bytes(&output) >= all);
     process.signal(rustix::process::Signal::TERM);
     process.wait_code(PATIENCE, 0);
+    eprintln!("consume: shut out {} times", process.stderr().matches("member_shut_out").count());
     check_whole(&output, &sent);
 }
 

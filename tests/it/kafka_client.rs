@@ -161,6 +161,7 @@ fn check_version(version: usize) {
     commits_are_acknowledged_and_found_again(&broker);
     positions_pass_what_transactions_leave(&broker);
     a_topic_made_again_is_read_from_its_start(&broker);
+    who_is_shut_out_joins_again(&broker);
     outages_are_survived(&broker, version);
 }
 
@@ -270,6 +271,24 @@ fn a_topic_made_again_is_read_from_its_start(broker: &Broker) {
             "not each record once and from the start: {offsets:?} in round {nth}"
         );
     }
+}
+
+/// Another process was this member for a while.
+fn who_is_shut_out_joins_again(broker: &Broker) {
+    broker.topic("shut-out", 1);
+    let settings = settings(broker, "shut-out", Some("same"));
+    let mut one = Reader::join(&settings);
+    produce(broker, "shut-out", 0, "none", &values(0, 10));
+    one.until_seen(10);
+    assert_eq!(one.commit().len(), 1);
+    let mut two = Reader::join(&settings);
+    two.until("the partition", |two| !two.assigned.is_empty());
+    drop(two);
+    produce(broker, "shut-out", 0, "none", &values(10, 15));
+    one.until_seen(15);
+    assert_eq!((one.taken, one.assigned.len()), (1, 1), "it was shut out, and has it again");
+    let offsets: Vec<i64> = one.seen.iter().map(|(_, offset, _)| *offset).collect();
+    assert!(offsets.into_iter().eq(0..15), "from the committed offset, nothing else");
 }
 
 fn outages_are_survived(broker: &Broker, version: usize) {

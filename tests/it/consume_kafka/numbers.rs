@@ -48,7 +48,8 @@ fn sum(rows: &[Value], key: &str) -> u64 {
     rows.iter().map(|row| row[key].as_u64().unwrap()).sum()
 }
 
-fn partitions(addr: SocketAddr) -> Vec<Value> {
+/// What /partitions says.
+pub fn partitions(addr: SocketAddr) -> Vec<Value> {
     let mut table: Value = serde_json::from_str(&get(addr, "/partitions")).unwrap();
     let rows: Vec<Value> = serde_json::from_value(table["partitions"].take()).unwrap();
     assert_eq!(table["count"], rows.len());

@@ -126,7 +126,8 @@ pub struct Progress {
 pub trait Client: Send {
     /// Waits up to `timeout` for a record or a change, then hands over what is there, 1,000 records at most, until
     /// `take` breaks. A record counts as handed over also if `take` breaks on it. Transport errors are warnings in
-    /// the log, and the client goes on trying; an error is one after which a client has to be made anew.
+    /// the log, and the client goes on trying. A member that the group has shut out loses its partitions, and joins
+    /// again.
     fn poll(
         &mut self,
         timeout: Duration,
@@ -151,6 +152,11 @@ pub trait Client: Send {
 
     /// What the group has committed, in the order asked for; none where it has not. Asks the broker.
     fn committed(&mut self, partitions: &[Partition], timeout: Duration) -> Result<Vec<Option<i64>>>;
+
+    /// True if nothing is answered any more before the next poll, which takes what was given.
+    fn is_shut_out(&self) -> bool {
+        false
+    }
 
     /// The first offset of a partition and the one behind its last record. Asks the broker.
     fn bounds(&mut self, partition: &Partition, timeout: Duration) -> Result<(i64, i64)>;

@@ -441,11 +441,12 @@ impl Loop<'_> {
         }
     }
 
-    /// What a broker says of a partition; asked until one answers. `None`: a stop came first.
+    /// What a broker says of a partition; asked until one answers. `None`: a stop came first, or nobody will answer.
     fn ask(&mut self, partition: &Partition) -> Option<Bounds> {
         while !self.consumer.stop.is_asked() {
             match bounds(&mut *self.consumer.client, partition) {
                 Ok(bounds) => return Some(bounds),
+                Err(_) if self.consumer.client.is_shut_out() => return None,
                 Err(error) => {
                     log::warn!(
                         "broker_not_asked partition={partition} error=\"{}\"",

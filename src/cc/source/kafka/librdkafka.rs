@@ -3,6 +3,9 @@
 //!
 //! It bounds memory (32 MiB of records wait at most, and an answer of 16 MiB or one batch is on its way), commits
 //! nothing by itself, reconnects with a back-off from 0.1 to 1 s, and finds new topics and partitions within 10 s.
+//!
+//! A static member that reached no broker for the session's time forgets its id, and the group, which still knows it,
+//! shuts it out; that is fatal to a client of librdkafka's (2.12). Then another one is made in its place.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -31,6 +34,10 @@ const RECORDS_MAX: usize = 1000;
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 /// An outage may last for hours: it is warned of this often.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long to wait before a member that was shut out joins again: the first time, and when it happens again soon.
+const JOIN_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// Another process that is the same member shuts this one out as soon as it joins, and so on.
+const SOON: Duration = Duration::from_secs(120);
 /// How long to wait after a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
 
@@ -164,7 +171,12 @@ pub struct Member {
     // The queue in it goes before the consumer.
     commits: Commits<Context>,
     consumer: Arc<BaseConsumer<Context>>,
-    group: String,
+    settings: Settings,
+    joined_at: Instant,
+    /// When to join again; none as long as the group has not shut this member out.
+    join_again_at: Option<Instant>,
+    /// Partitions that were given, and neither given up nor taken.
+    held: BTreeSet<Partition>,
     /// The change that has not been answered.
     unanswered: Option<Change>,
     /// True while a commit is on its way, and what is in it.
@@ -195,7 +207,10 @@ impl Member {
         Ok(Member {
             commits: Commits::of(&consumer),
             consumer,
-            group: settings.group.clone(),
+            settings: settings.clone(),
+            joined_at: Instant::now(),
+            join_again_at: None,
+            held: BTreeSet::new(),
             unanswered: None,
             committing: false,
             on_its_way: BTreeMap::new(),
@@ -222,6 +237,71 @@ impl Member {
         self.consumer.assignment().map_or_else(|_| Vec::new(), |list| partitions_of(&list))
     }
 
+    /// An error of a call, unless it is that the group has shut this member out: the next poll tells of that.
+    fn unless_shut_out(&self, result: Result<(), KafkaError>) -> Result<(), KafkaError> {
+        if self.is_shut_out() { Ok(()) } else { result }
+    }
+
+    /// The group has shut this member out: what it had is lost. When that is answered, another one joins.
+    fn poll_shut_out(&mut self, timeout: Duration) -> Result<Polled> {
+        let at = match self.join_again_at {
+            Some(at) => at,
+            None => self.note_shut_out(),
+        };
+        let mut polled = Polled::default();
+        self.answer_changes();
+        if !self.held.is_empty() {
+            let partitions = self.held.iter().cloned().collect();
+            polled.change = Some(Change::Taken { partitions, lost: true });
+            return Ok(polled);
+        }
+        let rest = at.saturating_duration_since(Instant::now());
+        if !rest.is_zero() {
+            thread::sleep(rest.min(timeout));
+            return Ok(polled);
+        }
+        let another = Member::join(&self.settings)?;
+        drop(std::mem::replace(self, another));
+        log::info!("member_joins_again group={}", self.settings.group);
+        Ok(polled)
+    }
+
+    /// Warns, and says when to join again.
+    fn note_shut_out(&mut self) -> Instant {
+        let reason = self.consumer.client().fatal_error().map_or_else(String::new, |(_, reason)| reason);
+        let is_soon = self.joined_at.elapsed() < SOON;
+        let [first, again] = JOIN_AGAIN;
+        let (wait, note) = match is_soon {
+            false => (first, "no broker answered for longer than session.timeout.ms"),
+            true => (
+                again,
+                "if it goes on, a copy of this folder is in use: remove .lea/instance from one of them",
+            ),
+        };
+        log::warn!(
+            "member_shut_out group={} reason={reason:?} action=\"joining again in {} s\" note=\"{note}\"",
+            self.settings.group,
+            wait.as_secs()
+        );
+        *self.join_again_at.insert(Instant::now() + wait)
+    }
+
+    /// Answers what librdkafka waits for; nobody else will.
+    fn answer_changes(&mut self) {
+        let mut waiting: Vec<Change> = self.unanswered.take().into_iter().collect();
+        waiting.extend(self.consumer.context().changes().drain(..));
+        for change in waiting {
+            let answered = match change {
+                Change::Given(_) => start(&self.consumer, &TopicPartitionList::new()),
+                Change::MadeAgain(_) => Ok(()),
+                Change::Taken { partitions, .. } => let_go(&self.consumer, &list_of(&partitions)),
+            };
+            if let Err(error) = answered {
+                log::debug!("kafka reason=\"{error}\"");
+            }
+        }
+    }
+
     /// Goes elsewhere in partitions that run.
     fn seek(&self, offsets: &[(&Partition, Offset)]) -> Result<(), KafkaError> {
         let list = list_with(offsets.iter().copied())?;
@@ -231,13 +311,18 @@ impl Member {
 
     /// Sends what waits to be committed, if nothing is on its way.
     fn commit_next(&mut self) -> Result<()> {
+        if self.is_shut_out() {
+            // The records come again, here or at another member, and this member commits nothing any more.
+            self.to_commit.clear();
+        }
         if self.committing || self.to_commit.is_empty() || Instant::now() < self.commit_after {
             return Ok(());
         }
-        let failed = || Error::kafka("commit offsets of group", &self.group);
+        let failed = || Error::kafka("commit offsets of group", &self.settings.group);
         let offsets = self.to_commit.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset)));
         let list = list_with(offsets).map_err(failed())?;
-        self.commits.ask(&list).map_err(failed())?;
+        let asked = self.commits.ask(&list);
+        self.unless_shut_out(asked).map_err(failed())?;
         self.on_its_way = std::mem::take(&mut self.to_commit);
         self.committing = true;
         Ok(())
@@ -269,7 +354,7 @@ impl Member {
     /// Waits up to `timeout` until nothing is on its way.
     fn take_answers(&mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        while self.committing {
+        while self.committing && !self.is_shut_out() {
             let rest = deadline.saturating_duration_since(Instant::now());
             let Some(answer) = self.commits.next(rest) else { return };
             self.take_answer(answer);
@@ -295,7 +380,7 @@ impl Member {
             }
         }
         let Some(code) = failure else { return };
-        let line = format_args!("commit_failed group={:?} reason=\"{code}\"", self.group);
+        let line = format_args!("commit_failed group={:?} reason=\"{code}\"", self.settings.group);
         self.consumer.context().throttle.warn("commit", line);
         self.commit_after = Instant::now() + COMMIT_AGAIN;
         for (partition, offset) in sent {
@@ -312,6 +397,9 @@ impl Client for Member {
         timeout: Duration,
         take: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Polled> {
+        if self.is_shut_out() {
+            return self.poll_shut_out(timeout);
+        }
         let mut polled = Polled::default();
         let mut wait = timeout;
         while polled.records < RECORDS_MAX && polled.change.is_none() {
@@ -326,15 +414,15 @@ impl Client for Member {
                     polled.records += 1;
                     take(record_of(&message))
                 }
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
-                    return Err(Error::kafka("go on as a member of group", &self.group)(error));
-                }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))) => {
-                    log::error!("records_damaged group={} note=\"a batch's checksum is wrong\"", self.group);
+                    log::error!(
+                        "records_damaged group={} note=\"a batch's checksum is wrong\"",
+                        self.settings.group
+                    );
                     polled.damaged += 1;
                     ControlFlow::Break(())
                 }
-                // The context has warned of it; librdkafka tries again by itself.
+                // The context has warned of it; librdkafka tries again by itself, or the next poll does.
                 Some(Err(_)) | None => ControlFlow::Break(()),
             };
             if flow.is_break() {
@@ -344,11 +432,14 @@ impl Client for Member {
         if polled.change.is_some() {
             self.unanswered.clone_from(&polled.change);
         }
+        if let Some(Change::Given(partitions)) = &polled.change {
+            self.held.extend(partitions.iter().cloned());
+        }
         Ok(polled)
     }
 
     fn assign(&mut self, starts: &[(Partition, Start)]) -> Result<()> {
-        let group = self.group.clone();
+        let group = self.settings.group.clone();
         let failed = || Error::kafka("start the partitions of group", &group);
         let offset_of = |start| match start {
             Start::At(offset) => Offset::Offset(offset),
@@ -361,21 +452,25 @@ impl Client for Member {
         let (seeks, starts): (Vec<_>, Vec<_>) =
             offsets.partition(|(partition, _)| running.contains(partition));
         if !seeks.is_empty() {
-            self.seek(&seeks).map_err(failed())?;
+            let sought = self.seek(&seeks);
+            self.unless_shut_out(sought).map_err(failed())?;
             let sought: Vec<Partition> = seeks.iter().map(|(partition, _)| (*partition).clone()).collect();
             self.forget_commits(&sought);
         }
         if !starts.is_empty() || matches!(self.unanswered, Some(Change::Given(_))) {
             let list = list_with(starts).map_err(failed())?;
-            start(&self.consumer, &list).map_err(failed())?;
+            let started = start(&self.consumer, &list);
+            self.unless_shut_out(started).map_err(failed())?;
         }
         self.unanswered = None;
         Ok(())
     }
 
     fn give_up(&mut self, partitions: &[Partition]) -> Result<()> {
-        let_go(&self.consumer, &list_of(partitions))
-            .map_err(Error::kafka("give up the partitions of group", &self.group))?;
+        let gone = let_go(&self.consumer, &list_of(partitions));
+        self.held.retain(|partition| !partitions.contains(partition));
+        self.unless_shut_out(gone)
+            .map_err(Error::kafka("give up the partitions of group", &self.settings.group))?;
         self.forget_commits(partitions);
         self.unanswered = None;
         Ok(())
@@ -397,7 +492,7 @@ impl Client for Member {
 
     fn committed(&mut self, partitions: &[Partition], timeout: Duration) -> Result<Vec<Option<i64>>> {
         let list = list_of(partitions);
-        let failed = || Error::kafka("read the committed offsets of group", &self.group);
+        let failed = || Error::kafka("read the committed offsets of group", &self.settings.group);
         let list = self.consumer.committed_offsets(list, timeout).map_err(failed())?;
         let offset_of = |partition: &Partition| {
             let Some(element) = list.find_partition(&partition.topic, partition.number) else {
@@ -407,6 +502,10 @@ impl Client for Member {
             Ok(known(element.offset()))
         };
         partitions.iter().map(offset_of).collect()
+    }
+
+    fn is_shut_out(&self) -> bool {
+        self.consumer.client().fatal_error().is_some()
     }
 
     fn bounds(&mut self, partition: &Partition, timeout: Duration) -> Result<(i64, i64)> {
@@ -438,19 +537,7 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Relaxed);
         // librdkafka does not close while it waits for an answer.
-        let mut waiting: Vec<Change> = self.unanswered.take().into_iter().collect();
-        waiting.extend(self.consumer.context().changes().drain(..));
-        for change in waiting {
-            let answered = match change {
-                Change::Given(_) => start(&self.consumer, &TopicPartitionList::new())
-                    .map_err(Error::kafka("leave", &self.group)),
-                Change::MadeAgain(_) => Ok(()),
-                Change::Taken { partitions, .. } => self.give_up(&partitions),
-            };
-            if let Err(error) = answered {
-                log::debug!("kafka reason={:?}", crate::error::chain(&error));
-            }
-        }
+        self.answer_changes();
         self.take_answers(Duration::ZERO);
         if self.committing {
             self.close_aside();
