@@ -17,7 +17,7 @@ pub fn start(level: LevelFilter) {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
-        // Each request to a cluster would be a dozen lines of its steps.
+        // Several lines a request, and with what was asked in them.
         .add_filter_ignore_str("ureq")
         .add_filter_ignore_str("rustls")
         .build();

@@ -18,7 +18,7 @@ use crate::iri::source::intake::Intake;
 use crate::iri::source::{Sources, SourcesConfig};
 use crate::iri::store::Store;
 use crate::iri::store::dead_letters::DeadLetters;
-use crate::iri::store::elastic::{Client, ElasticConfig, ElasticStore, QueueConfig, ShipConfig};
+use crate::iri::store::elastic::{self, Client, ElasticConfig, ElasticStore, QueueConfig, ShipConfig};
 use crate::iri::store::sqlite::{SqliteStore, StoreConfig};
 use crate::stop::Stop;
 use crate::{Error, Result, logging};
@@ -193,7 +193,15 @@ impl EventConfig {
                 log::info!("store cluster={}", cluster.client.address());
                 Arc::new(ElasticStore::open(dir, config, Arc::clone(&letters), Arc::clone(counters))?)
             }
-            None => Arc::new(self.open_folder(dir)?),
+            None => {
+                let left = elastic::left_events(dir)?;
+                if left > 0 {
+                    log::warn!(
+                        "queue_left events={left} note=\"they were for a cluster: start with --store\""
+                    );
+                }
+                Arc::new(self.open_folder(dir)?)
+            }
         };
         Ok(Opened { store, letters })
     }

@@ -318,6 +318,11 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// True for an error in the form of Elasticsearch.
+    pub fn is_told(&self) -> bool {
+        serde_json::from_slice(&self.body).is_ok_and(|body: Value| body["error"]["type"].is_string())
+    }
+
     /// Why the server refused, in its own words, short.
     pub fn cause(&self) -> String {
         let error =

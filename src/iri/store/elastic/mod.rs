@@ -28,7 +28,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use client::{Answer, Body, Client, ClientError, Product, Server};
 pub use queue::QueueConfig;
@@ -95,6 +95,11 @@ pub struct ElasticConfig {
     pub ship: ShipConfig,
 }
 
+/// How many events a folder's queue has that no cluster has confirmed; for a process that starts without one.
+pub fn left_events(dir: &Path) -> Result<u64> {
+    queue::left(&dir.join(".lea"))
+}
+
 /// A cluster as the store. Dropped last, it lets the cluster take what it can until [`Store::give_up_at`]; the rest stays
 /// in the queue.
 pub struct ElasticStore {
@@ -118,11 +123,12 @@ impl ElasticStore {
         let (queue, confirmer) = Queue::open(&dir.join(".lea"), queue, Arc::clone(&counters))?;
         let cluster = Arc::new(Cluster { client: client.clone(), search_timeout, families });
         let shared = (Arc::clone(queue.shared()), confirmer);
-        let shipper = Shipper::new(client, shared, cluster.number_fields(), letters, counters, ship)
-            .map_err(Error::path("read the queue of", dir))?;
+        let shipper =
+            Shipper::new(client, shared, cluster.number_fields(), letters, Arc::clone(&counters), ship)
+                .map_err(Error::path("read the queue of", dir))?;
         let (ends, ended) = bounded::<()>(0);
         let thread = Builder::new().name("queue-ship".to_owned()).spawn(move || {
-            let _ends = ends;
+            let _ends = Ends(ends, counters);
             shipper.run();
         });
         let thread = thread.map_err(Error::system("start a thread"))?;
@@ -192,7 +198,10 @@ impl Store for ElasticStore {
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
         let client = &self.cluster.client;
         let (name, _) = event::split(index);
-        place::add_mapping(client, index, mapping).map_err(failed)?;
+        place::add_mapping(client, index, mapping).map_err(|trouble| match trouble {
+            Trouble::Answered { status: 404, .. } => StoreError::NoIndex(index.to_owned()),
+            trouble => failed(trouble),
+        })?;
         if place::standing(client, name).map_err(failed)? == Standing::Nothing {
             place::put_template(client, name, &self.cluster.number_fields(), mapping).map_err(failed)?;
         }
@@ -227,9 +236,23 @@ impl Remote for ElasticStore {
     }
 }
 
+/// The end of the shipper's thread. If it fails, what comes is in the queue all the same, and /health says that it stays
+/// there.
+struct Ends(#[allow(dead_code, reason = "its drop is the word")] Sender<()>, Arc<Counters>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.1.cluster_away.set(1);
+            log::error!("queue_thread_failed note=\"events stay in the queue until the next start\"");
+        }
+    }
+}
+
 fn failed(trouble: Trouble) -> StoreError {
     match trouble {
         Trouble::Answered { status: 400, cause } => StoreError::Invalid(cause),
+        Trouble::Away(error) => StoreError::Away(error.to_string()),
         trouble => StoreError::Failed { act: "change the cluster", cause: trouble.to_string() },
     }
 }
@@ -250,8 +273,9 @@ impl Drop for ElasticStore {
             log::warn!(
                 "cluster_not_waited_for note=\"what it did not confirm is sent again at the next start\""
             );
-        } else if thread.join().is_err() {
-            log::error!("queue_thread_failed");
+        } else {
+            // What went wrong was said where it did.
+            let _ = thread.join();
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use ureq::http::Method;
 
 use super::client::{Answer, Body, Client, ClientError, Server, part};
@@ -42,6 +42,18 @@ pub enum Trouble {
 impl Trouble {
     fn answered(answer: &Answer) -> Trouble {
         Trouble::Answered { status: answer.status, cause: answer.cause() }
+    }
+
+    /// True if less at once may do better: it took too long, or broke off, as what is too large may.
+    pub fn may_be_of_size(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
+        match self {
+            Trouble::Away(ClientError::TimedOut { .. }) => true,
+            Trouble::Away(ClientError::Unreachable { cause, .. }) => {
+                !matches!(cause.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotFound)
+            }
+            _ => false,
+        }
     }
 
     /// A word for the log.
@@ -282,7 +294,7 @@ fn good(answer: Answer) -> Result<Answer, Trouble> {
 
 /// An answer's JSON; null where it is none.
 fn json(answer: &Answer) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_else(|_| json!(null))
+    serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
 }
 
 #[cfg(test)]

@@ -212,8 +212,7 @@ impl Shipper {
                 }
                 Ok(Sent::Refused(_)) => self.events_max = count / 2,
                 Err(trouble) => {
-                    if matches!(trouble, Trouble::Away(_)) {
-                        // What was too large or too slow may break off too.
+                    if trouble.may_be_of_size() {
                         self.events_max = (count / 2).max(1);
                     }
                     self.wait_out(&trouble)?;
@@ -263,7 +262,9 @@ impl Shipper {
                     self.client.address()
                 ))
             }),
-            400 | 413 => Ok(Sent::Refused(format!("status {}: {}", answer.status, answer.cause()))),
+            413 => Ok(Sent::Refused(format!("status 413: {}", answer.cause()))),
+            // Only in the cluster's own words: what stands before it may say so to anything.
+            400 if answer.is_told() => Ok(Sent::Refused(format!("status 400: {}", answer.cause()))),
             status => Err(Trouble::Answered { status, cause: answer.cause() }),
         }
     }

@@ -21,7 +21,8 @@ impl Disk {
     /// Makes the folder if need be, for the service's user alone.
     pub fn open(dir: &Path) -> io::Result<Disk> {
         match mkdirat(CWD, dir, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => dir.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?,
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(Disk {

@@ -332,6 +332,18 @@ impl Confirmer {
     }
 }
 
+/// How many records a folder's queue has that are not confirmed; 0 where there is no queue.
+pub fn left(own_dir: &Path) -> Result<u64> {
+    let dir = own_dir.join(DIR);
+    if !dir.is_dir() {
+        return Ok(0);
+    }
+    let counters = Arc::default();
+    open(&dir, QueueConfig::of(u64::MAX, 0), Arc::clone(&counters))
+        .map_err(Error::path("open the queue", &dir))?;
+    Ok(counters.queue_events.get())
+}
+
 fn open(
     dir: &Path,
     config: QueueConfig,
