@@ -251,7 +251,7 @@ impl Cluster {
             if left.is_zero() {
                 return Err(self.timed_out());
             }
-            match self.client.exchange(method, path, body, left, |response| take(response)) {
+            match self.client.exchange(method, path, body, left, take) {
                 Ok(taken) => return taken,
                 Err(ClientError::TimedOut { .. }) => return Err(self.timed_out()),
                 Err(ClientError::Unreachable { .. }) if std::mem::take(&mut again) => {}
@@ -376,12 +376,12 @@ fn cat_path(what: &str, indices: &[String]) -> String {
 
 /// The fields of an index whose types we know; of the others nothing is told.
 fn mapping_of(mappings: &Value) -> Mapping {
-    let mut mapping = Mapping::default();
-    mapping.dynamic = match mappings["dynamic"].as_str() {
+    let dynamic = match mappings["dynamic"].as_str() {
         Some("false") => Dynamic::False,
         Some("strict") => Dynamic::Strict,
         _ => Dynamic::True,
     };
+    let mut mapping = Mapping { dynamic, ..Mapping::default() };
     fields_of(&mut mapping, "", &mappings["properties"], None, DEPTH_MAX);
     mapping
 }
