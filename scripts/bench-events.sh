@@ -164,7 +164,8 @@ ask() {
     done
 }
 
-opensearch_bytes() { request "http://$opensearch_http/opensips/_stats/store" | jq ._all.primaries.store.size_in_bytes; }
+# What the index's files take: the figure that it tells itself is some seconds old.
+opensearch_bytes() { find "$node/data" -path '*/index/*' -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum }'; }
 
 # On the disk: when all is written out, and when it is all one segment, for $1 events.
 note_opensearch_disk() {
@@ -288,20 +289,19 @@ syslog() {
 }
 
 tables() {
-    printf '%s, %s, %s cores, Linux %s, lea %s (%s); %s, heap %s, Java %s; %s; syslog-ng %s. Median of %s rounds; load before: %s.\n\n' \
+    printf '%s, %s, %s cores, Linux %s, lea %s (%s); %s, heap %s, Java %s; %s; syslog-ng %s. Median of %s rounds; load before:%s.\n\n' \
         "$(date -u +%F)" "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)" \
         "$("$lea" --version | cut -d' ' -f2)" "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')" \
         "$version" "$heap" "$(cat "$figures/java")" "$(rsyslogd -v | sed -n '1s/ *(.*//p')" \
         "$(LD_LIBRARY_PATH=$syslog_ng/usr/lib/syslog-ng "$syslog_ng/usr/sbin/syslog-ng" --version | sed -n 's/^syslog-ng .* (\(.*\))/\1/p;1q')" \
-        "$rounds" "$(cat "$figures/load")"
+        "$rounds" "$(cd "$figures" && awk '$1 == "machine" { printf "%s %s %s", (NR > FNR ? "," : ""), FILENAME, $3 }' small large-lea large-opensearch syslog)"
     awk -v goals="${document:+1}" -f scripts/bench-events.awk "$figures"/{small,large-lea,large-opensearch,syslog}
 }
 
-[ "$parts" = tables ] || cut -d' ' -f1 /proc/loadavg >"$figures/load"
 for part in $parts; do
     if [ "$part" != tables ]; then
         echo "part $part"
-        : >"$figures/$part"
+        echo "machine load $(cut -d' ' -f1 /proc/loadavg)" >"$figures/$part"
         "$part"
     fi
 done

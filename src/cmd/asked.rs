@@ -38,7 +38,7 @@ const TIME_ELSEWHERE: &str = "@timestamp";
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Where")]
 pub struct WhereArgs {
-    /// The folder that a receiver writes to (its --output), or http[s]://USER:PASSWORD@HOST:9200 of a lea, an
+    /// The folder that a receiver writes to (its --output), or http:// or https://USER:PASSWORD@HOST:9200 of a lea, an
     /// Elasticsearch or an OpenSearch; a password is better given in the environment
     #[arg(
         short,

@@ -69,8 +69,8 @@ pub struct EventArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "A cluster as the store")]
 struct ClusterArgs {
-    /// Store events there rather than in DIR: http[s]://USER:PASSWORD@HOST:9200 of Elasticsearch 7.17 to 9, or OpenSearch
-    /// 2 or 3. They are acknowledged when they are in the queue in DIR/.lea/queue. A password is better given in the
+    /// Store events there rather than in DIR: http:// or https://USER:PASSWORD@HOST:9200 of Elasticsearch 7.17 to 9, or
+    /// OpenSearch 2 or 3. They are acknowledged when they are in the queue in DIR/.lea/queue. A password is better given in the
     /// environment [default: store of the configuration, else none]
     #[arg(long, value_name = "URL", env = "LEA_EVENTS_STORE", hide_env_values = true)]
     store: Option<String>,

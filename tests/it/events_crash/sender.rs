@@ -105,9 +105,7 @@ impl Sender {
 
     /// Sends until the server is gone, and counts answers.
     pub fn send_until_gone(&mut self, addr: SocketAddr, acknowledged: &AtomicU64) {
-        let Ok(mut client) = Client::try_connect(addr) else { return };
-        // A segment that is written to the disk keeps all waiting: on a slow machine for long.
-        client.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let Ok(mut client) = connect(addr) else { return };
         while self.send_one(&mut client).is_ok() {
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
@@ -115,7 +113,7 @@ impl Sender {
 
     /// Sends many events, and waits for all answers.
     pub fn fill(&mut self, server: &Events, events: u64) {
-        let mut client = Client::connect(server.http());
+        let mut client = connect(server.http()).unwrap();
         while self.next < events {
             self.next += BULK_LONG;
             self.pending = Some((self.next - BULK_LONG, BULK_LONG));
@@ -127,7 +125,7 @@ impl Sender {
 
     /// Sends what has no answer yet.
     pub fn finish(&mut self, server: &Events) {
-        self.finish_with(&mut Client::connect(server.http()));
+        self.finish_with(&mut connect(server.http()).unwrap());
     }
 
     fn finish_with(&mut self, client: &mut Client) {
@@ -319,6 +317,13 @@ impl Sender {
         }
         batches.iter().map(|(_, count)| count).sum()
     }
+}
+
+/// A segment that is written to the disk keeps all waiting: on a slow machine for long.
+fn connect(addr: SocketAddr) -> io::Result<Client> {
+    let client = Client::try_connect(addr)?;
+    client.stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(client)
 }
 
 /// What was sent, in a few words.

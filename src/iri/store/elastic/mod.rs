@@ -3,7 +3,9 @@
 //! Reading (`ask`, in the dialect of `dsl`) asks the cluster; writing appends to a queue on the disk, which a thread of
 //! its own ships.
 //!
-//!     caller: event -> queue (log, one sync for many) -> answer     queue-ship: queue -> place -> bulk -> confirm
+//! ```text
+//! caller: event -> queue (log, one sync for many) -> answer     queue-ship: queue -> place -> bulk -> confirm
+//! ```
 //!
 //! What stands in the cluster, for both sides: events of NAME are in a daily index `NAME-YYYY.MM.DD`, and the alias NAME
 //! has all of them. Each source is the sender's, byte by byte, with one member more at its end:

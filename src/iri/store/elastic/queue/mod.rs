@@ -3,8 +3,10 @@
 //! One log of records in DIR/.lea/queue, and one position: up to there the cluster has all, and what lies before it is
 //! taken away, segment by segment. A record's number and the log's random id are its identity for ever.
 //!
-//!     callers: append -> channel -> thread `queue-write`: log, one sync for all that wait -> answers
-//!     thread `queue-ship`: reader -> cluster -> confirm
+//! ```text
+//! callers: append -> channel -> thread queue-write: log, one sync for all that wait -> answers
+//! thread queue-ship: reader -> cluster -> confirm
+//! ```
 
 mod disk;
 mod log;
