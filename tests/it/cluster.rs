@@ -213,11 +213,12 @@ fn each_acknowledged_event_is_in_opensearch_once() {
 
 /// All that needs a node, one behind the other.
 fn check_all(version: &'static str) {
-    let node = Node::new(version);
+    let node = Node::new(version, "http.max_content_length: 1mb");
     let acknowledged = check_outages(&node);
     check_once(&node, &acknowledged);
     check_form(&node);
     check_unfit(&node);
+    check_large(&node);
     check_days(&node);
     check_mappings(&node);
     check_tls(&node);
@@ -345,6 +346,27 @@ fn check_unfit(node: &Node) {
     assert!(letter["reason"].as_str().unwrap().contains("host"), "{letter}");
     let text: Value = serde_json::from_str(letter["text"].as_str().unwrap()).unwrap();
     assert_eq!(text, json!({"host": "a", "n": 2}), "as it came");
+    front.events.take().unwrap().term();
+}
+
+/// A bulk that is too large is sent in parts; an event that is too large alone is a dead letter.
+fn check_large(node: &Node) {
+    let mut front = Front::start(node.addr(), &[]);
+    let event = |bytes: usize| json!({"x": "x".repeat(bytes - 8)}).to_string();
+    let lines: String = [300_000, 300_000, 300_000, 300_000, 300_000, 1 << 20, 300_000]
+        .iter()
+        .map(|bytes| format!("{{\"index\":{{}}}}\n{}\n", event(*bytes)))
+        .collect();
+    let (status, answer) = exchange(front.events().http(), "POST", "/large/_bulk", lines.as_bytes()).unwrap();
+    assert_eq!((status, &answer["errors"]), (200, &json!(false)));
+    front.wait_shipped();
+    assert_eq!((front.metric("cluster_confirmed_total"), front.metric("cluster_refused_total")), (6, 1));
+    let letters = std::fs::read_to_string(front.work.join("out/.lea/event-dead-letters.jsonl")).unwrap();
+    let letter: Value = serde_json::from_str(letters.trim()).unwrap();
+    assert!(letter["reason"].as_str().unwrap().starts_with("status 413"), "{}", letter["reason"]);
+    assert_eq!(letter["text"].as_str().unwrap().len(), 1 << 20);
+    node.good("POST", "/large/_refresh", Value::Null);
+    assert_eq!(node.good("GET", "/large/_count", Value::Null)["count"], 6);
     front.events.take().unwrap().term();
 }
 
@@ -529,4 +551,29 @@ fn what_cannot_be_a_store_is_wrong_usage() {
     check(&["--store", "http://a", "--keep-days", "36501"], "--keep-days");
     check(&["--store", "http://a", "--queue-bytes-max", "1023K"], "at least 1M");
     check(&["--keep-days", "1"], "give --store");
+}
+
+#[test]
+fn the_configuration_names_the_cluster_and_a_start_without_it_tells_what_is_left() {
+    let work = Workdir::new();
+    let config = json!({"parameters": {
+        "loggerLevel": "INFO", "tcpServer": {"address": "", "port": 0},
+        "events": {"http": "127.0.0.1:0", "store": format!("http://lea:secret@{}", nobody()), "keepDays": 30},
+    }});
+    let config = work.write("lea.conf", config.to_string());
+    let mut command = Command::new(lea());
+    command.args(["run", "--config"]).arg(config).arg("--output").arg(work.join("out"));
+    let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
+    let http: SocketAddr = process.wait_line(DEADLINE, "for=http", |line| {
+        line.strip_prefix("listening addr=")?.strip_suffix(" for=http")?.parse().ok()
+    });
+    assert_eq!(exchange(http, "POST", "/a/_doc", b"{}").unwrap().0, 201);
+    let (status, answer) = exchange(http, "GET", "/a/_count", b"null").unwrap();
+    assert_eq!(status, 503, "{answer}");
+    process.signal(Signal::TERM);
+    process.wait_code(DEADLINE, 0);
+    let said = process.stderr();
+    assert!(said.contains(" queued_events=1 ") && !said.contains("secret"), "{said}");
+    let said = Events::start(&work.join("out"), &[]).term();
+    assert!(said.contains("queue_left events=1"), "{said}");
 }

@@ -46,7 +46,7 @@ fn start(version: &'static str) -> SocketAddr {
     // Between choosing a port and listening on it another program may take it.
     for _ in 0..3 {
         // Kept for the process's life: the script ends the node with it.
-        let node = Box::leak(Box::new(Node::new(version)));
+        let node = Box::leak(Box::new(Node::new(version, "")));
         let output = node.try_start();
         let text = String::from_utf8_lossy(&output.stderr);
         if output.status.success() {
@@ -60,14 +60,16 @@ fn start(version: &'static str) -> SocketAddr {
 /// A node of a test's own, which can be killed and started again where it was.
 pub struct Node {
     version: &'static str,
+    config: &'static str,
     dir: Workdir,
     addr: SocketAddr,
 }
 
 impl Node {
-    /// A node that is not started yet.
-    pub fn new(version: &'static str) -> Node {
-        Node { version, dir: Workdir::new(), addr: SocketAddr::from(([127, 0, 0, 1], free_port())) }
+    /// A node that is not started yet; `config`: lines of its configuration.
+    pub fn new(version: &'static str, config: &'static str) -> Node {
+        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Node { version, config, dir: Workdir::new(), addr }
     }
 
     /// Where it is, or will be.
@@ -84,7 +86,8 @@ impl Node {
     }
 
     fn try_start(&self) -> Output {
-        run(&["start", self.version, &self.addr.port().to_string()], &self.dir)
+        let mut command = script(&["start", self.version, &self.addr.port().to_string()], &self.dir);
+        run(command.env("SEARCH_NODE_CONFIG", self.config))
     }
 
     /// Kills it (SIGKILL).
@@ -97,7 +100,7 @@ impl Node {
     }
 
     fn stop(&self) {
-        run(&["stop"], &self.dir);
+        run(&mut script(&["stop"], &self.dir));
     }
 
     /// Asks it; gives status and body.
@@ -142,11 +145,15 @@ pub fn exchange(
     Ok((response.status().as_u16(), body))
 }
 
-#[track_caller]
-fn run(args: &[&str], dir: &Workdir) -> Output {
+fn script(args: &[&str], dir: &Workdir) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/search-node");
     let mut command = Command::new(&script);
     command.env("SEARCH_NODE_OWNER", std::process::id().to_string());
     command.args(args).arg(dir.path()).stdin(Stdio::null());
-    command.output().unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()))
+    command
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderValue, Method, Request, Response, Uri, header};
@@ -35,9 +35,8 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 /// A connection is made within this time, or never.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// What cannot stand in a path's part.
-const PART: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'<').add(b'>').add(b'?');
+/// What cannot stand in a path's part. Names of indices may have nearly anything; a URL may not.
+const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');
 
 /// A client of one server.
 #[derive(Clone, Debug)]
@@ -471,6 +470,14 @@ mod tests {
         for none in ["{}", "", "[]", r#"{"version":{"number":7}}"#] {
             assert_eq!(Server::read(none.as_bytes()), None, "{none}");
         }
+    }
+
+    #[test]
+    fn any_name_can_stand_in_a_path() {
+        let odd: String = (0..=0x17f).filter_map(char::from_u32).collect();
+        let uri = format!("http://a/{}", part(&odd)).parse::<Uri>().unwrap();
+        assert_eq!(percent_decode_str(&uri.path()[1..]).decode_utf8().unwrap(), odd);
+        assert_eq!(part("calls-*_a.b").to_string(), "calls-*_a.b");
     }
 
     #[test]

@@ -30,6 +30,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two words about the same trouble.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
+/// So many bulks go well before larger ones are tried.
+const GROW_AFTER: u32 = 8;
+
 /// Before a disk that fails is asked again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,6 +74,8 @@ pub struct Shipper {
     outage: Option<Outage>,
     /// Events sent at once: fewer after a request that was too large or took too long.
     events_max: usize,
+    /// Bulks that went well since then.
+    good_bulks: u32,
     check_at: Instant,
 }
 
@@ -122,6 +127,7 @@ impl Shipper {
             config,
             outage: None,
             events_max: config.bulk_events,
+            good_bulks: 0,
             check_at: Instant::now(),
         })
     }
@@ -210,16 +216,22 @@ impl Shipper {
                 Ok(Sent::Refused(reason)) if count == 1 => {
                     self.refuse(&left.remove(0), &reason)?;
                 }
-                Ok(Sent::Refused(_)) => self.events_max = count / 2,
+                Ok(Sent::Refused(_)) => self.shrink(count),
                 Err(trouble) => {
                     if trouble.may_be_of_size() {
-                        self.events_max = (count / 2).max(1);
+                        self.shrink(count);
                     }
                     self.wait_out(&trouble)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Sends half of what was too much, for a while.
+    fn shrink(&mut self, count: usize) {
+        self.events_max = (count / 2).max(1);
+        self.good_bulks = 0;
     }
 
     /// Sends events once; a fate each.
@@ -253,7 +265,14 @@ impl Shipper {
         let left = self.shared.gives_up_at().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(BULK_TIMEOUT, |left| left.clamp(Duration::from_millis(1), BULK_TIMEOUT));
         let path = format!("/_bulk?{}", bulk::FILTER);
-        let answer = self.client.send_within(&Method::POST, &path, Body::Lines(body), timeout)?;
+        let send = || self.client.send_within(&Method::POST, &path, Body::Lines(body), timeout);
+        let answer = match send().map_err(Trouble::from) {
+            // A connection that was kept may have been closed meanwhile.
+            Err(trouble @ Trouble::Away(ClientError::Unreachable { .. })) if trouble.may_be_of_size() => {
+                send()?
+            }
+            answer => answer?,
+        };
         self.counters.cluster_bulks_total.one();
         match answer.status {
             200..=299 => bulk::read(&answer.body, count).map(Sent::Fates).ok_or_else(|| {
@@ -306,7 +325,10 @@ impl Shipper {
             self.pause(wait)?;
         } else {
             self.backoff.reset();
-            self.events_max = (self.events_max * 2).min(self.config.bulk_events);
+            self.good_bulks = self.good_bulks.wrapping_add(1);
+            if self.good_bulks.is_multiple_of(GROW_AFTER) {
+                self.events_max = (self.events_max * 2).min(self.config.bulk_events);
+            }
         }
         Ok(())
     }

@@ -20,7 +20,6 @@ mod tests;
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -248,7 +247,7 @@ pub struct Queue {
 pub struct Confirmer {
     shared: Arc<Shared>,
     file: Confirmed,
-    is_stuck: AtomicBool,
+    is_stuck: bool,
 }
 
 impl Queue {
@@ -261,7 +260,7 @@ impl Queue {
         let writer = Writer::new(log, config, Arc::clone(&shared));
         let writer = Builder::new().name("queue-write".to_owned()).spawn(move || writer.run(&jobs_in));
         let writer = writer.map_err(Error::system("start a thread"))?;
-        let confirmer = Confirmer { shared: Arc::clone(&shared), file, is_stuck: AtomicBool::new(false) };
+        let confirmer = Confirmer { shared: Arc::clone(&shared), file, is_stuck: false };
         Ok((Queue { shared, jobs: Some(jobs), writer: Some(writer) }, confirmer))
     }
 
@@ -310,14 +309,12 @@ impl Confirmer {
     pub fn confirm(&mut self, position: Position) {
         let kept = self.file.keep(&self.shared.disk, position);
         if let Err(error) = &kept
-            && !self.is_stuck.swap(true, Ordering::Relaxed)
+            && !self.is_stuck
         {
             let note = "after a crash the events since then are sent again, which doubles none";
             ::log::warn!("queue_position_not_written error=\"{error}\" note=\"{note}\"");
         }
-        if kept.is_ok() {
-            self.is_stuck.store(false, Ordering::Relaxed);
-        }
+        self.is_stuck = kept.is_err();
         let done = {
             let mut state = self.shared.lock();
             state.confirmed = position;
