@@ -37,7 +37,9 @@ const SAVED_OBJECTS: &str = r#"{"mappings": {"dynamic": "strict", "properties": 
         "timeTo": {"type": "keyword", "index": false}, "version": {"type": "integer"}}}}}}"#;
 
 fn objects() -> Vec<Value> {
-    FILE.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    FILE.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 fn of_type(kind: &str) -> Vec<Value> {
@@ -121,7 +123,8 @@ fn store(events: &mut Events) {
     let lines = events.addr("lines");
     let syslog = events.addr("syslog transport=tcp");
     let mut http = Client::connect(events.http());
-    let spellings = ["+972598294121", "00972598294121", "011972598294121", "9011972598294121", "972598294121"];
+    let spellings =
+        ["+972598294121", "00972598294121", "011972598294121", "9011972598294121", "972598294121"];
     for (n, number) in spellings.iter().chain(&["0012025550100"]).enumerate() {
         let source = json!({
             "time": format!("{DAY} 10:0{n}:07-0300"), "sipRequest": "INVITE", "destNum": number,
@@ -244,7 +247,8 @@ fn bucket(agg: &Value, mut within: Map<String, Value>) -> Map<String, Value> {
 fn request(visualization: &Value, time_field: &str) -> Value {
     let state = packed(visualization, "/attributes/visState");
     let aggs = state["aggs"].as_array().unwrap();
-    let (metrics, buckets): (Vec<&Value>, Vec<&Value>) = aggs.iter().partition(|agg| agg["schema"] == "metric");
+    let (metrics, buckets): (Vec<&Value>, Vec<&Value>) =
+        aggs.iter().partition(|agg| agg["schema"] == "metric");
     // A count is in each bucket as it is.
     let metrics = metrics.iter().filter(|metric| metric["type"] != "count");
     let innermost = metrics.map(|metric| {
@@ -334,7 +338,13 @@ fn answer(node: &mut Client, method: &str, target: &str, body: &str) -> Value {
 }
 
 /// Each field of a visualization is one that its aggregation can use; its request gives what was stored.
-fn check_visualization(node: &mut Client, visualization: &Value, title: &str, time_field: &str, fields: &Value) {
+fn check_visualization(
+    node: &mut Client,
+    visualization: &Value,
+    title: &str,
+    time_field: &str,
+    fields: &Value,
+) {
     let state = packed(visualization, "/attributes/visState");
     for agg in state["aggs"].as_array().unwrap() {
         if let Some(field) = agg["params"]["field"].as_str() {
@@ -361,7 +371,12 @@ fn check_saved(node: &mut Client) {
             "type": kind, kind: object["attributes"], "references": object["references"],
             "migrationVersion": object["migrationVersion"], "updated_at": format!("{DAY}T00:00:00.000Z"),
         });
-        answer(node, "PUT", &format!("{index}/_create/{}?refresh=true", name_of(&object)), &saved.to_string());
+        answer(
+            node,
+            "PUT",
+            &format!("{index}/_create/{}?refresh=true", name_of(&object)),
+            &saved.to_string(),
+        );
         let read = answer(node, "GET", &format!("{index}/_source/{}", name_of(&object)), "");
         assert_eq!(read, saved);
     }
@@ -394,7 +409,8 @@ fn check_on(node: SocketAddr) {
             let found = answer(&mut node, "POST", &format!("/{part}/_count"), &range);
             assert_ne!(found["count"], 0, "no event in {part}");
         }
-        let fields = answer(&mut node, "GET", &format!("/{title}/_field_caps?fields=*&ignore_unavailable=true"), "");
+        let fields =
+            answer(&mut node, "GET", &format!("/{title}/_field_caps?fields=*&ignore_unavailable=true"), "");
         assert_eq!(type_of(&fields, time_field), "date");
         for visualization in of_type("visualization") {
             if visualization["references"][0]["id"] == pattern["id"] {
