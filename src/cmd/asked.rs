@@ -50,6 +50,9 @@ pub struct WhereArgs {
         default_value = "interceptions"
     )]
     pub store: String,
+    /// Trust the certificates in this file (PEM), rather than the world's, where the URL is one of https
+    #[arg(long, value_name = "FILE")]
+    pub store_ca: Option<PathBuf>,
     /// Configuration file; says how numbers are read [default: config/configurationFile.conf]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -132,7 +135,15 @@ impl WhereArgs {
 
     /// A client of the URL; nothing is asked yet.
     pub fn client(&self) -> Result<Client> {
-        Client::new(&self.store, None, None)
+        Client::new(&self.store, None, self.store_ca.as_deref())
+    }
+
+    /// Refuses what is for a URL.
+    pub fn check_folder(&self) -> Result<()> {
+        match self.store_ca {
+            None => Ok(()),
+            Some(_) => Err(Error::Usage("--store-ca: --store is no https URL".to_owned())),
+        }
     }
 
     /// The configuration.
@@ -190,6 +201,7 @@ impl WhichArgs {
             };
             (Place::Url(client), time_field)
         } else {
+            place.check_folder()?;
             let dir = PathBuf::from(&place.store);
             let store = open_folder(&dir, families.as_ref())?;
             (Place::Folder(Box::new(store), dir), EVENT_TIME)

@@ -7,6 +7,7 @@ mod support;
 
 mod asking;
 mod cluster;
+mod cluster_ask;
 mod configure;
 mod consume_kafka;
 mod consume_scale;

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use super::super::asked::client::Kind;
 use super::super::asked::{WhereArgs, families};
 use super::super::stored::harmless;
 use super::line::{self, Unfit};
@@ -99,8 +100,16 @@ impl Args {
                     "FILE is missing: only a folder has dead letters of its own".to_owned(),
                 ));
             }
-            return Ok(Target::Url(self.place.client()?));
+            let client = self.place.client()?;
+            if client.kind(&[])? == Kind::Filled {
+                return Err(Error::Usage(
+                    "--store: a lea fills this cluster; load into that lea, which adds each event's time and numbers"
+                        .to_owned(),
+                ));
+            }
+            return Ok(Target::Url(client));
         }
+        self.place.check_folder()?;
         let config = StoreConfig::default().with_families(families(configured)?);
         let store = SqliteStore::open(Path::new(&self.place.store), config)?;
         Ok(Target::Folder(Box::new(store), self.place.store.clone()))

@@ -147,8 +147,8 @@ pub enum StoreError {
     /// Answers that are being read take all the memory that there is for them: try again later.
     #[error("answers to other questions take all the memory that there is for them")]
     Busy,
-    /// The cluster does not answer: try again later.
-    #[error("the cluster is away: {0}")]
+    /// The cluster does not answer, or not as a whole: try again later.
+    #[error("the cluster is away or unwell: {0}")]
     Away(String),
     /// The cluster refuses the question, in its own form, which is for whoever asked.
     #[error("{cause}")]

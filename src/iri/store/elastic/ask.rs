@@ -262,6 +262,7 @@ impl Cluster {
         }
     }
 
+    /// It took longer than a question may.
     fn timed_out(&self) -> StoreError {
         StoreError::TimedOut(self.search_timeout.as_millis().try_into().unwrap_or(u64::MAX))
     }
@@ -313,17 +314,19 @@ fn take(mut response: Response<ureq::Body>) -> Result<Result<Held, StoreError>, 
     let (mut body, mut share) = (Vec::new(), Share::default());
     loop {
         let room = FREE_BYTES + share.0;
-        // One byte more tells whether there is more.
         let read = reader.by_ref().take((room - body.len()) as u64).read_to_end(&mut body)?;
         if read == 0 || body.len() < room {
             break;
         }
         if body.len() > ANSWER_BYTES_MAX {
-            return Ok(Err(StoreError::TooLarge(ANSWER_BYTES_MAX)));
+            break;
         }
         if !share.grow() {
             return Ok(Err(StoreError::Busy));
         }
+    }
+    if body.len() > ANSWER_BYTES_MAX {
+        return Ok(Err(StoreError::TooLarge(ANSWER_BYTES_MAX)));
     }
     Ok(Ok(Held { answer: Answer { status, body }, is_json, _share: share }))
 }
@@ -417,4 +420,52 @@ fn kind_of(name: &str) -> Option<FieldType> {
         "geo_point" => FieldType::GeoPoint,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(bytes: usize) -> Result<Held, StoreError> {
+        let body = ureq::Body::builder().data(vec![b' '; bytes]);
+        let response = Response::builder().header(header::CONTENT_TYPE, "application/json; charset=UTF-8");
+        take(response.body(body).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn answers_are_bounded_one_by_one_and_together() {
+        for bytes in
+            [0, 1, FREE_BYTES - 1, FREE_BYTES, FREE_BYTES + 1, FREE_BYTES + STEP_BYTES, ANSWER_BYTES_MAX]
+        {
+            let held = taken(bytes).unwrap();
+            assert_eq!((held.answer.body.len(), held.is_json), (bytes, true));
+        }
+        assert!(matches!(taken(ANSWER_BYTES_MAX + 1), Err(StoreError::TooLarge(_))));
+        assert!(matches!(taken(2 * ANSWER_BYTES_MAX), Err(StoreError::TooLarge(_))));
+
+        assert_eq!(HELD.load(Ordering::Relaxed), 0);
+        let mut all = Share::default();
+        let steps = std::iter::repeat_with(|| all.grow()).take_while(|grown| *grown).count();
+        assert_eq!(steps, ANSWERS_BYTES_MAX / STEP_BYTES);
+        assert!(matches!(taken(FREE_BYTES + 1), Err(StoreError::Busy)));
+        // A count finds room all the same.
+        assert!(taken(FREE_BYTES - 1).is_ok());
+        drop(all);
+        assert!(taken(FREE_BYTES + 1).is_ok());
+    }
+
+    #[test]
+    fn fields_of_types_that_we_know() {
+        let mapping = mapping_of(&json!({"dynamic": "strict", "properties": {
+            "n": {"type": "integer"}, "v": {"type": "dense_vector"}, "d": {"type": "date", "format": "yyyy"},
+            "o": {"properties": {"t": {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 5}}}}},
+        }}));
+        assert_eq!(mapping.dynamic, Dynamic::Strict);
+        let names: Vec<_> =
+            mapping.fields.iter().map(|(name, field)| (name.as_str(), field.type_name())).collect();
+        assert_eq!(names, [("d", "date"), ("n", "integer"), ("o.t", "text"), ("o.t.keyword", "keyword")]);
+        assert_eq!(mapping.fields["o.t.keyword"].parent.as_deref(), Some("o.t"));
+        assert_eq!(mapping.fields["o.t.keyword"].ignore_above, Some(5));
+        assert_eq!(mapping_of(&json!(null)), Mapping { dynamic: Dynamic::True, ..Mapping::default() });
+    }
 }

@@ -252,6 +252,11 @@ impl Client {
             request = request.header(header::CONTENT_ENCODING, "gzip");
         }
         let sent = match body {
+            // Where a body may stand, its length is told: without that it would go as one in chunks.
+            Body::Empty if *method == Method::POST || *method == Method::PUT => request
+                .body(&b""[..])
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.run(request, timeout)),
             Body::Empty => {
                 request.body(()).map_err(ureq::Error::from).and_then(|request| self.run(request, timeout))
             }

@@ -412,10 +412,20 @@ mod tests {
         assert_eq!(query(&asked.query), expected, "{text}");
     }
 
-    /// What stands in `q=` becomes.
+    /// What stands in `q=` becomes. Without a default field what does not fit a field is no error.
     #[track_caller]
     fn check_text(text: &str, expected: Json) {
         assert_eq!(query(&body::count([("q", text)], b"").unwrap()), expected, "{text}");
+    }
+
+    /// The same where it is one.
+    #[track_caller]
+    fn check_strict(text: &str, expected: Json) {
+        assert_eq!(
+            query(&body::count([("q", text), ("lenient", "false")], b"").unwrap()),
+            expected,
+            "{text}"
+        );
     }
 
     #[track_caller]
@@ -509,22 +519,24 @@ mod tests {
     #[test]
     fn each_clause_of_a_query_string() {
         check_text("*", json!({"match_all": {}}));
-        check_text("k:a", json!({"match": {"k": {"query": "a", "operator": "or"}}}));
+        check_text("k:a", json!({"match": {"k": {"query": "a", "operator": "or", "lenient": true}}}));
+        check_strict("k:a", json!({"match": {"k": {"query": "a", "operator": "or"}}}));
+        check_strict("k:\"a b\"", json!({"match_phrase": {"k": {"query": "a b"}}}));
         check_text(
             "friendly-scanner",
             json!({"multi_match": {"query": "friendly-scanner", "operator": "or", "lenient": true}}),
         );
         check_text("\"a b\"", json!({"multi_match": {"query": "a b", "type": "phrase", "lenient": true}}));
-        check_text("k:[1 TO 5}", json!({"range": {"k": {"gte": "1", "lt": "5"}}}));
+        check_strict("k:[1 TO 5}", json!({"range": {"k": {"gte": "1", "lt": "5"}}}));
         check_text("[1 TO 5}", json!({"query_string": {"query": "[\"1\" TO \"5\"}", "lenient": true}}));
-        check_text(">\"", json!({"query_string": {"query": "{\"\\\"\" TO *]", "lenient": true}}));
+        check_text(r#">a\""#, json!({"query_string": {"query": r#"{"a\"" TO *]"#, "lenient": true}}));
         check_text("97*", json!({"query_string": {"query": "97*", "lenient": true}}));
-        check_text(
+        check_strict(
             r"k:a\:b?",
             json!({"query_string": {"query": r"a\:b?", "lenient": false, "fields": ["k"]}}),
         );
         check_text("k:*", json!({"exists": {"field": "k"}}));
-        check_text(
+        check_strict(
             r"k.\*:a",
             json!({"multi_match": {"query": "a", "operator": "or", "lenient": false, "fields": ["k.*"]}}),
         );
@@ -552,7 +564,7 @@ mod tests {
             &format!("destNum:{number}"),
             json!({"bool": {"should": [
                 {"term": {"lea.number.destNum": {"value": "+972598294121"}}},
-                {"match": {"destNum": {"query": number, "operator": "or"}}},
+                {"match": {"destNum": {"query": number, "operator": "or", "lenient": true}}},
             ], "minimum_should_match": 1}}),
         );
         check_family(

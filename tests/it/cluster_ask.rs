@@ -1,0 +1,307 @@
+//! Questions to a cluster that is the store: through lea and straight to it, beside each other; what number families
+//! change; what comes when it is late or away.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lea::iri::elastic::{Elastic, Users};
+use lea::iri::number::{Families, Settings};
+use lea::iri::store::dead_letters::DeadLetters;
+use lea::iri::store::elastic::{
+    Client as ClusterClient, ElasticConfig, ElasticStore, QueueConfig, ShipConfig,
+};
+use serde_json::{Value, json};
+
+use crate::elastic::ask;
+use crate::elastic::compare::{Asked, REQUESTS, Rule, requests, said};
+use crate::http::client::{Answer, Client, Running};
+use crate::support::relay::Relay;
+use crate::support::{DEADLINE, Events, Workdir, lea, search_node, wait_until};
+
+/// All of them are one number.
+const SPELLINGS: [&str; 6] = [
+    "+972598294121",
+    "00972598294121",
+    "011972598294121",
+    "9011972598294121",
+    "901511972598294121",
+    "972598294121",
+];
+
+/// A part of each request whose answers differ: lea says of itself that it speaks the dialect of Elasticsearch 7.17.
+const OPENSEARCH_DIFFERS: [&str; 1] = ["GET /?filter_path=version.number"];
+
+/// The dialect on a cluster, with a time for questions that a test can wait for.
+struct Edge {
+    server: Running,
+    _work: Workdir,
+}
+
+impl Edge {
+    #[track_caller]
+    fn start(cluster: SocketAddr, search_timeout: Duration) -> Edge {
+        let work = Workdir::new();
+        std::fs::create_dir(work.join(".lea")).unwrap();
+        let numbers = Arc::new(Families::new(Settings::default()).unwrap());
+        let config = ElasticConfig {
+            client: ClusterClient::new(&format!("http://{cluster}"), None, None).unwrap(),
+            search_timeout,
+            families: Some(Arc::clone(&numbers)),
+            queue: QueueConfig::of(64 << 20, 1 << 20),
+            ship: ShipConfig::default(),
+        };
+        let letters = Arc::new(DeadLetters::open(work.path()).unwrap());
+        let store = ElasticStore::open(work.path(), config, letters, Arc::default()).unwrap();
+        let elastic = Elastic::new(Arc::new(store), Some(numbers), Users::none(), Arc::default());
+        Edge { server: Running::start(Elastic::server_config(), elastic), _work: work }
+    }
+}
+
+/// `lea serve-events` on a cluster.
+fn serve(work: &Workdir, cluster: SocketAddr, flags: &[&str]) -> Events {
+    let url = format!("http://{cluster}");
+    Events::start(&work.join("out"), &[&["--store", &url], flags].concat())
+}
+
+fn once(addr: SocketAddr, method: &str, target: &str, body: &str) -> Answer {
+    ask(&mut Client::connect(addr), method, target, body)
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
+}
+
+/// True for what writes: it goes through lea alone.
+fn writes(asked: &Asked<'_>) -> bool {
+    let Asked { method, target, .. } = asked;
+    let path = target.split('?').next().unwrap();
+    let is_question = path.contains("/_search") || path.contains("/_count") || path.contains("_cat/");
+    !is_question && !matches!(*method, "GET" | "HEAD")
+}
+
+/// The same without what lea adds to a source, without types, which later clusters do not tell, and without the names of
+/// fields whose values a cluster has passed over, which lea does not tell.
+fn bare(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut map: serde_json::Map<_, _> =
+                map.into_iter().map(|(key, value)| (key, bare(value))).collect();
+            map.remove("_type");
+            map.remove("_ignored");
+            // A source alone is the body.
+            for whole in ["_source", "body"] {
+                if let Some(source) = map.get_mut(whole).and_then(Value::as_object_mut) {
+                    source.remove("lea");
+                }
+            }
+            Value::Object(map)
+        }
+        Value::Array(list) => list.into_iter().map(bare).collect(),
+        other => other,
+    }
+}
+
+/// Fills the cluster through lea and asks both; the differences that nothing explains, and how many were compared.
+fn differences(cluster: SocketAddr, reasons: &[&str]) -> (String, usize) {
+    let work = Workdir::new();
+    let events = serve(&work, cluster, &["--number-match", "exact"]);
+    let (mut ours, mut theirs) = (Client::connect(events.http()), Client::connect(cluster));
+    let (mut found, mut compared, mut is_new) = (String::new(), 0, false);
+    for asked in requests(REQUESTS) {
+        let one = |client: &mut Client| {
+            let answer = ask(client, asked.method, asked.target, &asked.body);
+            if answer.closes() {
+                *client = Client::connect(client.stream.peer_addr().unwrap());
+            }
+            bare(said(&answer))
+        };
+        if !writes(&asked) && std::mem::take(&mut is_new) {
+            refresh(events.http(), "");
+        }
+        let through = one(&mut ours);
+        is_new |= writes(&asked);
+        if writes(&asked) || matches!(asked.rule, Rule::Differs(_)) {
+            continue;
+        }
+        compared += 1;
+        let straight = one(&mut theirs);
+        let line = format!("{} {} {}", asked.method, asked.target, asked.body);
+        let explained = reasons.iter().any(|part| line.contains(part));
+        let differs = match asked.rule {
+            Rule::Status(_) => {
+                ["status", "type", "root"].iter().any(|key| through.get(key) != straight.get(key))
+            }
+            _ => through != straight,
+        };
+        if differs != explained {
+            let what =
+                if differs { "differs" } else { "is the same, but a reason is given why it should not be" };
+            let _ = writeln!(found, "{line} {what}\n  lea:      {through}\n  straight: {straight}");
+        }
+    }
+    events.term();
+    (found, compared)
+}
+
+#[track_caller]
+fn check_same(cluster: SocketAddr, reasons: &[&str]) {
+    let (found, compared) = differences(cluster, reasons);
+    assert!(found.is_empty(), "{} differences of {compared}\n{found}", found.lines().count() / 3);
+    assert!(compared >= 180, "{compared}");
+}
+
+#[test]
+fn answers_through_lea_are_those_of_elasticsearch_7() {
+    check_same(search_node::elasticsearch_7(), &[]);
+}
+
+#[test]
+fn answers_through_lea_are_those_of_opensearch_3() {
+    check_same(search_node::opensearch_3(), &OPENSEARCH_DIFFERS);
+}
+
+/// Attempts on one number, a spelling each, and on two others.
+#[track_caller]
+fn attempts(edge: SocketAddr, index: &str) {
+    let mut lines = String::new();
+    for (nth, number) in SPELLINGS.iter().chain(&["+12025550100", "100"]).enumerate() {
+        let source = json!({
+            "time": "2026-11-21 14:02:07-0300", "sipRequest": "INVITE", "destNum": number,
+            "userAgent": "friendly-scanner", "country": if nth < 4 { "NL" } else { "FR" },
+        });
+        let _ = writeln!(lines, "{}\n{source}", json!({"index": {"_index": index, "_id": nth.to_string()}}));
+    }
+    let answer = once(edge, "POST", "/_bulk", &lines);
+    assert_eq!(json(&answer)["errors"], false, "{}", answer.text());
+    refresh(edge, &format!("/{index}"));
+}
+
+/// What is refreshed at the edge is found. A slow cluster may need more time than a question has.
+#[track_caller]
+fn refresh(edge: SocketAddr, path: &str) {
+    let target = format!("{path}/_refresh");
+    wait_until(DEADLINE, &target, || once(edge, "POST", &target, "").status == 200);
+}
+
+/// Runs lea on the cluster straight.
+#[track_caller]
+fn run(cluster: SocketAddr, args: &[&str]) -> String {
+    let mut command = Command::new(lea());
+    command.args(args).args(["--store", &format!("http://{cluster}")]);
+    command.env_remove("LEA_STORE").env("TZ", "UTC").stdin(Stdio::null());
+    let work = Workdir::new();
+    let Output { status, stdout, stderr } = command.current_dir(work.path()).output().unwrap();
+    assert_eq!(status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+#[track_caller]
+fn check_families(cluster: SocketAddr, index: &str) {
+    let work = Workdir::new();
+    let events = serve(&work, cluster, &[]);
+    let edge = events.http();
+    attempts(edge, index);
+    let mut straight = Client::connect(cluster);
+    let mut both = |target: &str, body: &str| {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let counted = |answer: Answer| json(&answer)["count"].clone();
+        let target = format!("/{index}/_count{target}");
+        (counted(once(edge, method, &target, body)), counted(ask(&mut straight, method, &target, body)))
+    };
+    let terms = r#"{"query":{"terms":{"destNum.keyword":["972598294121"]}}}"#;
+    let named = r#"{"query":{"terms":{"destNum":["972598294121","12025550100"]}}}"#;
+    let phrase = r#"{"query":{"match_phrase":{"destNum":"+972 59-829-4121"}}}"#;
+    for number in SPELLINGS.map(|number| number.replace('+', "%2B")) {
+        // A plus sign is no part of a word.
+        let plain = if number.trim_start_matches("%2B") == "972598294121" { 2 } else { 1 };
+        assert_eq!(both(&format!("?q=destNum:%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
+        // Written as it stands in what lea adds, a number is found there without lea too.
+        let anywhere = if number.starts_with("%2B") { 6 } else { plain };
+        assert_eq!(both(&format!("?q=%22{number}%22"), ""), (json!(6), json!(anywhere)), "{number}");
+        assert_eq!(both(&format!("?q=NOT%20destNum:%22{number}%22"), ""), (json!(2), json!(8 - plain)));
+    }
+    assert_eq!(both("", phrase), (json!(6), json!(0)));
+    assert_eq!(both("", named), (json!(7), json!(3)));
+    // What asks for a spelling stays.
+    assert_eq!(both("", terms), (json!(1), json!(1)));
+    assert_eq!(both("?q=destNum:9011*", ""), (json!(1), json!(1)));
+    assert_eq!(both("?q=destNum:100", ""), (json!(1), json!(1)));
+    assert_eq!(both("?q=friendly-scanner", ""), (json!(8), json!(8)));
+
+    // The commands add the families, since the cluster does not.
+    let at = ["--index", index];
+    let ask = |args: &[&str]| run(cluster, &[args, &at].concat());
+    assert_eq!(ask(&["count", "destNum:9011972598294121"]).trim(), "6");
+    assert_eq!(ask(&["count", "00972598294121"]).trim(), "6");
+    assert_eq!(ask(&["count", "00972598294121", "--number-match", "exact"]).trim(), "1");
+    assert_eq!(ask(&["count", "972598294121", "--since", "2026-11-21", "--until", "2026-11-22"]).trim(), "6");
+    assert_eq!(ask(&["count", "972598294121", "--since", "2026-11-22"]).trim(), "0");
+    let top = ask(&["top", "country", "972598294121", "--json"]);
+    assert_eq!(top, "{\"count\":4,\"value\":\"NL\"}\n{\"count\":2,\"value\":\"FR\"}\n");
+    let found = ask(&["search", "972598294121", "--json"]);
+    assert_eq!(found.lines().count(), 6);
+    assert!(!found.contains("\"lea\""), "{found}");
+    events.term();
+}
+
+#[test]
+fn a_number_is_found_in_all_spellings_through_elasticsearch_7() {
+    check_families(search_node::elasticsearch_7(), "families7");
+}
+
+#[test]
+fn a_number_is_found_in_all_spellings_through_opensearch_3() {
+    check_families(search_node::opensearch_3(), "families3");
+}
+
+/// A cluster that no lea fills is asked as it was written.
+#[test]
+fn a_foreign_cluster_is_asked_as_it_was_written() {
+    let cluster = search_node::elasticsearch_7();
+    let mut client = Client::connect(cluster);
+    let body = r#"{"@timestamp":"2026-11-21T10:00:00Z","destNum":"00972598294121"}"#;
+    let answer = ask(&mut client, "PUT", "/foreign/_doc/1?refresh=true", body);
+    assert!(answer.status < 300, "{}", answer.text());
+    let count = |text: &str| run(cluster, &["count", text, "--index", "foreign", "--since", "2026-11-21"]);
+    assert_eq!(count("destNum:00972598294121").trim(), "1");
+    assert_eq!(count("destNum:972598294121").trim(), "0");
+}
+
+#[test]
+fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
+    let relay = Relay::start(search_node::elasticsearch_7());
+    let limit = Duration::from_secs(3);
+    let edge = Edge::start(relay.addr(), limit);
+    let at = edge.server.addr;
+    attempts(at, "late");
+    let count = || json(&once(at, "GET", "/late/_count?q=972598294121", ""))["count"].clone();
+    wait_until(DEADLINE, "6 events", || count() == 6);
+
+    relay.hold();
+    let started = Instant::now();
+    let answer = once(at, "GET", "/late/_count?q=972598294121", "");
+    let took = started.elapsed();
+    let error = json(&answer);
+    assert_eq!((answer.status, &error["error"]["type"]), (503, &json!("timeout_exception")), "{error}");
+    assert_eq!(error["error"]["reason"], "the search took longer than 3000 ms");
+    assert!(took >= limit && took < limit + Duration::from_secs(10), "{took:?}");
+    relay.release();
+    wait_until(DEADLINE, "6 events", || count() == 6);
+    edge.server.end();
+
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let edge = Edge::start(gone, limit);
+    for target in ["/late/_search?q=1", "/late/_count", "/_cat/indices", "/_cluster/health", "/late/_mapping"]
+    {
+        let answer = once(edge.server.addr, "GET", target, "");
+        let error = json(&answer);
+        assert_eq!(answer.status, 503, "{target}: {error}");
+        let reason = error["error"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with("the cluster is away or unwell: cannot ask http://127.0.0.1"), "{reason}");
+    }
+    edge.server.end();
+}
