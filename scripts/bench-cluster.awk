@@ -29,12 +29,10 @@ function goal(name, text,    ratio) {
 END {
     label["lea"] = "**lea serve-events --store**"
     label["rsyslog"] = "rsyslog, omelasticsearch"
-    label["rsyslog-disk"] = "the same, disk queue"
     label["syslog-ng"] = "syslog-ng, elasticsearch-http"
-    label["syslog-ng-disk"] = "the same, disk-buffer"
+    label["syslog-ng-disk"] = "syslog-ng, disk-buffer"
     kept["lea"] = "queue on disk, synced; ids of its own"
     kept["rsyslog"] = "memory"
-    kept["rsyslog-disk"] = "queue on disk, not synced"
     kept["syslog-ng"] = "memory"
     kept["syslog-ng-disk"] = "queue on disk, not synced"
 

@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
 version=opensearch-3.8.0 connections=4 batch=${BENCH_BATCH:-5000} workers=${BENCH_WORKERS:-2}
-document=docs/benchmarks.md rounds=3 events=200000 warm_up=100000
-shippers='lea rsyslog rsyslog-disk syslog-ng syslog-ng-disk'
+document=docs/benchmarks.md rounds=3 events=100000 warm_up=100000
+shippers='lea rsyslog syslog-ng syslog-ng-disk'
 case "$#:${1-}" in
     0:) ;;
     1:--short) document='' rounds=1 events=2000 warm_up=500 shippers='lea rsyslog syslog-ng' ;;
@@ -141,12 +141,8 @@ start_shipper() {
     memory_queue+=" queue.dequeueBatchSize=\"$batch\" queue.workerThreads=\"$workers\" queue.workerThreadMinimumMessages=\"$batch\""
     case $1 in
         lea) "$lea" serve-events --syslog tcp:127.0.0.1:0 --output "$tmp/files/lea" --store "$url" >/dev/null 2>"$tmp/log" & ;;
-        rsyslog | rsyslog-disk)
-            case $1 in
-                rsyslog) rsyslog_config "$memory_queue" >"$tmp/conf" ;;
-                *) rsyslog_config "queue.type=\"Disk\" queue.filename=\"events\" queue.maxFileSize=\"64m\"
-                    queue.timeoutEnqueue=\"600000\" queue.dequeueBatchSize=\"$batch\"" >"$tmp/conf" ;;
-            esac
+        rsyslog)
+            rsyslog_config "$memory_queue" >"$tmp/conf"
             rsyslogd -n -f "$tmp/conf" -i "$tmp/files/pid" >"$tmp/log" 2>&1 &
             ;;
         syslog-ng | syslog-ng-disk)
