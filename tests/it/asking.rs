@@ -237,7 +237,7 @@ fn what_is_wrong_is_said() {
     check(&["count", "-s", "out", "--since", "yesterday"], 2, "--since");
     check(&["search", "-s", "out", "--size", "10001"], 2, "--json");
     check(&["search", "-s", "out", "--size", "all", "--json", "--sort", "userid"], 2, "by time alone");
-    check(&["count", "-s", "https://127.0.0.1:1"], 2, "https is not supported");
+    check(&["count", "-s", "https://127.0.0.1:1"], 1, "cannot ask https://127.0.0.1:1");
     check(&["count", "-s", "http://u:secret@127.0.0.1:1"], 1, "cannot ask http://127.0.0.1:1");
     check(&["top", "-s", "out", "userid", "-n", "0"], 2, "--size");
     let edge = Edge::start(&work, "out");
