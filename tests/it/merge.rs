@@ -14,7 +14,7 @@ use crate::support::process::Process;
 use crate::support::{Broker, Random, Workdir, assert_same, lea, long, wait_until};
 
 /// A member has this long to take what is there.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Streams of a scene, half of them pcap and half pcapng, each its own.
 const STREAMS: usize = 64;
