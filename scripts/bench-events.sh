@@ -82,6 +82,8 @@ start_lea() {
         jq -n --arg hash "$(echo secret | "$lea" events hash-password)" \
             '{parameters: {events: {users: {proxy: $hash}}}}' >"$tmp/lea.json"
     fi
+    # What an earlier one said is not this one's.
+    rm -f "$tmp/lea.log"
     "$lea" serve-events --config "$tmp/lea.json" --http 0 --syslog tcp:127.0.0.1:0 --output "$1" 2>"$tmp/lea.log" &
     lea_pid=$!
     pids+=("$lea_pid")
