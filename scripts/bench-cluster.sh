@@ -27,7 +27,7 @@ fail() {
 for tool in curl java jq rsyslogd socat ss awk; do
     command -v "$tool" >/dev/null || fail "$tool is missing (scripts/test.sh installs it)"
 done
-[ -n "${LEA-}" ] || cargo build --release --locked --bin lea
+[ -n "${LEA-}" ] || cargo build --release --locked --bin lea --example events_client
 lea=${LEA:-target/release/lea}
 syslog_ng=$(scripts/debian-unpacked syslog-ng)
 
