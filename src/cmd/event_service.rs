@@ -218,14 +218,9 @@ impl EventConfig {
     }
 
     fn open_folder(&self, dir: &Path) -> Result<SqliteStore> {
-        let families = Arc::clone(&self.families);
-        let family = move |field: &str, value: &str| {
-            let canonical = families.is_number_field(field).then(|| families.canonical(value)).flatten();
-            canonical.map(|canonical| canonical.number().to_owned())
-        };
         let billing_index = self.listen.indices.billing.clone();
-        let config = StoreConfig { family: Arc::new(family), billing_index, ..StoreConfig::default() };
-        SqliteStore::open(dir, config)
+        let config = StoreConfig { billing_index, ..StoreConfig::default() };
+        SqliteStore::open(dir, config.with_families(Arc::clone(&self.families)))
     }
 
     /// Listens until the stop.
