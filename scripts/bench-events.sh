@@ -35,7 +35,7 @@ for tool in curl java jq mvn unzip rsyslogd awk; do
 done
 free_mib=$(df --output=avail -m "${TMPDIR:-/tmp}" | tail -1)
 [ "$free_mib" -gt "$wanted_mib" ] || fail "${TMPDIR:-/tmp} has $((free_mib)) MiB free; $wanted_mib are needed"
-cargo build --release --locked --bin lea --example events_client
+[ -n "${LEA-}" ] || cargo build --release --locked --bin lea --example events_client
 lea=${LEA:-target/release/lea}
 client=target/release/examples/events_client
 syslog_ng=$(scripts/debian-unpacked syslog-ng)
@@ -184,9 +184,11 @@ small() {
     local round
     note lea events "$small"
     start_opensearch
-    # Once before, so that its code is compiled.
+    # Before, so that its code is compiled.
     make_index "$opensearch_http"
-    "$client" fill "$opensearch_http" "$small" 1000 "$connections" >"$tmp/warm"
+    for ((round = 0; round < rounds; round++)); do
+        "$client" fill "$opensearch_http" "$small" 1000 "$connections" >"$tmp/warm"
+    done
     for ((round = 0; round < rounds; round++)); do
         rm -rf "$tmp/out"
         start_lea "$tmp/out"

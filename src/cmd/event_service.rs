@@ -198,6 +198,7 @@ impl EventConfig {
                     client: cluster.client.clone(),
                     search_timeout: SEARCH_TIMEOUT,
                     families: Some(Arc::clone(&self.families)),
+                    billing_index: self.listen.indices.billing.clone(),
                     queue: QueueConfig::of(cluster.queue_bytes_max, free_bytes_min),
                     ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
                 };

@@ -83,6 +83,13 @@ impl<'a> Members<'a> {
         let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
         text(raw).filter(|text| !text.is_empty())
     }
+
+    /// The text of a member that is a string or a number, of two the last one's.
+    pub fn scalar(&self, name: &str) -> Option<Cow<'a, str>> {
+        let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
+        let is_number = |raw: &&str| raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        text(raw).or_else(|| Some(raw.get()).filter(is_number).map(Cow::Borrowed))
+    }
 }
 
 /// The text of a string; none for other values.

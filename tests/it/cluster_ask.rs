@@ -50,6 +50,7 @@ impl Edge {
             client: ClusterClient::new(&format!("http://{cluster}"), None, None).unwrap(),
             search_timeout,
             families: Some(Arc::clone(&numbers)),
+            billing_index: "billing".to_owned(),
             queue: QueueConfig::of(64 << 20, 1 << 20),
             ship: ShipConfig::default(),
         };

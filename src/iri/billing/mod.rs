@@ -12,9 +12,10 @@ mod row;
 mod time;
 mod totals;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::mapping::Mapping;
 
@@ -57,25 +58,20 @@ pub fn fields() -> &'static Mapping {
 const DATES: &str = "epoch_second||strict_date_optional_time||yyyy-MM-dd HH:mm:ss||yyyy-MM-dd HH:mm:ssXX||yyyy-MM-dd HH:mm:ssXXX";
 
 /// When the row happened, in milliseconds; none where the object is no row or has no time that can be read. Texts
-/// without a zone are UTC, as in the store.
-pub fn time_ms(object: &Map<String, Value>) -> Option<i64> {
-    if !is_row(|name| object.contains_key(name)) {
-        return None;
-    }
-    let text = |name: &str| match object.get(name)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
+/// without a zone are UTC, as in the store. `scalar`: the text of a member that is a string or a number.
+pub fn time_ms<'a>(scalar: impl Fn(&str) -> Option<Cow<'a, str>>) -> Option<i64> {
+    scalar("call_id")?;
     let clock = Clock::utc();
-    let read =
-        |name: &str| text(name).filter(|text| !row::is_nothing(text)).and_then(|text| clock.read(&text).ok());
+    let read = |name: &str| {
+        scalar(name).filter(|text| !row::is_nothing(text)).and_then(|text| clock.read(&text).ok())
+    };
     read("reply_time").or_else(|| read("request_time")).map(|us| us.div_euclid(1_000))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iri::event::Members;
 
     #[test]
     fn the_mapping_is_one() {
@@ -85,7 +81,9 @@ mod tests {
     #[test]
     fn rows_have_times() {
         let check = |row: Value, expected: Option<i64>| {
-            assert_eq!(time_ms(row.as_object().unwrap()), expected, "{row}");
+            let text = row.to_string();
+            let members: Members<'_> = serde_json::from_str(&text).unwrap();
+            assert_eq!(time_ms(|name| members.scalar(name)), expected, "{row}");
         };
         check(json!({"call_id": "a", "request_time": 1_795_305_600}), Some(1_795_305_600_000));
         check(

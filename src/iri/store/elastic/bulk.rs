@@ -1,7 +1,7 @@
 //! Bulks: what is sent, and what the cluster says of each event. Pure.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::event::Event;
 
@@ -27,13 +27,29 @@ impl Item {
 
     /// Appends it as a bulk has it.
     pub fn push(&self, log: u64, body: &mut Vec<u8>) {
-        let verb = if self.event.is_created() { "create" } else { "index" };
-        let action = json!({verb: {"_index": self.index(), "_id": self.event.id(log, self.number)}});
-        body.extend_from_slice(action.to_string().as_bytes());
+        let target = Target { index: self.index(), id: self.event.id(log, self.number) };
+        let action = if self.event.is_created() { Action::Create(target) } else { Action::Index(target) };
+        serde_json::to_writer(&mut *body, &action).expect("a Vec takes all, and names are strings");
         body.push(b'\n');
         body.extend_from_slice(&self.event.source);
         body.push(b'\n');
     }
+}
+
+/// What stands before an event in a bulk.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    Create(Target),
+    Index(Target),
+}
+
+#[derive(Serialize)]
+struct Target {
+    #[serde(rename = "_index")]
+    index: String,
+    #[serde(rename = "_id")]
+    id: String,
 }
 
 /// What became of an event.
@@ -128,6 +144,8 @@ pub fn again(items: &[Item], fates: &[Fate]) -> Vec<bool> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::iri::document::{Document, Mode};
 
@@ -148,12 +166,12 @@ mod tests {
         assert_eq!(
             text(item(7, None, Mode::Index)),
             format!(
-                "{{\"create\":{{\"_id\":\"0000000000000abc-7\",\"_index\":\"a-1970.01.01\"}}}}\n{source}\n"
+                "{{\"create\":{{\"_index\":\"a-1970.01.01\",\"_id\":\"0000000000000abc-000000000007\"}}}}\n{source}\n"
             )
         );
         assert_eq!(
             text(item(7, Some("x\"y"), Mode::Index)),
-            format!("{{\"index\":{{\"_id\":\"x\\\"y\",\"_index\":\"a-1970.01.01\"}}}}\n{source}\n")
+            format!("{{\"index\":{{\"_index\":\"a-1970.01.01\",\"_id\":\"x\\\"y\"}}}}\n{source}\n")
         );
         assert!(text(item(7, Some("x"), Mode::Create)).starts_with("{\"create\""));
         let direct = Item { is_direct: true, ..item(7, None, Mode::Index) };

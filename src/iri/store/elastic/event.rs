@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::ADDED;
 use super::queue::PAYLOAD_BYTES_MAX;
+use crate::iri::billing;
 use crate::iri::document::{Document, ID_BYTES_MAX, INDEX_BYTES_MAX, Mode, SOURCE_BYTES_MAX};
 use crate::iri::event::{Members, rfc3339};
 use crate::iri::number::Families;
@@ -148,9 +149,10 @@ impl Event {
 // What is added is some 40 bytes and 20 for each number; names are bounded.
 const _: () = assert!(PAYLOAD_BYTES_MAX > SOURCE_BYTES_MAX + (64 << 10));
 
-/// The id of a record.
+/// The id of a record. Those of one log grow as texts too: the cluster looks each id up before it takes it, and passes
+/// over all of an index's parts that end before it.
 pub fn made_id(log: u64, number: u64) -> String {
-    format!("{log:016x}-{number}")
+    format!("{log:016x}-{number:012}")
 }
 
 /// The index of a name and a day.
@@ -198,7 +200,10 @@ fn day(time_ms: Option<i64>, arrived_ms: i64, days_back: u32) -> i32 {
 
 /// The time that an event says it is of.
 fn time_ms(members: &Members<'_>) -> Option<i64> {
-    ["@timestamp", "time", "timestamp"].iter().find_map(|name| values::date(&members.text(name)?))
+    ["@timestamp", "time", "timestamp"]
+        .iter()
+        .find_map(|name| values::date(&members.text(name)?))
+        .or_else(|| billing::time_ms(|name| members.scalar(name)))
 }
 
 /// What the sender wrote, on one line, without the last brace. Of members of one name the last stays, as JSON readers
@@ -381,6 +386,8 @@ mod tests {
         ] {
             assert_eq!(read("a", &format!(r#"{{"@timestamp":"{time}"}}"#)).unwrap().index(), index, "{time}");
         }
+        let row = r#"{"call_id":"a","request_time":1795219200}"#;
+        assert_eq!(read("billing", row).unwrap().index(), "billing-2026.11.21");
     }
 
     #[test]

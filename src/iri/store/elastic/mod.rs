@@ -40,6 +40,7 @@ use self::event::Event;
 use self::place::{Standing, Trouble};
 use self::queue::{Payloads, Queue};
 use self::ship::Shipper;
+use self::template::Given;
 use super::dead_letters::DeadLetters;
 use super::{About, Index, Refused, Remote, Store, StoreError, Told, Written};
 use crate::counters::Counters;
@@ -75,13 +76,6 @@ pub(super) struct Cluster {
     pub families: Option<Arc<Families>>,
 }
 
-impl Cluster {
-    /// The fields that hold numbers.
-    fn number_fields(&self) -> Vec<String> {
-        self.families.as_ref().map_or_else(Vec::new, |families| families.settings().fields.clone())
-    }
-}
-
 /// How a cluster is the store.
 #[derive(Clone, Debug)]
 pub struct ElasticConfig {
@@ -91,6 +85,8 @@ pub struct ElasticConfig {
     pub search_timeout: Duration,
     /// None: numbers are the text that they are.
     pub families: Option<Arc<Families>>,
+    /// The index of billing rows.
+    pub billing_index: String,
     /// What the queue may take.
     pub queue: QueueConfig,
     /// How events are shipped.
@@ -106,6 +102,7 @@ pub fn left_events(dir: &Path) -> Result<u64> {
 /// in the queue.
 pub struct ElasticStore {
     cluster: Arc<Cluster>,
+    given: Given,
     queue: Queue,
     keep_days: Option<u32>,
     /// The thread, and what ends with it.
@@ -121,20 +118,21 @@ impl ElasticStore {
         letters: Arc<DeadLetters>,
         counters: Arc<Counters>,
     ) -> Result<ElasticStore> {
-        let ElasticConfig { client, search_timeout, families, queue, ship } = config;
+        let ElasticConfig { client, search_timeout, families, billing_index, queue, ship } = config;
+        let numbers = families.as_ref().map_or_else(Vec::new, |families| families.settings().fields.clone());
+        let given = Given { numbers, billing_index };
         let (queue, confirmer) = Queue::open(&dir.join(".lea"), queue, Arc::clone(&counters))?;
         let cluster = Arc::new(Cluster { client: client.clone(), search_timeout, families });
         let shared = (Arc::clone(queue.shared()), confirmer);
-        let shipper =
-            Shipper::new(client, shared, cluster.number_fields(), letters, Arc::clone(&counters), ship)
-                .map_err(Error::path("read the queue of", dir))?;
+        let shipper = Shipper::new(client, shared, given.clone(), letters, Arc::clone(&counters), ship)
+            .map_err(Error::path("read the queue of", dir))?;
         let (ends, ended) = bounded::<()>(0);
         let thread = Builder::new().name("queue-ship".to_owned()).spawn(move || {
             let _ends = Ends(ends, counters);
             shipper.run();
         });
         let thread = thread.map_err(Error::system("start a thread"))?;
-        Ok(ElasticStore { cluster, queue, keep_days: ship.keep_days, shipper: Some((thread, ended)) })
+        Ok(ElasticStore { cluster, given, queue, keep_days: ship.keep_days, shipper: Some((thread, ended)) })
     }
 }
 
@@ -188,8 +186,7 @@ impl Store for ElasticStore {
         if place::standing(client, name).map_err(failed)? != Standing::Nothing {
             return Ok(false);
         }
-        let made =
-            place::put_template(client, name, &self.cluster.number_fields(), mapping).map_err(failed)?;
+        let made = place::put_template(client, name, &self.given, mapping).map_err(failed)?;
         let day = day.unwrap_or_else(|| event::day_of(Utc::now().timestamp_millis()));
         match place::make_index(client, &event::index(name, day)).map_err(failed)? {
             None => Ok(made),
@@ -205,7 +202,7 @@ impl Store for ElasticStore {
             trouble => failed(trouble),
         })?;
         if place::standing(client, name).map_err(failed)? == Standing::Nothing {
-            place::put_template(client, name, &self.cluster.number_fields(), mapping).map_err(failed)?;
+            place::put_template(client, name, &self.given, mapping).map_err(failed)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::client::{Answer, Body, Client, ClientError, Server, part};
+use super::template::Given;
 use super::{bulk, event, template};
 use crate::iri::mapping::Mapping;
 
@@ -88,16 +89,16 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Places {
     client: Client,
-    numbers: Vec<String>,
+    given: Given,
     server: Option<Server>,
     names: HashMap<String, Place>,
     made: HashSet<String>,
 }
 
 impl Places {
-    /// None is known yet. `numbers`: the fields that hold numbers.
-    pub fn new(client: Client, numbers: Vec<String>) -> Places {
-        Places { client, numbers, server: None, names: HashMap::new(), made: HashSet::new() }
+    /// None is known yet.
+    pub fn new(client: Client, given: Given) -> Places {
+        Places { client, given, server: None, names: HashMap::new(), made: HashSet::new() }
     }
 
     /// Makes sure that the place of events of a name and day is there.
@@ -145,7 +146,7 @@ impl Places {
     fn find(&self, name: &str) -> Result<Place, Trouble> {
         match standing(&self.client, name)? {
             Standing::Index => {
-                let mapping = template::added_mapping(&self.numbers).to_string();
+                let mapping = template::added_mapping(&self.given.numbers).to_string();
                 let path = format!("/{}/_mapping", part(name));
                 good(self.client.send_within(
                     &Method::PUT,
@@ -163,7 +164,7 @@ impl Places {
                 Err(Trouble::Person(why))
             }
             Standing::Nothing => {
-                put_template(&self.client, name, &self.numbers, &Mapping::default())?;
+                put_template(&self.client, name, &self.given, &Mapping::default())?;
                 Ok(Place::Daily)
             }
         }
@@ -211,22 +212,17 @@ pub fn standing(client: &Client, name: &str) -> Result<Standing, Trouble> {
 }
 
 /// Puts the template of a name, or adds to it what it lacks. False: it was there.
-pub fn put_template(
-    client: &Client,
-    name: &str,
-    numbers: &[String],
-    sent: &Mapping,
-) -> Result<bool, Trouble> {
+pub fn put_template(client: &Client, name: &str, given: &Given, sent: &Mapping) -> Result<bool, Trouble> {
     let path = template::path(name);
     let there = client.send_within(&Method::GET, &path, Body::Empty, TIMEOUT)?;
     let (made, wanted) = if there.status == 404 {
-        (true, Some(template::new(name, numbers, sent)))
+        (true, Some(template::new(name, given, sent)))
     } else {
         let there = json(&good(there)?);
         let Some(there) = template::of_answer(&there) else {
             return Err(Trouble::Person(format!("the template lea-{name} cannot be read")));
         };
-        (false, template::completed(there, name, numbers, sent))
+        (false, template::completed(there, name, given, sent))
     };
     if let Some(wanted) = wanted {
         let body = wanted.to_string();

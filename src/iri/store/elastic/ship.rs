@@ -17,6 +17,7 @@ use super::client::{Body, Client, ClientError};
 use super::event::{self, Event};
 use super::place::{self, Place, Places, Trouble};
 use super::queue::{Confirmer, Damage, Next, Position, Reader, Shared};
+use super::template::Given;
 use crate::counters::Counters;
 use crate::iri::event::rfc3339;
 use crate::iri::store::dead_letters::{DeadLetter, DeadLetters};
@@ -109,14 +110,14 @@ impl Shipper {
     pub fn new(
         client: Client,
         (shared, confirmer): (Arc<Shared>, Confirmer),
-        numbers: Vec<String>,
+        given: Given,
         letters: Arc<DeadLetters>,
         counters: Arc<Counters>,
         config: ShipConfig,
     ) -> io::Result<Shipper> {
         let reader = Reader::open(Arc::clone(&shared), shared.confirmed())?;
         Ok(Shipper {
-            places: Places::new(client.clone(), numbers),
+            places: Places::new(client.clone(), given),
             backoff: Backoff::new(shared.log() ^ u64::from(std::process::id())),
             client,
             shared,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::event::number_field;
 use super::{ADDED, client::part};
+use crate::iri::billing;
 use crate::iri::mapping::{Dynamic, Mapping};
 
 /// What stands before a name in its template's.
@@ -72,13 +73,25 @@ pub fn all() -> String {
     format!("/_index_template/{PREFIX}*")
 }
 
-/// The template of a name as it is made first. `numbers`: the fields that hold numbers.
-pub fn new(name: &str, numbers: &[String], sent: &Mapping) -> Value {
+/// What the templates are made of, besides a sender's mapping.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The fields that hold numbers.
+    pub numbers: Vec<String>,
+    /// The index of billing rows.
+    pub billing_index: String,
+}
+
+/// The template of a name as it is made first.
+pub fn new(name: &str, given: &Given, sent: &Mapping) -> Value {
     let mut mappings = json!({
         "date_detection": false,
         "dynamic_templates": [{"texts": {"match_mapping_type": "string", "mapping": text()}}],
-        "properties": properties(numbers),
+        "properties": properties(&given.numbers),
     });
+    if name == given.billing_index {
+        merge(&mut mappings, &billing::mapping());
+    }
     add_mapping(&mut mappings, sent);
     json!({
         // A date alone: an index such as `calls-archive` is somebody else's.
@@ -113,8 +126,8 @@ pub fn names(answer: &Value) -> Vec<String> {
 
 /// A template that is there with what it lacks: what stands in it stays, also where people changed it. None: it lacks
 /// nothing.
-pub fn completed(there: &Value, name: &str, numbers: &[String], sent: &Mapping) -> Option<Value> {
-    let mut template = new(name, numbers, sent);
+pub fn completed(there: &Value, name: &str, given: &Given, sent: &Mapping) -> Option<Value> {
+    let mut template = new(name, given, sent);
     let wanted = template.clone();
     merge(&mut template, there);
     template["_meta"]["lea"] = wanted["_meta"]["lea"].clone();
@@ -204,36 +217,42 @@ fn flat(value: &Value) -> Value {
 mod tests {
     use super::*;
 
-    fn numbers() -> Vec<String> {
-        vec!["destNum".to_owned(), "a.b".to_owned()]
+    fn given() -> Given {
+        let numbers = vec!["destNum".to_owned(), "a.b".to_owned()];
+        Given { numbers, billing_index: "billing".to_owned() }
     }
 
     #[test]
     fn a_template_has_its_types() {
-        let made = new("calls", &numbers(), &Mapping::default());
+        let made = new("calls", &given(), &Mapping::default());
         assert_eq!(made["index_patterns"], json!(["calls-*.*.*"]));
         assert_eq!(made["priority"], 205);
         let properties = &made["template"]["mappings"]["properties"];
         assert_eq!(properties["lea"]["properties"]["number"]["properties"]["a_b"]["type"], "keyword");
         assert_eq!(properties["ipIntruder"]["type"], "ip");
         assert_eq!(properties["location"]["type"], "geo_point");
+        let made = new("billing", &given(), &Mapping::default());
+        let properties = &made["template"]["mappings"]["properties"];
+        assert!(properties["request_time"]["format"].as_str().unwrap().starts_with("epoch_second||"));
+        assert_eq!(properties["call_id"], json!({"type": "keyword"}));
+        assert_eq!(completed(&made, "billing", &given(), &Mapping::default()), None);
     }
 
     #[test]
     fn what_is_there_stays_and_what_it_lacks_comes() {
-        let made = new("calls", &numbers(), &Mapping::default());
-        assert_eq!(completed(&made, "calls", &numbers(), &Mapping::default()), None);
+        let made = new("calls", &given(), &Mapping::default());
+        assert_eq!(completed(&made, "calls", &given(), &Mapping::default()), None);
         let mut there = made.clone();
         there["template"]["settings"]["index"] =
             json!({"mapping": {"ignore_malformed": "true"}, "number_of_shards": "3"});
         there["template"]["mappings"]["properties"]["key"] = json!({"type": "keyword"});
         let object = there["template"]["mappings"]["properties"].as_object_mut().unwrap();
         object.remove("location");
-        let full = completed(&there, "calls", &numbers(), &Mapping::default()).unwrap();
+        let full = completed(&there, "calls", &given(), &Mapping::default()).unwrap();
         assert_eq!(full["template"]["settings"]["index"]["number_of_shards"], "3");
         assert_eq!(full["template"]["mappings"]["properties"]["key"], json!({"type": "keyword"}));
         assert_eq!(full["template"]["mappings"]["properties"]["location"]["type"], "geo_point");
-        assert_eq!(completed(&full, "calls", &numbers(), &Mapping::default()), None);
+        assert_eq!(completed(&full, "calls", &given(), &Mapping::default()), None);
     }
 
     #[test]
@@ -242,15 +261,14 @@ mod tests {
             "destNum": {"type": "keyword"}, "x": {"properties": {"y": {"type": "long"}}}
         }});
         let sent = Mapping::parse(&sent).unwrap();
-        let there = new("calls", &numbers(), &Mapping::default());
-        for template in
-            [new("calls", &numbers(), &sent), completed(&there, "calls", &numbers(), &sent).unwrap()]
+        let there = new("calls", &given(), &Mapping::default());
+        for template in [new("calls", &given(), &sent), completed(&there, "calls", &given(), &sent).unwrap()]
         {
             let mappings = &template["template"]["mappings"];
             assert_eq!(mappings["dynamic"], "strict");
             assert_eq!(mappings["properties"]["destNum"], json!({"type": "keyword"}));
             assert_eq!(mappings["properties"]["x"]["properties"]["y"]["type"], "long");
-            assert_eq!(completed(&template, "calls", &numbers(), &sent), None);
+            assert_eq!(completed(&template, "calls", &given(), &sent), None);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Takes a document apart into the terms by which it is found. Runs in the caller's thread.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -175,7 +176,13 @@ fn event_time(object: &serde_json::Map<String, Value>) -> Option<i64> {
     ["@timestamp", "time", "timestamp"]
         .iter()
         .find_map(|name| object.get(*name)?.as_str().and_then(values::date))
-        .or_else(|| billing::time_ms(object))
+        .or_else(|| {
+            billing::time_ms(|name| match object.get(name)? {
+                Value::String(text) => Some(Cow::Borrowed(text.as_str())),
+                Value::Number(number) => Some(number.to_string().into()),
+                _ => None,
+            })
+        })
 }
 
 fn unfit(reason: String) -> Refused {
@@ -291,8 +298,8 @@ impl Walk<'_> {
     /// The number in a field, in the one form that stands for all.
     fn number(&mut self, entry: &Entry, value: &Value) {
         let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
+            Value::String(text) => Cow::Borrowed(text.as_str()),
+            Value::Number(number) => number.to_string().into(),
             _ => return,
         };
         let Some(one) = (self.preparer.family)(&self.path, &text) else { return };
@@ -416,7 +423,7 @@ impl Walk<'_> {
 }
 
 /// A value as text.
-fn plain(value: &Value) -> std::borrow::Cow<'_, str> {
+fn plain(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => text.into(),
         other => other.to_string().into(),

@@ -10,6 +10,10 @@ use super::segment::{Blocks, ReadError, Segment, Writer, merge};
 /// So many neighbours of a size become one.
 const NEIGHBOURS: usize = 8;
 
+/// Documents of a segment that waits in memory as it is until it comes to the disk: to look into some dozens of them costs
+/// a question little, and to merge them twice costs a writer much.
+const SETTLED_DOCS: u32 = 512;
+
 /// The state after a commit.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -40,7 +44,8 @@ pub fn neighbours(segments: &[Arc<Segment>], unit: u32) -> usize {
 /// Makes few segments out of many young ones, in memory.
 pub fn compact(young: &mut Vec<Arc<Segment>>, gone: &RoaringBitmap) -> Result<(), ReadError> {
     loop {
-        let count = neighbours(young, 1);
+        let settled = young.iter().rposition(|segment| segment.span >= SETTLED_DOCS).map_or(0, |last| last + 1);
+        let count = neighbours(&young[settled..], 1);
         if count == 0 {
             return Ok(());
         }

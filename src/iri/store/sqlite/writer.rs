@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use roaring::RoaringBitmap;
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use super::merger::{Merged, Wake};
 use super::schema::block_id;
@@ -247,8 +247,10 @@ impl Writer {
         let count = u32::try_from(job.documents.len()).map_err(|_| WriteError::Numbers)?;
         let end = base.checked_add(count).ok_or(WriteError::Numbers)?;
         let mut written = Vec::with_capacity(job.documents.len());
+        let mut insert =
+            self.connection.prepare_cached("INSERT INTO documents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
         for (document, doc) in job.documents.into_iter().zip(base..end) {
-            written.push(self.write_document(document, doc, next)?);
+            written.push(self.write_document(&mut insert, document, doc, next)?);
         }
         next.doc = end;
         if count > 0 {
@@ -266,6 +268,7 @@ impl Writer {
 
     fn write_document(
         &self,
+        insert: &mut CachedStatement<'_>,
         document: Prepared,
         doc: u32,
         next: &mut Next,
@@ -286,17 +289,15 @@ impl Writer {
                 .prepare_cached("INSERT OR REPLACE INTO ids VALUES (?1, ?2, ?3)")?
                 .execute(params![document.index, id, doc])?;
         }
-        self.connection
-            .prepare_cached("INSERT INTO documents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![
-                doc,
-                document.index,
-                document.id,
-                (version > 1).then_some(version),
-                document.kind,
-                document.time_ms,
-                document.source
-            ])?;
+        insert.execute(params![
+            doc,
+            document.index,
+            document.id,
+            (version > 1).then_some(version),
+            document.kind,
+            document.time_ms,
+            document.source
+        ])?;
         let id = document.id.unwrap_or_else(|| ids::make(secret, doc));
         Ok(Ok(Written { id, version, sequence: u64::from(doc), created: version == 1 }))
     }

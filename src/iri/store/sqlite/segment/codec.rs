@@ -91,11 +91,16 @@ impl DocsWriter {
         self.bytes.len()
     }
 
-    /// The bytes; the writer begins anew.
-    pub fn finish(&mut self) -> Vec<u8> {
+    /// All bytes; what is added behind them belongs to other documents' bytes: [`clear`](Self::clear) comes before.
+    pub fn close(&mut self) -> &[u8] {
         self.close_run();
-        self.next = 0;
-        std::mem::take(&mut self.bytes)
+        &self.bytes
+    }
+
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        (self.next, self.run) = (0, 0);
+        self.bytes.clear();
     }
 }
 
@@ -150,9 +155,9 @@ mod tests {
     fn check_docs(docs: &[u32]) {
         let mut writer = DocsWriter::default();
         docs.iter().for_each(|&doc| writer.add(doc));
-        let bytes = writer.finish();
+        let bytes = writer.close();
         let mut read = Vec::new();
-        each_run(&bytes, |from, docs| read.extend(from..from + docs)).unwrap();
+        each_run(bytes, |from, docs| read.extend(from..from + docs)).unwrap();
         assert_eq!(read, docs);
         for cut in 0..bytes.len() {
             let _ = each_run(&bytes[..cut], |_, _| {});
@@ -171,7 +176,7 @@ mod tests {
     fn dense_documents_take_two_bytes_and_a_length() {
         let mut writer = DocsWriter::default();
         (0..1_000_000).for_each(|doc| writer.add(doc));
-        assert_eq!(writer.finish().len(), 4);
+        assert_eq!(writer.close().len(), 4);
     }
 
     #[test]

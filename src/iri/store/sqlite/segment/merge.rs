@@ -22,7 +22,7 @@ pub fn merge<E: From<ReadError>>(
         let gone = (gone.range_cardinality(segment.docs()) > 0).then_some(gone);
         cursors.push((cursor, gone));
     }
-    let mut key = Vec::new();
+    let (mut key, mut positions) = (Vec::new(), Vec::new());
     loop {
         let Some(least) = cursors.iter().filter_map(|(cursor, _)| cursor.key()).min() else { return Ok(()) };
         key.clear();
@@ -30,7 +30,13 @@ pub fn merge<E: From<ReadError>>(
         writer.begin(&key);
         for (cursor, gone) in &mut cursors {
             while cursor.key() == Some(&key) {
-                copy(cursor, *gone, base, writer)?;
+                match gone {
+                    None => writer.copy(
+                        |run| cursor.each_run(|from, docs| run(from - base, docs)),
+                        cursor.positions(),
+                    )?,
+                    Some(gone) => copy_without(cursor, gone, base, writer, &mut positions)?,
+                }
                 cursor.step()?;
             }
         }
@@ -39,29 +45,26 @@ pub fn merge<E: From<ReadError>>(
     }
 }
 
-/// Copies one entry's documents.
-fn copy(
+/// Copies one entry's documents but for those in `gone`.
+fn copy_without(
     cursor: &Cursor,
-    gone: Option<&RoaringBitmap>,
+    gone: &RoaringBitmap,
     base: u32,
     writer: &mut Writer,
+    positions: &mut Vec<u32>,
 ) -> Result<(), ReadError> {
-    let is_gone = |doc| gone.is_some_and(|gone| gone.contains(doc));
     let bytes = cursor.positions();
-    if bytes.is_empty() {
-        return cursor.each_run(|from, docs| match gone {
-            None => writer.docs(from - base, docs),
-            Some(_) => {
-                (from..from + docs).filter(|&doc| !is_gone(doc)).for_each(|doc| writer.docs(doc - base, 1))
-            }
-        });
-    }
-    let (mut at, mut positions, mut read) = (0, Vec::new(), Ok(()));
+    let (mut at, mut read) = (0, Ok(()));
     cursor.each_run(|from, docs| {
         for doc in from..from + docs {
-            read = read.and_then(|()| take_positions(bytes, &mut at, &mut positions));
-            if read.is_ok() && !is_gone(doc) {
-                writer.doc_at(doc - base, &positions);
+            let is_there = !gone.contains(doc);
+            if bytes.is_empty() {
+                is_there.then(|| writer.docs(doc - base, 1));
+                continue;
+            }
+            read = read.and_then(|()| take_positions(bytes, &mut at, positions));
+            if read.is_ok() && is_there {
+                writer.doc_at(doc - base, positions);
             }
         }
     })?;

@@ -1,6 +1,9 @@
 //! Makes segments: [`Batch`] from documents as they come, [`Writer`] from terms in their order.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher as _;
+
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::codec::{DocsWriter, put, put_bytes, put_positions};
 use super::{BLOCK_BYTES_MAX, Blocks, Fences, Segment};
@@ -14,56 +17,106 @@ const RESTART_ENTRIES: usize = 16;
 /// Terms of documents that come one after the other, in memory.
 #[derive(Debug, Default)]
 pub struct Batch {
-    terms: HashMap<Vec<u8>, Term>,
+    /// The keys, each once, one behind the other.
+    keys: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+    /// The keys' places in `ends`, by their hash.
+    places: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// In the order in which they came.
+    postings: Vec<Posting>,
 }
 
-#[derive(Debug, Default)]
-struct Term {
-    docs: DocsWriter,
-    positions: Vec<u8>,
-    total: u32,
-    /// The document that is being added, plus one.
-    last: u32,
-    /// Its positions.
-    current: Vec<u32>,
-}
-
-impl Term {
-    fn close_document(&mut self) {
-        if !self.current.is_empty() {
-            put_positions(&mut self.positions, &self.current);
-            self.current.clear();
-        }
-    }
+/// A term stands in a document.
+#[derive(Clone, Copy, Debug, Default)]
+struct Posting {
+    /// The key's place.
+    place: u32,
+    doc: u32,
+    position: Option<u32>,
 }
 
 impl Batch {
     /// Adds a term of document `doc`, counted from 0; documents must rise, and positions within one.
     pub fn add(&mut self, key: &[u8], doc: u32, position: Option<u32>) {
-        // One look-up, and no allocation for a known term.
-        let term = self.terms.entry_ref(key).or_default();
-        if term.last != doc + 1 {
-            term.close_document();
-            term.last = doc + 1;
-            term.total += 1;
-            term.docs.add(doc);
-        }
-        term.current.extend(position);
+        let Batch { keys, ends, places, hasher, .. } = self;
+        let hash = hasher.hash_one(key);
+        let is_same = |place: &u32| key_at(keys, ends, *place) == key;
+        let hash_of = |place: &u32| hasher.hash_one(key_at(keys, ends, *place));
+        let place = match places.entry(hash, is_same, hash_of) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let place = ends.len() as u32;
+                entry.insert(place);
+                keys.extend_from_slice(key);
+                ends.push(keys.len());
+                place
+            }
+        };
+        self.postings.push(Posting { place, doc, position });
     }
 
     /// The segment of `span` documents; its base is set when it is written.
     pub fn finish(self, span: u32) -> Segment {
-        let mut terms: Vec<_> = self.terms.into_iter().collect();
-        terms.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut writer = Writer::default();
         let mut blocks = Vec::new();
-        for (key, mut term) in terms {
-            term.close_document();
-            writer.entry(&key, term.total, &term.docs.finish(), &term.positions);
+        let (begins, postings) = self.by_place();
+        let mut open = Open::default();
+        for place in self.in_order() {
+            let of_term = &postings[begins[place as usize]..begins[place as usize + 1]];
+            open.fill(of_term);
+            writer.entry(self.key(place), open.total, open.docs.close(), &open.positions);
+            open.clear();
             blocks.append(&mut writer.ready);
         }
         writer.into_segment(blocks, 0, span)
     }
+
+    fn key(&self, place: u32) -> &[u8] {
+        key_at(&self.keys, &self.ends, place)
+    }
+
+    /// The places in the order of their keys.
+    fn in_order(&self) -> impl Iterator<Item = u32> {
+        // Most keys differ in their first bytes, and a number is compared faster than a slice.
+        let begin = |place: u32| {
+            let (key, mut begin) = (self.key(place), [0; 16]);
+            let length = key.len().min(begin.len());
+            begin[..length].copy_from_slice(&key[..length]);
+            (u128::from_be_bytes(begin), place)
+        };
+        let mut order: Vec<_> = (0..self.ends.len() as u32).map(begin).collect();
+        order.sort_unstable_by(|(a, place), (b, other)| {
+            a.cmp(b).then_with(|| self.key(*place).cmp(self.key(*other)))
+        });
+        order.into_iter().map(|(_, place)| place)
+    }
+
+    /// The postings of each place together, as they came, and where those of each place begin.
+    fn by_place(&self) -> (Vec<usize>, Vec<Posting>) {
+        let mut begins = vec![0; self.ends.len() + 1];
+        for posting in &self.postings {
+            begins[posting.place as usize + 1] += 1;
+        }
+        for place in 1..begins.len() {
+            begins[place] += begins[place - 1];
+        }
+        let mut next = begins.clone();
+        let mut sorted = vec![Posting::default(); self.postings.len()];
+        for posting in &self.postings {
+            let at = &mut next[posting.place as usize];
+            sorted[*at] = *posting;
+            *at += 1;
+        }
+        (begins, sorted)
+    }
+}
+
+fn key_at<'a>(keys: &'a [u8], ends: &[usize], place: u32) -> &'a [u8] {
+    let place = place as usize;
+    let begin = if place == 0 { 0 } else { ends[place - 1] };
+    &keys[begin..ends[place]]
 }
 
 /// Writes entries into blocks.
@@ -91,6 +144,30 @@ struct Open {
     /// Entries that are complete, kept until the total is known.
     entries: Vec<(Vec<u8>, Vec<u8>)>,
     total: u32,
+    /// The positions in one document.
+    at: Vec<u32>,
+}
+
+impl Open {
+    /// Takes all postings of a term.
+    fn fill(&mut self, postings: &[Posting]) {
+        for of_doc in postings.chunk_by(|a, b| a.doc == b.doc) {
+            self.total += 1;
+            self.docs.add(of_doc[0].doc);
+            if of_doc[0].position.is_some() {
+                self.at.clear();
+                self.at.extend(of_doc.iter().filter_map(|posting| posting.position));
+                put_positions(&mut self.positions, &self.at);
+            }
+        }
+    }
+
+    /// Empties all but the key, and keeps the memory.
+    fn clear(&mut self) {
+        self.docs.clear();
+        self.positions.clear();
+        self.total = 0;
+    }
 }
 
 impl Writer {
@@ -98,14 +175,12 @@ impl Writer {
     pub fn begin(&mut self, key: &[u8]) {
         self.term.key.clear();
         self.term.key.extend_from_slice(key);
-        self.term.total = 0;
     }
 
     /// Adds consecutive documents of the term that was begun.
     pub fn docs(&mut self, from: u32, docs: u32) {
         self.cut();
-        self.term.total += docs;
-        self.term.docs.add_run(from, docs);
+        self.run(from, docs);
     }
 
     /// Adds a document with its positions.
@@ -114,27 +189,46 @@ impl Writer {
         put_positions(&mut self.term.positions, positions);
     }
 
+    /// Adds what `runs` calls its argument with, and the positions of those documents as another entry has them.
+    pub fn copy<E>(
+        &mut self,
+        runs: impl FnOnce(&mut dyn FnMut(u32, u32)) -> Result<(), E>,
+        positions: &[u8],
+    ) -> Result<(), E> {
+        self.cut();
+        runs(&mut |from, docs| self.run(from, docs))?;
+        self.term.positions.extend_from_slice(positions);
+        Ok(())
+    }
+
+    fn run(&mut self, from: u32, docs: u32) {
+        self.term.total += docs;
+        self.term.docs.add_run(from, docs);
+    }
+
     fn cut(&mut self) {
         let term = &mut self.term;
         if term.docs.len() >= ENTRY_BYTES_MAX || term.positions.len() >= ENTRY_BYTES_MAX {
-            term.entries.push((term.docs.finish(), std::mem::take(&mut term.positions)));
+            let docs = term.docs.close().to_vec();
+            term.docs.clear();
+            term.entries.push((docs, std::mem::take(&mut term.positions)));
         }
     }
 
     /// Ends the term that was begun; one without documents is passed over.
     pub fn end(&mut self) {
-        let last = (self.term.docs.finish(), std::mem::take(&mut self.term.positions));
-        if self.term.total == 0 {
-            return;
+        let mut term = std::mem::take(&mut self.term);
+        if term.total > 0 {
+            // The total stands in the first entry.
+            let mut total = term.total;
+            for (docs, positions) in term.entries.drain(..) {
+                self.entry(&term.key, total, &docs, &positions);
+                total = 0;
+            }
+            self.entry(&term.key, total, term.docs.close(), &term.positions);
         }
-        self.term.entries.push(last);
-        let key = std::mem::take(&mut self.term.key);
-        let mut total = self.term.total;
-        for (docs, positions) in std::mem::take(&mut self.term.entries) {
-            self.entry(&key, total, &docs, &positions);
-            total = 0;
-        }
-        self.term.key = key;
+        term.clear();
+        self.term = term;
     }
 
     fn entry(&mut self, key: &[u8], total: u32, docs: &[u8], positions: &[u8]) {
