@@ -343,6 +343,9 @@ impl Writer {
         written: &mut u32,
         blocks: &mut Vec<Box<[u8]>>,
     ) -> Result<(), WriteError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
         let mut statement = self.connection.prepare_cached("INSERT INTO block VALUES (?1, ?2)")?;
         for block in blocks.drain(..) {
             statement.execute(params![block_id(id, *written), block])?;

@@ -15,33 +15,49 @@ pub fn merge<E: From<ReadError>>(
     mut ready: impl FnMut(&mut Writer) -> Result<(), E>,
 ) -> Result<(), E> {
     let base = segments.first().map_or(0, |first| first.base);
-    let mut cursors = Vec::with_capacity(segments.len());
+    let mut sources = Vec::with_capacity(segments.len());
     for segment in segments {
         let cursor = Cursor::seek(segment, reader, &[])?;
         // Most merges meet no document that is gone; then runs are copied as they are.
         let gone = (gone.range_cardinality(segment.docs()) > 0).then_some(gone);
-        cursors.push((cursor, gone));
+        sources.push((cursor, gone));
     }
+    let mut queue = Queue::default();
+    (0..sources.len()).for_each(|nth| queue.put(nth, &sources));
     let (mut key, mut positions) = (Vec::new(), Vec::new());
-    loop {
-        let Some(least) = cursors.iter().filter_map(|(cursor, _)| cursor.key()).min() else { return Ok(()) };
+    while let Some(first) = queue.0.last() {
         key.clear();
-        key.extend_from_slice(least);
+        key.extend_from_slice(sources[*first].0.key().unwrap_or_default());
         writer.begin(&key);
-        for (cursor, gone) in &mut cursors {
-            while cursor.key() == Some(&key) {
-                match gone {
-                    None => writer.copy(
-                        |run| cursor.each_run(|from, docs| run(from - base, docs)),
-                        cursor.positions(),
-                    )?,
-                    Some(gone) => copy_without(cursor, gone, base, writer, &mut positions)?,
-                }
-                cursor.step()?;
+        while let Some(nth) = queue.0.pop_if(|nth| sources[*nth].0.key() == Some(&key)) {
+            let (cursor, gone) = &mut sources[nth];
+            match gone {
+                None => writer.copy(
+                    |run| cursor.each_run(|from, docs| run(from - base, docs)),
+                    cursor.positions(),
+                )?,
+                Some(gone) => copy_without(cursor, gone, base, writer, &mut positions)?,
             }
+            cursor.step()?;
+            queue.put(nth, &sources);
         }
         writer.end();
         ready(writer)?;
+    }
+    Ok(())
+}
+
+/// The sources that have something left, the one with the least key last, and of one key the one before the others.
+#[derive(Default)]
+struct Queue(Vec<usize>);
+
+impl Queue {
+    /// Puts a source where it belongs.
+    fn put(&mut self, nth: usize, sources: &[(Cursor<'_>, Option<&RoaringBitmap>)]) {
+        let Some(key) = sources[nth].0.key() else { return };
+        let is_behind = |other: &usize| (sources[*other].0.key(), *other) > (Some(key), nth);
+        let at = self.0.partition_point(is_behind);
+        self.0.insert(at, nth);
     }
 }
 
