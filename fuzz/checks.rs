@@ -5,7 +5,9 @@ use lea::cc::frame::chunk::{Refused, parse};
 use lea::cc::frame::dump::{Format, Place, Reader, What};
 use lea::cc::frame::handshake::{Event, Verdict, decide, starts_capture};
 use lea::cc::frame::name::{fields, file_name, name_of, part_file_name, part_of};
+use lea::iri::billing::{Builder, Call, Clock, Fields, Row, compare, decode, encode};
 use lea::iri::event::{self, Indices};
+use lea::iri::source::amqp::frame;
 use lea::iri::source::frame::{Framer, Framing, Step};
 use lea::iri::source::syslog::header;
 
@@ -309,6 +311,59 @@ pub fn lines(input: &[u8]) {
             Ok(event::Line::Data) => {}
             Err(_) => assert!(!is_object),
         }
+    }
+}
+
+/// Rows of a billing log: a row comes back from what it is sorted as, sorts by call and time, and any rows make calls.
+pub fn billing(input: &[u8]) {
+    let clock = Clock::utc();
+    let mut records = Vec::new();
+    for (line, sequence) in input.split(|byte| *byte == b'\n').zip(0..) {
+        // As a record of a temporary file, it is a row or damaged.
+        let _ = decode(line);
+        let Some(row) =
+            Fields::of_json(line).and_then(|fields| Row::read(fields, &clock, sequence)).ok().flatten()
+        else {
+            continue;
+        };
+        let mut record = Vec::new();
+        encode(&row, &mut record);
+        assert_eq!(decode(&record).as_ref(), Ok(&row));
+        records.push(record);
+    }
+    records.sort_unstable();
+    let rows: Vec<Row<'_>> = records.iter().map(|record| decode(record).unwrap()).collect();
+    assert!(rows.is_sorted_by_key(|row| (row.call_id.as_bytes(), row.time_us)));
+    let mut calls: Vec<Call> = Vec::new();
+    for rows in rows.chunk_by(|a, b| a.call_id == b.call_id) {
+        let mut builder = Builder::new(&rows[0]);
+        for row in rows {
+            assert!(builder.is_of(row));
+            builder.add(row);
+        }
+        calls.push(builder.finish(|a, b| a == b));
+    }
+    for call in &calls {
+        assert!(compare(Some(call), Some(call), 0).is_empty());
+        assert!(!compare(Some(call), None, 0).is_empty());
+    }
+}
+
+/// What a broker says: a frame is read when it is whole, is the same whatever stands behind it, and what is none is told
+/// as soon as that is known.
+pub fn amqp(input: &[u8]) {
+    const LARGEST: u32 = 4_096;
+    let mut rest = input;
+    while !rest.is_empty() {
+        let all = frame::read(rest, LARGEST);
+        let prefixes = rest.len().min(64);
+        for end in (0..prefixes).chain(rest.len() - prefixes..rest.len()) {
+            let part = frame::read(&rest[..end], LARGEST);
+            assert!(part == Ok(None) || part == all, "{end}: {part:?}, then {all:?}");
+        }
+        let Ok(Some((_, bytes))) = all else { break };
+        assert!((frame::FRAME_BYTES_AROUND..=LARGEST as usize).contains(&bytes) && bytes <= rest.len());
+        rest = &rest[bytes..];
     }
 }
 

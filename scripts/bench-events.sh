@@ -212,6 +212,7 @@ small() {
 }
 
 large-lea() {
+    rm -rf "$tmp/out"
     start_lea "$tmp/out"
     make_index "$lea_http"
     fill lea "$lea_http" "$large" 5000

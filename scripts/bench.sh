@@ -215,3 +215,6 @@ scripts/bench-events.sh "$@"
 
 echo
 scripts/bench-cluster.sh "$@"
+
+echo
+scripts/bench-billing.sh "$@"

@@ -314,6 +314,11 @@ impl Asked {
         }
     }
 
+    /// True behind a URL of something that is no lea, and that none fills.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(&self.place, Place::Url(client) if client.known_kind() == Some(Kind::Other))
+    }
+
     fn query(&self, span: Span) -> Query {
         let bound =
             |ms: Option<i64>, make: fn(Term) -> Bound| ms.map_or(Bound::Open, |ms| make(Term::Long(ms)));

@@ -28,6 +28,15 @@ const BULK: u64 = 20;
 /// Between two requests of a sender: a node that starts beside them needs the machine too.
 const PACE: Duration = Duration::from_millis(20);
 
+/// The same while a node is away for an hour: what gathers has to be read back.
+const SLOW_PACE: Duration = Duration::from_secs(1);
+
+/// More than any disk has free.
+const WATERMARK_REACHED: &str = "100tb";
+
+/// What is free on every disk here.
+const WATERMARK_FAR: &str = "1mb";
+
 /// A lea in front of a cluster, that can be killed and started again.
 struct Front {
     work: Workdir,
@@ -92,20 +101,26 @@ impl Front {
 /// Senders that post bulks to a lea until they are stopped. No event is sent twice: what is not acknowledged is given up.
 struct Load {
     stop: Arc<AtomicBool>,
+    is_slow: Arc<AtomicBool>,
     senders: Vec<JoinHandle<Vec<u64>>>,
     acknowledged: Arc<AtomicU64>,
 }
 
 impl Load {
     fn start(addr: &Arc<Mutex<Option<SocketAddr>>>, numbers: &Arc<AtomicU64>, senders: usize) -> Load {
-        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, is_slow, acknowledged): (Arc<AtomicBool>, Arc<AtomicBool>, _) = Default::default();
         let sender = |_| {
             let (addr, numbers) = (Arc::clone(addr), Arc::clone(numbers));
-            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            std::thread::spawn(move || send(&addr, &numbers, &stop, &acknowledged))
+            let (stop, is_slow) = (Arc::clone(&stop), Arc::clone(&is_slow));
+            let acknowledged = Arc::clone(&acknowledged);
+            std::thread::spawn(move || send(&addr, &numbers, (&stop, &is_slow), &acknowledged))
         };
         let senders = (0..senders).map(sender).collect();
-        Load { stop, senders, acknowledged }
+        Load { stop, is_slow, senders, acknowledged }
+    }
+
+    fn slow_down(&self, on: bool) {
+        self.is_slow.store(on, Ordering::Relaxed);
     }
 
     /// Waits for so many more events to be acknowledged.
@@ -127,12 +142,12 @@ impl Load {
 fn send(
     addr: &Mutex<Option<SocketAddr>>,
     numbers: &AtomicU64,
-    stop: &AtomicBool,
+    (stop, is_slow): (&AtomicBool, &AtomicBool),
     acknowledged: &AtomicU64,
 ) -> Vec<u64> {
     let mut known = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(PACE);
+        std::thread::sleep(if is_slow.load(Ordering::Relaxed) { SLOW_PACE } else { PACE });
         let Some(to) = *addr.lock().unwrap() else { continue };
         let first = numbers.fetch_add(BULK, Ordering::Relaxed);
         let mut body = String::new();
@@ -248,26 +263,19 @@ fn check_outages(node: &Node) -> Vec<u64> {
     }
     fronts[0].wait_metric("cluster_confirmed_total", "to grow", |events| events > 0);
 
-    // The disk's watermark is reached: indices become read-only.
-    let block = |on: Value| {
-        node.good("PUT", "/opensips/_settings", json!({"index.blocks.read_only_allow_delete": on}));
-    };
-    block(json!(true));
-    fronts[0].wait_metric("cluster_away", "to be 1", |away| away == 1);
-    loads.iter().for_each(|load| load.wait_more(500));
-    let refused = fronts[0].metric("cluster_refused_total");
-    block(Value::Null);
-    fronts[0].wait_metric("cluster_away", "to be 0", |away| away == 0);
-    assert_eq!(refused, 0, "a full disk is nobody's mistake");
+    check_full_disk(node, &mut fronts[0], &loads);
 
     // The node is killed, and away for a while.
     node.kill();
     let away = Instant::now();
-    let least = Duration::from_secs(if long() { 20 } else { 0 });
     loads.iter().for_each(|load| load.wait_more(500));
+    loads.iter().for_each(|load| load.slow_down(true));
+    let least = Duration::from_secs(if long() { 3_600 } else { 20 });
     while away.elapsed() < least {
         loads.iter().for_each(|load| load.wait_more(BULK));
     }
+    loads.iter().for_each(|load| load.slow_down(false));
+    eprintln!("away for {:?}, {} events wait", away.elapsed(), fronts[0].metric("queue_events"));
     node.start();
     let acknowledged = loads.into_iter().flat_map(Load::end).collect();
     for mut front in fronts {
@@ -277,6 +285,32 @@ fn check_outages(node: &Node) -> Vec<u64> {
         assert!(said.contains("refused_events=0"), "{said}");
     }
     acknowledged
+}
+
+/// The disk's watermark is reached, so that indices become read-only: by the node's own look at the disk, which takes it
+/// half a minute, and in the short form by the block that it would set.
+fn check_full_disk(node: &Node, front: &mut Front, loads: &[Load]) {
+    let is_full = |on: bool| {
+        if !long() {
+            let block = json!({"index.blocks.read_only_allow_delete": on.then_some(true)});
+            return drop(node.good("PUT", "/opensips/_settings", block));
+        }
+        let mark = if on { WATERMARK_REACHED } else { WATERMARK_FAR };
+        let disk = json!({
+            "threshold_enabled": true, "watermark": {"low": mark, "high": mark, "flood_stage": mark},
+        });
+        let settings = json!({"cluster": {"info.update.interval": "10s", "routing.allocation.disk": disk}});
+        node.good("PUT", "/_cluster/settings", json!({ "persistent": settings }));
+    };
+    is_full(true);
+    front.wait_metric("cluster_away", "to be 1", |away| away == 1);
+    loads.iter().for_each(|load| load.wait_more(500));
+    let refused = front.metric("cluster_refused_total");
+    let said = front.events().process().stderr();
+    assert!(said.contains("read-only"), "{said}");
+    is_full(false);
+    front.wait_metric("cluster_away", "to be 0", |away| away == 0);
+    assert_eq!(refused, 0, "a full disk is nobody's mistake");
 }
 
 /// What stands in the cluster: names, types, what is added.

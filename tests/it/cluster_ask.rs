@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::elastic::ask;
 use crate::elastic::compare::{Asked, REQUESTS, Rule, requests, said};
 use crate::http::client::{Answer, Client, Running};
+use crate::support::process::Process;
 use crate::support::relay::Relay;
 use crate::support::{DEADLINE, Events, Workdir, lea, search_node, wait_until};
 
@@ -248,6 +249,60 @@ fn check_families(cluster: SocketAddr, index: &str) {
     events.term();
 }
 
+/// Rows as protocol, section 8 has them, of which the replies have no other time, in a cluster: the calls are those that
+/// the same rows make from a file.
+fn check_billing(cluster: SocketAddr, index: &str) {
+    let work = Workdir::new();
+    let config = format!(r#"{{"parameters":{{"events":{{"indices":{{"billing":"{index}"}}}}}}}}"#);
+    let config = work.write("lea.json", config).display().to_string();
+    let events = serve(&work, cluster, &["--config", &config]);
+    let mut rows = String::new();
+    for call in 0..700 {
+        let (began, ends) = (1_795_305_600 + call * 60, call * 60 + 1_795_305_630);
+        let row = |method: &str, time: &str, at: i64, code: i64| {
+            let row = serde_json::json!({
+                "method": method, time: at, "microseconds": call, "reply_code": code, "call_id": format!("{call}@a"),
+                "caller_id": "+447700900123", "callee_id": "+447700900456",
+            });
+            row.to_string() + "\n"
+        };
+        rows += &row("INVITE", "request_time", began, 0);
+        rows += &row("INVITE", "reply_time", began + 3, if call % 7 == 0 { 486 } else { 200 });
+        if call % 7 > 0 {
+            rows += &row("BYE", "request_time", ends, 0);
+            rows += &row("BYE", "reply_time", ends, 200);
+        }
+    }
+    let bulk: String = rows.lines().map(|row| format!("{{\"index\":{{}}}}\n{row}\n")).collect();
+    let stored = once(events.http(), "POST", &format!("/{index}/_bulk"), &bulk);
+    assert_eq!(json(&stored)["errors"], serde_json::json!(false));
+    refresh(events.http(), &format!("/{index}"));
+    let file = work.write("rows.jsonl", &rows).display().to_string();
+    let build = |args: &[&str]| {
+        let output =
+            std::process::Command::new(lea()).args(["billing", "build", "--csv"]).args(args).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let span = ["--since", "2026-11-22T02:00:00Z", "--until", "2026-11-22T09:00:00Z"];
+    let from_file = build(&[&span[..], &[&file]].concat());
+    assert_eq!(from_file.lines().count(), 1 + 7 * 60);
+    for place in [format!("http://{cluster}"), format!("http://{}", events.http())] {
+        let from_store = build(&[&span[..], &["--store", &place, "--index", index]].concat());
+        assert_eq!(from_store, from_file, "{place}");
+    }
+    let at = |query: &str| run(cluster, &["count", query, "--index", index]).trim().to_owned();
+    assert_eq!(at("request_time:[2026-11-22T00:00:00Z TO 2026-11-22T00:00:59Z]"), "1", "seconds are a date");
+    events.term();
+}
+
+#[test]
+fn billing_rows_in_a_cluster_make_the_calls_that_a_file_makes() {
+    check_billing(search_node::elasticsearch_7(), "rows7");
+    check_billing(search_node::opensearch_3(), "rows3");
+}
+
 #[test]
 fn a_number_is_found_in_all_spellings_through_elasticsearch_7() {
     check_families(search_node::elasticsearch_7(), "families7");
@@ -256,6 +311,56 @@ fn a_number_is_found_in_all_spellings_through_elasticsearch_7() {
 #[test]
 fn a_number_is_found_in_all_spellings_through_opensearch_3() {
     check_families(search_node::opensearch_3(), "families3");
+}
+
+/// Calls are reported from a cluster as from a folder, and its events are followed.
+fn check_commands(cluster: SocketAddr, index: &str) {
+    let work = Workdir::new();
+    let line = |time: &str, subscriber: &str, event: &str| {
+        json!({"@timestamp": time, "userid": subscriber, "event": event, "key": "+447700900456"}).to_string()
+            + "\n"
+    };
+    let lines = [
+        line("2026-11-22T09:00:00Z", "+447700900200", "incoming_call"),
+        line("2026-11-22T09:00:04Z", "00447700900200", "start_call"),
+        line("2026-11-22T09:01:00Z", "+447700900200", "stop_call"),
+        line("2026-11-22T10:00:00Z", "+447700900300", "incoming_call"),
+        line("2026-11-23T10:00:00Z", "+447700900200", "rejected_call"),
+    ];
+    let file = work.write("calls.jsonl", lines.concat()).display().to_string();
+    let output =
+        Command::new(lea()).args(["events", "load", "-s"]).arg(work.join("folder")).arg(&file).output();
+    assert!(output.unwrap().status.success());
+    let events = serve(&work, cluster, &[]);
+    let bulk: String = lines.iter().map(|line| format!("{{\"index\":{{}}}}\n{line}")).collect();
+    once(events.http(), "POST", &format!("/{index}/_bulk"), &bulk);
+    refresh(events.http(), &format!("/{index}"));
+    let report = ["calls", "report", "--csv"];
+    let folder =
+        Command::new(lea()).args(report).arg("-s").arg(work.join("folder")).env("TZ", "UTC").output();
+    let from_folder = String::from_utf8(folder.unwrap().stdout).unwrap();
+    assert_eq!(from_folder.lines().count(), 4, "{from_folder}");
+    assert_eq!(run(cluster, &[&report[..], &["--index", index]].concat()), from_folder);
+
+    let mut tail = Command::new(lea());
+    tail.args(["events", "tail", "-n", "2", "--index", index, "--json", "--store"])
+        .arg(format!("http://{cluster}"));
+    let path = work.join("tail");
+    tail.stdin(Stdio::null()).stdout(std::fs::File::create(&path).unwrap());
+    let _tail = Process::start(&mut tail);
+    let read = || std::fs::read_to_string(&path).unwrap();
+    wait_until(DEADLINE, "what is there", || read().lines().count() == 2);
+    let now = chrono::Utc::now().to_rfc3339();
+    once(events.http(), "POST", &format!("/{index}/_doc"), &line(&now, "+447700900300", "start_call"));
+    wait_until(DEADLINE, "what comes", || read().lines().count() == 3);
+    assert!(read().lines().last().unwrap().contains(&now), "{}", read());
+    events.term();
+}
+
+#[test]
+fn calls_are_reported_and_followed_in_a_cluster() {
+    check_commands(search_node::elasticsearch_7(), "calls7");
+    check_commands(search_node::opensearch_3(), "calls3");
 }
 
 /// A cluster that no lea fills is asked as it was written.

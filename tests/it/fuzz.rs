@@ -106,3 +106,13 @@ fn elastic_request_seeds() {
 fn http_seeds() {
     check_seeds("http", checks::http);
 }
+
+#[test]
+fn billing_seeds() {
+    check_seeds("billing", checks::billing);
+}
+
+#[test]
+fn amqp_seeds() {
+    check_seeds("amqp", checks::amqp);
+}

@@ -32,7 +32,7 @@ const TOLD_MAX: u64 = 100;
 /// Around a span, events of a call that began in it: no call is longer.
 const CALL_MS_MAX: i64 = 86_400_000;
 
-/// Where another server than lea is asked, the time that most rows have.
+/// Where a server is asked that no lea fills, the time that most rows have.
 const TIME_ELSEWHERE: &str = "request_time";
 
 /// What became of rows.
@@ -91,7 +91,7 @@ impl<'a> Input<'a> {
             which.index = vec![place.configured()?.events.indices.billing];
         }
         let mut asked = which.open(place, None)?;
-        if !asked.has_sequence() && which.time_field.is_none() {
+        if asked.is_elsewhere() && which.time_field.is_none() {
             which.time_field = Some(TIME_ELSEWHERE.to_owned());
             asked = which.open(place, None)?;
         }

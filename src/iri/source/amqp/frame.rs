@@ -106,8 +106,8 @@ pub enum Broken {
 
 /// The first frame of what came, and how many bytes it has; none: more has to come.
 pub fn read(bytes: &[u8], frame_bytes_max: u32) -> Result<Option<(Said<'_>, usize)>, Broken> {
-    if bytes.starts_with(&PROTOCOL_HEADER[..4.min(bytes.len())]) && !bytes.is_empty() {
-        // A frame does not begin with an A.
+    if bytes.first() == Some(&PROTOCOL_HEADER[0]) {
+        // No frame has that type: it is a header, as a client would send it.
         return Err(Broken::Version);
     }
     let Some((head, rest)) = bytes.split_first_chunk::<7>() else { return Ok(None) };

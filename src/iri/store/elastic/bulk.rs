@@ -15,19 +15,12 @@ pub struct Item {
     pub number: u64,
     /// The event.
     pub event: Event,
-    /// It goes into the index of that name itself, which is no alias.
-    pub is_direct: bool,
 }
 
 impl Item {
-    /// Where it goes.
-    pub fn index(&self) -> String {
-        if self.is_direct { self.event.name.clone() } else { self.event.index() }
-    }
-
-    /// Appends it as a bulk has it.
-    pub fn push(&self, log: u64, body: &mut Vec<u8>) {
-        let target = Target { index: self.index(), id: self.event.id(log, self.number) };
+    /// Appends it as a bulk has it, for an index.
+    pub fn push(&self, index: &str, log: u64, body: &mut Vec<u8>) {
+        let target = Target { index, id: &self.event.id(log, self.number) };
         let action = if self.event.is_created() { Action::Create(target) } else { Action::Index(target) };
         serde_json::to_writer(&mut *body, &action).expect("a Vec takes all, and names are strings");
         body.push(b'\n');
@@ -39,17 +32,17 @@ impl Item {
 /// What stands before an event in a bulk.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Action {
-    Create(Target),
-    Index(Target),
+enum Action<'a> {
+    Create(Target<'a>),
+    Index(Target<'a>),
 }
 
 #[derive(Serialize)]
-struct Target {
+struct Target<'a> {
     #[serde(rename = "_index")]
-    index: String,
+    index: &'a str,
     #[serde(rename = "_id")]
-    id: String,
+    id: &'a str,
 }
 
 /// What became of an event.
@@ -152,14 +145,14 @@ mod tests {
     fn item(number: u64, id: Option<&str>, mode: Mode) -> Item {
         let id = id.map(str::to_owned);
         let document = Document { index: "a".to_owned(), kind: None, id, mode, source: (*b"{}").into() };
-        Item { number, event: Event::read(&document, 0, 30, None).unwrap(), is_direct: false }
+        Item { number, event: Event::read(&document, 0, 30, None).unwrap() }
     }
 
     #[test]
     fn what_is_sent() {
         let text = |item: Item| {
             let mut body = Vec::new();
-            item.push(0xabc, &mut body);
+            item.push("a-1970.01.01", 0xabc, &mut body);
             String::from_utf8(body).unwrap()
         };
         let source = r#"{"lea":{"time":"1970-01-01T00:00:00.000Z"}}"#;
@@ -174,8 +167,6 @@ mod tests {
             format!("{{\"index\":{{\"_index\":\"a-1970.01.01\",\"_id\":\"x\\\"y\"}}}}\n{source}\n")
         );
         assert!(text(item(7, Some("x"), Mode::Create)).starts_with("{\"create\""));
-        let direct = Item { is_direct: true, ..item(7, None, Mode::Index) };
-        assert!(text(direct).contains("\"_index\":\"a\""));
     }
 
     #[track_caller]

@@ -87,11 +87,6 @@ impl Event {
         })
     }
 
-    /// The index.
-    pub fn index(&self) -> String {
-        index(&self.name, self.day)
-    }
-
     /// The id, that of record `number` in log `log` where the sender gave none.
     pub fn id(&self, log: u64, number: u64) -> String {
         self.id.clone().unwrap_or_else(|| made_id(log, number))
@@ -332,10 +327,14 @@ mod tests {
         Event::read(&document(index, source), NOW_MS, 30, Some(&families))
     }
 
+    fn index_of(event: &Event) -> String {
+        index(&event.name, event.day)
+    }
+
     #[track_caller]
     fn check(source: &str, index: &str, expected: &str) {
         let event = read("opensips", source).unwrap();
-        assert_eq!((event.index().as_str(), str::from_utf8(&event.source).unwrap()), (index, expected));
+        assert_eq!((index_of(&event).as_str(), str::from_utf8(&event.source).unwrap()), (index, expected));
         let mut bytes = Vec::new();
         event.write(&mut bytes);
         assert_eq!(Event::from_queue(&bytes), Some(event));
@@ -384,10 +383,11 @@ mod tests {
             ("9999-01-01T00:00:00Z", "a-2026.11.22"),
             ("soon", "a-2026.11.22"),
         ] {
-            assert_eq!(read("a", &format!(r#"{{"@timestamp":"{time}"}}"#)).unwrap().index(), index, "{time}");
+            let event = read("a", &format!(r#"{{"@timestamp":"{time}"}}"#)).unwrap();
+            assert_eq!(index_of(&event), index, "{time}");
         }
         let row = r#"{"call_id":"a","request_time":1795219200}"#;
-        assert_eq!(read("billing", row).unwrap().index(), "billing-2026.11.21");
+        assert_eq!(index_of(&read("billing", row).unwrap()), "billing-2026.11.21");
     }
 
     #[test]
@@ -400,7 +400,7 @@ mod tests {
             ("ééééé", "ééééé", "ééééé-2026.11.22"),
         ] {
             let event = read(index, r#"{"time":"2026-11-22T00:00:00Z"}"#).unwrap();
-            assert_eq!((event.name.as_str(), event.index().as_str()), (name, there));
+            assert_eq!((event.name.as_str(), index_of(&event).as_str()), (name, there));
         }
     }
 

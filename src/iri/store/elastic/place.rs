@@ -2,6 +2,7 @@
 //! by age. Called by the shipper; templates by whoever puts a mapping too.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -74,15 +75,22 @@ impl Trouble {
     }
 }
 
-/// Where a name's events go.
+/// Where events go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Into an index a day.
-    Daily,
-    /// Into the index of that name, which was there before lea.
-    Direct,
+    /// Into this index.
+    Index(Arc<str>),
     /// Nowhere: the cluster does not take the name, because.
     Refused(String),
+}
+
+/// How a name's events are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// In an index a day.
+    Daily,
+    /// In the index of that name, which was there before lea.
+    Direct,
 }
 
 /// The places that are known to be there.
@@ -91,33 +99,46 @@ pub struct Places {
     client: Client,
     given: Given,
     server: Option<Server>,
-    names: HashMap<String, Place>,
-    made: HashSet<String>,
+    names: HashMap<String, Rule>,
+    made: HashSet<Arc<str>>,
+    /// The name and the day that were asked for last: those of the next event, nearly always.
+    last: Option<(String, i32, Place)>,
 }
 
 impl Places {
     /// None is known yet.
     pub fn new(client: Client, given: Given) -> Places {
-        Places { client, given, server: None, names: HashMap::new(), made: HashSet::new() }
+        Places { client, given, server: None, names: HashMap::new(), made: HashSet::new(), last: None }
     }
 
     /// Makes sure that the place of events of a name and day is there.
     pub fn ensure(&mut self, name: &str, day: i32) -> Result<Place, Trouble> {
+        if let Some((last_name, last_day, place)) = &self.last
+            && (last_name.as_str(), *last_day) == (name, day)
+        {
+            return Ok(place.clone());
+        }
+        let place = self.find(name, day)?;
+        self.last = Some((name.to_owned(), day, place.clone()));
+        Ok(place)
+    }
+
+    fn find(&mut self, name: &str, day: i32) -> Result<Place, Trouble> {
         if self.server.is_none() {
             self.server = Some(server(&self.client)?);
         }
-        let place = match self.names.get(name) {
-            Some(place) => place.clone(),
+        let rule = match self.names.get(name) {
+            Some(rule) => *rule,
             None => {
-                let place = self.find(name)?;
-                self.names.insert(name.to_owned(), place.clone());
-                place
+                let rule = self.rule(name)?;
+                self.names.insert(name.to_owned(), rule);
+                rule
             }
         };
-        if place != Place::Daily {
-            return Ok(place);
+        if rule == Rule::Direct {
+            return Ok(Place::Index(name.into()));
         }
-        let index = event::index(name, day);
+        let index: Arc<str> = event::index(name, day).into();
         if !self.made.contains(&index) {
             if let Some(refused) = make_index(&self.client, &index)? {
                 return Ok(Place::Refused(refused));
@@ -125,15 +146,16 @@ impl Places {
             if self.made.len() == MADE_MAX {
                 self.made.clear();
             }
-            self.made.insert(index);
+            self.made.insert(Arc::clone(&index));
         }
-        Ok(place)
+        Ok(Place::Index(index))
     }
 
     /// The place is not there any more.
     pub fn forget(&mut self, name: &str) {
         self.names.remove(name);
         self.made.clear();
+        self.last = None;
     }
 
     /// The server may be another one now.
@@ -141,9 +163,11 @@ impl Places {
         self.server = None;
         self.names.clear();
         self.made.clear();
+        self.last = None;
     }
 
-    fn find(&self, name: &str) -> Result<Place, Trouble> {
+    /// How a name's events are to be kept; its template is there then.
+    fn rule(&self, name: &str) -> Result<Rule, Trouble> {
         match standing(&self.client, name)? {
             Standing::Index => {
                 let mapping = template::added_mapping(&self.given.numbers).to_string();
@@ -156,7 +180,7 @@ impl Places {
                 )?)?;
                 let note = "its events go into it, without days and retention";
                 log::warn!("index_stands index={name} note=\"{note}\"");
-                Ok(Place::Direct)
+                Ok(Rule::Direct)
             }
             Standing::Stream => {
                 let why =
@@ -165,7 +189,7 @@ impl Places {
             }
             Standing::Nothing => {
                 put_template(&self.client, name, &self.given, &Mapping::default())?;
-                Ok(Place::Daily)
+                Ok(Rule::Daily)
             }
         }
     }

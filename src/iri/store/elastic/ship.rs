@@ -183,7 +183,7 @@ impl Shipper {
         match Event::from_queue(payload) {
             Some(event) => {
                 bulk.bytes += event.source.len() + 100;
-                bulk.items.push(Item { number, event, is_direct: false });
+                bulk.items.push(Item { number, event });
             }
             None => {
                 self.counters.queue_damaged_total.one();
@@ -212,7 +212,7 @@ impl Shipper {
                 return Err(GivenUp);
             }
             let count = left.len().min(self.events_max);
-            match self.attempt(&mut left[..count]) {
+            match self.attempt(&left[..count]) {
                 Ok(Sent::Fates(fates)) => self.settle(&mut left, &fates)?,
                 Ok(Sent::Refused(reason)) if count == 1 => {
                     self.refuse(&left.remove(0), &reason)?;
@@ -236,15 +236,14 @@ impl Shipper {
     }
 
     /// Sends events once; a fate each.
-    fn attempt(&mut self, items: &mut [Item]) -> Result<Sent, Trouble> {
+    fn attempt(&mut self, items: &[Item]) -> Result<Sent, Trouble> {
         let mut refused = vec![None; items.len()];
         let (mut body, mut sent) = (Vec::new(), 0);
-        for (item, refused) in items.iter_mut().zip(&mut refused) {
+        for (item, refused) in items.iter().zip(&mut refused) {
             match self.places.ensure(&item.event.name, item.event.day)? {
                 Place::Refused(reason) => *refused = Some(Fate::Refused(reason)),
-                place => {
-                    item.is_direct = place == Place::Direct;
-                    item.push(self.shared.log(), &mut body);
+                Place::Index(index) => {
+                    item.push(&index, self.shared.log(), &mut body);
                     sent += 1;
                 }
             }

@@ -44,7 +44,8 @@ pub fn neighbours(segments: &[Arc<Segment>], unit: u32) -> usize {
 /// Makes few segments out of many young ones, in memory.
 pub fn compact(young: &mut Vec<Arc<Segment>>, gone: &RoaringBitmap) -> Result<(), ReadError> {
     loop {
-        let settled = young.iter().rposition(|segment| segment.span >= SETTLED_DOCS).map_or(0, |last| last + 1);
+        let settled =
+            young.iter().rposition(|segment| segment.span >= SETTLED_DOCS).map_or(0, |last| last + 1);
         let count = neighbours(&young[settled..], 1);
         if count == 0 {
             return Ok(());

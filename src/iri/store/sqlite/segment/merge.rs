@@ -32,10 +32,8 @@ pub fn merge<E: From<ReadError>>(
         while let Some(nth) = queue.0.pop_if(|nth| sources[*nth].0.key() == Some(&key)) {
             let (cursor, gone) = &mut sources[nth];
             match gone {
-                None => writer.copy(
-                    |run| cursor.each_run(|from, docs| run(from - base, docs)),
-                    cursor.positions(),
-                )?,
+                None => writer
+                    .copy(|run| cursor.each_run(|from, docs| run(from - base, docs)), cursor.positions())?,
                 Some(gone) => copy_without(cursor, gone, base, writer, &mut positions)?,
             }
             cursor.step()?;
