@@ -218,6 +218,12 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
     };
     let ended = connection.run(&stream);
     connection.taker.end(matches!(ended, End::Reset));
+    if matches!(ended, End::Drained)
+        && let Ok(bytes @ 1..) = rustix::io::ioctl_fionread(&stream)
+    {
+        // They came after the stop, and the sender may hold more.
+        log::warn!("not_read for={name} peer={peer} bytes={bytes} note=\"a longer --drain-ms takes more\"");
+    }
     log::info!("disconnected for={name} peer={peer} reason={}", ended.word());
 }
 

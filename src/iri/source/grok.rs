@@ -27,12 +27,15 @@ pub const STEPS_MAX: usize = 1_000_000;
 /// The pattern of the honeypots (protocol, section 6), and what real lines have beyond it: any user (`+447...`,
 /// `john.doe`), none at all, ports, parameters, IPv6 hosts in brackets, sips and tel, commas in the user agent. Fields are
 /// the same; ports have fields of their own.
+///
+/// Logstash's own words look around themselves, which takes the engine that goes step by step. Between the commas of
+/// such a line there is nothing to look around for: with words of our own it takes a fifth of the time.
 pub const HONEYPOT: &str = concat!(
-    r"^%{SYSLOGTIMESTAMP:syslog_timestamp} (?:%{LEA_HOST:syslog_host} )?%{LEA_PROGRAM:syslog_program}",
-    r"(?:\[%{POSINT:syslog_pid}\])?: %{IP:honey_pot_ip},%{IP:intruder_ip},%{WORD:sip_method},",
-    r"(?:sips?|tel):(?:%{LEA_USER:ani}@)?%{LEA_DOMAIN:ani_domain}(?::%{POSINT:ani_port})?(?:;[^,]*)?,",
-    r"(?:sips?|tel):(?:%{LEA_USER:dnis}@)?%{LEA_DOMAIN:dnis_domain}(?::%{POSINT:dnis_port})?(?:;[^,]*)?,",
-    r"%{GREEDYDATA:user_agent},\[%{NUMBER:longitude},%{NUMBER:latitude}\]$",
+    r"^%{LEA_TIME:syslog_timestamp} (?:%{LEA_HOST:syslog_host} )?%{LEA_PROGRAM:syslog_program}",
+    r"(?:\[%{LEA_POSINT:syslog_pid}\])?: %{LEA_IP:honey_pot_ip},%{LEA_IP:intruder_ip},%{LEA_WORD:sip_method},",
+    r"(?:sips?|tel):(?:%{LEA_USER:ani}@)?%{LEA_DOMAIN:ani_domain}(?::%{LEA_POSINT:ani_port})?(?:;[^,]*)?,",
+    r"(?:sips?|tel):(?:%{LEA_USER:dnis}@)?%{LEA_DOMAIN:dnis_domain}(?::%{LEA_POSINT:dnis_port})?(?:;[^,]*)?,",
+    r"%{GREEDYDATA:user_agent},\[%{LEA_NUMBER:longitude},%{LEA_NUMBER:latitude}\]$",
 );
 
 /// The pattern of protocol, section 6, as it stands there.
@@ -47,12 +50,42 @@ pub const HONEYPOT_PLAIN: &str = concat!(
 /// fits too, and puts its begin into the domain.
 pub const BUILT_IN: [&str; 2] = [HONEYPOT, HONEYPOT_PLAIN];
 
-/// Words of the built-in patterns, for others too.
-const DEFINITIONS: [(&str, &str); 4] = [
+/// Words of the built-in patterns, for others too. None of them looks around itself, or keeps a part.
+const DEFINITIONS: [(&str, &str); 12] = [
     ("LEA_HOST", r"[^ :\[\],]+"),
     ("LEA_PROGRAM", r"[^ \[\]]*?"),
     ("LEA_USER", r"[^@, ]+"),
     ("LEA_DOMAIN", r"(?:\[[0-9A-Fa-f:.]+\]|[^,:;@ ]+)"),
+    (
+        "LEA_TIME",
+        concat!(
+            r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +(?:0[1-9]|[12][0-9]|3[01]|[1-9])",
+            r" (?:2[0-3]|[01]?[0-9]):[0-5][0-9]:(?:[0-5]?[0-9]|60)(?:[.,][0-9]+)?"
+        ),
+    ),
+    ("LEA_POSINT", r"[1-9][0-9]*"),
+    ("LEA_WORD", r"[0-9A-Za-z_]+"),
+    ("LEA_NUMBER", r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"),
+    ("LEA_IP", r"(?:%{LEA_IPV4}|%{LEA_IPV6})"),
+    (
+        "LEA_IPV4",
+        r"(?:(?:[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5])(?:\.(?:[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5])){3})",
+    ),
+    ("LEA_HEX", r"[0-9A-Fa-f]{1,4}"),
+    (
+        // Without the two colons, or with them behind so many groups (RFC 4291, 2.2), and a zone (RFC 4007, 11).
+        "LEA_IPV6",
+        concat!(
+            r"(?:(?:%{LEA_HEX}:){7}(?:%{LEA_HEX}|:)",
+            r"|(?:%{LEA_HEX}:){6}(?::%{LEA_HEX}|%{LEA_IPV4}|:)",
+            r"|(?:%{LEA_HEX}:){5}(?:(?::%{LEA_HEX}){1,2}|:%{LEA_IPV4}|:)",
+            r"|(?:%{LEA_HEX}:){4}(?:(?::%{LEA_HEX}){1,3}|(?::%{LEA_HEX})?:%{LEA_IPV4}|:)",
+            r"|(?:%{LEA_HEX}:){3}(?:(?::%{LEA_HEX}){1,4}|(?::%{LEA_HEX}){0,2}:%{LEA_IPV4}|:)",
+            r"|(?:%{LEA_HEX}:){2}(?:(?::%{LEA_HEX}){1,5}|(?::%{LEA_HEX}){0,3}:%{LEA_IPV4}|:)",
+            r"|%{LEA_HEX}:(?:(?::%{LEA_HEX}){1,6}|(?::%{LEA_HEX}){0,4}:%{LEA_IPV4}|:)",
+            r"|:(?:(?::%{LEA_HEX}){1,7}|(?::%{LEA_HEX}){0,5}:%{LEA_IPV4}|:))(?:%[^ ,]+)?"
+        ),
+    ),
 ];
 
 /// Why a pattern cannot be used. Displays where: the place counts characters of the pattern, from 1.
@@ -318,7 +351,23 @@ mod tests {
             &["syslog_host=honey1", "syslog_program=opensips"],
         );
         check_wide(&LINE.replace("opensips[2101]", "opensips"), &["syslog_program=opensips"]);
-        check_wide(&LINE.replace("203.0.113.9", "2001:db8::9"), &["intruder_ip=2001:db8::9"]);
+        for address in [
+            "2001:db8::9",
+            "::",
+            "::1",
+            "1:2:3:4:5:6:7:8",
+            "1::",
+            "::ffff:203.0.113.9",
+            "1:2::7:8",
+            "fe80::1%eth0",
+        ] {
+            check_wide(&LINE.replace("203.0.113.9", address), &[&format!("intruder_ip={address}")]);
+        }
+        for none in
+            ["2001:db8", "256.0.0.1", "1:2:3:4:5:6:7:8:9", "1::2::3", ":::", "12345::", "::g", "1.2.3"]
+        {
+            assert_eq!(found(&patterns(&[HONEYPOT]), &LINE.replace("203.0.113.9", none)), None, "{none}");
+        }
         check_wide(&LINE.replace("Apr 11", "Apr  1"), &["syslog_timestamp=Apr  1 14:02:07"]);
     }
 

@@ -165,16 +165,13 @@ fn bsd_time<'a, Z: TimeZone>(
 ) -> Option<(Option<DateTime<FixedOffset>>, &'a str)> {
     let (stamp, behind) = (rest.get(..15)?, rest.get(15..)?);
     let rest = behind.strip_prefix(' ')?;
-    let with_year = |year: i32| {
-        let text = format!("{year} {stamp}");
-        NaiveDateTime::parse_from_str(&text, "%Y %b %e %H:%M:%S").ok()
-    };
     // 29 February is there in some years only; in 1972 it is.
-    with_year(1972).filter(|_| stamp.as_bytes()[3] == b' ' && stamp.as_bytes()[6] == b' ')?;
+    let in_1972 = NaiveDateTime::parse_from_str(&format!("1972 {stamp}"), "%Y %b %e %H:%M:%S").ok();
+    let in_1972 = in_1972.filter(|_| stamp.as_bytes()[3] == b' ' && stamp.as_bytes()[6] == b' ')?;
     let zone = arrived.timezone();
     let year = arrived.year();
     let candidates = [year + 1, year, year - 1].map(|year| {
-        let time = zone.from_local_datetime(&with_year(year)?).earliest()?;
+        let time = zone.from_local_datetime(&in_1972.with_year(year)?).earliest()?;
         Some(time.fixed_offset()).filter(|time| *time <= arrived.fixed_offset() + AHEAD)
     });
     Some((candidates.into_iter().flatten().next(), rest))
