@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds lea and installs the binary, its manual pages, completions and configuration.
+# Builds lea and installs the binary, its manual pages, completions, configuration and dashboards.
 #
 # PREFIX      where to (default /usr/local)
 # SYSCONFDIR  where the configuration goes (default PREFIX/etc)
@@ -46,6 +46,7 @@ put 644 "$work/bash" "$prefix/share/bash-completion/completions/lea"
 put 644 "$work/zsh" "$prefix/share/zsh/site-functions/_lea"
 put 644 "$work/fish" "$prefix/share/fish/vendor_completions.d/lea.fish"
 put 644 "$root/config/base.conf" "$prefix/share/lea/base.conf"
+put 644 "$root/config/dashboards/lea.ndjson" "$prefix/share/lea/dashboards/lea.ndjson"
 
 conf=$sysconfdir/lea/configurationFile.conf
 if [ -e "$destdir$conf" ] || [ -L "$destdir$conf" ]; then

@@ -312,10 +312,11 @@ fn print_shows_where_each_value_comes_from() {
 
 /// A checkout with the scripts, and a PATH on which `lea` is the binary under test.
 fn checkout(site: &Site) -> String {
-    for dir in ["co/scripts", "co/config", "elsewhere", "bin"] {
+    for dir in ["co/scripts", "co/config/dashboards", "elsewhere", "bin"] {
         fs::create_dir_all(site.path(dir)).unwrap();
     }
-    for file in ["scripts/configure.sh", "scripts/install.sh", "config/base.conf", CONF] {
+    let dashboards = "config/dashboards/lea.ndjson";
+    for file in ["scripts/configure.sh", "scripts/install.sh", "config/base.conf", dashboards, CONF] {
         fs::copy(Path::new(ROOT).join(file), site.path("co").join(file)).unwrap();
     }
     symlink(LEA, site.path("bin/lea")).unwrap();
@@ -378,6 +379,7 @@ fn install_never_overwrites_a_configuration() {
         "share/zsh/site-functions/_lea",
         "share/fish/vendor_completions.d/lea.fish",
         "share/lea/base.conf",
+        "share/lea/dashboards/lea.ndjson",
     ] {
         assert!(site.path(&format!("dest/opt/lea/{file}")).metadata().unwrap().len() > 0, "{file}");
     }

@@ -18,6 +18,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// What it takes in a bulk, about.
+    pub fn bytes(&self) -> usize {
+        self.event.source.len() + 100
+    }
+
     /// Appends it as a bulk has it, for an index.
     pub fn push(&self, index: &str, log: u64, body: &mut Vec<u8>) {
         let target = Target { index, id: &self.event.id(log, self.number) };
@@ -159,7 +164,7 @@ mod tests {
         assert_eq!(
             text(item(7, None, Mode::Index)),
             format!(
-                "{{\"create\":{{\"_index\":\"a-1970.01.01\",\"_id\":\"0000000000000abc-000000000007\"}}}}\n{source}\n"
+                "{{\"create\":{{\"_index\":\"a-1970.01.01\",\"_id\":\"AAAAAAAACrw-000000000007\"}}}}\n{source}\n"
             )
         );
         assert_eq!(

@@ -3,9 +3,13 @@
 //!
 //! Invariant: the position moves on when each event before it is in the cluster or in the dead letters. A bulk whose answer
 //! was lost is sent again as it was: its ids are its own, so nothing is there twice.
+//!
+//! Events whose ids are ours go in two requests beside each other: a node takes each with one thread. Where a sender gave
+//! an id, the last word has to stay the last, so these go one behind the other.
 
 use std::io;
 use std::sync::Arc;
+use std::thread::{Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -31,6 +35,12 @@ const CHECK_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two words about the same trouble.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
+/// Requests beside each other.
+const LANES: usize = 2;
+
+/// Fewer events go in one request.
+const LANES_EVENTS_MIN: usize = 1_000;
+
 /// So many bulks go well before larger ones are tried.
 const GROW_AFTER: u32 = 8;
 
@@ -40,11 +50,11 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// How events are shipped.
 #[derive(Clone, Copy, Debug)]
 pub struct ShipConfig {
-    /// Bytes of a bulk, about.
+    /// Bytes of a request, about.
     pub bulk_bytes: usize,
-    /// Events of a bulk.
+    /// Events of a request.
     pub bulk_events: usize,
-    /// How long the first event of a bulk waits for others.
+    /// How long the first event waits for others.
     pub linger: Duration,
     /// Days after which events are deleted; none: never.
     pub keep_days: Option<u32>,
@@ -73,7 +83,7 @@ pub struct Shipper {
     config: ShipConfig,
     backoff: Backoff,
     outage: Option<Outage>,
-    /// Events sent at once: fewer after a request that was too large or took too long.
+    /// Events of a request: fewer after one that was too large or took too long.
     events_max: usize,
     /// Bulks that went well since then.
     good_bulks: u32,
@@ -93,6 +103,29 @@ struct Bulk {
     items: Vec<Item>,
     bytes: usize,
     end: Position,
+}
+
+impl Bulk {
+    fn is_full(&self, config: &ShipConfig) -> bool {
+        self.bytes >= LANES * config.bulk_bytes || self.items.len() >= LANES * config.bulk_events
+    }
+}
+
+/// A request that is ready.
+struct Part {
+    body: Vec<u8>,
+    /// How many events are in it.
+    sent: usize,
+    /// Those that are not, each in its place.
+    refused: Vec<Option<Fate>>,
+}
+
+impl Part {
+    /// The fates of all, from those of the ones that were sent.
+    fn fates(self, told: Vec<Fate>) -> impl Iterator<Item = Fate> {
+        let mut told = told.into_iter();
+        self.refused.into_iter().map(move |refused| refused.or_else(|| told.next()).unwrap_or(Fate::NoIndex))
+    }
 }
 
 /// Waiting was given up.
@@ -155,7 +188,7 @@ impl Shipper {
         let (mut until, mut lingers) = (self.check_at, false);
         loop {
             let seen = self.shared.wait_behind(self.reader.position(), until);
-            while bulk.bytes < self.config.bulk_bytes && bulk.items.len() < self.config.bulk_events {
+            while !bulk.is_full(&self.config) {
                 match self.reader.next(seen.end) {
                     Ok(Some(Next::Record { number, payload })) => self.take(&mut bulk, number, &payload),
                     Ok(Some(Next::Damaged(damage))) => self.damaged(&damage),
@@ -168,8 +201,7 @@ impl Shipper {
                 }
             }
             bulk.end = self.reader.position();
-            let is_full = bulk.bytes >= self.config.bulk_bytes || bulk.items.len() >= self.config.bulk_events;
-            if is_full || seen.is_closed || seen.is_given_up || Instant::now() >= until {
+            if bulk.is_full(&self.config) || seen.is_closed || seen.is_given_up || Instant::now() >= until {
                 let is_last = seen.is_given_up || (seen.is_closed && bulk.end.byte >= seen.end.byte);
                 return (bulk, is_last);
             }
@@ -182,8 +214,9 @@ impl Shipper {
     fn take(&mut self, bulk: &mut Bulk, number: u64, payload: &[u8]) {
         match Event::from_queue(payload) {
             Some(event) => {
-                bulk.bytes += event.source.len() + 100;
-                bulk.items.push(Item { number, event });
+                let item = Item { number, event };
+                bulk.bytes += item.bytes();
+                bulk.items.push(item);
             }
             None => {
                 self.counters.queue_damaged_total.one();
@@ -211,8 +244,8 @@ impl Shipper {
             if self.shared.is_given_up() {
                 return Err(GivenUp);
             }
-            let count = left.len().min(self.events_max);
-            match self.attempt(&left[..count]) {
+            let (count, lanes) = self.next(&left);
+            match self.attempt(&left[..count], lanes) {
                 Ok(Sent::Fates(fates)) => self.settle(&mut left, &fates)?,
                 Ok(Sent::Refused(reason)) if count == 1 => {
                     self.refuse(&left.remove(0), &reason)?;
@@ -229,36 +262,85 @@ impl Shipper {
         Ok(())
     }
 
+    /// How many of what is left go next, and in how many requests.
+    fn next(&self, left: &[Item]) -> (usize, usize) {
+        let within = |lanes: usize| {
+            let mut bytes = 0;
+            let fits = |item: &&Item| {
+                bytes += item.bytes();
+                bytes <= lanes * self.config.bulk_bytes
+            };
+            let count = left.iter().take(lanes * self.events_max).take_while(fits).count();
+            count.max(1)
+        };
+        let many = within(LANES);
+        let is_ours = |item: &Item| item.event.id.is_none();
+        if many >= LANES_EVENTS_MIN && left[..many].iter().all(is_ours) {
+            (many, LANES)
+        } else {
+            (within(1), 1)
+        }
+    }
+
     /// Sends half of what was too much, for a while.
     fn shrink(&mut self, count: usize) {
-        self.events_max = (count / 2).max(1);
+        self.events_max = (count.min(self.events_max) / 2).max(1);
         self.good_bulks = 0;
     }
 
     /// Sends events once; a fate each.
-    fn attempt(&mut self, items: &[Item]) -> Result<Sent, Trouble> {
-        let mut refused = vec![None; items.len()];
-        let (mut body, mut sent) = (Vec::new(), 0);
-        for (item, refused) in items.iter().zip(&mut refused) {
+    fn attempt(&mut self, items: &[Item], lanes: usize) -> Result<Sent, Trouble> {
+        let parts = items.chunks(items.len().div_ceil(lanes));
+        let parts = parts.map(|items| self.prepare(items)).collect::<Result<Vec<_>, _>>()?;
+        let answers = self.request_all(&parts);
+        let mut fates = Vec::with_capacity(items.len());
+        for (part, answer) in parts.into_iter().zip(answers) {
+            // What another part was told is told again then: its events are there.
+            match answer? {
+                Sent::Fates(told) => fates.extend(part.fates(told)),
+                refused @ Sent::Refused(_) => return Ok(refused),
+            }
+        }
+        Ok(Sent::Fates(fates))
+    }
+
+    /// Makes sure that the events' places are there, and writes the request.
+    fn prepare(&mut self, items: &[Item]) -> Result<Part, Trouble> {
+        let bytes = items.iter().map(Item::bytes).sum();
+        let mut part = Part { body: Vec::with_capacity(bytes), sent: 0, refused: vec![None; items.len()] };
+        for (item, refused) in items.iter().zip(&mut part.refused) {
             match self.places.ensure(&item.event.name, item.event.day)? {
                 Place::Refused(reason) => *refused = Some(Fate::Refused(reason)),
                 Place::Index(index) => {
-                    item.push(&index, self.shared.log(), &mut body);
-                    sent += 1;
+                    item.push(&index, self.shared.log(), &mut part.body);
+                    part.sent += 1;
                 }
             }
         }
-        let told = if sent == 0 {
-            Vec::new()
-        } else {
-            match self.request(&body, sent)? {
-                Sent::Fates(fates) => fates,
-                refused @ Sent::Refused(_) => return Ok(refused),
-            }
+        Ok(part)
+    }
+
+    /// Sends all parts, the first in this thread and the others beside it.
+    fn request_all(&self, parts: &[Part]) -> Vec<Result<Sent, Trouble>> {
+        let request = |part: &Part| match part.sent {
+            0 => Ok(Sent::Fates(Vec::new())),
+            sent => self.request(&part.body, sent),
         };
-        let mut told = told.into_iter();
-        let fate = |refused: Option<Fate>| refused.or_else(|| told.next()).unwrap_or(Fate::NoIndex);
-        Ok(Sent::Fates(refused.into_iter().map(fate).collect()))
+        let Some((first, others)) = parts.split_first() else { return Vec::new() };
+        std::thread::scope(|scope| {
+            let start = |part| {
+                let lane = Builder::new().name("queue-lane".to_owned());
+                lane.spawn_scoped(scope, move || request(part)).map_err(|_| part)
+            };
+            let others: Vec<_> = others.iter().map(start).collect();
+            let first = request(first);
+            let end = |other: Result<ScopedJoinHandle<'_, _>, &Part>| match other {
+                Ok(lane) => lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // No thread to be had.
+                Err(part) => request(part),
+            };
+            std::iter::once(first).chain(others.into_iter().map(end)).collect()
+        })
     }
 
     fn request(&self, body: &[u8], count: usize) -> Result<Sent, Trouble> {
