@@ -88,6 +88,9 @@ module(load="imptcp" threads="2") module(load="mmrm1stspace") module(load="mmnor
 input(type="imptcp" address="127.0.0.1" port="0" ruleset="events" listenPortFileName="$tmp/files/port")
 template(name="event" type="list" option.jsonf="on") {
     property(outname="@timestamp" name="timereported" dateFormat="rfc3339" date.inUTC="on" format="jsonf")
+    constant(outname="@version" value="1" format="jsonf")
+    constant(outname="type" value="syslog" format="jsonf")
+    property(outname="syslog_timestamp" name="timereported" dateFormat="rfc3164" format="jsonf")
     property(outname="message" name="msg" format="jsonf")
     property(outname="host" name="fromhost-ip" format="jsonf")
     property(outname="syslog_host" name="hostname" format="jsonf")
@@ -118,7 +121,7 @@ source s { network(ip("127.0.0.1") port($1) transport("tcp") max-connections($((
 parser p { csv-parser(delimiters(",@") columns(".f.honey_pot_ip", ".f.intruder_ip", ".f.sip_method", ".f.caller", ".f.ani_domain",
     ".f.called", ".f.dnis_domain", ".f.user_agent", ".f.x", ".f.y")); };
 destination d { elasticsearch-http(url("$url/_bulk") index("$index") type("")
-    template("\$(format-json @timestamp=\$ISODATE message=\$MSG host=\$SOURCEIP syslog_host=\$HOST syslog_program=\$PROGRAM
+    template("\$(format-json @timestamp=\$ISODATE @version=1 type=syslog syslog_timestamp=\$DATE message=\$MSG host=\$SOURCEIP syslog_host=\$HOST syslog_program=\$PROGRAM
         syslog_pid=\$PID syslog_facility=int(\$FACILITY_NUM) syslog_severity=int(\$LEVEL_NUM) honey_pot_ip=\${.f.honey_pot_ip}
         intruder_ip=\${.f.intruder_ip} sip_method=\${.f.sip_method} ani=\$(substr \${.f.caller} 4) ani_domain=\${.f.ani_domain}
         dnis=\$(substr \${.f.called} 4) dnis_domain=\${.f.dnis_domain} user_agent=\${.f.user_agent}
@@ -211,7 +214,7 @@ measure() {
 # Each event is there once, with its fields.
 check() {
     local found query
-    for query in '' '?q=_exists_:dnis+AND+_exists_:user_agent+AND+intruder_ip:*+AND+syslog_program:opensips+AND+ani_domain:198.51.100.7'; do
+    for query in '' '?q=_exists_:dnis+AND+_exists_:user_agent+AND+intruder_ip:*+AND+syslog_program:opensips+AND+ani_domain:198.51.100.7+AND+type:syslog+AND+_exists_:syslog_timestamp'; do
         found=$(curl -sf "$url/syslog-*/_count$query" | jq .count)
         [ "$found" = "$2" ] || fail "$1: $found of $2 events are in the index ($query)"
     done

@@ -78,8 +78,20 @@ struct Told {
     error: Value,
 }
 
-/// What is asked of a bulk's answer.
-pub const FILTER: &str = "filter_path=items.*.status,items.*.error";
+/// What is asked of a bulk's answer: what became of each event.
+pub const FATES: &str = "filter_path=items.*.status,items.*.error";
+
+/// Only whether something became of all.
+pub const ERRORS: &str = "filter_path=errors";
+
+/// Reads the answer to a bulk of which only that was asked; none if it is no such.
+pub fn has_errors(answer: &[u8]) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: bool,
+    }
+    serde_json::from_slice(answer).ok().map(|Errors { errors }| errors)
+}
 
 /// Reads the answer to a bulk of so many events; none if it is no such.
 pub fn read(answer: &[u8], count: usize) -> Option<Vec<Fate>> {
@@ -172,6 +184,14 @@ mod tests {
             format!("{{\"index\":{{\"_index\":\"a-1970.01.01\",\"_id\":\"x\\\"y\"}}}}\n{source}\n")
         );
         assert!(text(item(7, Some("x"), Mode::Create)).starts_with("{\"create\""));
+    }
+
+    #[test]
+    fn errors_are_told() {
+        assert_eq!(has_errors(br#"{"errors":true}"#), Some(true));
+        assert_eq!(has_errors(br#"{"took":1,"errors":false,"items":[]}"#), Some(false));
+        assert_eq!(has_errors(b"{}"), None);
+        assert_eq!(has_errors(b"<html>"), None);
     }
 
     #[track_caller]

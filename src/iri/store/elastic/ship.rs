@@ -41,6 +41,10 @@ const LANES: usize = 2;
 /// Fewer events go in one request.
 const LANES_EVENTS_MIN: usize = 1_000;
 
+/// After an error the fates of all events of so many bulks are asked for; otherwise only whether there was one, which a
+/// node says for a tenth less work.
+const TOLD_AFTER_ERROR: u32 = 8;
+
 /// So many bulks go well before larger ones are tried.
 const GROW_AFTER: u32 = 8;
 
@@ -87,6 +91,8 @@ pub struct Shipper {
     events_max: usize,
     /// Bulks that went well since then.
     good_bulks: u32,
+    /// Bulks of which the fate of each event is asked for.
+    told_bulks: u32,
     check_at: Instant,
 }
 
@@ -134,6 +140,8 @@ struct GivenUp;
 /// What a request came to.
 enum Sent {
     Fates(Vec<Fate>),
+    /// Something is wrong with some events.
+    Errors,
     /// The cluster, or what stands before it, does not take so much at once, or not this.
     Refused(String),
 }
@@ -162,6 +170,7 @@ impl Shipper {
             outage: None,
             events_max: config.bulk_events,
             good_bulks: 0,
+            told_bulks: 0,
             check_at: Instant::now(),
         })
     }
@@ -250,7 +259,8 @@ impl Shipper {
                 Ok(Sent::Refused(reason)) if count == 1 => {
                     self.refuse(&left.remove(0), &reason)?;
                 }
-                Ok(Sent::Refused(_)) => self.shrink(count),
+                // Errors of a bulk that tells each fate cannot be.
+                Ok(Sent::Refused(_) | Sent::Errors) => self.shrink(count),
                 Err(trouble) => {
                     if trouble.may_be_of_size() {
                         self.shrink(count);
@@ -288,17 +298,22 @@ impl Shipper {
         self.good_bulks = 0;
     }
 
-    /// Sends events once; a fate each.
+    /// Sends events; a fate each.
     fn attempt(&mut self, items: &[Item], lanes: usize) -> Result<Sent, Trouble> {
         let parts = items.chunks(items.len().div_ceil(lanes));
         let parts = parts.map(|items| self.prepare(items)).collect::<Result<Vec<_>, _>>()?;
-        let answers = self.request_all(&parts);
+        let mut answers = self.request_all(&parts, self.told_bulks > 0);
+        if answers.iter().any(|answer| matches!(answer, Ok(Sent::Errors))) {
+            // Which ones it are the same bulk tells: what is there by now is there under its id.
+            self.told_bulks = TOLD_AFTER_ERROR;
+            answers = self.request_all(&parts, true);
+        }
         let mut fates = Vec::with_capacity(items.len());
         for (part, answer) in parts.into_iter().zip(answers) {
             // What another part was told is told again then: its events are there.
             match answer? {
                 Sent::Fates(told) => fates.extend(part.fates(told)),
-                refused @ Sent::Refused(_) => return Ok(refused),
+                other => return Ok(other),
             }
         }
         Ok(Sent::Fates(fates))
@@ -321,10 +336,10 @@ impl Shipper {
     }
 
     /// Sends all parts, the first in this thread and the others beside it.
-    fn request_all(&self, parts: &[Part]) -> Vec<Result<Sent, Trouble>> {
+    fn request_all(&self, parts: &[Part], is_told: bool) -> Vec<Result<Sent, Trouble>> {
         let request = |part: &Part| match part.sent {
             0 => Ok(Sent::Fates(Vec::new())),
-            sent => self.request(&part.body, sent),
+            sent => self.request(&part.body, sent, is_told),
         };
         let Some((first, others)) = parts.split_first() else { return Vec::new() };
         std::thread::scope(|scope| {
@@ -343,10 +358,11 @@ impl Shipper {
         })
     }
 
-    fn request(&self, body: &[u8], count: usize) -> Result<Sent, Trouble> {
+    /// Sends a request of `count` events; the fate of each where `is_told`, else whether all are well.
+    fn request(&self, body: &[u8], count: usize, is_told: bool) -> Result<Sent, Trouble> {
         let left = self.shared.gives_up_at().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(BULK_TIMEOUT, |left| left.clamp(Duration::from_millis(1), BULK_TIMEOUT));
-        let path = format!("/_bulk?{}", bulk::FILTER);
+        let path = format!("/_bulk?{}", if is_told { bulk::FATES } else { bulk::ERRORS });
         let send = || self.client.send_within(&Method::POST, &path, Body::Lines(body), timeout);
         let answer = match send().map_err(Trouble::from) {
             // A connection that was kept may have been closed meanwhile.
@@ -357,12 +373,22 @@ impl Shipper {
         };
         self.counters.cluster_bulks_total.one();
         match answer.status {
-            200..=299 => bulk::read(&answer.body, count).map(Sent::Fates).ok_or_else(|| {
-                Trouble::Person(format!(
-                    "{} answers a bulk with what is no answer to one",
-                    self.client.address()
-                ))
-            }),
+            200..=299 => {
+                let sent = if is_told {
+                    bulk::read(&answer.body, count).map(Sent::Fates)
+                } else {
+                    bulk::has_errors(&answer.body).map(|has| match has {
+                        true => Sent::Errors,
+                        false => Sent::Fates(vec![Fate::Stored; count]),
+                    })
+                };
+                sent.ok_or_else(|| {
+                    Trouble::Person(format!(
+                        "{} answers a bulk with what is no answer to one",
+                        self.client.address()
+                    ))
+                })
+            }
             413 => Ok(Sent::Refused(format!("status 413: {}", answer.cause()))),
             // Only in the cluster's own words: what stands before it may say so to anything.
             400 if answer.is_told() => Ok(Sent::Refused(format!("status 400: {}", answer.cause()))),
@@ -407,6 +433,9 @@ impl Shipper {
             self.pause(wait)?;
         } else {
             self.backoff.reset();
+            if fates.iter().all(|fate| matches!(fate, Fate::Stored | Fate::There)) {
+                self.told_bulks = self.told_bulks.saturating_sub(1);
+            }
             self.good_bulks = self.good_bulks.wrapping_add(1);
             if self.good_bulks.is_multiple_of(GROW_AFTER) {
                 self.events_max = (self.events_max * 2).min(self.config.bulk_events);
