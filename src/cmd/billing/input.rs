@@ -50,6 +50,8 @@ pub struct Counts {
 pub struct Input<'a> {
     clock: &'a Clock,
     each: &'a mut dyn FnMut(Row<'_>) -> Result<()>,
+    /// Stores give rows by their time: how they came is not known any more.
+    has_order: bool,
     /// What became of them so far.
     pub counts: Counts,
 }
@@ -68,7 +70,7 @@ struct Envelope<'a> {
 impl<'a> Input<'a> {
     /// Each row goes to `each`.
     pub fn new(clock: &'a Clock, each: &'a mut dyn FnMut(Row<'_>) -> Result<()>) -> Input<'a> {
-        Input { clock, each, counts: Counts::default() }
+        Input { clock, each, has_order: true, counts: Counts::default() }
     }
 
     /// Reads all of a source: `-` for stdin, a URL, a folder with a store, or a file.
@@ -78,6 +80,7 @@ impl<'a> Input<'a> {
             let place = WhereArgs { store: source.to_owned(), ..place.clone() };
             return self.store(&place, which);
         }
+        self.has_order = true;
         match source {
             "-" => self.file(path, io::stdin().lock()),
             _ => self.file(path, File::open(path).map_err(Error::path("open", path))?),
@@ -100,6 +103,7 @@ impl<'a> Input<'a> {
             to_ms: asked.span.to_ms.map(|ms| ms.saturating_add(CALL_MS_MAX)),
         };
         let there = asked.count(around)?;
+        self.has_order = false;
         let mut walked = 0;
         asked.walk(around, false, &mut |hit| {
             walked += 1;
@@ -247,7 +251,8 @@ impl<'a> Input<'a> {
     }
 
     fn take(&mut self, fields: Result<Fields<'_>, Unfit>) -> Result<Result<(), Unfit>> {
-        match fields.and_then(|fields| Row::read(fields, self.clock, self.counts.rows)) {
+        let sequence = if self.has_order { self.counts.rows } else { 0 };
+        match fields.and_then(|fields| Row::read(fields, self.clock, sequence)) {
             Ok(Some(row)) => {
                 self.counts.rows += 1;
                 (self.each)(row)?;

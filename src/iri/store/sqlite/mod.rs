@@ -50,7 +50,7 @@ use self::catalogue::IndexEntry;
 use self::evaluate::Context;
 use self::plan::{Plan, Planner};
 use self::prepare::{Preparer, Terms};
-use self::segment::{Batch, Segment};
+use self::segment::{Batch, ReadError, Segment};
 use self::shared::{Shared, load, read_snapshot};
 use self::snapshot::Snapshot;
 use self::writer::{Job, Prepared};
@@ -209,17 +209,9 @@ impl SqliteStore {
         self.hand_over(Vec::new(), Batch::default().finish(0), 0).map(drop)
     }
 
-    fn prepare(
-        &self,
-        document: Document,
-        doc: u32,
-        now_ms: i64,
-        terms: &mut Terms,
-        batch: &mut Batch,
-    ) -> Result<Prepared, Refused> {
+    fn prepare(&self, document: Document, now_ms: i64, terms: &mut Terms) -> Result<Prepared, Refused> {
         let index = self.index_for(&document)?;
         self.preparer.prepare(&index, document.kind.as_deref(), &document.source, now_ms, terms)?;
-        terms.put_into(batch, doc);
         Ok(Prepared {
             index: index.no,
             kind: document.kind,
@@ -326,19 +318,59 @@ impl SqliteStore {
     }
 }
 
+/// The terms of one call's documents, however many they are, in bounded batches.
+#[derive(Default)]
+struct Gathered {
+    /// Batches that were full.
+    parts: Vec<Segment>,
+    batch: Batch,
+    /// The first document of the batch, and the one behind its last.
+    from: u32,
+    end: u32,
+}
+
+impl Gathered {
+    fn add(&mut self, terms: &Terms) {
+        terms.put_into(&mut self.batch, self.end - self.from);
+        self.end += 1;
+        if self.batch.is_full() {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        let mut part = std::mem::take(&mut self.batch).finish(self.end - self.from);
+        part.base = self.from;
+        self.from = self.end;
+        self.parts.push(part);
+    }
+
+    /// The segment of all.
+    fn finish(mut self) -> Result<Segment, ReadError> {
+        if self.parts.is_empty() || self.from < self.end {
+            self.close();
+        }
+        match self.parts.len() {
+            1 => Ok(self.parts.remove(0)),
+            _ => snapshot::joined(self.parts),
+        }
+    }
+}
+
 const TOO_MANY_INDICES: &str = "there are as many indices as a store can have [10000]";
 
 impl Store for SqliteStore {
     fn write(&self, documents: Vec<Document>) -> Result<Vec<Result<Written, Refused>>, StoreError> {
         let now_ms = Utc::now().timestamp_millis();
-        let (mut batch, mut terms) = (Batch::default(), Terms::default());
+        let (mut gathered, mut terms) = (Gathered::default(), Terms::default());
         let (mut prepared, mut answers) =
             (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
         let mut bytes = 0;
         for document in documents {
             bytes += document.source.len();
-            match self.prepare(document, prepared.len() as u32, now_ms, &mut terms, &mut batch) {
+            match self.prepare(document, now_ms, &mut terms) {
                 Ok(ready) => {
+                    gathered.add(&terms);
                     prepared.push(ready);
                     answers.push(None);
                 }
@@ -348,7 +380,10 @@ impl Store for SqliteStore {
         let mut written = if prepared.is_empty() {
             Vec::new()
         } else {
-            let segment = batch.finish(prepared.len() as u32);
+            let segment = gathered.finish().map_err(|error| StoreError::Failed {
+                act: "put the terms together",
+                cause: error.to_string(),
+            })?;
             self.hand_over(prepared, segment, bytes)?
         }
         .into_iter();

@@ -65,6 +65,11 @@ fn merge_in_memory(segments: &[Arc<Segment>], gone: &RoaringBitmap) -> Result<Se
     Ok(writer.into_segment(Vec::new(), base, span))
 }
 
+/// One segment of neighbours, none of whose documents is gone.
+pub fn joined(parts: Vec<Segment>) -> Result<Segment, ReadError> {
+    merge_in_memory(&parts.into_iter().map(Arc::new).collect::<Vec<_>>(), &RoaringBitmap::new())
+}
+
 /// The first document of neighbours, and how many they span.
 pub fn spanned(segments: &[Arc<Segment>]) -> (u32, u32) {
     let base = segments.first().map_or(0, |first| first.base);

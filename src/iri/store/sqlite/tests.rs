@@ -101,6 +101,28 @@ fn readers_see_whole_calls_while_others_write() {
     assert_eq!(beside().count(&[], false, &Query::All).unwrap(), 2_010);
 }
 
+/// A call whose words are more than a batch holds is one segment all the same.
+#[test]
+fn a_call_of_very_many_words_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let event = |n: usize| {
+        let text = format!("first{n} {}last{n}", "a b ".repeat(200_000));
+        document("a", None, &json!({"text": text, "n": n}))
+    };
+    let written = store.write((0..4).map(event).collect()).unwrap();
+    assert!(written.iter().all(Result::is_ok));
+    let count = |text: &str| {
+        let (fields, text) = (Fields::Named(vec!["text".to_owned()]), text.to_owned());
+        store.count(&[], false, &Query::Phrase { fields, text }).unwrap()
+    };
+    assert_eq!((count("a b a"), count("first0 a"), count("b last2"), count("b last3")), (4, 1, 1, 1));
+    assert_eq!(
+        (count("first3 a"), count("last3 a"), store.count(&[], false, &Query::All).unwrap()),
+        (1, 0, 4)
+    );
+}
+
 #[test]
 fn the_files_are_private() {
     use std::os::unix::fs::PermissionsExt;

@@ -14,6 +14,9 @@ const ENTRY_BYTES_MAX: usize = 2_000;
 /// After so many entries one has its whole key, so that a key is found by halving.
 const RESTART_ENTRIES: usize = 16;
 
+/// Postings of a batch: 16 MiB, and as much again while they are sorted.
+const POSTINGS_MAX: usize = 1 << 20;
+
 /// Terms of documents that come one after the other, in memory.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -55,6 +58,11 @@ impl Batch {
             }
         };
         self.postings.push(Posting { place, doc, position });
+    }
+
+    /// True if it is time for another batch.
+    pub fn is_full(&self) -> bool {
+        self.postings.len() >= POSTINGS_MAX
     }
 
     /// The segment of `span` documents; its base is set when it is written.
