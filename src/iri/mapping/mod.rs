@@ -70,6 +70,21 @@ impl Field {
 }
 
 impl FieldType {
+    /// The type that a mapping's name for one means.
+    pub fn of_name(name: &str) -> Option<FieldType> {
+        Some(match name {
+            "text" => FieldType::Text,
+            "keyword" => FieldType::Keyword,
+            "long" | "integer" | "short" | "byte" => FieldType::Long,
+            "double" | "float" | "half_float" | "scaled_float" => FieldType::Double,
+            "boolean" => FieldType::Boolean,
+            "date" => FieldType::Date,
+            "ip" => FieldType::Ip,
+            "geo_point" => FieldType::GeoPoint,
+            _ => return None,
+        })
+    }
+
     /// Elasticsearch's name of the type.
     pub fn name(self) -> &'static str {
         match self {

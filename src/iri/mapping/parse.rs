@@ -250,8 +250,6 @@ fn field(
 
 fn of_type(kind: &str, name: &str, definition: &Map<String, Value>) -> Parsed<Field> {
     let known = match kind {
-        "text" => FieldType::Text,
-        "keyword" => FieldType::Keyword,
         "string" => match definition.get("index").map(|index| index.as_str().unwrap_or("?")) {
             None | Some("analyzed") => FieldType::Text,
             Some("not_analyzed") => FieldType::Keyword,
@@ -262,13 +260,10 @@ fn of_type(kind: &str, name: &str, definition: &Map<String, Value>) -> Parsed<Fi
                 ));
             }
         },
-        "long" | "integer" | "short" | "byte" => FieldType::Long,
-        "double" | "float" | "half_float" | "scaled_float" => FieldType::Double,
-        "boolean" => FieldType::Boolean,
-        "date" => FieldType::Date,
-        "ip" => FieldType::Ip,
-        "geo_point" => FieldType::GeoPoint,
-        _ => return error(format!("No handler for type [{kind}] declared on field [{name}]")),
+        kind => match FieldType::of_name(kind) {
+            Some(known) => known,
+            None => return error(format!("No handler for type [{kind}] declared on field [{name}]")),
+        },
     };
     let declared = (kind != known.name() && kind != "string").then(|| kind.to_owned());
     Ok(Field { declared, ..Field::of(known) })

@@ -409,18 +409,13 @@ fn fields_of(mapping: &mut Mapping, path: &str, properties: &Value, parent: Opti
     }
 }
 
+/// The types of mappings, and those that clusters have besides.
 fn kind_of(name: &str) -> Option<FieldType> {
-    Some(match name {
-        "text" | "match_only_text" => FieldType::Text,
-        "keyword" | "constant_keyword" | "wildcard" => FieldType::Keyword,
-        "long" | "integer" | "short" | "byte" => FieldType::Long,
-        "double" | "float" | "half_float" | "scaled_float" => FieldType::Double,
-        "boolean" => FieldType::Boolean,
-        "date" => FieldType::Date,
-        "ip" => FieldType::Ip,
-        "geo_point" => FieldType::GeoPoint,
-        _ => return None,
-    })
+    match name {
+        "match_only_text" => Some(FieldType::Text),
+        "constant_keyword" | "wildcard" => Some(FieldType::Keyword),
+        name => FieldType::of_name(name),
+    }
 }
 
 #[cfg(test)]
