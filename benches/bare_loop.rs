@@ -1,7 +1,8 @@
-//! The yardstick of the throughput benchmark: the least that a receiver can do.
+//! Baseline of the throughput benchmark: the least work that a receiver can do.
 //!
-//! `bare_loop DIR N` accepts N connections, a thread each, and copies what comes into DIR/0 .. DIR/N-1 with one read
-//! and one write of 256 KiB at a time. No names, no packets, no hashes, no limits. It ends with the last connection.
+//! `bare_loop DIR N` accepts N connections with one thread each and copies their bytes into DIR/0 .. DIR/N-1,
+//! with one read and one write of 256 KiB at a time. No names, no packets, no hashes, no limits. It exits
+//! after the last connection.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,7 +18,10 @@ fn main() -> io::Result<()> {
         return Err(io::Error::other("usage: bare_loop DIR N"));
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    lea::logging::say(format_args!("listening addr={} for=tcp", listener.local_addr()?));
+    lea::runtime::logging::status_line(format_args!(
+        "listening addr={} listener=tcp",
+        listener.local_addr()?
+    ));
     thread::scope(|scope| {
         let mut copies = Vec::new();
         for number in 0..connections {

@@ -1,7 +1,8 @@
-//! What `scripts/bench-events.sh` asks servers that speak Elasticsearch's dialect, and sends to those that take syslog.
-//! Each command prints one line of `name=value`.
+//! Client of `scripts/bench-events.sh`: queries servers with the Elasticsearch API, and sends to syslog
+//! receivers. Each command prints one line of `name=value`.
 //!
-//! Events are those of a SIP proxy under attack, some 400 bytes each. A batch is the same in each run and for each server.
+//! The events are those of a SIP proxy under attack, about 400 bytes each. All runs send the same batches to
+//! every server.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs::File;
@@ -17,7 +18,7 @@ const USAGE: &str = "usage: events_client fill HOST:PORT EVENTS BULK CONNECTIONS
        events_client syslog HOST:PORT LINES CONNECTIONS FILE|HOST:PORT (where the lines can be counted)
 LEA_BENCH_USER=NAME:PASSWORD is sent by basic authentication.";
 
-/// Fills of so many are made before the clock starts.
+/// Fills of up to this many events are generated before the clock starts.
 const MADE_BEFORE_MAX: u64 = 400_000;
 
 const AGENTS: [&str; 8] = [
@@ -33,10 +34,10 @@ const AGENTS: [&str; 8] = [
 const PREFIXES: [&str; 8] = ["+", "00", "011", "9011", "900", "810", "901511", ""];
 const COUNTRIES: [&str; 6] = ["IL", "GB", "US", "SE", "DE", "PS"];
 
-/// Every tenth event asks for it.
+/// Number that every tenth event contains.
 const FREQUENT: &str = "972598294121";
 
-/// So many of the thousand numbers kept for fiction are asked for; the others never.
+/// How many of the thousand fictitious numbers occur in events.
 const KNOWN: u64 = 900;
 
 struct Random(u64);
@@ -54,7 +55,7 @@ impl Random {
     }
 }
 
-/// Spread as attacks are: few numbers often, many rarely.
+/// Draws a number with the distribution of attacks: few numbers often, many rarely.
 fn number(random: &mut Random) -> String {
     let prefix = PREFIXES[random.below(8) as usize];
     let national = match random.below(10) {
@@ -62,7 +63,7 @@ fn number(random: &mut Random) -> String {
         1..=6 => 447_700_900_000 + random.below(KNOWN),
         _ => 12_025_550_100 + random.below(100),
     };
-    // The last digits dialled behind it make them many.
+    // Random digits appended to the number make many different numbers.
     match random.below(4) {
         0 => format!("{prefix}{national}"),
         _ => format!("{prefix}{national}{:02}", random.below(100)),
@@ -86,7 +87,7 @@ fn event(random: &mut Random, at: u64, body: &mut Vec<u8>) {
     .unwrap();
 }
 
-/// The body of a bulk with the events `from..from + count` of `all`, which are spread over thirty days.
+/// Builds a `_bulk` body with the events `from..from + count` of `all`, spread over thirty days.
 fn bulk(from: u64, count: u64, all: u64) -> Vec<u8> {
     let mut random = Random::of_batch(from);
     let mut body = Vec::with_capacity(count as usize * 450);
@@ -97,7 +98,7 @@ fn bulk(from: u64, count: u64, all: u64) -> Vec<u8> {
     body
 }
 
-/// A connection that is kept.
+/// Persistent connection.
 struct Http {
     stream: TcpStream,
     headers: String,
@@ -117,7 +118,7 @@ impl Http {
         Http { stream, headers, answer: Vec::new() }
     }
 
-    /// The body of the answer, which has to be 200.
+    /// Returns the response body. Fails unless the status is 200.
     fn ask(&mut self, method: &str, target: &str, kind: &str, body: &[u8]) -> &str {
         let mut head = format!("{method} {target} HTTP/1.1\r\n{}", self.headers);
         if !body.is_empty() {
@@ -148,7 +149,7 @@ impl Http {
     }
 }
 
-/// Bytes of a whole answer, once its head is there.
+/// Length of the complete response, once its header has arrived.
 fn length(answer: &[u8]) -> Option<usize> {
     let head_bytes = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&answer[..head_bytes]).unwrap().to_ascii_lowercase();
@@ -199,20 +200,21 @@ fn fill(addr: &str, events: u64, batch: u64, connections: u64) {
     );
 }
 
-/// One question after the other: a number that is not there, one that few events have, the one that a tenth of all have.
+/// Measures queries one after another: a number that does not occur, one that occurs in few events, and one
+/// in a tenth of all events.
 fn count(addr: &str, seconds: u64) {
     let mut http = Http::connect(addr);
     let length = Duration::from_secs(seconds);
     let mut times = Vec::new();
     let mut random = Random::of_batch(1);
-    // Not measured: a password is hashed, a virtual machine compiles.
+    // Warm-up, not measured: the server hashes a password, a virtual machine compiles.
     let warm_up = length;
     let started = Instant::now();
     for n in 0_u64.. {
         let prefix = PREFIXES[1 + random.below(7) as usize];
         let (number, is_there) = match n % 3 {
             0 => (format!("{prefix}{}", 447_700_900_000 + KNOWN + random.below(1_000 - KNOWN)), Some(false)),
-            // One of its spellings may be in no event.
+            // One spelling of the number may occur in no event.
             1 => (format!("{prefix}{}", 447_700_900_000 + random.below(KNOWN)), None),
             _ => (format!("00{FREQUENT}"), Some(true)),
         };
@@ -256,7 +258,7 @@ fn percentiles(mut times: Vec<Duration>) -> String {
     format!("requests={requests} p50_us={p50:.1} p99_us={p99:.1} max_us={max:.1}")
 }
 
-/// Sends lines as proxies log them over some connections, and waits until the receiver has all.
+/// Sends syslog lines as proxies do over some connections, and waits until the receiver has stored all.
 fn syslog(addr: &str, lines: u64, connections: u64, stored: &str) {
     let mut random = Random::of_batch(2);
     let mut text = vec![Vec::new(); connections as usize];
@@ -272,7 +274,7 @@ fn syslog(addr: &str, lines: u64, connections: u64, stored: &str) {
         .unwrap();
     }
     let started = Instant::now();
-    // A connection is closed when all is stored: nothing may depend on its end.
+    // Connections are closed after everything is stored: storing must not depend on a connection's end.
     let kept = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for text in &text {
@@ -289,7 +291,7 @@ fn syslog(addr: &str, lines: u64, connections: u64, stored: &str) {
     println!("lines={lines} seconds={seconds:.3} lines_per_s={:.0}", lines as f64 / seconds);
 }
 
-/// Waits until a file has so many lines, or a server so many events of syslog.
+/// Waits until a file has `lines` lines, or a server has as many syslog events.
 fn wait_stored(stored: &str, lines: u64) {
     let pause = || std::thread::sleep(Duration::from_millis(5));
     if stored.starts_with('/') {

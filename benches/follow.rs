@@ -1,16 +1,16 @@
-//! How long the packet follower takes: `cargo bench --bench follow`. Nanoseconds a packet and GB/s, on packets of
-//! 214 bytes (20 ms of G.711 over RTP), in chunks as they come from a socket: large ones (they stay in the cache
-//! between read and write, as in the receiver) and those of 100 bytes that slow senders send. The time is the
-//! thread's own, so that what else the machine does counts less.
+//! Speed of the packet tracker: `cargo bench --bench follow`. Prints nanoseconds per packet and GB/s for
+//! packets of 214 bytes (20 ms of G.711 over RTP). Chunks are as they come from a socket: large ones, which
+//! stay in the cache between read and write as in the receiver, and the 100-byte chunks of slow senders.
+//! Times are the thread's CPU time, so other load on the machine matters less.
 
-#![allow(clippy::print_stdout)] // What a bench prints is its result.
+#![allow(clippy::print_stdout)] // The output is the result.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use lea::cc::frame::capture::Follower;
+use lea::capture::tracker::PacketTracker;
 
 const PACKET_BYTES: u32 = 214;
 const ROUNDS: usize = 5;
@@ -41,12 +41,12 @@ struct Measured {
     gb_per_s: f64,
 }
 
-/// Follows the stream again and again for a round's time.
+/// Tracks the stream repeatedly for the duration of a round.
 fn measure(stream: &[u8], chunk_bytes: usize) -> Measured {
     let (mut packets, mut bytes) = (0, 0);
     let start = thread_time();
     while thread_time() - start < ROUND {
-        let mut follower = Follower::new();
+        let mut follower = PacketTracker::new();
         for chunk in black_box(stream).chunks(chunk_bytes) {
             follower.feed(chunk);
         }
@@ -63,7 +63,7 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A stream of about 256 KiB: it stays in the cache.
+/// Builds a stream of about 256 KiB, which fits into the cache.
 fn repeated(start: Vec<u8>, packet: Vec<u8>) -> Vec<u8> {
     let packets = (256 << 10) / packet.len();
     [start, packet.repeat(packets)].concat()

@@ -1,5 +1,5 @@
-//! How fast the HTTP edge answers `/health` over connections that are kept alive: requests a second and latency, one
-//! connection and 32. Client and server share the process and the machine, so the server alone is faster than this.
+//! Speed of the HTTP server: requests per second and latency of `/health` over keep-alive connections, with 1
+//! and 32 connections. Client and server share the process and the machine, so the server alone is faster.
 //!
 //! `cargo run --release --example http_latency [SECONDS]`
 
@@ -8,11 +8,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::pressure::Pressure;
-use lea::counters::Counters;
-use lea::http::status::Status;
-use lea::http::{Server, ServerConfig};
-use lea::stop::Stop;
+use lea::cc::vault::disk_retry::DiskRetry;
+use lea::daemon::admin::AdminHandler;
+use lea::http::{HttpServer, HttpServerConfig};
+use lea::runtime::metrics::Counters;
+use lea::runtime::shutdown::Shutdown;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -20,16 +20,17 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(3), |text| text.parse())?;
-    let stop = Stop::new()?;
+    let stop = Shutdown::new()?;
     let counters = Arc::<Counters>::default();
-    let pressure = Arc::new(Pressure::new(Arc::clone(&counters)));
-    let status = Status::new(stop.clone(), pressure, Arc::clone(&counters), Arc::default());
+    let pressure = Arc::new(DiskRetry::new(Arc::clone(&counters)));
+    let status = AdminHandler::new(stop.clone(), pressure, Arc::clone(&counters), Arc::default());
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let server = Server::spawn(listener, ServerConfig::default(), Arc::new(status), stop.clone(), counters)?;
+    let server =
+        HttpServer::spawn(listener, HttpServerConfig::default(), Arc::new(status), stop.clone(), counters)?;
     for connections in [1, 32] {
         report(connections, Duration::from_secs(seconds), server.local_addr())?;
     }
-    stop.ask();
+    stop.trigger();
     server.join()?;
     Ok(())
 }
@@ -56,7 +57,7 @@ fn report(connections: usize, length: Duration, addr: SocketAddr) -> Result<(), 
     Ok(())
 }
 
-/// One request after the other, each sent when the answer to the one before is there.
+/// Sends requests one after another, each after the response to the previous one.
 fn latencies(addr: SocketAddr, length: Duration) -> Result<Vec<Duration>, Failure> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;

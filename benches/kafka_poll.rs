@@ -1,25 +1,25 @@
-//! The yardstick of the Kafka benchmark: the least that a consumer with our client and our settings can do.
+//! Baseline of the Kafka benchmark: the least work that a consumer with lea's client and settings can do.
 //!
-//! `kafka_poll BROKERS TOPIC GROUP RECORDS` polls so many records, looks at each value's length, and prints how many
-//! bytes there were. Nothing is decoded, stored or committed.
+//! `kafka_poll BROKERS TOPIC GROUP RECORDS` polls RECORDS records, adds up the lengths of their values and
+//! prints the sum. Nothing is decoded, stored or committed.
 
 use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use lea::cc::source::kafka::client::Reset;
-use lea::cc::source::kafka::settings::{Settings, cannot_make};
-use lea::{Error, Exit, Result, error, logging};
+use lea::cc::ingest::kafka::client::AutoOffsetReset;
+use lea::cc::ingest::kafka::settings::{ConsumerSettings, client_error};
+use lea::runtime::logging;
+use lea::{Error, Exit, Result, error};
 
-/// One poll.
 const POLL: Duration = Duration::from_millis(100);
-/// So many polls may bring nothing one after another: a minute.
+/// Consecutive empty polls before giving up: one minute.
 const EMPTY_POLLS_MAX: u32 = 600;
 
 fn main() -> std::process::ExitCode {
     let exit = run().unwrap_or_else(|error| {
-        logging::say(format_args!("kafka_poll: {}", error::chain(&error)));
+        logging::status_line(format_args!("kafka_poll: {}", error::chain(&error)));
         error.exit()
     });
     exit.into()
@@ -31,19 +31,19 @@ fn run() -> Result<Exit> {
         return Err(Error::Usage("kafka_poll BROKERS TOPIC GROUP RECORDS".to_owned()));
     };
     let wanted: u64 = records.parse().map_err(|_| Error::Usage("RECORDS is a number".to_owned()))?;
-    let settings = Settings {
+    let settings = ConsumerSettings {
         brokers: brokers.clone(),
         group: group.clone(),
         instance: None,
         topics: vec![topic.clone()],
-        reset: Reset::Earliest,
+        reset: AutoOffsetReset::Earliest,
         properties: Vec::new(),
     };
     let consumer: BaseConsumer =
-        settings.config().create().map_err(|error| cannot_make(&settings.brokers, error))?;
+        settings.client_config().create().map_err(|error| client_error(&settings.brokers, error))?;
     consumer.subscribe(&[topic]).map_err(Error::kafka("subscribe to", topic))?;
     let bytes = poll(&consumer, wanted, topic)?;
-    logging::say(format_args!("records={wanted} bytes={bytes}"));
+    logging::status_line(format_args!("records={wanted} bytes={bytes}"));
     Ok(Exit::Done)
 }
 

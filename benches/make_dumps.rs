@@ -1,6 +1,7 @@
-//! Dumps of one topic for `scripts/bench-decode.sh`: `make_dumps DIR CAPTURE STREAMS MIB` writes the same records as
-//! `values` (a value a line), `kcat` (envelopes of `kcat -J`) and `bench-0/00000000000000000000.log` (a raw segment),
-//! each until it has so many MiB. The streams take turns; a record has 3,000 bytes of its stream, some 4 kB as base64.
+//! Generates dumps for `scripts/bench-decode.sh`: `make_dumps DIR CAPTURE STREAMS MIB` writes the same
+//! records as `values` (one value per line), `kcat` (envelopes of `kcat -J`) and
+//! `bench-0/00000000000000000000.log` (a raw segment), MIB mebibytes each. The streams take turns. Each
+//! record has 3,000 bytes of its stream, which are 4 kB of base64.
 #![allow(clippy::print_stderr)]
 
 use std::error::Error;
@@ -13,10 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 
 const CHUNK_BYTES: usize = 3_000;
 
-/// Records of a batch: with 4 kB each it has 256 kB.
+/// Records per batch: with 4 kB each, a batch has 256 kB.
 const BATCH_RECORDS: usize = 64;
 
-/// What stands before the packets of a pcap file.
+/// Size of a pcap file header.
 const FILE_HEADER_BYTES: usize = 24;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -42,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     segment(&dir.join("bench-0/00000000000000000000.log"), &capture, streams, bytes)
 }
 
-/// The value of the record with this offset: each stream is the capture's header, then its packets over and over.
+/// Builds the value of the record with this offset. Each stream is the capture's header, followed by its
+/// packets in a loop.
 fn value(capture: &[u8], streams: u64, offset: u64) -> String {
     let (stream, nth) = (offset % streams, (offset / streams) as usize);
     let (header, packets) = capture.split_at(FILE_HEADER_BYTES);
@@ -78,7 +80,7 @@ fn text(
     Ok(out.flush()?)
 }
 
-/// Record batches of format v2 (Kafka's protocol guide, "Record Batch"), not compressed.
+/// Writes uncompressed record batches of format v2 (Kafka's protocol guide, "Record Batch").
 fn segment(path: &Path, capture: &[u8], streams: u64, bytes: u64) -> Result<(), Box<dyn Error>> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (mut written, mut base_offset) = (0, 0);
@@ -86,7 +88,7 @@ fn segment(path: &Path, capture: &[u8], streams: u64, bytes: u64) -> Result<(), 
         let mut records = Vec::new();
         for delta in 0..BATCH_RECORDS {
             let value = value(capture, streams, base_offset + delta as u64);
-            // No attributes, no time, the offset, no key, the value, no headers.
+            // Attributes 0, timestamp 0, the offset, no key, the value, no headers.
             let mut record = vec![0, 0];
             varint(&mut record, delta as i64);
             varint(&mut record, -1);
@@ -105,7 +107,7 @@ fn segment(path: &Path, capture: &[u8], streams: u64, bytes: u64) -> Result<(), 
         checked.extend_from_slice(&(-1i32).to_be_bytes());
         checked.extend_from_slice(&(BATCH_RECORDS as i32).to_be_bytes());
         checked.extend_from_slice(&records);
-        // The length counts the leader's epoch, the format and the checksum too.
+        // The length includes the leader epoch, the format version and the checksum.
         let length = 4 + 1 + 4 + checked.len();
         out.write_all(&base_offset.to_be_bytes())?;
         out.write_all(&i32::try_from(length)?.to_be_bytes())?;
@@ -119,7 +121,7 @@ fn segment(path: &Path, capture: &[u8], streams: u64, bytes: u64) -> Result<(), 
     Ok(out.flush()?)
 }
 
-/// Seven bits a byte, the lowest first, the sign in the lowest bit.
+/// Writes a zigzag varint: seven bits per byte, lowest first.
 fn varint(out: &mut Vec<u8>, number: i64) {
     let mut rest = ((number << 1) ^ (number >> 63)) as u64;
     while rest >= 0x80 {

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use lea::iri::number::{Families, Settings};
+use lea::phone::{NumberSettings, PhoneNumberNormalizer};
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_millis(300);
 
 fn main() {
     let families = |region: Option<&str>| {
-        let settings = Settings { default_region: region.map(str::to_owned), ..Settings::default() };
-        Families::new(settings).expect("the defaults are right")
+        let settings =
+            NumberSettings { default_region: region.map(str::to_owned), ..NumberSettings::default() };
+        PhoneNumberNormalizer::new(settings).expect("the defaults are right")
     };
     println!("{:<40} {:<6} {:>9} {:>9}", "text", "region", "ns", "million/s");
     for text in [
@@ -38,13 +39,13 @@ fn main() {
 }
 
 /// The median round, in nanoseconds a number.
-fn measure(families: &Families, text: &str) -> f64 {
+fn measure(families: &PhoneNumberNormalizer, text: &str) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let (start, mut numbers) = (thread_time(), 0_u32);
             while thread_time() - start < ROUND {
                 for _ in 0..1000 {
-                    black_box(families.canonical(black_box(text)));
+                    black_box(families.normalize(black_box(text)));
                 }
                 numbers += 1000;
             }

@@ -1,8 +1,9 @@
-//! The sender of the throughput benchmark, one for all receivers: captures from memory, as fast as TCP takes them.
+//! Sender of the throughput benchmark, for all receivers: sends captures from memory, as fast as TCP accepts
+//! them.
 //!
-//! Each stream has its thread. The clock starts when all are connected and have sent their names; it stops when the
-//! receiver has everything: its files have their full length, and where it writes manifests, all say `closed`.
-//! One line on stdout: all streams' bytes and the seconds.
+//! There is one thread per stream. The clock starts when all streams are connected and have sent their names.
+//! It stops when the receiver has stored everything: its files have their full length and, if it writes
+//! manifests, all say `closed`. The output is one line: the bytes of all streams and the seconds.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,54 +15,55 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
-use lea::cc::vault::manifest::{Manifest, SUFFIX, State};
-use lea::{Error, Exit, Result, error, logging};
+use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX};
+use lea::runtime::logging;
+use lea::{Error, Exit, Result, error};
 
-/// A pcap file's own header.
+/// Size of a pcap file header.
 const HEADER_BYTES: usize = 24;
-/// What one write takes, about: larger than any socket buffer's half, smaller than the caches.
+/// Approximate size of one write: larger than half of any socket buffer, smaller than the caches.
 const BLOCK_BYTES: usize = 1 << 20;
-/// How often the receiver's files are looked at once all is sent: the clock's resolution.
+/// Interval of checks of the receiver's files after everything was sent: the resolution of the measured time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Send captures from memory, as fast as TCP takes them
+/// Send captures from memory, as fast as TCP accepts them
 #[derive(Debug, Parser)]
 struct Args {
-    /// A receiver; given several times, the streams take turns
+    /// A receiver; if repeated, the streams take turns
     #[arg(long, required = true, value_name = "ADDR:PORT")]
     tcp: Vec<SocketAddr>,
-    /// Where the receiver writes its files
+    /// Directory where the receiver writes its files
     #[arg(long)]
     dir: PathBuf,
-    /// A pcap file whose packets are sent again and again
+    /// A pcap file whose packets are sent in a loop
     #[arg(long, value_name = "FILE")]
     capture: PathBuf,
-    /// Streams at once
+    /// Number of concurrent streams
     #[arg(long, default_value_t = 1)]
     streams: usize,
-    /// All streams' bytes together, in MiB; what is sent is whole blocks of about 1 MiB
+    /// Bytes of all streams together, in MiB; rounded to whole blocks of about 1 MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     mib: usize,
-    /// How the name is sent
+    /// Way to send the name
     #[arg(long, value_enum, default_value_t = Name::None)]
     name: Name,
-    /// The receiver writes manifests: wait until all say `closed`
+    /// Wait until all manifests of the receiver say `closed`
     #[arg(long)]
     manifests: bool,
-    /// How long the receiver may take after the last byte was sent
+    /// Time limit for the receiver after the last byte was sent
     #[arg(long, value_name = "MS", default_value_t = 120_000)]
     deadline_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// No name: the receiver takes bytes
+    /// Send no name: the receiver expects only bytes
     None,
-    /// A name and a newline
+    /// Send the name and a newline
     Newline,
 }
 
-/// What each stream sends: a header, then the block `blocks` times.
+/// Content of each stream: a header, then the block `blocks` times.
 struct Load {
     header: Vec<u8>,
     block: Vec<u8>,
@@ -69,7 +71,7 @@ struct Load {
 }
 
 impl Load {
-    /// The packets of a capture, repeated to about a block, and as many blocks as the bytes of a stream take.
+    /// Repeats the packets of a capture to about one block, and computes the number of blocks per stream.
     fn read(capture: &Path, stream_bytes: usize) -> Result<Load> {
         let capture_bytes = fs::read(capture).map_err(Error::path("read", capture))?;
         if capture_bytes.len() <= HEADER_BYTES {
@@ -96,7 +98,7 @@ fn main() -> std::process::ExitCode {
     let exit = match sent {
         Ok(()) => Exit::Done,
         Err(error) => {
-            logging::say(format_args!("send_fast: {}", error::chain(&error)));
+            logging::status_line(format_args!("send_fast: {}", error::chain(&error)));
             error.exit()
         }
     };
@@ -127,7 +129,7 @@ fn run(args: &Args) -> Result<()> {
     })?;
     wait_complete(args, load.bytes() * args.streams as u64)?;
     let seconds = start.elapsed().as_secs_f64();
-    logging::print(format_args!("{} {seconds:.6}", load.bytes() * args.streams as u64))
+    logging::print_line(format_args!("{} {seconds:.6}", load.bytes() * args.streams as u64))
         .map_err(Error::system("write to stdout"))
 }
 
@@ -143,7 +145,7 @@ fn open(args: &Args, number: usize) -> Result<(SocketAddr, TcpStream)> {
     Ok((addr, connect().map_err(Error::net("connect to", addr))?))
 }
 
-/// Waits until the receiver's files have `bytes` together, and all manifests say that they are closed.
+/// Waits until the receiver's files have `bytes` bytes in total and all manifests say that they are closed.
 fn wait_complete(args: &Args, bytes: u64) -> Result<()> {
     let deadline = Instant::now() + Duration::from_millis(args.deadline_ms);
     loop {
@@ -159,7 +161,7 @@ fn wait_complete(args: &Args, bytes: u64) -> Result<()> {
     }
 }
 
-/// The bytes of all stream files in `dir`, and how many manifests say `closed`.
+/// Returns the total size of the stream files in `dir` and the number of manifests that say `closed`.
 fn look(dir: &Path) -> io::Result<(u64, usize)> {
     let (mut stored, mut closed) = (0, 0);
     for entry in fs::read_dir(dir)? {
@@ -176,5 +178,5 @@ fn look(dir: &Path) -> io::Result<(u64, usize)> {
 
 fn is_closed(manifest: &Path) -> bool {
     let content = fs::read(manifest).unwrap_or_default();
-    serde_json::from_slice::<Manifest>(&content).is_ok_and(|manifest| manifest.state == State::Closed)
+    serde_json::from_slice::<Manifest>(&content).is_ok_and(|manifest| manifest.state == ManifestState::Closed)
 }

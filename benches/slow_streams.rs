@@ -1,12 +1,12 @@
-//! Load for the benchmark "many slow streams": N senders of 100 bytes at a time, and how long a packet takes from
-//! the send to the receiver's file.
+//! Load generator of the benchmark "many slow streams": N senders of 100 bytes at a time. Measures how long a
+//! packet takes from the send to the receiver's file.
 //!
-//! Two threads, because the machine is shared with the receiver under test: `main` connects and sends (sockets
-//! that never block, a schedule that needs no timer a stream), `watch` looks at the sizes of a sample of files.
-//! Every send completes exactly one packet. What a stream has sent is a function of its number and the offset, so
-//! nothing is stored to send the rest of a partial send, or to compare the files in the end.
+//! There are only two threads, because the machine is shared with the receiver: `main` connects and sends
+//! (with non-blocking sockets and a schedule that needs no timer per stream), `watch` checks the sizes of a
+//! sample of files. Every send completes exactly one packet. The content of a stream is a function of its
+//! number and the offset, so nothing is stored to finish a partial send or to compare the files at the end.
 //!
-//! One JSON line on stdout; exit 0 when every file is whole, 3 when some are not.
+//! Prints one JSON line. Exits with 0 if every file is complete, with 3 otherwise.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -25,46 +25,47 @@ use rustix::net::SendFlags;
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use lea::{Error, Exit, Result, logging};
+use lea::runtime::logging;
+use lea::{Error, Exit, Result};
 
-/// The pcap file header's bytes; sent alone, before the first packet.
+/// Size of the pcap file header, which is sent alone before the first packet.
 const HEADER_BYTES: u64 = 24;
-/// A record header of 16 and a payload of 84 bytes: one send.
+/// Size of a packet: a header of 16 and a payload of 84 bytes, in one send.
 const PACKET_BYTES: u64 = 100;
-/// Connections that are being made at once: fewer than the shortest usual backlog, 128.
+/// Number of concurrent connection attempts: less than the shortest usual backlog, 128.
 const CONNECTING_MAX: usize = 100;
-/// The silence after the name, as real senders keep it.
+/// Silence after the name, as real senders keep it.
 const NAME_GAP: Duration = Duration::from_secs(1);
-/// How often the sampled files are looked at: the latency's resolution.
+/// Interval of checks of the sampled files: the resolution of the latency.
 const WATCH_EVERY: Duration = Duration::from_millis(1);
-/// The most that one send takes when a stream catches up.
+/// Maximum bytes per send when a stream catches up.
 const CATCH_UP_BYTES_MAX: u64 = 64 * 1024;
 
-/// Many slow streams, and their packets' latency from the send to the file
+/// Simulate many slow streams and measure the latency of packets from the send to the file
 #[derive(Parser, Debug)]
 struct Args {
     /// The receiver
     #[arg(long, value_name = "ADDR:PORT")]
     tcp: SocketAddr,
-    /// Where the receiver writes its files, each under the stream's name
+    /// Directory where the receiver writes its files, each under the stream's name
     #[arg(long, required_unless_present = "no_files")]
     dir: Option<PathBuf>,
-    /// The receiver's files are elsewhere: no latency, no comparison
+    /// The receiver's files are not accessible: measure no latency, compare nothing
     #[arg(long, conflicts_with = "dir")]
     no_files: bool,
-    /// Streams at once
+    /// Number of concurrent streams
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     streams: u32,
-    /// Sends a second of each stream
+    /// Sends per second of each stream
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     rate: f64,
-    /// How long to send
+    /// Duration of sending, in seconds
     #[arg(long, value_name = "T", default_value_t = 10.0)]
     seconds: f64,
-    /// Streams whose latency is measured, picked evenly
+    /// Number of streams whose latency is measured, evenly distributed
     #[arg(long, value_name = "N", default_value_t = 200)]
     sample: u32,
-    /// How long connecting may take, and how long after the last send the files may take to be whole
+    /// Time limit for connecting, and for completing the files after the last send
     #[arg(long, value_name = "MS", default_value_t = 60_000)]
     deadline_ms: u64,
 }
@@ -89,23 +90,23 @@ impl Args {
     }
 }
 
-/// The JSON line.
+/// Result, printed as one JSON line.
 #[derive(Serialize, Debug, Default)]
 struct Report {
     streams: u32,
     connect_failures: u32,
-    /// Streams that the receiver ended early.
+    /// Streams that the receiver closed early.
     send_failures: u32,
     sends: u64,
     bytes: u64,
-    /// How late the sends were against the schedule, at worst: the generator's own fault, or a full socket.
+    /// Maximum lateness of sends against the schedule, caused by the generator or by full sockets.
     schedule_late_max_ms: f64,
-    /// Files that are exactly what was sent.
+    /// Files identical to what was sent.
     whole: u32,
     /// Files that are missing, short or different.
     lacking: u32,
     latency_packets: usize,
-    /// Packets of the sample that were not seen in a file before the deadline.
+    /// Sampled packets that did not appear in a file before the deadline.
     latency_unseen: usize,
     latency_p50_ms: Option<f64>,
     latency_p90_ms: Option<f64>,
@@ -116,7 +117,7 @@ struct Report {
 
 fn main() -> std::process::ExitCode {
     let exit = run(&Args::parse()).unwrap_or_else(|error| {
-        logging::say(format_args!("slow_streams: {}", lea::error::chain(&error)));
+        logging::status_line(format_args!("slow_streams: {}", lea::error::chain(&error)));
         error.exit()
     });
     exit.into()
@@ -124,7 +125,7 @@ fn main() -> std::process::ExitCode {
 
 fn run(args: &Args) -> Result<Exit> {
     args.check()?;
-    lea::limits::raise_descriptors();
+    lea::limits::raise_descriptor_limit();
     let mut report = Report { streams: args.streams, ..Report::default() };
     let begun = Instant::now();
     let mut streams = connect(args, &mut report)?;
@@ -152,17 +153,17 @@ fn run(args: &Args) -> Result<Exit> {
     let (latencies, unseen) = watcher.join().map_err(|_| Error::Thread("watch".to_owned()))?;
     report_latencies(latencies, unseen, &mut report);
     let line = serde_json::to_string(&report).map_err(|error| Error::system("print")(error.into()))?;
-    logging::print(format_args!("{line}")).map_err(Error::system("print"))?;
+    logging::print_line(format_args!("{line}")).map_err(Error::system("print"))?;
     let good = report.connect_failures + report.send_failures + report.lacking == 0;
-    Ok(if good { Exit::Done } else { Exit::Differs })
+    Ok(if good { Exit::Done } else { Exit::Incomplete })
 }
 
-/// What stream number `stream` is called: a name of the usual form.
+/// Name of stream number `stream`, in the usual form.
 fn name(stream: u32) -> String {
     format!("+447700900{:03}-{}-3_21_11_2026_20:59:41.pcap", stream % 1000, stream / 1000 + 1)
 }
 
-/// The bytes of a stream, `from..to`, into `out`: a pcap file header, then packets that all differ.
+/// Writes the bytes `from..to` of a stream into `out`: a pcap file header, then packets that all differ.
 fn content(stream: u32, from: u64, to: u64, out: &mut Vec<u8>) {
     out.clear();
     let mut at = from;
@@ -180,7 +181,7 @@ fn content(stream: u32, from: u64, to: u64, out: &mut Vec<u8>) {
 }
 
 fn header() -> Vec<u8> {
-    // Version 2.4, snaplen 262144, LINKTYPE_USER0: bytes that no dissector takes for something else.
+    // Version 2.4, snaplen 262144, LINKTYPE_USER0, which no dissector interprets.
     let words = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 147];
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
@@ -194,7 +195,7 @@ fn packet_bytes(stream: u32, packet: u64) -> Vec<u8> {
     bytes
 }
 
-/// A stream: bytes up to `sent` are with the kernel, bytes up to `owed` are due.
+/// Stream: bytes up to `sent` were accepted by the kernel, bytes up to `owed` are due.
 struct Stream {
     number: u32,
     peer: Option<TcpStream>,
@@ -203,7 +204,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Sends what is owed, as far as the socket takes it.
+    /// Sends the due bytes, as far as the socket accepts them.
     fn push(&mut self, buffer: &mut Vec<u8>, report: &mut Report) {
         while let Some(peer) = &self.peer
             && self.sent < self.owed
@@ -226,7 +227,7 @@ impl Stream {
     }
 }
 
-/// Connects all streams and sends their names; a few connections are under way at once.
+/// Connects all streams, a few at a time, and sends their names.
 fn connect(args: &Args, report: &mut Report) -> Result<Vec<Stream>> {
     let deadline = Instant::now() + Duration::from_millis(args.deadline_ms);
     let mut waiting: VecDeque<(u32, Socket)> = VecDeque::new();
@@ -250,7 +251,7 @@ fn connect(args: &Args, report: &mut Report) -> Result<Vec<Stream>> {
         }
     }
     report.connect_failures += waiting.len() as u32 + (args.streams - next);
-    // A connection that took longer must not change the order in which the schedule visits the streams.
+    // The order of the streams in the schedule must not depend on the order of connecting.
     streams.sort_by_key(|stream| stream.number);
     Ok(streams)
 }
@@ -268,18 +269,18 @@ fn begin_connect(addr: SocketAddr) -> Result<Socket> {
     begin().map_err(Error::net("connect to", addr))
 }
 
-/// Sends the name on a new connection: the gap handshake.
+/// Sends the name on a new connection, with the handshake `gap`.
 fn greet(number: u32, socket: Socket) -> io::Result<TcpStream> {
     if let Some(error) = socket.take_error()? {
         return Err(error);
     }
     let name = name(number);
     let sent = rustix::net::send(&socket, name.as_bytes(), SendFlags::NOSIGNAL)?;
-    // An empty send buffer takes 40 bytes whole.
+    // An empty send buffer always accepts 40 bytes.
     if sent == name.len() { Ok(socket.into()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Which of the sockets can be written to (or have failed), in their order.
+/// Reports for each socket whether it is writable or has failed.
 fn writable<S: std::os::fd::AsFd>(sockets: impl Iterator<Item = S>, wait: Duration) -> Result<Vec<bool>> {
     let sockets: Vec<S> = sockets.collect();
     let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)).collect();
@@ -290,7 +291,7 @@ fn writable<S: std::os::fd::AsFd>(sockets: impl Iterator<Item = S>, wait: Durati
     }
 }
 
-/// A sampled stream: the sender notes when it sent which packet, the watcher reads it.
+/// Sampled stream: the sender records when it sent each packet, the watcher reads it.
 struct Sample {
     number: u32,
     path: PathBuf,
@@ -311,7 +312,8 @@ fn samples(args: &Args, begun: Instant) -> Vec<Sample> {
 }
 
 impl Sample {
-    /// Notes that the next packet is being sent now. Before the send: the file may have it before send(2) returns.
+    /// Records that the next packet is being sent. Called before the send, because the packet may reach the
+    /// file before send(2) returns.
     fn note(&self) {
         let packet = self.sent.load(Ordering::Relaxed);
         self.sent_ns[packet as usize].store(self.begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -319,8 +321,8 @@ impl Sample {
     }
 }
 
-/// Sends every packet of every stream at its time: number `g` of all sends is due at `g / (streams * rate)`, and
-/// belongs to stream `g % streams`, so the sends are spread evenly and no stream needs a timer.
+/// Sends every packet of every stream on time. Send number `g` is due at `g / (streams * rate)` and belongs
+/// to stream `g % streams`, so sends are evenly distributed and no stream needs a timer.
 fn send_all(args: &Args, streams: &mut [Stream], samples: &[Sample], report: &mut Report) {
     let mut buffer = Vec::new();
     for stream in &mut *streams {
@@ -355,7 +357,7 @@ fn send_all(args: &Args, streams: &mut [Stream], samples: &[Sample], report: &mu
     }
 }
 
-/// Sends what full sockets have left over.
+/// Sends the bytes that full sockets did not accept.
 fn flush(streams: &mut [Stream], deadline: Instant, report: &mut Report) -> Result<()> {
     let mut buffer = Vec::new();
     loop {
@@ -370,18 +372,18 @@ fn flush(streams: &mut [Stream], deadline: Instant, report: &mut Report) -> Resu
     }
 }
 
-/// Looks at the sampled files until it is over: each packet's time from its send to a file of that size, and how
-/// many packets were never seen.
+/// Checks the sampled files until the end. Returns the latency of each packet, and the number of packets that
+/// never appeared.
 fn watch(samples: &[Sample], over: &AtomicBool) -> (Vec<Duration>, usize) {
     let mut latencies = Vec::new();
     let mut files: Vec<(Option<File>, u32)> = samples.iter().map(|_| (None, 0)).collect();
     loop {
-        // Read first, so that one more look follows the end.
+        // Read before the check, so that one more check follows the end.
         let last = over.load(Ordering::Relaxed);
         for (sample, (file, seen)) in samples.iter().zip(&mut files) {
             let sent = sample.sent.load(Ordering::Acquire);
             if *seen == sent {
-                continue; // nothing is under way: spare the system call
+                continue; // no packet is pending: save the system call
             }
             if file.is_none() {
                 *file = File::open(&sample.path).ok();
@@ -407,7 +409,7 @@ fn watch(samples: &[Sample], over: &AtomicBool) -> (Vec<Duration>, usize) {
     }
 }
 
-/// Waits until each file has its size (or the deadline), then compares it with what was sent.
+/// Waits until each file has its size, or until the deadline, then compares it with what was sent.
 fn compare(args: &Args, dir: &Path, deadline: Instant, report: &mut Report) {
     let mut expected = Vec::new();
     for number in 0..args.streams {

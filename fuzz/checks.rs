@@ -1,102 +1,108 @@
-//! What must hold for any input. The fuzz targets call these, and so does `cargo test` on testdata/fuzz.
+//! Properties that must hold for any input. The fuzz targets call these functions, and so does `cargo test`
+//! with testdata/fuzz.
 
-use lea::cc::frame::capture::{Follower, Summary};
-use lea::cc::frame::chunk::{Refused, parse};
-use lea::cc::frame::dump::{Format, Place, Reader, What};
-use lea::cc::frame::handshake::{Event, Verdict, decide, starts_capture};
-use lea::cc::frame::name::{fields, file_name, name_of, part_file_name, part_of};
-use lea::iri::billing::{Builder, Call, Clock, Fields, Row, compare, decode, encode};
-use lea::iri::event::{self, Indices};
-use lea::iri::source::amqp::frame;
-use lea::iri::source::frame::{Framer, Framing, Step};
-use lea::iri::source::syslog::header;
+use lea::billing::{
+    BilledCall, BillingRow, CallBuilder, RowFields, RowTimeParser, compare_calls, decode_row, encode_row,
+};
+use lea::capture::tracker::{CaptureSummary, PacketTracker};
+use lea::cc::kafka_dump::format::{DumpFormat, DumpItem, DumpLocation, DumpReader};
+use lea::cc::wire::chunk::{ChunkError, parse};
+use lea::cc::wire::handshake::{NameParse, Trigger, parse_name, starts_capture};
+use lea::cc::wire::name::{decode_file_name, file_name, parse_fields, parse_part_file_name, part_file_name};
+use lea::iri::event::{self, EventIndices};
+use lea::iri::ingest::amqp::frame;
+use lea::iri::ingest::framing::{Framer, Framing, FramingStep};
+use lea::iri::ingest::syslog::header;
 
-/// The verdict does not depend on segments, and what is decided stays decided.
+/// The result does not depend on segments, and a decision is final.
 pub fn handshake(input: &[u8]) {
-    let all = decide(input, Event::Data);
-    // Each prefix costs a scan, so of a long input only the last ones: there it gets too long.
+    let all = parse_name(input, Trigger::BytesReceived);
+    // Each prefix costs a scan, so of a long input only the last prefixes are tested, where it becomes too
+    // long.
     let prefixes = if input.len() <= 600 { input.len() } else { 16 };
-    let mut decided = Verdict::More;
+    let mut decided = NameParse::Incomplete;
     for end in input.len() - prefixes..=input.len() {
-        let verdict = decide(&input[..end], Event::Data);
-        assert!(decided == Verdict::More || decided == verdict, "{decided:?}, then {verdict:?}");
+        let verdict = parse_name(&input[..end], Trigger::BytesReceived);
+        assert!(decided == NameParse::Incomplete || decided == verdict, "{decided:?}, then {verdict:?}");
         decided = verdict;
     }
     assert_eq!(decided, all);
-    for event in [Event::Data, Event::Gap, Event::End] {
-        match decide(input, event) {
-            Verdict::Name { name_bytes, content_at } => {
+    for event in [Trigger::BytesReceived, Trigger::Silence, Trigger::Closed] {
+        match parse_name(input, event) {
+            NameParse::Name { name_bytes, content_at } => {
                 assert!(name_bytes <= 4096 && name_bytes <= content_at && content_at <= name_bytes + 2);
                 assert!(content_at <= input.len());
             }
-            Verdict::More => assert!(event == Event::Data || (event == Event::Gap && input.is_empty())),
-            Verdict::TooLong => assert!(input.len() > 4096),
-            Verdict::Nothing => assert!(event == Event::End && input.is_empty()),
+            NameParse::Incomplete => {
+                assert!(event == Trigger::BytesReceived || (event == Trigger::Silence && input.is_empty()))
+            }
+            NameParse::TooLong => assert!(input.len() > 4096),
+            NameParse::Empty => assert!(event == Trigger::Closed && input.is_empty()),
         }
-        assert!(all == Verdict::More || decide(input, event) == all);
+        assert!(all == NameParse::Incomplete || parse_name(input, event) == all);
     }
     let capture = (0..=input.len().min(16)).find_map(|end| starts_capture(&input[..end]));
     assert_eq!(capture, starts_capture(input));
 }
 
-/// File names are safe, have one name each, and are told from parts and manifests.
+/// File names are safe, unique per name, and distinct from parts and manifests.
 pub fn name(input: &[u8]) {
     let file = file_name(input);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-_.:@,=%~".contains(&byte);
     assert!(!file.is_empty() && file.len() <= 200 && file.bytes().all(allowed), "{file}");
     assert!(!file.starts_with('.') && !file.ends_with(".lea.json"), "{file}");
-    match name_of(&file) {
+    match decode_file_name(&file) {
         Some(name) => assert_eq!(name, input),
         None => assert!(file.contains('~'), "{file}"),
     }
     for part in [1, 2, 4711] {
-        assert_eq!(part_of(&part_file_name(&file, part)), Some((file.as_str(), part)));
+        assert_eq!(parse_part_file_name(&part_file_name(&file, part)), Some((file.as_str(), part)));
     }
-    if let Some(found) = fields(input) {
+    if let Some(found) = parse_fields(input) {
         let again =
             format!("{}-{}-{}_{}.pcap", found.user_id, found.provider_id, found.service_id, found.start);
         assert!(input == again.as_bytes() || input == format!("{again}ng").as_bytes());
     }
-    // The input as a file name that somebody else made.
-    if let Some(name) = std::str::from_utf8(input).ok().and_then(name_of) {
+    // Interprets the input as a foreign file name.
+    if let Some(name) = std::str::from_utf8(input).ok().and_then(decode_file_name) {
         assert_eq!(file_name(&name).as_bytes(), input);
     }
 }
 
-/// What a follower tells does not depend on chunks. The first byte says how the rest is cut.
+/// The tracker's state does not depend on chunks. The first byte of the input is the chunk size.
 pub fn capture(input: &[u8]) {
     let Some((cut, stream)) = input.split_first() else { return };
-    let mut single = Follower::new();
-    let mut chunked = Follower::new();
+    let mut single = PacketTracker::new();
+    let mut chunked = PacketTracker::new();
     for chunk in stream.chunks(usize::from(*cut) + 1) {
         chunked.feed(chunk);
         for byte in chunk {
-            let before = (single.boundary(), single.packets());
+            let before = (single.packet_boundary(), single.packets());
             single.feed(std::slice::from_ref(byte));
-            assert!(single.boundary() <= single.received());
-            assert!(before.0 <= single.boundary() && before.1 <= single.packets());
+            assert!(single.packet_boundary() <= single.received());
+            assert!(before.0 <= single.packet_boundary() && before.1 <= single.packets());
         }
         assert_eq!(told(&chunked), told(&single));
     }
-    let mut whole = Follower::new();
+    let mut whole = PacketTracker::new();
     whole.feed(stream);
     assert_eq!(told(&whole), told(&single));
     assert_eq!(whole.received(), stream.len() as u64);
 
     let (first, second) = stream.split_at(stream.len() / 2);
-    let mut stored = Follower::new();
+    let mut stored = PacketTracker::new();
     stored.feed(first);
     let text = serde_json::to_string(&stored).expect("a follower can be stored");
-    let mut again: Follower = serde_json::from_str(&text).expect("and read again");
+    let mut again: PacketTracker = serde_json::from_str(&text).expect("and read again");
     again.feed(second);
     assert_eq!(told(&again), told(&whole));
 }
 
-fn told(follower: &Follower) -> (u64, u64, u64, Summary) {
-    (follower.received(), follower.boundary(), follower.packets(), follower.summary())
+fn told(follower: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
+    (follower.received(), follower.packet_boundary(), follower.packets(), follower.summary())
 }
 
-/// A record's value: what `serde_json` reads there is what is taken.
+/// The parser of record values agrees with `serde_json`.
 pub fn chunk(input: &[u8]) {
     let json = serde_json::from_slice::<serde::de::IgnoredAny>(input);
     let fields = serde_json::from_slice(input).ok().and_then(|value| match value {
@@ -112,150 +118,154 @@ pub fn chunk(input: &[u8]) {
     let data = fields.as_ref().and_then(|fields| fields.get("data")?.as_str());
     match parse(input) {
         Ok(chunk) => {
-            let mut decoded = vec![0; chunk.data.bytes_max()];
-            // Of all that is no JSON, control characters in the data alone are found as late as this.
+            let mut decoded = vec![0; chunk.data.decoded_bytes_max()];
+            // Control characters in the data are the only invalid JSON that is detected as late as this.
             assert!(chunk.data.decode(&mut decoded).is_err() || json.is_ok());
             if fields.is_some() {
                 assert_eq!(data.map(str::as_bytes), Some(chunk.data.base64()));
                 assert!(names.contains(&Some(chunk.name.into_owned())));
             }
         }
-        // Of a field that comes twice the last one counts, whichever spelling it has.
-        Err(Refused::NoName) => assert!(names.contains(&None)),
-        Err(Refused::NoData) => assert_eq!(data, None),
-        Err(Refused::NoJson(_)) => assert!(fields.is_none()),
-        Err(Refused::TooLarge { .. } | Refused::NoBase64 { .. } | Refused::NoValue) => {}
+        // If a field occurs twice, the last one counts, in either spelling.
+        Err(ChunkError::NoName) => assert!(names.contains(&None)),
+        Err(ChunkError::NoData) => assert_eq!(data, None),
+        Err(ChunkError::NotJson(_)) => assert!(fields.is_none()),
+        Err(ChunkError::TooLarge { .. } | ChunkError::BadBase64 { .. } | ChunkError::NoValue) => {}
     }
 }
 
-/// A dump gives the same records for every split. The first byte says how it is cut.
-fn dump(format: Format, input: &[u8]) {
+/// A dump gives the same records for every split. The first byte of the input is the size of the pieces.
+fn dump(format: DumpFormat, input: &[u8]) {
     let Some((cut, dump)) = input.split_first() else { return };
     let whole = read_dump(format, dump, dump.len().max(1));
     assert_eq!(read_dump(format, dump, usize::from(*cut) + 1), whole);
-    // Whatever its format is said to be.
-    read_dump(Format::tell(dump), dump, 1000);
+    // The detected format must not matter.
+    read_dump(DumpFormat::detect(dump), dump, 1000);
 }
 
-/// A record's partition and offset, and its value.
+/// Partition and offset of a record, and its value.
 type DumpedRecord = (Option<(i32, i64)>, Option<Vec<u8>>);
 
-/// Its records, the damage and the bytes that are cut off.
+/// Records, damage and truncation of a dump.
 #[derive(Debug, Default, PartialEq)]
 struct Dumped {
     records: Vec<DumpedRecord>,
-    damage: Vec<(Place, String)>,
+    damage: Vec<(DumpLocation, String)>,
     cut: bool,
 }
 
-fn read_dump(format: Format, dump: &[u8], step_bytes: usize) -> Dumped {
-    let mut reader = Reader::new(format, None);
+fn read_dump(format: DumpFormat, dump: &[u8], step_bytes: usize) -> Dumped {
+    let mut reader = DumpReader::new(format, None);
     let (mut start, mut end, mut found) = (0, 0, Dumped::default());
     loop {
         let step = reader.step(&dump[start..end], end == dump.len());
         let consumed = step.consumed;
         assert!(consumed <= end - start);
-        match step.what {
-            What::More(bytes) => {
+        match step.item {
+            DumpItem::NeedBytes(bytes) => {
                 assert!(end < dump.len() && bytes > end - start);
                 end = (end + step_bytes).min(dump.len());
                 continue;
             }
-            What::End { cut_bytes } => {
+            DumpItem::End { truncated_bytes: cut_bytes } => {
                 assert_eq!(start + consumed, dump.len());
                 found.cut = cut_bytes > 0;
                 return found;
             }
-            What::Record { position, value, .. } => {
+            DumpItem::Record { position, value, .. } => {
                 let position = position.map(|position| (position.partition, position.offset));
                 found.records.push((position, value.map(<[u8]>::to_vec)));
             }
-            What::Damaged { reason, first: true, .. } => found.damage.push((step.place, reason)),
-            What::Damaged { .. } | What::Nothing | What::Aborted { .. } => {}
+            DumpItem::Damaged { reason, first: true, .. } => found.damage.push((step.location, reason)),
+            DumpItem::Damaged { .. } | DumpItem::Skip | DumpItem::Aborted { .. } => {}
         }
         start += consumed;
     }
 }
 
 pub fn dump_values(input: &[u8]) {
-    dump(Format::Values, input);
+    dump(DumpFormat::Values, input);
 }
 
 pub fn dump_kcat(input: &[u8]) {
-    dump(Format::Kcat, input);
+    dump(DumpFormat::Kcat, input);
 }
 
 pub fn dump_console(input: &[u8]) {
-    dump(Format::Console, input);
+    dump(DumpFormat::Console, input);
 }
 
 pub fn dump_log_text(input: &[u8]) {
-    dump(Format::LogText, input);
+    dump(DumpFormat::LogText, input);
 }
 
 pub fn dump_letters(input: &[u8]) {
-    dump(Format::Letters, input);
+    dump(DumpFormat::DeadLetters, input);
 }
 
-/// A segment as it is, and with its first batch's checksum put right, so that what is behind it is reached.
+/// Reads a segment unchanged, and again with the checksum of its first batch corrected, so that the code
+/// after the checksum is reached.
 pub fn dump_segment(input: &[u8]) {
-    dump(Format::Segment, input);
+    dump(DumpFormat::Segment, input);
     let mut mended = input.to_vec();
     let Some(batch) = mended.get_mut(1..).filter(|batch| batch.len() >= 61) else { return };
     let length = u32::from_be_bytes([batch[8], batch[9], batch[10], batch[11]]) as usize + 12;
     if let Some(checked) = batch.get(21..length) {
         let crc = crc32c(checked);
         batch[17..21].copy_from_slice(&crc.to_be_bytes());
-        dump(Format::Segment, &mended);
+        dump(DumpFormat::Segment, &mended);
     }
 }
 
-/// CRC-32C, bit by bit.
+/// Bitwise CRC-32C.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
     })
 }
 
-/// A query string: a tree or a refusal within it, for each operator; its words, dates and formats too.
+/// A query string gives a tree or an error with a position inside it, for each default operator. Tokens,
+/// dates and date formats are parsed too.
 pub fn query_string(input: &[u8]) {
-    use lea::iri::date::{self, Format, Rounding};
-    use lea::iri::query::query_string::{Options, parse};
-    use lea::iri::query::{Operator, token};
+    use lea::search::analysis;
+    use lea::search::date::{self, DateFormat, Rounding};
+    use lea::search::query::Operator;
+    use lea::search::query::query_string::{QueryStringOptions, parse};
     let text = String::from_utf8_lossy(input);
     for operator in [Operator::Or, Operator::And] {
-        match parse(&text, &Options { operator, ..Options::default() }) {
+        match parse(&text, &QueryStringOptions { operator, ..QueryStringOptions::default() }) {
             Ok(query) => assert!(!query.to_string().is_empty()),
             Err(error) => assert!(error.position.is_some_and(|at| at <= text.chars().count()), "{error}"),
         }
     }
-    for token in token::tokens(&text) {
-        assert!(!token.is_empty() && token.encode_utf16().count() <= token::TOKEN_UNITS_MAX, "{token}");
-        assert_eq!(token::lower(&token), token);
+    for token in analysis::tokens(&text) {
+        assert!(!token.is_empty() && token.encode_utf16().count() <= analysis::TOKEN_UNITS_MAX, "{token}");
+        assert_eq!(analysis::to_lowercase(&token), token);
     }
-    let instant = |rounding| date::instant(&text, &Format::default(), 1_795_342_272_345, 60, rounding);
+    let instant =
+        |rounding| date::parse_instant(&text, &DateFormat::default(), 1_795_342_272_345, 60, rounding);
     if let (Ok(first), Ok(last)) = (instant(Rounding::Down), instant(Rounding::Up)) {
         assert!(first <= last || text.contains('/'), "{text}");
     }
-    if let Ok(format) = Format::parse(&text) {
-        let _ = format.read(&text, 0, Rounding::Up);
+    if let Ok(format) = DateFormat::parse(&text) {
+        let _ = format.parse_date(&text, 0, Rounding::Up);
     }
-    let _ = (date::since(&text, 0), date::zone_minutes(&text));
+    let _ = (date::parse_since(&text, 0), date::parse_zone_minutes(&text));
 }
 
-/// A search's body: what can be counted can be searched.
+/// Any request body that `_count` accepts is accepted by `_search`, with the same query.
 pub fn search_body(input: &[u8]) {
-    use lea::iri::query::body::{WINDOW_MAX, count, search};
-    let found = search([], input);
+    use lea::search::query::search_request::{WINDOW_MAX, parse_count, parse_search};
+    let found = parse_search([], input);
     if let Ok(search) = &found {
         assert!(search.from + search.size <= WINDOW_MAX);
     }
-    if let Ok(query) = count([], input) {
+    if let Ok(query) = parse_count([], input) {
         assert_eq!(found.map(|search| search.query.to_string()), Ok(query.to_string()));
     }
 }
 
-/// Messages are the same for every split of the input, and headers of all of them are read.
+/// Messages do not depend on how the input is split, and all their headers can be parsed.
 pub fn syslog(input: &[u8]) {
     let arrived = chrono::DateTime::from_timestamp(1_795_294_781, 0).unwrap();
     for framing in [Framing::Lines, Framing::Syslog] {
@@ -271,13 +281,13 @@ pub fn syslog(input: &[u8]) {
             let header = header::parse(&text, &arrived);
             assert!(text.ends_with(header.text));
             assert!(header.priority.is_none_or(|priority| priority < 192));
-            let line = header.line(&arrived);
+            let line = header.to_pattern_line(&arrived);
             assert!(line.ends_with(header.text));
         }
     }
 }
 
-/// Messages; `None` is one that was too long.
+/// Splits the input into messages. `None` stands for one that was too long.
 fn messages(framing: Framing, input: &[u8], cuts: &[usize]) -> Vec<Option<Vec<u8>>> {
     let mut framer = Framer::new(framing, 1024);
     let (mut found, mut from) = (Vec::new(), 0);
@@ -286,9 +296,9 @@ fn messages(framing: Framing, input: &[u8], cuts: &[usize]) -> Vec<Option<Vec<u8
             let (step, consumed) = framer.step(&input[from..to], ended);
             from += consumed;
             match step {
-                Step::More => break,
-                Step::Message(message) => found.push(Some(message.to_vec())),
-                Step::TooLong(_) => found.push(None),
+                FramingStep::NeedMore => break,
+                FramingStep::Message(message) => found.push(Some(message.to_vec())),
+                FramingStep::TooLong(_) => found.push(None),
             }
         }
     }
@@ -296,106 +306,110 @@ fn messages(framing: Framing, input: &[u8], cuts: &[usize]) -> Vec<Option<Vec<u8
     found
 }
 
-/// A line becomes an event whose source is a JSON object, content, or an error.
+/// A line becomes an event whose source is a JSON object, or content, or an error.
 pub fn lines(input: &[u8]) {
-    let indices = Indices::default();
+    let indices = EventIndices::default();
     for line in input.split(|byte| *byte == b'\n') {
         let is_object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line).is_ok();
-        match event::read(line, &indices, &chrono::Utc) {
-            Ok(event::Line::Event(document)) => {
+        match event::classify(line, &indices, &chrono::Utc) {
+            Ok(event::ClassifiedLine::Event(document)) => {
                 let source: Result<serde_json::Map<String, serde_json::Value>, _> =
                     serde_json::from_slice(&document.source);
-                // Numbers that are too large, and nesting that is too deep, are for the store to refuse.
+                // The store rejects numbers that are too large and nesting that is too deep, not the parser.
                 assert!(source.is_ok() || !is_object, "{}", String::from_utf8_lossy(&document.source));
             }
-            Ok(event::Line::Data) => {}
+            Ok(event::ClassifiedLine::StreamContent) => {}
             Err(_) => assert!(!is_object),
         }
     }
 }
 
-/// Rows of a billing log: a row comes back from what it is sorted as, sorts by call and time, and any rows make calls.
+/// Rows of a billing log: encoding is reversible, encoded rows sort by call and time, and any rows can be
+/// combined into calls.
 pub fn billing(input: &[u8]) {
-    let clock = Clock::utc();
+    let clock = RowTimeParser::utc();
     let mut records = Vec::new();
     for (line, sequence) in input.split(|byte| *byte == b'\n').zip(0..) {
-        // As a record of a temporary file, it is a row or damaged.
-        let _ = decode(line);
-        let Some(row) =
-            Fields::of_json(line).and_then(|fields| Row::read(fields, &clock, sequence)).ok().flatten()
+        // As a record of a temporary file, the line is a row or damaged.
+        let _ = decode_row(line);
+        let Some(row) = RowFields::from_json(line)
+            .and_then(|fields| BillingRow::read(fields, &clock, sequence))
+            .ok()
+            .flatten()
         else {
             continue;
         };
         let mut record = Vec::new();
-        encode(&row, &mut record);
-        assert_eq!(decode(&record).as_ref(), Ok(&row));
+        encode_row(&row, &mut record);
+        assert_eq!(decode_row(&record).as_ref(), Ok(&row));
         records.push(record);
     }
     records.sort_unstable();
-    let rows: Vec<Row<'_>> = records.iter().map(|record| decode(record).unwrap()).collect();
+    let rows: Vec<BillingRow<'_>> = records.iter().map(|record| decode_row(record).unwrap()).collect();
     assert!(rows.is_sorted_by_key(|row| (row.call_id.as_bytes(), row.time_us)));
-    let mut calls: Vec<Call> = Vec::new();
+    let mut calls: Vec<BilledCall> = Vec::new();
     for rows in rows.chunk_by(|a, b| a.call_id == b.call_id) {
-        let mut builder = Builder::new(&rows[0]);
+        let mut builder = CallBuilder::new(&rows[0]);
         for row in rows {
-            assert!(builder.is_of(row));
+            assert!(builder.is_same_call(row));
             builder.add(row);
         }
         calls.push(builder.finish(|a, b| a == b));
     }
     for call in &calls {
-        assert!(compare(Some(call), Some(call), 0).is_empty());
-        assert!(!compare(Some(call), None, 0).is_empty());
+        assert!(compare_calls(Some(call), Some(call), 0).is_empty());
+        assert!(!compare_calls(Some(call), None, 0).is_empty());
     }
 }
 
-/// What a broker says: a frame is read when it is whole, is the same whatever stands behind it, and what is none is told
-/// as soon as that is known.
+/// Frames of an AMQP broker: a frame is parsed once it is complete, independently of what follows it, and an
+/// invalid frame is rejected as soon as possible.
 pub fn amqp(input: &[u8]) {
     const LARGEST: u32 = 4_096;
     let mut rest = input;
     while !rest.is_empty() {
-        let all = frame::read(rest, LARGEST);
+        let all = frame::parse_frame(rest, LARGEST);
         let prefixes = rest.len().min(64);
         for end in (0..prefixes).chain(rest.len() - prefixes..rest.len()) {
-            let part = frame::read(&rest[..end], LARGEST);
+            let part = frame::parse_frame(&rest[..end], LARGEST);
             assert!(part == Ok(None) || part == all, "{end}: {part:?}, then {all:?}");
         }
         let Ok(Some((_, bytes))) = all else { break };
-        assert!((frame::FRAME_BYTES_AROUND..=LARGEST as usize).contains(&bytes) && bytes <= rest.len());
+        assert!((frame::FRAME_OVERHEAD_BYTES..=LARGEST as usize).contains(&bytes) && bytes <= rest.len());
         rest = &rest[bytes..];
     }
 }
 
-/// Any request is answered, whatever its path, parameters and body: a line with method and target, and then the body.
+/// Any request gets a response, whatever its path, parameters and body. The first line of the input is method
+/// and target, the rest is the body.
 pub fn elastic_request(input: &[u8]) {
     use std::sync::{Arc, LazyLock};
 
+    use lea::es_api::{EsApi, Users};
     use lea::http::Handler;
-    use lea::http::parse::{Limits, Parser, Step};
-    use lea::iri::elastic::{Elastic, Users};
-    use lea::iri::number::{Families, Settings};
-    use lea::iri::store::sqlite::{SqliteStore, StoreConfig};
+    use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
+    use lea::phone::{NumberSettings, PhoneNumberNormalizer};
+    use lea::search::sqlite::{SqliteStore, StoreConfig};
 
-    static ELASTIC: LazyLock<Elastic> = LazyLock::new(|| {
+    static ELASTIC: LazyLock<EsApi> = LazyLock::new(|| {
         let dir = Box::leak(Box::new(tempfile::tempdir().expect("a folder")));
         let store = SqliteStore::open(dir.path(), StoreConfig::default()).expect("a store");
-        let families = Families::new(Settings::default()).expect("the settings are good");
-        Elastic::new(Arc::new(store), Some(Arc::new(families)), Users::none(), Arc::default())
+        let families = PhoneNumberNormalizer::new(NumberSettings::default()).expect("the settings are good");
+        EsApi::new(Arc::new(store), Some(Arc::new(families)), Users::allow_all(), Arc::default())
     });
     let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (line, body) = (&input[..end], input.get(end + 1..).unwrap_or_default());
     let head = format!(" HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
     let request = [line, head.as_bytes(), body].concat();
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = RequestParser::new(RequestLimits::default());
     let (mut rest, mut refused) = (&request[..], None);
     loop {
         let (used, step) = parser.feed(rest);
         rest = &rest[used..];
         match step {
-            Step::Head => refused = ELASTIC.refuse(parser.request()),
-            Step::Request => break,
-            Step::More | Step::Refuse(_) => return,
+            ParseStep::Head => refused = ELASTIC.reject_early(parser.request()),
+            ParseStep::Request => break,
+            ParseStep::NeedMore | ParseStep::Invalid(_) => return,
         }
     }
     let response = refused.unwrap_or_else(|| ELASTIC.handle(parser.request()));
@@ -406,7 +420,7 @@ pub fn elastic_request(input: &[u8]) {
     }
 }
 
-/// HTTP requests are the same, and so is the refusal, for every split of the input.
+/// HTTP requests and errors do not depend on how the input is split.
 pub fn http(input: &[u8]) {
     let whole = requests(std::iter::once(input));
     for segment_bytes in [1, 2, 7, 64] {
@@ -414,19 +428,19 @@ pub fn http(input: &[u8]) {
     }
 }
 
-/// What the parser makes of these segments: a text a request, and the refusal where there is one.
+/// Formats the parser's results for these segments, one text per request or error.
 fn requests<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    use lea::http::parse::{Limits, Parser, Step};
-    let mut parser = Parser::new(Limits { body_bytes_max: 4096, ..Limits::default() });
+    use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
+    let mut parser = RequestParser::new(RequestLimits { body_bytes_max: 4096, ..RequestLimits::default() });
     let mut seen = Vec::new();
     for mut rest in segments {
         loop {
             let (used, step) = parser.feed(rest);
             rest = &rest[used..];
             match step {
-                Step::More => break,
-                Step::Head => {}
-                Step::Request => {
+                ParseStep::NeedMore => break,
+                ParseStep::Head => {}
+                ParseStep::Request => {
                     let request = parser.request();
                     let pairs: Vec<_> = request.query_pairs().collect();
                     let headers: Vec<_> = request.headers().collect();
@@ -434,7 +448,7 @@ fn requests<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
                     seen.push(format!("{method:?} {path} {pairs:?} {headers:?} {body:?}"));
                     parser.next_request();
                 }
-                Step::Refuse(refusal) => {
+                ParseStep::Invalid(refusal) => {
                     seen.push(format!("{refusal:?}"));
                     return seen;
                 }

@@ -86,7 +86,7 @@ for ((round = 1; round <= rounds; round++)); do
 done
 
 table() {
-    printf '%s, %s, %s cores, Linux %s, lea %s (%s), %s; load before: %s. %s rows of %s bytes a side, %s of memory for rows, median of %s rounds.\n\n' \
+    printf '%s, %s, %s cores, Linux %s, lea %s (%s), %s; load before: %s.\n%s rows of %s bytes a side, %s of memory for rows, median of %s rounds.\n\n' \
         "$(date -u +%F)" "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)" \
         "$("$lea" --version | cut -d' ' -f2)" "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')" \
         "$(sort --version | head -1)" "$load" "$rows" $(($(stat -c %s "$tmp/ours") / rows)) "$memory" "$rounds"

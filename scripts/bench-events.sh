@@ -87,9 +87,9 @@ start_lea() {
     "$lea" serve-events --config "$tmp/lea.json" --http 0 --syslog tcp:127.0.0.1:0 --output "$1" 2>"$tmp/lea.log" &
     lea_pid=$!
     pids+=("$lea_pid")
-    wait_for 'for=http' "$tmp/lea.log"
-    lea_http=$(sed -n 's/.*listening addr=\([^ ]*\) for=http.*/\1/p' "$tmp/lea.log")
-    lea_syslog=$(sed -n 's/.*listening addr=\([^ ]*\) for=syslog.*/\1/p' "$tmp/lea.log")
+    wait_for 'listener=http' "$tmp/lea.log"
+    lea_http=$(sed -n 's/.*listening addr=\([^ ]*\) listener=http.*/\1/p' "$tmp/lea.log")
+    lea_syslog=$(sed -n 's/.*listening addr=\([^ ]*\) listener=syslog.*/\1/p' "$tmp/lea.log")
 }
 
 # Ends lea, and notes the peak of its memory.
@@ -294,7 +294,7 @@ syslog() {
 }
 
 tables() {
-    printf '%s, %s, %s cores, Linux %s, lea %s (%s); %s, heap %s, Java %s; %s; syslog-ng %s. Median of %s rounds; load before:%s.\n\n' \
+    printf '%s, %s, %s cores, Linux %s, lea %s (%s).\n%s, heap %s, Java %s; %s; syslog-ng %s.\nMedian of %s rounds; load before:%s.\n\n' \
         "$(date -u +%F)" "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)" \
         "$("$lea" --version | cut -d' ' -f2)" "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')" \
         "$version" "$heap" "$(cat "$figures/java")" "$(rsyslogd -v | sed -n '1s/ *(.*//p')" \

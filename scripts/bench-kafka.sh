@@ -138,7 +138,7 @@ done
 value_bytes=$(consume bare bytes 2>&1 | sed -n 's/.* bytes=//p')
 
 table() {
-    printf '%s, %s, %s cores, Linux %s, lea %s (%s); Kafka %s, %s partition%s, %s, librdkafka of lea 2.12.1, kcat %s.\n' \
+    printf '%s, %s, %s cores, Linux %s, lea %s (%s).\nKafka %s, %s partition%s, %s, librdkafka of lea 2.12.1, kcat %s.\n' \
         "$(date -u +%F)" "$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)" \
         "$("$lea" --version | cut -d' ' -f2)" "$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')" \
         "$version" "$partitions" "$([ "$partitions" = 1 ] || echo s)" "$streams streams" \

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Writes config/configurationFile.conf of this checkout, from any current folder; the flags are those of
-# `lea configure` (see its --help), old command lines included. A --config or --template of the caller goes before.
-# Finds lea in PATH, else in target/release, else builds it.
+# Writes config/configurationFile.conf of this checkout from any working directory. The flags are those of
+# `lea configure` (see its --help); command lines of the original script work. --config and --template can be overridden.
+# Uses lea from PATH, else from target/release, else builds it.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)

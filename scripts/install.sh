@@ -1,11 +1,11 @@
 #!/bin/sh
 # Builds lea and installs the binary, its manual pages, completions, configuration and dashboards.
 #
-# PREFIX      where to (default /usr/local)
-# SYSCONFDIR  where the configuration goes (default PREFIX/etc)
-# DESTDIR     a folder to put before all of them, for packagers
+# PREFIX      directory to install to (default /usr/local)
+# SYSCONFDIR  directory of the configuration (default PREFIX/etc)
+# DESTDIR     directory prepended to all paths, for packagers
 #
-# A configuration that is already there is never touched.
+# An existing configuration is never overwritten.
 set -eu
 
 case $# in

@@ -1,14 +1,14 @@
-//! The clap tree: help, man pages and completions all come from it.
+//! The command line: the clap tree, from which help, man pages and completions are generated, and the entry point.
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-use crate::logging::{self, LevelFilter};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result, cmd, error};
 
-/// The receiving end of lawful interception in a test or production lab.
+/// Receives intercepted calls and call events, stores them, and searches them
 ///
-/// Streams of captured calls come in over TCP and become files that can be read while they grow and proven
-/// afterwards.
+/// lea is the receiving end (LEMF) of a lawful-interception interface. It stores each captured call as a pcap file with
+/// a manifest that proves its integrity, stores call events in a searchable database, and answers queries about them.
 #[derive(Debug, Parser)]
 #[command(name = "lea", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -18,7 +18,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// Options of every subcommand.
+/// The options that every subcommand accepts.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Globals {
     /// Log more: once for DEBUG
@@ -30,7 +30,7 @@ pub struct Globals {
 }
 
 impl Globals {
-    /// The level of the log: the flags, else what the configuration says.
+    /// Returns the log level: from -v and -q if given, else from the configuration.
     pub fn level(&self, configured: LevelFilter) -> LevelFilter {
         match (self.verbose, self.quiet) {
             (0, 0) => configured,
@@ -42,7 +42,7 @@ impl Globals {
 }
 
 #[derive(Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "there is one, once a process")]
+#[allow(clippy::large_enum_variant, reason = "one value per process")]
 enum Command {
     Run(cmd::run::Args),
     ServeTcp(cmd::serve_tcp::Args),
@@ -91,19 +91,19 @@ impl Command {
     }
 }
 
-/// The clap tree, for man pages and completions.
+/// Returns the clap tree, for man pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Parses the command line, runs the subcommand, reports an error in one line.
+/// Parses the command line, runs the subcommand and reports an error in one line.
 pub fn main() -> Exit {
-    // clap prints usage errors itself and exits with 2, the code of wrong usage here too.
+    // clap prints usage errors itself and exits with 2, which is also `Exit::Usage`.
     let cli = Cli::parse();
     match cli.command.run(&cli.globals) {
         Ok(exit) => exit,
         Err(error) => {
-            logging::say(format_args!("lea: {}", error::chain(&error)));
+            logging::status_line(format_args!("lea: {}", error::chain(&error)));
             error.exit()
         }
     }

@@ -1,100 +1,79 @@
-//! The one error type. `Display` names the act and the thing; the causes are joined in `cli::main`.
+//! The error type of the crate. `Display` names the action and its object; `cli::main` appends the causes.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Exit;
 
-/// What can end a command.
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file system call failed.
     #[error("cannot {act} {}", path.display())]
     Path {
-        /// What was tried, as a verb: `open`, `write`.
+        /// The action as a verb: `open`, `write`.
         act: &'static str,
-        /// On what.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
     /// A network call failed.
     #[error("cannot {act} {addr}")]
     Net {
-        /// What was tried, as it reads before the address: `listen on`, `connect to`.
+        /// The action as it reads before the address: `listen on`, `connect to`.
         act: &'static str,
-        /// The address, or the peer.
         addr: String,
-        /// Why not.
         #[source]
         source: io::Error,
     },
-    /// A call to the system that concerns no path and no address (threads, signals, limits).
+    /// A system call without a path or an address failed (threads, signals, limits).
     #[error("cannot {act}")]
     System {
-        /// What was tried.
         act: &'static str,
-        /// Why not.
         #[source]
         source: io::Error,
     },
     /// A request to Kafka failed.
     #[error("cannot {act} {what}: {cause}")]
     Kafka {
-        /// What was tried, as it reads before the thing: `commit offsets of group`.
+        /// The action as it reads before its object: `commit offsets of group`.
         act: &'static str,
         /// The brokers, the group, the topic or the partition.
         what: String,
-        /// Why not. It is no source: its own source says the same again.
+        /// Not a `source`: the cause's own source repeats its text.
         cause: rdkafka::error::KafkaError,
     },
-    /// Options that contradict each other or are out of range: exit code 2.
+    /// Options that contradict each other or are out of range. Exit status 2.
     #[error("{0}")]
     Usage(String),
-    /// A configuration file that cannot be used: exit code 2. The text has line and column.
+    /// An invalid configuration file. Exit status 2. The reason contains line and column.
     #[error("{}: {reason}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, where in it, and what would be right.
-        reason: String,
-    },
-    /// Another process writes to the folder.
-    #[error("{} is in use by {holder}; one process writes to a folder, so stop it or choose another --output", dir.display())]
+    Config { path: PathBuf, reason: String },
+    /// Another process writes to the output directory.
+    #[error("{} is in use by {holder}; only one process may write to an output directory: stop it or choose another --output", dir.display())]
     Locked {
-        /// The output folder.
         dir: PathBuf,
-        /// Who holds it: process id, command, since when.
+        /// The other process: ID, command, start time.
         holder: String,
     },
-    /// Another process writes to a folder that is to be read.
-    #[error("{} is in use by {holder}; stop it first", dir.display())]
-    Busy {
-        /// The folder.
+    /// Another process writes to a directory that a command reads exclusively.
+    #[error("{} is in use by {holder}: stop that process first", dir.display())]
+    DirectoryBusy {
         dir: PathBuf,
-        /// Who holds it: process id, command, since when.
+        /// The other process: ID, command, start time.
         holder: String,
     },
-    /// The events' store cannot be used.
-    #[error("cannot {act} the store {}: {cause}", path.display())]
-    Store {
-        /// What was tried.
-        act: &'static str,
-        /// The store's file.
-        path: PathBuf,
-        /// Why not.
-        cause: String,
-    },
-    /// A question that a store did not answer, or what a server did not take.
-    #[error("cannot ask {store}: {cause}")]
-    Asked {
-        /// The folder or the server.
+    /// The embedded event store cannot be used.
+    #[error("cannot {act} the event store {}: {cause}", path.display())]
+    Store { act: &'static str, path: PathBuf, cause: String },
+    /// An event store did not answer a query, or did not accept events.
+    #[error("cannot query {store}: {cause}")]
+    Query {
+        /// The directory or the server.
         store: String,
-        /// Why not.
         cause: String,
     },
-    /// A thread of ours ended with a panic: a defect, reported as such.
+    /// A thread panicked, which is a defect in lea.
     #[error("the thread {0} failed unexpectedly (this is a defect in lea)")]
     Thread(String),
 }
@@ -126,7 +105,7 @@ impl Error {
         move |cause| Error::Kafka { act, what, cause }
     }
 
-    /// The exit code that this error ends a command with.
+    /// Returns the exit status of a command that ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
             Error::Usage(_) | Error::Config { .. } => Exit::Usage,
@@ -135,7 +114,7 @@ impl Error {
     }
 }
 
-/// The error with all its causes, in one line: `cannot listen on [::1]:5004: Address already in use`.
+/// Returns the error and its causes in one line: `cannot listen on [::1]:5004: Address already in use`.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

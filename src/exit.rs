@@ -1,31 +1,30 @@
-//! Exit codes: a type, so that no number stands anywhere else.
+//! Exit codes. A type, so that the numbers are in one place.
 
 use std::process::ExitCode;
 
-/// How a run ended.
+/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done; a server that drained after a signal.
+    /// The command did its work, or a server drained after a signal.
     Done,
-    /// It failed; the reason is on stderr.
+    /// The command failed. The reason is on stderr.
     Failed,
     /// Wrong usage or configuration; nothing was started.
     Usage,
-    /// A batch command finished, but some input was refused, differs or is missing.
-    Differs,
-    /// Cut off by a second signal.
-    Cut,
+    /// A batch command finished, but some input was rejected, differs or is missing.
+    Incomplete,
+    /// A second signal interrupted the command.
+    Interrupted,
 }
 
 impl Exit {
-    /// The number that the shell sees.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
-            Exit::Differs => 3,
-            Exit::Cut => 130,
+            Exit::Incomplete => 3,
+            Exit::Interrupted => 130,
         }
     }
 }

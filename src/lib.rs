@@ -1,18 +1,21 @@
-//! `lea`, the receiving end of lawful interception: captured calls and call events in, evidence out.
+//! `lea`, the receiving end of lawful interception: receives intercepted calls and call events, and stores them as evidence.
 //!
-//! The modules stand in reading order: the command line first, then the way of a byte from a socket
-//! (`cc::source`) over the pure parsers (`cc::frame`) into files (`cc::vault`).
+//! ARCHITECTURE.md describes the modules and how data flows through them.
 
+pub mod billing;
+pub mod capture;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod daemon;
+pub mod es_api;
+pub mod phone;
+pub mod runtime;
+pub mod search;
 
-pub mod counters;
 pub mod error;
 pub mod exit;
 pub mod limits;
-pub mod logging;
-pub mod stop;
 
 pub mod cc;
 pub mod http;

@@ -1,64 +1,63 @@
-//! Every bound of the process that is no option, with its reason, and what the machine allows.
+//! Fixed limits with their reasons, and the limits of the machine.
 
-/// A stream name's bytes. Senders use 40; beyond a page it is no name (protocol, section 2).
+/// Maximum size of a stream name. Senders use 40 bytes (docs/protocol.md).
 pub const NAME_BYTES_MAX: usize = 4096;
 
-/// An escaped file name's bytes before the part number and the manifest's suffix; the file system allows 255.
+/// Maximum size of an escaped file name without the part number and the manifest's suffix. File systems allow 255.
 pub const FILE_NAME_BYTES_MAX: usize = 200;
 
-/// The longest packet that a capture may announce: tcpdump's and Wireshark's largest snaplen. What claims more is
-/// no packet.
+/// Maximum size of a packet in a capture: the largest snaplen of tcpdump and Wireshark. A larger length is malformed.
 pub const PACKET_BYTES_MAX: u32 = 262_144;
 
-/// The longest block of a pcapng file that is followed (Wireshark's own bound).
+/// Maximum size of a pcapng block, as in Wireshark.
 pub const BLOCK_BYTES_MAX: u32 = 16 << 20;
 
-/// A Kafka record's value, or a line of a dump. Brokers take 1 MiB unless told otherwise, and a chunk is a few kB.
+/// Maximum size of a Kafka record or of a line in a dump. Brokers accept 1 MiB by default, and a chunk has a few kB.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
 
-/// A batch of records once decompressed: a batch of 1 MiB can claim to be a thousand times that.
+/// Maximum size of a decompressed record batch. A batch of 1 MiB can claim a thousand times its size.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
-/// Descriptors that are neither streams nor stream files: the folder, the journal, listeners, HTTP connections, and
-/// those that files being read, synced or created need for a moment.
+/// Descriptors reserved for everything except streams and stream files: the directory, the journal, listeners, HTTP
+/// connections, and files that are briefly open while they are read, synced or created.
 const DESCRIPTORS_RESERVED: u64 = 128;
 
-/// Stream files open at once, at least: with fewer, each write would open its file.
+/// Minimum of stream files that may be open at the same time. With fewer, each write would open its file.
 const FILES_MIN: u64 = 32;
 
-/// Stream files that get a descriptor before streams do, where there are many.
+/// Stream files that get descriptors before streams do, if there are enough.
 const FILES_WANTED: u64 = 1024;
 
-/// Memory maps of one thread: its stack and its signal stack, each with a guard. Past the limit the standard library
-/// aborts the process, so that limit must never be met.
+/// Memory maps per thread: its stack and its signal stack, each with a guard page. The standard library aborts the process
+/// when the limit is reached, so the limit must never be reached.
 const MAPS_PER_THREAD: u64 = 4;
 
-/// Memory maps and threads of everything but streams, with room to spare.
+/// Memory maps and threads reserved for everything except streams.
 const MAPS_RESERVED: u64 = 2048;
 const THREADS_RESERVED: u64 = 64;
 
-/// What the machine carries.
+/// The limits of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub struct MachineLimits {
     /// Descriptors that this process may open.
     pub descriptors: u64,
     /// Memory maps that this process may have.
     pub maps: u64,
-    /// Threads that may still be started.
+    /// Threads that can still be started.
     pub threads: u64,
 }
 
-impl Machine {
-    /// Raises the soft limit of descriptors to the hard one and reads what there is.
-    pub fn prepare() -> Machine {
-        Machine {
-            descriptors: raise_descriptors(),
-            maps: number("/proc/sys/vm/max_map_count").unwrap_or(65_530),
-            threads: threads(),
+impl MachineLimits {
+    /// Raises the soft limit of descriptors to the hard limit and reads all limits.
+    pub fn detect() -> MachineLimits {
+        MachineLimits {
+            descriptors: raise_descriptor_limit(),
+            maps: read_number("/proc/sys/vm/max_map_count").unwrap_or(65_530),
+            threads: threads_allowed(),
         }
     }
 
-    /// Streams at once: the least of what descriptors, memory maps and threads carry.
+    /// Maximum of open streams: the smallest limit of descriptors, memory maps and threads.
     pub fn streams_max(&self) -> usize {
         let files = (self.descriptors / 8).clamp(FILES_MIN, FILES_WANTED);
         let by_descriptors = self.descriptors.saturating_sub(DESCRIPTORS_RESERVED + files);
@@ -74,12 +73,12 @@ impl Machine {
     }
 }
 
-/// Raises the soft limit of descriptors to the hard one; gives how many there may be now.
-pub fn raise_descriptors() -> u64 {
+/// Raises the soft limit of descriptors to the hard limit. Returns the limit.
+pub fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Some systems refuse "unlimited" here; then the soft limit stays as it is.
+    // Some systems reject "unlimited" here; then the soft limit stays.
     let current = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
@@ -87,19 +86,19 @@ pub fn raise_descriptors() -> u64 {
     current.unwrap_or(1 << 20)
 }
 
-/// Threads that the system, the user and the control group still allow.
-fn threads() -> u64 {
+/// Returns the number of threads that the system, the user and the control group still allow.
+fn threads_allowed() -> u64 {
     use rustix::process::{Resource, getrlimit};
     let limits = [
-        number("/proc/sys/kernel/threads-max"),
-        number("/proc/sys/kernel/pid_max"),
+        read_number("/proc/sys/kernel/threads-max"),
+        read_number("/proc/sys/kernel/pid_max"),
         getrlimit(Resource::Nproc).current,
         cgroup_pids(),
     ];
     limits.into_iter().flatten().min().unwrap_or(4096)
 }
 
-/// The least `pids.max` of this process's control group and those above it, less what is in use there.
+/// Returns the smallest `pids.max` of this process's control group and its ancestors, minus the processes in it.
 fn cgroup_pids() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let (root, path) = groups.lines().find_map(|line| {
@@ -114,13 +113,13 @@ fn cgroup_pids() -> Option<u64> {
     })?;
     let group = std::path::Path::new(root).join(path.trim_start_matches('/'));
     let left = |dir: &std::path::Path| {
-        let max = number(dir.join("pids.max"))?;
-        Some(max.saturating_sub(number(dir.join("pids.current")).unwrap_or(0)))
+        let max = read_number(dir.join("pids.max"))?;
+        Some(max.saturating_sub(read_number(dir.join("pids.current")).unwrap_or(0)))
     };
     group.ancestors().take_while(|dir| dir.starts_with(root)).filter_map(left).min()
 }
 
-fn number(path: impl AsRef<std::path::Path>) -> Option<u64> {
+fn read_number(path: impl AsRef<std::path::Path>) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -129,17 +128,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_thousand_streams_fit_into_twelve_thousand_descriptors() {
-        let machine = Machine { descriptors: 12_000, maps: 65_530, threads: 100_000 };
+    fn twelve_thousand_descriptors_allow_ten_thousand_streams() {
+        let machine = MachineLimits { descriptors: 12_000, maps: 65_530, threads: 100_000 };
         assert!(machine.streams_max() >= 10_000);
     }
 
     #[test]
-    fn the_least_counts() {
-        let much = Machine { descriptors: 1 << 30, maps: 1 << 30, threads: 1 << 30 };
-        assert_eq!(Machine { descriptors: 1024, ..much }.streams_max(), 1024 - 128 - 128);
-        assert_eq!(Machine { maps: 65_530, ..much }.streams_max(), (65_530 - 2048) / 4);
-        assert_eq!(Machine { threads: 100, ..much }.streams_max(), 36);
-        assert_eq!(Machine { descriptors: 0, maps: 0, threads: 0 }.streams_max(), 1);
+    fn the_smallest_limit_applies() {
+        let much = MachineLimits { descriptors: 1 << 30, maps: 1 << 30, threads: 1 << 30 };
+        assert_eq!(MachineLimits { descriptors: 1024, ..much }.streams_max(), 1024 - 128 - 128);
+        assert_eq!(MachineLimits { maps: 65_530, ..much }.streams_max(), (65_530 - 2048) / 4);
+        assert_eq!(MachineLimits { threads: 100, ..much }.streams_max(), 36);
+        assert_eq!(MachineLimits { descriptors: 0, maps: 0, threads: 0 }.streams_max(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The `lea` binary: parse, run, report. Everything else is in the library.
+//! The `lea` binary. All code is in the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The packet follower. `cargo +nightly fuzz run capture fuzz/corpus/capture testdata/fuzz/capture`
+//! The packet tracker. `cargo +nightly fuzz run capture fuzz/corpus/capture testdata/fuzz/capture`
 
 #![no_main]
 

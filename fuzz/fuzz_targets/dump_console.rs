@@ -1,4 +1,4 @@
-//! The console consumer's lines. `cargo +nightly fuzz run dump_console fuzz/corpus/dump_console testdata/fuzz/dump_console`
+//! Lines of the console consumer. `cargo +nightly fuzz run dump_console fuzz/corpus/dump_console testdata/fuzz/dump_console`
 
 #![no_main]
 

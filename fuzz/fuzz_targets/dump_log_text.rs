@@ -1,4 +1,4 @@
-//! The text of a log dump. `cargo +nightly fuzz run dump_log_text fuzz/corpus/dump_log_text testdata/fuzz/dump_log_text`
+//! Output of `kafka-dump-log`. `cargo +nightly fuzz run dump_log_text fuzz/corpus/dump_log_text testdata/fuzz/dump_log_text`
 
 #![no_main]
 

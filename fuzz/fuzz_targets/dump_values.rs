@@ -1,4 +1,4 @@
-//! Values, one a line. `cargo +nightly fuzz run dump_values fuzz/corpus/dump_values testdata/fuzz/dump_values`
+//! Record values, one per line. `cargo +nightly fuzz run dump_values fuzz/corpus/dump_values testdata/fuzz/dump_values`
 
 #![no_main]
 

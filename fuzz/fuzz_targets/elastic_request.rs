@@ -1,4 +1,4 @@
-//! Any request to the Elasticsearch dialect. Seeds are in testdata/fuzz/elastic_request.
+//! Requests to the Elasticsearch API. Seeds are in testdata/fuzz/elastic_request.
 
 #![no_main]
 

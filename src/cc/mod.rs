@@ -1,12 +1,12 @@
-//! Content of communication: bytes of streams into files.
+//! Content of communication (CC, ETSI HI3): intercepted streams and the files they are stored in.
 //!
-//! `source` reads (one thread a stream), `frame` understands (pure), `vault` stores (one writer thread). What is
-//! open now stands in `live`, what partitions there are in `partitions`.
+//! `ingest` receives streams over TCP, from Kafka and from Logstash lines. `kafka_dump` decodes dumps of
+//! topics. `wire` has the pure parsers. `vault` stores streams in files. `stream_registry` and `partitions`
+//! list what is open now.
 
-pub mod chunk_sink;
-pub mod chunk_store;
-pub mod frame;
-pub mod live;
+pub mod ingest;
+pub mod kafka_dump;
 pub mod partitions;
-pub mod source;
+pub mod stream_registry;
 pub mod vault;
+pub mod wire;

@@ -1,94 +1,94 @@
-//! The partitions that this process reads, or has read: what /metrics and /partitions show of each. The thread that
-//! polls writes the numbers, once a batch; others read them.
+//! Statistics of the Kafka partitions that this process reads or has read, for /metrics and /partitions. The
+//! polling thread updates them once per batch, other threads read them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::counters::Counter;
+use crate::runtime::metrics::Counter;
 
-/// Partitions that are shown; what is beyond is in the totals alone. Each is ten samples for whoever collects them.
-pub const PARTITIONS_MAX: usize = 1000;
+/// Number of partitions that are listed individually. Others count in the totals only. Each partition adds
+/// ten samples to /metrics.
+pub const SHOWN_PARTITIONS_MAX: usize = 1000;
 
-/// One partition.
+/// Statistics of a partition.
 #[derive(Debug)]
-pub struct LivePartition {
-    /// The topic.
+pub struct PartitionStats {
     pub topic: String,
-    /// The partition's number.
     pub number: i32,
-    /// False when another member of the group has it, or nobody.
+    /// False if another group member, or none, has it.
     pub is_assigned: AtomicBool,
-    /// Records of it that went into stream files, since the start of the process.
+    /// Records stored in stream files since the process started.
     pub records_total: Counter,
-    /// Records of it that came again.
-    pub repeated_total: Counter,
-    /// Records of it that could not be used.
+    /// Duplicate records.
+    pub duplicates_total: Counter,
+    /// Records stored as dead letters.
     pub dead_letters_total: Counter,
-    /// The offset behind the last record that was taken.
-    pub next_offset: Offset,
-    /// What the group has acknowledged: the offset behind the last record that is stored.
-    pub committed_offset: Offset,
-    /// The offset behind the last record that is there, by the broker's latest answer.
-    pub end_offset: Offset,
+    /// Offset after the last record that was accepted.
+    pub next_offset: AtomicOffset,
+    /// Offset committed by the group: the offset after the last stored record.
+    pub committed_offset: AtomicOffset,
+    /// Offset after the last record in the partition, from the broker's latest answer.
+    pub end_offset: AtomicOffset,
 }
 
-impl LivePartition {
-    /// Records that are there and were not taken.
+impl PartitionStats {
+    /// Number of records in the partition that were not yet accepted.
     pub fn lag(&self) -> Option<u64> {
         Some(self.end_offset.get()?.saturating_sub(self.next_offset.get()?))
     }
 }
 
-/// An offset, once it is known.
+/// Offset that may be unknown.
 #[derive(Debug)]
-pub struct Offset(AtomicI64);
+pub struct AtomicOffset(AtomicI64);
 
-impl Default for Offset {
-    fn default() -> Offset {
-        Offset(AtomicI64::new(-1))
+impl Default for AtomicOffset {
+    fn default() -> AtomicOffset {
+        AtomicOffset(AtomicI64::new(-1))
     }
 }
 
-impl Offset {
-    /// Sets it; a negative one is none.
+impl AtomicOffset {
+    /// Sets the offset. A negative value means unknown.
     pub fn set(&self, offset: i64) {
         self.0.store(offset, Ordering::Relaxed);
     }
 
-    /// The offset now.
     pub fn get(&self) -> Option<u64> {
         u64::try_from(self.0.load(Ordering::Relaxed)).ok()
     }
 }
 
-/// All partitions of this process.
+/// Registry of this process's partitions.
 #[derive(Debug, Default)]
-pub struct Partitions {
-    known: Mutex<BTreeMap<(String, i32), Arc<LivePartition>>>,
+pub struct PartitionRegistry {
+    known: Mutex<BTreeMap<(String, i32), Arc<PartitionStats>>>,
 }
 
-impl Partitions {
-    /// The partition of that topic and number; it is assigned now. One that was there before goes on counting.
-    pub fn assign(&self, topic: &str, number: i32) -> Arc<LivePartition> {
+impl PartitionRegistry {
+    /// Returns the statistics of a partition and marks it as assigned. A known partition keeps its counts.
+    pub fn assign(&self, topic: &str, number: i32) -> Arc<PartitionStats> {
         let mut known = self.lock();
         let key = (topic.to_owned(), number);
         let partition = known.get(&key).map(Arc::clone).unwrap_or_else(|| {
-            let fresh = Arc::new(LivePartition {
+            let fresh = Arc::new(PartitionStats {
                 topic: topic.to_owned(),
                 number,
                 is_assigned: AtomicBool::new(true),
                 records_total: Counter::default(),
-                repeated_total: Counter::default(),
+                duplicates_total: Counter::default(),
                 dead_letters_total: Counter::default(),
-                next_offset: Offset::default(),
-                committed_offset: Offset::default(),
-                end_offset: Offset::default(),
+                next_offset: AtomicOffset::default(),
+                committed_offset: AtomicOffset::default(),
+                end_offset: AtomicOffset::default(),
             });
-            if known.len() < PARTITIONS_MAX {
+            if known.len() < SHOWN_PARTITIONS_MAX {
                 known.insert(key, Arc::clone(&fresh));
             } else {
-                log::debug!("partition_not_shown topic={topic} partition={number} shown={PARTITIONS_MAX}");
+                log::debug!(
+                    "partition_not_shown topic={topic} partition={number} shown={SHOWN_PARTITIONS_MAX}"
+                );
             }
             fresh
         });
@@ -96,26 +96,26 @@ impl Partitions {
         partition
     }
 
-    /// Those that are shown, by topic and number.
-    pub fn list(&self) -> Vec<Arc<LivePartition>> {
+    /// Lists the partitions by topic and number.
+    pub fn list(&self) -> Vec<Arc<PartitionStats>> {
         self.lock().values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, i32), Arc<LivePartition>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, i32), Arc<PartitionStats>>> {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 #[test]
-fn what_is_shown_is_bounded() {
-    let partitions = Partitions::default();
+fn the_number_of_listed_partitions_is_bounded() {
+    let partitions = PartitionRegistry::default();
     let first = partitions.assign("t", 0);
     first.records_total.add(3);
-    for number in 0..PARTITIONS_MAX as i32 + 5 {
-        partitions.assign("t", number).records_total.one();
+    for number in 0..SHOWN_PARTITIONS_MAX as i32 + 5 {
+        partitions.assign("t", number).records_total.inc();
     }
     let shown = partitions.list();
-    assert_eq!((shown.len(), shown[0].records_total.get()), (PARTITIONS_MAX, 4));
+    assert_eq!((shown.len(), shown[0].records_total.get()), (SHOWN_PARTITIONS_MAX, 4));
     assert!(shown.windows(2).all(|two| two[0].number < two[1].number));
     assert_eq!(first.lag(), None);
     first.next_offset.set(7);

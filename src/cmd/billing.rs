@@ -1,19 +1,16 @@
-//! `lea billing`: quick billing logs into calls, and two sides' logs compared. Main thread.
+//! `lea billing`: builds calls from quick billing logs and compares the logs of two sides. Runs on the main thread.
 
 mod build;
-mod calls;
 mod compare;
-mod input;
-mod sorter;
 mod totals;
 
 use std::path::PathBuf;
 
-use super::values;
+use super::args::units;
 use crate::cli::Globals;
 use crate::{Exit, Result};
 
-/// Calls from quick billing logs
+/// Build and compare calls from quick billing logs
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -27,7 +24,6 @@ enum Command {
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         match self.command {
             Command::Build(args) => args.run(globals),
@@ -36,28 +32,30 @@ impl Args {
     }
 }
 
-/// What sorting may take.
+/// Options that limit the memory of sorting.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Sorting")]
 pub struct SortArgs {
-    /// Memory for rows, 64K to 4G; more of them are sorted in temporary files
-    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = memory)]
+    /// Memory for sorting, from 64K to 4G; more rows are sorted in temporary files
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = parse_sort_memory)]
     memory: u64,
-    /// Folder for temporary files, about as large as the rows [default: that of the variable TMPDIR, else /tmp]
+    /// Directory for temporary files, which need about as much space as the rows [default: $TMPDIR, else /tmp]
     #[arg(long, value_name = "DIR")]
     temp_dir: Option<PathBuf>,
 }
 
 impl SortArgs {
-    fn temp_dir(&self) -> PathBuf {
+    pub(crate) fn temp_dir(&self) -> PathBuf {
         self.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 }
 
-fn memory(text: &str) -> Result<u64, String> {
-    let bytes = values::bytes(text)?;
-    let is_good = (sorter::MEMORY_BYTES_MIN..=sorter::MEMORY_BYTES_MAX).contains(&bytes);
-    if is_good { Ok(bytes) } else { Err("64K to 4G".to_owned()) }
+fn parse_sort_memory(text: &str) -> Result<u64, String> {
+    let bytes = units::bytes(text)?;
+    let is_good = (crate::billing::external_sort::MEMORY_BYTES_MIN
+        ..=crate::billing::external_sort::MEMORY_BYTES_MAX)
+        .contains(&bytes);
+    if is_good { Ok(bytes) } else { Err("write a size from 64K to 4G".to_owned()) }
 }
 
 #[cfg(test)]
@@ -65,8 +63,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_has_bounds() {
-        assert_eq!((memory("64K"), memory("4G")), (Ok(64 << 10), Ok(4 << 30)));
-        assert!(memory("65535").is_err() && memory("4294967297").is_err() && memory("x").is_err());
+    fn sort_memory_is_limited_on_both_sides() {
+        assert_eq!((parse_sort_memory("64K"), parse_sort_memory("4G")), (Ok(64 << 10), Ok(4 << 30)));
+        assert!(
+            parse_sort_memory("65535").is_err()
+                && parse_sort_memory("4294967297").is_err()
+                && parse_sort_memory("x").is_err()
+        );
     }
 }

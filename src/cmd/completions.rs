@@ -1,4 +1,4 @@
-//! `lea completions`: completion scripts for shells, from the clap tree.
+//! `lea completions`: prints shell completion scripts generated from the clap tree. Runs in the main thread.
 
 use clap_complete::Shell;
 
@@ -7,20 +7,19 @@ use crate::{Exit, Result, cmd};
 
 /// Print a completion script for a shell
 ///
-/// For bash: lea completions bash > ~/.local/share/bash-completion/completions/lea
+/// The script completes subcommands, options and their values. Install it where the shell looks for completions.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The shell
+    /// Shell to print the script for
     #[arg(value_enum)]
     shell: Shell,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, _globals: &Globals) -> Result<Exit> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut cli::command(), "lea", &mut script);
-        cmd::print_data(&String::from_utf8_lossy(&script))?;
+        cmd::print_text(&String::from_utf8_lossy(&script))?;
         Ok(Exit::Done)
     }
 }

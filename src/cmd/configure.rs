@@ -1,32 +1,34 @@
-//! `lea configure`: writes, checks and shows the configuration.
+//! `lea configure`: writes, checks and prints the configuration.
 //!
-//! One thread. Invariant: the configuration file is replaced as a whole, and only by a text that passed the same
-//! check as every start of `lea`.
+//! Runs in the main thread. Invariant: the configuration file is replaced atomically, and only by a text that passed the
+//! same checks as at each start of `lea`.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::cli::Globals;
-use crate::config::{self, Effective, FileLayer, Finding, Key, Layers, Origin, Template};
-use crate::logging::{self, LevelFilter};
+use crate::config::{
+    self, ConfigKey, ConfigLayers, EffectiveConfig, FileLayer, Finding, Template, ValueOrigin,
+};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result, cmd};
 
-/// Write, check or show the configuration file
+/// Write, check or print the configuration file
 ///
-/// Without --check or --print it writes the file from a template: each value comes from its flag, else from the
-/// environment, else it is the default; what the old file says does not count. Nothing is written unless all of it
-/// is right. An empty address or the port 0 turns a receiver off.
+/// Without --check or --print the command writes the file from a template. Each value comes from its flag, else from its
+/// environment variable, else from the default. Nothing is written unless every value is valid. An empty address or port
+/// 0 turns a receiver off.
 #[derive(clap::Args, Debug)]
 #[command(args_override_self = true)]
 pub struct Args {
     /// Log level: DEBUG, INFO, WARN or ERROR [env: LOGGERLEVEL] [default: DEBUG]
     #[arg(short = 'd', long, value_name = "LEVEL", allow_hyphen_values = true)]
     logger_level: Option<String>,
-    /// Address to receive streams over TCP on; empty: off [env: TCPSERVERADDRESS] [default: 0.0.0.0]
+    /// Address of the TCP listener for streams; empty: off [env: TCPSERVERADDRESS] [default: 0.0.0.0]
     #[arg(short = 't', long, value_name = "ADDR", allow_hyphen_values = true)]
     tcp_address: Option<String>,
-    /// Port to receive streams over TCP on; 0: off [env: TCPSERVERPORT] [default: 5004]
+    /// Port of the TCP listener for streams; 0: off [env: TCPSERVERPORT] [default: 5004]
     #[arg(short = 'u', long, value_name = "PORT", allow_hyphen_values = true)]
     tcp_port: Option<String>,
     /// Address of the Kafka broker; empty: off [env: KAFKAADDRESS] [default: empty]
@@ -35,24 +37,23 @@ pub struct Args {
     /// Port of the Kafka broker; 0: off [env: KAFKAPORT] [default: 5002]
     #[arg(short = 'k', long, value_name = "PORT", allow_hyphen_values = true)]
     kafka_port: Option<String>,
-    /// Kafka topic to read [env: KAFKATOPIC] [default: interception]
+    /// Kafka topic to consume [env: KAFKATOPIC] [default: interception]
     #[arg(short = 'w', long, value_name = "TOPIC", allow_hyphen_values = true)]
     kafka_topic: Option<String>,
 
     /// Configuration file [default: config/configurationFile.conf]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Template to fill in [default: config/base.conf, else the built-in one]
+    /// Template of the configuration file [default: config/base.conf, else a built-in one]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// Read a file (default: that of --config), say everything that is wrong with line and column; exit code 2 if
-    /// anything is
+    /// Report every error in FILE with line and column; exit with 2 if there is one [default FILE: that of --config]
     #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "print")]
     check: Option<Option<PathBuf>>,
-    /// Show the configuration in effect and where each value comes from
+    /// Print the effective configuration and where each value comes from
     #[arg(long)]
     print: bool,
-    /// Show it as JSON
+    /// Print JSON
     #[arg(long, requires = "print")]
     json: bool,
 
@@ -60,7 +61,7 @@ pub struct Args {
     ignored: Ignored,
 }
 
-/// Flags that the old script took and ignored; command lines in use have them.
+/// Flags that the original configure script accepted and ignored. Existing command lines use them.
 #[derive(clap::Args, Debug)]
 struct Ignored {
     #[arg(short = 'i', hide = true, allow_hyphen_values = true)]
@@ -76,7 +77,6 @@ struct Ignored {
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         let named = self.config.as_deref();
@@ -88,8 +88,8 @@ impl Args {
         }
     }
 
-    /// The values that are given on the command line.
-    fn flags(&self) -> Vec<(&'static Key, String)> {
+    /// Returns the values given on the command line.
+    fn flags(&self) -> Vec<(&'static ConfigKey, String)> {
         let flags = [
             (&config::LOGGER_LEVEL, &self.logger_level),
             (&config::TCP_ADDRESS, &self.tcp_address),
@@ -102,72 +102,74 @@ impl Args {
     }
 }
 
-fn write(place: &Path, template: Option<&Path>, flags: &[(&'static Key, String)]) -> Result<Exit> {
-    let (wanted, errors) = config::resolve(&Layers { flags, env: &config::environment, file: None });
-    config::refuse(None, &errors)?;
+fn write(place: &Path, template: Option<&Path>, flags: &[(&'static ConfigKey, String)]) -> Result<Exit> {
+    let (wanted, errors) = config::resolve(&ConfigLayers { flags, env: &config::environment, file: None });
+    config::fail_on_findings(None, &errors)?;
     let template = Template::load(template)?;
-    for (key, _) in flags.iter().filter(|(key, _)| !template.has(key)) {
-        let Key { flag, variable, .. } = key;
+    for (key, _) in flags.iter().filter(|(key, _)| !template.has_placeholder(key)) {
+        let ConfigKey { flag, variable, .. } = key;
         log::warn!("flag_without_place flag={flag} placeholder=@{variable} template={:?}", template.path);
     }
     let text = template.fill(&wanted.values);
     let written = check_filled(&template.path, &text)?;
-    config::replace(place, &text)?;
+    config::replace_file(place, &text)?;
     written.log_warnings();
     log::info!(
         "configured file={place:?} logger_level={} tcp={} kafka={}",
         written.logger_level,
-        written.tcp_word(),
-        written.kafka_word()
+        written.tcp_text(),
+        written.kafka_text()
     );
     Ok(Exit::Done)
 }
 
-/// What a start of `lea` would make of the text. Lines and columns are those after filling in.
-fn check_filled(template: &Path, text: &str) -> Result<Effective> {
+/// Checks a filled-in template as a start of `lea` would. Lines and columns refer to the filled-in text.
+fn check_filled(template: &Path, text: &str) -> Result<EffectiveConfig> {
     let file = FileLayer::parse(template, text.as_bytes());
-    let (effective, errors) = config::resolve(&Layers { flags: &[], env: &|_| None, file: Some(&file) });
-    match config::refuse(Some(&file), &errors) {
+    let (effective, errors) =
+        config::resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file) });
+    match config::fail_on_findings(Some(&file), &errors) {
         Ok(()) => Ok(effective),
         Err(Error::Config { path, reason }) => {
-            Err(Error::Config { path, reason: format!("the template, filled in, is wrong: {reason}") })
+            Err(Error::Config { path, reason: format!("the filled-in template is invalid: {reason}") })
         }
         Err(error) => Err(error),
     }
 }
 
-/// One line for each finding, in the form that editors jump to.
+/// Prints one line per finding as `FILE:LINE:COLUMN: ...`, which editors can jump to.
 fn check(place: &Path) -> Result<Exit> {
     let file = FileLayer::read(place)?;
-    let (effective, errors) = config::resolve(&Layers { flags: &[], env: &|_| None, file: Some(&file) });
+    let (effective, errors) =
+        config::resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file) });
     let mut findings: Vec<_> = errors.iter().map(|error| (error, "error")).collect();
     findings.extend(effective.warnings.iter().map(|warning| (warning, "warning")));
     findings.sort_by_key(|(finding, _)| finding.origin);
     let mut text = String::new();
     for (Finding { origin, text: what }, severity) in findings {
-        text += &format!("{}: {severity}: {what}\n", place_of(*origin, Some(place)));
+        text += &format!("{}: {severity}: {what}\n", location(*origin, Some(place)));
     }
     if text.is_empty() {
         text = format!("{}: nothing is wrong\n", place.display());
     }
-    cmd::print_data(&text)?;
+    cmd::print_text(&text)?;
     Ok(if errors.is_empty() { Exit::Done } else { Exit::Usage })
 }
 
-fn print(named: Option<&Path>, flags: &[(&'static Key, String)], as_json: bool) -> Result<Exit> {
+fn print(named: Option<&Path>, flags: &[(&'static ConfigKey, String)], as_json: bool) -> Result<Exit> {
     let file = config::read_layer(named)?;
-    let layers = Layers { flags, env: &config::environment, file: file.as_ref() };
+    let layers = ConfigLayers { flags, env: &config::environment, file: file.as_ref() };
     let (effective, errors) = config::resolve(&layers);
-    config::refuse(file.as_ref(), &errors)?;
+    config::fail_on_findings(file.as_ref(), &errors)?;
     effective.log_warnings();
-    cmd::print_data(&if as_json { to_json(&effective) } else { to_table(&effective) })?;
+    cmd::print_text(&if as_json { to_json(&effective) } else { to_table(&effective) })?;
     Ok(Exit::Done)
 }
 
-fn to_table(effective: &Effective) -> String {
+fn to_table(effective: &EffectiveConfig) -> String {
     let rows = effective.values.iter().map(|value| {
         let text = if value.text.is_empty() { "-" } else { &value.text };
-        (value.key.path, text, place_of(value.origin, effective.file.as_deref()))
+        (value.key.path, text, location(value.origin, effective.file.as_deref()))
     });
     let rows: Vec<_> = std::iter::once(("KEY", "VALUE", "FROM".to_owned())).chain(rows).collect();
     let width = |column: fn(&(&str, &str, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
@@ -177,16 +179,18 @@ fn to_table(effective: &Effective) -> String {
     rows.iter().map(line).collect()
 }
 
-fn to_json(effective: &Effective) -> String {
+fn to_json(effective: &EffectiveConfig) -> String {
     let values: Vec<_> = effective
         .values
         .iter()
         .map(|value| {
             let from = match value.origin {
-                Origin::Flag(flag) => json!({ "layer": "flag", "name": flag }),
-                Origin::Environment(variable) => json!({ "layer": "environment", "name": variable }),
-                Origin::File { line, column } => json!({ "layer": "file", "line": line, "column": column }),
-                Origin::Default => json!({ "layer": "default" }),
+                ValueOrigin::Flag(flag) => json!({ "layer": "flag", "name": flag }),
+                ValueOrigin::Environment(variable) => json!({ "layer": "environment", "name": variable }),
+                ValueOrigin::File { line, column } => {
+                    json!({ "layer": "file", "line": line, "column": column })
+                }
+                ValueOrigin::Default => json!({ "layer": "default" }),
             };
             json!({ "key": value.key.path, "value": value.text, "from": from })
         })
@@ -195,10 +199,10 @@ fn to_json(effective: &Effective) -> String {
     format!("{:#}\n", json!({ "file": file, "values": values }))
 }
 
-/// `FILE:LINE:COLUMN` for what stands in the file.
-fn place_of(origin: Origin, file: Option<&Path>) -> String {
+/// Formats an origin; a place in the file is `FILE:LINE:COLUMN`.
+fn location(origin: ValueOrigin, file: Option<&Path>) -> String {
     match (origin, file) {
-        (Origin::File { line, column }, Some(file)) => format!("{}:{line}:{column}", file.display()),
+        (ValueOrigin::File { line, column }, Some(file)) => format!("{}:{line}:{column}", file.display()),
         _ => origin.to_string(),
     }
 }

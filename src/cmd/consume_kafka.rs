@@ -1,62 +1,62 @@
-//! `lea consume-kafka`: stream files from records of Kafka topics.
+//! `lea consume-kafka`: receives streams as records of Kafka topics. Checks its arguments in the main thread; the
+//! consumer has its own thread.
 
-use super::connect::ConnectArgs;
-use super::kafka::{GROUP, KafkaConfig};
-use super::service::{Service, ServiceArgs};
-use crate::cc::source::kafka::consume::From;
-use crate::cc::source::kafka::settings::topic_name;
+use super::args::kafka::KafkaConnectionArgs;
+use crate::cc::ingest::kafka::consume::StartFrom;
+use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cli::Globals;
 use crate::config;
+use crate::daemon::kafka::{DEFAULT_GROUP, KafkaConfig};
+use crate::daemon::{Service, ServiceArgs};
 use crate::{Error, Exit, Result};
 
 /// Receive streams as records of Kafka topics
 ///
-/// Each record has the next bytes of one stream, in base64. Each record is in its stream's file once, also after a
-/// crash: offsets are stored with the data, and committed to the group after it. Any number of processes, each with
-/// a folder of its own, share the partitions of a group.
+/// Each record carries the next bytes of one stream in base64. lea appends each record to its stream's file exactly once,
+/// even after a crash: it stores offsets with the data and commits them to the consumer group afterwards. Several
+/// processes can share the partitions of a group; each needs its own output directory, and `lea merge` combines them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Brokers [default: kafkaServer of the configuration]
+    /// Brokers, separated by commas [default: kafkaServer of the configuration]
     #[arg(short, long, value_name = "HOST:PORT,...")]
     brokers: Option<String>,
-    /// Topic; repeatable [default: that of the configuration]
-    #[arg(short, long, value_name = "TOPIC", value_parser = topic_name)]
+    /// Topic to consume; repeatable [default: kafkaServer.topic of the configuration]
+    #[arg(short, long, value_name = "TOPIC", value_parser = parse_topic_name)]
     topic: Vec<String>,
-    /// Group that shares the partitions
-    #[arg(short, long, value_name = "GROUP", default_value = GROUP)]
+    /// Consumer group
+    #[arg(short, long, value_name = "GROUP", default_value = DEFAULT_GROUP)]
     group: String,
-    /// Where to start
-    #[arg(long, value_enum, default_value_t = From::Stored)]
-    from: From,
-    /// End at the records that each partition had at the start; the exit code is 3 if one could not be used
+    /// Offset to start from
+    #[arg(long, value_enum, default_value_t = StartFrom::Stored)]
+    from: StartFrom,
+    /// Exit after the last record that each partition had at the start; exit with 3 if a record was rejected
     #[arg(long)]
     until_end: bool,
     #[command(flatten)]
-    connect: ConnectArgs,
+    connect: KafkaConnectionArgs,
     #[command(flatten)]
     service: ServiceArgs,
 }
 
 impl Args {
-    /// Consumes until a signal, or the end.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.start(globals)?;
+        let config = self.service.load_config(globals)?;
         let configured = config.kafka.as_ref();
         let brokers = self.brokers.or_else(|| configured.map(|kafka| kafka.broker.to_string()));
         let Some(brokers) = brokers else {
             return Err(Error::Usage(
-                "the configuration turns Kafka off (kafkaServer has no address); give --brokers HOST:PORT"
+                "no brokers: kafkaServer of the configuration has no address or port 0; give --brokers HOST:PORT"
                     .to_owned(),
             ));
         };
-        let topic = configured.map_or(GROUP, |kafka| &kafka.topic);
+        let topic = configured.map_or(DEFAULT_GROUP, |kafka| &kafka.topic);
         let topics = if self.topic.is_empty() { vec![topic.to_owned()] } else { self.topic };
         let kafka = KafkaConfig {
             brokers,
             topics,
             group: self.group,
-            from: self.from,
-            until_end: self.until_end,
+            start_from: self.from,
+            exit_at_end: self.until_end,
             properties: self.connect.resolve(config::environment)?,
         };
         Service::resolve(self.service, None, Some(kafka), None)?.run()

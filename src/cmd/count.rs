@@ -1,30 +1,29 @@
-//! `lea count`: how many events answer a question. Main thread.
+//! `lea count`: counts the events that match a query. Main thread.
 
-use super::asked::QuestionArgs;
-use super::print_data;
+use super::args::query::QueryArgs;
+use super::print_text;
 use crate::cli::Globals;
-use crate::logging::{self, LevelFilter};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result};
 
-/// Count the events that answer a question
+/// Count the events that match a query
 ///
-/// The number alone goes to stdout. The exit code is 0 also where it is 0. QUERY is as in lea search.
+/// Prints only the number. The exit code is 0 even if it is 0.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    question: QuestionArgs,
+    query: QueryArgs,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.question.is_explained()? {
+        if self.query.print_explanation()? {
             return Ok(Exit::Done);
         }
-        let asked = self.question.open()?;
-        let count = asked.count(asked.span)?;
-        print_data(&format!("{count}\n"))?;
+        let asked = self.query.open()?;
+        let count = asked.count(asked.range)?;
+        print_text(&format!("{count}\n"))?;
         Ok(Exit::Done)
     }
 }

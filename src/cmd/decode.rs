@@ -1,7 +1,6 @@
-//! `lea decode`: from captured dumps of Kafka topics to stream files, or to stdout. Reads in the main thread; files are
-//! written by the vault's threads.
+//! `lea decode`: converts dumps of Kafka topics to stream files, or prints their content. The main thread reads the dumps;
+//! the vault's threads write the files.
 
-mod files;
 mod show;
 
 use std::ffi::OsString;
@@ -13,75 +12,75 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::service::StoreArgs;
-use crate::cc::chunk_sink::ChunkSink;
-use crate::cc::source::dump::{Counts, Dumps, Next, Origin, in_order};
-use crate::cc::source::kafka::settings::topic_name;
-use crate::cc::vault::{Losses, Vault, VaultConfig};
+use crate::cc::ingest::kafka::settings::parse_topic_name;
+use crate::cc::kafka_dump::files::{DumpImporter, ImportTotals};
+use crate::cc::kafka_dump::visitor::RecordVisitor;
+use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpSource, ReadFlow, sort_by_offset};
+use crate::cc::vault::{LossTotals, Vault, VaultConfig};
 use crate::cli::Globals;
-use crate::counters::Counters;
-use crate::limits::Machine;
-use crate::logging::{self, LevelFilter};
-use crate::stop::Stop;
+use crate::daemon::OutputArgs;
+use crate::limits::MachineLimits;
+use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::metrics::Counters;
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
-use files::{Files, Stored};
-use show::{Chunks, List, Raw};
+use show::{ChunkPrinter, StreamList, StreamPrinter};
 
-/// Descriptors for stream files: writes are large, so more would not be faster.
+/// Most stream files open at once. Writes are large, so more open files would not be faster.
 const DESCRIPTORS_MAX: usize = 896;
 
-/// How often the progress bar moves.
+/// Interval between updates of the progress bar.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// Make stream files from captured dumps of Kafka topics
+/// Convert dumps of Kafka topics to stream files
 ///
-/// Reads, told apart by itself: records' values one a line; the envelopes of `kcat -J`; the console consumer's lines
-/// with any of its print properties; the text of `DumpLogSegments --print-data-log`; raw log segments of any
-/// compression; Logstash lines; lea's own dead letters. Each may be compressed with gzip or zstd. Several dumps are
-/// read in the order of their offsets, and a record that is in more than one of them counts once.
+/// The format of each dump is detected: one record value per line, `kcat -J` envelopes, console-consumer lines with any
+/// print properties, the text of `DumpLogSegments --print-data-log`, raw log segments, Logstash lines, and lea's own dead
+/// letters. Dumps may be compressed with gzip or zstd. They are read in the order of their offsets; a record that occurs
+/// in several dumps counts once.
 ///
-/// The files are those that `lea consume-kafka` makes of the same records, and a folder that has some of them already gets
-/// the others alone: records are known by topic, partition and offset, or, where a dump does not say them, by the dump.
+/// The stream files are the same as those that `lea consume-kafka` writes for these records. Records that the output
+/// directory already has are skipped. They are identified by topic, partition and offset, or by their position in the dump
+/// if it has no offsets.
 ///
-/// What cannot be used is named, and kept in DIR/.lea/dead-letters.jsonl, which this command reads again; the rest goes
-/// on, and the exit code is 3. A dump that ends in the middle of a record is nothing unusual: it is noted, no more.
+/// A record that cannot be decoded is reported and appended to DIR/.lea/dead-letters.jsonl, which this command can read
+/// again. Decoding continues, and the exit status is 3. A dump that ends within a record is reported but not an error.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The dumps; - is standard input [default: -]
+    /// Dumps to read; - is standard input [default: -]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Topic of the dumps that do not say it
-    #[arg(short, long, value_name = "TOPIC", value_parser = topic_name)]
+    /// Topic of dumps that do not name one
+    #[arg(short, long, value_name = "TOPIC", value_parser = parse_topic_name)]
     topic: Option<String>,
-    /// Write the bytes of this stream to stdout, and no files
+    /// Write the bytes of this stream to stdout instead of storing files
     #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "output"])]
     stream: Option<OsString>,
-    /// Print a row for each stream, and write no files
+    /// Print one row per stream instead of storing files
     #[arg(long, conflicts_with = "output")]
     list: bool,
-    /// Print a JSON object a line: one for each chunk, with --list one for each stream; and write no files
+    /// Print one JSON object per record (with --list: per stream) instead of storing files
     #[arg(long, conflicts_with = "output")]
     json: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    store: OutputArgs,
     /// The same as --file-group
     #[arg(long, value_name = "GROUP", conflicts_with = "file_group", help_heading = "Storage")]
     group: Option<String>,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let paths = if self.files.is_empty() { vec![PathBuf::from("-")] } else { self.files.clone() };
-        let origins: Vec<Origin> = paths.iter().map(|path| Origin::new(path)).collect();
-        if origins.iter().filter(|origin| **origin == Origin::Stdin).count() > 1 {
-            return Err(Error::Usage("standard input (-) can be read once only".to_owned()));
+        let origins: Vec<DumpSource> = paths.iter().map(|path| DumpSource::new(path)).collect();
+        if origins.iter().filter(|origin| **origin == DumpSource::Stdin).count() > 1 {
+            return Err(Error::Usage("standard input (-) can be given only once".to_owned()));
         }
-        let run = Run {
-            origins: in_order(origins)?,
+        let run = DecodeRun {
+            origins: sort_by_offset(origins)?,
             topic: self.topic.unwrap_or_default(),
-            stop: Stop::on_signals()?,
+            stop: Shutdown::on_signals()?,
             progress: globals.quiet == 0,
             started: Instant::now(),
         };
@@ -90,81 +89,89 @@ impl Args {
             (_, true, json) => run.show_list(json),
             (name, false, true) => run.show_chunks(name.map(OsStringExt::into_vec)),
             (None, false, false) => {
-                let descriptors = Machine::prepare().descriptors_shared().min(DESCRIPTORS_MAX);
+                let descriptors = MachineLimits::detect().descriptors_shared().min(DESCRIPTORS_MAX);
                 run.store(&self.store.resolve(self.group, descriptors)?)
             }
         }
     }
 }
 
-/// What each form of the command needs.
-struct Run {
-    origins: Vec<Origin>,
+/// The state that all forms of the command share.
+struct DecodeRun {
+    origins: Vec<DumpSource>,
     topic: String,
-    stop: Stop,
+    stop: Shutdown,
     progress: bool,
     started: Instant,
 }
 
-impl Run {
-    /// Files in a folder.
+impl DecodeRun {
+    /// Stores the streams in the output directory.
     fn store(&self, config: &VaultConfig) -> Result<Exit> {
         let (vault, threads) = Vault::spawn(config, Arc::new(Counters::default()))?;
-        let stored = self.store_in(vault, config);
-        // First the vault: a dead writer is the cause, a failed stream is not.
+        let stored = self.read_into_vault(vault, config);
+        // Join the vault first: if its writer died, that is the cause of a failed stream.
         let losses = threads.join()?;
         let (counts, next, stored) = stored?;
         self.summarize(&counts, stored.streams, stored.bytes);
-        if !losses.is_none() {
-            let Losses { bytes, .. } = losses;
-            logging::say(format_args!("lea: {bytes} bytes could not be written"));
+        if !losses.is_zero() {
+            let LossTotals { bytes, .. } = losses;
+            logging::status_line(format_args!("lea: {bytes} bytes could not be written"));
             return Ok(Exit::Failed);
         }
-        Ok(exit(&counts, next))
+        Ok(exit_code(&counts, next))
     }
 
-    /// Drops the vault, so that its threads end.
-    fn store_in(&self, vault: Vault, config: &VaultConfig) -> Result<(Counts, Next, Stored)> {
-        let mut files = Files::open(&vault, &config.dir, &self.origins)?;
+    /// Reads all dumps into the vault, then drops the vault so that its threads end.
+    fn read_into_vault(
+        &self,
+        vault: Vault,
+        config: &VaultConfig,
+    ) -> Result<(DumpCounts, ReadFlow, ImportTotals)> {
+        let mut files = DumpImporter::open(&vault, &config.dir, &self.origins)?;
         let read = self.read(&mut files);
         let stored = files.finish();
         read.and_then(|(counts, next)| Ok((counts, next, stored?)))
     }
 
     fn show_raw(&self, name: Vec<u8>) -> Result<Exit> {
-        let mut raw = Raw::new(name);
+        let mut raw = StreamPrinter::new(name);
         let (counts, next) = self.read(&mut raw)?;
         let end = raw.finish()?;
-        self.summarize(&counts, u64::from(end.found), end.bytes);
-        if !end.found {
-            log::warn!("stream_missing note=\"no record names it\"");
+        self.summarize(&counts, u64::from(end.is_found), end.bytes);
+        if !end.is_found {
+            log::warn!("stream_missing note=\"no record has this stream name\"");
         }
-        Ok(if end.found || end.enough { exit_shown(&counts, next, end.enough) } else { Exit::Differs })
+        Ok(if end.is_found || end.is_reader_gone {
+            exit_code_of_output(&counts, next, end.is_reader_gone)
+        } else {
+            Exit::Incomplete
+        })
     }
 
     fn show_list(&self, json: bool) -> Result<Exit> {
-        let mut list = List::default();
+        let mut list = StreamList::default();
         let (counts, next) = self.read(&mut list)?;
         let (streams, bytes) = list.print(json)?;
         self.summarize(&counts, streams as u64, bytes);
-        Ok(exit(&counts, next))
+        Ok(exit_code(&counts, next))
     }
 
     fn show_chunks(&self, name: Option<Vec<u8>>) -> Result<Exit> {
-        let mut chunks = Chunks::new(name);
+        let mut chunks = ChunkPrinter::new(name);
         let (counts, next) = self.read(&mut chunks)?;
         let end = chunks.finish()?;
         self.summarize(&counts, end.streams as u64, end.bytes);
-        Ok(exit_shown(&counts, next, end.enough))
+        Ok(exit_code_of_output(&counts, next, end.is_reader_gone))
     }
 
-    /// Reads all dumps; says whether to the end.
-    fn read(&self, sink: &mut dyn ChunkSink) -> Result<(Counts, Next)> {
+    /// Reads all dumps. `Next` says whether the last one was read to its end.
+    fn read(&self, sink: &mut dyn RecordVisitor) -> Result<(DumpCounts, ReadFlow)> {
         let read_bytes = Arc::new(AtomicU64::new(0));
         let bar = self.bar();
         let (shown, done) = (Arc::clone(&read_bytes), bar.clone());
         let ended = crossbeam_channel::bounded::<()>(0);
-        let mut dumps = Dumps::new(sink, &self.topic, &self.stop, read_bytes);
+        let mut dumps = DumpDecoder::new(sink, &self.topic, &self.stop, read_bytes);
         std::thread::scope(|scope| {
             let (end, wait) = ended;
             if !bar.is_hidden() {
@@ -174,14 +181,14 @@ impl Run {
                     }
                 });
             }
-            let mut next = Next::GoOn;
+            let mut next = ReadFlow::Continue;
             let mut failed = Ok(());
             for origin in &self.origins {
                 match dumps.read(origin) {
                     Ok(read) => next = read,
                     Err(error) => failed = Err(error),
                 }
-                if next == Next::Leave || failed.is_err() {
+                if next == ReadFlow::Stop || failed.is_err() {
                     break;
                 }
             }
@@ -192,11 +199,11 @@ impl Run {
     }
 
     fn bar(&self) -> ProgressBar {
-        let length = |origin: &Origin| match origin {
-            Origin::File(path) => {
+        let length = |origin: &DumpSource| match origin {
+            DumpSource::File(path) => {
                 path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
             }
-            Origin::Stdin => None,
+            DumpSource::Stdin => None,
         };
         let total: Option<u64> = self.origins.iter().map(length).sum();
         let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -211,10 +218,20 @@ impl Run {
         bar
     }
 
-    fn summarize(&self, counts: &Counts, streams: u64, bytes: u64) {
-        let Counts { files, records, refused, damaged, repeated, known, behind, cut, aborted } = counts;
+    fn summarize(&self, counts: &DumpCounts, streams: u64, bytes: u64) {
+        let DumpCounts {
+            files,
+            records,
+            rejected: refused,
+            damaged,
+            duplicates: repeated,
+            already_stored: known,
+            late: behind,
+            truncated: cut,
+            aborted,
+        } = counts;
         let seconds = self.started.elapsed().as_secs_f64();
-        logging::say(format_args!(
+        logging::status_line(format_args!(
             "decoded files={files} records={records} streams={streams} bytes={bytes} refused={refused} \
              damaged={damaged} repeated={repeated} known={known} behind={behind} cut={cut} \
              aborted_transactions={aborted} seconds={seconds:.3}"
@@ -222,12 +239,12 @@ impl Run {
     }
 }
 
-fn exit(counts: &Counts, next: Next) -> Exit {
-    let lost = counts.refused + counts.damaged + counts.behind > 0 || next == Next::Leave;
-    if lost { Exit::Differs } else { Exit::Done }
+fn exit_code(counts: &DumpCounts, next: ReadFlow) -> Exit {
+    let lost = counts.rejected + counts.damaged + counts.late > 0 || next == ReadFlow::Stop;
+    if lost { Exit::Incomplete } else { Exit::Done }
 }
 
-/// A reader of stdout that went away has what it wanted.
-fn exit_shown(counts: &Counts, next: Next, enough: bool) -> Exit {
-    if enough { Exit::Done } else { exit(counts, next) }
+/// Returns the exit code of a command that printed content. If the reader of stdout closed the pipe, it got what it wanted.
+fn exit_code_of_output(counts: &DumpCounts, next: ReadFlow, enough: bool) -> Exit {
+    if enough { Exit::Done } else { exit_code(counts, next) }
 }

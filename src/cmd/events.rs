@@ -1,4 +1,4 @@
-//! `lea events`: events as they come, files of them, and what belongs to receiving them.
+//! `lea events`: follow and load events, test patterns, create password hashes. Main thread.
 
 mod line;
 pub mod load;
@@ -9,16 +9,16 @@ use std::io::{self, IsTerminal, Read};
 
 use clap::Subcommand;
 
-use super::{print_data, test_pattern};
+use super::{print_text, test_pattern};
 use crate::cli::Globals;
-use crate::iri::elastic::hash_password;
-use crate::logging::{self, LevelFilter};
+use crate::es_api::hash_password;
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 
-/// A password's bytes.
+/// Maximum length of a password.
 const PASSWORD_BYTES_MAX: u64 = 1024;
 
-/// Follow events, load files of them, try patterns, make password hashes
+/// Follow and load events, test patterns, create password hashes
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -30,15 +30,14 @@ enum Command {
     Tail(tail::Args),
     Load(load::Args),
     TestPattern(test_pattern::Args),
-    /// Make the hash of a password, for users in the configuration
+    /// Create a password hash for a user in the configuration
     ///
-    /// The password is one line of standard input. What is printed goes into parameters.events.users, behind the user's
-    /// name.
+    /// Reads the password as one line from standard input. Put the output into parameters.events.users, after
+    /// the user's name.
     HashPassword,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         match self.command {
             Command::Tail(args) => args.run(globals),
@@ -46,16 +45,16 @@ impl Args {
             Command::TestPattern(args) => args.run(globals),
             Command::HashPassword => {
                 logging::start(globals.level(LevelFilter::Warn));
-                hash()
+                print_password_hash()
             }
         }
     }
 }
 
-fn hash() -> Result<Exit> {
+fn print_password_hash() -> Result<Exit> {
     if io::stdin().is_terminal() {
-        logging::say(format_args!(
-            "Password, then Enter (it can be seen; better: lea events hash-password < FILE):"
+        logging::status_line(format_args!(
+            "Password (visible; use \"lea events hash-password < FILE\" to avoid that):"
         ));
     }
     let mut password = Vec::new();
@@ -64,14 +63,11 @@ fn hash() -> Result<Exit> {
     let end = password.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
     let password = &password[..end];
     if password.is_empty() || password.len() as u64 > PASSWORD_BYTES_MAX {
-        return Err(Error::Usage(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes")));
+        return Err(Error::Usage(format!("the password must have 1 to {PASSWORD_BYTES_MAX} bytes")));
     }
     let Some(hash) = hash_password(password) else {
-        return Err(Error::System {
-            act: "hash the password",
-            source: io::Error::other("argon2 refused it"),
-        });
+        return Err(Error::System { act: "hash the password", source: io::Error::other("argon2 failed") });
     };
-    print_data(&format!("{hash}\n"))?;
+    print_text(&format!("{hash}\n"))?;
     Ok(Exit::Done)
 }

@@ -1,5 +1,4 @@
-//! `lea ls`: a table of the streams in a folder. Runs in the main thread; reads manifests, and of streams that
-//! still grow the file's length.
+//! `lea ls`: lists the streams in an output directory. Runs in the main thread; reads manifests and file lengths only.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,55 +7,54 @@ use chrono::DateTime;
 use log::warn;
 use serde::Serialize;
 
-use super::stored::{self, Found, Stored, harmless};
-use crate::cc::vault::manifest::{Connection, EndReason, Manifest, State};
+use super::args::listing::{self, ManifestStatus, StreamEntry, escape};
+use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, StreamConnection};
 use crate::cli::Globals;
-use crate::logging::{self, LevelFilter};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result};
 
-/// List the streams in a folder
+/// List the streams in an output directory
 ///
-/// STATE is open (it grows, or the receiver was killed and has not been started again), closed, recovered (it was
-/// open when the receiver was killed), foreign (a file without a manifest: nothing proves where it came from),
-/// missing (a manifest without its file) or unusable (its manifest cannot be read). NAME is the file's name in DIR.
+/// STATE is one of: open (still growing, or the receiver was killed and not restarted yet), closed, recovered (was open
+/// when the receiver was killed), foreign (a file without a manifest), missing (a manifest without its file), unusable
+/// (the manifest cannot be read). NAME is the file name in DIR.
 ///
-/// BYTES of an open stream is the length of its file now; its packets and duration stand in the manifest when it
-/// ends. DURATION is from the first packet to the last, or from the first byte to the last of what is no capture.
-/// PEER and END are those of the last connection.
+/// BYTES of an open stream is the current length of its file. Its packets and duration are known when it ends. DURATION
+/// is the time from the first packet to the last, or from the first byte to the last if the stream is not a capture.
+/// PEER and END describe the last connection.
 ///
-/// The exit code is 3 if a manifest is unusable or a file is missing.
+/// The exit status is 3 if a manifest is unusable or a file is missing.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The folder that a receiver writes to (its --output)
+    /// Output directory of a receiver (its --output)
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Print a JSON object a line, one for each stream
+    /// Print one JSON object per stream
     #[arg(long)]
     json: bool,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let stored = stored::list(&self.dir)?;
-        let rows: Vec<Row> = stored.iter().map(Row::new).collect();
-        stored::printed(if self.json { print_json(&rows) } else { print_table(&rows) })?;
+        let stored = listing::list(&self.dir)?;
+        let rows: Vec<StreamRow> = stored.iter().map(StreamRow::new).collect();
+        listing::ignore_broken_pipe(if self.json { print_json(&rows) } else { print_table(&rows) })?;
         let damaged = rows.iter().any(|row| matches!(row.state, "unusable" | "missing"));
-        Ok(if damaged { Exit::Differs } else { Exit::Done })
+        Ok(if damaged { Exit::Incomplete } else { Exit::Done })
     }
 }
 
-/// What is known of a stream: a line of the table, an object of the JSON. What is not known is left out.
+/// One row of the table, or one object of the JSON output. Unknown values are left out.
 #[derive(Debug, Serialize)]
-struct Row {
+struct StreamRow {
     state: &'static str,
-    /// The name as sent; of a foreign file none.
+    /// Stream name as sent; a foreign file has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name_hex: Option<String>,
-    /// The file's name in the folder.
+    /// File name in the directory.
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
@@ -74,9 +72,9 @@ struct Row {
     end_reason: Option<EndReason>,
 }
 
-impl Row {
-    fn new(stored: &Stored) -> Row {
-        let mut row = Row {
+impl StreamRow {
+    fn new(stored: &StreamEntry) -> StreamRow {
+        let mut row = StreamRow {
             state: "foreign",
             name: None,
             name_hex: None,
@@ -90,29 +88,29 @@ impl Row {
             end_reason: None,
         };
         match &stored.manifest {
-            Found::Manifest(manifest) => row.take(manifest, stored.bytes.is_some()),
-            Found::Nothing => {}
-            Found::Unusable(reason) => {
-                warn!("manifest_unusable file={} reason={reason:?}", stored.name());
+            ManifestStatus::Valid(manifest) => row.fill_from(manifest, stored.bytes.is_some()),
+            ManifestStatus::Missing => {}
+            ManifestStatus::Invalid(reason) => {
+                warn!("manifest_unusable file={} reason={reason:?}", stored.escaped_name());
                 row.state = "unusable";
             }
         }
         if row.state == "missing" {
-            warn!("file_missing file={}", stored.name());
+            warn!("file_missing file={}", stored.escaped_name());
         }
         row
     }
 
-    fn take(&mut self, manifest: &Manifest, present: bool) {
+    fn fill_from(&mut self, manifest: &Manifest, present: bool) {
         self.state = match manifest.state {
             _ if !present => "missing",
-            State::Open => "open",
-            State::Closed => "closed",
-            State::Recovered => "recovered",
+            ManifestState::Open => "open",
+            ManifestState::Closed => "closed",
+            ManifestState::Recovered => "recovered",
         };
         self.name = Some(manifest.name.clone());
         self.name_hex = manifest.name_hex.clone();
-        if manifest.state != State::Open {
+        if manifest.state != ManifestState::Open {
             self.packets = Some(manifest.capture.packets);
             self.duration_ms = duration_ms(manifest);
         }
@@ -127,56 +125,58 @@ impl Row {
     fn cells(&self) -> [String; 7] {
         let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
         let end: Vec<String> =
-            self.ended_at.clone().into_iter().chain(self.end_reason.map(reason_word)).collect();
+            self.ended_at.clone().into_iter().chain(self.end_reason.map(end_reason_text)).collect();
         [
             self.state.to_owned(),
-            harmless(&self.file),
+            escape(&self.file),
             or_dash(self.bytes.map(|bytes| bytes.to_string())),
             or_dash(self.packets.map(|packets| packets.to_string())),
             or_dash(self.duration_ms.map(duration_text)),
-            or_dash(self.peer.as_deref().map(harmless)),
-            if end.is_empty() { "-".to_owned() } else { harmless(&end.join(" ")) },
+            or_dash(self.peer.as_deref().map(escape)),
+            if end.is_empty() { "-".to_owned() } else { escape(&end.join(" ")) },
         ]
     }
 }
 
-/// From the first packet to the last; of what has no packets, from the first byte to the last.
+/// Returns the time from the first packet to the last, or from the first byte to the last if there are no packets.
 fn duration_ms(manifest: &Manifest) -> Option<i64> {
     if let (Some(first), Some(last)) = (manifest.capture.first_packet_ns, manifest.capture.last_packet_ns) {
         return Some(last.saturating_sub(first) / 1_000_000);
     }
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok();
-    let first =
-        manifest.connections.iter().find_map(|Connection { first_byte_at, .. }| first_byte_at.as_deref());
+    let first = manifest
+        .connections
+        .iter()
+        .find_map(|StreamConnection { first_byte_at, .. }| first_byte_at.as_deref());
     let last = manifest.connections.iter().rev().find_map(|connection| connection.last_byte_at.as_deref());
     Some((time(last?)? - time(first?)?).num_milliseconds())
 }
 
-/// `0:00:05.208`; packets out of order may make it negative.
+/// Formats a duration as `0:00:05.208`. Packets out of order can make it negative.
 fn duration_text(ms: i64) -> String {
     let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
     let (seconds, minutes, hours) = (ms / 1_000 % 60, ms / 60_000 % 60, ms / 3_600_000);
     format!("{sign}{hours}:{minutes:02}:{seconds:02}.{:03}", ms % 1_000)
 }
 
-/// The word that the manifest has for a reason.
-fn reason_word(reason: EndReason) -> String {
+/// Returns the end reason as written in the manifest.
+fn end_reason_text(reason: EndReason) -> String {
     let word = serde_json::to_value(reason).ok();
     word.as_ref().and_then(|word| word.as_str()).unwrap_or("-").to_owned()
 }
 
-fn print_json(rows: &[Row]) -> io::Result<()> {
-    rows.iter().try_for_each(|row| logging::print(format_args!("{}", serde_json::to_string(row)?)))
+fn print_json(rows: &[StreamRow]) -> io::Result<()> {
+    rows.iter().try_for_each(|row| logging::print_line(format_args!("{}", serde_json::to_string(row)?)))
 }
 
-/// Columns as wide as their widest cell; numbers to the right.
-fn print_table(rows: &[Row]) -> io::Result<()> {
+/// Prints columns as wide as their widest cell, with numbers right-aligned.
+fn print_table(rows: &[StreamRow]) -> io::Result<()> {
     let head = ["STATE", "NAME", "BYTES", "PACKETS", "DURATION", "PEER", "END"].map(str::to_owned);
-    let lines: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let lines: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(StreamRow::cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let [state, name, bytes, packets, duration, peer] = [0, 1, 2, 3, 4, 5].map(width);
     lines.iter().try_for_each(|[a, b, c, d, e, f, g]| {
-        logging::print(format_args!(
+        logging::print_line(format_args!(
             "{a:<state$}  {b:<name$}  {c:>bytes$}  {d:>packets$}  {e:>duration$}  {f:<peer$}  {g}"
         ))
     })
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_time() {
+    fn durations_are_formatted_as_hours_minutes_seconds() {
         for (ms, expected) in [
             (0, "0:00:00.000"),
             (5_207, "0:00:05.207"),

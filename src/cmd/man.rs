@@ -1,7 +1,7 @@
-//! `lea man`: the manual pages, from the clap tree; hidden, for packagers and for the test that keeps man/ fresh.
+//! `lea man`: writes the manual pages generated from the clap tree. The command is hidden; packagers and the test that keeps
+//! man/ up to date use it. Runs in the main thread.
 //!
-//! What clap does not know (exit codes, files, environment, cross-references) is added here, for each page from one
-//! table. lea.conf(5) is written by hand and copied.
+//! Exit codes, files, environment variables and cross-references are added here. lea.conf(5) is written by hand and copied.
 
 use std::fs;
 use std::io;
@@ -16,19 +16,18 @@ use crate::{Error, Exit, Result};
 
 const CONF_PAGE: &str = include_str!("../../man/lea.conf.5");
 
-/// Write the manual pages into a folder
+/// Write the manual pages into a directory
 #[derive(clap::Args, Debug)]
 #[command(hide = true)]
 pub struct Args {
-    /// The folder; it is made if it does not exist
+    /// Directory to write to; created if it does not exist
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, _globals: &Globals) -> Result<Exit> {
-        fs::create_dir_all(&self.dir).map_err(Error::path("make the folder", &self.dir))?;
+        fs::create_dir_all(&self.dir).map_err(Error::path("create the directory", &self.dir))?;
         for (name, page) in pages().map_err(Error::system("render the manual pages"))? {
             let path = self.dir.join(name);
             fs::write(&path, page).map_err(Error::path("write", &path))?;
@@ -37,11 +36,11 @@ impl Args {
     }
 }
 
-/// All pages: file name and text.
+/// Renders all pages; returns file names and texts.
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut tree = cli::command().disable_help_subcommand(true);
     tree.build();
-    let shown = shown(&tree);
+    let shown = visible_subcommands(&tree);
     let mut names: Vec<_> = shown.iter().map(page_name).collect();
     names.insert(0, page_name(&tree));
     let mut pages = vec![("lea.conf.5".to_owned(), CONF_PAGE.as_bytes().to_vec())];
@@ -51,10 +50,10 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(pages)
 }
 
-/// The commands below one, with those below each, that are not hidden.
-fn shown(command: &clap::Command) -> Vec<clap::Command> {
+/// Returns all visible subcommands, depth first.
+fn visible_subcommands(command: &clap::Command) -> Vec<clap::Command> {
     let below = command.get_subcommands().filter(|command| !command.is_hide_set());
-    below.flat_map(|command| std::iter::once(command.clone()).chain(shown(command))).collect()
+    below.flat_map(|command| std::iter::once(command.clone()).chain(visible_subcommands(command))).collect()
 }
 
 fn page_name(command: &clap::Command) -> String {
@@ -85,8 +84,8 @@ fn page(command: &clap::Command, names: &[String]) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// True for the commands that read the configuration.
-fn is_configured(command: &str) -> bool {
+/// Returns true if the command reads the configuration.
+fn reads_configuration(command: &str) -> bool {
     matches!(command, "run" | "serve-tcp" | "serve-events" | "configure")
 }
 
@@ -97,62 +96,61 @@ fn exit_status(roff: &mut Roff, command: &str) {
     let drains =
         matches!(command, "lea" | "run" | "serve-tcp" | "serve-events" | "verify" | "replay" | "tail");
     let done = match command {
-        "run" | "serve-tcp" => "Done: a signal came and what had arrived is in the files.",
-        "serve-events" => "Done: a signal came and what had arrived is stored.",
-        _ => "Done.",
+        "run" | "serve-tcp" => "Success: shut down by a signal; everything received is stored.",
+        "serve-events" => "Success: shut down by a signal; everything received is stored.",
+        _ => "Success.",
     };
     roff.control("SH", ["EXIT STATUS"]);
-    item(roff, bold("0"), done);
-    item(roff, bold("1"), "Failed; the reason is on stderr.");
-    item(roff, bold("2"), "Wrong usage or configuration; nothing was started, nothing was changed.");
+    add_item(roff, bold("0"), done);
+    add_item(roff, bold("1"), "Failure; the reason is on stderr.");
+    add_item(roff, bold("2"), "Wrong usage or configuration; nothing was started or changed.");
     if checks_input {
-        item(roff, bold("3"), "A batch command finished, but some input was refused, differs or is missing.");
+        add_item(roff, bold("3"), "Finished, but some input was rejected, differs or is missing.");
     }
     if drains {
-        item(roff, bold("130"), "Cut off by a second signal.");
+        add_item(roff, bold("130"), "Interrupted by a second signal.");
     }
 }
 
 fn files(roff: &mut Roff, command: &str) {
     let mut files = Vec::new();
-    if is_configured(command) {
-        files.push(("config/configurationFile.conf", "The configuration, see lea.conf(5)."));
+    if reads_configuration(command) {
+        files.push(("config/configurationFile.conf", "Configuration; see lea.conf(5)."));
     }
     if command == "configure" {
-        files.push(("config/base.conf", "The template; without it a built-in one counts."));
+        files.push(("config/base.conf", "Template; if it does not exist, a built-in one is used."));
     }
     if matches!(command, "run" | "serve-tcp" | "serve-events" | "ls" | "verify") {
-        files.push(("DIR/NAME", "The stream NAME, byte for byte as it was received."));
+        files.push(("DIR/NAME", "Content of the stream NAME, byte for byte as received."));
         files.push((
             "DIR/NAME.N",
-            "A further part of it, where a stream of that name came again and differs.",
+            "Part N of the stream NAME: a later stream of the same name with different content.",
         ));
-        files.push(("DIR/NAME.lea.json", "Its manifest: whence, when, how many bytes, their SHA-256."));
-        files.push(("DIR/.lea/", "Which process writes to DIR and which streams are open."));
+        files.push(("DIR/NAME.lea.json", "Manifest of the stream: sender, times, size and SHA-256."));
+        files
+            .push(("DIR/.lea/", "lea's own data: lock, journal of open streams, checkpoints, dead letters."));
     }
     if matches!(command, "run" | "serve-events") {
-        files.push(("DIR/.lea/events.db", "The events."));
-        files.push(("DIR/.lea/event-dead-letters.jsonl", "What could not be stored, with the reason."));
+        files.push(("DIR/.lea/events.db", "Event store."));
+        files.push(("DIR/.lea/event-dead-letters.jsonl", "Rejected events with the reason."));
     }
     if !files.is_empty() {
         roff.control("SH", ["FILES"]);
     }
     for (file, what) in files {
-        item(roff, italic(file), what);
+        add_item(roff, italic(file), what);
     }
 }
 
 fn environment(roff: &mut Roff, command: &str) {
-    if !is_configured(command) {
+    if !reads_configuration(command) {
         return;
     }
     roff.control("SH", ["ENVIRONMENT"]);
-    roff.text([roman(
-        "A variable goes before the same value in the configuration file, and a flag before both.",
-    )]);
+    roff.text([roman("An environment variable overrides the configuration file; a flag overrides both.")]);
     for key in KEYS {
         let default = if key.default.is_empty() { "empty" } else { key.default };
-        item(roff, bold(key.variable), &format!("{} (default: {default})", key.path));
+        add_item(roff, bold(key.variable), &format!("{} (default: {default})", key.path));
     }
 }
 
@@ -166,7 +164,7 @@ fn see_also(roff: &mut Roff, own: &str, names: &[String]) {
     roff.text(line);
 }
 
-fn item(roff: &mut Roff, tag: Inline, text: &str) {
+fn add_item(roff: &mut Roff, tag: Inline, text: &str) {
     roff.control("TP", []);
     roff.text([tag]);
     roff.text([roman(text)]);

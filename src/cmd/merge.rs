@@ -1,4 +1,5 @@
-//! `lea merge`: the folders of a group's members into one. Runs in the main thread; what it reads stays as it is.
+//! `lea merge`: combines the output directories of a consumer group's members. Runs in the main thread; never changes its
+//! input.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -6,60 +7,59 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::service::group_id;
-use super::stored::{self, harmless};
-use super::values;
+use super::args::listing::{self, escape};
+use super::args::units;
 use crate::cc::vault::Access;
-use crate::cc::vault::merge::{self, MergeConfig, Merged, MissingRange, Problem, Stream};
+use crate::cc::vault::merge::{self, MergeConfig, MergeProblem, MergeReport, MergedStream, MissingRange};
 use crate::cli::Globals;
-use crate::limits::Machine;
-use crate::logging::{self, LevelFilter};
+use crate::daemon::look_up_group;
+use crate::limits::MachineLimits;
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 
-/// Put the folders of several consumers together
+/// Combine the output directories of several consumers
 ///
-/// Each member of a group has a folder of its own. This makes one folder of them, with one exact file a stream and its
-/// manifest: records in the order of their offsets, each once. Where a member died and another one went on, both may
-/// have some records; the first one's file is then cut at the offset where the other went on. A member that was killed
-/// need not be started again first.
+/// Each member of a consumer group has its own output directory. This command combines them into a new directory with one
+/// exact file and manifest per stream: each record once, in the order of offsets. If a member died and another one took
+/// over, both may have some records; the first member's file is then truncated where the other one continued.
 ///
-/// The folders are read and never changed; none may be in use. The output must be empty or not there, and appears when
-/// all is done: a merge that was cut off is simply started again.
+/// The input directories are not changed, and no process may be writing to them. A member that was killed need not be
+/// restarted first. The output directory must be empty or absent. It appears when the merge is complete, so an interrupted
+/// merge can simply be repeated.
 ///
-/// RESULT is copied (one folder alone has the stream: files and manifests are copies) or joined. CUT counts bytes that
-/// another folder has too. Streams of one name over TCP in several folders are joined as a receiver does with a
-/// re-send: equal bytes once, a difference makes a part of its own. Offsets that no folder has read are lines
-/// `missing`, whatever else is wrong `differs`; the exit code is 3 if there is one.
+/// RESULT is `copied` (one directory has the stream; file and manifest are copies) or `joined`. CUT is the number of bytes
+/// that another directory also has. Streams received over TCP under one name in several directories are joined like
+/// re-sends: equal bytes once, different content as a new part. Offsets that no directory has are reported as `missing`,
+/// other problems as `differs`; the exit status is 3 if there is one.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Folders that members wrote to
+    /// Output directories of the group's members
     #[arg(value_name = "DIR", required = true)]
     dirs: Vec<PathBuf>,
-    /// Folder to make
+    /// Directory to create
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Permission bits of stream files and manifests, in octal; folders that are made get the matching ones
-    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = values::mode)]
+    /// Permission bits of stream files and manifests, in octal; created directories get the matching bits
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = units::mode)]
     file_mode: u32,
-    /// Group that stream files, manifests and folders that are made belong to, by name or number
+    /// Group (name or number) that owns stream files, manifests and created directories
     #[arg(long, value_name = "GROUP")]
     file_group: Option<String>,
-    /// Print a JSON object a line, one for each stream, range and difference
+    /// Print one JSON object per stream, missing range and difference
     #[arg(long)]
     json: bool,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let group = self.file_group.as_deref().map(group_id).transpose()?;
+        let group = self.file_group.as_deref().map(look_up_group).transpose()?;
         let config = MergeConfig {
             dirs: self.dirs,
             output: self.output,
             access: Access { file_mode: self.file_mode, group },
             hash: true,
-            descriptors: Machine::prepare().descriptors_shared(),
+            descriptors: MachineLimits::detect().descriptors_shared(),
         };
         let bar = progress_bar()?;
         let merged = merge::merge(&config, &mut |bytes, all| {
@@ -68,19 +68,19 @@ impl Args {
         });
         bar.finish_and_clear();
         let merged = merged?;
-        stored::printed(if self.json { print_json(&merged) } else { print_table(&merged) })?;
-        let joined = merged.streams.iter().filter(|stream| stream.joined).count();
-        logging::say(format_args!(
+        listing::ignore_broken_pipe(if self.json { print_json(&merged) } else { print_table(&merged) })?;
+        let joined = merged.streams.iter().filter(|stream| stream.is_joined).count();
+        logging::status_line(format_args!(
             "merged streams={} joined={joined} bytes={} cut_bytes={} dead_letters={} missing={} differing={}",
             merged.streams.len(),
             merged.streams.iter().map(|stream| stream.bytes).sum::<u64>(),
-            merged.streams.iter().map(|stream| stream.cut_bytes).sum::<u64>(),
+            merged.streams.iter().map(|stream| stream.omitted_bytes).sum::<u64>(),
             merged.dead_letters,
             merged.missing.len(),
             merged.problems.len(),
         ));
         let whole = merged.missing.is_empty() && merged.problems.is_empty();
-        Ok(if whole { Exit::Done } else { Exit::Differs })
+        Ok(if whole { Exit::Done } else { Exit::Incomplete })
     }
 }
 
@@ -93,10 +93,10 @@ fn progress_bar() -> Result<ProgressBar> {
     Ok(ProgressBar::new(0).with_style(style))
 }
 
-/// An object of the JSON.
+/// One object of the JSON output.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Row<'a> {
+enum MergeLine<'a> {
     Stream {
         result: &'static str,
         files: &'a [String],
@@ -110,7 +110,7 @@ enum Row<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         topic_id: Option<&'a str>,
         partition: i32,
-        /// None where it is only known that offsets below `next_offset` were read.
+        /// None if the start of the missing range is unknown.
         #[serde(skip_serializing_if = "Option::is_none")]
         first_offset: Option<i64>,
         next_offset: i64,
@@ -124,19 +124,19 @@ enum Row<'a> {
     },
 }
 
-fn word(stream: &Stream) -> &'static str {
-    if stream.joined { "joined" } else { "copied" }
+fn result_text(stream: &MergedStream) -> &'static str {
+    if stream.is_joined { "joined" } else { "copied" }
 }
 
-fn print_json(merged: &Merged) -> io::Result<()> {
-    let streams = merged.streams.iter().map(|stream| Row::Stream {
-        result: word(stream),
+fn print_json(merged: &MergeReport) -> io::Result<()> {
+    let streams = merged.streams.iter().map(|stream| MergeLine::Stream {
+        result: result_text(stream),
         files: &stream.files,
         bytes: stream.bytes,
-        folders: stream.folders,
-        cut_bytes: stream.cut_bytes,
+        folders: stream.dirs,
+        cut_bytes: stream.omitted_bytes,
     });
-    let missing = merged.missing.iter().map(|missing| Row::Missing {
+    let missing = merged.missing.iter().map(|missing| MergeLine::Missing {
         result: "missing",
         topic: &missing.topic,
         topic_id: missing.topic_id.as_deref(),
@@ -144,27 +144,27 @@ fn print_json(merged: &Merged) -> io::Result<()> {
         first_offset: missing.first_offset,
         next_offset: missing.next_offset,
     });
-    let problems = merged.problems.iter().map(|problem| Row::Differs {
+    let problems = merged.problems.iter().map(|problem| MergeLine::Differs {
         result: "differs",
-        folder: problem.folder.to_string_lossy().into_owned(),
+        folder: problem.dir.to_string_lossy().into_owned(),
         file: &problem.file,
-        difference: &problem.what,
+        difference: &problem.reason,
     });
     let mut rows = streams.chain(missing).chain(problems);
-    rows.try_for_each(|row| logging::print(format_args!("{}", serde_json::to_string(&row)?)))
+    rows.try_for_each(|row| logging::print_line(format_args!("{}", serde_json::to_string(&row)?)))
 }
 
-/// Columns as wide as their widest cell, numbers to the right; below them a line for each thing that is wrong.
-fn print_table(merged: &Merged) -> io::Result<()> {
-    let cells = |stream: &Stream| {
-        let name = harmless(stream.files.first().map_or("-", String::as_str));
+/// Prints columns as wide as their widest cell with numbers right-aligned, then one line per problem.
+fn print_table(merged: &MergeReport) -> io::Result<()> {
+    let cells = |stream: &MergedStream| {
+        let name = escape(stream.files.first().map_or("-", String::as_str));
         [
-            word(stream).to_owned(),
+            result_text(stream).to_owned(),
             name,
             stream.files.len().to_string(),
             stream.bytes.to_string(),
-            stream.folders.to_string(),
-            stream.cut_bytes.to_string(),
+            stream.dirs.to_string(),
+            stream.omitted_bytes.to_string(),
         ]
     };
     let head = ["RESULT", "NAME", "PARTS", "BYTES", "FOLDERS", "CUT"].map(str::to_owned);
@@ -172,26 +172,26 @@ fn print_table(merged: &Merged) -> io::Result<()> {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let [result, name, parts, bytes, folders, cut] = [0, 1, 2, 3, 4, 5].map(width);
     for [a, b, c, d, e, f] in &lines {
-        logging::print(format_args!(
+        logging::print_line(format_args!(
             "{a:<result$}  {b:<name$}  {c:>parts$}  {d:>bytes$}  {e:>folders$}  {f:>cut$}"
         ))?;
     }
     for missing in &merged.missing {
         let MissingRange { topic, partition, first_offset, next_offset, .. } = missing;
-        let topic = harmless(topic);
+        let topic = escape(topic);
         match first_offset {
             Some(first) => {
                 let last = next_offset - 1;
-                logging::print(format_args!("missing {topic}-{partition}: offsets {first} to {last}"))?;
+                logging::print_line(format_args!("missing {topic}-{partition}: offsets {first} to {last}"))?;
             }
-            None => {
-                logging::print(format_args!("missing {topic}-{partition}: offsets before {next_offset}"))?
-            }
+            None => logging::print_line(format_args!(
+                "missing {topic}-{partition}: offsets before {next_offset}"
+            ))?,
         }
     }
-    for Problem { folder, file, what } in &merged.problems {
+    for MergeProblem { dir: folder, file, reason: what } in &merged.problems {
         let at = if file.is_empty() { folder.clone() } else { folder.join(file) };
-        logging::print(format_args!("differs {}: {}", harmless(&at.to_string_lossy()), harmless(what)))?;
+        logging::print_line(format_args!("differs {}: {}", escape(&at.to_string_lossy()), escape(what)))?;
     }
     Ok(())
 }

@@ -1,15 +1,17 @@
-//! `lea number`: which family each number belongs to, and why. Runs in the main thread; pure but for its output.
+//! `lea number`: prints the canonical form of phone numbers and how it was found. Runs in the main thread.
 
 use std::io;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::stored::{self, harmless};
+use super::args::listing::{self, escape};
 use crate::cli::Globals;
 use crate::config;
-use crate::iri::number::{Canonical, Explanation, Families, Reading, Refusal};
-use crate::logging::{self, LevelFilter};
+use crate::phone::{
+    CanonicalNumber, Explanation, Interpretation, InterpretationError, PhoneNumberNormalizer,
+};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 
 /// Explain telephone numbers: which family each belongs to, and why
@@ -38,7 +40,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         let configured = config::load(self.config.as_deref(), &config::environment)?;
         logging::start(globals.level(LevelFilter::Warn));
@@ -47,64 +48,71 @@ impl Args {
         if self.default_region.is_some() {
             settings.default_region = self.default_region;
         }
-        let families = Families::new(settings)
+        let families = PhoneNumberNormalizer::new(settings)
             .map_err(|invalid| Error::Usage(format!("--default-region: {invalid}")))?;
-        let told: Vec<Told> = self.numbers.iter().map(|number| Told::new(number, &families)).collect();
-        stored::printed(if self.json { print_json(&told) } else { print_text(&told) })?;
-        let all = told.iter().all(|told| told.family().is_some());
-        Ok(if all { Exit::Done } else { Exit::Differs })
+        let told: Vec<NumberReport> =
+            self.numbers.iter().map(|number| NumberReport::new(number, &families)).collect();
+        listing::ignore_broken_pipe(if self.json { print_json(&told) } else { print_table(&told) })?;
+        let all = told.iter().all(|told| told.canonical().is_some());
+        Ok(if all { Exit::Done } else { Exit::Incomplete })
     }
 }
 
-/// A number and what is to be told of it.
-struct Told<'a> {
+/// A number and its explanation.
+struct NumberReport<'a> {
     number: &'a str,
-    families: &'a Families,
-    explained: Result<Explanation, String>,
+    normalizer: &'a PhoneNumberNormalizer,
+    explanation: Result<Explanation, String>,
 }
 
-impl<'a> Told<'a> {
-    fn new(number: &'a str, families: &'a Families) -> Told<'a> {
-        Told { number, families, explained: families.explain(number).map_err(|why| why.to_string()) }
+impl<'a> NumberReport<'a> {
+    fn new(number: &'a str, families: &'a PhoneNumberNormalizer) -> NumberReport<'a> {
+        NumberReport {
+            number,
+            normalizer: families,
+            explanation: families.explain(number).map_err(|why| why.to_string()),
+        }
     }
 
-    fn family(&self) -> Option<Canonical> {
-        self.explained.as_ref().ok()?.canonical
+    fn canonical(&self) -> Option<CanonicalNumber> {
+        self.explanation.as_ref().ok()?.canonical
     }
 
-    fn spellings(&self) -> Vec<String> {
-        self.family().map_or_else(Vec::new, |family| self.families.spellings(&family))
+    fn dialled_forms(&self) -> Vec<String> {
+        self.canonical().map_or_else(Vec::new, |family| self.normalizer.dialled_forms(&family))
     }
 
-    /// What the digits were taken for, as a reader would say it.
-    fn reading(&self, reading: Reading) -> String {
+    /// Returns a description of an interpretation.
+    fn describe_interpretation(&self, reading: Interpretation) -> String {
         match reading {
-            Reading::Plus => "behind +".to_owned(),
-            Reading::Exit(nth) => format!("behind {}", self.families.prefix(nth)),
-            Reading::AsItStands => "as it stands".to_owned(),
-            Reading::NationalTrunk => "national, with its trunk prefix".to_owned(),
-            Reading::National => "national".to_owned(),
+            Interpretation::Plus => "behind +".to_owned(),
+            Interpretation::InternationalPrefix(nth) => {
+                format!("behind {}", self.normalizer.international_prefix(nth))
+            }
+            Interpretation::Bare => "as it stands".to_owned(),
+            Interpretation::NationalWithTrunk => "national, with its trunk prefix".to_owned(),
+            Interpretation::National => "national".to_owned(),
         }
     }
 
-    /// The prefix that was taken off.
-    fn prefix(&self, family: &Canonical) -> Option<&str> {
-        match family.reading() {
-            Reading::Plus => Some("+"),
-            Reading::Exit(nth) => Some(self.families.prefix(nth)),
-            Reading::NationalTrunk => Some(family.plan().trunk),
-            Reading::AsItStands | Reading::National => None,
+    /// Returns the prefix that was removed.
+    fn removed_prefix(&self, family: &CanonicalNumber) -> Option<&str> {
+        match family.interpretation() {
+            Interpretation::Plus => Some("+"),
+            Interpretation::InternationalPrefix(nth) => Some(self.normalizer.international_prefix(nth)),
+            Interpretation::NationalWithTrunk => Some(family.plan().trunk_prefix),
+            Interpretation::Bare | Interpretation::National => None,
         }
     }
 
-    fn cells(&self) -> [String; 5] {
-        let number = harmless(self.number);
-        match self.family() {
+    fn table_row(&self) -> [String; 5] {
+        let number = escape(self.number);
+        match self.canonical() {
             Some(family) => [
                 number,
-                family.number().to_owned(),
-                self.reading(family.reading()),
-                country(&family),
+                family.as_str().to_owned(),
+                self.describe_interpretation(family.interpretation()),
+                describe_country(&family),
                 family.national().to_owned(),
             ],
             None => [number, "-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()],
@@ -112,66 +120,73 @@ impl<'a> Told<'a> {
     }
 
     fn print_details(&self) -> io::Result<()> {
-        logging::print(format_args!("\n{}", harmless(self.number)))?;
-        match &self.explained {
-            Err(why) => logging::print(format_args!("  no number: {why}"))?,
-            Ok(explained) => self.print_considered(explained)?,
+        logging::print_line(format_args!("\n{}", escape(self.number)))?;
+        match &self.explanation {
+            Err(why) => logging::print_line(format_args!("  no number: {why}"))?,
+            Ok(explained) => self.print_candidates(explained)?,
         }
-        match self.spellings() {
+        match self.dialled_forms() {
             spellings if spellings.is_empty() => Ok(()),
-            spellings => logging::print(format_args!("  spellings: {}", spellings.join(" "))),
+            spellings => logging::print_line(format_args!("  spellings: {}", spellings.join(" "))),
         }
     }
 
-    fn print_considered(&self, explained: &Explanation) -> io::Result<()> {
-        if explained.considered.is_empty() {
-            logging::print(format_args!("  it begins with no exit prefix, and with no country code"))?;
+    fn print_candidates(&self, explained: &Explanation) -> io::Result<()> {
+        if explained.candidates.is_empty() {
+            logging::print_line(format_args!("  it begins with no exit prefix, and with no country code"))?;
         }
         let mut counted = false;
-        for considered in &explained.considered {
-            let reading = self.reading(considered.reading);
+        for considered in &explained.candidates {
+            let reading = self.describe_interpretation(considered.interpretation);
             match considered.outcome {
-                Ok(number) if !counted => logging::print(format_args!("  {reading}: {}", number.number()))?,
-                Ok(number) => {
-                    logging::print(format_args!("  {reading}: {}, if nothing above held", number.number()))?;
+                Ok(number) if !counted => {
+                    logging::print_line(format_args!("  {reading}: {}", number.as_str()))?
                 }
-                Err(why) => logging::print(format_args!("  {reading}: no, {why}"))?,
+                Ok(number) => {
+                    logging::print_line(format_args!(
+                        "  {reading}: {}, if nothing above held",
+                        number.as_str()
+                    ))?;
+                }
+                Err(why) => logging::print_line(format_args!("  {reading}: no, {why}"))?,
             }
             counted |= considered.outcome.is_ok();
         }
         Ok(())
     }
 
-    fn json(&self) -> Value {
-        let family = self.family();
-        let considered = self.explained.as_ref().map_or(&[][..], |explained| &explained.considered);
+    fn to_json(&self) -> Value {
+        let family = self.canonical();
+        let considered = self.explanation.as_ref().map_or(&[][..], |explained| &explained.candidates);
         let considered: Vec<Value> = considered
             .iter()
             .map(|considered| {
-                let reading = self.reading(considered.reading);
+                let reading = self.describe_interpretation(considered.interpretation);
                 match considered.outcome {
-                    Ok(number) => json!({ "reading": reading, "number": number.number() }),
-                    Err(why) => json!({ "reading": reading, "refused": Refusal::to_string(&why) }),
+                    Ok(number) => json!({ "reading": reading, "number": number.as_str() }),
+                    Err(why) => {
+                        json!({ "reading": reading, "refused": InterpretationError::to_string(&why) })
+                    }
                 }
             })
             .collect();
         json!({
             "number": self.number,
-            "family": family.as_ref().map(Canonical::number),
-            "reading": family.map(|family| self.reading(family.reading())),
-            "prefix": family.as_ref().and_then(|family| self.prefix(family)),
+            "family": family.as_ref().map(CanonicalNumber::as_str),
+            "reading": family.map(|family| self.describe_interpretation(family.interpretation())),
+            "prefix": family.as_ref().and_then(|family| self.removed_prefix(family)),
             "country_code": family.map(|family| family.plan().code),
             "regions": family.map(|family| family.plan().regions),
-            "national": family.as_ref().map(Canonical::national),
-            "reason": self.explained.as_ref().err(),
+            "national": family.as_ref().map(CanonicalNumber::national),
+            "reason": self.explanation.as_ref().err(),
             "considered": considered,
-            "spellings": self.spellings(),
+            "spellings": self.dialled_forms(),
         })
     }
 }
 
-/// The country code and the first of the regions that share it.
-fn country(family: &Canonical) -> String {
+/// Returns the country code and the first of the regions that share it.
+fn describe_country(family: &CanonicalNumber) -> String {
     let plan = family.plan();
     match plan.regions {
         [] => plan.code.to_string(),
@@ -180,18 +195,19 @@ fn country(family: &Canonical) -> String {
     }
 }
 
-fn print_json(told: &[Told<'_>]) -> io::Result<()> {
-    told.iter().try_for_each(|told| logging::print(format_args!("{}", told.json())))
+fn print_json(told: &[NumberReport<'_>]) -> io::Result<()> {
+    told.iter().try_for_each(|told| logging::print_line(format_args!("{}", told.to_json())))
 }
 
-/// Columns as wide as their widest cell.
-fn print_text(told: &[Told<'_>]) -> io::Result<()> {
+/// Prints a table with columns as wide as their widest cell, and the details of each number.
+fn print_table(told: &[NumberReport<'_>]) -> io::Result<()> {
     let head = ["NUMBER", "FAMILY", "READ", "COUNTRY", "NATIONAL"].map(str::to_owned);
-    let lines: Vec<[String; 5]> = std::iter::once(head).chain(told.iter().map(Told::cells)).collect();
+    let lines: Vec<[String; 5]> =
+        std::iter::once(head).chain(told.iter().map(NumberReport::table_row)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let [number, family, read, country] = [0, 1, 2, 3].map(width);
     lines.iter().try_for_each(|[a, b, c, d, e]| {
-        logging::print(format_args!("{a:<number$}  {b:<family$}  {c:<read$}  {d:<country$}  {e}"))
+        logging::print_line(format_args!("{a:<number$}  {b:<family$}  {c:<read$}  {d:<country$}  {e}"))
     })?;
-    told.iter().try_for_each(Told::print_details)
+    told.iter().try_for_each(NumberReport::print_details)
 }

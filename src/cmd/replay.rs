@@ -1,178 +1,181 @@
-//! `lea replay`: sends captures as real senders do.
+//! `lea replay`: sends captures as real senders do. Checks its arguments in the main thread; each stream is sent by a
+//! thread of `replay::run`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::connect::ConnectArgs;
-use crate::cc::source::kafka::settings::topic_name;
+use super::args::kafka::KafkaConnectionArgs;
+use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cli::Globals;
 use crate::config;
 use crate::limits;
-use crate::logging::{self, LevelFilter};
 use crate::replay::STREAMS_MAX;
 use crate::replay::fault::{self, Fault};
-use crate::replay::kafka::{self, Compression, KafkaSink, Key};
+use crate::replay::kafka::{self, Compression, KafkaSink, RecordKey};
 use crate::replay::logstash::LogstashSink;
 use crate::replay::names;
 use crate::replay::pace::Pace;
-use crate::replay::run::{self, Lane, Plan, Summary};
-use crate::replay::sink::Sink;
-use crate::replay::source::Source;
-use crate::replay::stream::Manner;
-use crate::replay::tcp::{Handshake, Peer, TcpSink};
-use crate::stop::Stop;
+use crate::replay::run::{self, Lane, ReplayPlan, ReplaySummary};
+use crate::replay::sink::StreamSink;
+use crate::replay::source::ReplayFile;
+use crate::replay::stream::ReplayOptions;
+use crate::replay::tcp::{HandshakeStyle, TcpSink, TcpTarget};
+use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
 
-/// The pieces of all streams together; a few streams get large ones.
-const PIECES_BYTES_MAX: usize = 64 << 20;
-const PIECE_BYTES_MAX: usize = 256 << 10;
+/// Memory for the read buffers of all streams together. With few streams, each gets a large buffer.
+const BUFFERS_BYTES_MAX: usize = 64 << 20;
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// Send captures as real senders do
 ///
-/// Over TCP a stream is a connection: its name, then the bytes of the file in small sends, by default at the times at
-/// which the packets were captured. To Kafka and Logstash each send is a record or a line.
+/// Over TCP each stream is one connection that carries the stream's name and then the content of the file in small sends. To
+/// Kafka each send is a record, to Logstash a line. By default packets are sent with the timing of the capture. Faults such
+/// as a reset connection or a reordered record can be injected.
+///
+/// The exit status is 3 if a stream failed or was not sent to its end.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("receiver").required(true)))]
 pub struct Args {
-    /// The files to send: pcap or pcapng, or anything else
+    /// Files to send: pcap, pcapng, or any other content
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// A receiver of streams over TCP
+    /// Send to a TCP receiver
     #[arg(long, value_name = "ADDR:PORT", group = "receiver", help_heading = "Receiver")]
     tcp: Option<String>,
-    /// Brokers of Kafka, several with commas
+    /// Send to these Kafka brokers, separated by commas
     #[arg(long, value_name = "ADDR:PORT", group = "receiver", help_heading = "Receiver")]
     kafka: Option<String>,
-    /// A receiver of Logstash lines, all streams over one connection
+    /// Send Logstash lines to this receiver, all streams over one connection
     #[arg(long, value_name = "ADDR:PORT", group = "receiver", help_heading = "Receiver")]
     logstash: Option<String>,
-    /// How the name goes before the data
-    #[arg(long, value_enum, default_value_t = Handshake::Gap, conflicts_with_all = ["kafka", "logstash"],
+    /// How the stream name is separated from the content
+    #[arg(long, value_enum, default_value_t = HandshakeStyle::Gap, conflicts_with_all = ["kafka", "logstash"],
           help_heading = "Receiver")]
-    handshake: Handshake,
+    handshake: HandshakeStyle,
     #[command(flatten)]
-    records: Records,
-    /// Bytes a send
+    records: KafkaRecordArgs,
+    /// Bytes per send
     #[arg(long, value_name = "BYTES", default_value_t = 100, help_heading = "Receiver",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     chunk: u32,
-    /// How long to try to connect, in milliseconds
+    /// Give up if no connection is established within this time, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5000, help_heading = "Receiver",
           value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
     connect_timeout_ms: u32,
-    /// The stream's name, in place of the file's own
+    /// Stream name [default: the file's name]
     #[arg(long, help_heading = "Streams")]
     name: Option<std::ffi::OsString>,
-    /// Send each file so many times, one after another, each time under a name of its own
+    /// Send each file N times in sequence, each under a unique name
     #[arg(long = "loop", value_name = "N", default_value_t = 1, help_heading = "Streams",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     rounds: u64,
-    /// Send so many copies of each file at once, each under a name of its own
+    /// Send N copies of each file in parallel, each under a unique name
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Streams",
           value_parser = clap::value_parser!(u64).range(1..=STREAMS_MAX as u64))]
     streams: u64,
     #[command(flatten)]
-    pacing: Pacing,
-    /// Let each stream fail in this way; given several times, the streams take them in turn
+    pacing: PacingArgs,
+    /// Inject this fault into each stream; if repeated, the streams use the faults in rotation
     #[arg(long, value_enum, help_heading = "Faults")]
     fault: Vec<Fault>,
-    /// Where the faults come from: the same number, the same faults [default: at random, and printed]
+    /// Seed of the faults, to repeat a run [default: random, printed at the start]
     #[arg(long, value_name = "N", requires = "fault", help_heading = "Faults")]
     seed: Option<u64>,
-    /// Print the summary as JSON
+    /// Print the summary as JSON to stdout
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    connect: ConnectArgs,
+    connect: KafkaConnectionArgs,
 }
 
-/// How records go to Kafka.
+/// Options for Kafka records.
 #[derive(clap::Args, Debug)]
-struct Records {
-    /// The topic; it must be there
-    #[arg(long, default_value = "interception_data", value_parser = topic_name, conflicts_with_all = ["tcp", "logstash"],
+struct KafkaRecordArgs {
+    /// Topic; it must exist
+    #[arg(long, default_value = "interception_data", value_parser = parse_topic_name, conflicts_with_all = ["tcp", "logstash"],
           help_heading = "Kafka")]
     topic: String,
-    /// The records' keys
-    #[arg(long, value_enum, default_value_t = Key::Stream, conflicts_with_all = ["tcp", "logstash"],
+    /// Key of each record
+    #[arg(long, value_enum, default_value_t = RecordKey::Stream, conflicts_with_all = ["tcp", "logstash"],
           help_heading = "Kafka")]
-    key: Key,
-    /// How records are compressed
+    key: RecordKey,
+    /// Compression of the records
     #[arg(long, value_enum, default_value_t = Compression::None, conflicts_with_all = ["tcp", "logstash"],
           help_heading = "Kafka")]
     compression: Compression,
 }
 
-/// How fast; by the captures' own packet times without any of them, files that are no captures at top speed.
+/// Options for the sending rate. Without them captures are sent with their own timing, other files at top speed.
 #[derive(clap::Args, Debug)]
 #[group(multiple = false)]
-struct Pacing {
-    /// By the capture's own packet times, so many times faster
-    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Pacing")]
+struct PacingArgs {
+    /// Send with the timing of the capture, X times faster
+    #[arg(long, value_name = "X", value_parser = positive_number, help_heading = "Pacing")]
     multiplier: Option<f64>,
-    /// So many megabits (10^6) a second, each stream
-    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Pacing")]
+    /// Send X megabits (10^6 bits) per second and stream
+    #[arg(long, value_name = "X", value_parser = positive_number, help_heading = "Pacing")]
     mbps: Option<f64>,
-    /// So many packets a second, each stream
-    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Pacing")]
+    /// Send X packets per second and stream
+    #[arg(long, value_name = "X", value_parser = positive_number, help_heading = "Pacing")]
     pps: Option<f64>,
-    /// As fast as the receiver takes it
+    /// Send as fast as the receiver accepts
     #[arg(long, help_heading = "Pacing")]
     topspeed: bool,
 }
 
-fn positive(text: &str) -> std::result::Result<f64, String> {
+fn positive_number(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("it must be a number above 0".to_owned()),
+        _ => Err("expected a number greater than 0".to_owned()),
     }
 }
 
-impl Pacing {
-    fn of_captures(&self) -> Pace {
+impl PacingArgs {
+    fn capture_pace(&self) -> Pace {
         match *self {
-            Pacing { topspeed: true, .. } => Pace::TopSpeed,
-            Pacing { mbps: Some(mbps), .. } => Pace::Bits { per_second: mbps * 1e6 },
-            Pacing { pps: Some(per_second), .. } => Pace::Packets { per_second },
-            Pacing { multiplier, .. } => Pace::Captured { multiplier: multiplier.unwrap_or(1.0) },
+            PacingArgs { topspeed: true, .. } => Pace::TopSpeed,
+            PacingArgs { mbps: Some(mbps), .. } => Pace::Bits { per_second: mbps * 1e6 },
+            PacingArgs { pps: Some(per_second), .. } => Pace::Packets { per_second },
+            PacingArgs { multiplier, .. } => Pace::Captured { multiplier: multiplier.unwrap_or(1.0) },
         }
     }
 
-    fn of_others(&self) -> Pace {
+    fn other_pace(&self) -> Pace {
         self.mbps.map_or(Pace::TopSpeed, |mbps| Pace::Bits { per_second: mbps * 1e6 })
     }
 }
 
-fn peer(option: &str, label: &str, connect_timeout: Duration) -> Result<Peer> {
+fn resolve_peer(option: &str, label: &str, connect_timeout: Duration) -> Result<TcpTarget> {
     let wrong = |reason: String| Error::Usage(format!("{option} {label}: {reason}"));
     let addrs: Vec<SocketAddr> = label.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
     if addrs.is_empty() {
-        return Err(wrong("no address has that name".to_owned()));
+        return Err(wrong("the name has no address".to_owned()));
     }
-    Ok(Peer { addrs, label: label.to_owned(), connect_timeout })
+    Ok(TcpTarget { addrs, label: label.to_owned(), connect_timeout })
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         self.check()?;
-        // Before anything connects.
-        let stop = Stop::on_signals()?;
+        // Handle signals before anything connects.
+        let stop = Shutdown::on_signals()?;
         let sink = self.sink()?;
-        let sources = Source::open_all(&self.files)?;
+        let sources = ReplayFile::open_all(&self.files)?;
         let plan = self.plan(&sources, globals)?;
-        limits::raise_descriptors();
+        limits::raise_descriptor_limit();
         if !self.fault.is_empty() {
-            logging::say(format_args!("faults seed={}", plan.seed));
+            logging::status_line(format_args!("faults seed={}", plan.seed));
         }
         let (summary, failure) = run::run(&plan, &*sink, &stop)?;
         self.report(&summary)?;
         match failure {
             Some(failure) if summary.connections == 0 => Err(failure),
-            _ if summary.failed + summary.stopped > 0 => Ok(Exit::Differs),
+            _ if summary.failed + summary.stopped > 0 => Ok(Exit::Incomplete),
             _ => Ok(Exit::Done),
         }
     }
@@ -180,33 +183,31 @@ impl Args {
     fn check(&self) -> Result<()> {
         if self.files.len().saturating_mul(self.streams as usize) > STREAMS_MAX {
             return Err(Error::Usage(format!(
-                "files times --streams is above {STREAMS_MAX}, the most at once"
+                "too many parallel streams: the number of files times --streams must be at most {STREAMS_MAX}"
             )));
         }
-        if self.handshake == Handshake::Joined && self.fault.contains(&Fault::ReconnectContinue) {
-            let text = "--fault reconnect-continue needs another --handshake than joined: nothing would end the name";
+        if self.handshake == HandshakeStyle::Joined && self.fault.contains(&Fault::ReconnectContinue) {
+            let text = "--fault reconnect-continue does not work with --handshake joined: the name would have no end; use --handshake gap";
             return Err(Error::Usage(text.to_owned()));
         }
         if self.kafka.is_none() && self.connect.is_given() {
-            return Err(Error::Usage(
-                "--tls, --sasl-user and -X are about brokers: they need --kafka".to_owned(),
-            ));
+            return Err(Error::Usage("--tls, --sasl-user and -X need --kafka".to_owned()));
         }
-        if self.kafka.is_none() && self.fault.iter().any(|fault| fault.is_of_records()) {
-            let text = "--fault duplicate, reorder, bad-base64 and missing-field are faults of records: they need --kafka";
+        if self.kafka.is_none() && self.fault.iter().any(|fault| fault.is_record_fault()) {
+            let text = "--fault duplicate, reorder, bad-base64 and missing-field change Kafka records: they need --kafka";
             return Err(Error::Usage(text.to_owned()));
         }
         Ok(())
     }
 
-    fn sink(&self) -> Result<Box<dyn Sink>> {
+    fn sink(&self) -> Result<Box<dyn StreamSink>> {
         let connect_timeout = Duration::from_millis(self.connect_timeout_ms.into());
         Ok(match (&self.tcp, &self.kafka, &self.logstash) {
             (Some(addr), ..) => {
-                let peer = peer("--tcp", addr, connect_timeout)?;
+                let peer = resolve_peer("--tcp", addr, connect_timeout)?;
                 Box::new(TcpSink { peer, handshake: self.handshake })
             }
-            (_, Some(brokers), _) => Box::new(KafkaSink::new(kafka::Settings {
+            (_, Some(brokers), _) => Box::new(KafkaSink::new(kafka::ProducerSettings {
                 brokers: brokers.clone(),
                 topic: self.records.topic.clone(),
                 key: self.records.key,
@@ -214,42 +215,53 @@ impl Args {
                 connect_timeout,
                 properties: self.connect.clone().resolve(config::environment)?,
             })?),
-            (_, _, Some(addr)) => Box::new(LogstashSink::new(peer("--logstash", addr, connect_timeout)?)),
-            // The group of options needs one of them.
-            (None, None, None) => return Err(Error::Usage("no receiver is given".to_owned())),
+            (_, _, Some(addr)) => {
+                Box::new(LogstashSink::new(resolve_peer("--logstash", addr, connect_timeout)?))
+            }
+            // clap requires one option of the group.
+            (None, None, None) => {
+                return Err(Error::Usage("no receiver: give --tcp, --kafka or --logstash".to_owned()));
+            }
         })
     }
 
-    fn plan<'a>(&self, sources: &'a [Source], globals: &Globals) -> Result<Plan<'a>> {
+    fn plan<'a>(&self, sources: &'a [ReplayFile], globals: &Globals) -> Result<ReplayPlan<'a>> {
         let bases: Vec<Vec<u8>> = sources.iter().map(|source| self.base_name(source)).collect();
-        let namings = names::assign(&bases, self.streams, self.rounds)?;
+        let namings = names::assign_names(&bases, self.streams, self.rounds)?;
         let lanes: Vec<Lane<'a>> = sources
             .iter()
             .zip(namings)
             .flat_map(|(source, namings)| namings.into_iter().map(move |naming| Lane { source, naming }))
             .collect();
         let chunk_bytes = self.chunk as usize;
-        let manner = Manner {
-            captures: self.pacing.of_captures(),
-            others: self.pacing.of_others(),
+        let manner = ReplayOptions {
+            captures: self.pacing.capture_pace(),
+            other_files: self.pacing.other_pace(),
             chunk_bytes,
-            piece_bytes: (PIECES_BYTES_MAX / lanes.len()).min(PIECE_BYTES_MAX),
+            piece_bytes: (BUFFERS_BYTES_MAX / lanes.len()).min(BUFFER_BYTES_MAX),
         };
-        self.warn_of_no_times(sources);
-        let seed = self.seed.unwrap_or_else(fault::seed_at_random);
+        self.warn_without_packets(sources);
+        let seed = self.seed.unwrap_or_else(fault::random_seed);
         let progress = globals.quiet == 0;
-        Ok(Plan { lanes, rounds: self.rounds, manner, faults: self.fault.clone(), seed, progress })
+        Ok(ReplayPlan {
+            lanes,
+            rounds: self.rounds,
+            options: manner,
+            faults: self.fault.clone(),
+            seed,
+            progress,
+        })
     }
 
-    fn base_name(&self, source: &Source) -> Vec<u8> {
+    fn base_name(&self, source: &ReplayFile) -> Vec<u8> {
         match &self.name {
             Some(name) => name.clone().into_vec(),
-            // A regular file's path has a last part.
+            // The path of a regular file has a last component.
             None => source.path().file_name().unwrap_or_default().as_bytes().to_vec(),
         }
     }
 
-    fn warn_of_no_times(&self, sources: &[Source]) {
+    fn warn_without_packets(&self, sources: &[ReplayFile]) {
         if self.pacing.multiplier.is_none() && self.pacing.pps.is_none() {
             return;
         }
@@ -258,7 +270,7 @@ impl Args {
         }
     }
 
-    fn report(&self, summary: &Summary) -> Result<()> {
+    fn report(&self, summary: &ReplaySummary) -> Result<()> {
         let mut line = format!(
             "replayed streams={} whole={} cut_off={} stopped={} failed={} bytes={} seconds={:.3} mbps={:.3}",
             summary.streams,
@@ -274,11 +286,11 @@ impl Args {
         if let (Some(p50), Some(p99), Some(max)) = late {
             line += &format!(" lateness_p50_ms={p50} lateness_p99_ms={p99} lateness_max_ms={max}");
         }
-        logging::say(format_args!("{line}"));
+        logging::status_line(format_args!("{line}"));
         if self.json {
             let json =
                 serde_json::to_string(summary).map_err(|error| Error::system("print")(error.into()))?;
-            logging::print(format_args!("{json}")).map_err(Error::system("print"))?;
+            logging::print_line(format_args!("{json}")).map_err(Error::system("print"))?;
         }
         Ok(())
     }

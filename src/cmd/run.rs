@@ -1,18 +1,20 @@
-//! `lea run`: everything that the configuration enables, in one process.
+//! `lea run`: runs all receivers that the configuration enables in one process. Resolves its options in the main thread;
+//! the receivers have their own threads.
 
-use super::connect::ConnectArgs;
-use super::event_service::{EventArgs, EventConfig};
-use super::kafka::KafkaConfig;
-use super::service::{self, Service, ServiceArgs, TcpArgs};
+use super::args::kafka::KafkaConnectionArgs;
 use crate::cli::Globals;
 use crate::config;
+use crate::daemon::events::{EventArgs, EventServiceConfig};
+use crate::daemon::kafka::KafkaConfig;
+use crate::daemon::{self, Service, ServiceArgs, TcpArgs};
 use crate::{Error, Exit, Result};
 
-/// Run everything that the configuration enables
+/// Run all receivers that the configuration enables
 ///
-/// That is streams over TCP (`tcpServer`) and records of a Kafka topic (`kafkaServer`), into one folder, and
-/// events (`events`) into the store in it. SIGINT, SIGTERM
-/// and SIGHUP end it in good order.
+/// lea stores streams received over TCP (`tcpServer`) and from a Kafka topic (`kafkaServer`) in one output directory, and
+/// events (`events`) in the event store of that directory or in a cluster.
+///
+/// SIGINT, SIGTERM or SIGHUP starts an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -20,26 +22,27 @@ pub struct Args {
     #[command(flatten)]
     tcp: TcpArgs,
     #[command(flatten)]
-    connect: ConnectArgs,
+    connect: KafkaConnectionArgs,
     #[command(flatten)]
     events: EventArgs,
 }
 
 impl Args {
-    /// Runs until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.start(globals)?;
+        let config = self.service.load_config(globals)?;
         if config.kafka.is_none() && self.connect.is_given() {
-            log::warn!("options_unused what=\"Kafka's brokers\" note=\"the configuration turns Kafka off\"");
+            log::warn!(
+                "options_ignored what=\"Kafka connection\" note=\"kafkaServer is off in the configuration\""
+            );
         }
         let properties = self.connect.resolve(config::environment)?;
         let kafka = config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties));
-        let listen = config.tcp.as_ref().map(service::addresses).transpose()?;
-        let events = EventConfig::resolve(&config, None, &self.events)?;
+        let listen = config.tcp.as_ref().map(daemon::resolve_addresses).transpose()?;
+        let events = EventServiceConfig::resolve(&config, None, &self.events)?;
         if kafka.is_none() && listen.is_none() && events.is_none() {
             return Err(Error::Usage(
-                "the configuration enables nothing: set tcpServer (lea configure -t ADDRESS -u PORT) or \
-                 kafkaServer (-g ADDRESS -k PORT), or events"
+                "the configuration enables no receiver: set tcpServer (lea configure -t ADDRESS -u PORT), \
+                 kafkaServer (-g ADDRESS -k PORT) or events"
                     .to_owned(),
             ));
         }

@@ -1,160 +1,171 @@
-//! `lea search`: the events that answer a question. Main thread.
+//! `lea search`: prints the events that match a query. Main thread.
 //!
-//! Up to 10,000 events come in one page, and so in any order; more are walked through in the order of their time.
+//! Up to 10,000 events are read in one page and can be sorted by any field; more are read in the order of
+//! their time.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use super::asked::{Asked, Page, QuestionArgs, as_stored, by_field};
-use super::shown::{self, Csv, Event, Format, FormatArgs, Lines};
+use super::args::query::{QueryArgs, QuerySession, SearchRequest, sort_by_field, sort_by_seq_no};
+use super::output::{self, CsvWriter, EventView, OutputFormat, OutputFormatArgs, StdoutLines};
 use crate::cli::Globals;
-use crate::iri::query::body::WINDOW_MAX;
-use crate::logging::{self, LevelFilter};
+use crate::runtime::logging::{self, LevelFilter};
+use crate::search::query::search_request::WINDOW_MAX;
 use crate::{Error, Exit, Result};
 
 /// Find events
 ///
-/// QUERY is the query string that SIP proxies and Kibana users write: words, field:value, "phrases", AND OR NOT + -,
-/// groups, wildcards 972*, ranges [a TO b], _exists_:field. A number finds all its spellings: +972598294121 also
-/// 00972598294121 and 9011972598294121; field.keyword:NUMBER asks for a spelling.
+/// QUERY is a Lucene query as in Kibana: words, field:value, "phrases", AND OR NOT + -, groups, wildcards
+/// (972*), ranges ([a TO b]), _exists_:field. A phone number matches all its spellings: +972598294121 also
+/// finds 00972598294121 and 9011972598294121. Use field.keyword:NUMBER for one spelling.
 ///
-/// A table for people, --json for programs: an object a line with _index, _id, _time (the event's time) and _source (the
-/// event as it came). A table has the fields that are known of the senders, or all where there are none of these; cells
-/// are cut where the terminal ends. Text from events is made harmless before it reaches a terminal.
+/// The default output is a table of the known fields, cut to the width of the terminal. --json prints one
+/// object per line with _index, _id, _time (the time of the event) and _source (the event as received).
+/// Control characters in events are escaped on a terminal.
 ///
-/// How many there were goes to stderr where it is more than was printed. The exit code is 0 also where nothing is found.
+/// If more events match than were printed, the number goes to stderr. The exit code is 0 even if nothing
+/// matches.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Events at most, or all
-    #[arg(short = 'n', long, value_name = "N|all", default_value = "100", value_parser = size)]
+    /// Maximum number of events, or "all"
+    #[arg(short = 'n', long, value_name = "N|all", default_value = "100", value_parser = parse_size)]
     size: usize,
-    /// The order: a field, and :asc or :desc behind it; time is that of the events
-    #[arg(long, value_name = "FIELD[:asc|desc]", default_value = "time:desc", value_parser = order)]
+    /// Field to sort by, followed by :asc or :desc; "time" is the time of the event
+    #[arg(long, value_name = "FIELD[:asc|desc]", default_value = "time:desc", value_parser = parse_sort)]
     sort: (String, bool),
-    /// Print these fields
+    /// Fields to print
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     fields: Vec<String>,
     #[command(flatten)]
-    format: FormatArgs,
+    format: OutputFormatArgs,
     #[command(flatten)]
-    question: QuestionArgs,
+    query: QueryArgs,
 }
 
-fn size(text: &str) -> Result<usize, String> {
+fn parse_size(text: &str) -> Result<usize, String> {
     match text {
         "all" => Ok(usize::MAX),
-        text => text.parse().map_err(|_| "write a number, or all".to_owned()),
+        text => text.parse().map_err(|_| "expected a number or \"all\"".to_owned()),
     }
 }
 
-/// The field, and whether the largest come first.
-fn order(text: &str) -> Result<(String, bool), String> {
+/// Parses the field and whether the order is descending.
+fn parse_sort(text: &str) -> Result<(String, bool), String> {
     let (field, order) = text.rsplit_once(':').unwrap_or((text, "asc"));
     match order {
-        _ if field.is_empty() => Err("it names no field".to_owned()),
+        _ if field.is_empty() => Err("the field is missing".to_owned()),
         "asc" => Ok((field.to_owned(), false)),
         "desc" => Ok((field.to_owned(), true)),
-        _ => Err("the order is asc or desc".to_owned()),
+        _ => Err("the order must be asc or desc".to_owned()),
     }
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.question.is_explained()? {
+        if self.query.print_explanation()? {
             return Ok(Exit::Done);
         }
         let is_many = self.size > WINDOW_MAX;
         let format = self.format.format();
-        if is_many && (format == Format::Table || (format == Format::Csv && self.fields.is_empty())) {
+        if is_many
+            && (format == OutputFormat::Table || (format == OutputFormat::Csv && self.fields.is_empty()))
+        {
             return Err(Error::Usage(format!(
-                "--size: more than {WINDOW_MAX} events go into --json, or into --csv with --fields"
+                "--size: more than {WINDOW_MAX} events can only be printed with --json, or with --csv and --fields"
             )));
         }
         if is_many && self.sort.0 != "time" {
-            return Err(Error::Usage(format!("--sort: more than {WINDOW_MAX} events come by time alone")));
+            return Err(Error::Usage(format!(
+                "--sort: with --size above {WINDOW_MAX} only \"time\" is supported"
+            )));
         }
-        let asked = self.question.open()?;
+        let asked = self.query.open()?;
         if is_many {
-            self.walk(&asked)?
+            self.print_all(&asked)?
         } else {
-            self.page(&asked)?
+            self.print_page(&asked)?
         }
         Ok(Exit::Done)
     }
 
-    fn page(&self, asked: &Asked) -> Result<()> {
+    fn print_page(&self, asked: &QuerySession) -> Result<()> {
         let (field, descending) = &self.sort;
-        let by_time = by_field(asked.time_field(), *descending);
+        let by_time = sort_by_field(asked.time_field(), *descending);
         let page = |field: &str| {
-            let mut sort = vec![by_time.clone(), as_stored(*descending)];
+            let mut sort = vec![by_time.clone(), sort_by_seq_no(*descending)];
             if field != "time" {
-                sort.insert(0, by_field(field, *descending));
+                sort.insert(0, sort_by_field(field, *descending));
             }
-            Page { span: asked.span, sort, size: self.size, ..Page::default() }
+            SearchRequest { span: asked.range, sort, size: self.size, ..SearchRequest::default() }
         };
-        let found = asked.page_by(field, page)?;
+        let found = asked.search_by_field(field, page)?;
         let (total, time_at) = (found.total, usize::from(field != "time"));
-        let events: Vec<Event> = found.hits.into_iter().map(|hit| Event::new(hit, time_at)).collect();
+        let events: Vec<EventView> = found.hits.into_iter().map(|hit| EventView::new(hit, time_at)).collect();
         self.print(asked, &events)?;
         if total > events.len() as u64 {
-            logging::say(format_args!("{} of {total} events; --size N for more", events.len()));
+            logging::status_line(format_args!(
+                "printed {} of {total} events (use --size N for more)",
+                events.len()
+            ));
         }
         Ok(())
     }
 
-    fn print(&self, asked: &Asked, events: &[Event]) -> Result<()> {
+    fn print(&self, asked: &QuerySession, events: &[EventView]) -> Result<()> {
         let zone = asked.zone;
         match self.format.format() {
-            Format::Json => shown::lines(events.iter().map(|event| event.json(zone, &self.fields))),
-            Format::Csv => {
+            OutputFormat::Json => {
+                output::print_lines(events.iter().map(|event| event.json(zone, &self.fields)))
+            }
+            OutputFormat::Csv => {
                 let fields =
-                    if self.fields.is_empty() { shown::all_fields(events) } else { self.fields.clone() };
-                let mut csv = Csv::begin(&head(&fields, "_time"))?;
+                    if self.fields.is_empty() { output::all_fields(events) } else { self.fields.clone() };
+                let mut csv = CsvWriter::start(&header(&fields, "_time"))?;
                 for event in events {
-                    csv.line(cells(asked, event, &fields, ""))?;
+                    csv.write_row(cells(asked, event, &fields, ""))?;
                 }
                 csv.end()
             }
-            Format::Table => {
+            OutputFormat::Table => {
                 let fields =
-                    if self.fields.is_empty() { shown::columns(events) } else { self.fields.clone() };
-                let row = |event: &Event| cells(asked, event, &fields, "-").map(Cow::into_owned).collect();
-                shown::table(&head(&fields, "TIME"), &events.iter().map(row).collect::<Vec<_>>(), &[])
+                    if self.fields.is_empty() { output::table_columns(events) } else { self.fields.clone() };
+                let row =
+                    |event: &EventView| cells(asked, event, &fields, "-").map(Cow::into_owned).collect();
+                output::table(&header(&fields, "TIME"), &events.iter().map(row).collect::<Vec<_>>(), &[])
             }
         }
     }
 
-    /// Prints many events one by one.
-    fn walk(&self, asked: &Asked) -> Result<()> {
+    /// Prints any number of events one by one.
+    fn print_all(&self, asked: &QuerySession) -> Result<()> {
         let mut left = self.size;
-        let is_csv = self.format.format() == Format::Csv;
-        let mut csv = if is_csv { Some(Csv::begin(&head(&self.fields, "_time"))?) } else { None };
-        let mut lines = if is_csv { None } else { Some(Lines::begin()) };
-        asked.walk(asked.span, self.sort.1, &mut |hit| {
-            let event = Event::new(hit, 0);
+        let is_csv = self.format.format() == OutputFormat::Csv;
+        let mut csv = if is_csv { Some(CsvWriter::start(&header(&self.fields, "_time"))?) } else { None };
+        let mut lines = if is_csv { None } else { Some(StdoutLines::start()) };
+        asked.scan(asked.range, self.sort.1, &mut |hit| {
+            let event = EventView::new(hit, 0);
             let is_read = match (&mut csv, &mut lines) {
-                (Some(csv), _) => csv.line(cells(asked, &event, &self.fields, ""))?,
-                (_, Some(lines)) => lines.line(&event.json(asked.zone, &self.fields))?,
+                (Some(csv), _) => csv.write_row(cells(asked, &event, &self.fields, ""))?,
+                (_, Some(lines)) => lines.write_line(&event.json(asked.zone, &self.fields))?,
                 (None, None) => false,
             };
             left -= 1;
             Ok(if is_read && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        csv.map_or(Ok(()), Csv::end)?;
-        lines.map_or(Ok(()), Lines::end)
+        csv.map_or(Ok(()), CsvWriter::end)?;
+        lines.map_or(Ok(()), StdoutLines::end)
     }
 }
 
-fn head<'a>(fields: &'a [String], time: &'a str) -> Vec<&'a str> {
+fn header<'a>(fields: &'a [String], time: &'a str) -> Vec<&'a str> {
     std::iter::once(time).chain(fields.iter().map(String::as_str)).collect()
 }
 
-/// The time and the fields' values.
+/// The time and the values of the fields.
 fn cells<'a>(
-    asked: &Asked,
-    event: &'a Event,
+    asked: &QuerySession,
+    event: &'a EventView,
     fields: &'a [String],
     nothing: &'static str,
 ) -> impl Iterator<Item = Cow<'a, str>> {
@@ -167,14 +178,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_orders() {
-        assert_eq!(size("all"), Ok(usize::MAX));
-        assert_eq!(size("7"), Ok(7));
-        assert!(size("-1").is_err() && size("").is_err());
-        assert_eq!(order("destNum"), Ok(("destNum".to_owned(), false)));
-        assert_eq!(order("a.b:desc"), Ok(("a.b".to_owned(), true)));
+    fn size_and_sort_options_are_validated() {
+        assert_eq!(parse_size("all"), Ok(usize::MAX));
+        assert_eq!(parse_size("7"), Ok(7));
+        assert!(parse_size("-1").is_err() && parse_size("").is_err());
+        assert_eq!(parse_sort("destNum"), Ok(("destNum".to_owned(), false)));
+        assert_eq!(parse_sort("a.b:desc"), Ok(("a.b".to_owned(), true)));
         for wrong in ["", ":asc", "a:", "a:up"] {
-            assert!(order(wrong).is_err(), "{wrong}");
+            assert!(parse_sort(wrong).is_err(), "{wrong}");
         }
     }
 }

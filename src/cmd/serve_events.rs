@@ -1,22 +1,24 @@
-//! `lea serve-events`: receives events, and content of streams that comes as lines.
+//! `lea serve-events`: receives events, and stream content as lines. Resolves its options in the main thread; the
+//! listeners have their own threads.
 
-use super::event_service::{EventArgs, EventConfig, ListenArgs};
-use super::service::{Service, ServiceArgs};
 use crate::cli::Globals;
+use crate::daemon::events::{EventArgs, EventServiceConfig, ListenerArgs};
+use crate::daemon::{Service, ServiceArgs};
 use crate::{Error, Exit, Result};
 
-/// Receive events: call information, fraud attempts
+/// Receive call events and fraud attempts
 ///
-/// Events come as JSON lines, as syslog, and over HTTP in Elasticsearch's dialect; they are stored in DIR/.lea, where
-/// lea search and its like find them, and answered to whoever asks over HTTP. Lines with content of streams become
-/// stream files, as with serve-tcp. What cannot be used is kept in DIR/.lea/event-dead-letters.jsonl. SIGINT, SIGTERM and
-/// SIGHUP end it in good order.
+/// Events arrive as JSON lines, as syslog messages, from a RabbitMQ queue, or over HTTP in Elasticsearch's API. They are
+/// stored in the event store of the output directory (DIR/.lea) or in a cluster, where `lea search` and other query
+/// commands and HTTP clients find them. Lines with stream content become stream files, as with `lea serve-tcp`. Events that
+/// cannot be stored are kept in DIR/.lea/event-dead-letters.jsonl.
 ///
-/// Without an option that listens, what the configuration says under parameters.events is received.
+/// Without a listener option, parameters.events of the configuration selects the listeners. SIGINT, SIGTERM or SIGHUP starts
+/// an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    listen: ListenArgs,
+    listen: ListenerArgs,
     #[command(flatten)]
     events: EventArgs,
     #[command(flatten)]
@@ -24,10 +26,9 @@ pub struct Args {
 }
 
 impl Args {
-    /// Receives until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.start(globals)?;
-        let Some(events) = EventConfig::resolve(&config, Some(&self.listen), &self.events)? else {
+        let config = self.service.load_config(globals)?;
+        let Some(events) = EventServiceConfig::resolve(&config, Some(&self.listen), &self.events)? else {
             return Err(Error::Usage(
                 "nothing to listen on: give --lines, --data-lines, --syslog or --http, or set parameters.events in the \
                  configuration"

@@ -1,19 +1,21 @@
-//! `lea serve-tcp`: receives streams over TCP.
+//! `lea serve-tcp`: receives streams over TCP. Resolves its options in the main thread; the receiver has its own threads.
 
 use std::net::SocketAddr;
 
-use super::service::{self, Service, ServiceArgs, TcpArgs};
 use crate::cli::Globals;
+use crate::daemon::{self, Service, ServiceArgs, TcpArgs};
 use crate::{Error, Exit, Result};
 
 /// Receive streams over TCP
 ///
-/// Each connection is a stream: a name, then the bytes of a capture. Each stream becomes a file of that name in the
-/// output folder, beside a manifest with its hash. A growing file always ends at a packet, so Wireshark and tshark
-/// open it at any time. SIGINT, SIGTERM and SIGHUP end it in good order.
+/// Each connection carries one stream: a name, then the bytes of a capture. Each stream becomes a file of that name in the
+/// output directory, with a manifest that has its SHA-256. A growing file always ends after a complete packet, so Wireshark
+/// and tshark can open it at any time.
+///
+/// SIGINT, SIGTERM or SIGHUP starts an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Listen here; repeatable, port 0 takes a free one [default: tcpServer of the configuration]
+    /// Listen on this address; repeatable; port 0 selects a free port [default: tcpServer of the configuration]
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
     #[command(flatten)]
@@ -23,15 +25,14 @@ pub struct Args {
 }
 
 impl Args {
-    /// Receives until a signal.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.start(globals)?;
+        let config = self.service.load_config(globals)?;
         let listen = match &config.tcp {
             _ if !self.listen.is_empty() => self.listen,
-            Some(listen) => service::addresses(listen)?,
+            Some(listen) => daemon::resolve_addresses(listen)?,
             None => {
                 return Err(Error::Usage(
-                    "the configuration turns TCP off (an empty address or port 0); give --listen ADDR:PORT"
+                    "nothing to listen on: tcpServer of the configuration has an empty address or port 0; give --listen ADDR:PORT"
                         .to_owned(),
                 ));
             }

@@ -1,4 +1,5 @@
-//! `lea events test-pattern`: what patterns make of sample lines, before anything is started.
+//! `lea events test-pattern`: shows which fields grok patterns extract from sample lines. Runs in the main thread; starts no
+//! listener.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,48 +10,46 @@ use std::time::Instant;
 use chrono::Local;
 use serde_json::{Map, Value, json};
 
-use super::print_data;
+use super::print_text;
 use crate::cli::Globals;
 use crate::config;
-use crate::iri::source::frame::{Framer, Framing, Step};
-use crate::iri::source::grok::{Fields, Patterns};
-use crate::iri::source::syslog::{self, MESSAGE_BYTES_MAX, header};
-use crate::logging::{self, LevelFilter};
+use crate::iri::ingest::framing::{Framer, Framing, FramingStep};
+use crate::iri::ingest::grok::{GrokPatterns, MatchedFields};
+use crate::iri::ingest::syslog::{self, MESSAGE_BYTES_MAX, header};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 
-/// Bytes of samples.
+/// Most bytes of sample lines.
 const SAMPLES_BYTES_MAX: u64 = 64 << 20;
 
-/// Show what patterns make of sample lines
+/// Show which fields patterns extract from sample lines
 ///
-/// Each line of FILE is read like a message over syslog: the header is taken apart, and the patterns see
-/// `TIME PROGRAM[PID]: MESSAGE`. For each line the fields of the first pattern that fits are shown. Nothing is started and
-/// nothing is stored. A line that no pattern fits makes the exit code 3.
+/// Each line of FILE is parsed like a syslog message: lea parses the header and matches the patterns against
+/// `TIME PROGRAM[PID]: MESSAGE`. For each line the command prints the fields of the first pattern that matches. It starts no
+/// listener and stores nothing. The exit status is 3 if a line matches no pattern.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Try this grok pattern; repeatable, they are tried in order [default: those of the configuration, else the
-    /// built-in ones]
+    /// Grok pattern to try; repeatable, tried in order [default: patterns of the configuration, else built-in ones]
     #[arg(short, long, value_name = "PATTERN")]
     pattern: Vec<String>,
-    /// Configuration file, for its patterns and definitions [default: config/configurationFile.conf]
+    /// Configuration file with patterns and definitions [default: config/configurationFile.conf]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print a JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Sample lines; - is standard input
+    /// File with sample lines; - is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let events = config::load(self.config.as_deref(), &config::environment)?.events;
         let list = if self.pattern.is_empty() { &events.patterns } else { &self.pattern };
-        let patterns = Patterns::compile(list, &events.definitions)
-            .map_err(|error| Error::Usage(format!("this is no grok pattern: {error}")))?;
+        let patterns = GrokPatterns::compile(list, &events.definitions)
+            .map_err(|error| Error::Usage(format!("invalid grok pattern: {error}")))?;
         let samples = read(&self.file)?;
         let mut framer = Framer::new(Framing::Lines, MESSAGE_BYTES_MAX);
         let (mut from, mut nth, mut unmatched) = (0, 0, 0);
@@ -59,15 +58,15 @@ impl Args {
             from += consumed;
             nth += 1;
             let shown = match step {
-                Step::More => break,
-                Step::Message(line) => Shown::of(nth, line, &patterns),
-                Step::TooLong(_) => Shown::too_long(nth),
+                FramingStep::NeedMore => break,
+                FramingStep::Message(line) => LineResult::of_line(nth, line, &patterns),
+                FramingStep::TooLong(_) => LineResult::too_long(nth),
             };
             unmatched += usize::from(shown.pattern.is_none());
-            print_data(&if self.json { shown.json() } else { shown.table() })?;
+            print_text(&if self.json { shown.json() } else { shown.table() })?;
         }
-        logging::say(format_args!("tested lines={} unmatched={unmatched}", nth - 1));
-        Ok(if unmatched == 0 { Exit::Done } else { Exit::Differs })
+        logging::status_line(format_args!("tested lines={} unmatched={unmatched}", nth - 1));
+        Ok(if unmatched == 0 { Exit::Done } else { Exit::Incomplete })
     }
 }
 
@@ -81,49 +80,50 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     read.map_err(Error::path("read", path))?;
     if samples.len() as u64 > SAMPLES_BYTES_MAX {
         return Err(Error::Usage(format!(
-            "{}: more than {SAMPLES_BYTES_MAX} bytes of samples",
+            "{}: the file has more than {SAMPLES_BYTES_MAX} bytes; give a smaller sample",
             path.display()
         )));
     }
     Ok(samples)
 }
 
-/// What is shown of a line.
-struct Shown {
-    /// Which of the lines that are not empty, from 1.
-    nth: usize,
-    /// As the patterns saw it.
+/// Match result of one line.
+struct LineResult {
+    /// Number of the line among the lines that are not empty, from 1.
+    number: usize,
+    /// Text that the patterns were matched against.
     line: String,
-    /// Which pattern fits, from 1.
+    /// Number of the pattern that matches, from 1.
     pattern: Option<usize>,
     fields: Vec<(String, Value)>,
     microseconds: u128,
 }
 
-impl Shown {
-    fn of(nth: usize, line: &[u8], patterns: &Patterns) -> Shown {
+impl LineResult {
+    fn of_line(nth: usize, line: &[u8], patterns: &GrokPatterns) -> LineResult {
         let message = String::from_utf8_lossy(line);
         let arrived = Local::now();
-        let line = header::parse(&message, &arrived).line(&arrived);
+        let line = header::parse(&message, &arrived).to_pattern_line(&arrived);
         let start = Instant::now();
-        let found = patterns.fields(&line);
+        let found = patterns.match_line(&line);
         let microseconds = start.elapsed().as_micros();
         let pattern = found.as_ref().map(|found| found.pattern + 1);
-        let named = |Fields { fields, .. }: Fields<'_>| -> Vec<(String, Value)> {
-            fields.iter().map(|(name, value)| ((*name).to_owned(), syslog::json(value))).collect()
+        let named = |MatchedFields { fields, .. }: MatchedFields<'_>| -> Vec<(String, Value)> {
+            fields.iter().map(|(name, value)| ((*name).to_owned(), syslog::to_json(value))).collect()
         };
         let fields = found.map_or_else(Vec::new, named);
-        Shown { nth, line, pattern, fields, microseconds }
+        LineResult { number: nth, line, pattern, fields, microseconds }
     }
 
-    fn too_long(nth: usize) -> Shown {
-        let line = format!("(longer than {MESSAGE_BYTES_MAX} bytes, which is not taken)");
-        Shown { nth, line, pattern: None, fields: Vec::new(), microseconds: 0 }
+    fn too_long(nth: usize) -> LineResult {
+        let line = format!("(rejected: longer than {MESSAGE_BYTES_MAX} bytes)");
+        LineResult { number: nth, line, pattern: None, fields: Vec::new(), microseconds: 0 }
     }
 
     fn table(&self) -> String {
-        let fits = self.pattern.map_or_else(|| "no pattern fits".to_owned(), |nth| format!("pattern {nth}"));
-        let mut text = format!("line {}: {fits}, {} us\n", self.nth, self.microseconds);
+        let fits =
+            self.pattern.map_or_else(|| "no pattern matches".to_owned(), |nth| format!("pattern {nth}"));
+        let mut text = format!("line {}: {fits}, {} us\n", self.number, self.microseconds);
         if self.pattern.is_none() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {}", self.line.escape_debug());
@@ -147,7 +147,7 @@ impl Shown {
             }
         }
         let object = json!({
-            "line": self.nth, "pattern": self.pattern, "seen": self.line, "fields": fields,
+            "line": self.number, "pattern": self.pattern, "seen": self.line, "fields": fields,
             "microseconds": u64::try_from(self.microseconds).unwrap_or(u64::MAX),
         });
         format!("{object}\n")

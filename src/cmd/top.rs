@@ -1,71 +1,71 @@
-//! `lea top`: the values of a field that most events have. Main thread.
+//! `lea top`: counts events by the values of a field. Main thread.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::asked::{Page, QuestionArgs};
-use super::shown::{self, Csv, Format, FormatArgs};
+use super::args::query::{QueryArgs, SearchRequest};
+use super::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
 use crate::cli::Globals;
-use crate::iri::query::{Aggregation, Bucket};
-use crate::logging::{self, LevelFilter};
+use crate::runtime::logging::{self, LevelFilter};
+use crate::search::query::{Aggregation, Bucket};
 use crate::{Error, Exit, Result};
 
-/// Values at most (Elasticsearch's own bound for buckets).
+/// Maximum number of values (Elasticsearch's limit for buckets).
 const SIZE_MAX: u16 = 10_000;
 
 const NAME: &str = "top";
 
-/// Count events by the values of a field, the most frequent first
+/// Count events by the values of a field, most frequent first
 ///
-/// In lea's own stores destNum._number counts all spellings of a number together; destNum counts each one. QUERY is as
-/// in lea search.
+/// Events of lea have the field destNum._number for destNum, and so on for every field with phone numbers; it
+/// counts all spellings of a number together. destNum counts each spelling separately.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The field
+    /// Field whose values are counted
     #[arg(value_name = "FIELD")]
     field: String,
-    /// Values at most
+    /// Maximum number of values
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=i64::from(SIZE_MAX)))]
     size: u16,
     #[command(flatten)]
-    format: FormatArgs,
+    format: OutputFormatArgs,
     #[command(flatten)]
-    question: QuestionArgs,
+    query: QueryArgs,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.question.is_explained()? {
+        if self.query.print_explanation()? {
             return Ok(Exit::Done);
         }
         if self.field.is_empty() {
-            return Err(Error::Usage("FIELD is empty".to_owned()));
+            return Err(Error::Usage("FIELD must not be empty".to_owned()));
         }
-        let asked = self.question.open()?;
-        let found = asked.page_by(&self.field, |field| Page {
-            span: asked.span,
-            aggregations: vec![(NAME.to_owned(), terms(field, self.size.into()))],
-            ..Page::default()
+        let asked = self.query.open()?;
+        let found = asked.search_by_field(&self.field, |field| SearchRequest {
+            span: asked.range,
+            aggregations: vec![(NAME.to_owned(), terms_aggregation(field, self.size.into()))],
+            ..SearchRequest::default()
         })?;
         let buckets = found.aggregations.into_iter().next().map_or_else(Vec::new, |(_, buckets)| buckets);
-        let rows: Vec<(String, u64)> = buckets.iter().map(|bucket| (key(bucket), bucket.count)).collect();
+        let rows: Vec<(String, u64)> =
+            buckets.iter().map(|bucket| (key_text(bucket), bucket.count)).collect();
         match self.format.format() {
-            Format::Table => {
+            OutputFormat::Table => {
                 let rows: Vec<_> =
                     rows.into_iter().map(|(value, count)| vec![count.to_string(), value]).collect();
-                shown::table(&["COUNT", &self.field], &rows, &[0])?;
+                output::table(&["COUNT", &self.field], &rows, &[0])?;
             }
-            Format::Json => {
+            OutputFormat::Json => {
                 let line = |bucket: &Bucket| json!({"value": bucket.key, "count": bucket.count}).to_string();
-                shown::lines(buckets.iter().map(|bucket| shown::one_line(&line(bucket))))?;
+                output::print_lines(buckets.iter().map(|bucket| output::single_line_json(&line(bucket))))?;
             }
-            Format::Csv => {
-                let mut csv = Csv::begin(&[&self.field, "count"])?;
+            OutputFormat::Csv => {
+                let mut csv = CsvWriter::start(&[&self.field, "count"])?;
                 for (value, count) in &rows {
-                    csv.line([Cow::from(value), Cow::from(count.to_string())].into_iter())?;
+                    csv.write_row([Cow::from(value), Cow::from(count.to_string())].into_iter())?;
                 }
                 csv.end()?;
             }
@@ -74,12 +74,12 @@ impl Args {
     }
 }
 
-fn terms(field: &str, size: usize) -> Aggregation {
+fn terms_aggregation(field: &str, size: usize) -> Aggregation {
     let field = field.to_owned();
     Aggregation::Terms { field, size, by_key: false, ascending: false, count_min: 1, inner: Vec::new() }
 }
 
-fn key(bucket: &Bucket) -> String {
+fn key_text(bucket: &Bucket) -> String {
     match &bucket.key {
         Value::String(text) => text.clone(),
         key => key.to_string(),

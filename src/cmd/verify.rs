@@ -1,4 +1,4 @@
-//! `lea verify`: checks stored streams. Runs in the main thread; reads only, and may run beside a receiver.
+//! `lea verify`: checks stored streams. Runs in the main thread; reads only, so a receiver may be running.
 
 mod against;
 mod manifest;
@@ -9,80 +9,78 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::stored::{self, Found, Stored};
-use crate::cc::vault::manifest::State;
+use super::args::listing::{self, ManifestStatus, StreamEntry};
+use crate::cc::vault::manifest::ManifestState;
 use crate::cli::Globals;
-use crate::logging::{self, LevelFilter};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 
-/// A file is read in pieces of this size.
+/// Size of a read.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Check stored streams against their manifests, or against what was sent
+/// Check stored streams against their manifests or the sent files
 ///
-/// Each file is read once: its length, its SHA-256 and its packets (how many, the first and last time, cut-off
-/// bytes, where its records stop making sense) must be those of its manifest. A file that still grows must have at
-/// least the bytes of its ended connections. A file without a manifest, and a manifest without its file, are
-/// differences too; so are bytes that the manifest says could not be written.
+/// The command reads each file and compares its length, SHA-256 and packets (number, first and last time, truncated bytes,
+/// position of malformed data) with the manifest. An open file must have at least the bytes of its ended connections. A
+/// file without a manifest, a manifest without its file, and lost bytes recorded in the manifest are differences too.
 ///
-/// Each difference is a line on stdout: `differs FILE: ...`, or `missing FILE: ...`. The exit code is 3 if there is
-/// one, and 0 if there is none. The summary on stderr counts as unhashed the files whose SHA-256 was not compared:
-/// they are open, or were received with --hash none.
+/// Each difference is a line on stdout: `differs FILE: ...` or `missing FILE: ...`. The exit status is 3 if there is a
+/// difference, else 0. The summary on stderr counts the files whose SHA-256 was not compared as unhashed: they are open, or
+/// were received with --hash none.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Folders that a receiver wrote to, or stream files in them
+    /// Output directories, or stream files in them
     #[arg(value_name = "DIR|FILE", required = true)]
     paths: Vec<PathBuf>,
-    /// Each file of this folder must be stored, byte for byte, under its name in one of the DIRs, as whichever part
+    /// Directory of sent files; each must be stored in one of the DIRs under its name, byte for byte, as any part
     #[arg(long, value_name = "SENT_DIR")]
     against: Option<PathBuf>,
-    /// Print a JSON object a line, one for each file checked
+    /// Print one JSON object per file
     #[arg(long)]
     json: bool,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let stored = self.stored()?;
         let sent = self.against.as_deref().map(against::list).transpose()?.unwrap_or_default();
         let bytes = stored.iter().filter_map(|stored| stored.bytes).chain(sent.iter().map(|sent| sent.bytes));
-        let mut run = Run::new(self.json, progress_bar(bytes.sum()));
+        let mut run = Verifier::new(self.json, progress_bar(bytes.sum()));
         for stored in &stored {
             let report = run.check_stored(stored);
             run.unhashed += usize::from(report.hashed != Some(true));
             run.report(&report)?;
         }
-        let index = against::Index::new(&stored);
+        let index = against::StoredParts::new(&stored);
         for sent in &sent {
             let report = against::check(sent, &index, &mut |bytes| run.bar.inc(bytes));
             run.report(&report)?;
         }
         run.bar.finish_and_clear();
-        let Run { bytes, unhashed, differing, .. } = run;
+        let Verifier { bytes, unhashed, differing, .. } = run;
         let (files, sent) = (stored.len(), sent.len());
-        logging::say(format_args!(
+        logging::status_line(format_args!(
             "verified files={files} unhashed={unhashed} sent={sent} bytes={bytes} differing={differing}"
         ));
-        Ok(if differing == 0 { Exit::Done } else { Exit::Differs })
+        Ok(if differing == 0 { Exit::Done } else { Exit::Incomplete })
     }
 
-    /// The stream files in the folders named, and those named themselves.
-    fn stored(&self) -> Result<Vec<Stored>> {
+    /// Returns the stream files that the arguments name, directly or by their directory.
+    fn stored(&self) -> Result<Vec<StreamEntry>> {
         let mut found = Vec::new();
         for path in &self.paths {
             if path.is_dir() {
-                found.extend(stored::list(path)?);
+                found.extend(listing::list(path)?);
                 continue;
             }
             if self.against.is_some() {
-                let reason = "--against compares with folders, not with single files";
+                let reason = "--against needs directories as arguments, not single files";
                 return Err(Error::Usage(reason.to_owned()));
             }
-            let stored = Stored::at(&stored::stream_path(path));
-            if stored.bytes.is_none() && stored.manifest == Found::Nothing {
-                let missing = io::Error::new(io::ErrorKind::NotFound, "it is no regular file or folder");
+            let stored = StreamEntry::read(&listing::stream_path(path));
+            if stored.bytes.is_none() && stored.manifest == ManifestStatus::Missing {
+                let missing = io::Error::new(io::ErrorKind::NotFound, "not a regular file or directory");
                 let reason = path.symlink_metadata().err().unwrap_or(missing);
                 return Err(Error::path("verify", path)(reason));
             }
@@ -92,48 +90,48 @@ impl Args {
     }
 }
 
-/// What was found of one file: an object of the JSON.
+/// Result for one file; an object of the JSON output.
 #[derive(Debug, Default, Serialize)]
-struct Report {
-    /// `manifest` or `sent`: what the file was compared with.
+struct VerifyReport {
+    /// `manifest` for a stored file, `sent` for a sent file.
     check: &'static str,
-    /// The stream file, or the sent file.
+    /// Path of the stored or sent file.
     file: String,
     /// `ok`, `differs` or `missing`.
     result: &'static str,
-    /// Of a stored file: as its manifest says.
+    /// State in the manifest of a stored file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<State>,
-    /// Of a sent file: the stored file that is equal to it.
+    state: Option<ManifestState>,
+    /// Stored file that is equal to a sent file.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<String>,
-    /// Bytes read of it; of a sent file, the first ones that some stored file has too.
+    /// Bytes read from a stored file, or the length of the longest equal prefix of a sent file.
     bytes: u64,
-    /// Of a stored file: whether its SHA-256 was compared.
+    /// True if the SHA-256 of a stored file was compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     hashed: Option<bool>,
-    /// What is wrong, an entry each.
+    /// Differences, one text each.
     differences: Vec<String>,
 }
 
-impl Report {
-    fn new(check: &'static str, file: String) -> Report {
-        Report { check, file, result: "ok", ..Report::default() }
+impl VerifyReport {
+    fn new(check: &'static str, file: String) -> VerifyReport {
+        VerifyReport { check, file, result: "ok", ..VerifyReport::default() }
     }
 
-    fn missing(mut self, difference: String) -> Report {
+    fn into_missing(mut self, difference: String) -> VerifyReport {
         self.result = "missing";
         self.differences.push(difference);
         self
     }
 
-    fn differs(&mut self, difference: String) {
+    fn add_difference(&mut self, difference: String) {
         self.result = "differs";
         self.differences.push(difference);
     }
 }
 
-struct Run {
+struct Verifier {
     json: bool,
     bar: ProgressBar,
     buffer: Vec<u8>,
@@ -142,52 +140,51 @@ struct Run {
     differing: usize,
 }
 
-impl Run {
-    fn new(json: bool, bar: ProgressBar) -> Run {
-        Run { json, bar, buffer: vec![0; BUFFER_BYTES], bytes: 0, unhashed: 0, differing: 0 }
+impl Verifier {
+    fn new(json: bool, bar: ProgressBar) -> Verifier {
+        Verifier { json, bar, buffer: vec![0; BUFFER_BYTES], bytes: 0, unhashed: 0, differing: 0 }
     }
 
-    /// Checks a stored file. A receiver may work on it meanwhile: what differs only because the manifest changed
-    /// is looked at again.
-    fn check_stored(&mut self, stored: &Stored) -> Report {
+    /// Checks a stored file. A receiver may be writing it, so a file whose manifest changed meanwhile is checked again.
+    fn check_stored(&mut self, stored: &StreamEntry) -> VerifyReport {
         let mut manifest = stored.manifest.clone();
         for _ in 0..3 {
             let report =
                 manifest::check(stored, &manifest, &mut self.buffer, &mut |bytes| self.bar.inc(bytes));
-            let now = stored::read_manifest(&stored.path);
+            let now = listing::read_manifest(&stored.path);
             if report.differences.is_empty() || now == manifest {
                 return report;
             }
             manifest = now;
         }
-        let mut report = Report::new("manifest", shown(&stored.path));
-        report.differs("its manifest changes faster than it can be read: try again".to_owned());
+        let mut report = VerifyReport::new("manifest", escaped_path(&stored.path));
+        report.add_difference("the manifest changes faster than it can be read: try again".to_owned());
         report
     }
 
-    fn report(&mut self, report: &Report) -> Result<()> {
+    fn report(&mut self, report: &VerifyReport) -> Result<()> {
         self.bytes += report.bytes;
         self.differing += usize::from(!report.differences.is_empty());
         let (json, bar) = (self.json, &self.bar);
-        // The bar makes room for the lines where both are on a terminal.
-        stored::printed(bar.suspend(|| print_report(report, json)))
+        // Hides the progress bar while a line is printed, if both are on a terminal.
+        listing::ignore_broken_pipe(bar.suspend(|| print_report(report, json)))
     }
 }
 
-fn print_report(report: &Report, json: bool) -> io::Result<()> {
+fn print_report(report: &VerifyReport, json: bool) -> io::Result<()> {
     if json {
-        return logging::print(format_args!("{}", serde_json::to_string(report)?));
+        return logging::print_line(format_args!("{}", serde_json::to_string(report)?));
     }
-    let Report { result, file, differences, .. } = report;
-    differences.iter().try_for_each(|what| logging::print(format_args!("{result} {file}: {what}")))
+    let VerifyReport { result, file, differences, .. } = report;
+    differences.iter().try_for_each(|what| logging::print_line(format_args!("{result} {file}: {what}")))
 }
 
-/// A path as it is printed.
-fn shown(path: &Path) -> String {
-    stored::harmless(&path.to_string_lossy())
+/// Formats a path for printing.
+fn escaped_path(path: &Path) -> String {
+    listing::escape(&path.to_string_lossy())
 }
 
-/// On a terminal only; what is written to a file or a pipe is not drawn over.
+/// Creates a progress bar, which is hidden if stderr is not a terminal.
 fn progress_bar(bytes: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

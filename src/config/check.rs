@@ -1,48 +1,48 @@
-//! What a value may be. Pure: a text in, the value or a sentence that says what would be right out.
+//! Checks of single values. Pure. Each check returns the value, or a sentence that says what is allowed.
 
 use std::net::IpAddr;
 
-use crate::logging::LevelFilter;
+use crate::runtime::logging::LevelFilter;
 
-/// A host name's bytes (RFC 1035, 2.3.4).
+/// Maximum size of a host name (RFC 1035, section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
-/// The bytes between two dots of a host name.
+/// Maximum size of a label, the part of a host name between dots.
 const LABEL_BYTES_MAX: usize = 63;
-/// A topic's bytes, as Kafka limits them.
+/// Maximum size of a Kafka topic name.
 const TOPIC_BYTES_MAX: usize = 249;
-/// How much of a wrong text is repeated.
-const SHOWN_CHARS_MAX: usize = 60;
+/// Maximum number of characters of a wrong value in a message.
+const QUOTED_CHARS_MAX: usize = 60;
 
-/// A text as it may go to a terminal: quoted, escaped, shortened.
-pub fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+/// Quotes, escapes and shortens a value for a terminal.
+pub fn quote(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
     }
 }
 
-/// A level, in any case.
+/// Parses a log level in any case.
 pub fn level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_uppercase().as_str() {
         "DEBUG" => Ok(LevelFilter::Debug),
         "INFO" => Ok(LevelFilter::Info),
         "WARN" | "WARNING" => Ok(LevelFilter::Warn),
         "ERROR" => Ok(LevelFilter::Error),
-        _ => Err(format!("{} is no level: DEBUG, INFO, WARN or ERROR", shown(text))),
+        _ => Err(format!("{} is not a log level (expected DEBUG, INFO, WARN or ERROR)", quote(text))),
     }
 }
 
-/// A port; 0 turns the receiver off.
+/// Parses a port; 0 switches the receiver off.
 pub fn port(text: &str) -> Result<u16, String> {
-    // `parse` alone would let "+5004" pass.
+    // `parse` alone accepts "+5004".
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits => Ok(port),
-        _ => Err(format!("{} is no port: a number from 1 to 65535, or 0 for off", shown(text))),
+        _ => Err(format!("{} is not a port (expected a number from 1 to 65535, or 0 for off)", quote(text))),
     }
 }
 
-/// An IP address or a host name; empty turns the receiver off. IPv6 comes back without brackets.
+/// Checks an IP address or a host name; empty switches the receiver off. Removes the brackets of an IPv6 address.
 pub fn address(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if text.is_empty() || is_ip(bare) || is_host(text) {
@@ -54,12 +54,12 @@ pub fn address(text: &str) -> Result<String, String> {
         }
         _ => "",
     };
-    Err(format!("{} is neither an IP address nor a host name{port_too}", shown(text)))
+    Err(format!("{} is neither an IP address nor a host name{port_too}", quote(text)))
 }
 
 fn is_ip(text: &str) -> bool {
     match text.split_once('%') {
-        // A link-local address needs its interface: fe80::1%eth0 (RFC 4007, 11).
+        // A link-local address needs its interface: fe80::1%eth0 (RFC 4007, section 11).
         Some((ip, zone)) => matches!(ip.parse(), Ok(IpAddr::V6(_))) && is_label(zone),
         None => text.parse::<IpAddr>().is_ok(),
     }
@@ -67,12 +67,12 @@ fn is_ip(text: &str) -> bool {
 
 fn is_host(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
-    // No top-level domain is a number: such a text is a mistyped IP address (RFC 3696, 2).
+    // No top-level domain is a number, so this is a mistyped IP address (RFC 3696, section 2).
     let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     name.len() <= HOST_BYTES_MAX && !numeric && name.split('.').all(is_label)
 }
 
-/// Letters, digits, `-` and `_`, which container networks have in their names.
+/// Returns true for letters, digits, `-` and `_`; host names in container networks contain underscores.
 fn is_label(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=LABEL_BYTES_MAX).contains(&text.len())
@@ -81,14 +81,14 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// A Kafka topic's name, as brokers accept it.
+/// Checks a topic name by the rules of Kafka.
 pub fn topic(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let long = !(1..=TOPIC_BYTES_MAX).contains(&text.len());
     if long || !text.bytes().all(allowed) || text == "." || text == ".." {
         return Err(format!(
-            "{} is no Kafka topic: 1 to {TOPIC_BYTES_MAX} letters, digits, dots, underscores and hyphens",
-            shown(text)
+            "{} is not a Kafka topic name (expected 1 to {TOPIC_BYTES_MAX} letters, digits, dots, underscores and hyphens)",
+            quote(text)
         ));
     }
     Ok(text.to_owned())
@@ -175,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_harmless_and_short() {
-        assert_eq!(shown("a\u{1b}[2J\n"), r#""a\u{1b}[2J\n""#);
-        assert_eq!(shown(&"é".repeat(61)), format!("\"{}\"...", "é".repeat(60)));
-        assert_eq!(shown(&"é".repeat(60)), format!("\"{}\"", "é".repeat(60)));
+    fn quoted_values_are_escaped_and_short() {
+        assert_eq!(quote("a\u{1b}[2J\n"), r#""a\u{1b}[2J\n""#);
+        assert_eq!(quote(&"é".repeat(61)), format!("\"{}\"...", "é".repeat(60)));
+        assert_eq!(quote(&"é".repeat(60)), format!("\"{}\"", "é".repeat(60)));
     }
 }

@@ -1,51 +1,56 @@
-//! `parameters.events`: where events are received, who may ask, how syslog lines are taken apart. Like `numbers` it stands
-//! in the file alone. Pure; what is wrong becomes a finding at its place.
+//! Section `parameters.events`: event sources, users of the HTTP API, syslog patterns, cluster. Like `numbers` it exists
+//! only in the file. Pure; errors become findings with a position.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::check;
-use super::json::{Node, SyntaxError};
-use super::numbers::{Wrong, list, text};
+use super::json::{JsonNode, JsonSyntaxError};
+use super::numbers::{SectionFinding, read_text, read_text_list};
+use crate::es_api::{User, Users};
 use crate::http;
-use crate::iri::document::index_name;
-use crate::iri::elastic::{User, Users};
-use crate::iri::event::Indices;
-use crate::iri::source::amqp::AmqpConfig;
-use crate::iri::source::grok::{DEFINITIONS_MAX, PATTERNS_MAX, Patterns};
-use crate::iri::store::elastic::Client;
+use crate::iri::event::EventIndices;
+use crate::iri::ingest::amqp::AmqpConfig;
+use crate::iri::ingest::grok::{DEFINITIONS_MAX, GrokPatterns, PATTERNS_MAX};
+use crate::search::cluster::EsClient;
+use crate::search::document::check_index_name;
 
-/// The section's path.
+/// Path of the section.
 pub const PATH: &str = "parameters.events";
 
-/// Users, a line each in the file.
+/// Maximum number of users.
 const USERS_MAX: usize = 64;
 
-/// Listeners for syslog.
+/// Maximum number of syslog listeners.
 const SYSLOG_MAX: usize = 16;
 
-/// A hundred years: more is a mistake.
+/// Maximum of `keepDays`: a hundred years.
 pub const KEEP_DAYS_MAX: i64 = 36_500;
 
-/// Where syslog is received.
+/// Address and transport of a syslog listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyslogListen {
-    /// A datagram is a message.
+    /// Each datagram is a message.
     Udp(SocketAddr),
-    /// Messages in a stream (RFC 6587).
+    /// Messages are framed in a byte stream (RFC 6587).
     Tcp(SocketAddr),
 }
 
 impl SyslogListen {
-    /// Reads `udp:ADDR:PORT` or `tcp:ADDR:PORT`.
+    /// Parses `udp:ADDR:PORT` or `tcp:ADDR:PORT`.
     pub fn parse(text: &str) -> Result<SyslogListen, String> {
         let (make, addr): (fn(SocketAddr) -> SyslogListen, _) = match text.split_once(':') {
             Some(("udp", addr)) => (SyslogListen::Udp, addr),
             Some(("tcp", addr)) => (SyslogListen::Tcp, addr),
-            _ => return Err(format!("{} is neither udp:ADDR:PORT nor tcp:ADDR:PORT", check::shown(text))),
+            _ => {
+                return Err(format!(
+                    "{} is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)",
+                    check::quote(text)
+                ));
+            }
         };
-        http::listen_address(addr).map(make).map_err(|error| error.to_string())
+        http::parse_listen_address(addr).map(make).map_err(|error| error.to_string())
     }
 }
 
@@ -58,40 +63,38 @@ impl fmt::Display for SyslogListen {
     }
 }
 
-/// What the file says about events.
+/// The event settings of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Events {
-    /// JSON lines; none: off.
+pub struct EventSettings {
+    /// Listener for JSON lines.
     pub lines: Option<SocketAddr>,
-    /// JSON lines with content of streams alone.
-    pub data_lines: Option<SocketAddr>,
-    /// Syslog.
+    /// Listener for JSON lines that may hold only stream content.
+    pub content_lines: Option<SocketAddr>,
     pub syslog: Vec<SyslogListen>,
-    /// A queue of RabbitMQ.
+    /// RabbitMQ queue to consume.
     pub amqp: Option<AmqpConfig>,
-    /// What speaks Elasticsearch's dialect.
+    /// Listener of the Elasticsearch-compatible HTTP API.
     pub http: Option<SocketAddr>,
-    /// Users of it.
+    /// Users of the HTTP API.
     pub users: Vec<User>,
-    /// Patterns of syslog lines, in their order; empty: the built-in ones.
+    /// Patterns for syslog messages in order; if empty, the built-in ones are used.
     pub patterns: Vec<String>,
-    /// Names that patterns may use: name and pattern.
+    /// Name and pattern of named patterns.
     pub definitions: Vec<(String, String)>,
-    /// Where events go.
-    pub indices: Indices,
-    /// The URL of a cluster as the store.
-    pub store: Option<String>,
-    /// Certificates that are trusted there.
-    pub store_ca: Option<PathBuf>,
-    /// Days after which the cluster's events are deleted.
+    pub indices: EventIndices,
+    /// URL of the cluster that stores events.
+    pub cluster: Option<String>,
+    /// File with the CA certificates for the cluster.
+    pub cluster_ca: Option<PathBuf>,
+    /// Days after which the cluster's daily indices are deleted.
     pub keep_days: Option<u32>,
 }
 
-impl Events {
-    /// True if nothing is to be received.
+impl EventSettings {
+    /// Returns true if no source is switched on.
     pub fn is_off(&self) -> bool {
         self.lines.is_none()
-            && self.data_lines.is_none()
+            && self.content_lines.is_none()
             && self.syslog.is_empty()
             && self.http.is_none()
             && self.amqp.is_none()
@@ -99,124 +102,132 @@ impl Events {
 }
 
 /// Reads the section into `events`.
-pub fn read(node: Node<'_>, events: &mut Events) -> Result<Vec<Wrong>, SyntaxError> {
+pub fn read(node: JsonNode<'_>, events: &mut EventSettings) -> Result<Vec<SectionFinding>, JsonSyntaxError> {
     let Some(members) = node.members() else {
-        let text = format!("{PATH}: {} where an object has to be", node.kind());
-        return Ok(vec![Wrong { offset: node.offset(), text, warning: false }]);
+        let text = format!("{PATH}: expected an object, found {}", node.kind());
+        return Ok(vec![SectionFinding { offset: node.offset(), text, is_warning: false }]);
     };
     let mut wrongs = Vec::new();
     for member in members? {
         let value = member.value;
         let read = match &*member.key {
-            "lines" => address(value)?.map(|addr| events.lines = addr),
-            "dataLines" => address(value)?.map(|addr| events.data_lines = addr),
-            "http" => address(value)?.map(|addr| events.http = addr),
-            "amqp" => amqp(value)?.map(|amqp| events.amqp = amqp),
-            "syslog" => syslog(value)?.map(|list| events.syslog = list),
-            "patterns" => list(value)?.and_then(bounded(PATTERNS_MAX)).map(|list| events.patterns = list),
-            "definitions" => pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
-            "users" => pairs(value, USERS_MAX)?.and_then(users).map(|users| events.users = users),
-            "indices" => indices(value, &mut events.indices)?,
-            "store" => text(value)?.and_then(store).map(|store| events.store = store),
-            "storeCa" => text(value)?.map(|path| events.store_ca = Some(path.into())),
-            "keepDays" => keep_days(value)?.map(|days| events.keep_days = Some(days)),
+            "lines" => read_address(value)?.map(|addr| events.lines = addr),
+            "dataLines" => read_address(value)?.map(|addr| events.content_lines = addr),
+            "http" => read_address(value)?.map(|addr| events.http = addr),
+            "amqp" => read_amqp(value)?.map(|amqp| events.amqp = amqp),
+            "syslog" => read_syslog(value)?.map(|list| events.syslog = list),
+            "patterns" => {
+                read_text_list(value)?.and_then(bounded(PATTERNS_MAX)).map(|list| events.patterns = list)
+            }
+            "definitions" => read_pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
+            "users" => read_pairs(value, USERS_MAX)?.and_then(check_users).map(|users| events.users = users),
+            "indices" => read_indices(value, &mut events.indices)?,
+            "store" => read_text(value)?.and_then(check_cluster_url).map(|store| events.cluster = store),
+            "storeCa" => read_text(value)?.map(|path| events.cluster_ca = Some(path.into())),
+            "keepDays" => read_keep_days(value)?.map(|days| events.keep_days = Some(days)),
             unknown => {
-                let text = format!("unknown key {} in {PATH}", check::shown(unknown));
-                wrongs.push(Wrong { offset: member.key_offset, text, warning: true });
+                let text = format!("unknown key {} in {PATH}", check::quote(unknown));
+                wrongs.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
                 continue;
             }
         };
         if let Err(wrong) = read {
             let text = format!("{PATH}.{}: {wrong}", member.key);
-            wrongs.push(Wrong { offset: value.offset(), text, warning: false });
+            wrongs.push(SectionFinding { offset: value.offset(), text, is_warning: false });
         }
     }
-    // Only now: a pattern may use a definition that stands behind it.
-    if let Err(error) = Patterns::compile(&events.patterns, &events.definitions) {
+    // Only now, because a pattern may use a definition that follows it.
+    if let Err(error) = GrokPatterns::compile(&events.patterns, &events.definitions) {
         let text = format!("{PATH}.patterns: {error}");
-        wrongs.push(Wrong { offset: node.offset(), text, warning: false });
+        wrongs.push(SectionFinding { offset: node.offset(), text, is_warning: false });
     }
     Ok(wrongs)
 }
 
 fn bounded<T>(max: usize) -> impl Fn(Vec<T>) -> Result<Vec<T>, String> {
-    move |list| if list.len() > max { Err(format!("more than {max} of them")) } else { Ok(list) }
+    move |list| if list.len() > max { Err(format!("more than {max} entries")) } else { Ok(list) }
 }
 
-/// An address to listen on; empty is off.
-fn address(node: Node<'_>) -> Result<Result<Option<SocketAddr>, String>, SyntaxError> {
-    Ok(text(node)?.and_then(|text| match text.as_str() {
+/// Reads a listen address; empty switches the listener off.
+fn read_address(node: JsonNode<'_>) -> Result<Result<Option<SocketAddr>, String>, JsonSyntaxError> {
+    Ok(read_text(node)?.and_then(|text| match text.as_str() {
         "" => Ok(None),
-        text => http::listen_address(text).map(Some).map_err(|error| error.to_string()),
+        text => http::parse_listen_address(text).map(Some).map_err(|error| error.to_string()),
     }))
 }
 
-/// A broker and its queue; empty is off.
-fn amqp(node: Node<'_>) -> Result<Result<Option<AmqpConfig>, String>, SyntaxError> {
-    Ok(pairs(node, 2)?.and_then(|pairs| {
+/// Reads the broker and its queue; an empty URL switches the source off.
+fn read_amqp(node: JsonNode<'_>) -> Result<Result<Option<AmqpConfig>, String>, JsonSyntaxError> {
+    Ok(read_pairs(node, 2)?.and_then(|pairs| {
         let (mut url, mut queue) = (String::new(), String::new());
         for (which, text) in pairs {
             *match which.as_str() {
                 "url" => &mut url,
                 "queue" => &mut queue,
-                _ => return Err(format!("{} is none of url, queue", check::shown(&which))),
+                _ => return Err(format!("unknown key {} (expected url or queue)", check::quote(&which))),
             } = text;
         }
         if url.is_empty() { Ok(None) } else { AmqpConfig::parse(&url, &queue).map(Some) }
     }))
 }
 
-fn syslog(node: Node<'_>) -> Result<Result<Vec<SyslogListen>, String>, SyntaxError> {
-    let texts = list(node)?.and_then(bounded(SYSLOG_MAX));
+fn read_syslog(node: JsonNode<'_>) -> Result<Result<Vec<SyslogListen>, String>, JsonSyntaxError> {
+    let texts = read_text_list(node)?.and_then(bounded(SYSLOG_MAX));
     Ok(texts.and_then(|texts| texts.iter().map(|text| SyslogListen::parse(text)).collect()))
 }
 
-/// The URL of a cluster; empty is none.
-fn store(url: String) -> Result<Option<String>, String> {
+/// Checks the URL of a cluster; empty means no cluster.
+fn check_cluster_url(url: String) -> Result<Option<String>, String> {
     if url.is_empty() {
         return Ok(None);
     }
-    // What is wrong with it is said of the option, which it stands for; the URL itself may have a password.
-    Client::new(&url, None, None).map_err(|error| error.to_string())?;
+    // The error does not contain the URL, which may have a password.
+    EsClient::new(&url, None, None).map_err(|error| error.to_string())?;
     Ok(Some(url))
 }
 
-fn keep_days(node: Node<'_>) -> Result<Result<u32, String>, SyntaxError> {
+fn read_keep_days(node: JsonNode<'_>) -> Result<Result<u32, String>, JsonSyntaxError> {
     let Some(scalar) = node.scalar() else {
-        return Ok(Err(format!("{} where a number has to be", node.kind())));
+        return Ok(Err(format!("expected a number, found {}", node.kind())));
     };
     let days = scalar?.parse().ok().filter(|days| (1..=KEEP_DAYS_MAX).contains(days));
     Ok(days
         .and_then(|days| u32::try_from(days).ok())
-        .ok_or(format!("a number of days, 1 to {KEEP_DAYS_MAX}")))
+        .ok_or(format!("expected a number of days from 1 to {KEEP_DAYS_MAX}")))
 }
 
-/// An object of texts, in its order.
-fn pairs(node: Node<'_>, max: usize) -> Result<Result<Vec<(String, String)>, String>, SyntaxError> {
+/// Reads an object whose values are texts, in its order.
+fn read_pairs(
+    node: JsonNode<'_>,
+    max: usize,
+) -> Result<Result<Vec<(String, String)>, String>, JsonSyntaxError> {
     let Some(members) = node.members() else {
-        return Ok(Err(format!("{} where an object of texts has to be", node.kind())));
+        return Ok(Err(format!("expected an object of strings, found {}", node.kind())));
     };
     let mut pairs = Vec::new();
     for member in members? {
-        match text(member.value)? {
+        match read_text(member.value)? {
             Ok(text) => pairs.push((member.key.into_owned(), text)),
-            Err(wrong) => return Ok(Err(format!("{}: {wrong}", check::shown(&member.key)))),
+            Err(wrong) => return Ok(Err(format!("{}: {wrong}", check::quote(&member.key)))),
         }
     }
     Ok(bounded(max)(pairs))
 }
 
-fn users(pairs: Vec<(String, String)>) -> Result<Vec<User>, String> {
+fn check_users(pairs: Vec<(String, String)>) -> Result<Vec<User>, String> {
     let users = pairs.into_iter().map(|(name, password_hash)| User { name, password_hash });
     let users: Vec<User> = users.collect();
     Users::new(users.clone()).map_err(|error| error.to_string())?;
     Ok(users)
 }
 
-fn indices(node: Node<'_>, indices: &mut Indices) -> Result<Result<(), String>, SyntaxError> {
-    Ok(pairs(node, 4)?.and_then(|pairs| {
+fn read_indices(
+    node: JsonNode<'_>,
+    indices: &mut EventIndices,
+) -> Result<Result<(), String>, JsonSyntaxError> {
+    Ok(read_pairs(node, 4)?.and_then(|pairs| {
         for (which, index) in pairs {
-            index_name(&index).map_err(|wrong| format!("{}: {wrong}", check::shown(&index)))?;
+            check_index_name(&index).map_err(|wrong| format!("{}: {wrong}", check::quote(&index)))?;
             *match which.as_str() {
                 "calls" => &mut indices.calls,
                 "sentrypeer" => &mut indices.sentrypeer,
@@ -224,8 +235,8 @@ fn indices(node: Node<'_>, indices: &mut Indices) -> Result<Result<(), String>, 
                 "billing" => &mut indices.billing,
                 _ => {
                     return Err(format!(
-                        "{} is none of calls, sentrypeer, syslog, billing",
-                        check::shown(&which)
+                        "unknown key {} (expected calls, sentrypeer, syslog or billing)",
+                        check::quote(&which)
                     ));
                 }
             } = index;
@@ -236,18 +247,18 @@ fn indices(node: Node<'_>, indices: &mut Indices) -> Result<Result<(), String>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::json;
     use super::*;
+    use crate::config::json;
 
-    fn check(text: &str) -> (Events, Vec<(String, bool)>) {
-        let mut events = Events::default();
+    fn check(text: &str) -> (EventSettings, Vec<(String, bool)>) {
+        let mut events = EventSettings::default();
         let wrongs = read(json::parse(text).unwrap(), &mut events).unwrap();
-        (events, wrongs.into_iter().map(|wrong| (wrong.text, wrong.warning)).collect())
+        (events, wrongs.into_iter().map(|wrong| (wrong.text, wrong.is_warning)).collect())
     }
 
     #[test]
-    fn a_whole_section() {
-        let hash = crate::iri::elastic::hash_password(b"secret").unwrap();
+    fn all_keys_of_the_section_are_read() {
+        let hash = crate::es_api::hash_password(b"secret").unwrap();
         let (events, wrongs) = check(
             &r#"{"lines": "0.0.0.0:5959", "dataLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
                 "http": "", "users": {"proxy": "HASH"}, "patterns": ["%{CALL:call}"],
@@ -256,7 +267,7 @@ mod tests {
         );
         assert_eq!(wrongs, []);
         assert_eq!(events.lines.unwrap().to_string(), "0.0.0.0:5959");
-        assert_eq!(events.data_lines.unwrap().to_string(), "127.0.0.1:5960");
+        assert_eq!(events.content_lines.unwrap().to_string(), "127.0.0.1:5960");
         let syslog: Vec<String> = events.syslog.iter().map(SyslogListen::to_string).collect();
         assert_eq!(syslog, ["udp:127.0.0.1:514", "tcp:[::]:601"]);
         assert_eq!((events.http, events.is_off()), (None, false));
@@ -269,8 +280,8 @@ mod tests {
         let (events, wrongs) =
             check(r#"{"store": "https://lea@search:9200", "storeCa": "ca.pem", "keepDays": 36500}"#);
         assert_eq!(wrongs, []);
-        assert_eq!(events.store.as_deref(), Some("https://lea@search:9200"));
-        assert_eq!((events.store_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
+        assert_eq!(events.cluster.as_deref(), Some("https://lea@search:9200"));
+        assert_eq!((events.cluster_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
         assert!(check("{}").0.is_off() && check(r#"{"amqp": {"url": "", "queue": "q"}}"#).0.is_off());
         let (events, wrongs) = check(r#"{"amqp": {"url": "amqp://user:secret@[::1]/v", "queue": "rows"}}"#);
         assert_eq!((wrongs.len(), events.is_off(), events.amqp.unwrap().queue.as_str()), (0, false, "rows"));
@@ -283,24 +294,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_says_where() {
-        check_wrong("[]", "parameters.events: a list where an object has to be");
-        check_wrong(r#"{"lines": 5959}"#, "parameters.events.lines: a number where a text has to be");
+    fn errors_name_the_key() {
+        check_wrong("[]", "parameters.events: expected an object, found a list");
+        check_wrong(r#"{"lines": 5959}"#, "parameters.events.lines: expected a string, found a number");
         check_wrong(r#"{"lines": "localhost:1"}"#, "not an address to listen on");
-        check_wrong(r#"{"syslog": ["514"]}"#, r#""514" is neither udp:ADDR:PORT nor tcp:ADDR:PORT"#);
-        check_wrong(r#"{"syslog": "udp:514"}"#, "where a list of texts has to be");
-        check_wrong(r#"{"users": {"a": 1}}"#, r#"parameters.events.users: "a": a number where a text"#);
-        check_wrong(r#"{"users": {"a": "secret"}}"#, "is no argon2 hash");
+        check_wrong(
+            r#"{"syslog": ["514"]}"#,
+            r#""514" is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)"#,
+        );
+        check_wrong(r#"{"syslog": "udp:514"}"#, "expected a list of strings");
+        check_wrong(r#"{"users": {"a": 1}}"#, r#"parameters.events.users: "a": expected a string"#);
+        check_wrong(r#"{"users": {"a": "secret"}}"#, "not an argon2 PHC string");
         check_wrong(r#"{"patterns": ["%{NOPE:x}"]}"#, "parameters.events.patterns: pattern 1");
         check_wrong(r#"{"indices": {"syslog": "A"}}"#, "must be lowercase");
         check_wrong(
             r#"{"amqp": {"url": "http://a", "queue": "q"}}"#,
-            "parameters.events.amqp: no amqp:// URL",
+            "parameters.events.amqp: not an amqp:// URL",
         );
-        check_wrong(r#"{"amqp": {"url": "amqp://a"}}"#, "the queue has 1 to 255 bytes");
-        check_wrong(r#"{"amqp": {"x": "q"}}"#, "none of url, queue");
-        check_wrong(r#"{"indices": {"x": "a"}}"#, "none of calls, sentrypeer, syslog, billing");
-        check_wrong(r#"{"store": "ftp://a"}"#, "no URL that can be asked");
+        check_wrong(r#"{"amqp": {"url": "amqp://a"}}"#, "the name of the queue must have 1 to 255 bytes");
+        check_wrong(r#"{"amqp": {"x": "q"}}"#, "(expected url or queue)");
+        check_wrong(r#"{"indices": {"x": "a"}}"#, "(expected calls, sentrypeer, syslog or billing)");
+        check_wrong(r#"{"store": "ftp://a"}"#, "not an http or https URL");
         for days in ["0", "36501", "1.5", "-1", "[]", "true", r#""x""#] {
             check_wrong(&format!(r#"{{"keepDays": {days}}}"#), "number");
         }

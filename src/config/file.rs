@@ -1,120 +1,125 @@
-//! The file as a layer of the configuration: bytes into texts for the known keys, with their places.
+//! The file as a layer of the configuration: extracts the values of known keys with their positions.
 //!
-//! Parsing is pure and cannot fail: what is wrong becomes a finding. Unknown keys, and keys given twice, are
-//! warnings, for sites' files carry keys of other programs.
+//! Parsing is pure and cannot fail: errors become findings. Unknown and repeated keys are only warnings, because the files
+//! of existing sites contain keys of other programs.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::events::{self, Events};
-use super::json::{self, Node, SyntaxError};
-use super::{FILE_BYTES_MAX, Finding, KEYS, Key, Origin, check, numbers};
-use crate::iri::number::Settings;
+use super::events::{self, EventSettings};
+use super::json::{self, JsonNode, JsonSyntaxError};
+use super::{ConfigKey, FILE_BYTES_MAX, Finding, KEYS, ValueOrigin, check, numbers};
+use crate::phone::NumberSettings;
 use crate::{Error, Result};
 
-/// Findings of one kind that are kept from one file; the rest are counted.
+/// Maximum findings of one kind per file. The rest are counted.
 const FINDINGS_MAX: usize = 100;
 
-/// What a configuration file says.
+/// The content of a configuration file.
 #[derive(Debug)]
 pub struct FileLayer {
-    /// The file's name.
     pub path: PathBuf,
-    /// What is wrong in its syntax and types. Values get checked when the layers are put together.
+    /// Errors in syntax and types. Values are checked when the layers are combined.
     pub errors: Vec<Finding>,
-    /// What is odd, and does not matter.
+    /// Findings that do not prevent the start.
     pub warnings: Vec<Finding>,
-    /// How telephone numbers are read; what the file does not say is the default.
-    pub numbers: Settings,
-    /// What is received as events.
-    pub events: Events,
-    values: Vec<(&'static Key, Origin, String)>,
+    pub numbers: NumberSettings,
+    pub events: EventSettings,
+    values: Vec<(&'static ConfigKey, ValueOrigin, String)>,
 }
 
 impl FileLayer {
-    /// Reads a file that must be there. Fails with [`Error::Config`] where it cannot be read.
+    /// Reads a file that must exist. Fails with [`Error::Config`] if it cannot be read.
     pub fn read(path: &Path) -> Result<FileLayer> {
-        let bytes = read_bounded(path).map_err(|error| unreadable(path, &error))?;
+        let bytes = read_bounded(path).map_err(|error| unreadable_error(path, &error))?;
         Ok(FileLayer::parse(path, &bytes))
     }
 
-    /// Reads a file that need not be there.
-    pub fn read_if_there(path: &Path) -> Result<Option<FileLayer>> {
+    /// Reads a file that may be missing.
+    pub fn read_if_exists(path: &Path) -> Result<Option<FileLayer>> {
         match read_bounded(path) {
             Ok(bytes) => Ok(Some(FileLayer::parse(path, &bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(path, &error)),
+            Err(error) => Err(unreadable_error(path, &error)),
         }
     }
 
-    /// Takes a file's bytes apart; `path` is what findings are reported under.
+    /// Parses the content of a file. `path` is only used in findings.
     pub fn parse(path: &Path, bytes: &[u8]) -> FileLayer {
-        // Editors on Windows put a byte order mark before the text; JSON itself has none (RFC 8259, 8.1).
+        // Editors on Windows add a byte order mark. JSON does not allow it (RFC 8259, section 8.1).
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let first = text.utf8_chunks().next();
-        let mut walk = Walk::new(first.as_ref().map_or("", |chunk| chunk.valid()));
+        let mut walk = DocumentReader::new(first.as_ref().map_or("", |chunk| chunk.valid()));
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            walk.error(0, format!("more than {FILE_BYTES_MAX} bytes: this is no configuration"));
+            walk.error(0, format!("larger than {FILE_BYTES_MAX} bytes, so this is not a configuration file"));
         } else if first.is_some_and(|chunk| !chunk.invalid().is_empty()) {
-            walk.error(walk.document.len(), "this is no UTF-8 text".to_owned());
+            walk.error(walk.document.len(), "not valid UTF-8".to_owned());
         } else if walk.document.trim().is_empty() {
             walk.error(0, "the file is empty".to_owned());
         } else {
             match json::parse(walk.document) {
-                Ok(root) => walk.object("", root),
+                Ok(root) => walk.read_object("", root),
                 Err(error) => walk.syntax_error(error),
             }
         }
         walk.finish(path)
     }
 
-    /// The text that the file gives for a key, and where.
-    pub(super) fn value(&self, key: &Key) -> Option<(Origin, &str)> {
+    /// Returns the text of a key's value and its position.
+    pub(super) fn value(&self, key: &ConfigKey) -> Option<(ValueOrigin, &str)> {
         let (_, origin, text) = self.values.iter().find(|(of, ..)| *of == key)?;
         Some((*origin, text))
     }
 }
 
-/// Reads a file, up to one byte more than the limit, by which [`FileLayer::parse`] knows that it is too large.
+/// Reads at most one byte more than the limit, by which [`FileLayer::parse`] detects a file that is too large.
 pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// A configuration that cannot be read is wrong usage (exit code 2), like one that says something wrong.
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
+/// An unreadable configuration is wrong usage (exit status 2), like an invalid one.
+pub(super) fn unreadable_error(path: &Path, error: &io::Error) -> Error {
     Error::Config { path: path.to_owned(), reason: format!("cannot read the configuration: {error}") }
 }
 
-/// The way through one document.
-struct Walk<'a> {
+/// State of reading one document.
+struct DocumentReader<'a> {
     document: &'a str,
     errors: Findings,
     warnings: Findings,
-    leaves: Vec<(&'static Key, Node<'a>)>,
+    leaves: Vec<(&'static ConfigKey, JsonNode<'a>)>,
     sections: Vec<String>,
-    numbers: Settings,
-    events: Events,
+    numbers: NumberSettings,
+    events: EventSettings,
 }
 
-impl<'a> Walk<'a> {
-    fn new(document: &'a str) -> Walk<'a> {
+impl<'a> DocumentReader<'a> {
+    fn new(document: &'a str) -> DocumentReader<'a> {
         let (errors, warnings) = Default::default();
         let (numbers, events) = Default::default();
-        Walk { document, errors, warnings, leaves: Vec::new(), sections: Vec::new(), numbers, events }
+        DocumentReader {
+            document,
+            errors,
+            warnings,
+            leaves: Vec::new(),
+            sections: Vec::new(),
+            numbers,
+            events,
+        }
     }
 
-    /// Goes through an object; `path` is its own with a dot after it, empty for the whole document. The depth is
-    /// bounded by the longest known path.
-    fn object(&mut self, path: &str, node: Node<'a>) {
+    /// Reads an object. `path` is its path with a dot at the end, or empty for the document. Recursion is bounded by the longest
+    /// known path.
+    fn read_object(&mut self, path: &str, node: JsonNode<'a>) {
         let members = match node.members() {
             Some(Ok(members)) => members,
             Some(Err(error)) => return self.syntax_error(error),
             None => {
                 let name = path.strip_suffix('.').unwrap_or("the configuration");
-                let text = format!("{name}: {} where an object has to be", node.kind());
+                let text = format!("{name}: expected an object, found {}", node.kind());
                 return self.error(node.offset(), text);
             }
         };
@@ -122,33 +127,33 @@ impl<'a> Walk<'a> {
             let name = format!("{path}{}", member.key);
             let section = format!("{name}.");
             if let Some(key) = KEYS.iter().find(|key| key.path == name) {
-                self.leaf(key, member.key_offset, member.value);
+                self.add_leaf(key, member.key_offset, member.value);
             } else if KEYS.iter().any(|key| key.path.starts_with(&section)) {
-                self.section(section, member.key_offset, member.value);
+                self.read_section(section, member.key_offset, member.value);
             } else if name == numbers::PATH {
                 let read = numbers::read(member.value, &mut self.numbers);
-                self.wrongs(read);
+                self.add_section_findings(read);
             } else if name == events::PATH {
                 let read = events::read(member.value, &mut self.events);
-                self.wrongs(read);
+                self.add_section_findings(read);
             } else {
-                self.warn(member.key_offset, unknown(path, &member.key));
+                self.warn(member.key_offset, unknown_key_text(path, &member.key));
             }
         }
     }
 
-    fn section(&mut self, section: String, key_offset: usize, node: Node<'a>) {
+    fn read_section(&mut self, section: String, key_offset: usize, node: JsonNode<'a>) {
         if self.sections.contains(&section) {
-            self.warn(key_offset, format!("{} is given twice", &section[..section.len() - 1]));
+            self.warn(key_offset, format!("{} is given more than once", &section[..section.len() - 1]));
         } else {
             self.sections.push(section.clone());
         }
-        self.object(&section, node);
+        self.read_object(&section, node);
     }
 
-    fn wrongs(&mut self, read: Result<Vec<numbers::Wrong>, SyntaxError>) {
+    fn add_section_findings(&mut self, read: Result<Vec<numbers::SectionFinding>, JsonSyntaxError>) {
         match read {
-            Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.warning {
+            Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.is_warning {
                 true => self.warn(wrong.offset, wrong.text),
                 false => self.error(wrong.offset, wrong.text),
             }),
@@ -156,12 +161,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// JSON leaves open what a repeated key means (RFC 8259, 4); most parsers take the last one.
-    fn leaf(&mut self, key: &'static Key, key_offset: usize, node: Node<'a>) {
+    /// Adds a value. JSON does not define the meaning of a repeated key (RFC 8259, section 4); most parsers use the last one.
+    fn add_leaf(&mut self, key: &'static ConfigKey, key_offset: usize, node: JsonNode<'a>) {
         match self.leaves.iter_mut().find(|(of, _)| *of == key) {
             Some(leaf) => {
                 leaf.1 = node;
-                self.warn(key_offset, format!("{} is given twice; the last one counts", key.path));
+                self.warn(
+                    key_offset,
+                    format!("{} is given more than once; the last value is used", key.path),
+                );
             }
             None => self.leaves.push((key, node)),
         }
@@ -174,7 +182,7 @@ impl<'a> Walk<'a> {
                 Some(Ok(text)) => values.push((key, origin(self.document, node.offset()), text)),
                 Some(Err(error)) => self.syntax_error(error),
                 None => {
-                    let text = format!("{}: {} where a text or a number has to be", key.path, node.kind());
+                    let text = format!("{}: expected a string or a number, found {}", key.path, node.kind());
                     self.error(node.offset(), text);
                 }
             }
@@ -189,8 +197,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn syntax_error(&mut self, error: SyntaxError) {
-        self.error(error.offset, format!("this is no JSON: {}", error.text));
+    fn syntax_error(&mut self, error: JsonSyntaxError) {
+        self.error(error.offset, format!("not valid JSON: {}", error.text));
     }
 
     fn error(&mut self, offset: usize, text: String) {
@@ -202,11 +210,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Findings up to [`FINDINGS_MAX`]: a megabyte of unknown keys shall not become a megabyte of log.
+/// Findings up to [`FINDINGS_MAX`], so that a file full of unknown keys does not flood the log.
 #[derive(Default)]
 struct Findings {
     list: Vec<Finding>,
-    left_out: usize,
+    omitted: usize,
 }
 
 impl Findings {
@@ -214,29 +222,29 @@ impl Findings {
         if self.list.len() < FINDINGS_MAX {
             self.list.push(Finding { origin: origin(document, offset), text });
         } else {
-            self.left_out += 1;
+            self.omitted += 1;
         }
     }
 
     fn into_list(mut self) -> Vec<Finding> {
-        if let (Some(last), 1..) = (self.list.last(), self.left_out) {
-            let text = format!("and {} more like this", self.left_out);
+        if let (Some(last), 1..) = (self.list.last(), self.omitted) {
+            let text = format!("and {} more like this", self.omitted);
             self.list.push(Finding { origin: last.origin, text });
         }
         self.list
     }
 }
 
-fn origin(document: &str, offset: usize) -> Origin {
+fn origin(document: &str, offset: usize) -> ValueOrigin {
     let (line, column) = json::line_and_column(document, offset);
-    Origin::File { line, column }
+    ValueOrigin::File { line, column }
 }
 
-/// The warning for an unknown key, with the known one that differs only in case: sites write from memory.
-fn unknown(path: &str, key: &str) -> String {
+/// Returns the warning for an unknown key. It names the known key that differs only in case.
+fn unknown_key_text(path: &str, key: &str) -> String {
     let mut known = KEYS.iter().filter_map(|key| key.path.strip_prefix(path)?.split('.').next());
     let meant = known.find(|name| name.eq_ignore_ascii_case(key));
     let meant = meant.map_or_else(String::new, |name| format!("; {name:?} is meant?"));
     let scope = path.strip_suffix('.').map_or_else(String::new, |scope| format!(" in {scope}"));
-    format!("unknown key {}{scope}{meant}", check::shown(key))
+    format!("unknown key {}{scope}{meant}", check::quote(key))
 }

@@ -1,7 +1,7 @@
-//! JSON with positions: serde_json checks the syntax, and each value keeps the byte offset at which it stands.
+//! JSON with positions: serde_json checks the syntax, and each value keeps its byte offset.
 //!
-//! Pure. A [`Node`] is a slice of the text that it was parsed from, so its offset is where the slice begins.
-//! Values are taken apart one level at a time, and nothing here recurses: deep nesting costs no stack.
+//! Pure. A [`JsonNode`] is a slice of the parsed text, so its offset is the start of the slice. Objects and lists are decoded
+//! one level at a time without recursion, so deep nesting needs no stack.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,112 +9,113 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What serde_json says about a text, and at which byte of it.
+/// A syntax error and its byte offset.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SyntaxError {
+pub struct JsonSyntaxError {
     pub offset: usize,
     pub text: String,
 }
 
 /// A value in a document.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'a> {
+pub struct JsonNode<'a> {
     document: &'a str,
     raw: &'a str,
 }
 
 /// A key and its value in an object.
 #[derive(Debug)]
-pub struct Member<'a> {
+pub struct JsonMember<'a> {
     pub key: Cow<'a, str>,
-    /// Where the key begins; a key with escapes is not a slice of the text, and has its value's offset.
+    /// Offset of the key. A key with escapes is not a slice of the text and gets the offset of its value.
     pub key_offset: usize,
-    pub value: Node<'a>,
+    pub value: JsonNode<'a>,
 }
 
-/// Parses a whole document; the syntax of everything in it is checked here.
-pub fn parse(document: &str) -> Result<Node<'_>, SyntaxError> {
+/// Parses a document and checks its whole syntax.
+pub fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
     match serde_json::from_str::<&RawValue>(document) {
-        Ok(raw) => Ok(Node { document, raw: raw.get() }),
+        Ok(raw) => Ok(JsonNode { document, raw: raw.get() }),
         Err(error) => Err(syntax_error(document, &error)),
     }
 }
 
-impl<'a> Node<'a> {
-    /// The byte at which the value begins.
+impl<'a> JsonNode<'a> {
+    /// Returns the byte offset of the value.
     pub fn offset(&self) -> usize {
         offset_in(self.document, self.raw)
     }
 
-    /// What the value is, as a reader would call it.
+    /// Returns the type of the value as it reads in a message.
     pub fn kind(&self) -> &'static str {
         match self.raw.as_bytes().first() {
             Some(b'{') => "an object",
             Some(b'[') => "a list",
-            Some(b'"') => "a text",
+            Some(b'"') => "a string",
             Some(b't' | b'f') => "true or false",
             Some(b'n') => "null",
             _ => "a number",
         }
     }
 
-    /// The members of an object; none for any other value.
-    pub fn members(&self) -> Option<Result<Vec<Member<'a>>, SyntaxError>> {
+    /// Returns the members of an object, `None` for other values.
+    pub fn members(&self) -> Option<Result<Vec<JsonMember<'a>>, JsonSyntaxError>> {
         self.raw.starts_with('{').then(|| {
-            let Members(pairs) = serde_json::from_str(self.raw).map_err(|error| self.within(&error))?;
-            let member = |(Key(key), raw): (Key<'a>, &'a RawValue)| {
-                let value = Node { document: self.document, raw: raw.get() };
+            let OrderedMembers(pairs) =
+                serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))?;
+            let member = |(BorrowedKey(key), raw): (BorrowedKey<'a>, &'a RawValue)| {
+                let value = JsonNode { document: self.document, raw: raw.get() };
                 let key_offset = match key {
                     Cow::Borrowed(key) => offset_in(self.document, key) - 1, // its quote
                     Cow::Owned(_) => value.offset(),
                 };
-                Member { key, key_offset, value }
+                JsonMember { key, key_offset, value }
             };
             Ok(pairs.into_iter().map(member).collect())
         })
     }
 
-    /// The elements of a list; none for any other value.
-    pub fn elements(&self) -> Option<Result<Vec<Node<'a>>, SyntaxError>> {
+    /// Returns the elements of a list, `None` for other values.
+    pub fn elements(&self) -> Option<Result<Vec<JsonNode<'a>>, JsonSyntaxError>> {
         self.raw.starts_with('[').then(|| {
             let raws: Vec<&'a RawValue> =
-                serde_json::from_str(self.raw).map_err(|error| self.within(&error))?;
-            Ok(raws.into_iter().map(|raw| Node { document: self.document, raw: raw.get() }).collect())
+                serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))?;
+            Ok(raws.into_iter().map(|raw| JsonNode { document: self.document, raw: raw.get() }).collect())
         })
     }
 
-    /// A string without its quotes and escapes, or a number as it is written; none for any other value.
-    pub fn scalar(&self) -> Option<Result<String, SyntaxError>> {
+    /// Returns the content of a string or the text of a number, `None` for other values.
+    pub fn scalar(&self) -> Option<Result<String, JsonSyntaxError>> {
         match self.kind() {
-            "a text" => Some(serde_json::from_str(self.raw).map_err(|error| self.within(&error))),
+            "a string" => Some(serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))),
             "a number" => Some(Ok(self.raw.to_owned())),
             _ => None,
         }
     }
 
-    /// The only errors left inside a checked document are escapes that name no character (`"\ud800"`).
-    fn within(&self, error: &serde_json::Error) -> SyntaxError {
-        let SyntaxError { offset, text } = syntax_error(self.raw, error);
-        SyntaxError { offset: self.offset() + offset, text }
+    /// Converts an error inside a checked document. Only escapes can be wrong there, as in `"\ud800"`.
+    fn offset_error(&self, error: &serde_json::Error) -> JsonSyntaxError {
+        let JsonSyntaxError { offset, text } = syntax_error(self.raw, error);
+        JsonSyntaxError { offset: self.offset() + offset, text }
     }
 }
 
-/// Line and column of a byte, both from 1, the column in characters.
+/// Returns line and column of a byte, both starting at 1. The column counts characters.
 pub fn line_and_column(document: &str, offset: usize) -> (usize, usize) {
     let before = &document.as_bytes()[..offset.min(document.len())];
     let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
     let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-    // Bytes 10xxxxxx continue a character (RFC 3629, 3).
+    // Bytes 10xxxxxx continue a character (RFC 3629, section 3).
     let column = 1 + before[line_start..].iter().filter(|&&byte| byte & 0xc0 != 0x80).count();
     (line, column)
 }
 
-/// Where `part` begins; it is a slice of `document`.
+/// Returns the offset of `part`, which is a slice of `document`.
 fn offset_in(document: &str, part: &str) -> usize {
     part.as_ptr() as usize - document.as_ptr() as usize
 }
 
-fn syntax_error(text: &str, error: &serde_json::Error) -> SyntaxError {
+fn syntax_error(text: &str, error: &serde_json::Error) -> JsonSyntaxError {
     let line_start = match error.line() {
         0 | 1 => 0,
         line => text.match_indices('\n').nth(line - 2).map_or(text.len(), |(newline, _)| newline + 1),
@@ -122,43 +123,43 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> SyntaxError {
     let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
     let said = error.to_string();
     let reason = said.rsplit_once(" at line ").map_or(said.as_str(), |(reason, _)| reason);
-    SyntaxError { offset, text: reason.to_owned() }
+    JsonSyntaxError { offset, text: reason.to_owned() }
 }
 
-struct Members<'a>(Vec<(Key<'a>, &'a RawValue)>);
+struct OrderedMembers<'a>(Vec<(BorrowedKey<'a>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for OrderedMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
+            type Value = OrderedMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedMembers<'de>, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
-                Ok(Members(pairs))
+                Ok(OrderedMembers(pairs))
             }
         }
         deserializer.deserialize_map(InOrder)
     }
 }
 
-/// `Cow` alone would always own what it is given.
+// A plain `Cow` field would always be deserialised as owned.
 #[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedKey<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_part_knows_where_it_stands() {
+    fn keys_and_values_have_positions() {
         let document = "{ \"é\": [1],\r\n\t\"b\" : \"x\\n\", \"\\u0063\":-1.5e3}\n";
         let members = parse(document).unwrap().members().unwrap().unwrap();
         let seen: Vec<_> = members
@@ -173,7 +174,7 @@ mod tests {
             seen,
             [
                 ("é", (1, 3), (1, 8), "a list", None),
-                ("b", (2, 2), (2, 8), "a text", Some(Ok("x\n".to_owned()))),
+                ("b", (2, 2), (2, 8), "a string", Some(Ok("x\n".to_owned()))),
                 ("c", (2, 24), (2, 24), "a number", Some(Ok("-1.5e3".to_owned()))),
             ]
         );
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_have_a_place() {
+    fn syntax_errors_have_a_position() {
         check_error("", (1, 1), "EOF while parsing a value");
         check_error("{\n  \"a\": 1,\n}", (3, 1), "key must be a string");
         check_error("{\n  \"é\": @A\n}", (2, 8), "expected value");
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_an_error_at_its_place() {
+    fn an_unpaired_surrogate_is_an_error_with_a_position() {
         let document = "\n {\"a\": \"\\ud800\"}";
         let members = parse(document).unwrap().members().unwrap().unwrap();
         let error = members[0].value.scalar().unwrap().unwrap_err();
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_stack() {
+    fn deep_nesting_needs_no_stack() {
         let deep = "[".repeat(500_000) + &"]".repeat(500_000);
         let document = format!("{{\"a\": {deep}}}");
         assert_eq!(parse(&document).unwrap().members().unwrap().unwrap().len(), 1);

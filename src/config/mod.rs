@@ -1,12 +1,11 @@
 //! The configuration: a JSON file, environment variables, flags.
 //!
-//! Precedence, value by value: flag > environment > file > default; each value keeps where it came from. Whatever
-//! is given gets checked, also where a higher layer wins: a file that is wrong says so on the day it is written,
-//! not on the day a variable goes away. Runs on the main thread, before anything is started. Invariant: an
-//! [`Effective`] holds only values that passed their check.
+//! Precedence per value: flag > environment > file > default. Each value keeps its origin. Every given value is checked, even
+//! if a higher layer overrides it, so that an error in a file is reported when it is made and not when a variable is
+//! removed. Runs in the main thread before anything is started. Invariant: an [`EffectiveConfig`] holds only checked values.
 //!
-//! A new key is a [`Key`] in [`KEYS`] and one `take` in [`resolve`]. A section with lists stands in the file alone
-//! (`numbers`, `events`).
+//! To add a key, add a [`ConfigKey`] to [`KEYS`] and a `read` call to [`resolve`]. Sections with lists (`numbers`, `events`)
+//! exist only in the file.
 
 mod check;
 pub mod events;
@@ -19,136 +18,125 @@ mod template;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::iri::number;
-use crate::logging::LevelFilter;
+use crate::phone;
+use crate::runtime::logging::LevelFilter;
 use crate::{Error, Result};
 
 pub use file::FileLayer;
-pub use replace::replace;
+pub use replace::replace_file;
 pub use template::Template;
 
-/// The configuration file where `--config` names none, from the current directory.
+/// Configuration file that is read without `--config`, relative to the current directory.
 pub const FILE_DEFAULT: &str = "config/configurationFile.conf";
 
-/// A configuration file's bytes; real ones have some hundred.
+/// Maximum size of a configuration file. Real ones have some hundred bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Looks up an environment variable; tests bring their own.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Looks up an environment variable. Tests pass their own function.
+pub type EnvLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// One value of the configuration: its names in all layers.
+/// A value of the configuration and its names in all layers.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Key {
-    /// In the file, from the top: `parameters.tcpServer.port`.
+pub struct ConfigKey {
+    /// Path in the file: `parameters.tcpServer.port`.
     pub path: &'static str,
-    /// The environment variable; with `@` before it, the placeholder in a template.
+    /// Environment variable, and the placeholder in a template with `@` in front.
     pub variable: &'static str,
-    /// The long flag of `lea configure`.
+    /// Long flag of `lea configure`.
     pub flag: &'static str,
-    /// The value where no layer gives one.
+    /// Value if no layer has one.
     pub default: &'static str,
-    empty: Empty,
+    empty: EmptyMeaning,
 }
 
-/// What an empty text means.
+/// The meaning of an empty value.
 #[derive(Debug, PartialEq, Eq)]
-enum Empty {
-    /// The receiver is off.
+enum EmptyMeaning {
+    /// Switches the receiver off.
     Off,
-    /// As if the value were not given.
+    /// The value is not given.
     NotGiven,
-    /// An error; in the environment not given, for that is how containers pass on what they do not set.
-    Wrong,
+    /// An error; in the environment the value is not given, because containers pass unset variables as empty.
+    Invalid,
 }
 
-/// How much is logged.
-pub static LOGGER_LEVEL: Key = Key {
+pub static LOGGER_LEVEL: ConfigKey = ConfigKey {
     path: "parameters.loggerLevel",
     variable: "LOGGERLEVEL",
     flag: "--logger-level",
     default: "DEBUG",
-    empty: Empty::Wrong,
+    empty: EmptyMeaning::Invalid,
 };
-/// The address on which streams over TCP are received.
-pub static TCP_ADDRESS: Key = Key {
+pub static TCP_ADDRESS: ConfigKey = ConfigKey {
     path: "parameters.tcpServer.address",
     variable: "TCPSERVERADDRESS",
     flag: "--tcp-address",
     default: "0.0.0.0",
-    empty: Empty::Off,
+    empty: EmptyMeaning::Off,
 };
-/// The port on which streams over TCP are received.
-pub static TCP_PORT: Key = Key {
+pub static TCP_PORT: ConfigKey = ConfigKey {
     path: "parameters.tcpServer.port",
     variable: "TCPSERVERPORT",
     flag: "--tcp-port",
     default: "5004",
-    empty: Empty::Wrong,
+    empty: EmptyMeaning::Invalid,
 };
-/// The address of the Kafka broker.
-pub static KAFKA_ADDRESS: Key = Key {
+pub static KAFKA_ADDRESS: ConfigKey = ConfigKey {
     path: "parameters.kafkaServer.address",
     variable: "KAFKAADDRESS",
     flag: "--kafka-address",
     default: "",
-    empty: Empty::Off,
+    empty: EmptyMeaning::Off,
 };
-/// The port of the Kafka broker.
-pub static KAFKA_PORT: Key = Key {
+pub static KAFKA_PORT: ConfigKey = ConfigKey {
     path: "parameters.kafkaServer.port",
     variable: "KAFKAPORT",
     flag: "--kafka-port",
     default: "5002",
-    empty: Empty::Wrong,
+    empty: EmptyMeaning::Invalid,
 };
-/// The Kafka topic to read. Sites without Kafka leave it empty, so that is no error.
-pub static KAFKA_TOPIC: Key = Key {
+/// Sites without Kafka leave the topic empty, which is not an error.
+pub static KAFKA_TOPIC: ConfigKey = ConfigKey {
     path: "parameters.kafkaServer.topic",
     variable: "KAFKATOPIC",
     flag: "--kafka-topic",
     default: "interception",
-    empty: Empty::NotGiven,
+    empty: EmptyMeaning::NotGiven,
 };
 
-/// All keys, in the order of the file.
-pub static KEYS: [&Key; 6] =
+/// All keys in the order of the file.
+pub static KEYS: [&ConfigKey; 6] =
     [&LOGGER_LEVEL, &TCP_ADDRESS, &TCP_PORT, &KAFKA_ADDRESS, &KAFKA_PORT, &KAFKA_TOPIC];
 
-/// Where a value, or a finding, comes from.
+/// Origin of a value or a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// A flag of the command line, `--tcp-port`.
+pub enum ValueOrigin {
+    /// A flag, `--tcp-port`.
     Flag(&'static str),
     /// An environment variable.
     Environment(&'static str),
-    /// The file; both count from 1, the column in characters.
-    File {
-        /// The line.
-        line: usize,
-        /// The column.
-        column: usize,
-    },
-    /// No layer gives it.
+    /// Position in the file, starting at 1; the column counts characters.
+    File { line: usize, column: usize },
+    /// No layer has the value.
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Flag(flag) => write!(f, "flag {flag}"),
-            Origin::Environment(variable) => write!(f, "environment variable {variable}"),
-            Origin::File { line, column } => write!(f, "line {line}, column {column}"),
-            Origin::Default => f.write_str("default"),
+            ValueOrigin::Flag(flag) => write!(f, "flag {flag}"),
+            ValueOrigin::Environment(variable) => write!(f, "environment variable {variable}"),
+            ValueOrigin::File { line, column } => write!(f, "line {line}, column {column}"),
+            ValueOrigin::Default => f.write_str("default"),
         }
     }
 }
 
-/// Something wrong, or worth a warning, and where. Displays as `line 4, column 17: ...`.
+/// An error or a warning with its origin. Displays as `line 4, column 17: ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Where it stands.
-    pub origin: Origin,
-    /// What is wrong, and what would be right.
+    pub origin: ValueOrigin,
+    /// What is wrong and what is allowed.
     pub text: String,
 }
 
@@ -158,142 +146,135 @@ impl fmt::Display for Finding {
     }
 }
 
-/// An address and a port of a receiver that is on. Displays as `0.0.0.0:5004`, IPv6 in brackets.
+/// Host and port of an enabled receiver. Displays as `0.0.0.0:5004`; IPv6 addresses are in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// An IP address (IPv6 without brackets) or a host name; never empty.
+pub struct HostPort {
+    /// IP address (IPv6 without brackets) or host name; never empty.
     pub address: String,
     /// Never 0.
     pub port: u16,
 }
 
-impl Listen {
-    /// An empty address or a port of 0 turns the receiver off (protocol, section 9).
-    fn enabled(address: String, port: u16) -> Option<Listen> {
-        (!address.is_empty() && port != 0).then_some(Listen { address, port })
+impl HostPort {
+    /// Returns `None` for an empty address or port 0, which switch the receiver off (docs/protocol.md).
+    fn new_if_enabled(address: String, port: u16) -> Option<HostPort> {
+        (!address.is_empty() && port != 0).then_some(HostPort { address, port })
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Listen { address, port } = self;
+        let HostPort { address, port } = self;
         if address.contains(':') { write!(f, "[{address}]:{port}") } else { write!(f, "{address}:{port}") }
     }
 }
 
-/// A Kafka broker and what to read from it.
+/// A Kafka broker and the topic to consume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kafka {
-    /// Where it listens.
-    pub broker: Listen,
-    /// The topic; never empty.
+pub struct KafkaSource {
+    pub broker: HostPort,
+    /// Never empty.
     pub topic: String,
 }
 
-/// A value of the effective configuration as text, with where it comes from.
+/// A value of the effective configuration as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
-    /// Which one.
-    pub key: &'static Key,
-    /// As it would stand in the file: a level in capitals, a port without leading zeros.
+pub struct ConfigValue {
+    pub key: &'static ConfigKey,
+    /// Normalized text: a level in capitals, a port without leading zeros.
     pub text: String,
-    /// The layer that gave it.
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
-/// The configuration in effect.
+/// The effective configuration.
 #[derive(Clone, Debug)]
-pub struct Effective {
-    /// How much is logged; `-v` and `-q` go before it (`Globals::level`).
+pub struct EffectiveConfig {
+    /// Log level; `-v` and `-q` override it (`Globals::level`).
     pub logger_level: LevelFilter,
-    /// Where streams over TCP are received; none: off.
-    pub tcp: Option<Listen>,
-    /// Where streams over Kafka are read; none: off.
-    pub kafka: Option<Kafka>,
-    /// How telephone numbers are read.
-    pub numbers: number::Settings,
-    /// What is received as events, and how.
-    pub events: events::Events,
+    /// Address of the TCP listener, `None` if it is off.
+    pub tcp: Option<HostPort>,
+    /// Kafka broker and topic, `None` if Kafka is off.
+    pub kafka: Option<KafkaSource>,
+    pub numbers: phone::NumberSettings,
+    pub events: events::EventSettings,
     /// Each value with its origin, in the order of [`KEYS`].
-    pub values: Vec<Value>,
-    /// The file that was read; none: there is none at the default place.
+    pub values: Vec<ConfigValue>,
+    /// The file that was read, `None` if there is no file at the default path.
     pub file: Option<PathBuf>,
-    /// What the caller logs once the log has started: unknown keys and the like.
+    /// Findings to log after the log has started.
     pub warnings: Vec<Finding>,
 }
 
-impl Effective {
-    /// Logs the warnings; for after the log has started.
+impl EffectiveConfig {
+    /// Logs the warnings. Must be called after the log has started.
     pub fn log_warnings(&self) {
         let file = self.file.as_deref().unwrap_or(Path::new(FILE_DEFAULT));
         for Finding { origin, text } in &self.warnings {
-            log::warn!("configuration_odd file={file:?} at=\"{origin}\" reason={text:?}");
+            log::warn!("configuration_warning file={file:?} at=\"{origin}\" reason={text:?}");
         }
     }
 
-    /// The TCP receiver as one word for a log line: `0.0.0.0:5004` or `off`.
-    pub fn tcp_word(&self) -> String {
-        self.tcp.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string)
+    /// Returns the TCP listener for a log line: `0.0.0.0:5004` or `off`.
+    pub fn tcp_text(&self) -> String {
+        self.tcp.as_ref().map_or_else(|| "off".to_owned(), HostPort::to_string)
     }
 
-    /// The Kafka receiver as one word for a log line.
-    pub fn kafka_word(&self) -> String {
+    /// Returns the Kafka broker for a log line: `HOST:PORT` or `off`.
+    pub fn kafka_text(&self) -> String {
         self.kafka.as_ref().map_or_else(|| "off".to_owned(), |kafka| kafka.broker.to_string())
     }
 }
 
-/// What may give a value; the fields stand in order of precedence.
-pub struct Layers<'a> {
-    /// Flags that were given.
-    pub flags: &'a [(&'static Key, String)],
-    /// The environment.
-    pub env: Env<'a>,
-    /// The file, where there is one.
+/// The layers of the configuration, in order of precedence.
+pub struct ConfigLayers<'a> {
+    pub flags: &'a [(&'static ConfigKey, String)],
+    pub env: EnvLookup<'a>,
     pub file: Option<&'a FileLayer>,
 }
 
-/// Reads the configuration without flags: environment over the file over the defaults.
+/// Loads the configuration without flags.
 ///
-/// `path` is what `--config` names, and must be readable; without it [`FILE_DEFAULT`] is read where it exists.
-/// Fails with [`Error::Config`] or [`Error::Usage`] (exit code 2), which name everything that is wrong.
-pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Effective> {
+/// The file `path` must exist. Without a path, [`FILE_DEFAULT`] is read if it exists. Fails with [`Error::Config`] or
+/// [`Error::Usage`] (exit status 2), which list all errors.
+pub fn load(path: Option<&Path>, env: EnvLookup<'_>) -> Result<EffectiveConfig> {
     let file = read_layer(path)?;
-    let (effective, errors) = resolve(&Layers { flags: &[], env, file: file.as_ref() });
-    refuse(file.as_ref(), &errors)?;
+    let (effective, errors) = resolve(&ConfigLayers { flags: &[], env, file: file.as_ref() });
+    fail_on_findings(file.as_ref(), &errors)?;
     Ok(effective)
 }
 
-/// Reads the file that `path` names, else the default one; none where that is missing.
+/// Reads the file `path`, or the default file if it exists.
 pub fn read_layer(path: Option<&Path>) -> Result<Option<FileLayer>> {
     match path {
         Some(path) => FileLayer::read(path).map(Some),
-        None => FileLayer::read_if_there(Path::new(FILE_DEFAULT)),
+        None => FileLayer::read_if_exists(Path::new(FILE_DEFAULT)),
     }
 }
 
-/// The process's environment, for [`load`]. Bytes that are no UTF-8 become U+FFFD, which no check lets pass.
+/// Looks up a variable of the process's environment. Invalid UTF-8 becomes U+FFFD, which no check accepts.
 pub fn environment(variable: &str) -> Option<String> {
     std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Puts the layers together. The result counts only if the list, all that is wrong, is empty ([`refuse`]).
-pub fn resolve(layers: &Layers<'_>) -> (Effective, Vec<Finding>) {
+/// Combines the layers. The result is valid only if the list of errors is empty ([`fail_on_findings`]).
+pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
     let mut errors = layers.file.map_or_else(Vec::new, |file| file.errors.clone());
     let mut values = Vec::with_capacity(KEYS.len());
-    let mut taker = Taker { layers, errors: &mut errors, values: &mut values };
-    let logger_level = taker.take(&LOGGER_LEVEL, check::level);
-    let tcp_address = taker.take(&TCP_ADDRESS, check::address);
-    let tcp_port = taker.take(&TCP_PORT, check::port);
-    let kafka_address = taker.take(&KAFKA_ADDRESS, check::address);
-    let kafka_port = taker.take(&KAFKA_PORT, check::port);
-    let topic = taker.take(&KAFKA_TOPIC, check::topic);
+    let mut taker = ValueReader { layers, errors: &mut errors, values: &mut values };
+    let logger_level = taker.read(&LOGGER_LEVEL, check::level);
+    let tcp_address = taker.read(&TCP_ADDRESS, check::address);
+    let tcp_port = taker.read(&TCP_PORT, check::port);
+    let kafka_address = taker.read(&KAFKA_ADDRESS, check::address);
+    let kafka_port = taker.read(&KAFKA_PORT, check::port);
+    let topic = taker.read(&KAFKA_TOPIC, check::topic);
     errors.sort_by_key(|error| error.origin);
-    let effective = Effective {
+    let effective = EffectiveConfig {
         logger_level,
-        tcp: Listen::enabled(tcp_address, tcp_port),
-        kafka: Listen::enabled(kafka_address, kafka_port).map(|broker| Kafka { broker, topic }),
-        numbers: layers.file.map_or_else(number::Settings::default, |file| file.numbers.clone()),
-        events: layers.file.map_or_else(events::Events::default, |file| file.events.clone()),
+        tcp: HostPort::new_if_enabled(tcp_address, tcp_port),
+        kafka: HostPort::new_if_enabled(kafka_address, kafka_port)
+            .map(|broker| KafkaSource { broker, topic }),
+        numbers: layers.file.map_or_else(phone::NumberSettings::default, |file| file.numbers.clone()),
+        events: layers.file.map_or_else(events::EventSettings::default, |file| file.events.clone()),
         values,
         file: layers.file.map(|file| file.path.clone()),
         warnings: layers.file.map_or_else(Vec::new, |file| file.warnings.clone()),
@@ -301,58 +282,60 @@ pub fn resolve(layers: &Layers<'_>) -> (Effective, Vec<Finding>) {
     (effective, errors)
 }
 
-/// An error that names all findings, if there are any.
-pub fn refuse(file: Option<&FileLayer>, errors: &[Finding]) -> Result<()> {
+/// Returns an error that lists all findings, if there are any.
+pub fn fail_on_findings(file: Option<&FileLayer>, errors: &[Finding]) -> Result<()> {
     if errors.is_empty() {
         return Ok(());
     }
     let reason = errors.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
     match file {
-        Some(file) if errors.iter().any(|error| matches!(error.origin, Origin::File { .. })) => {
+        Some(file) if errors.iter().any(|error| matches!(error.origin, ValueOrigin::File { .. })) => {
             Err(Error::Config { path: file.path.clone(), reason })
         }
         _ => Err(Error::Usage(reason)),
     }
 }
 
-/// Takes one value after the other out of the layers.
-struct Taker<'a> {
-    layers: &'a Layers<'a>,
+/// Reads one value after the other from the layers.
+struct ValueReader<'a> {
+    layers: &'a ConfigLayers<'a>,
     errors: &'a mut Vec<Finding>,
-    values: &'a mut Vec<Value>,
+    values: &'a mut Vec<ConfigValue>,
 }
 
-impl Taker<'_> {
-    fn take<T: fmt::Display>(&mut self, key: &'static Key, check: fn(&str) -> Result<T, String>) -> T {
+impl ValueReader<'_> {
+    fn read<T: fmt::Display>(&mut self, key: &'static ConfigKey, check: fn(&str) -> Result<T, String>) -> T {
         let mut taken = None;
-        for (origin, text) in self.layers.given(key) {
+        for (origin, text) in self.layers.texts_of(key) {
             match check(&text) {
                 Ok(value) => taken = taken.or(Some((value, origin))),
                 Err(wrong) => self.errors.push(Finding { origin, text: format!("{}: {wrong}", key.path) }),
             }
         }
         let (value, origin) = taken.unwrap_or_else(|| {
-            (check(key.default).expect("every default passes its own check"), Origin::Default)
+            (check(key.default).expect("every default passes its own check"), ValueOrigin::Default)
         });
-        self.values.push(Value { key, text: value.to_string(), origin });
+        self.values.push(ConfigValue { key, text: value.to_string(), origin });
         value
     }
 }
 
-impl Layers<'_> {
-    /// The texts given for a key, the highest layer first.
-    fn given(&self, key: &'static Key) -> Vec<(Origin, String)> {
+impl ConfigLayers<'_> {
+    /// Returns the texts given for a key, from the highest layer to the lowest.
+    fn texts_of(&self, key: &'static ConfigKey) -> Vec<(ValueOrigin, String)> {
         let flag = self.flags.iter().rfind(|(of, _)| *of == key);
         let variable = (self.env)(key.variable);
         let in_file = self.file.and_then(|file| file.value(key));
         let texts = [
-            flag.map(|(_, text)| (Origin::Flag(key.flag), text.clone())),
-            variable.map(|text| (Origin::Environment(key.variable), text)),
+            flag.map(|(_, text)| (ValueOrigin::Flag(key.flag), text.clone())),
+            variable.map(|text| (ValueOrigin::Environment(key.variable), text)),
             in_file.map(|(origin, text)| (origin, text.to_owned())),
         ];
-        let is_given = |origin: &Origin, text: &str| {
-            let by_env = matches!(origin, Origin::Environment(_));
-            !text.is_empty() || key.empty == Empty::Off || (key.empty == Empty::Wrong && !by_env)
+        let is_given = |origin: &ValueOrigin, text: &str| {
+            let by_env = matches!(origin, ValueOrigin::Environment(_));
+            !text.is_empty()
+                || key.empty == EmptyMeaning::Off
+                || (key.empty == EmptyMeaning::Invalid && !by_env)
         };
         let trimmed = texts.into_iter().flatten().map(|(origin, text)| (origin, text.trim().to_owned()));
         trimmed.filter(|(origin, text)| is_given(origin, text)).collect()

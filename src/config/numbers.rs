@@ -1,38 +1,41 @@
-//! `parameters.numbers`: how telephone numbers are read. It stands in the file alone, for it has lists: no variable, no
-//! flag, no placeholder. Pure; what is wrong becomes a finding at its place, and the default stays in effect.
+//! Section `parameters.numbers`: how telephone numbers are normalized. It exists only in the file, because it has lists:
+//! no variable, no flag, no placeholder. Pure. An invalid value becomes a finding, and the default stays in effect.
 
 use super::check;
-use super::json::{Node, SyntaxError};
-use crate::iri::number::Settings;
+use super::json::{JsonNode, JsonSyntaxError};
+use crate::phone::NumberSettings;
 
-/// The section's path.
+/// Path of the section.
 pub const PATH: &str = "parameters.numbers";
 
-/// What is wrong at a byte of the document.
-pub struct Wrong {
+/// An error or a warning at a byte of the document.
+pub struct SectionFinding {
     pub offset: usize,
     pub text: String,
-    /// It does not matter.
-    pub warning: bool,
+    /// True for a warning, false for an error.
+    pub is_warning: bool,
 }
 
 /// Reads the section into `settings`.
-pub fn read(node: Node<'_>, settings: &mut Settings) -> Result<Vec<Wrong>, SyntaxError> {
+pub fn read(
+    node: JsonNode<'_>,
+    settings: &mut NumberSettings,
+) -> Result<Vec<SectionFinding>, JsonSyntaxError> {
     let mut wrongs = Vec::new();
     let Some(members) = node.members() else {
-        let text = format!("{PATH}: {} where an object has to be", node.kind());
-        return Ok(vec![Wrong { offset: node.offset(), text, warning: false }]);
+        let text = format!("{PATH}: expected an object, found {}", node.kind());
+        return Ok(vec![SectionFinding { offset: node.offset(), text, is_warning: false }]);
     };
     for member in members? {
         let mut changed = settings.clone();
         let wrong = match &*member.key {
-            "exitPrefixes" => list(member.value)?.map(|list| changed.exit_prefixes = list),
-            "fields" => list(member.value)?.map(|list| changed.fields = list),
-            "defaultRegion" => text(member.value)?
+            "exitPrefixes" => read_text_list(member.value)?.map(|list| changed.international_prefixes = list),
+            "fields" => read_text_list(member.value)?.map(|list| changed.fields = list),
+            "defaultRegion" => read_text(member.value)?
                 .map(|region| changed.default_region = Some(region).filter(|region| !region.is_empty())),
             unknown => {
-                let text = format!("unknown key {} in {PATH}", check::shown(unknown));
-                wrongs.push(Wrong { offset: member.key_offset, text, warning: true });
+                let text = format!("unknown key {} in {PATH}", check::quote(unknown));
+                wrongs.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
                 continue;
             }
         };
@@ -40,23 +43,23 @@ pub fn read(node: Node<'_>, settings: &mut Settings) -> Result<Vec<Wrong>, Synta
             Ok(()) => *settings = changed,
             Err(wrong) => {
                 let text = format!("{PATH}.{}: {wrong}", member.key);
-                wrongs.push(Wrong { offset: member.value.offset(), text, warning: false });
+                wrongs.push(SectionFinding { offset: member.value.offset(), text, is_warning: false });
             }
         }
     }
     Ok(wrongs)
 }
 
-pub(super) fn text(node: Node<'_>) -> Result<Result<String, String>, SyntaxError> {
+pub(super) fn read_text(node: JsonNode<'_>) -> Result<Result<String, String>, JsonSyntaxError> {
     match node.scalar() {
-        Some(text) if node.kind() == "a text" => text.map(Ok),
-        _ => Ok(Err(format!("{} where a text has to be", node.kind()))),
+        Some(text) if node.kind() == "a string" => text.map(Ok),
+        _ => Ok(Err(format!("expected a string, found {}", node.kind()))),
     }
 }
 
-pub(super) fn list(node: Node<'_>) -> Result<Result<Vec<String>, String>, SyntaxError> {
+pub(super) fn read_text_list(node: JsonNode<'_>) -> Result<Result<Vec<String>, String>, JsonSyntaxError> {
     let Some(elements) = node.elements() else {
-        return Ok(Err(format!("{} where a list of texts has to be", node.kind())));
+        return Ok(Err(format!("expected a list of strings, found {}", node.kind())));
     };
-    elements?.into_iter().map(text).collect()
+    elements?.into_iter().map(read_text).collect()
 }

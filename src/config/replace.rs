@@ -1,4 +1,4 @@
-//! Replacing a file as a whole: whoever reads it sees the old text or the new one, also after a power cut.
+//! Replaces a file atomically: readers see the old or the new content, even after a power failure.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
@@ -7,31 +7,31 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Writes a file of a new name beside `path`, syncs it, renames it and syncs the folder, which is made if need be.
+/// Writes a temporary file next to `path`, syncs it, renames it and syncs the directory, which is created if needed.
 ///
-/// An old file's mode and, as far as the process may, its owner are kept; a link is followed, so it is the file it
-/// leads to that changes. On an error the old file is as it was.
-pub fn replace(path: &Path, text: &str) -> Result<()> {
+/// Keeps the old file's mode and, if permitted, its owner. Follows a symbolic link and replaces its target. On error the
+/// old file is unchanged.
+pub fn replace_file(path: &Path, text: &str) -> Result<()> {
     let (path, old) = match fs::canonicalize(path) {
         Ok(path) => (path.clone(), Some(fs::metadata(&path).map_err(Error::path("read", &path))?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
         Err(error) => return Err(Error::path("open", path)(error)),
     };
     if old.as_ref().is_some_and(|old| !old.is_file()) {
-        return Err(Error::Usage(format!("{} is no regular file, so it cannot be replaced", path.display())));
+        return Err(Error::Usage(format!("cannot replace {}: it is not a regular file", path.display())));
     }
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    fs::create_dir_all(dir).map_err(Error::path("make the folder", dir))?;
-    // A file that was closed to others never stands open for a moment; the umask shapes a new one.
+    fs::create_dir_all(dir).map_err(Error::path("create the directory", dir))?;
+    // A file with restricted access is never readable by others. The umask applies to a new file.
     let mode = if old.is_some() { 0o600 } else { 0o666 };
     let mut file = tempfile::Builder::new()
         .prefix(".lea-configure-")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir)
-        .map_err(Error::path("make a file in", dir))?;
+        .map_err(Error::path("create a file in", dir))?;
     fill(file.as_file_mut(), text, old.as_ref()).map_err(Error::path("write", &path))?;
     file.persist(&path).map_err(|error| Error::path("replace", &path)(error.error))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::path("sync", dir))
@@ -46,8 +46,8 @@ fn fill(file: &mut File, text: &str, old: Option<&Metadata>) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Only root may give a file away: then the service that owns the file can still read it. For others the new file
-/// is theirs, as with any editor that writes this way.
+/// Keeps the owner if this process is root, so that the service that owns the file can still read it. Otherwise the new
+/// file belongs to the current user.
 fn keep_owner(file: &File, old: &Metadata) -> io::Result<()> {
     let new = file.metadata()?;
     if (new.uid(), new.gid()) == (old.uid(), old.gid()) {
@@ -55,7 +55,7 @@ fn keep_owner(file: &File, old: &Metadata) -> io::Result<()> {
     }
     match fchown(file, Some(old.uid()), Some(old.gid())) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            log::warn!("owner_not_kept uid={} gid={}", old.uid(), old.gid());
+            log::warn!("owner_not_preserved uid={} gid={}", old.uid(), old.gid());
             Ok(())
         }
         done => done,

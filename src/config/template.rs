@@ -1,29 +1,29 @@
-//! The template of a configuration file: text with a placeholder for each value, filled in byte for byte as it is.
+//! Template of a configuration file: text with a placeholder for each value.
 //!
-//! Filling in is pure. A site's template may have more keys than ours; they stay.
+//! Filling a template is pure. Other keys in a site's template are kept.
 
 use std::path::{Path, PathBuf};
 
-use super::file::{read_bounded, unreadable};
-use super::{KEYS, Key, Value};
+use super::file::{read_bounded, unreadable_error};
+use super::{ConfigKey, ConfigValue, KEYS};
 use crate::{Error, Result};
 
-/// The template where `--template` names none, from the current directory.
+/// Template that is read without `--template`, relative to the current directory.
 const TEMPLATE_DEFAULT: &str = "config/base.conf";
 
-/// The template where there is no file.
+/// Template that is used if that file does not exist.
 const BUILT_IN: &str = include_str!("../../config/base.conf");
 
-/// A template, not yet filled in.
+/// A template that is not filled in.
 #[derive(Debug)]
 pub struct Template {
-    /// The file that it came from, for messages.
+    /// File that it was read from, for messages.
     pub path: PathBuf,
     text: String,
 }
 
 impl Template {
-    /// Reads the template that `path` names, which must be readable; else `config/base.conf`, else the built-in one.
+    /// Reads the template `path`, which must exist; otherwise `config/base.conf`; otherwise the built-in one.
     pub fn load(path: Option<&Path>) -> Result<Template> {
         let place = path.unwrap_or(Path::new(TEMPLATE_DEFAULT));
         let bytes = match read_bounded(place) {
@@ -31,20 +31,19 @@ impl Template {
             Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 BUILT_IN.as_bytes().to_vec()
             }
-            Err(error) => return Err(unreadable(place, &error)),
+            Err(error) => return Err(unreadable_error(place, &error)),
         };
-        let not_text =
-            |_| Error::Config { path: place.to_owned(), reason: "this is no UTF-8 text".to_owned() };
+        let not_text = |_| Error::Config { path: place.to_owned(), reason: "not valid UTF-8".to_owned() };
         Ok(Template { path: place.to_owned(), text: String::from_utf8(bytes).map_err(not_text)? })
     }
 
-    /// True if the template has a place for the key's value.
-    pub fn has(&self, key: &Key) -> bool {
+    /// Returns true if the template has a placeholder for the key.
+    pub fn has_placeholder(&self, key: &ConfigKey) -> bool {
         self.text.match_indices('@').any(|(at, _)| placeholder_at(&self.text[at + 1..]) == Some(key))
     }
 
-    /// The text with each placeholder replaced by its value, as JSON writes it inside quotes.
-    pub fn fill(&self, values: &[Value]) -> String {
+    /// Replaces each placeholder with its value, escaped for a JSON string.
+    pub fn fill(&self, values: &[ConfigValue]) -> String {
         let mut filled = String::with_capacity(self.text.len());
         let mut rest = self.text.as_str();
         while let Some((before, after)) = rest.split_once('@') {
@@ -52,7 +51,7 @@ impl Template {
             let value = placeholder_at(after).and_then(|key| values.iter().find(|value| value.key == key));
             match value {
                 Some(value) => {
-                    filled.push_str(&in_quotes(&value.text));
+                    filled.push_str(&json_escape(&value.text));
                     rest = &after[value.key.variable.len()..];
                 }
                 None => {
@@ -65,34 +64,38 @@ impl Template {
     }
 }
 
-/// The key whose placeholder a text begins with, the `@` before it left out. The longest name wins, so that one
-/// name may begin with another.
-fn placeholder_at(text: &str) -> Option<&'static Key> {
+/// Returns the key whose placeholder starts the text, which follows an `@`. The longest name wins, so that a name may be a
+/// prefix of another.
+fn placeholder_at(text: &str) -> Option<&'static ConfigKey> {
     let named = KEYS.iter().filter(|key| text.starts_with(key.variable));
     named.max_by_key(|key| key.variable.len()).copied()
 }
 
-/// The text with JSON's escapes and without its quotes.
-fn in_quotes(text: &str) -> String {
+/// Escapes a text for a JSON string, without the quotes.
+fn json_escape(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{KAFKA_TOPIC, Origin, TCP_PORT};
     use super::*;
+    use crate::config::{KAFKA_TOPIC, TCP_PORT, ValueOrigin};
 
     fn check_fill(template: &str, filled: &str) {
-        let text = |key: &Key| if *key == TCP_PORT { "6004" } else { "a\"@TCPSERVERPORT\\" };
-        let value = |key: &&'static Key| Value { key, text: text(key).to_owned(), origin: Origin::Default };
+        let text = |key: &ConfigKey| if *key == TCP_PORT { "6004" } else { "a\"@TCPSERVERPORT\\" };
+        let value = |key: &&'static ConfigKey| ConfigValue {
+            key,
+            text: text(key).to_owned(),
+            origin: ValueOrigin::Default,
+        };
         let values: Vec<_> = KEYS.iter().map(value).collect();
         let template = Template { path: PathBuf::new(), text: template.to_owned() };
         assert_eq!(template.fill(&values), filled);
     }
 
     #[test]
-    fn placeholders_are_replaced_once_and_the_rest_stays() {
+    fn each_placeholder_is_replaced_once() {
         check_fill("", "");
         check_fill("no place\r\n", "no place\r\n");
         check_fill("@TCPSERVERPORT", "6004");
@@ -103,9 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_template_has_a_place_for_each_value() {
+    fn the_built_in_template_has_all_placeholders() {
         let template = Template { path: PathBuf::new(), text: BUILT_IN.to_owned() };
-        assert!(KEYS.iter().all(|key| template.has(key)));
-        assert!(!Template { path: PathBuf::new(), text: "@TCPSERVERPORT".to_owned() }.has(&KAFKA_TOPIC));
+        assert!(KEYS.iter().all(|key| template.has_placeholder(key)));
+        assert!(
+            !Template { path: PathBuf::new(), text: "@TCPSERVERPORT".to_owned() }
+                .has_placeholder(&KAFKA_TOPIC)
+        );
     }
 }

@@ -1,10 +1,10 @@
-//! Tests of the layers: who wins, what is wrong and where.
+//! Tests of the layers: precedence, errors and their positions.
 
 use std::collections::HashMap;
 
 use super::*;
 
-/// As sites have it, ports without quotes.
+/// A site's file; ports are not quoted.
 const SITE: &str = r#"{
   "parameters": {
     "loggerLevel": "INFO",
@@ -19,19 +19,19 @@ fn parse(text: &str) -> FileLayer {
 }
 
 fn with(
-    flags: &[(&'static Key, &str)],
+    flags: &[(&'static ConfigKey, &str)],
     env: &[(&str, &str)],
     file: Option<&str>,
-) -> (Effective, Vec<Finding>) {
+) -> (EffectiveConfig, Vec<Finding>) {
     let flags: Vec<_> = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
     let env: HashMap<_, _> = env.iter().copied().collect();
     let file = file.map(parse);
     let look_up = |name: &str| env.get(name).map(|value| (*value).to_owned());
-    resolve(&Layers { flags: &flags, env: &look_up, file: file.as_ref() })
+    resolve(&ConfigLayers { flags: &flags, env: &look_up, file: file.as_ref() })
 }
 
 #[test]
-fn without_any_layer_the_defaults_count() {
+fn without_layers_the_defaults_apply() {
     let (effective, errors) = with(&[], &[], None);
     assert_eq!(errors, []);
     assert_eq!(effective.logger_level, LevelFilter::Debug);
@@ -39,28 +39,28 @@ fn without_any_layer_the_defaults_count() {
     assert_eq!(effective.kafka, None);
     let values: Vec<_> = effective.values.iter().map(|value| (value.text.as_str(), value.origin)).collect();
     let defaults = ["DEBUG", "0.0.0.0", "5004", "", "5002", "interception"];
-    assert_eq!(values, defaults.map(|text| (text, Origin::Default)));
+    assert_eq!(values, defaults.map(|text| (text, ValueOrigin::Default)));
 }
 
 #[test]
 fn a_higher_layer_wins_value_by_value() {
-    let in_file = Origin::File { line: 4, column: 51 };
+    let in_file = ValueOrigin::File { line: 4, column: 51 };
     let flag = [(&TCP_PORT, "1")];
     let env = [("TCPSERVERPORT", "2")];
     let table: [(&[_], &[_], _, _, _); 8] = [
-        (&flag, &env, Some(SITE), "1", Origin::Flag("--tcp-port")),
-        (&flag, &env, None, "1", Origin::Flag("--tcp-port")),
-        (&flag, &[], Some(SITE), "1", Origin::Flag("--tcp-port")),
-        (&flag, &[], None, "1", Origin::Flag("--tcp-port")),
-        (&[], &env, Some(SITE), "2", Origin::Environment("TCPSERVERPORT")),
-        (&[], &env, None, "2", Origin::Environment("TCPSERVERPORT")),
+        (&flag, &env, Some(SITE), "1", ValueOrigin::Flag("--tcp-port")),
+        (&flag, &env, None, "1", ValueOrigin::Flag("--tcp-port")),
+        (&flag, &[], Some(SITE), "1", ValueOrigin::Flag("--tcp-port")),
+        (&flag, &[], None, "1", ValueOrigin::Flag("--tcp-port")),
+        (&[], &env, Some(SITE), "2", ValueOrigin::Environment("TCPSERVERPORT")),
+        (&[], &env, None, "2", ValueOrigin::Environment("TCPSERVERPORT")),
         (&[], &[], Some(SITE), "6004", in_file),
-        (&[], &[], None, "5004", Origin::Default),
+        (&[], &[], None, "5004", ValueOrigin::Default),
     ];
     for (flags, env, file, text, origin) in table {
         let (effective, errors) = with(flags, env, file);
         assert_eq!(errors, []);
-        assert_eq!(effective.values[2], Value { key: &TCP_PORT, text: text.to_owned(), origin });
+        assert_eq!(effective.values[2], ConfigValue { key: &TCP_PORT, text: text.to_owned(), origin });
         let level = if file.is_some() { LevelFilter::Info } else { LevelFilter::Debug };
         assert_eq!(effective.logger_level, level, "the other values stay as they are");
     }
@@ -82,17 +82,17 @@ fn each_variable_and_flag_sets_its_own_value() {
 }
 
 #[test]
-fn a_site_s_file_gives_all_values() {
+fn a_file_of_a_site_sets_all_values() {
     let (effective, errors) = with(&[], &[], Some(SITE));
     assert_eq!((errors, effective.warnings), (vec![], vec![]));
-    assert_eq!(effective.tcp, Some(Listen { address: "10.0.0.9".to_owned(), port: 6004 }));
-    let broker = Listen { address: "10.0.0.1".to_owned(), port: 9092 };
-    assert_eq!(effective.kafka, Some(Kafka { broker, topic: "interception_data".to_owned() }));
+    assert_eq!(effective.tcp, Some(HostPort { address: "10.0.0.9".to_owned(), port: 6004 }));
+    let broker = HostPort { address: "10.0.0.1".to_owned(), port: 9092 };
+    assert_eq!(effective.kafka, Some(KafkaSource { broker, topic: "interception_data".to_owned() }));
     assert_eq!(effective.file, Some(PathBuf::from("f")));
 }
 
 #[test]
-fn byte_order_mark_carriage_returns_and_quoted_ports_are_fine() {
+fn byte_order_mark_carriage_returns_and_quoted_ports_are_accepted() {
     let windows = format!("\u{feff}{}", SITE.replace('\n', "\r\n").replace("6004", "\"6004\""));
     let (effective, errors) = with(&[], &[], Some(&windows));
     assert_eq!((errors, effective.warnings), (vec![], vec![]));
@@ -125,17 +125,17 @@ fn an_empty_address_or_port_0_is_off() {
 }
 
 #[test]
-fn an_empty_level_or_port_is_not_given_by_the_environment_and_wrong_elsewhere() {
+fn an_empty_level_or_port_is_ignored_in_the_environment_and_an_error_elsewhere() {
     for key in [&LOGGER_LEVEL, &TCP_PORT, &KAFKA_PORT] {
         let (effective, errors) = with(&[], &[(key.variable, "")], None);
-        assert_eq!((errors, effective.values[0].origin), (vec![], Origin::Default));
-        assert_eq!(with(&[(key, "")], &[], None).1[0].origin, Origin::Flag(key.flag));
+        assert_eq!((errors, effective.values[0].origin), (vec![], ValueOrigin::Default));
+        assert_eq!(with(&[(key, "")], &[], None).1[0].origin, ValueOrigin::Flag(key.flag));
     }
     assert_eq!(with(&[], &[], Some(&SITE.replace("6004", "\"\""))).1.len(), 1);
 }
 
 #[test]
-fn both_sides_of_the_port_s_limits() {
+fn ports_from_0_to_65535_are_valid() {
     for (text, right) in [
         ("0", true),
         ("1", true),
@@ -155,14 +155,14 @@ fn both_sides_of_the_port_s_limits() {
         let (_, errors) = with(&[], &[], Some(&SITE.replace("6004", text)));
         assert_eq!(errors.is_empty(), right, "{text}: {errors:?}");
         assert!(
-            errors.iter().all(|error| error.origin == Origin::File { line: 4, column: 51 }),
+            errors.iter().all(|error| error.origin == ValueOrigin::File { line: 4, column: 51 }),
             "{errors:?}"
         );
     }
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_also_below_a_higher_layer() {
+fn errors_below_a_higher_layer_are_reported() {
     let file = SITE.replace("INFO", "LOUD").replace("6004", "65536").replace("\"10.0.0.1\"", "[]");
     let (_, errors) =
         with(&[(&TCP_PORT, "5004")], &[("KAFKAPORT", "x"), ("LOGGERLEVEL", "INFO")], Some(&file));
@@ -171,14 +171,19 @@ fn everything_that_is_wrong_is_said_also_below_a_higher_layer() {
         places,
         ["environment variable KAFKAPORT", "line 3, column 20", "line 4, column 51", "line 5, column 33"]
     );
-    let error = refuse(Some(&parse(&file)), &errors).unwrap_err();
+    let error = fail_on_findings(Some(&parse(&file)), &errors).unwrap_err();
     assert_eq!(error.exit(), crate::Exit::Usage);
     let text = error.to_string();
     assert!(
-        text.starts_with("f: environment variable KAFKAPORT: parameters.kafkaServer.port: \"x\" is no port"),
+        text.starts_with(
+            "f: environment variable KAFKAPORT: parameters.kafkaServer.port: \"x\" is not a port"
+        ),
         "{text}"
     );
-    assert!(text.contains("; line 4, column 51: parameters.tcpServer.port: \"65536\" is no port"), "{text}");
+    assert!(
+        text.contains("; line 4, column 51: parameters.tcpServer.port: \"65536\" is not a port"),
+        "{text}"
+    );
 }
 
 fn check_file(text: &str, errors: &[&str], warnings: &[&str]) {
@@ -191,16 +196,16 @@ fn check_file(text: &str, errors: &[&str], warnings: &[&str]) {
 #[test]
 fn errors_and_warnings_have_line_and_column() {
     check_file("", &["line 1, column 1: the file is empty"], &[]);
-    check_file("[]", &["line 1, column 1: the configuration: a list where an object has to be"], &[]);
+    check_file("[]", &["line 1, column 1: the configuration: expected an object, found a list"], &[]);
     check_file("{}", &[], &[]);
     check_file(
         "{\n  \"parameters\": {,}\n}",
-        &["line 2, column 18: this is no JSON: key must be a string"],
+        &["line 2, column 18: not valid JSON: key must be a string"],
         &[],
     );
     check_file(
         "{\"parameters\":\n {\"tcpServer\": 5}}",
-        &["line 2, column 16: parameters.tcpServer: a number where an object has to be"],
+        &["line 2, column 16: parameters.tcpServer: expected an object, found a number"],
         &[],
     );
     check_file(
@@ -215,21 +220,21 @@ fn errors_and_warnings_have_line_and_column() {
     );
     check_file(
         "{\"parameters\": {\"loggerLevel\": \"\\ud800\"}}",
-        &["line 1, column 39: this is no JSON: unexpected end of hex escape"],
+        &["line 1, column 39: not valid JSON: unexpected end of hex escape"],
         &[],
     );
 }
 
 #[test]
-fn of_a_repeated_key_the_last_counts() {
+fn the_last_of_repeated_keys_counts() {
     let text = "{\"parameters\":{\"tcpServer\":{\"port\":{},\n\"port\":2},\n\"tcpServer\":{\"port\":3}}}";
     check_file(
         text,
         &[],
         &[
-            "line 2, column 1: parameters.tcpServer.port is given twice; the last one counts",
-            "line 3, column 1: parameters.tcpServer is given twice",
-            "line 3, column 14: parameters.tcpServer.port is given twice; the last one counts",
+            "line 2, column 1: parameters.tcpServer.port is given more than once; the last value is used",
+            "line 3, column 1: parameters.tcpServer is given more than once",
+            "line 3, column 14: parameters.tcpServer.port is given more than once; the last value is used",
         ],
     );
     assert_eq!(with(&[], &[], Some(text)).0.tcp.unwrap().port, 3);
@@ -245,18 +250,18 @@ fn findings_are_bounded() {
 }
 
 #[test]
-fn bytes_that_are_no_text_have_a_place() {
+fn invalid_utf_8_has_a_position() {
     let file = FileLayer::parse(Path::new("f"), b"{\n  \"a\": \"\xff\"}");
-    assert_eq!(file.errors[0].to_string(), "line 2, column 9: this is no UTF-8 text");
+    assert_eq!(file.errors[0].to_string(), "line 2, column 9: not valid UTF-8");
 }
 
-/// Every cut and every change of one byte of a real file, and noise: findings may come, a panic never.
+/// Parses every prefix, suffix and one-byte change of a real file, and noise.
 #[test]
-fn no_bytes_make_a_panic() {
+fn no_input_causes_a_panic() {
     let site = SITE.as_bytes();
     let survives = |bytes: &[u8]| {
         let file = FileLayer::parse(Path::new("f"), bytes);
-        resolve(&Layers { flags: &[], env: &|_| None, file: Some(&file) })
+        resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file) })
     };
     for end in 0..=site.len() {
         survives(&site[..end]);
@@ -282,12 +287,12 @@ fn no_bytes_make_a_panic() {
 }
 
 #[test]
-fn a_named_file_has_to_be_there_and_of_a_sane_size() {
+fn a_named_file_must_exist_and_have_a_valid_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lea.conf");
     let missing = load(Some(&path), &|_| None).unwrap_err();
     assert!(matches!(&missing, Error::Config { reason, .. } if reason.contains("No such file")), "{missing}");
-    assert!(FileLayer::read_if_there(&path).unwrap().is_none());
+    assert!(FileLayer::read_if_exists(&path).unwrap().is_none());
 
     let padded = |bytes: u64| format!("{{}}{}", " ".repeat(bytes as usize - 2));
     std::fs::write(&path, padded(FILE_BYTES_MAX)).unwrap();
@@ -298,7 +303,7 @@ fn a_named_file_has_to_be_there_and_of_a_sane_size() {
 }
 
 #[test]
-fn ipv6_is_shown_in_brackets() {
-    let listen = Listen { address: "::1".to_owned(), port: 5004 };
+fn ipv6_is_displayed_in_brackets() {
+    let listen = HostPort { address: "::1".to_owned(), port: 5004 };
     assert_eq!(listen.to_string(), "[::1]:5004");
 }

@@ -1,10 +1,10 @@
-//! One connection: reads requests, asks the handler, writes the answers. Runs on the connection's own thread.
+//! One connection: reads requests, calls the handler, writes its responses. Runs on the thread of the connection.
 //!
-//! The socket never blocks: every wait is a poll(2) on it with a deadline, and on the stop. A wait for a request that
-//! has not begun ends with the stop; once a byte of it is there, the request has `stop_grace_ms` left.
+//! The socket is non-blocking. Every wait is a poll(2) of the socket and the shutdown signal, with a deadline. A wait for
+//! a request ends at a shutdown if no byte of the request was received; otherwise the request has `stop_grace_ms` left.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,41 +14,39 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chrono::DateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::parse::{Parser, Refusal, Step};
-use super::response::{Answered, Response};
-use super::server::Shared;
-use crate::stop::Stop;
+use super::parse::{ParseStep, RequestError, RequestParser};
+use super::response::{Response, ResponseContext};
+use super::server::ServerShared;
+use crate::runtime::shutdown::Shutdown;
 
-/// What is read at once. A look-up is far smaller, and bodies come in few reads.
+/// Size of one read: far larger than a look-up, and large enough to read a body in a few calls.
 const INPUT_BYTES: usize = 16 << 10;
 
-/// After a refusal: how long what the peer still sends is taken and thrown away, so that it can read the answer
-/// before a reset takes that away. A flood is not worth the work and gets the reset.
+/// Limits on reading and discarding what a peer still sends after it was rejected. Without that, a reset could discard
+/// the response before the peer reads it. A peer that sends more gets the reset.
 const LINGER_MS: u64 = 1_000;
 const LINGER_BYTES_MAX: usize = 4 << 20;
 
-const TOO_SLOW: Refusal = Refusal::new(408, "the request did not come in time");
-const CUT_OFF: Refusal = Refusal::new(400, "the request is cut off");
-const NO_MEMORY: Refusal = Refusal::new(503, "too much is under way, try again");
+const TOO_SLOW: RequestError = RequestError::new(408, "the request was not received in time");
+const TRUNCATED: RequestError = RequestError::new(400, "the request is truncated");
+const NO_MEMORY: RequestError = RequestError::new(503, "the memory for request bodies is in use, try again");
 
-/// How a wait ended.
+/// The reason why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
-    /// The socket is ready, or has failed: try it.
+pub(crate) enum PollOutcome {
+    /// The socket is ready or has failed; the next operation on it tells which.
     Ready,
-    /// The stop was asked for.
-    Stopped,
-    /// The deadline is here.
+    ShutDown,
     TimedOut,
 }
 
-/// Waits until the socket is ready, the stop is asked for (if it is given), or the time has come.
+/// Waits until the socket is ready, the shutdown (if given) is triggered, or the deadline has passed.
 pub(crate) fn wait(
     socket: &impl AsFd,
     interest: PollFlags,
-    stop: Option<&Stop>,
+    stop: Option<&Shutdown>,
     until: Option<Instant>,
-) -> Waited {
+) -> PollOutcome {
     let mut both = [PollFd::new(socket, interest), PollFd::new(socket, PollFlags::empty())];
     let polled = match stop {
         Some(stop) => {
@@ -64,46 +62,49 @@ pub(crate) fn wait(
             tv_nsec: left.subsec_nanos().into(),
         });
         match poll(polled, timeout.as_ref()) {
-            Ok(0) => return Waited::TimedOut,
-            Ok(_) if polled.len() == 2 && !polled[1].revents().is_empty() => return Waited::Stopped,
-            Ok(_) => return Waited::Ready,
+            Ok(0) => return PollOutcome::TimedOut,
+            Ok(_) if polled.len() == 2 && !polled[1].revents().is_empty() => return PollOutcome::ShutDown,
+            Ok(_) => return PollOutcome::Ready,
             Err(rustix::io::Errno::INTR) => {}
-            // Only for want of memory in the kernel; what is tried next says so better.
-            Err(_) => return Waited::Ready,
+            // Happens only if the kernel is out of memory; the next operation on the socket reports that better.
+            Err(_) => return PollOutcome::Ready,
         }
     }
 }
 
-/// What came in.
-enum Received {
+/// The result of waiting for a request.
+enum ReceiveOutcome {
     Request,
-    /// The handler answers without the body.
-    Early(Response),
-    Refused(Refusal),
-    /// Nothing more comes, or nothing more is wanted.
+    /// The handler rejected the request by its head.
+    RejectedEarly(Response),
+    Invalid(RequestError),
+    /// The peer closed the connection, stayed idle too long, or the server is shutting down.
     End,
 }
 
-/// One connection.
 pub(super) struct Connection<'a> {
     stream: TcpStream,
-    shared: &'a Arc<Shared>,
-    parser: Parser,
+    shared: &'a Arc<ServerShared>,
+    parser: RequestParser,
     input: Box<[u8]>,
-    /// What was read and not yet parsed.
+    /// The part of `input` that is not parsed yet.
     unread: std::ops::Range<usize>,
     output: Vec<u8>,
-    date: Date,
-    bodies: Bodies<'a>,
-    /// Set when the stop was noticed: then all is to be over.
+    date: DateHeader,
+    bodies: BodyMemory<'a>,
+    /// The end of the grace period, once the connection has noticed the shutdown.
     stop_until: Option<Instant>,
 }
 
 impl<'a> Connection<'a> {
-    pub fn new(stream: TcpStream, peer: SocketAddr, shared: &'a Arc<Shared>) -> io::Result<Connection<'a>> {
+    pub fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        shared: &'a Arc<ServerShared>,
+    ) -> io::Result<Connection<'a>> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let mut parser = Parser::new(shared.config.limits);
+        let mut parser = RequestParser::new(shared.config.limits);
         parser.request_mut().peer = peer;
         Ok(Connection {
             stream,
@@ -112,40 +113,40 @@ impl<'a> Connection<'a> {
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             unread: 0..0,
             output: Vec::new(),
-            date: Date::default(),
-            bodies: Bodies { shared, held: 0 },
+            date: DateHeader::default(),
+            bodies: BodyMemory { shared, held: 0 },
             stop_until: None,
         })
     }
 
-    /// Serves request after request until one side has enough. An error is the connection's end, nothing worse.
+    /// Serves requests until the peer or the server ends the connection. An error ends only this connection.
     pub fn serve(mut self) -> io::Result<()> {
         for served in 1..=self.shared.config.requests_max {
             let response = match self.receive()? {
-                Received::Request => self.handle(),
-                Received::Early(response) => response,
-                Received::Refused(refusal) => {
-                    self.shared.refused(self.parser.request().peer(), refusal.reason);
-                    self.answer(Response::text(refusal.status, refusal.reason), true)?;
+                ReceiveOutcome::Request => self.handle(),
+                ReceiveOutcome::RejectedEarly(response) => response,
+                ReceiveOutcome::Invalid(refusal) => {
+                    self.shared.record_rejection(self.parser.request().peer(), refusal.reason);
+                    self.send_response(Response::text(refusal.status, refusal.reason), true)?;
                     return self.linger();
                 }
-                Received::End => return Ok(()),
+                ReceiveOutcome::End => return Ok(()),
             };
-            self.shared.counters.http_requests_total.one();
-            // A body that was not wanted still comes: what follows it cannot be told from it.
-            let body_comes = self.parser.feed(&[]).1 != Step::Request;
-            let last = served == self.shared.config.requests_max || self.shared.stop.is_asked();
-            if !self.answer(response, last || body_comes)? {
+            self.shared.counters.http_requests_total.inc();
+            // The peer still sends the body of a rejected request, so the start of the next one cannot be found.
+            let body_comes = self.parser.feed(&[]).1 != ParseStep::Request;
+            let last = served == self.shared.config.requests_max || self.shared.stop.is_triggered();
+            if !self.send_response(response, last || body_comes)? {
                 return if body_comes || !self.unread.is_empty() { self.linger() } else { Ok(()) };
             }
             self.parser.next_request();
-            self.bodies.hold(self.parser.body_capacity());
+            self.bodies.resize(self.parser.body_capacity());
         }
         Ok(())
     }
 
-    /// Reads until a request is complete, or cannot become so.
-    fn receive(&mut self) -> io::Result<Received> {
+    /// Reads until a request is complete or is known to be invalid.
+    fn receive(&mut self) -> io::Result<ReceiveOutcome> {
         let config = &self.shared.config;
         let idle_until = Instant::now() + Duration::from_millis(config.idle_timeout_ms);
         let mut request_until = None;
@@ -153,79 +154,80 @@ impl<'a> Connection<'a> {
             let (used, step) = self.parser.feed(&self.input[self.unread.clone()]);
             self.unread.start += used;
             match step {
-                Step::Request => return Ok(Received::Request),
-                Step::Refuse(refusal) => return Ok(Received::Refused(refusal)),
-                Step::Head => {
-                    if let Some(response) = self.refused_by_handler() {
-                        return Ok(Received::Early(response));
+                ParseStep::Request => return Ok(ReceiveOutcome::Request),
+                ParseStep::Invalid(refusal) => return Ok(ReceiveOutcome::Invalid(refusal)),
+                ParseStep::Head => {
+                    if let Some(response) = self.early_rejection() {
+                        return Ok(ReceiveOutcome::RejectedEarly(response));
                     }
-                    // A peer whose body is here already does not wait for leave to send it.
+                    // A peer that has already sent part of its body does not wait for `100 Continue`.
                     if self.parser.request().expects_continue && self.unread.is_empty() {
                         self.write(b"HTTP/1.1 100 Continue\r\n\r\n", &[])?;
                     }
                     continue;
                 }
-                Step::More => {}
+                ParseStep::NeedMore => {}
             }
-            if !self.bodies.hold(self.parser.body_capacity()) {
-                return Ok(Received::Refused(NO_MEMORY));
+            if !self.bodies.resize(self.parser.body_capacity()) {
+                return Ok(ReceiveOutcome::Invalid(NO_MEMORY));
             }
             let idle = self.parser.is_idle();
             if !idle && request_until.is_none() {
                 request_until = Some(Instant::now() + Duration::from_millis(config.request_timeout_ms));
             }
-            match self.fill(request_until.unwrap_or(idle_until), idle)? {
-                Filled::Bytes => {}
-                Filled::End if idle => return Ok(Received::End),
-                Filled::End => return Ok(Received::Refused(CUT_OFF)),
-                Filled::TimedOut if idle => return Ok(Received::End),
-                Filled::TimedOut => return Ok(Received::Refused(TOO_SLOW)),
+            match self.read_input(request_until.unwrap_or(idle_until), idle)? {
+                ReadOutcome::Bytes => {}
+                ReadOutcome::End if idle => return Ok(ReceiveOutcome::End),
+                ReadOutcome::End => return Ok(ReceiveOutcome::Invalid(TRUNCATED)),
+                ReadOutcome::TimedOut if idle => return Ok(ReceiveOutcome::End),
+                ReadOutcome::TimedOut => return Ok(ReceiveOutcome::Invalid(TOO_SLOW)),
             }
         }
     }
 
-    /// Reads once more. The input is empty when this is called.
-    fn fill(&mut self, until: Instant, idle: bool) -> io::Result<Filled> {
-        // Between two requests nothing is there yet, as a rule: wait first, and save the vain read.
+    /// Reads once from the socket. All earlier input must have been parsed.
+    fn read_input(&mut self, until: Instant, idle: bool) -> io::Result<ReadOutcome> {
+        // Between two requests there is usually nothing to read, so waiting first saves a read.
         let mut wait_first = idle;
         loop {
             if wait_first {
                 match self.wait(PollFlags::IN, until, idle) {
-                    Waited::Ready => {}
-                    Waited::Stopped => return Ok(Filled::End),
-                    Waited::TimedOut => return Ok(Filled::TimedOut),
+                    PollOutcome::Ready => {}
+                    PollOutcome::ShutDown => return Ok(ReadOutcome::End),
+                    PollOutcome::TimedOut => return Ok(ReadOutcome::TimedOut),
                 }
             }
-            // A peer that always has more never makes this wait.
-            if Instant::now() >= self.bounded(until) {
-                return Ok(Filled::TimedOut);
+            // `wait` is never called for a peer that sends without a pause, so the deadline is also checked here.
+            if Instant::now() >= self.cap_deadline(until) {
+                return Ok(ReadOutcome::TimedOut);
             }
             match unless_blocked(self.stream.read(&mut self.input))? {
-                Some(0) => return Ok(Filled::End),
+                Some(0) => return Ok(ReadOutcome::End),
                 Some(bytes) => {
                     self.unread = 0..bytes;
-                    return Ok(Filled::Bytes);
+                    return Ok(ReadOutcome::Bytes);
                 }
                 None => wait_first = true,
             }
         }
     }
 
-    /// Waits for the socket. The stop ends the wait if nothing is under way; else it shortens this and all later ones.
-    fn wait(&mut self, interest: PollFlags, until: Instant, idle: bool) -> Waited {
+    /// Waits for the socket. A shutdown ends the wait of an idle connection; otherwise it limits this and all later waits
+    /// to the grace period.
+    fn wait(&mut self, interest: PollFlags, until: Instant, idle: bool) -> PollOutcome {
         loop {
             if idle && self.stop_until.is_some() {
-                return Waited::Stopped;
+                return PollOutcome::ShutDown;
             }
-            // A socket that is always ready must not escape its deadline.
-            let until = self.bounded(until);
+            // The deadline also holds for a socket that is always ready.
+            let until = self.cap_deadline(until);
             if Instant::now() >= until {
-                return Waited::TimedOut;
+                return PollOutcome::TimedOut;
             }
             let stop = if self.stop_until.is_none() { Some(&self.shared.stop) } else { None };
             match wait(&self.stream, interest, stop, Some(until)) {
-                Waited::Stopped if idle => return Waited::Stopped,
-                Waited::Stopped => {
+                PollOutcome::ShutDown if idle => return PollOutcome::ShutDown,
+                PollOutcome::ShutDown => {
                     let grace = Duration::from_millis(self.shared.config.stop_grace_ms);
                     self.stop_until = Some(Instant::now() + grace);
                 }
@@ -234,35 +236,36 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// A deadline, or the end of the grace after a stop if that comes first.
-    fn bounded(&self, until: Instant) -> Instant {
+    /// Returns the earlier of `until` and the end of the grace period.
+    fn cap_deadline(&self, until: Instant) -> Instant {
         self.stop_until.map_or(until, |stop_until| stop_until.min(until))
     }
 
-    fn refused_by_handler(&self) -> Option<Response> {
-        self.guarded(|| self.shared.handler.refuse(self.parser.request())).unwrap_or_else(Some)
+    fn early_rejection(&self) -> Option<Response> {
+        self.call_handler(|| self.shared.handler.reject_early(self.parser.request())).unwrap_or_else(Some)
     }
 
     fn handle(&self) -> Response {
-        self.guarded(|| self.shared.handler.handle(self.parser.request())).unwrap_or_else(|response| response)
+        self.call_handler(|| self.shared.handler.handle(self.parser.request()))
+            .unwrap_or_else(|response| response)
     }
 
-    /// Calls the handler. A panic becomes a response that ends the connection, and an error line: it is a defect.
-    fn guarded<T>(&self, call: impl FnOnce() -> T) -> Result<T, Response> {
-        // Nothing of ours is changed by the call, so nothing can be half changed.
+    /// Calls the handler. A panic is a bug: it is logged as an error and becomes a response that closes the connection.
+    fn call_handler<T>(&self, call: impl FnOnce() -> T) -> Result<T, Response> {
+        // The call changes no state of the connection, so a panic leaves none half changed.
         catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
             let peer = self.parser.request().peer();
-            log::error!("http_handler_failed peer={peer}");
-            Response { close: true, ..Response::text(500, "an unexpected failure, see the log") }
+            log::error!("http_handler_panicked peer={peer}");
+            Response { close: true, ..Response::text(500, "internal error, see the log") }
         })
     }
 
-    /// Writes a response; true if the connection goes on.
-    fn answer(&mut self, mut response: Response, last: bool) -> io::Result<bool> {
-        let to = Answered::new(self.parser.request(), last);
+    /// Writes a response and returns true if the connection stays open.
+    fn send_response(&mut self, mut response: Response, last: bool) -> io::Result<bool> {
+        let to = ResponseContext::new(self.parser.request(), last);
         let held = self.parser.body_capacity() + response.body.capacity();
-        if !self.bodies.hold(held) {
-            self.shared.refused(self.parser.request().peer(), NO_MEMORY.reason);
+        if !self.bodies.resize(held) {
+            self.shared.record_rejection(self.parser.request().peer(), NO_MEMORY.reason);
             response = Response::text(NO_MEMORY.status, NO_MEMORY.reason);
         }
         let mut output = std::mem::take(&mut self.output);
@@ -274,7 +277,7 @@ impl<'a> Connection<'a> {
         Ok(!to.close && !response.close)
     }
 
-    /// Writes both, in one call where the socket takes them.
+    /// Writes head and body, in one call if the socket takes both.
     fn write(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         let until = Instant::now() + Duration::from_millis(self.shared.config.write_timeout_ms);
         let mut parts = [IoSlice::new(head), IoSlice::new(body)];
@@ -284,10 +287,10 @@ impl<'a> Connection<'a> {
                 Some(0) => return Err(ErrorKind::WriteZero.into()),
                 Some(bytes) => IoSlice::advance_slices(&mut left, bytes),
                 None => match self.wait(PollFlags::OUT, until, false) {
-                    Waited::Ready => {}
+                    PollOutcome::Ready => {}
                     _ => {
                         let peer = self.parser.request().peer();
-                        self.shared.refused(peer, "the response was not read in time");
+                        self.shared.record_rejection(peer, "the response was not read in time");
                         return Err(ErrorKind::TimedOut.into());
                     }
                 },
@@ -296,31 +299,31 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Ends the sending side and takes what still comes, for a moment.
+    /// Closes the sending side, then reads and discards what the peer still sends, for a limited time.
     fn linger(&mut self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)?;
+        self.stream.shutdown(std::net::Shutdown::Write)?;
         let until = Instant::now() + Duration::from_millis(LINGER_MS);
-        let mut thrown_away = 0;
-        // Nothing is under way any more, so the stop ends this at once.
-        while thrown_away < LINGER_BYTES_MAX
-            && let Filled::Bytes = self.fill(until, true)?
+        let mut discarded = 0;
+        // No request is in progress, so a shutdown ends this loop at once.
+        while discarded < LINGER_BYTES_MAX
+            && let ReadOutcome::Bytes = self.read_input(until, true)?
         {
-            thrown_away += self.unread.len();
+            discarded += self.unread.len();
         }
         Ok(())
     }
 }
 
-/// What a read gave.
-enum Filled {
+/// The result of a read.
+enum ReadOutcome {
     Bytes,
-    /// The peer sends no more, or the stop came while nothing was under way.
+    /// The peer has closed its side, or a shutdown was triggered while the connection was idle.
     End,
     TimedOut,
 }
 
-/// The result of a read or a write; `None` where it would have to wait. What such a failure is called depends on the
-/// platform and on how the socket is set up, and nobody else needs to know.
+/// Converts the result of a read or a write: `None` if the operation would block. Which error kind says so depends on
+/// the platform and on the options of the socket.
 fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(bytes) => Ok(Some(bytes)),
@@ -331,15 +334,15 @@ fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// This connection's part of the memory for bodies.
-struct Bodies<'a> {
-    shared: &'a Shared,
+/// The share of one connection in the memory for bodies.
+struct BodyMemory<'a> {
+    shared: &'a ServerShared,
     held: usize,
 }
 
-impl Bodies<'_> {
-    /// From now on holds so many bytes; false if all together would be too many, then it holds what it held.
-    fn hold(&mut self, bytes: usize) -> bool {
+impl BodyMemory<'_> {
+    /// Changes the share to `bytes`. Returns false and changes nothing if that exceeds the limit of the server.
+    fn resize(&mut self, bytes: usize) -> bool {
         let all = &self.shared.bodies_bytes;
         if bytes <= self.held {
             all.fetch_sub(self.held - bytes, Ordering::Relaxed);
@@ -356,22 +359,22 @@ impl Bodies<'_> {
     }
 }
 
-impl Drop for Bodies<'_> {
+impl Drop for BodyMemory<'_> {
     fn drop(&mut self) {
-        self.hold(0);
+        self.resize(0);
     }
 }
 
-/// The Date header's value, made anew once a second.
+/// The value of the Date header, which is formatted again once per second.
 #[derive(Default)]
-struct Date {
+struct DateHeader {
     second: u64,
     text: String,
 }
 
-impl Date {
+impl DateHeader {
     fn now(&mut self) -> &str {
-        // A clock before 1970 is shown as 1970.
+        // A time before 1970 becomes 1970.
         self.at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
@@ -387,11 +390,11 @@ impl Date {
 
 #[cfg(test)]
 mod tests {
-    use super::Date;
+    use super::DateHeader;
 
     #[test]
-    fn dates_as_http_writes_them() {
-        let mut date = Date::default();
+    fn date_header_is_an_imf_fixdate() {
+        let mut date = DateHeader::default();
         assert_eq!(date.at(0), "Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(date.at(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(date.at(784_111_778), "Sun, 06 Nov 1994 08:49:38 GMT");

@@ -1,27 +1,27 @@
-//! The head of a request: what it says about the request and about the length of its body. Pure.
+//! Parses the head of a request: request line, headers, and how the end of the body is found. Pure.
 //!
-//! RFC 9112 leaves a server some choices; here the stricter one is taken wherever two readers of the same bytes
-//! could see two different requests.
+//! RFC 9112 leaves some choices to a server. If two readers could understand the same bytes as two different requests,
+//! this parser rejects them.
 
 use std::ops::Range;
 
-use super::parse::{HEADERS_MAX, Refusal};
+use super::parse::{HEADERS_MAX, RequestError};
 use super::request::{Method, Request};
 
-/// How the body's end is found.
+/// How the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// So many bytes.
-    Length(u64),
-    /// Chunks (RFC 9112, section 7.1).
+pub(super) enum BodyLength {
+    /// The body has this many bytes.
+    Known(u64),
+    /// The body is sent in chunks (RFC 9112, section 7.1).
     Chunked,
 }
 
-const MALFORMED_LINE: Refusal = Refusal::new(400, "malformed request line");
+const MALFORMED_LINE: RequestError = RequestError::new(400, "malformed request line");
 
-/// Checks a request line, line end included, as soon as it is there: what speaks no HTTP/1 is refused without
-/// waiting for a head that never ends.
-pub(super) fn check_request_line(line: &[u8], target_bytes_max: usize) -> Result<(), Refusal> {
+/// Checks a request line, including its line end. It is called as soon as the line is complete, so that a peer that
+/// does not speak HTTP/1 gets its answer without a wait for the end of the head.
+pub(super) fn check_request_line(line: &[u8], target_bytes_max: usize) -> Result<(), RequestError> {
     let line = line.strip_suffix(b"\r\n").unwrap_or(line);
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -34,27 +34,27 @@ pub(super) fn check_request_line(line: &[u8], target_bytes_max: usize) -> Result
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            return Err(Refusal::new(505, "only HTTP/1.1 and HTTP/1.0 are spoken here"));
+            return Err(RequestError::new(505, "only HTTP/1.1 and HTTP/1.0 are supported"));
         }
         _ => return Err(MALFORMED_LINE),
     }
     if target.len() > target_bytes_max {
-        return Err(Refusal::new(414, "the request target is too long"));
+        return Err(RequestError::new(414, "the request target is too long"));
     }
     if method.is_empty() || target.is_empty() { Err(MALFORMED_LINE) } else { Ok(()) }
 }
 
-/// Takes a whole head apart: fills in the request and says how its body ends.
-pub(super) fn take_apart(request: &mut Request, body_bytes_max: u64) -> Result<Framing, Refusal> {
+/// Parses a complete head into `request` and returns how the end of the body is found.
+pub(super) fn parse_head(request: &mut Request, body_bytes_max: u64) -> Result<BodyLength, RequestError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(&request.head) {
         Ok(httparse::Status::Complete(bytes)) if bytes == request.head.len() => {}
-        Ok(_) => return Err(Refusal::new(400, "malformed head")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "too many headers")),
-        Err(httparse::Error::HeaderName) => return Err(Refusal::new(400, "malformed header name")),
-        Err(httparse::Error::HeaderValue) => return Err(Refusal::new(400, "malformed header value")),
-        Err(_) => return Err(Refusal::new(400, "malformed head")),
+        Ok(_) => return Err(RequestError::new(400, "malformed head")),
+        Err(httparse::Error::TooManyHeaders) => return Err(RequestError::new(431, "too many headers")),
+        Err(httparse::Error::HeaderName) => return Err(RequestError::new(400, "malformed header name")),
+        Err(httparse::Error::HeaderValue) => return Err(RequestError::new(400, "malformed header value")),
+        Err(_) => return Err(RequestError::new(400, "malformed head")),
     }
     let position = |part: &[u8]| {
         let start = part.as_ptr() as usize - request.head.as_ptr() as usize;
@@ -62,29 +62,29 @@ pub(super) fn take_apart(request: &mut Request, body_bytes_max: u64) -> Result<F
     };
     request.http_1_0 = parsed.version == Some(0);
     let name = parsed.method.unwrap_or_default();
-    request.method = Method::from_name(name.as_bytes()).ok_or(Refusal::new(501, "unknown method"))?;
+    request.method = Method::from_name(name.as_bytes()).ok_or(RequestError::new(501, "unknown method"))?;
     let target = parsed.path.unwrap_or_default();
     let target_at = position(target.as_bytes());
     (request.path, request.query) = split_target(target, target_at, request.method)?;
     request.headers.extend(
         parsed.headers.iter().map(|header| (position(header.name.as_bytes()), position(header.value))),
     );
-    let framing = rules(request)?;
+    let framing = apply_headers(request)?;
     match framing {
-        Framing::Length(bytes) if bytes > body_bytes_max => {
-            Err(Refusal::new(413, "the body is larger than is allowed here"))
+        BodyLength::Known(bytes) if bytes > body_bytes_max => {
+            Err(RequestError::new(413, "the body is larger than the limit"))
         }
         _ => Ok(framing),
     }
 }
 
-/// Path and query of a target that stands `at` in the head: origin form, absolute form, or `*`.
+/// Returns the positions of path and query in the head. The target at `at` is in origin form, in absolute form, or `*`.
 fn split_target(
     target: &str,
     at: Range<usize>,
     method: Method,
-) -> Result<(Range<usize>, Range<usize>), Refusal> {
-    let malformed = Refusal::new(400, "malformed request target");
+) -> Result<(Range<usize>, Range<usize>), RequestError> {
+    let malformed = RequestError::new(400, "malformed request target");
     if target.contains('#') {
         return Err(malformed);
     }
@@ -102,7 +102,7 @@ fn split_target(
     Ok((at.start + path_from..at.start + path_to, at.start + query_from..at.end))
 }
 
-/// Where the authority of an absolute form starts.
+/// Returns the offset of the authority in a target of absolute form.
 fn absolute_form(target: &str) -> Option<usize> {
     let scheme = ["http://", "https://"]
         .into_iter()
@@ -110,8 +110,8 @@ fn absolute_form(target: &str) -> Option<usize> {
     (!target[scheme.len()..].starts_with(['/', '?']) && target.len() > scheme.len()).then_some(scheme.len())
 }
 
-/// The headers that the edge itself obeys.
-fn rules(request: &mut Request) -> Result<Framing, Refusal> {
+/// Applies the headers that the server itself obeys.
+fn apply_headers(request: &mut Request) -> Result<BodyLength, RequestError> {
     let mut hosts = 0;
     let mut length = None;
     let mut chunked = false;
@@ -120,16 +120,16 @@ fn rules(request: &mut Request) -> Result<Framing, Refusal> {
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            // A second one is refused even where it is equal: whoever sends two has been tampered with.
+            // A second one is rejected even if it is equal: it suggests that the request was tampered with.
             if length.replace(content_length(value)?).is_some() {
-                return Err(Refusal::new(400, "more than one Content-Length"));
+                return Err(RequestError::new(400, "more than one Content-Length"));
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if chunked {
-                return Err(Refusal::new(400, "more than one Transfer-Encoding"));
+                return Err(RequestError::new(400, "more than one Transfer-Encoding"));
             }
             if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::new(501, "the only Transfer-Encoding understood is chunked"));
+                return Err(RequestError::new(501, "the only supported Transfer-Encoding is chunked"));
             }
             chunked = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
@@ -137,41 +137,41 @@ fn rules(request: &mut Request) -> Result<Framing, Refusal> {
             keep_alive |= has_token(value, b"keep-alive");
         } else if name.eq_ignore_ascii_case(b"expect") {
             if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Refusal::new(417, "the only expectation understood is 100-continue"));
+                return Err(RequestError::new(417, "the only supported expectation is 100-continue"));
             }
             expects = true;
         }
     }
     let http_1_0 = request.http_1_0;
     if hosts > 1 || (hosts == 0 && !http_1_0) {
-        return Err(Refusal::new(400, "exactly one Host is needed"));
+        return Err(RequestError::new(400, "exactly one Host header is required"));
     }
     let framing = match (chunked, length) {
-        (true, Some(_)) => return Err(Refusal::new(400, "Content-Length beside Transfer-Encoding")),
-        (true, None) if http_1_0 => return Err(Refusal::new(400, "Transfer-Encoding in HTTP/1.0")),
-        (true, None) => Framing::Chunked,
-        (false, Some(bytes)) => Framing::Length(bytes),
-        // HTTP/1.0 knows no other way to say where such a body ends. In HTTP/1.1 there is none then.
+        (true, Some(_)) => return Err(RequestError::new(400, "both Content-Length and Transfer-Encoding")),
+        (true, None) if http_1_0 => return Err(RequestError::new(400, "Transfer-Encoding in HTTP/1.0")),
+        (true, None) => BodyLength::Chunked,
+        (false, Some(bytes)) => BodyLength::Known(bytes),
+        // HTTP/1.0 has no other way to mark the end of such a body. In HTTP/1.1 the request has no body.
         (false, None) if http_1_0 && matches!(request.method, Method::Post | Method::Put | Method::Patch) => {
-            return Err(Refusal::new(411, "a Content-Length is needed"));
+            return Err(RequestError::new(411, "a Content-Length is required"));
         }
-        (false, None) => Framing::Length(0),
+        (false, None) => BodyLength::Known(0),
     };
     request.keep_alive = !close && (keep_alive || !http_1_0);
-    request.expects_continue = expects && !http_1_0 && framing != Framing::Length(0);
+    request.expects_continue = expects && !http_1_0 && framing != BodyLength::Known(0);
     Ok(framing)
 }
 
-/// Digits and nothing else; too many of them for a u64 are a body too large.
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+/// Parses a length: digits only. A number beyond 64 bits counts as a body above the limit.
+fn content_length(value: &[u8]) -> Result<u64, RequestError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::new(400, "malformed Content-Length"));
+        return Err(RequestError::new(400, "malformed Content-Length"));
     }
     let digits = str::from_utf8(value).unwrap_or_default();
-    digits.parse().map_err(|_| Refusal::new(413, "the body is larger than is allowed here"))
+    digits.parse().map_err(|_| RequestError::new(413, "the body is larger than the limit"))
 }
 
-/// True if a comma-separated value has that word.
+/// Returns true if a comma-separated value contains `token`, in any case.
 fn has_token(value: &[u8], token: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(token))
 }

@@ -1,80 +1,78 @@
-//! The request parser: bytes in, requests or refusals out. Pure; the same result for every split of the input.
+//! The request parser: turns bytes into requests or errors. Pure; the result is the same for every split of the input.
 //!
-//! A [`Parser`] is fed whatever came. It takes no byte beyond the request that it is at, so pipelined requests stay
-//! with the caller. Everything that it keeps has a bound.
+//! A [`RequestParser`] consumes no byte after the end of the current request, so pipelined requests stay with the caller.
+//! Everything that it stores has a limit.
 
-use super::head::{self, Framing};
+use super::head::{self, BodyLength};
 use super::request::Request;
 
-/// Headers of a request.
 pub const HEADERS_MAX: usize = 64;
 
-/// Empty lines that are skipped before a request line (RFC 9112, section 2.2, asks for one).
+/// Empty lines that are skipped before a request line (RFC 9112, section 2.2, requires at least one).
 const EMPTY_LINES_MAX: u8 = 4;
 
-/// A chunk's size line with its extensions: the size has 16 digits at most, and extensions are not in use.
+/// The size line of a chunk with its extensions. A size has at most 16 significant digits, and no client in use sends
+/// extensions.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 
-/// The extensions of all chunks of a body, and its trailers: they are read and thrown away.
+/// The extensions of all chunks of a body, and its trailers. Both are parsed and discarded.
 const CHUNK_EXTRA_BYTES_MAX: usize = 4096;
 
-/// Buffers that grew beyond this are given back between two requests.
+/// The capacity to which the body's buffer shrinks between two requests.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
-/// What a request may take.
+/// Limits on the size of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Request line and headers together.
+pub struct RequestLimits {
+    /// The request line and the headers together.
     pub head_bytes_max: usize,
-    /// The request target.
     pub target_bytes_max: usize,
-    /// The body, chunks put together.
+    /// The body, without the framing of its chunks.
     pub body_bytes_max: u64,
 }
 
-impl Default for Limits {
-    /// 16 KiB of head as most servers have it, a target that takes long queries, a body of 1 MiB.
-    fn default() -> Limits {
-        Limits { head_bytes_max: 16 << 10, target_bytes_max: 8 << 10, body_bytes_max: 1 << 20 }
+impl Default for RequestLimits {
+    /// A head of 16 KiB, as most servers allow, a target that has room for long queries, and a body of 1 MiB.
+    fn default() -> RequestLimits {
+        RequestLimits { head_bytes_max: 16 << 10, target_bytes_max: 8 << 10, body_bytes_max: 1 << 20 }
     }
 }
 
-/// Why a request is not taken. The reason is ours and has no byte of the request in it.
+/// The reason why a request is rejected. It is a fixed text that contains no byte of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The status code to answer with.
+pub struct RequestError {
+    /// The status code of the response.
     pub status: u16,
-    /// A short text for the peer and the log.
+    /// A short text for the response and the log.
     pub reason: &'static str,
 }
 
-impl Refusal {
-    /// A refusal with that status and reason.
-    pub const fn new(status: u16, reason: &'static str) -> Refusal {
-        Refusal { status, reason }
+impl RequestError {
+    pub const fn new(status: u16, reason: &'static str) -> RequestError {
+        RequestError { status, reason }
     }
 }
 
-const BARE_LF: Refusal = Refusal::new(400, "a line ends without a carriage return");
-const MALFORMED_CHUNK: Refusal = Refusal::new(400, "malformed chunk");
-const BODY_TOO_LARGE: Refusal = Refusal::new(413, "the body is larger than is allowed here");
+const BARE_LF: RequestError = RequestError::new(400, "a line ends without a carriage return");
+const MALFORMED_CHUNK: RequestError = RequestError::new(400, "malformed chunk");
+const BODY_TOO_LARGE: RequestError = RequestError::new(413, "the body is larger than the limit");
 
-/// What came of the bytes that were fed.
+/// The result of parsing some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// All bytes were taken; more are needed.
-    More,
-    /// The head is complete, the body comes next, if there is one. Once a request.
+pub enum ParseStep {
+    /// All input was consumed and the request is not complete.
+    NeedMore,
+    /// The head is complete. This is returned once per request; the body follows, if there is one.
     Head,
     /// The request is complete.
     Request,
-    /// The request is refused, and nothing that follows can be understood.
-    Refuse(Refusal),
+    /// The request is invalid. No later input can be parsed.
+    Invalid(RequestError),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// In the head; its current line starts there.
+enum ParserState {
+    /// In the head, whose current line starts at this offset.
     Head {
         line_from: usize,
     },
@@ -82,42 +80,40 @@ enum State {
     Length {
         left: u64,
     },
-    /// In a chunk's size line.
+    /// In the size line of a chunk.
     ChunkLine,
-    /// In a chunk's data.
+    /// In the data of a chunk.
     ChunkData {
         left: u64,
     },
-    /// In the line end after a chunk's data.
+    /// In the line end after the data of a chunk.
     ChunkEnd,
-    /// Behind the last chunk.
+    /// After the last chunk.
     Trailers {
         line_from: usize,
     },
-    /// The request is complete.
     Complete,
-    Refused(Refusal),
+    Invalid(RequestError),
 }
 
-/// A parser of the requests of one connection.
+/// A parser for the requests of one connection.
 #[derive(Debug)]
-pub struct Parser {
-    limits: Limits,
-    state: State,
+pub struct RequestParser {
+    limits: RequestLimits,
+    state: ParserState,
     request: Request,
     empty_lines: u8,
-    /// A line of a chunked body, or its trailers.
+    /// The current size line of a chunked body, or its trailers.
     line: Vec<u8>,
-    /// Bytes of chunk extensions so far.
+    /// The size of all chunk extensions so far.
     extension_bytes: usize,
 }
 
-impl Parser {
-    /// A parser at the start of a request.
-    pub fn new(limits: Limits) -> Parser {
-        Parser {
+impl RequestParser {
+    pub fn new(limits: RequestLimits) -> RequestParser {
+        RequestParser {
             limits,
-            state: State::Head { line_from: 0 },
+            state: ParserState::Head { line_from: 0 },
             request: Request::new(),
             empty_lines: 0,
             line: Vec::new(),
@@ -125,7 +121,7 @@ impl Parser {
         }
     }
 
-    /// The request: whole after [`Step::Request`], without its body after [`Step::Head`].
+    /// The current request: complete after [`ParseStep::Request`], without its body after [`ParseStep::Head`].
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -134,19 +130,19 @@ impl Parser {
         &mut self.request
     }
 
-    /// True while no byte of a request has come.
+    /// Returns true if no byte of a request has been parsed yet.
     pub fn is_idle(&self) -> bool {
-        self.state == State::Head { line_from: 0 } && self.request.head.is_empty()
+        self.state == ParserState::Head { line_from: 0 } && self.request.head.is_empty()
     }
 
-    /// Memory that the request's body takes.
+    /// Memory that the body of the request uses.
     pub fn body_capacity(&self) -> usize {
         self.request.body.capacity()
     }
 
-    /// Gets ready for the next request.
+    /// Resets the parser for the next request.
     pub fn next_request(&mut self) {
-        self.state = State::Head { line_from: 0 };
+        self.state = ParserState::Head { line_from: 0 };
         self.empty_lines = 0;
         self.extension_bytes = 0;
         self.line.clear();
@@ -154,58 +150,61 @@ impl Parser {
         self.request.body.shrink_to(KEPT_BYTES_MAX);
     }
 
-    /// Takes bytes from the front of `input`: how many, and what came of it. After anything but [`Step::More`] call
-    /// again with the rest; after [`Step::Request`] call [`Parser::next_request`] first.
-    pub fn feed(&mut self, input: &[u8]) -> (usize, Step) {
+    /// Parses bytes from the start of `input`. Returns how many it consumed and the result. After any result but
+    /// [`ParseStep::NeedMore`] the caller passes the rest again, after [`ParseStep::Request`] it first calls
+    /// [`RequestParser::next_request`].
+    pub fn feed(&mut self, input: &[u8]) -> (usize, ParseStep) {
         let mut used = 0;
         loop {
             let rest = &input[used..];
             let (taken, step) = match self.state {
-                State::Head { line_from } => self.feed_head(rest, line_from),
-                State::Length { left } => self.feed_length(rest, left),
-                State::ChunkLine => self.feed_chunk_line(rest),
-                State::ChunkData { left } => self.feed_chunk_data(rest, left),
-                State::ChunkEnd => self.feed_chunk_end(rest),
-                State::Trailers { line_from } => self.feed_trailers(rest, line_from),
-                State::Complete => (0, Some(Step::Request)),
-                State::Refused(refusal) => (0, Some(Step::Refuse(refusal))),
+                ParserState::Head { line_from } => self.feed_head(rest, line_from),
+                ParserState::Length { left } => self.feed_length(rest, left),
+                ParserState::ChunkLine => self.feed_chunk_line(rest),
+                ParserState::ChunkData { left } => self.feed_chunk_data(rest, left),
+                ParserState::ChunkEnd => self.feed_chunk_end(rest),
+                ParserState::Trailers { line_from } => self.feed_trailers(rest, line_from),
+                ParserState::Complete => (0, Some(ParseStep::Request)),
+                ParserState::Invalid(refusal) => (0, Some(ParseStep::Invalid(refusal))),
             };
             used += taken;
             match step {
                 None => continue,
-                Some(Step::Refuse(refusal)) => self.state = State::Refused(refusal),
+                Some(ParseStep::Invalid(refusal)) => self.state = ParserState::Invalid(refusal),
                 Some(_) => {}
             }
-            return (used, step.unwrap_or(Step::More));
+            return (used, step.unwrap_or(ParseStep::NeedMore));
         }
     }
 
-    fn feed_head(&mut self, input: &[u8], line_from: usize) -> Fed {
+    fn feed_head(&mut self, input: &[u8], line_from: usize) -> FeedResult {
         let line_to = after_line_feed(input);
         let taken = line_to.unwrap_or(input.len());
-        let Some(first) = self.request.head.first().or(input.first()) else { return (0, Some(Step::More)) };
-        // TLS and other protocols show themselves in the first byte.
+        let Some(first) = self.request.head.first().or(input.first()) else {
+            return (0, Some(ParseStep::NeedMore));
+        };
+        // The first byte of TLS and of other binary protocols is not printable.
         if !first.is_ascii_graphic() && !matches!(first, b'\r' | b'\n') {
-            return refuse(Refusal::new(400, "this is not HTTP"));
+            return invalid(RequestError::new(400, "this is not HTTP"));
         }
         if self.request.head.len() + taken > self.limits.head_bytes_max {
-            return refuse(match line_from {
-                0 => Refusal::new(414, "the request line is too long"),
-                _ => Refusal::new(431, "the headers are too long"),
+            return invalid(match line_from {
+                0 => RequestError::new(414, "the request line is too long"),
+                _ => RequestError::new(431, "the headers are too long"),
             });
         }
         self.request.head.extend_from_slice(&input[..taken]);
         if line_to.is_none() {
-            return (taken, Some(Step::More));
+            return (taken, Some(ParseStep::NeedMore));
         }
         match self.end_of_head_line(line_from) {
             Ok(step) => (taken, step),
-            Err(refusal) => refuse(refusal),
+            Err(refusal) => invalid(refusal),
         }
     }
 
-    /// The head now ends with the line feed of the line that starts at `line_from`.
-    fn end_of_head_line(&mut self, line_from: usize) -> Result<Option<Step>, Refusal> {
+    /// Parses the line of the head that starts at `line_from` and ends with the line feed just appended.
+    fn end_of_head_line(&mut self, line_from: usize) -> Result<Option<ParseStep>, RequestError> {
         let head = &mut self.request.head;
         let line = &head[line_from..];
         if !line.ends_with(b"\r\n") {
@@ -216,133 +215,133 @@ impl Parser {
                 head.clear();
                 self.empty_lines += 1;
                 if self.empty_lines > EMPTY_LINES_MAX {
-                    return Err(Refusal::new(400, "empty lines instead of a request"));
+                    return Err(RequestError::new(400, "too many empty lines before the request"));
                 }
             }
             (0, false) => {
                 head::check_request_line(line, self.limits.target_bytes_max)?;
-                self.state = State::Head { line_from: head.len() };
+                self.state = ParserState::Head { line_from: head.len() };
             }
-            (_, false) => self.state = State::Head { line_from: head.len() },
+            (_, false) => self.state = ParserState::Head { line_from: head.len() },
             (_, true) => {
-                self.state = match head::take_apart(&mut self.request, self.limits.body_bytes_max)? {
-                    Framing::Length(0) => State::Complete,
-                    Framing::Length(left) => State::Length { left },
-                    Framing::Chunked => State::ChunkLine,
+                self.state = match head::parse_head(&mut self.request, self.limits.body_bytes_max)? {
+                    BodyLength::Known(0) => ParserState::Complete,
+                    BodyLength::Known(left) => ParserState::Length { left },
+                    BodyLength::Chunked => ParserState::ChunkLine,
                 };
-                return Ok(Some(Step::Head));
+                return Ok(Some(ParseStep::Head));
             }
         }
         Ok(None)
     }
 
-    fn feed_length(&mut self, input: &[u8], left: u64) -> Fed {
-        let (taken, left) = self.take_body(input, left);
-        self.state = if left == 0 { State::Complete } else { State::Length { left } };
-        (taken, (left > 0).then_some(Step::More))
+    fn feed_length(&mut self, input: &[u8], left: u64) -> FeedResult {
+        let (taken, left) = self.append_body(input, left);
+        self.state = if left == 0 { ParserState::Complete } else { ParserState::Length { left } };
+        (taken, (left > 0).then_some(ParseStep::NeedMore))
     }
 
-    fn feed_chunk_line(&mut self, input: &[u8]) -> Fed {
+    fn feed_chunk_line(&mut self, input: &[u8]) -> FeedResult {
         let line_to = after_line_feed(input);
         let taken = line_to.unwrap_or(input.len());
         if self.line.len() + taken > CHUNK_LINE_BYTES_MAX {
-            return refuse(MALFORMED_CHUNK);
+            return invalid(MALFORMED_CHUNK);
         }
         self.line.extend_from_slice(&input[..taken]);
         if line_to.is_none() {
-            return (taken, Some(Step::More));
+            return (taken, Some(ParseStep::NeedMore));
         }
         match self.end_of_chunk_line() {
             Ok(()) => (taken, None),
-            Err(refusal) => refuse(refusal),
+            Err(refusal) => invalid(refusal),
         }
     }
 
-    fn end_of_chunk_line(&mut self) -> Result<(), Refusal> {
+    fn end_of_chunk_line(&mut self) -> Result<(), RequestError> {
         let line = self.line.strip_suffix(b"\r\n").ok_or(BARE_LF)?;
         let (size, extension_bytes) = chunk_size(line)?;
         self.extension_bytes += extension_bytes;
         if self.extension_bytes > CHUNK_EXTRA_BYTES_MAX {
-            return Err(Refusal::new(400, "too many chunk extensions"));
+            return Err(RequestError::new(400, "too many chunk extensions"));
         }
-        // Cannot overflow: what is there never passes the limit.
+        // Cannot underflow: the body never exceeds the limit.
         if size > self.limits.body_bytes_max - self.request.body.len() as u64 {
             return Err(BODY_TOO_LARGE);
         }
         self.line.clear();
         self.state = match size {
-            0 => State::Trailers { line_from: 0 },
-            left => State::ChunkData { left },
+            0 => ParserState::Trailers { line_from: 0 },
+            left => ParserState::ChunkData { left },
         };
         Ok(())
     }
 
-    fn feed_chunk_data(&mut self, input: &[u8], left: u64) -> Fed {
-        let (taken, left) = self.take_body(input, left);
-        self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData { left } };
-        (taken, (left > 0).then_some(Step::More))
+    fn feed_chunk_data(&mut self, input: &[u8], left: u64) -> FeedResult {
+        let (taken, left) = self.append_body(input, left);
+        self.state = if left == 0 { ParserState::ChunkEnd } else { ParserState::ChunkData { left } };
+        (taken, (left > 0).then_some(ParseStep::NeedMore))
     }
 
-    fn feed_chunk_end(&mut self, input: &[u8]) -> Fed {
+    fn feed_chunk_end(&mut self, input: &[u8]) -> FeedResult {
         let taken = input.len().min(2 - self.line.len());
         self.line.extend_from_slice(&input[..taken]);
         if !b"\r\n".starts_with(&self.line) {
-            return refuse(MALFORMED_CHUNK);
+            return invalid(MALFORMED_CHUNK);
         }
         if self.line.len() < 2 {
-            return (taken, Some(Step::More));
+            return (taken, Some(ParseStep::NeedMore));
         }
         self.line.clear();
-        self.state = State::ChunkLine;
+        self.state = ParserState::ChunkLine;
         (taken, None)
     }
 
-    fn feed_trailers(&mut self, input: &[u8], line_from: usize) -> Fed {
+    fn feed_trailers(&mut self, input: &[u8], line_from: usize) -> FeedResult {
         let line_to = after_line_feed(input);
         let taken = line_to.unwrap_or(input.len());
         if self.line.len() + taken > CHUNK_EXTRA_BYTES_MAX {
-            return refuse(Refusal::new(431, "the trailers are too long"));
+            return invalid(RequestError::new(431, "the trailers are too long"));
         }
         self.line.extend_from_slice(&input[..taken]);
         if line_to.is_none() {
-            return (taken, Some(Step::More));
+            return (taken, Some(ParseStep::NeedMore));
         }
         let line = &self.line[line_from..];
         if !line.ends_with(b"\r\n") {
-            return refuse(BARE_LF);
+            return invalid(BARE_LF);
         }
         if line != b"\r\n" {
-            self.state = State::Trailers { line_from: self.line.len() };
+            self.state = ParserState::Trailers { line_from: self.line.len() };
             return (taken, None);
         }
-        // Checked like headers and then thrown away: nobody here asks for one, and none may pass for a header.
+        // Trailers are checked like headers and discarded: no handler uses one, and none may be mistaken for a header.
         match httparse::parse_headers(&self.line, &mut [httparse::EMPTY_HEADER; HEADERS_MAX]) {
-            Ok(httparse::Status::Complete(_)) => self.state = State::Complete,
-            _ => return refuse(Refusal::new(400, "malformed trailers")),
+            Ok(httparse::Status::Complete(_)) => self.state = ParserState::Complete,
+            _ => return invalid(RequestError::new(400, "malformed trailers")),
         }
         (taken, None)
     }
 
-    fn take_body(&mut self, input: &[u8], left: u64) -> (usize, u64) {
+    fn append_body(&mut self, input: &[u8], left: u64) -> (usize, u64) {
         let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
         self.request.body.extend_from_slice(&input[..taken]);
         (taken, left - taken as u64)
     }
 }
 
-/// Bytes taken, and a step; without one the state has changed and the rest of the input is to be fed to it.
-type Fed = (usize, Option<Step>);
+/// Bytes consumed, and the result. Without a result the state has changed, and parsing goes on with the rest.
+type FeedResult = (usize, Option<ParseStep>);
 
-fn refuse(refusal: Refusal) -> Fed {
-    (0, Some(Step::Refuse(refusal)))
+fn invalid(refusal: RequestError) -> FeedResult {
+    (0, Some(ParseStep::Invalid(refusal)))
 }
 
 fn after_line_feed(input: &[u8]) -> Option<usize> {
     input.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
 }
 
-/// The size in a chunk's line, and how many bytes of extensions follow it.
-fn chunk_size(line: &[u8]) -> Result<(u64, usize), Refusal> {
+/// Returns the size in the line of a chunk, and how many bytes of extensions follow it.
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extensions) = line.split_at(digits);
     let known = extensions.is_empty() || extensions.starts_with(b";");
@@ -350,7 +349,7 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Refusal> {
     if size.is_empty() || !known || !plain {
         return Err(MALFORMED_CHUNK);
     }
-    // Leading zeros are no reason to refuse; a size beyond 64 bits is one.
+    // Leading zeros are accepted; a size beyond 64 bits is not.
     let size = str::from_utf8(size).map_err(|_| MALFORMED_CHUNK)?;
     let size = u64::from_str_radix(size, 16).map_err(|_| BODY_TOO_LARGE)?;
     Ok((size, extensions.len()))
@@ -361,11 +360,12 @@ mod tests {
     use super::*;
 
     const HOST: &str = "Host: a\r\n";
-    const LIMITS: Limits = Limits { head_bytes_max: 400, target_bytes_max: 100, body_bytes_max: 20 };
+    const LIMITS: RequestLimits =
+        RequestLimits { head_bytes_max: 400, target_bytes_max: 100, body_bytes_max: 20 };
 
-    /// What a parser makes of these segments: a line a request, and a last one where the rest is refused or cut.
+    /// Parses these segments. Returns one line per request, and a last line if the rest is invalid or incomplete.
     fn outcomes(segments: &[&[u8]]) -> Vec<String> {
-        let mut parser = Parser::new(LIMITS);
+        let mut parser = RequestParser::new(LIMITS);
         let mut seen = Vec::new();
         let mut heads = 0;
         for segment in segments {
@@ -374,17 +374,17 @@ mod tests {
                 let (used, step) = parser.feed(rest);
                 rest = &rest[used..];
                 match step {
-                    Step::More => {
-                        assert!(rest.is_empty(), "all is taken when more is needed");
+                    ParseStep::NeedMore => {
+                        assert!(rest.is_empty(), "all input is consumed when more is needed");
                         break;
                     }
-                    Step::Head => heads += 1,
-                    Step::Request => {
+                    ParseStep::Head => heads += 1,
+                    ParseStep::Request => {
                         seen.push(shown(parser.request()));
-                        assert_eq!(heads, seen.len(), "one head a request");
+                        assert_eq!(heads, seen.len(), "one head per request");
                         parser.next_request();
                     }
-                    Step::Refuse(refusal) => {
+                    ParseStep::Invalid(refusal) => {
                         seen.push(refusal.status.to_string());
                         return seen;
                     }
@@ -405,7 +405,7 @@ mod tests {
             .to_owned()
     }
 
-    /// Checks the outcome, and that it is the same for each split in two and byte by byte.
+    /// Checks the outcome for the whole input, for each split in two, and byte by byte.
     fn check_bytes(input: &[u8], expected: &[&str]) {
         let shown = input.escape_ascii();
         assert_eq!(outcomes(&[input]), expected, "whole: {shown}");
@@ -421,13 +421,13 @@ mod tests {
         check_bytes(input.as_bytes(), expected);
     }
 
-    /// A request line with `Host`, these headers, and what follows the head.
+    /// Checks a request with `Host` and these headers, followed by `rest`.
     fn check_post(headers: &str, rest: &str, expected: &[&str]) {
         check(&format!("POST /p HTTP/1.1\r\n{HOST}{headers}\r\n{rest}"), expected);
     }
 
     #[test]
-    fn plain_requests() {
+    fn plain_requests_are_parsed() {
         check("", &[]);
         check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &["Get /  keep"]);
         check("GET /a/b%20c?x=1&y HTTP/1.1\r\nhOST: a\r\n\r\n", &["Get /a/b%20c x=1&y keep"]);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_requests() {
+    fn pipelined_requests_are_parsed_one_by_one() {
         check(
             "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
              POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n\
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_targets() {
+    fn targets_are_in_origin_or_absolute_form_or_a_star() {
         check("GET http://a.example:80/p?q HTTP/1.1\r\nHost: b\r\n\r\n", &["Get /p q keep"]);
         check("GET HTTPS://a.example HTTP/1.1\r\nHost: b\r\n\r\n", &["Get /  keep"]);
         check("GET http://a?q/r HTTP/1.1\r\nHost: b\r\n\r\n", &["Get / q/r keep"]);
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn request_lines_that_are_none() {
+    fn malformed_request_lines_are_rejected() {
         check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["505"]);
         check("GET / HTTP/1.2\r\n", &["505"]);
         check("GET / HTTP/0.9\r\n", &["505"]);
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_could_be_read_in_two_ways() {
+    fn ambiguous_headers_are_rejected() {
         check("GET / HTTP/1.1\r\n\r\n", &["400"]);
         check("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", &["400"]);
         check("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", &["400"]);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_of_known_length() {
+    fn a_content_length_is_one_plain_number_within_the_limit() {
         check_post("", "", &["Post /p  keep"]);
         check_post("Content-Length: 0\r\n", "", &["Post /p  keep"]);
         check_post("Content-Length: 00003\r\n", "abc", &["Post /p  keep abc"]);
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn transfer_encodings() {
+    fn the_only_transfer_encoding_is_chunked() {
         let chunked = "Transfer-Encoding: chunked\r\n";
         check_post("transfer-encoding:\tChunked \r\n", "3\r\nabc\r\n0\r\n\r\n", &["Post /p  keep abc"]);
         check_post(&format!("Content-Length: 3\r\n{chunked}"), "0\r\n\r\n", &["400"]);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_bodies() {
+    fn chunks_are_joined_and_malformed_chunks_rejected() {
         let check_chunks =
             |rest: &str, expected| check_post("Transfer-Encoding: chunked\r\n", rest, expected);
         check_chunks("0\r\n\r\n", &["Post /p  keep"]);
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn http_1_0() {
+    fn http_1_0_closes_unless_asked_and_needs_a_length() {
         check("GET / HTTP/1.0\r\n\r\n", &["Get /  close"]);
         check("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", &["Get /  keep"]);
         check("POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx", &["Post /  close x"]);
@@ -597,12 +597,12 @@ mod tests {
     }
 
     #[test]
-    fn expectations() {
+    fn only_the_expectation_100_continue_is_accepted() {
         check_post("Expect: 100-Continue\r\nContent-Length: 1\r\n", "x", &["Post /p  keep x"]);
         check_post("Expect: 200-ok\r\nContent-Length: 1\r\n", "x", &["417"]);
         let expects = |input: &str| {
-            let mut parser = Parser::new(LIMITS);
-            assert_eq!(parser.feed(input.as_bytes()), (input.len(), Step::Head));
+            let mut parser = RequestParser::new(LIMITS);
+            assert_eq!(parser.feed(input.as_bytes()), (input.len(), ParseStep::Head));
             parser.request().expects_continue
         };
         assert!(expects("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"));
@@ -634,12 +634,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_handler_sees() {
-        let mut parser = Parser::new(Limits::default());
+    fn a_handler_sees_decoded_pairs_and_raw_headers() {
+        let mut parser = RequestParser::new(RequestLimits::default());
         let input =
             b"GET /s?q=destNum:%2B44+7&pretty&x=%zz%ff HTTP/1.1\r\nHost: a\r\nX-A:  one \r\nx-a: two\r\n\r\n";
-        assert_eq!(parser.feed(input).1, Step::Head);
-        assert_eq!(parser.feed(b"").1, Step::Request);
+        assert_eq!(parser.feed(input).1, ParseStep::Head);
+        assert_eq!(parser.feed(b"").1, ParseStep::Request);
         let request = parser.request();
         let pairs: Vec<_> = request.query_pairs().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(pairs, ["q=destNum:+44 7", "pretty=", "x=%zz\u{fffd}"]);
@@ -649,11 +649,11 @@ mod tests {
     }
 
     #[test]
-    fn a_large_body_is_given_back() {
-        let mut parser = Parser::new(Limits::default());
+    fn the_memory_of_a_large_body_is_freed() {
+        let mut parser = RequestParser::new(RequestLimits::default());
         let body = vec![b'x'; 1 << 20];
         parser.feed(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n");
-        assert_eq!(parser.feed(&body), (body.len(), Step::Request));
+        assert_eq!(parser.feed(&body), (body.len(), ParseStep::Request));
         assert!(parser.body_capacity() >= body.len());
         parser.next_request();
         assert!(parser.body_capacity() <= KEPT_BYTES_MAX);

@@ -1,31 +1,28 @@
-//! A request as a handler sees it. It owns one buffer with its head and keeps positions in it, so that a connection
-//! that is kept alive parses request after request without allocating.
+//! A request as a handler sees it. Pure.
+//!
+//! It owns one buffer with its head and keeps positions in that buffer, so that a connection parses one request after
+//! the other without allocating.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
-/// The methods that are understood; any other is answered with 501.
+/// The supported methods; the server answers 501 to any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// GET. It may have a body.
+    /// A GET request may have a body.
     Get,
-    /// HEAD: as GET, and the answer's body is left out by the server.
+    /// The handler answers as for GET; the server leaves the body out.
     Head,
-    /// POST.
     Post,
-    /// PUT.
     Put,
-    /// DELETE.
     Delete,
-    /// PATCH.
     Patch,
-    /// OPTIONS.
     Options,
 }
 
 impl Method {
-    /// The method of that name; names are case-sensitive.
+    /// Returns the method with that name. Names are case-sensitive.
     pub fn from_name(name: &[u8]) -> Option<Method> {
         match name {
             b"GET" => Some(Method::Get),
@@ -40,20 +37,20 @@ impl Method {
     }
 }
 
-/// A request: its head, and its body once that has come.
+/// A request: its head, and its body once that is complete.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The head as received, its last empty line included.
+    /// The head as received, including the empty line at its end.
     pub(super) head: Vec<u8>,
     pub(super) method: Method,
-    /// Where the path stands in the head; empty means `/` (absolute form without a path).
+    /// The position of the path in the head. An empty range means `/` (absolute form without a path).
     pub(super) path: Range<usize>,
     pub(super) query: Range<usize>,
-    /// Name and value of each header.
+    /// The positions of each header's name and value in the head.
     pub(super) headers: Vec<(Range<usize>, Range<usize>)>,
     pub(super) body: Vec<u8>,
     pub(super) http_1_0: bool,
-    /// The peer lets the connection be used again.
+    /// The peer allows another request on this connection.
     pub(super) keep_alive: bool,
     /// The peer waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
@@ -76,7 +73,7 @@ impl Request {
         }
     }
 
-    /// Back to what `new` gives, with the same buffers and the same peer.
+    /// Resets the request to the state after `new`, but keeps its buffers and its peer.
     pub(super) fn clear(&mut self) {
         self.head.clear();
         self.headers.clear();
@@ -86,13 +83,12 @@ impl Request {
         (self.http_1_0, self.keep_alive, self.expects_continue) = (false, false, false);
     }
 
-    /// The method.
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// The path as sent, without the query: starts with `/`, or is `*` (OPTIONS only). Not percent-decoded, so that
-    /// a `%2F` in a part of it can be told from a `/`.
+    /// The path as sent, without the query. It starts with `/`, or is `*` (OPTIONS only). It is not percent-decoded, so
+    /// that a caller can distinguish `%2F` from `/`.
     pub fn path(&self) -> &str {
         match self.text(&self.path) {
             "" => "/",
@@ -100,34 +96,33 @@ impl Request {
         }
     }
 
-    /// What stands after the `?`, as sent; empty without one.
+    /// The part after the `?` as sent, or an empty string.
     pub fn query(&self) -> &str {
         self.text(&self.query)
     }
 
-    /// The pairs of the query, percent-decoded, `+` as a blank; bytes that are no UTF-8 become U+FFFD. A name
-    /// without `=` has an empty value.
+    /// The names and values of the query, percent-decoded. A `+` becomes a space, and bytes that are not UTF-8 become
+    /// U+FFFD. A name without `=` has an empty value.
     pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(self.query().as_bytes())
     }
 
-    /// The first header of that name, in any case. A value is bytes: it has no control characters but tabs, and need
+    /// The value of the first header with that name, in any case. A value has no control characters except tabs; it may
     /// not be UTF-8.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers().find(|(given, _)| given.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    /// All headers in the order in which they came.
+    /// All headers in the order in which they were received.
     pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.headers.iter().map(|(name, value)| (&self.head[name.clone()], &self.head[value.clone()]))
     }
 
-    /// The body: whole, chunks put together.
+    /// The complete body; chunks are joined.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// Who asks.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

@@ -1,12 +1,12 @@
-//! The listener's side: one acceptor thread, a thread a connection, all of them bounded and joined.
+//! The server: one acceptor thread, one thread per connection, a limit on their number.
 //!
-//! The acceptor never blocks on a peer. Order of the end: the stop is asked for, the acceptor closes its listener,
-//! idle connections end at once, requests under way within `stop_grace_ms`, the acceptor joins their threads,
-//! [`ServerHandle::join`] joins the acceptor.
+//! The acceptor never blocks on a peer. Order of a shutdown: the shutdown is triggered, the acceptor closes its
+//! listener, idle connections end at once, requests in progress end within `stop_grace_ms`, the acceptor joins the
+//! threads of the connections, [`HttpServerHandle::join`] joins the acceptor.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -15,57 +15,56 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use super::Handler;
-use super::connection::{self, Connection, Waited};
-use super::parse::Limits;
-use crate::counters::Counters;
-use crate::logging::Throttle;
-use crate::stop::Stop;
+use super::connection::{self, Connection, PollOutcome};
+use super::parse::RequestLimits;
+use crate::runtime::logging::Throttle;
+use crate::runtime::metrics::Counters;
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
-/// The answer to a connection too many. One write, never waited for.
+/// The response to a connection beyond the limit. It is sent with one write that never blocks.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 46\r\nConnection: close\r\n\r\n503 Service Unavailable: too many connections\n";
 
-/// Refused connections that are kept for a moment, so that the answer arrives before the close does.
-const LEAVING_MAX: usize = 64;
-const LEAVING_MS: u64 = 500;
+/// Limits on rejected connections. They stay open for a moment, so that the peer receives the response before the close.
+const LINGERING_MAX: usize = 64;
+const LINGERING_MS: u64 = 500;
 
-/// The pause after an accept that failed for want of descriptors or memory.
+/// The pause after an accept that failed because descriptors or memory ran out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Bounds of a server.
+/// Limits and time limits of a server.
 #[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// What its threads are called (8 bytes at most are used): `NAME-accept`, `NAME-1`, ...
+pub struct HttpServerConfig {
+    /// The prefix of its threads' names: `NAME-accept`, `NAME-1` and so on. Only its first 8 bytes are used.
     pub name: &'static str,
-    /// What a request may take.
-    pub limits: Limits,
-    /// Connections at once, a thread each; further ones are answered with 503.
+    pub limits: RequestLimits,
+    /// Open connections, one thread each. The server answers 503 to further ones.
     pub connections_max: usize,
-    /// Requests on one connection; the last one is answered with `Connection: close`.
+    /// Requests on one connection. The response to the last one has `Connection: close`.
     pub requests_max: u64,
-    /// Memory for the bodies of all requests and responses together; what would pass it is answered with 503.
+    /// Memory for the bodies of all requests and responses together. The server answers 503 beyond it.
     pub bodies_bytes_max: usize,
-    /// From a request's first byte to its last.
+    /// Time from the first byte of a request to its last.
     pub request_timeout_ms: u64,
-    /// How long a connection may wait for its next request, or its first.
+    /// Time that a connection may wait for a request.
     pub idle_timeout_ms: u64,
-    /// For writing one response: a peer that reads more slowly is cut off.
+    /// Time for writing one response. A peer that reads more slowly is disconnected.
     pub write_timeout_ms: u64,
-    /// After a stop: how long a request under way has to come in and be answered.
+    /// Time that a request in progress has after a shutdown to be received and answered.
     pub stop_grace_ms: u64,
-    /// Stack of a connection's thread; the handler runs on it.
+    /// Stack size of a connection's thread, which also runs the handler.
     pub stack_bytes: usize,
 }
 
-impl Default for ServerConfig {
-    fn default() -> ServerConfig {
-        ServerConfig {
+impl Default for HttpServerConfig {
+    fn default() -> HttpServerConfig {
+        HttpServerConfig {
             name: "http",
-            limits: Limits::default(),
-            // More than slow peers from a few hosts take, and at 20 KiB each still little memory.
+            limits: RequestLimits::default(),
+            // A few hosts with slow connections do not reach it, and at 20 KiB each it costs little memory.
             connections_max: 512,
-            // So many that opening a connection costs nothing, and load balancers still move on some day.
+            // Large enough to make reconnects cheap. Small enough that load balancers can move a client one day.
             requests_max: 1_000_000,
             bodies_bytes_max: 64 << 20,
             request_timeout_ms: 10_000,
@@ -77,31 +76,30 @@ impl Default for ServerConfig {
     }
 }
 
-/// Starts servers.
 #[derive(Debug)]
-pub struct Server;
+pub struct HttpServer;
 
-/// A running server. It runs until its stop is asked for.
+/// A running server. It runs until the shutdown is triggered.
 #[derive(Debug)]
 #[must_use = "its threads are joined by `join`"]
-pub struct ServerHandle {
+pub struct HttpServerHandle {
     local_addr: SocketAddr,
     acceptor: JoinHandle<()>,
 }
 
-impl Server {
-    /// Serves the listener until `stop` is asked for.
+impl HttpServer {
+    /// Starts a server on `listener` that runs until `stop` is triggered.
     pub fn spawn(
         listener: TcpListener,
-        config: ServerConfig,
+        config: HttpServerConfig,
         handler: Arc<dyn Handler>,
-        stop: Stop,
+        stop: Shutdown,
         counters: Arc<Counters>,
-    ) -> Result<ServerHandle> {
+    ) -> Result<HttpServerHandle> {
         let local_addr = listener.local_addr().map_err(Error::system("read a listener's address"))?;
         listener.set_nonblocking(true).map_err(Error::net("listen on", local_addr))?;
         let name = format!("{:.8}-accept", config.name);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerShared {
             config,
             handler,
             stop,
@@ -111,94 +109,95 @@ impl Server {
             warnings: Throttle::default(),
         });
         let acceptor =
-            Acceptor { listener, shared, threads: Vec::new(), leaving: VecDeque::new(), accepted: 0 };
+            HttpAcceptor { listener, shared, threads: Vec::new(), lingering: VecDeque::new(), accepted: 0 };
         let acceptor = thread::Builder::new()
             .name(name)
             .spawn(move || acceptor.run())
             .map_err(Error::system("start a thread"))?;
-        Ok(ServerHandle { local_addr, acceptor })
+        Ok(HttpServerHandle { local_addr, acceptor })
     }
 }
 
-impl ServerHandle {
-    /// Where it listens; the port is the one that was taken, where port 0 was asked for.
+impl HttpServerHandle {
+    /// The address of the listener. If port 0 was requested, this has the port that the system chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Waits until the server has ended, which it does when its stop is asked for.
+    /// Waits until the server has ended after a shutdown.
     pub fn join(self) -> Result<()> {
         let name = self.acceptor.thread().name().unwrap_or("http").to_owned();
         self.acceptor.join().map_err(|_| Error::Thread(name))
     }
 }
 
-/// What the threads of one server have in common.
-pub(super) struct Shared {
-    pub config: ServerConfig,
+/// State that all threads of one server share.
+pub(super) struct ServerShared {
+    pub config: HttpServerConfig,
     pub handler: Arc<dyn Handler>,
-    pub stop: Stop,
+    pub stop: Shutdown,
     pub counters: Arc<Counters>,
-    /// Connections that have a thread.
+    /// The number of connections that have a thread.
     open: AtomicUsize,
-    /// Bytes of bodies held now.
+    /// Bytes that the bodies of all requests and responses use now.
     pub bodies_bytes: AtomicUsize,
     warnings: Throttle,
 }
 
-impl Shared {
-    /// Counts a refusal, and says so. The reason is ours: nothing that a peer sent reaches the log.
-    pub fn refused(&self, peer: SocketAddr, reason: &'static str) {
-        self.counters.http_refused_total.one();
-        self.warnings.warn(reason, format_args!("http_refused peer={peer} reason=\"{reason}\""));
+impl ServerShared {
+    /// Counts and logs a rejected request or connection. `reason` is a fixed text: no byte of a peer reaches the log.
+    pub fn record_rejection(&self, peer: SocketAddr, reason: &'static str) {
+        self.counters.http_refused_total.inc();
+        self.warnings.warn(reason, format_args!("http_rejected peer={peer} reason=\"{reason}\""));
     }
 }
 
-/// A place among the connections; given back when the connection's thread ends, in whatever way.
-struct Place(Arc<Shared>);
+/// A permit for one of the `connections_max` connections. It is returned when the thread of the connection ends, even if
+/// that thread panics.
+struct ConnectionPermit(Arc<ServerShared>);
 
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Option<Place> {
-        // Only the acceptor takes places, so none is taken between the look and the step.
+impl ConnectionPermit {
+    fn acquire(shared: &Arc<ServerShared>) -> Option<ConnectionPermit> {
+        // Only the acceptor acquires permits, so the number cannot grow between the check and the addition.
         if shared.open.load(Ordering::Acquire) >= shared.config.connections_max {
             return None;
         }
         shared.open.fetch_add(1, Ordering::AcqRel);
-        shared.counters.http_connections_open.one();
-        Some(Place(Arc::clone(shared)))
+        shared.counters.http_connections_open.inc();
+        Some(ConnectionPermit(Arc::clone(shared)))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.counters.http_connections_open.sub(1);
         self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-struct Acceptor {
+struct HttpAcceptor {
     listener: TcpListener,
-    shared: Arc<Shared>,
+    shared: Arc<ServerShared>,
     threads: Vec<JoinHandle<()>>,
-    /// Refused connections, the oldest first, and when to close each.
-    leaving: VecDeque<(Instant, TcpStream)>,
+    /// Rejected connections with the time at which each is closed, the oldest first.
+    lingering: VecDeque<(Instant, TcpStream)>,
     accepted: u64,
 }
 
-impl Acceptor {
+impl HttpAcceptor {
     fn run(mut self) {
         loop {
-            let until = self.leaving.front().map(|(until, _)| *until);
+            let until = self.lingering.front().map(|(until, _)| *until);
             match connection::wait(&self.listener, PollFlags::IN, Some(&self.shared.stop), until) {
-                Waited::Stopped => break,
-                Waited::Ready => self.accept(),
-                Waited::TimedOut => {}
+                PollOutcome::ShutDown => break,
+                PollOutcome::Ready => self.accept(),
+                PollOutcome::TimedOut => {}
             }
-            self.close_leaving();
+            self.close_lingering();
             self.join_ended();
         }
-        let Acceptor { listener, threads, .. } = self;
-        // Peers that come now are refused by the system, not left in a queue that nobody serves.
+        let HttpAcceptor { listener, threads, .. } = self;
+        // From here on the system refuses new connections; none waits in a queue that nobody serves.
         drop(listener);
         for thread in threads {
             join(thread);
@@ -207,21 +206,21 @@ impl Acceptor {
 
     fn accept(&mut self) {
         match self.listener.accept() {
-            Ok((stream, peer)) => match Place::take(&self.shared) {
+            Ok((stream, peer)) => match ConnectionPermit::acquire(&self.shared) {
                 Some(place) => self.start(stream, peer, place),
-                None => self.refuse(stream, peer),
+                None => self.reject_connection(stream, peer),
             },
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => {
                 self.shared.warnings.warn("accept", format_args!("http_accept_failed error=\"{error}\""));
-                // The connection stays in the queue: without a pause this would be a busy loop.
+                // The connection stays in the system's queue: without a pause this would be a busy loop.
                 let until = Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS);
                 connection::wait(&self.shared.stop, PollFlags::empty(), None, Some(until));
             }
         }
     }
 
-    fn start(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr, place: ConnectionPermit) {
         self.accepted += 1;
         let config = &self.shared.config;
         let thread = thread::Builder::new()
@@ -236,27 +235,30 @@ impl Acceptor {
             Ok(thread) => self.threads.push(thread),
             Err(error) => {
                 log::debug!("http_thread_failed error=\"{error}\"");
-                self.shared.refused(peer, "no thread could be started");
+                self.shared.record_rejection(peer, "cannot start a thread");
             }
         }
     }
 
-    /// Answers 503 and keeps the connection for a moment: closing it while the peer still sends would reset it, and
-    /// the answer would be lost.
-    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr) {
-        self.shared.refused(peer, "too many connections");
+    /// Answers 503 and keeps the connection open for a moment. A close while the peer still sends would reset the
+    /// connection, and the response would be lost.
+    fn reject_connection(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        self.shared.record_rejection(peer, "too many connections");
         let answered = stream.set_nonblocking(true).and_then(|()| stream.write_all(BUSY));
-        if answered.and_then(|()| stream.shutdown(Shutdown::Write)).is_ok() {
-            self.leaving.push_back((Instant::now() + Duration::from_millis(LEAVING_MS), stream));
+        if answered.and_then(|()| stream.shutdown(std::net::Shutdown::Write)).is_ok() {
+            self.lingering.push_back((Instant::now() + Duration::from_millis(LINGERING_MS), stream));
         }
     }
 
-    fn close_leaving(&mut self) {
+    fn close_lingering(&mut self) {
         let now = Instant::now();
-        while self.leaving.front().is_some_and(|(until, _)| *until <= now || self.leaving.len() > LEAVING_MAX)
+        while self
+            .lingering
+            .front()
+            .is_some_and(|(until, _)| *until <= now || self.lingering.len() > LINGERING_MAX)
         {
-            if let Some((_, mut stream)) = self.leaving.pop_front() {
-                // What came meanwhile is taken, so that the close is no reset.
+            if let Some((_, mut stream)) = self.lingering.pop_front() {
+                // Unread bytes would turn the close into a reset.
                 let _ = stream.read(&mut [0; 4096]);
             }
         }
@@ -276,8 +278,8 @@ fn join(thread: JoinHandle<()>) {
     }
 }
 
-/// Errors of accept(2) that concern the one connection, or nothing at all.
-fn is_passing(error: &io::Error) -> bool {
+/// Returns true for an error of accept(2) that concerns only one connection, or that passes by itself.
+fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted | ConnectionReset)
 }
@@ -287,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_a_connection_too_many_has_its_length() {
+    fn the_busy_response_has_the_right_content_length() {
         let text = str::from_utf8(BUSY).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());

@@ -1,39 +1,35 @@
-//! Started, stopped, rejected and missed calls per subscriber and day, from call events in the order of their time. Pure.
+//! Counts started, stopped, rejected and missed calls per subscriber and day, from call events sorted by time. Pure.
 //!
-//! There is no call id (protocol, section 5): the events of one subscriber belong together by order. A call that comes in
-//! rings until the subscriber's next `start_call` or `rejected_call`, which belongs to the call that has rung longest; one
-//! that neither answers within the ringing time was missed, on the day on which it came in. What starts without a call
-//! that rings is a call of the subscriber's own.
+//! Call events have no call ID (docs/protocol.md), so the events of a subscriber are paired by their order. An incoming call
+//! rings until the subscriber's next `start_call` or `rejected_call`, which ends the call that has been ringing longest.
+//! A call that neither of them ends within the ringing time is missed; it counts on the day of its start. A `start_call`
+//! without a ringing call is an outgoing call.
 //!
-//! Invariant: what is kept are the calls that ring, and the sums of the days on which one still may: a day or two, so the
-//! memory goes with the number of subscribers and not with that of events.
+//! Invariant: only ringing calls, and the sums of days that may still change, are kept. That is at most two days, so memory
+//! depends on the number of subscribers and not on the number of events.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use chrono::NaiveDate;
 
-/// Calls of one subscriber that ring at once. One that has more is being flooded; the longest ringing was missed then.
+/// Ringing calls per subscriber. If there are more, the one that has been ringing longest is counted as missed.
 pub const RINGING_MAX: usize = 1_024;
 
-/// How long a call rings: the protocol's own time.
+/// Ringing time that the protocol defines.
 pub const RINGING_TIME_MS: i64 = 180_000;
 
-/// What an event says of a call.
+/// A call event's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallEvent {
-    /// `incoming_call`
     Incoming,
-    /// `start_call`
     Started,
-    /// `stop_call`
     Stopped,
-    /// `rejected_call`
     Rejected,
 }
 
 impl CallEvent {
-    /// Reads the field `event`; none where it is about no call.
-    pub fn read(event: &str) -> Option<CallEvent> {
+    /// Parses the field `event`. Returns `None` for events that do not concern calls.
+    pub fn parse(event: &str) -> Option<CallEvent> {
         match event {
             "incoming_call" => Some(CallEvent::Incoming),
             "start_call" => Some(CallEvent::Started),
@@ -44,103 +40,97 @@ impl CallEvent {
     }
 }
 
-/// Sums of a day.
+/// Numbers of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Calls that started.
+pub struct CallSums {
     pub started: u64,
-    /// Calls that stopped.
     pub stopped: u64,
-    /// Calls that were rejected.
     pub rejected: u64,
-    /// Calls that came in, and neither started nor were rejected within the ringing time.
+    /// Incoming calls that were neither started nor rejected within the ringing time.
     pub missed: u64,
 }
 
-/// What is said of one subscriber and one day.
+/// The calls of one subscriber on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The day.
+pub struct SubscriberDay {
     pub day: NaiveDate,
-    /// The subscriber.
     pub subscriber: String,
-    /// The sums.
-    pub sums: Sums,
+    pub sums: CallSums,
 }
 
-/// The span that is reported; events around it tell what became of the calls in it.
+/// The time range of a report. Events outside it still pair with calls inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reported {
-    /// The first millisecond.
+pub struct ReportedSpan {
+    /// First millisecond of the range.
     pub from_ms: i64,
-    /// The first that is not reported any more.
+    /// First millisecond after the range.
     pub to_ms: i64,
 }
 
-/// Takes events in the order of their time and gives the days' rows.
-pub struct Calls<D> {
-    reported: Reported,
+/// Pairs call events and sums calls by day and subscriber.
+pub struct CallReport<D> {
+    reported: ReportedSpan,
     ringing_time_ms: i64,
     day_of: D,
-    /// When the calls that ring came in, by subscriber, the longest ringing first.
+    /// Start times of ringing calls by subscriber, the oldest first.
     ringing: HashMap<Box<str>, VecDeque<i64>>,
-    days: BTreeMap<NaiveDate, BTreeMap<Box<str>, Sums>>,
-    /// The day on which a call that came in still may ring.
+    days: BTreeMap<NaiveDate, BTreeMap<Box<str>, CallSums>>,
+    /// First day on which a ringing call may have started.
     open_day: Option<NaiveDate>,
 }
 
-impl<D: Fn(i64) -> NaiveDate> Calls<D> {
-    /// A report; `day_of` says on which day a time is.
-    pub fn new(reported: Reported, ringing_time_ms: i64, day_of: D) -> Calls<D> {
+impl<D: Fn(i64) -> NaiveDate> CallReport<D> {
+    /// Creates an empty report. `day_of` returns the day of a time.
+    pub fn new(reported: ReportedSpan, ringing_time_ms: i64, day_of: D) -> CallReport<D> {
         let (ringing, days) = (HashMap::new(), BTreeMap::new());
-        Calls { reported, ringing_time_ms, day_of, ringing, days, open_day: None }
+        CallReport { reported, ringing_time_ms, day_of, ringing, days, open_day: None }
     }
 
-    /// Takes an event; gives the rows of days that nothing can change any more, by day and subscriber.
-    pub fn take(&mut self, time_ms: i64, subscriber: &str, event: CallEvent) -> Vec<Row> {
+    /// Adds an event. Returns the rows of days that can no longer change, sorted by day and subscriber.
+    pub fn add_event(&mut self, time_ms: i64, subscriber: &str, event: CallEvent) -> Vec<SubscriberDay> {
         let rows = self.close_days(time_ms);
-        self.miss(subscriber, time_ms);
+        self.count_missed(subscriber, time_ms);
         match event {
-            CallEvent::Incoming => self.ring(subscriber, time_ms),
+            CallEvent::Incoming => self.start_ringing(subscriber, time_ms),
             CallEvent::Started => {
-                self.answer(subscriber);
-                self.add(time_ms, subscriber, |sums| sums.started += 1);
+                self.stop_ringing(subscriber);
+                self.add_to_day(time_ms, subscriber, |sums| sums.started += 1);
             }
             CallEvent::Rejected => {
-                self.answer(subscriber);
-                self.add(time_ms, subscriber, |sums| sums.rejected += 1);
+                self.stop_ringing(subscriber);
+                self.add_to_day(time_ms, subscriber, |sums| sums.rejected += 1);
             }
-            CallEvent::Stopped => self.add(time_ms, subscriber, |sums| sums.stopped += 1),
+            CallEvent::Stopped => self.add_to_day(time_ms, subscriber, |sums| sums.stopped += 1),
         }
         rows
     }
 
-    /// The rows that are left. `now_ms`: what still rings then is in no sum.
-    pub fn finish(mut self, now_ms: i64) -> Vec<Row> {
-        self.miss_all(now_ms);
-        rows(self.days)
+    /// Returns the remaining rows. Calls that are still ringing at `now_ms` are not counted.
+    pub fn finish(mut self, now_ms: i64) -> Vec<SubscriberDay> {
+        self.count_all_missed(now_ms);
+        into_rows(self.days)
     }
 
-    /// Counts the calls that rang out before `now_ms`, and takes out the days before the one on which one still rings.
-    fn close_days(&mut self, now_ms: i64) -> Vec<Row> {
+    /// Counts calls that stopped ringing before `now_ms`, and removes the days on which no ringing call can have started.
+    fn close_days(&mut self, now_ms: i64) -> Vec<SubscriberDay> {
         let open_day = (self.day_of)(now_ms.saturating_sub(self.ringing_time_ms));
         if self.open_day.replace(open_day).is_none_or(|before| before >= open_day) {
             return Vec::new();
         }
-        self.miss_all(now_ms);
+        self.count_all_missed(now_ms);
         let open = self.days.split_off(&open_day);
-        rows(std::mem::replace(&mut self.days, open))
+        into_rows(std::mem::replace(&mut self.days, open))
     }
 
-    fn miss_all(&mut self, now_ms: i64) {
+    fn count_all_missed(&mut self, now_ms: i64) {
         let subscribers: Vec<Box<str>> = self.ringing.keys().cloned().collect();
         for subscriber in subscribers {
-            self.miss(&subscriber, now_ms);
+            self.count_missed(&subscriber, now_ms);
         }
     }
 
-    /// Counts the subscriber's calls that rang out before `now_ms`.
-    fn miss(&mut self, subscriber: &str, now_ms: i64) {
+    /// Counts a subscriber's calls that stopped ringing before `now_ms`.
+    fn count_missed(&mut self, subscriber: &str, now_ms: i64) {
         let Some(ringing) = self.ringing.get_mut(subscriber) else { return };
         let rang_out =
             ringing.partition_point(|came_ms| now_ms.saturating_sub(*came_ms) > self.ringing_time_ms);
@@ -149,21 +139,21 @@ impl<D: Fn(i64) -> NaiveDate> Calls<D> {
             self.ringing.remove(subscriber);
         }
         for came_ms in missed {
-            self.add(came_ms, subscriber, |sums| sums.missed += 1);
+            self.add_to_day(came_ms, subscriber, |sums| sums.missed += 1);
         }
     }
 
-    fn ring(&mut self, subscriber: &str, time_ms: i64) {
+    fn start_ringing(&mut self, subscriber: &str, time_ms: i64) {
         let ringing = self.ringing.entry(subscriber.into()).or_default();
         ringing.push_back(time_ms);
         if ringing.len() > RINGING_MAX
             && let Some(came_ms) = ringing.pop_front()
         {
-            self.add(came_ms, subscriber, |sums| sums.missed += 1);
+            self.add_to_day(came_ms, subscriber, |sums| sums.missed += 1);
         }
     }
 
-    fn answer(&mut self, subscriber: &str) {
+    fn stop_ringing(&mut self, subscriber: &str) {
         if let Some(ringing) = self.ringing.get_mut(subscriber) {
             ringing.pop_front();
             if ringing.is_empty() {
@@ -172,7 +162,7 @@ impl<D: Fn(i64) -> NaiveDate> Calls<D> {
         }
     }
 
-    fn add(&mut self, time_ms: i64, subscriber: &str, one: impl FnOnce(&mut Sums)) {
+    fn add_to_day(&mut self, time_ms: i64, subscriber: &str, one: impl FnOnce(&mut CallSums)) {
         if (self.reported.from_ms..self.reported.to_ms).contains(&time_ms) {
             let day = self.days.entry((self.day_of)(time_ms)).or_default();
             one(day.entry(subscriber.into()).or_default());
@@ -180,9 +170,9 @@ impl<D: Fn(i64) -> NaiveDate> Calls<D> {
     }
 }
 
-fn rows(days: BTreeMap<NaiveDate, BTreeMap<Box<str>, Sums>>) -> Vec<Row> {
-    let of_day = |(day, subscribers): (NaiveDate, BTreeMap<Box<str>, Sums>)| {
-        subscribers.into_iter().map(move |(subscriber, sums)| Row {
+fn into_rows(days: BTreeMap<NaiveDate, BTreeMap<Box<str>, CallSums>>) -> Vec<SubscriberDay> {
+    let of_day = |(day, subscribers): (NaiveDate, BTreeMap<Box<str>, CallSums>)| {
+        subscribers.into_iter().map(move |(subscriber, sums)| SubscriberDay {
             day,
             subscriber: subscriber.into(),
             sums,
@@ -196,7 +186,7 @@ mod tests {
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
-    const ALL: Reported = Reported { from_ms: i64::MIN, to_ms: i64::MAX };
+    const ALL: ReportedSpan = ReportedSpan { from_ms: i64::MIN, to_ms: i64::MAX };
 
     fn day_of(ms: i64) -> NaiveDate {
         chrono::DateTime::from_timestamp_millis(ms).map(|time| time.date_naive()).unwrap_or(NaiveDate::MIN)
@@ -212,19 +202,19 @@ mod tests {
         }
     }
 
-    /// Events as `seconds subscriber word`; rows as `day subscriber started stopped rejected missed`.
-    fn report(reported: Reported, events: &str, now_s: i64) -> Vec<String> {
-        let mut calls = Calls::new(reported, RINGING_TIME_MS, day_of);
+    /// Takes events as `SECONDS SUBSCRIBER WORD` and returns rows as `DAY SUBSCRIBER STARTED STOPPED REJECTED MISSED`.
+    fn report(reported: ReportedSpan, events: &str, now_s: i64) -> Vec<String> {
+        let mut calls = CallReport::new(reported, RINGING_TIME_MS, day_of);
         let mut rows = Vec::new();
         for line in events.split(',').map(str::trim).filter(|line| !line.is_empty()) {
             let mut words = line.split(' ');
             let mut word = || words.next().unwrap();
             let time_ms = word().parse::<i64>().unwrap() * 1_000;
-            rows.extend(calls.take(time_ms, word(), event(word())));
+            rows.extend(calls.add_event(time_ms, word(), event(word())));
         }
         rows.extend(calls.finish(now_s * 1_000));
-        let shown = |row: &Row| {
-            let Sums { started, stopped, rejected, missed } = row.sums;
+        let shown = |row: &SubscriberDay| {
+            let CallSums { started, stopped, rejected, missed } = row.sums;
             let day = (row.day - day_of(0)).num_days();
             format!("{day} {} {started} {stopped} {rejected} {missed}", row.subscriber)
         };
@@ -237,42 +227,42 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_subscriber_belong_together_by_order() {
+    fn events_of_one_subscriber_are_paired_by_order() {
         check_report("", 1_000, &[]);
         check_report("0 a in, 5 a start, 60 a stop", 1_000, &["0 a 1 1 0 0"]);
         check_report("0 a in, 5 a reject", 1_000, &["0 a 0 0 1 0"]);
         check_report("0 a in, 5 b start, 6 b reject", 1_000, &["0 a 0 0 0 1", "0 b 1 0 1 0"]);
-        // The recording: all in one millisecond, in this order.
+        // The recorded sample: all events have the same millisecond.
         check_report("0 a in, 0 a start, 0 a stop, 0 a reject", 1_000, &["0 a 1 1 1 0"]);
-        // A call of the subscriber's own, while none rings.
+        // An outgoing call: no call is ringing.
         check_report("0 a start, 9 a stop", 1_000, &["0 a 1 1 0 0"]);
-        // Two that ring at once: each answer is one's.
+        // Each answer ends one of two ringing calls.
         check_report("0 a in, 1 a in, 2 a start, 3 a reject", 1_000, &["0 a 1 0 1 0"]);
         check_report("0 a in, 1 a in, 2 a start", 1_000, &["0 a 1 0 0 1"]);
-        // A stop answers nothing.
+        // A stop does not answer a ringing call.
         check_report("0 a in, 1 a stop", 1_000, &["0 a 0 1 0 1"]);
     }
 
     #[test]
-    fn a_call_rings_for_the_ringing_time() {
+    fn a_call_is_missed_after_the_ringing_time() {
         check_report("0 a in, 180 a start", 1_000, &["0 a 1 0 0 0"]);
         check_report("0 a in, 181 a start", 1_000, &["0 a 1 0 0 1"]);
         check_report("0 a in, 100 a in, 190 a start", 1_000, &["0 a 1 0 0 1"]);
-        // What still rings is in no sum.
+        // A call that is still ringing is not counted.
         check_report("0 a in", 180, &[]);
         check_report("0 a in", 181, &["0 a 0 0 0 1"]);
         check_report("0 a in, 300 a in", 400, &["0 a 0 0 0 1"]);
     }
 
     #[test]
-    fn a_day_is_given_when_nothing_can_change_it() {
+    fn a_day_is_returned_when_it_can_no_longer_change() {
         let midnight = DAY_MS / 1_000;
-        let mut calls = Calls::new(ALL, RINGING_TIME_MS, day_of);
-        let mut take = |s: i64, subscriber, event| calls.take(s * 1_000, subscriber, event).len();
+        let mut calls = CallReport::new(ALL, RINGING_TIME_MS, day_of);
+        let mut take = |s: i64, subscriber, event| calls.add_event(s * 1_000, subscriber, event).len();
         assert_eq!(take(midnight - 10, "a", CallEvent::Incoming), 0);
         assert_eq!(take(midnight - 5, "b", CallEvent::Incoming), 0);
         assert_eq!(take(midnight + 170, "a", CallEvent::Rejected), 0);
-        // b's call may ring until 175 s past midnight; the day ends for certain at 180.
+        // b's call may ring until 175 s after midnight, so the day is complete after 180 s.
         assert_eq!(take(midnight + 179, "c", CallEvent::Started), 0);
         assert_eq!(take(midnight + 180, "c", CallEvent::Started), 1);
         let events = format!("{} a in, {} a reject, {} b start", midnight - 10, midnight + 170, 3 * midnight);
@@ -282,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn events_around_the_span_tell_what_became_of_calls_in_it() {
-        let reported = Reported { from_ms: 100_000, to_ms: 200_000 };
+    fn events_outside_the_range_pair_with_calls_inside_it() {
+        let reported = ReportedSpan { from_ms: 100_000, to_ms: 200_000 };
         let check =
             |events, expected: &[&str]| assert_eq!(report(reported, events, 1_000), expected, "{events}");
         check("90 a in, 110 a start", &["0 a 1 0 0 0"]);
@@ -294,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_bounded() {
+    fn ringing_calls_per_subscriber_are_bounded() {
         for (calls_in, expected) in [(RINGING_MAX, 0), (RINGING_MAX + 1, 1)] {
-            let mut calls = Calls::new(ALL, RINGING_TIME_MS, day_of);
+            let mut calls = CallReport::new(ALL, RINGING_TIME_MS, day_of);
             for _ in 0..calls_in {
-                calls.take(0, "a", CallEvent::Incoming);
+                calls.add_event(0, "a", CallEvent::Incoming);
             }
             let missed: u64 = calls.finish(0).iter().map(|row| row.sums.missed).sum();
             assert_eq!(missed, expected);
@@ -306,11 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_ring_any_more_is_not_kept() {
-        let mut calls = Calls::new(ALL, RINGING_TIME_MS, day_of);
+    fn calls_that_stopped_ringing_are_not_kept() {
+        let mut calls = CallReport::new(ALL, RINGING_TIME_MS, day_of);
         for day in 0..1_000 {
             for subscriber in 0..10 {
-                calls.take(day * DAY_MS, &format!("{day}-{subscriber}"), CallEvent::Incoming);
+                calls.add_event(day * DAY_MS, &format!("{day}-{subscriber}"), CallEvent::Incoming);
             }
             assert!(calls.ringing.len() <= 20 && calls.days.len() <= 2, "day {day}");
         }

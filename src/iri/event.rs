@@ -1,7 +1,6 @@
-//! A line of JSON, and what becomes of it: a call event (protocol, section 5), a fraud attempt that SentryPeer logged, a row
-//! of a billing log (section 8), or content of a stream (section 4). Pure.
+//! Classifies a JSON line as a call event, a SentryPeer record, a billing row or stream content (docs/protocol.md). Pure.
 //!
-//! Invariant: a call event's source begins with the line byte by byte; what is filled in stands at its end.
+//! Invariant: the source of a call event starts with the bytes of the line; added fields are at its end.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,152 +9,165 @@ use chrono::{DateTime, TimeZone, Utc};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::document::{Document, Mode};
-use super::{billing, sentrypeer};
+use super::sentrypeer;
+use crate::billing;
+use crate::search::document::{Document, WriteMode};
 
-/// Into which indices events go.
+/// Names of the indices that receive events.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Indices {
-    /// Call events.
+pub struct EventIndices {
+    /// Index for call events.
     pub calls: String,
-    /// What SentryPeer logs.
+    /// Index for SentryPeer records.
     pub sentrypeer: String,
-    /// Syslog messages.
+    /// Index for syslog messages.
     pub syslog: String,
-    /// Rows of a billing log.
+    /// Index for billing rows.
     pub billing: String,
 }
 
-impl Default for Indices {
-    fn default() -> Indices {
+impl Default for EventIndices {
+    fn default() -> EventIndices {
         let [calls, sentrypeer, syslog, billing] =
-            [super::document::INDEX_CALLS, "sentrypeer", "syslog", billing::INDEX].map(str::to_owned);
-        Indices { calls, sentrypeer, syslog, billing }
+            [crate::search::document::INDEX_CALLS, "sentrypeer", "syslog", billing::DEFAULT_INDEX]
+                .map(str::to_owned);
+        EventIndices { calls, sentrypeer, syslog, billing }
     }
 }
 
-/// What a line is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line {
-    /// An event, for the store.
+pub enum ClassifiedLine {
+    /// An event for the store.
     Event(Document),
-    /// Content of a stream, for the vault.
-    Data,
+    /// Stream content for the vault.
+    StreamContent,
 }
 
-/// Why a line is none of these.
+/// The parse error of a line that is not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no JSON object: {0}")]
-pub struct NoObject(String);
+#[error("not a JSON object: {0}")]
+pub struct NotAnObject(String);
 
-/// The members of an object in their order; values are as they stand.
-pub(super) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+/// A JSON object with its members in order. Values are not decoded.
+pub(crate) struct JsonObject<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// `Cow` alone would always own what it is given.
+// A plain `Cow` field would always be deserialised as owned.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for JsonObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
+            type Value = JsonObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject<'de>, A::Error> {
                 let mut members = Vec::with_capacity(16);
-                while let Some((Name(name), value)) = map.next_entry()? {
+                while let Some((BorrowedText(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
-                Ok(Members(members))
+                Ok(JsonObject(members))
             }
         }
         deserializer.deserialize_map(InOrder)
     }
 }
 
-impl<'a> Members<'a> {
-    /// The text of a member, of two the last one's; none if it is no string or empty.
-    pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+impl<'a> JsonObject<'a> {
+    /// Returns a member's value if it is a string that is not empty. Of repeated members the last one counts.
+    pub fn non_empty_string(&self, name: &str) -> Option<Cow<'a, str>> {
         let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
-        text(raw).filter(|text| !text.is_empty())
+        string_value(raw).filter(|text| !text.is_empty())
     }
 
-    /// The text of a member that is a string or a number, of two the last one's.
+    /// Returns a member's value if it is a string or a number. Of repeated members the last one counts.
     pub fn scalar(&self, name: &str) -> Option<Cow<'a, str>> {
         let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
         let is_number = |raw: &&str| raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-        text(raw).or_else(|| Some(raw.get()).filter(is_number).map(Cow::Borrowed))
+        string_value(raw).or_else(|| Some(raw.get()).filter(is_number).map(Cow::Borrowed))
     }
 }
 
-/// The text of a string; none for other values.
-pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Name<'_>>(raw.get()).ok().map(|Name(text)| text)
+/// Returns the value of a JSON string, `None` for other JSON values.
+pub(crate) fn string_value(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<BorrowedText<'_>>(raw.get()).ok().map(|BorrowedText(text)| text)
 }
 
-/// Reads a line. `zone` is what local times without one are in.
-pub fn read<Z: TimeZone>(line: &[u8], indices: &Indices, zone: &Z) -> Result<Line, NoObject> {
-    // What a reader of text would strip; JSON itself has no byte order mark (RFC 8259, 8.1).
+/// Classifies a line. `zone` is the time zone of local times.
+pub fn classify<Z: TimeZone>(
+    line: &[u8],
+    indices: &EventIndices,
+    zone: &Z,
+) -> Result<ClassifiedLine, NotAnObject> {
+    // Some programs write a byte order mark. JSON does not allow it (RFC 8259, 8.1).
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
-    let members: Members<'_> =
-        serde_json::from_slice(line).map_err(|error| NoObject(without_line(&error.to_string())))?;
+    let members: JsonObject<'_> = serde_json::from_slice(line)
+        .map_err(|error| NotAnObject(replace_line_position(&error.to_string())))?;
     let has = |name: &str| members.0.iter().any(|(found, _)| found == name);
     if has("data") && !has("event") && (has("interceptionfilename") || has("userid")) {
-        return Ok(Line::Data);
+        return Ok(ClassifiedLine::StreamContent);
     }
     let (index, source) = if has("called_number") && (has("source_ip") || has("sip_method")) {
-        (&indices.sentrypeer, sentrypeer::renamed(&members, zone))
-    } else if billing::is_row(has) {
+        (&indices.sentrypeer, sentrypeer::rename_fields(&members, zone))
+    } else if billing::is_billing_row(has) {
         (&indices.billing, line.to_vec())
     } else {
-        (&indices.calls, filled(line, &members))
+        (&indices.calls, fill_key_field(line, &members))
     };
     let source = source.into_boxed_slice();
-    Ok(Line::Event(Document { index: index.clone(), kind: None, id: None, mode: Mode::Index, source }))
+    Ok(ClassifiedLine::Event(Document {
+        index: index.clone(),
+        doc_type: None,
+        id: None,
+        mode: WriteMode::Index,
+        source,
+    }))
 }
 
-/// serde_json counts lines, of which there is one.
-fn without_line(error: &str) -> String {
+/// Replaces the position that serde_json reports: the text is a single line.
+fn replace_line_position(error: &str) -> String {
     error.replace(" at line 1 column ", " at byte ")
 }
 
-/// The line, with the field that `key` stands for (protocol, section 5).
-fn filled(line: &[u8], members: &Members<'_>) -> Vec<u8> {
-    let field = match members.text("event").as_deref() {
+/// Returns the line with the field whose value `key` holds (docs/protocol.md).
+fn fill_key_field(line: &[u8], members: &JsonObject<'_>) -> Vec<u8> {
+    let field = match members.non_empty_string("event").as_deref() {
         Some("user_registration") => "ip_address",
         Some("incoming_call" | "start_call" | "stop_call" | "rejected_call") => "to_user",
         _ => return line.to_vec(),
     };
-    let Some(key) = members.text("key").filter(|_| members.text(field).is_none()) else {
+    let Some(key) = members.non_empty_string("key").filter(|_| members.non_empty_string(field).is_none())
+    else {
         return line.to_vec();
     };
     let mut source = Vec::with_capacity(line.len() + key.len() + 32);
-    // An object ends with its brace: the line is trimmed.
+    // The trimmed line ends with the closing brace.
     source.extend_from_slice(&line[..line.len() - 1]);
     push_member(&mut source, field, &key);
     source.push(b'}');
     source
 }
 
-/// Appends `,"name":"value"` to an object that has members already.
-pub(super) fn push_member(object: &mut Vec<u8>, name: &str, value: &str) {
+/// Appends `"name":"value"` to an unclosed object.
+pub(crate) fn push_member(object: &mut Vec<u8>, name: &str, value: &str) {
     if object.last() != Some(&b'{') {
         object.push(b',');
     }
     for (text, end) in [(name, b':'), (value, 0)] {
-        serde_json::to_writer(&mut *object, text).expect("a Vec takes all, and a string is JSON");
+        serde_json::to_writer(&mut *object, text)
+            .expect("writing to a Vec cannot fail, and every string is valid JSON");
         if end != 0 {
             object.push(end);
         }
     }
 }
 
-/// A time as documents have it: RFC 3339, UTC, milliseconds.
-pub(super) fn rfc3339<Z: TimeZone>(time: &DateTime<Z>) -> String {
+/// Formats a time as RFC 3339 in UTC with milliseconds.
+pub(crate) fn rfc3339<Z: TimeZone>(time: &DateTime<Z>) -> String {
     time.with_timezone(&Utc).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
@@ -164,7 +176,8 @@ mod tests {
     use super::*;
 
     fn check_event(line: &str, index: &str, source: &str) {
-        let Ok(Line::Event(document)) = read(line.as_bytes(), &Indices::default(), &Utc) else {
+        let Ok(ClassifiedLine::Event(document)) = classify(line.as_bytes(), &EventIndices::default(), &Utc)
+        else {
             panic!("no event: {line}");
         };
         assert_eq!(
@@ -175,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn key_stays_and_the_field_that_it_stands_for_is_filled() {
+    fn the_field_that_key_stands_for_is_added() {
         check_event(
             r#"{"event": "user_registration", "key": "10.77.0.1"}"#,
             "interception",
@@ -189,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_not_filled() {
+    fn existing_fields_are_not_replaced() {
         for line in [
             r#"{"event":"undefined","key":"x"}"#,
             r#"{"event":"undefined"}"#,
@@ -211,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_billing_log_have_an_index_of_their_own() {
+    fn billing_rows_go_to_their_own_index() {
         let row = r#"{"call_id":"a","request_time":1,"reply_time":"","key":"x","event":"start_call"}"#;
         check_event(row, "billing", row);
         check_event(r#"{"call_id":"a","reply_time":1}"#, "billing", r#"{"call_id":"a","reply_time":1}"#);
@@ -220,8 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn content_is_told_from_events() {
-        let data = |line: &str| read(line.as_bytes(), &Indices::default(), &Utc) == Ok(Line::Data);
+    fn stream_content_is_not_an_event() {
+        let data = |line: &str| {
+            classify(line.as_bytes(), &EventIndices::default(), &Utc) == Ok(ClassifiedLine::StreamContent)
+        };
         assert!(data(r#"{"data":"AA==","interceptionfilename":"a.pcap"}"#));
         assert!(data(r#"{"userid":"u","data":"AA=="}"#));
         assert!(!data(r#"{"userid":"u","data":"AA==","event":"start_call"}"#));
@@ -229,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_says_why() {
-        let why = |line: &[u8]| read(line, &Indices::default(), &Utc).unwrap_err().to_string();
-        assert_eq!(why(b"{\"a\":"), "no JSON object: EOF while parsing a value at byte 5");
-        assert_eq!(why(b"[1]"), "no JSON object: invalid type: sequence, expected an object at byte 0");
-        assert!(why(b"{} {}").starts_with("no JSON object: trailing characters"));
-        assert!(why(b"\xff").starts_with("no JSON object"));
-        assert!(why(b"{\"a\":\"\xff\"}").starts_with("no JSON object"));
-        assert!(why(b"").starts_with("no JSON object: EOF"));
+    fn a_line_that_is_not_an_object_has_a_reason() {
+        let why = |line: &[u8]| classify(line, &EventIndices::default(), &Utc).unwrap_err().to_string();
+        assert_eq!(why(b"{\"a\":"), "not a JSON object: EOF while parsing a value at byte 5");
+        assert_eq!(why(b"[1]"), "not a JSON object: invalid type: sequence, expected an object at byte 0");
+        assert!(why(b"{} {}").starts_with("not a JSON object: trailing characters"));
+        assert!(why(b"\xff").starts_with("not a JSON object"));
+        assert!(why(b"{\"a\":\"\xff\"}").starts_with("not a JSON object"));
+        assert!(why(b"").starts_with("not a JSON object: EOF"));
     }
 }

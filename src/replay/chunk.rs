@@ -1,76 +1,77 @@
-//! A chunk of a stream as JSON, byte for byte as the field's senders write it (protocol, sections 3 and 4): Python's
-//! `json.dumps`, with a blank behind each comma and colon and only ASCII. Pure.
+//! Writes a chunk of a stream as JSON, byte for byte as real senders do (docs/protocol.md, sections 3 and 4):
+//! like Python's `json.dumps`, with a space after each comma and colon, and ASCII only. Pure.
 
 use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::cc::frame::name;
+use crate::cc::wire::name;
 
-/// The fields of a stream that each of its chunks repeats, as they stand in JSON.
+/// Fields of a stream that each of its chunks repeats, encoded as JSON strings.
 #[derive(Clone, Debug)]
-pub struct Labels {
+pub struct ChunkLabels {
     user_id: String,
     stream_name: String,
 }
 
-/// What is left out of a value.
+/// Field that a faulty value lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// Nothing.
+pub enum OmittedField {
     None,
-    /// The content.
     Data,
-    /// All that a stream could be told by.
+    /// `userid` and `interceptionfilename`.
     Names,
 }
 
-impl Labels {
-    /// Of a stream's name. A name that is not of the usual form stands for its user, without its extension.
-    pub fn of(stream_name: &[u8]) -> Labels {
+impl ChunkLabels {
+    /// Derives the fields from a stream name. If the name does not have the usual form, the user id is the
+    /// name without its extension.
+    pub fn from_stream_name(stream_name: &[u8]) -> ChunkLabels {
         let text = String::from_utf8_lossy(stream_name);
-        let user_id = match name::fields(stream_name) {
+        let user_id = match name::parse_fields(stream_name) {
             Some(fields) => fields.user_id,
             None => text.strip_suffix(".pcap").unwrap_or(&text).to_owned(),
         };
-        Labels { user_id: quoted(&user_id), stream_name: quoted(&text) }
+        ChunkLabels { user_id: json_string(&user_id), stream_name: json_string(&text) }
     }
 
-    /// A record's value.
-    pub fn value(&self, data: &str, missing: Missing) -> String {
-        let Labels { user_id, stream_name } = self;
+    /// Formats a record's value.
+    pub fn value(&self, data: &str, missing: OmittedField) -> String {
+        let ChunkLabels { user_id, stream_name } = self;
         match missing {
-            Missing::None => {
+            OmittedField::None => {
                 format!(
                     "{{\"userid\": {user_id}, \"data\": \"{data}\", \"interceptionfilename\": {stream_name}}}"
                 )
             }
-            Missing::Data => format!("{{\"userid\": {user_id}, \"interceptionfilename\": {stream_name}}}"),
-            Missing::Names => format!("{{\"data\": \"{data}\"}}"),
+            OmittedField::Data => {
+                format!("{{\"userid\": {user_id}, \"interceptionfilename\": {stream_name}}}")
+            }
+            OmittedField::Names => format!("{{\"data\": \"{data}\"}}"),
         }
     }
 
-    /// A line for Logstash, without its end. `time` is RFC 3339 with milliseconds.
+    /// Formats a line for Logstash, without a line end. `time` is RFC 3339 with milliseconds.
     pub fn line(&self, data: &str, time: &str, host: &str) -> String {
-        let Labels { user_id, stream_name } = self;
+        let ChunkLabels { user_id, stream_name } = self;
         format!(
             "{{\"@timestamp\": \"{time}\", \"@version\": \"1\", \"message\": \"{data}\", \"host\": {}, \
              \"path\": \"lea\", \"tags\": [], \"type\": \"logstash\", \"level\": \"INFO\", \
              \"logger_name\": \"interception\", \"userid\": {user_id}, \"data\": \"{data}\", \
              \"interceptionfilename\": {stream_name}}}",
-            quoted(host)
+            json_string(host)
         )
     }
 }
 
-/// Standard base64 with padding.
-pub fn encoded(bytes: &[u8]) -> String {
+/// Encodes as standard base64 with padding.
+pub fn encode_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// A string as `json.dumps` writes it.
-fn quoted(text: &str) -> String {
+/// Quotes a string as `json.dumps` does.
+fn json_string(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');
     for char in text.chars() {
@@ -105,7 +106,7 @@ mod tests {
     fn a_value_is_what_a_real_sender_writes() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/pcap/answered-call.pcap");
         let call = std::fs::read(path).unwrap();
-        let value = Labels::of(NAME).value(&encoded(&call[..8]), Missing::None);
+        let value = ChunkLabels::from_stream_name(NAME).value(&encode_base64(&call[..8]), OmittedField::None);
         assert_eq!(
             value,
             "{\"userid\": \"+447700900123\", \"data\": \"1MOyoQIABAA=\", \
@@ -114,27 +115,27 @@ mod tests {
     }
 
     #[test]
-    fn fields_can_be_missing() {
-        let labels = Labels::of(b"call.pcap");
-        let data = labels.value("AA==", Missing::Data);
+    fn faulty_values_lack_a_field() {
+        let labels = ChunkLabels::from_stream_name(b"call.pcap");
+        let data = labels.value("AA==", OmittedField::Data);
         assert_eq!(data, "{\"userid\": \"call\", \"interceptionfilename\": \"call.pcap\"}");
-        assert_eq!(labels.value("AA==", Missing::Names), "{\"data\": \"AA==\"}");
+        assert_eq!(labels.value("AA==", OmittedField::Names), "{\"data\": \"AA==\"}");
     }
 
     #[test]
-    fn any_name_is_json() {
+    fn any_name_becomes_valid_json() {
         for name in [&b"a\"b\\c\n\r\t\x08\x0c\x00\x7f"[..], "Anruf-ü-😀".as_bytes(), b"", b"\xff\xfe"] {
-            let value = Labels::of(name).value("", Missing::None);
+            let value = ChunkLabels::from_stream_name(name).value("", OmittedField::None);
             assert!(value.is_ascii() && !value.contains('\n'));
             let json: serde_json::Value = serde_json::from_str(&value).unwrap();
             assert_eq!(json["interceptionfilename"], *String::from_utf8_lossy(name));
         }
-        assert_eq!(quoted("ü😀\u{7f}"), "\"\\u00fc\\ud83d\\ude00\\u007f\"");
+        assert_eq!(json_string("ü😀\u{7f}"), "\"\\u00fc\\ud83d\\ude00\\u007f\"");
     }
 
     #[test]
-    fn a_line_has_the_envelope() {
-        let line = Labels::of(NAME).line("AA==", "2026-11-21T21:00:28.975Z", "host");
+    fn a_line_has_the_logstash_envelope() {
+        let line = ChunkLabels::from_stream_name(NAME).line("AA==", "2026-11-21T21:00:28.975Z", "host");
         let json: serde_json::Value = serde_json::from_str(&line).unwrap();
         let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
         assert_eq!(keys.len(), 12);

@@ -1,7 +1,7 @@
-//! Sending to a topic: a record a chunk (protocol, section 3), through one idempotent producer for all streams. Runs
-//! in the streams' threads; a thread of the producer's hears of what was acknowledged.
+//! Sends streams to a topic: one record per chunk (docs/protocol.md, section 3), with one idempotent producer
+//! for all streams. Runs in the streams' threads. A thread of the producer handles acknowledgements.
 //!
-//! Invariant: a stream that ends well has every record of its acknowledged.
+//! Invariant: when a stream ends without an error, all its records were acknowledged.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,25 +13,25 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
 
-use crate::cc::source::kafka::settings::{Property, cannot_make, config_of, hint};
-use crate::logging::Throttle;
-use crate::replay::chunk::{self, Labels, Missing};
+use crate::cc::ingest::kafka::settings::{KafkaProperty, base_config, client_error, hint};
+use crate::replay::chunk::{self, ChunkLabels, OmittedField};
 use crate::replay::fault::Fault;
-use crate::replay::sink::{Broken, Close, Sender, Sink};
+use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
 use crate::replay::wait;
-use crate::stop::Stop;
+use crate::runtime::logging::Throttle;
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
-/// What a record's key is.
+/// Key of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Key {
-    /// The stream's name: all of a stream goes to one partition, in order
+pub enum RecordKey {
+    /// The stream's name: all records of a stream go to one partition, in order
     Stream,
     /// No key, as old senders do: a stream is spread over all partitions
     None,
 }
 
-/// How batches of records are compressed.
+/// Compression of record batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[allow(missing_docs, reason = "the codecs' own names")]
 pub enum Compression {
@@ -54,40 +54,40 @@ impl Compression {
     }
 }
 
-/// How long to wait for room in the producer's queue, or for acknowledgements, before looking again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// How long one question for the topic may take; a stop is seen between two.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Interval of checks for room in the producer's queue and for acknowledgements.
+const DELIVERY_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Timeout of one metadata request. A shutdown is noticed between two requests.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the producer was told to send of a stream, and what became of it.
+/// Delivery counts of a stream.
 #[derive(Debug, Default)]
 struct Deliveries {
     sent: AtomicU64,
     acknowledged: AtomicU64,
     failed: AtomicU64,
-    /// Why the first one failed.
+    /// Error of the first failed delivery.
     reason: OnceLock<KafkaError>,
 }
 
-/// What the producer's thread calls.
+/// Callbacks that the producer's thread calls.
 #[derive(Default)]
-struct Context {
+struct ProducerCallbacks {
     throttle: Throttle,
 }
 
-impl ClientContext for Context {
+impl ClientContext for ProducerCallbacks {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
         log::debug!("kafka facility={facility} text={text:?}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let hint = hint(error.rdkafka_error_code());
-        let line = format_args!("kafka_error reason={reason:?} action=\"going on trying\" hint=\"{hint}\"");
+        let line = format_args!("kafka_error reason={reason:?} action=\"retrying\" hint=\"{hint}\"");
         self.throttle.warn("kafka", line);
     }
 }
 
-impl ProducerContext for Context {
+impl ProducerContext for ProducerCallbacks {
     type DeliveryOpaque = Arc<Deliveries>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, deliveries: Arc<Deliveries>) {
@@ -101,48 +101,46 @@ impl ProducerContext for Context {
     }
 }
 
-type Records = ThreadedProducer<Context, NoCustomPartitioner>;
+type RecordProducer = ThreadedProducer<ProducerCallbacks, NoCustomPartitioner>;
 
-/// A topic to send to.
+/// Topic that streams are sent to.
 pub struct KafkaSink {
-    producer: Arc<Records>,
+    producer: Arc<RecordProducer>,
     brokers: String,
     topic: Arc<str>,
-    key: Key,
+    key: RecordKey,
     connect_timeout: Duration,
-    /// True once the brokers have answered.
+    /// True once the broker has confirmed the topic.
     is_reached: Mutex<bool>,
 }
 
-/// How to send.
+/// Settings of the producer.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// `HOST:PORT`, several with commas.
+pub struct ProducerSettings {
+    /// Brokers as `HOST:PORT`, separated by commas.
     pub brokers: String,
-    /// The topic; it must be there.
+    /// The topic, which must exist.
     pub topic: String,
-    /// The records' keys.
-    pub key: Key,
-    /// Of batches.
+    pub key: RecordKey,
     pub compression: Compression,
-    /// For how long to wait for the brokers' first answer.
+    /// Time limit for the brokers' first answer.
     pub connect_timeout: Duration,
-    /// What else librdkafka is told.
-    pub properties: Vec<Property>,
+    /// Additional librdkafka properties.
+    pub properties: Vec<KafkaProperty>,
 }
 
 impl KafkaSink {
-    /// Makes the producer. Nothing here waits for a broker.
-    pub fn new(settings: Settings) -> Result<KafkaSink> {
+    /// Creates the producer. Does not wait for a broker.
+    pub fn new(settings: ProducerSettings) -> Result<KafkaSink> {
         let own = [
             ("enable.idempotence", "true"),
             ("compression.type", settings.compression.name()),
             ("queue.buffering.max.kbytes", "65536"),
         ];
-        let config = config_of(&settings.brokers, &own, &settings.properties);
+        let config = base_config(&settings.brokers, &own, &settings.properties);
         let producer = config
-            .create_with_context(Context::default())
-            .map_err(|error| cannot_make(&settings.brokers, error))?;
+            .create_with_context(ProducerCallbacks::default())
+            .map_err(|error| client_error(&settings.brokers, error))?;
         Ok(KafkaSink {
             producer: Arc::new(producer),
             brokers: settings.brokers,
@@ -155,20 +153,20 @@ impl KafkaSink {
 
     /// Asks for the topic, once for all streams: a topic that is not there fails at once, and not after the minutes
     /// for which a producer tries to deliver.
-    fn reach(&self, stop: &Stop) -> Result<(), Broken> {
+    fn check_topic(&self, stop: &Shutdown) -> Result<(), SendError> {
         let mut is_reached = self.is_reached.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *is_reached {
             return Ok(());
         }
         let deadline = Instant::now() + self.connect_timeout;
         let metadata = loop {
-            if stop.is_asked() {
-                return Err(Broken::Stopped);
+            if stop.is_triggered() {
+                return Err(SendError::Stopped);
             }
             let rest = deadline.saturating_duration_since(Instant::now());
-            match self.producer.client().fetch_metadata(Some(&self.topic), rest.min(ASK_AGAIN)) {
+            match self.producer.client().fetch_metadata(Some(&self.topic), rest.min(METADATA_TIMEOUT)) {
                 Ok(metadata) => break metadata,
-                Err(_) if rest > ASK_AGAIN => {}
+                Err(_) if rest > METADATA_TIMEOUT => {}
                 Err(error) => return Err(Error::kafka("connect to", &self.brokers)(error).into()),
             }
         };
@@ -182,38 +180,38 @@ impl KafkaSink {
     }
 }
 
-impl Sink for KafkaSink {
-    fn open(&self, name: &[u8], stop: &Stop) -> Result<Box<dyn Sender>, Broken> {
-        self.reach(stop)?;
+impl StreamSink for KafkaSink {
+    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
+        self.check_topic(stop)?;
         Ok(Box::new(KafkaSender {
             producer: Arc::clone(&self.producer),
             topic: Arc::clone(&self.topic),
-            labels: Labels::of(name),
-            key: (self.key == Key::Stream).then(|| name.to_owned()),
+            labels: ChunkLabels::from_stream_name(name),
+            key: (self.key == RecordKey::Stream).then(|| name.to_owned()),
             deliveries: Arc::default(),
-            held: None,
+            held_value: None,
         }))
     }
 }
 
-/// A stream.
+/// Stream being sent.
 struct KafkaSender {
-    producer: Arc<Records>,
+    producer: Arc<RecordProducer>,
     topic: Arc<str>,
-    labels: Labels,
+    labels: ChunkLabels,
     key: Option<Vec<u8>>,
     deliveries: Arc<Deliveries>,
-    /// The value that is to go behind the next one (reorder).
-    held: Option<String>,
+    /// Value to be sent after the next one (fault `reorder`).
+    held_value: Option<String>,
 }
 
 impl KafkaSender {
-    fn send_value(&self, value: &str, stop: &Stop) -> Result<(), Broken> {
+    fn send_value(&self, value: &str, stop: &Shutdown) -> Result<(), SendError> {
         let mut record = BaseRecord::with_opaque_to(&self.topic, Arc::clone(&self.deliveries)).payload(value);
         if let Some(key) = &self.key {
             record = record.key(&key[..]);
         }
-        // Before the acknowledgement can come.
+        // Counted first, because the acknowledgement may arrive at any time.
         self.deliveries.sent.fetch_add(1, Ordering::Relaxed);
         loop {
             match self.producer.send(record) {
@@ -224,19 +222,19 @@ impl KafkaSender {
                     return Err(Error::kafka("send to topic", &self.topic)(error).into());
                 }
             }
-            if let Err(stopped) = wait::pause(stop, LOOK_AGAIN) {
+            if let Err(stopped) = wait::pause(stop, DELIVERY_POLL_INTERVAL) {
                 self.deliveries.sent.fetch_sub(1, Ordering::Relaxed);
                 return Err(stopped);
             }
         }
     }
 
-    fn send_held(&mut self, stop: &Stop) -> Result<(), Broken> {
-        self.held.take().map_or(Ok(()), |value| self.send_value(&value, stop))
+    fn send_held(&mut self, stop: &Shutdown) -> Result<(), SendError> {
+        self.held_value.take().map_or(Ok(()), |value| self.send_value(&value, stop))
     }
 
-    /// Waits until each record is acknowledged or has failed.
-    fn settle(&self, stop: &Stop) -> Result<(), Broken> {
+    /// Waits until each record was acknowledged or has failed.
+    fn wait_for_acknowledgements(&self, stop: &Shutdown) -> Result<(), SendError> {
         let deliveries = &self.deliveries;
         let sent = deliveries.sent.load(Ordering::Relaxed);
         loop {
@@ -251,35 +249,39 @@ impl KafkaSender {
                 }
                 _ => {}
             }
-            if let Err(stopped) = wait::pause(stop, LOOK_AGAIN) {
-                log::warn!("not_acknowledged topic={} records={} of={sent}", self.topic, open + failed);
+            if let Err(stopped) = wait::pause(stop, DELIVERY_POLL_INTERVAL) {
+                log::warn!(
+                    "records_not_acknowledged topic={} records={} of={sent}",
+                    self.topic,
+                    open + failed
+                );
                 return Err(stopped);
             }
         }
     }
 }
 
-impl Sender for KafkaSender {
-    fn send(&mut self, bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
-        let value = self.labels.value(&chunk::encoded(bytes), Missing::None);
+impl StreamSender for KafkaSender {
+    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
+        let value = self.labels.value(&chunk::encode_base64(bytes), OmittedField::None);
         self.send_value(&value, stop)?;
         self.send_held(stop)
     }
 
-    fn send_faulty(&mut self, bytes: &[u8], fault: Fault, at: u64, stop: &Stop) -> Result<(), Broken> {
-        let data = chunk::encoded(bytes);
-        let value = self.labels.value(&data, Missing::None);
+    fn send_faulty(&mut self, bytes: &[u8], fault: Fault, at: u64, stop: &Shutdown) -> Result<(), SendError> {
+        let data = chunk::encode_base64(bytes);
+        let value = self.labels.value(&data, OmittedField::None);
         match fault {
             Fault::Duplicate => self.send_value(&value, stop)?,
-            Fault::Reorder if self.held.is_none() => {
-                self.held = Some(value);
+            Fault::Reorder if self.held_value.is_none() => {
+                self.held_value = Some(value);
                 return Ok(());
             }
             Fault::BadBase64 => {
-                self.send_value(&self.labels.value(&format!("{data}!"), Missing::None), stop)?
+                self.send_value(&self.labels.value(&format!("{data}!"), OmittedField::None), stop)?
             }
             Fault::MissingField => {
-                let missing = if at.is_multiple_of(2) { Missing::Data } else { Missing::Names };
+                let missing = if at.is_multiple_of(2) { OmittedField::Data } else { OmittedField::Names };
                 self.send_value(&self.labels.value(&data, missing), stop)?;
             }
             _ => {}
@@ -287,8 +289,8 @@ impl Sender for KafkaSender {
         self.send(bytes, stop)
     }
 
-    fn close(mut self: Box<Self>, _: Close, stop: &Stop) -> Result<(), Broken> {
+    fn close(mut self: Box<Self>, _: CloseMode, stop: &Shutdown) -> Result<(), SendError> {
         self.send_held(stop)?;
-        self.settle(stop)
+        self.wait_for_acknowledgements(stop)
     }
 }

@@ -1,68 +1,71 @@
-//! Sending lines as the field's senders do to Logstash (protocol, section 4): one connection, on which all streams go
-//! interleaved, a line a chunk. Runs in the streams' threads.
+//! Sends lines as real senders do to Logstash (docs/protocol.md, section 4): one connection for all streams,
+//! interleaved, one line per chunk. Runs in the streams' threads.
 //!
-//! Invariant: a line is written whole before the next one begins; after a failure the connection is made anew by the
-//! next stream that opens.
+//! Invariant: a line is written completely before the next one starts. After a failure, the next stream that
+//! opens reconnects.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{SecondsFormat, Utc};
 use socket2::Socket;
 
-use crate::replay::chunk::{self, Labels};
-use crate::replay::sink::{Broken, Close, Sender, Sink};
-use crate::replay::tcp::{Peer, send_all};
-use crate::stop::Stop;
+use crate::replay::chunk::{self, ChunkLabels};
+use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
+use crate::replay::tcp::{TcpTarget, send_all};
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
-/// A receiver of lines.
+/// Destination that receives lines.
 #[derive(Debug)]
 pub struct LogstashSink {
-    shared: Arc<Shared>,
+    shared: Arc<LineConnection>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    peer: Peer,
-    /// This machine's name.
+struct LineConnection {
+    peer: TcpTarget,
+    /// Host name of this machine.
     host: String,
     connection: Mutex<Option<Socket>>,
 }
 
-impl Shared {
+impl LineConnection {
     fn connection(&self) -> MutexGuard<'_, Option<Socket>> {
         self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl LogstashSink {
-    /// Nothing here connects.
-    pub fn new(peer: Peer) -> LogstashSink {
+    /// Does not connect yet.
+    pub fn new(peer: TcpTarget) -> LogstashSink {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        LogstashSink { shared: Arc::new(Shared { peer, host, connection: Mutex::new(None) }) }
+        LogstashSink { shared: Arc::new(LineConnection { peer, host, connection: Mutex::new(None) }) }
     }
 }
 
-impl Sink for LogstashSink {
-    fn open(&self, name: &[u8], stop: &Stop) -> Result<Box<dyn Sender>, Broken> {
+impl StreamSink for LogstashSink {
+    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         let mut connection = self.shared.connection();
         if connection.is_none() {
             *connection = Some(self.shared.peer.connect(stop)?);
         }
-        Ok(Box::new(LineSender { shared: Arc::clone(&self.shared), labels: Labels::of(name) }))
+        Ok(Box::new(LineSender {
+            shared: Arc::clone(&self.shared),
+            labels: ChunkLabels::from_stream_name(name),
+        }))
     }
 }
 
-/// A stream.
+/// Stream being sent.
 struct LineSender {
-    shared: Arc<Shared>,
-    labels: Labels,
+    shared: Arc<LineConnection>,
+    labels: ChunkLabels,
 }
 
-impl Sender for LineSender {
-    fn send(&mut self, bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
+impl StreamSender for LineSender {
+    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
         let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        let line = self.labels.line(&chunk::encoded(bytes), &time, &self.shared.host) + "\n";
+        let line = self.labels.line(&chunk::encode_base64(bytes), &time, &self.shared.host) + "\n";
         let mut connection = self.shared.connection();
         let Some(socket) = &*connection else {
             let gone = std::io::ErrorKind::NotConnected.into();
@@ -70,13 +73,13 @@ impl Sender for LineSender {
         };
         let sent = send_all(socket, &self.shared.peer.label, line.as_bytes(), stop);
         if sent.is_err() {
-            // Part of the line may be gone; nothing may follow it.
+            // Part of the line may have been sent, so nothing may follow it on this connection.
             *connection = None;
         }
         sent
     }
 
-    fn close(self: Box<Self>, _: Close, _: &Stop) -> Result<(), Broken> {
+    fn close(self: Box<Self>, _: CloseMode, _: &Shutdown) -> Result<(), SendError> {
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
-//! Sending captures as real senders do: `run` starts a thread a stream, `stream` is what each of them does.
+//! Sends captures as real senders do. `run` starts one thread per stream, `stream` is what each thread does.
 //!
-//! Pure parts (no I/O, no clock): `packets` (where a capture's packets end, and when they were captured), `pace`
-//! (when a byte is due), `fault` (what goes wrong where), `names`, `chunk` (a chunk as JSON). A place to send to is a
-//! [`sink::Sink`]: `tcp`, `kafka`, `logstash`. Files and pacing know nothing of the place, nor the place of them.
+//! Pure parts, without I/O and clock: `pace` (when a byte is due), `fault` (what goes wrong where), `names`,
+//! `chunk` (a chunk as JSON). Packet boundaries come from [`crate::capture::reader`]. A destination
+//! implements [`sink::StreamSink`]: `tcp`, `kafka`, `logstash`. Files and pacing do not depend on the
+//! destination, nor the reverse.
 
 pub mod chunk;
 pub mod fault;
@@ -10,7 +11,6 @@ pub mod kafka;
 pub mod logstash;
 pub mod names;
 pub mod pace;
-pub mod packets;
 pub mod run;
 pub mod sink;
 pub mod source;
@@ -18,6 +18,6 @@ pub mod stream;
 pub mod tcp;
 pub mod wait;
 
-/// Streams at once. A thread takes four memory maps and the kernel's usual ceiling is 65,530; past it the standard
-/// library ends the process.
+/// Maximum number of concurrent streams. A thread takes four memory maps, and the kernel's usual limit is
+/// 65,530. Beyond it the standard library aborts the process.
 pub const STREAMS_MAX: usize = 15_000;

@@ -1,40 +1,38 @@
-//! When a byte is due. Pure: times are durations since the stream's anchor, and nothing here reads a clock.
+//! Computes when each byte is due. Pure: times are durations since the stream's anchor, and no clock is read.
 //!
-//! A due time is computed from the anchor, never from the send before it: a late send does not delay the next.
+//! A due time is computed from the anchor, not from the previous send, so a late send does not delay the
+//! next.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How fast a stream goes, in tcpreplay's words.
+/// Speed of a stream, in tcpreplay's terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// By the capture's own packet times, so many times faster.
-    Captured {
-        /// 2.0 takes half the time.
-        multiplier: f64,
-    },
-    /// So many packets a second.
+    /// The capture's own packet times, sped up by a factor.
+    Captured { multiplier: f64 },
+    /// Packets per second.
     Packets {
-        /// The rate of one stream.
+        /// Rate of one stream.
         per_second: f64,
     },
-    /// So many bits a second.
+    /// Bits per second.
     Bits {
-        /// The rate of one stream.
+        /// Rate of one stream.
         per_second: f64,
     },
-    /// As fast as the receiver takes it.
+    /// As fast as the receiver accepts.
     TopSpeed,
 }
 
 impl Pace {
-    /// True if it needs to know where packets end.
+    /// Reports whether this pace depends on packet boundaries.
     pub fn is_by_packets(self) -> bool {
         matches!(self, Pace::Captured { .. } | Pace::Packets { .. })
     }
 }
 
-/// Tells for one stream when each step is due.
+/// Due times of one stream's steps.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     pace: Pace,
@@ -44,13 +42,13 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// At the stream's first byte, which is due at the anchor itself.
+    /// Starts at the stream's first byte, which is due at the anchor.
     pub fn new(pace: Pace) -> Pacer {
         Pacer { pace, first_ns: None, steps: 0, due: Duration::ZERO }
     }
 
-    /// When the next step is due: a packet, or a send that starts after `sent_bytes`. `None` is at once. Never
-    /// before the step before it: a capture may have packets out of order.
+    /// Returns when the next step (a packet, or a send that starts after `sent_bytes`) is due. `None` means
+    /// immediately. Times never decrease, even if packets in the capture are out of order.
     pub fn due(&mut self, sent_bytes: u64, time_ns: Option<i64>) -> Option<Duration> {
         let steps = self.steps;
         self.steps += 1;
@@ -64,7 +62,7 @@ impl Pacer {
             Pace::Packets { per_second } => steps as f64 / per_second,
             Pace::Bits { per_second } => sent_bytes as f64 * 8.0 / per_second,
         };
-        // Beyond what a duration holds is for ever; before the first packet is with it.
+        // Saturate at `Duration::MAX`. Packets before the first one are due immediately.
         let due = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
         self.due = self.due.max(due);
         Some(self.due)
@@ -74,8 +72,8 @@ impl Pacer {
 const SUB_BUCKETS: u64 = 16;
 const BUCKETS: usize = 61 * SUB_BUCKETS as usize;
 
-/// How late sends were, of all streams together: counts in buckets that are a sixteenth wide, so that it has one
-/// size for any number of streams and sends.
+/// Histogram of how late sends were, over all streams. Buckets are a sixteenth wide, so the size does not
+/// depend on the number of streams and sends.
 #[derive(Debug)]
 pub struct Lateness {
     buckets: Vec<AtomicU64>,
@@ -90,14 +88,15 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    /// Notes one.
-    pub fn note(&self, late: Duration) {
+    /// Adds one send.
+    pub fn record(&self, late: Duration) {
         let ns = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(ns)].fetch_add(1, Ordering::Relaxed);
         self.max_ns.fetch_max(ns, Ordering::Relaxed);
     }
 
-    /// The lateness that `share` (0.0 to 1.0) of the sends kept, at most a sixteenth too high; `None` without any.
+    /// Returns the lateness that `share` (0.0 to 1.0) of the sends did not exceed, at most a sixteenth too
+    /// high. `None` without sends.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let counts: Vec<u64> = self.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -115,7 +114,7 @@ impl Lateness {
     }
 }
 
-/// Below 16 each value has a bucket; above, the four bits after the leading one choose it.
+/// Values below 16 have a bucket each. Above, the four bits after the leading one select the bucket.
 fn bucket(ns: u64) -> usize {
     if ns < SUB_BUCKETS {
         return ns as usize;
@@ -125,7 +124,7 @@ fn bucket(ns: u64) -> usize {
     ((exponent - 3) * SUB_BUCKETS + sub) as usize
 }
 
-/// The largest value of a bucket.
+/// Largest value of a bucket.
 fn bucket_end(index: usize) -> u64 {
     let index = index as u64;
     if index < SUB_BUCKETS {
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn by_captured_times() {
+    fn captured_times_scale_with_the_multiplier() {
         let steps = [(0, Some(7 * S)), (100, Some(8 * S)), (200, None), (300, Some(10 * S))];
         check_due(Pace::Captured { multiplier: 1.0 }, &steps, &[Some(0), Some(1000), None, Some(3000)]);
         check_due(Pace::Captured { multiplier: 20.0 }, &steps, &[Some(0), Some(50), None, Some(150)]);
@@ -161,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_out_of_order_does_not_wait_and_does_not_hurry() {
+    fn a_packet_out_of_order_is_due_immediately() {
         let steps = [(0, Some(5 * S)), (1, Some(7 * S)), (2, Some(4 * S)), (3, Some(8 * S))];
         check_due(Pace::Captured { multiplier: 1.0 }, &steps, &[Some(0), Some(2000), Some(2000), Some(3000)]);
     }
 
     #[test]
-    fn by_rate() {
+    fn rates_give_evenly_spaced_due_times() {
         let steps = [(0, None), (100, None), (200, None)];
         check_due(Pace::Packets { per_second: 50.0 }, &steps, &[Some(0), Some(20), Some(40)]);
         check_due(Pace::Bits { per_second: 8_000.0 }, &steps, &[Some(0), Some(100), Some(200)]);
@@ -175,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn times_at_the_edges_of_their_types() {
+    fn extreme_times_saturate() {
         let mut pacer = Pacer::new(Pace::Captured { multiplier: 1e-300 });
         assert_eq!(pacer.due(0, Some(i64::MIN)), Some(Duration::ZERO));
         assert_eq!(pacer.due(0, Some(i64::MAX)), Some(Duration::MAX));
     }
 
     #[test]
-    fn buckets_hold_their_values() {
+    fn buckets_contain_their_values() {
         for ns in (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1]).chain([u64::MAX]) {
             let end = bucket_end(bucket(ns));
             assert!(end >= ns && end - ns <= ns / 16, "{ns} in a bucket that ends at {end}");
@@ -190,10 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn quantiles() {
+    fn quantiles_are_at_most_a_sixteenth_too_high() {
         let lateness = Lateness::default();
         assert_eq!(lateness.quantile(0.5), None);
-        (1..=100).for_each(|us| lateness.note(Duration::from_micros(us)));
+        (1..=100).for_each(|us| lateness.record(Duration::from_micros(us)));
         let near = |share, us: f64| {
             let found = lateness.quantile(share).unwrap().as_secs_f64() * 1e6;
             assert!(found >= us && found <= us * 1.07, "{share}: {found} us, not {us}");

@@ -1,5 +1,5 @@
-//! A run: a thread a lane (a file's copy, sent one or more times), and what they did together. The caller's thread
-//! owns and joins them, moves the progress bar and names what failed.
+//! Runs a replay: one thread per lane (a copy of a file, sent one or more times), and a summary. The caller's
+//! thread owns and joins the lanes, updates the progress bar and logs failures.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -10,101 +10,100 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::replay::fault::{Fault, Random};
-use crate::replay::names::Naming;
-use crate::replay::sink::{Broken, Sink};
-use crate::replay::source::Source;
-use crate::replay::stream::{Counts, End, Manner, Stream};
-use crate::stop::Stop;
+use crate::replay::names::LaneNames;
+use crate::replay::sink::{SendError, StreamSink};
+use crate::replay::source::ReplayFile;
+use crate::replay::stream::{OutgoingStream, ReplayCounts, ReplayOptions, StreamEnd};
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result, error};
 
-/// A stream's thread holds no buffers on its stack; 10,000 of them are to fit.
+/// Stack size of a stream's thread. It holds no buffers on its stack, and 10,000 threads must fit.
 const STACK_BYTES: usize = 128 * 1024;
-/// How often the progress bar moves.
+/// Interval of progress bar updates.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Failures that the summary lists; the log has all.
+/// Number of failures that the summary lists. The log has all.
 const FAILURES_MAX: usize = 1000;
 
-/// A file's copy.
+/// Copy of a file, sent one or more times.
 #[derive(Debug)]
 pub struct Lane<'a> {
-    /// The file.
-    pub source: &'a Source,
-    /// The copy's names.
-    pub naming: Naming,
+    pub source: &'a ReplayFile,
+    pub naming: LaneNames,
 }
 
-/// What a run does.
+/// Description of a run.
 #[derive(Debug)]
-pub struct Plan<'a> {
-    /// What goes at once.
+pub struct ReplayPlan<'a> {
+    /// Lanes, which run concurrently.
     pub lanes: Vec<Lane<'a>>,
-    /// How often each lane sends its file.
+    /// Number of times each lane sends its file.
     pub rounds: u64,
-    /// How.
-    pub manner: Manner,
-    /// The faults; streams take them in turn.
+    pub options: ReplayOptions,
+    /// Faults, assigned to the streams in rotation.
     pub faults: Vec<Fault>,
-    /// Where the faults come from.
+    /// Seed of the faults.
     pub seed: u64,
-    /// True for a bar on stderr, where that is a terminal.
+    /// True to show a progress bar on stderr, if that is a terminal.
     pub progress: bool,
 }
 
-/// What a run did. Serialized, it is the `--json` line.
+/// Result of a run. Serialized, it is the `--json` line.
 #[derive(Debug, Default, Serialize)]
-pub struct Summary {
-    /// Streams that were to be sent.
+pub struct ReplaySummary {
+    /// Streams planned.
     pub streams: u64,
-    /// Streams that were sent to their last byte.
+    /// Streams sent to their last byte.
     pub whole: u64,
-    /// Streams that a fault cut off, as asked.
+    /// Streams cut off by a requested fault.
     pub cut_off: u64,
-    /// Streams that a signal kept from their end.
+    /// Streams interrupted by a signal.
     pub stopped: u64,
-    /// Streams that failed.
     pub failed: u64,
-    /// Connections that got as far as their name.
+    /// Connections on which the name was sent.
     pub connections: u64,
-    /// Bytes of content, re-sent ones again.
+    /// Bytes of content. Re-sent bytes count again.
     pub bytes: u64,
-    /// From the first connection to the last close.
+    /// Time from the first connection to the last close.
     pub seconds: f64,
-    /// Megabits (10^6) a second, of all streams together.
+    /// Megabits (10^6 bits) per second, all streams together.
     pub mbps: f64,
-    /// How late sends were against their pace; none at top speed.
+    /// Median lateness of sends against their pace. `None` at top speed.
     pub lateness_p50_ms: Option<f64>,
-    /// Ninety-nine of a hundred were no later.
+    /// 99th percentile.
     pub lateness_p99_ms: Option<f64>,
-    /// The latest.
+    /// Maximum.
     pub lateness_max_ms: Option<f64>,
-    /// The seed of the faults, if there were any.
+    /// Seed of the faults, if there were any.
     pub seed: Option<u64>,
-    /// The streams that failed; the first thousand.
-    pub failures: Vec<Failure>,
+    /// Failed streams, the first thousand.
+    pub failures: Vec<StreamFailure>,
 }
 
-/// A stream that failed.
+/// Failed stream.
 #[derive(Debug, Serialize)]
-pub struct Failure {
-    /// Its name, bytes that are no text replaced.
+pub struct StreamFailure {
+    /// Name of the stream. Bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// Why.
     pub reason: String,
 }
 
-/// What became of one stream.
-struct Outcome {
+/// Result of one stream.
+struct StreamOutcome {
     name: Vec<u8>,
-    result: Result<End, Broken>,
+    result: Result<StreamEnd, SendError>,
 }
 
-/// Sends everything, then sums up. The second value is the first failure.
-pub fn run(plan: &Plan<'_>, sink: &dyn Sink, stop: &Stop) -> Result<(Summary, Option<Error>)> {
-    let counts = Counts::default();
+/// Sends everything and returns the summary and the first failure.
+pub fn run(
+    plan: &ReplayPlan<'_>,
+    sink: &dyn StreamSink,
+    stop: &Shutdown,
+) -> Result<(ReplaySummary, Option<Error>)> {
+    let counts = ReplayCounts::default();
     let begun = Instant::now();
     let mut tally = Tally::new(plan);
     thread::scope(|scope| -> Result<()> {
-        // A bound, so that outcomes cannot pile up while the terminal is slow.
+        // Bounded, so that outcomes cannot pile up while the terminal is slow.
         let (outcomes, ended) = crossbeam_channel::bounded(1024);
         let mut threads = Vec::new();
         for (number, lane) in plan.lanes.iter().enumerate() {
@@ -118,84 +117,84 @@ pub fn run(plan: &Plan<'_>, sink: &dyn Sink, stop: &Stop) -> Result<(Summary, Op
                 Ok(thread) => threads.push(thread),
                 Err(cause) => tally.fail_lane(lane, Error::system("start a thread")(cause)),
             }
-            ended.try_iter().for_each(|outcome| tally.take(outcome));
+            ended.try_iter().for_each(|outcome| tally.add_outcome(outcome));
         }
         drop(outcomes);
         loop {
             match ended.recv_timeout(PROGRESS_EVERY) {
-                Ok(outcome) => tally.take(outcome),
+                Ok(outcome) => tally.add_outcome(outcome),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             tally.bar.set_position(counts.bytes.load(Ordering::Relaxed));
         }
-        // Each is joined even if one of them failed: the scope would panic otherwise.
+        // All threads are joined even if one panicked: otherwise the scope would panic.
         let failed = threads.into_iter().map(|thread| thread.join()).filter(|ended| ended.is_err()).count();
         if failed > 0 { Err(Error::Thread("replay".to_owned())) } else { Ok(()) }
     })?;
-    Ok(tally.sum_up(&counts, begun.elapsed()))
+    Ok(tally.into_summary(&counts, begun.elapsed()))
 }
 
-/// A lane's thread: its rounds, one after another, until the stop.
+/// Body of a lane's thread: sends its rounds, one after another, until the shutdown.
 fn send_lane(
-    plan: &Plan<'_>,
+    plan: &ReplayPlan<'_>,
     lane: &Lane<'_>,
     number: u64,
-    sink: &dyn Sink,
-    counts: &Counts,
-    stop: &Stop,
-    outcomes: &Channel<Outcome>,
+    sink: &dyn StreamSink,
+    counts: &ReplayCounts,
+    stop: &Shutdown,
+    outcomes: &Channel<StreamOutcome>,
 ) {
     for round in 0..plan.rounds {
-        let name = lane.naming.name(round);
+        let name = lane.naming.name_of_round(round);
         let nth = round * plan.lanes.len() as u64 + number;
-        let fault = plan.fault_of(nth);
-        let (source, manner) = (lane.source, &plan.manner);
-        let result = Stream { source, name: &name, manner, fault, counts, stop }.send(sink);
-        // The owner takes outcomes until the last lane is done.
-        if outcomes.send(Outcome { name, result }).is_err() || stop.is_asked() {
+        let fault = plan.fault_for_stream(nth);
+        let (source, manner) = (lane.source, &plan.options);
+        let result = OutgoingStream { source, name: &name, options: manner, fault, counts, stop }.send(sink);
+        // The owner receives outcomes until the last lane is done.
+        if outcomes.send(StreamOutcome { name, result }).is_err() || stop.is_triggered() {
             return;
         }
     }
 }
 
-impl Plan<'_> {
-    fn fault_of(&self, nth: u64) -> Option<(Fault, Random)> {
+impl ReplayPlan<'_> {
+    fn fault_for_stream(&self, nth: u64) -> Option<(Fault, Random)> {
         let count = self.faults.len() as u64;
         (count > 0).then(|| (self.faults[(nth % count) as usize], Random::new(self.seed, nth)))
     }
 }
 
-/// Counts what became of the streams.
+/// Counts the outcomes.
 struct Tally {
-    summary: Summary,
+    summary: ReplaySummary,
     first: Option<Error>,
     bar: ProgressBar,
     rounds: u64,
 }
 
 impl Tally {
-    fn new(plan: &Plan<'_>) -> Tally {
+    fn new(plan: &ReplayPlan<'_>) -> Tally {
         let bytes: u64 = plan.lanes.iter().map(|lane| lane.source.bytes()).sum();
         let target = if plan.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(bytes.saturating_mul(plan.rounds)), target);
         let style =
             ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {elapsed}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let summary = Summary {
+        let summary = ReplaySummary {
             streams: plan.lanes.len() as u64 * plan.rounds,
             seed: (!plan.faults.is_empty()).then_some(plan.seed),
-            ..Summary::default()
+            ..ReplaySummary::default()
         };
         Tally { summary, first: None, bar, rounds: plan.rounds }
     }
 
-    fn take(&mut self, outcome: Outcome) {
+    fn add_outcome(&mut self, outcome: StreamOutcome) {
         match outcome.result {
-            Ok(End::Whole) => self.summary.whole += 1,
-            Ok(End::CutOff) => self.summary.cut_off += 1,
-            Err(Broken::Stopped) => {} // as those that never began
-            Err(Broken::Failed(cause)) => {
+            Ok(StreamEnd::Whole) => self.summary.whole += 1,
+            Ok(StreamEnd::CutByFault) => self.summary.cut_off += 1,
+            Err(SendError::Stopped) => {} // counted with the streams that never started
+            Err(SendError::Failed(cause)) => {
                 self.summary.failed += 1;
                 self.note_failure(&outcome.name, cause);
             }
@@ -204,20 +203,20 @@ impl Tally {
 
     fn fail_lane(&mut self, lane: &Lane<'_>, cause: Error) {
         self.summary.failed += self.rounds;
-        self.note_failure(&lane.naming.name(0), cause);
+        self.note_failure(&lane.naming.name_of_round(0), cause);
     }
 
     fn note_failure(&mut self, name: &[u8], cause: Error) {
         let (name, reason) = (String::from_utf8_lossy(name).into_owned(), error::chain(&cause));
-        // Names may hold anything; what goes to a terminal is escaped.
+        // Names may contain anything, so they are escaped for the terminal.
         self.bar.suspend(|| log::warn!("stream_failed name={} reason={reason:?}", name.escape_debug()));
         if self.summary.failures.len() < FAILURES_MAX {
-            self.summary.failures.push(Failure { name, reason });
+            self.summary.failures.push(StreamFailure { name, reason });
         }
         self.first.get_or_insert(cause);
     }
 
-    fn sum_up(self, counts: &Counts, time: Duration) -> (Summary, Option<Error>) {
+    fn into_summary(self, counts: &ReplayCounts, time: Duration) -> (ReplaySummary, Option<Error>) {
         self.bar.finish_and_clear();
         let mut summary = self.summary;
         let ended = summary.whole + summary.cut_off + summary.failed;
@@ -234,7 +233,7 @@ impl Tally {
     }
 }
 
-/// To three places.
+/// Rounds to three decimal places.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

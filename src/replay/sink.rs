@@ -1,52 +1,57 @@
-//! A place to send streams to. What a place needs to know of a stream is its name and its bytes in order; how it
-//! frames them is its own matter.
+//! Interface of a destination for streams. A destination gets a stream's name and its bytes in order, and
+//! frames them in its own way.
 
 use crate::Error;
 use crate::replay::fault::Fault;
-use crate::stop::Stop;
+use crate::runtime::shutdown::Shutdown;
 
-/// A place to send to; one for all streams.
-pub trait Sink: Sync {
-    /// Begins a stream: when it returns, the first bytes can go.
-    fn open(&self, name: &[u8], stop: &Stop) -> Result<Box<dyn Sender>, Broken>;
+/// Destination, shared by all streams.
+pub trait StreamSink: Sync {
+    /// Starts a stream. When this returns, content can be sent.
+    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError>;
 }
 
-/// A begun stream.
-pub trait Sender {
-    /// Sends the next bytes, as one unit if the place has units (a segment, a message). Waits while the place is
-    /// full.
-    fn send(&mut self, bytes: &[u8], stop: &Stop) -> Result<(), Broken>;
+/// Stream that has been started.
+pub trait StreamSender {
+    /// Sends the next bytes, as one unit if the destination has units (a segment, a message). Blocks while
+    /// the destination accepts nothing.
+    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError>;
 
-    /// The same with a fault of single sends; `at` is the byte that it was drawn for. A place without such faults
-    /// never gets them.
-    fn send_faulty(&mut self, bytes: &[u8], _fault: Fault, _at: u64, stop: &Stop) -> Result<(), Broken> {
+    /// Sends like [`send`](Self::send), with a fault of single records. `at` is the byte that was drawn for
+    /// it. Called only for destinations that support such faults.
+    fn send_faulty(
+        &mut self,
+        bytes: &[u8],
+        _fault: Fault,
+        _at: u64,
+        stop: &Shutdown,
+    ) -> Result<(), SendError> {
         self.send(bytes, stop)
     }
 
-    /// Ends the stream. Where the place acknowledges, it waits for that.
-    fn close(self: Box<Self>, how: Close, stop: &Stop) -> Result<(), Broken>;
+    /// Ends the stream, and waits for acknowledgements if the destination has them.
+    fn close(self: Box<Self>, how: CloseMode, stop: &Shutdown) -> Result<(), SendError>;
 }
 
-/// How a stream ends.
+/// Way in which a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    /// In good order.
+pub enum CloseMode {
+    /// Normal close.
     Orderly,
-    /// Abruptly: over TCP, a reset.
+    /// Abrupt close: over TCP, a reset.
     Reset,
 }
 
-/// Why sending ended early.
+/// Reason why sending ended early.
 #[derive(Debug)]
-pub enum Broken {
-    /// The stop was asked for.
+pub enum SendError {
+    /// A shutdown was requested.
     Stopped,
-    /// It failed.
     Failed(Error),
 }
 
-impl From<Error> for Broken {
-    fn from(error: Error) -> Broken {
-        Broken::Failed(error)
+impl From<Error> for SendError {
+    fn from(error: Error) -> SendError {
+        SendError::Failed(error)
     }
 }

@@ -1,109 +1,112 @@
-//! The files to send. Small ones are read once and shared by all streams; of large ones each stream reads pieces,
-//! so memory depends on the number of streams and never on the size of a file.
+//! Files to send. Small ones are read once and shared by all streams. Of large ones each stream reads pieces,
+//! so memory depends on the number of streams and not on file sizes.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::replay::packets::{Bytes, Packets};
+use crate::capture::reader::{PacketReader, ReadAt};
 use crate::{Error, Result};
 
-/// All files together that are held in memory.
+/// Limit on the total size of files held in memory.
 const SHARED_BYTES_MAX: u64 = 64 << 20;
 
-/// A file to send.
+/// File to send.
 #[derive(Debug)]
-pub struct Source {
+pub struct ReplayFile {
     path: PathBuf,
     bytes: u64,
-    content: Content,
-    packets: Option<Packets>,
+    content: FileContent,
+    packets: Option<PacketReader>,
 }
 
 #[derive(Debug)]
-enum Content {
-    Shared(Vec<u8>),
-    Pieces(File),
+enum FileContent {
+    InMemory(Vec<u8>),
+    OnDisk(File),
 }
 
-impl Source {
-    /// Opens the files; the first that cannot be read is an error.
-    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Source>> {
+impl ReplayFile {
+    /// Opens the files. Fails at the first one that cannot be read.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<ReplayFile>> {
         let mut shared_bytes_left = SHARED_BYTES_MAX;
-        paths.iter().map(|path| Source::open(path, &mut shared_bytes_left)).collect()
+        paths.iter().map(|path| ReplayFile::open(path, &mut shared_bytes_left)).collect()
     }
 
-    fn open(path: &Path, shared_bytes_left: &mut u64) -> Result<Source> {
-        let mut open = || -> io::Result<Source> {
+    fn open(path: &Path, shared_bytes_left: &mut u64) -> Result<ReplayFile> {
+        let mut open = || -> io::Result<ReplayFile> {
             let file = File::open(path)?;
             let meta = file.metadata()?;
             if !meta.is_file() {
                 return Err(io::Error::other("not a regular file"));
             }
-            let mut source = Source {
+            let mut source = ReplayFile {
                 path: path.to_owned(),
                 bytes: meta.len(),
-                content: Content::Pieces(file),
+                content: FileContent::OnDisk(file),
                 packets: None,
             };
             if source.bytes <= *shared_bytes_left {
-                let content = source.cursor(source.bytes as usize).at(0, source.bytes as usize)?.to_vec();
-                // It may have grown or shrunk since.
+                let content =
+                    source.cursor(source.bytes as usize).read_at(0, source.bytes as usize)?.to_vec();
+                // The size may have changed since it was queried.
                 source.bytes = content.len() as u64;
                 *shared_bytes_left -= source.bytes;
-                source.content = Content::Shared(content);
+                source.content = FileContent::InMemory(content);
             }
-            source.packets = Packets::of(&mut source.cursor(0), source.bytes)?;
+            source.packets = PacketReader::open(&mut source.cursor(0), source.bytes)?;
             Ok(source)
         };
         open().map_err(Error::path("read", path))
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its size; what is appended later is not sent.
+    /// Size at opening. Bytes appended later are not sent.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The packets, from the first; `None` where it is no capture.
-    pub fn packets(&self) -> Option<Packets> {
+    /// Reader of the packets, from the first one. `None` if the file is not a capture.
+    pub fn packets(&self) -> Option<PacketReader> {
         self.packets.clone()
     }
 
-    /// Reads it for one stream, in pieces of `piece_bytes`.
-    pub fn cursor(&self, piece_bytes: usize) -> Cursor<'_> {
-        Cursor { source: self, piece_bytes, start: 0, piece: Vec::new() }
+    /// Creates a cursor for one stream that reads pieces of `piece_bytes`.
+    pub fn cursor(&self, piece_bytes: usize) -> FileCursor<'_> {
+        FileCursor { source: self, piece_bytes, start: 0, piece: Vec::new() }
     }
 }
 
-/// One stream's view of a file.
+/// Position of one stream in a file.
 #[derive(Debug)]
-pub struct Cursor<'a> {
-    source: &'a Source,
+pub struct FileCursor<'a> {
+    source: &'a ReplayFile,
     piece_bytes: usize,
     start: u64,
     piece: Vec<u8>,
 }
 
-impl Cursor<'_> {
-    /// Exactly the bytes `from..to`, to be sent.
+impl FileCursor<'_> {
+    /// Returns exactly the bytes `from..to`.
     pub fn slice(&mut self, from: u64, to: u64) -> Result<&[u8]> {
         let count = (to - from) as usize;
         let source = self.source;
         let fail = Error::path("read", &source.path);
-        match self.at(from, count) {
+        match self.read_at(from, count) {
             Ok(bytes) if bytes.len() == count => Ok(bytes),
-            Ok(_) => Err(fail(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter"))),
+            Ok(_) => Err(fail(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter while it was read",
+            ))),
             Err(error) => Err(fail(error)),
         }
     }
 
-    /// Makes the piece hold `count` bytes from `offset`, if the file has them.
+    /// Loads a piece with `count` bytes from `offset`, if the file has them.
     fn load(&mut self, file: &File, offset: u64, count: usize) -> io::Result<()> {
         self.start = offset;
         self.piece.resize(count.max(self.piece_bytes), 0);
@@ -124,15 +127,15 @@ impl Cursor<'_> {
     }
 }
 
-impl Bytes for Cursor<'_> {
-    fn at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
+impl ReadAt for FileCursor<'_> {
+    fn read_at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
         let source = self.source;
         let file = match &source.content {
-            Content::Shared(content) => {
+            FileContent::InMemory(content) => {
                 let from = offset.min(content.len() as u64) as usize;
                 return Ok(&content[from..content.len().min(from.saturating_add(count))]);
             }
-            Content::Pieces(file) => file,
+            FileContent::OnDisk(file) => file,
         };
         let held = self.start..=self.start + self.piece.len() as u64;
         if !held.contains(&offset) || !held.contains(&(offset + count as u64)) {
@@ -148,11 +151,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_and_shared_bytes_are_the_same() {
+    fn pieces_and_shared_content_are_equal() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/pcap/three-calls.pcapng");
-        let shared = Source::open(path.as_ref(), &mut u64::MAX.clone()).unwrap();
-        let pieces = Source::open(path.as_ref(), &mut 0).unwrap();
-        assert!(matches!(pieces.content, Content::Pieces(_)));
+        let shared = ReplayFile::open(path.as_ref(), &mut u64::MAX.clone()).unwrap();
+        let pieces = ReplayFile::open(path.as_ref(), &mut 0).unwrap();
+        assert!(matches!(pieces.content, FileContent::OnDisk(_)));
         assert_eq!((shared.bytes(), pieces.bytes()), (381_348, 381_348));
         let (mut left, mut right) = (shared.cursor(1), pieces.cursor(1000));
         let (mut left_packets, mut right_packets) = (shared.packets().unwrap(), pieces.packets().unwrap());
@@ -163,22 +166,22 @@ mod tests {
         }
         assert_eq!(right_packets.next(&mut right).unwrap(), None);
         assert!(right.piece.len() <= 2000);
-        assert_eq!(right.at(381_347, 10).unwrap().len(), 1);
-        assert_eq!(right.at(1 << 40, 10).unwrap().len(), 0);
+        assert_eq!(right.read_at(381_347, 10).unwrap().len(), 1);
+        assert_eq!(right.read_at(1 << 40, 10).unwrap().len(), 0);
     }
 
     #[test]
     fn a_file_that_becomes_shorter_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(5000).unwrap();
-        let source = Source::open(file.path(), &mut 0).unwrap();
+        let source = ReplayFile::open(file.path(), &mut 0).unwrap();
         file.as_file().set_len(100).unwrap();
         let error = source.cursor(1000).slice(50, 150).unwrap_err();
-        assert!(crate::error::chain(&error).contains("it became shorter"));
+        assert!(crate::error::chain(&error).contains("the file became shorter while it was read"));
     }
 
     #[test]
-    fn a_folder_is_no_file() {
-        assert!(Source::open_all(&[std::env::temp_dir()]).is_err());
+    fn a_directory_is_rejected() {
+        assert!(ReplayFile::open_all(&[std::env::temp_dir()]).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Sending over TCP as the field's senders do (protocol, section 2). Runs in the streams' threads; the sockets do
-//! not block, so a stop ends every wait.
+//! Sends streams over TCP as real senders do (docs/protocol.md, section 2). Runs in the streams' threads. The
+//! sockets are non-blocking, so a shutdown ends every wait.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,47 +9,47 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::replay::sink::{Broken, Close, Sender, Sink};
+use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
 use crate::replay::wait;
-use crate::stop::Stop;
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
-/// How the name goes before the data.
+/// Way in which the name is sent before the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Handshake {
-    /// The name in one send, then a second of quiet
+pub enum HandshakeStyle {
+    /// The name in one send, then one second of silence
     Gap,
     /// The name and a newline
     Newline,
     /// The name and the first data in one send
     Joined,
-    /// The name over several segments, then a second of quiet
+    /// The name in several segments, then one second of silence
     Split,
 }
 
-/// The quiet after a name: senders sleep one second.
-const NAME_GAP: Duration = Duration::from_secs(1);
-/// Into how many segments a name is split, and the time between them: long enough that the network does not join
-/// them, far shorter than a gap.
+/// Silence after a name: real senders sleep one second.
+const NAME_SILENCE: Duration = Duration::from_secs(1);
+/// Number of segments of a split name, and the pause between them. It is long enough that the network does
+/// not merge them, and far shorter than the name timeout.
 const SPLIT_SEGMENTS: usize = 4;
 const SPLIT_PAUSE: Duration = Duration::from_millis(20);
-/// How long to wait before another attempt to connect.
-const CONNECT_AGAIN: Duration = Duration::from_millis(100);
+/// Pause before another attempt to connect.
+const CONNECT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where to connect to.
+/// Address of a TCP receiver.
 #[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its addresses (a host name may have several), tried in turn; one at least.
+pub struct TcpTarget {
+    /// Addresses, tried in turn. A host name may have several. Never empty.
     pub addrs: Vec<SocketAddr>,
-    /// As the user wrote it, for messages.
+    /// Address as the user wrote it, for messages.
     pub label: String,
-    /// For how long to try to connect.
+    /// Time limit for connecting.
     pub connect_timeout: Duration,
 }
 
-impl Peer {
-    /// Connects, trying again until the time is over: a receiver may just be starting.
-    pub fn connect(&self, stop: &Stop) -> Result<Socket, Broken> {
+impl TcpTarget {
+    /// Connects, and retries until the time limit, because the receiver may still be starting.
+    pub fn connect(&self, stop: &Shutdown) -> Result<Socket, SendError> {
         let deadline = Instant::now() + self.connect_timeout;
         loop {
             let mut last = io::Error::from(io::ErrorKind::TimedOut);
@@ -59,55 +59,58 @@ impl Peer {
                     Err(error) => last = error,
                 }
             }
-            if Instant::now() + CONNECT_AGAIN >= deadline {
+            if Instant::now() + CONNECT_RETRY_PAUSE >= deadline {
                 return Err(Error::net("connect to", &self.label)(last).into());
             }
-            wait::pause(stop, CONNECT_AGAIN)?;
+            wait::pause(stop, CONNECT_RETRY_PAUSE)?;
         }
     }
 }
 
-/// A TCP receiver.
+/// Destination that receives streams over TCP.
 #[derive(Clone, Debug)]
 pub struct TcpSink {
-    /// Where it is.
-    pub peer: Peer,
-    /// How the name goes before the data.
-    pub handshake: Handshake,
+    pub peer: TcpTarget,
+    /// Way in which the name is sent before the content.
+    pub handshake: HandshakeStyle,
 }
 
 impl TcpSink {
-    fn greet(&self, sender: &mut TcpSender, name: &[u8], stop: &Stop) -> Result<(), Broken> {
+    fn send_name(&self, sender: &mut TcpSender, name: &[u8], stop: &Shutdown) -> Result<(), SendError> {
         match self.handshake {
-            Handshake::Joined => name.clone_into(&mut sender.unsent_name),
-            Handshake::Newline => sender.send(&[name, b"\n"].concat(), stop)?,
-            Handshake::Gap => {
+            HandshakeStyle::Joined => name.clone_into(&mut sender.unsent_name),
+            HandshakeStyle::Newline => sender.send(&[name, b"\n"].concat(), stop)?,
+            HandshakeStyle::Gap => {
                 sender.send(name, stop)?;
-                wait::pause(stop, NAME_GAP)?;
+                wait::pause(stop, NAME_SILENCE)?;
             }
-            Handshake::Split => {
+            HandshakeStyle::Split => {
                 for segment in name.chunks(name.len().div_ceil(SPLIT_SEGMENTS).max(1)) {
                     sender.send(segment, stop)?;
                     wait::pause(stop, SPLIT_PAUSE)?;
                 }
-                wait::pause(stop, NAME_GAP)?;
+                wait::pause(stop, NAME_SILENCE)?;
             }
         }
         Ok(())
     }
 }
 
-impl Sink for TcpSink {
-    fn open(&self, name: &[u8], stop: &Stop) -> Result<Box<dyn Sender>, Broken> {
+impl StreamSink for TcpSink {
+    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         let socket = self.peer.connect(stop)?;
         let mut sender = TcpSender { socket, label: self.peer.label.clone(), unsent_name: Vec::new() };
-        self.greet(&mut sender, name, stop)?;
+        self.send_name(&mut sender, name, stop)?;
         Ok(Box::new(sender))
     }
 }
 
-/// One attempt. The outer error ends the stream, the inner one only the attempt.
-fn connect_once(addr: SocketAddr, deadline: Instant, stop: &Stop) -> Result<io::Result<Socket>, Broken> {
+/// Makes one attempt to connect. The outer error ends the stream, the inner one only the attempt.
+fn connect_once(
+    addr: SocketAddr,
+    deadline: Instant,
+    stop: &Shutdown,
+) -> Result<io::Result<Socket>, SendError> {
     let begin = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
@@ -121,7 +124,7 @@ fn connect_once(addr: SocketAddr, deadline: Instant, stop: &Stop) -> Result<io::
         Ok(socket) => socket,
         Err(error) => return Ok(Err(error)),
     };
-    if !wait::writable(stop, &socket, deadline.saturating_duration_since(Instant::now()))? {
+    if !wait::wait_writable(stop, &socket, deadline.saturating_duration_since(Instant::now()))? {
         return Ok(Err(io::ErrorKind::TimedOut.into()));
     }
     Ok(match socket.take_error() {
@@ -130,22 +133,22 @@ fn connect_once(addr: SocketAddr, deadline: Instant, stop: &Stop) -> Result<io::
     })
 }
 
-/// One connection.
+/// Open connection.
 #[derive(Debug)]
 struct TcpSender {
     socket: Socket,
     label: String,
-    /// The name that waits for the first data (joined).
+    /// Name that is sent with the first content (handshake `joined`).
     unsent_name: Vec<u8>,
 }
 
-/// Sends all of it. On an error part of it may be gone.
-pub fn send_all(socket: &Socket, label: &str, mut bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
+/// Sends all bytes. After an error, part of them may have been sent.
+pub fn send_all(socket: &Socket, label: &str, mut bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
     while !bytes.is_empty() {
         match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],
             Err(Errno::AGAIN) => {
-                wait::writable(stop, socket, Duration::MAX)?;
+                wait::wait_writable(stop, socket, Duration::MAX)?;
             }
             Err(Errno::INTR) => {}
             Err(error) => return Err(Error::net("send to", label)(error.into()).into()),
@@ -154,8 +157,8 @@ pub fn send_all(socket: &Socket, label: &str, mut bytes: &[u8], stop: &Stop) -> 
     Ok(())
 }
 
-impl Sender for TcpSender {
-    fn send(&mut self, bytes: &[u8], stop: &Stop) -> Result<(), Broken> {
+impl StreamSender for TcpSender {
+    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
         if self.unsent_name.is_empty() {
             return send_all(&self.socket, &self.label, bytes, stop);
         }
@@ -164,9 +167,9 @@ impl Sender for TcpSender {
         send_all(&self.socket, &self.label, &joined, stop)
     }
 
-    fn close(mut self: Box<Self>, how: Close, stop: &Stop) -> Result<(), Broken> {
+    fn close(mut self: Box<Self>, how: CloseMode, stop: &Shutdown) -> Result<(), SendError> {
         self.send(&[], stop)?;
-        if how == Close::Reset {
+        if how == CloseMode::Reset {
             // Closing with a linger time of zero sends a reset.
             let linger = self.socket.set_linger(Some(Duration::ZERO));
             linger.map_err(Error::net("reset the stream to", &self.label))?;

@@ -1,4 +1,4 @@
-//! Waiting that a stop ends at once: for a time, or for a socket. Runs in the streams' threads.
+//! Waits for a time or a socket that a shutdown interrupts. Runs in the streams' threads.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::replay::sink::Broken;
-use crate::stop::Stop;
+use crate::replay::sink::SendError;
+use crate::runtime::shutdown::Shutdown;
 
-/// Waits for `time`. An error is a stop.
-pub fn pause(stop: &Stop, time: Duration) -> Result<(), Broken> {
-    until_writable(stop, None, time).map(drop)
+/// Waits for `time`. Fails with [`SendError::Stopped`] on shutdown.
+pub fn pause(stop: &Shutdown, time: Duration) -> Result<(), SendError> {
+    poll_writable(stop, None, time).map(drop)
 }
 
-/// Waits until the socket can be written to or has failed, for `time` at most; true if it is so.
-pub fn writable(stop: &Stop, socket: impl AsFd, time: Duration) -> Result<bool, Broken> {
-    until_writable(stop, Some(socket.as_fd()), time)
+/// Waits at most `time` until the socket is writable or has failed. Returns false on timeout.
+pub fn wait_writable(stop: &Shutdown, socket: impl AsFd, time: Duration) -> Result<bool, SendError> {
+    poll_writable(stop, Some(socket.as_fd()), time)
 }
 
-fn until_writable(stop: &Stop, socket: Option<BorrowedFd<'_>>, time: Duration) -> Result<bool, Broken> {
+fn poll_writable(stop: &Shutdown, socket: Option<BorrowedFd<'_>>, time: Duration) -> Result<bool, SendError> {
     let begun = Instant::now();
     loop {
         let rest = time.saturating_sub(begun.elapsed());
-        // A year is for ever, and fits into every field.
+        // A year is as good as forever, and fits into every field.
         let capped = rest.min(Duration::from_secs(365 * 24 * 3600));
         let timeout = Timespec { tv_sec: capped.as_secs() as i64, tv_nsec: capped.subsec_nanos().into() };
         let watched = socket.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::OUT));
@@ -32,7 +32,7 @@ fn until_writable(stop: &Stop, socket: Option<BorrowedFd<'_>>, time: Duration) -
         let count = 1 + usize::from(watched.is_some());
         let mut fds = [stopped.clone(), watched.unwrap_or(stopped)];
         match poll(&mut fds[..count], Some(&timeout)) {
-            _ if stop.is_asked() => return Err(Broken::Stopped),
+            _ if stop.is_triggered() => return Err(SendError::Stopped),
             Ok(0) if begun.elapsed() >= time => return Ok(false),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
@@ -46,14 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_lasts_and_a_stop_ends_it() {
-        let stop = Stop::new().unwrap();
+    fn a_pause_lasts_and_a_shutdown_ends_it() {
+        let stop = Shutdown::new().unwrap();
         let begun = Instant::now();
         pause(&stop, Duration::from_millis(5)).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(5));
         let asked = stop.clone();
-        let asker = std::thread::spawn(move || asked.ask());
-        assert!(matches!(pause(&stop, Duration::MAX), Err(Broken::Stopped)));
+        let asker = std::thread::spawn(move || asked.trigger());
+        assert!(matches!(pause(&stop, Duration::MAX), Err(SendError::Stopped)));
         asker.join().unwrap();
     }
 }

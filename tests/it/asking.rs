@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use lea::iri::store::dead_letters::{self, DeadLetter, DeadLetters};
+use lea::search::dead_letters::{self, DeadLetter, EventDeadLetters};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -74,10 +74,10 @@ impl Edge {
         command.args(["serve-events", "--http", "127.0.0.1:0", "--output", dir, "--config"]).arg(config);
         command.current_dir(work.path()).stdin(Stdio::null()).stdout(Stdio::null());
         let mut process = Process::start(&mut command);
-        let addr = process.wait_line(DEADLINE, "the line `listening addr=... for=http`", |line| {
+        let addr = process.wait_line(DEADLINE, "the line `listening addr=... listener=http`", |line| {
             let (_, rest) = line.split_once("listening addr=")?;
             let (addr, rest) = rest.split_once(' ')?;
-            rest.contains("for=http").then(|| addr.to_owned())
+            rest.contains("listener=http").then(|| addr.to_owned())
         });
         Edge { process, url: format!("http://analyst:p%3Ass%20w%C3%B6rd@{addr}") }
     }
@@ -115,12 +115,9 @@ fn both() -> (Workdir, Edge) {
     let files = [recorded(&work), attempts(&work)].map(|path| path.to_str().unwrap().to_owned());
     assert_eq!(
         load(&work, 0, &["--store", &edge.url, &files[0], &files[1]]),
-        "loaded stored=14 there_already=0 refused=0"
+        "loaded stored=14 duplicates=0 rejected=0"
     );
-    assert_eq!(
-        load(&work, 0, &["--store", &edge.url, &files[1]]),
-        "loaded stored=0 there_already=8 refused=0"
-    );
+    assert_eq!(load(&work, 0, &["--store", &edge.url, &files[1]]), "loaded stored=0 duplicates=8 rejected=0");
     (work, edge)
 }
 
@@ -237,12 +234,12 @@ fn what_is_wrong_is_said() {
     check(&["count", "-s", "out", "--since", "yesterday"], 2, "--since");
     check(&["search", "-s", "out", "--size", "10001"], 2, "--json");
     check(&["search", "-s", "out", "--size", "all", "--json", "--sort", "userid"], 2, "by time alone");
-    check(&["count", "-s", "https://127.0.0.1:1"], 1, "cannot ask https://127.0.0.1:1");
-    check(&["count", "-s", "http://u:secret@127.0.0.1:1"], 1, "cannot ask http://127.0.0.1:1");
+    check(&["count", "-s", "https://127.0.0.1:1"], 1, "cannot query https://127.0.0.1:1");
+    check(&["count", "-s", "http://u:secret@127.0.0.1:1"], 1, "cannot query http://127.0.0.1:1");
     check(&["top", "-s", "out", "userid", "-n", "0"], 2, "--size");
     let edge = Edge::start(&work, "out");
     let wrong = edge.url.replace("p%3Ass", "wrong");
-    check(&["count", "-s", &wrong], 1, "the user or the password is wrong");
+    check(&["count", "-s", &wrong], 1, "wrong user or password");
     check(&["events", "load", "-s", "out", "calls.jsonl"], 1, "in use");
     edge.stop();
 }
@@ -326,7 +323,7 @@ fn all_events_come_once_and_in_order() {
     let edge = Edge::start(&work, "out");
     assert_eq!(
         load(&work, 0, &["-s", &edge.url, "many.jsonl"]),
-        "loaded stored=12500 there_already=0 refused=0"
+        "loaded stored=12500 duplicates=0 rejected=0"
     );
     for sort in ["time:asc", "time:desc"] {
         let all =
@@ -369,12 +366,12 @@ fn each_line_is_stored_once_also_after_kills() {
         eprintln!("kill {kill}");
     }
     let done = load(&work, 0, &["-s", "out", "many.jsonl"]);
-    assert!(done.ends_with("refused=0"), "{done}");
+    assert!(done.ends_with("rejected=0"), "{done}");
     assert_eq!(ask(&work, &["count", "-s", "out"]), "20000\n");
     assert_eq!(ask(&work, &["count", "-s", "out", "n:8"]), "2\n");
     // Lines added at the end are new, the others are there.
     fs::write(&path, lines + &line(20_000)).unwrap();
-    assert_eq!(load(&work, 0, &["-s", "out", "many.jsonl"]), "loaded stored=1 there_already=20000 refused=0");
+    assert_eq!(load(&work, 0, &["-s", "out", "many.jsonl"]), "loaded stored=1 duplicates=20000 rejected=0");
 }
 
 #[test]
@@ -388,19 +385,19 @@ fn dead_letters_are_taken_in_again_and_the_others_stay() {
         text: text.to_vec(),
     };
     let bad = [letter("lines 192.0.2.1:5000", b"{half"), letter("lines 192.0.2.1:5001", b"\xff")];
-    let letters = DeadLetters::open(&work.join("out")).unwrap();
+    let letters = EventDeadLetters::open(&work.join("out")).unwrap();
     letters.add(&letter("http 192.0.2.1:6000 opensips", br#"{"destNum":"972598294121"}"#)).unwrap();
     letters.add(&bad[0]).unwrap();
     letters.add(&letter("lines 192.0.2.1:5000", br#"{"event":"start_call","key":"+447700900456"}"#)).unwrap();
     letters.add(&bad[1]).unwrap();
     drop(letters);
-    assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=2 there_already=0 refused=2");
+    assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=2 duplicates=0 rejected=2");
     let left = || -> Vec<DeadLetter> {
-        let file = fs::File::open(work.join("out/.lea").join(dead_letters::FILE)).unwrap();
+        let file = fs::File::open(work.join("out/.lea").join(dead_letters::FILE_NAME)).unwrap();
         dead_letters::read(file).map(Result::unwrap).collect()
     };
     assert_eq!(left(), bad);
-    assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=0 there_already=0 refused=2");
+    assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=0 duplicates=0 rejected=2");
     assert_eq!(left(), bad);
     assert_eq!(
         ask(&work, &["count", "-s", "out", "--index", "opensips", "destNum:\"+972598294121\""]),
@@ -411,14 +408,14 @@ fn dead_letters_are_taken_in_again_and_the_others_stay() {
         "1\n"
     );
     // The letter that was mended.
-    let path = work.join("out/.lea").join(dead_letters::FILE);
+    let path = work.join("out/.lea").join(dead_letters::FILE_NAME);
     let text = fs::read_to_string(&path).unwrap().replace("{half", r#"{\"event\":\"undefined\"}"#);
     fs::write(&path, text).unwrap();
-    assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=1 there_already=0 refused=1");
+    assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=1 duplicates=0 rejected=1");
     assert_eq!(left(), bad[1..]);
     // Another file stays as it is.
     let other = work.write("other.jsonl", "{}\n\n[1]\n");
-    assert_eq!(load(&work, 3, &["-s", "out", "other.jsonl"]), "loaded stored=1 there_already=0 refused=1");
+    assert_eq!(load(&work, 3, &["-s", "out", "other.jsonl"]), "loaded stored=1 duplicates=0 rejected=1");
     assert_eq!(fs::read_to_string(other).unwrap(), "{}\n\n[1]\n");
 }
 
@@ -434,17 +431,17 @@ fn what_http_refuses_is_a_dead_letter() {
     work.write("b.jsonl", "{\"_index\":\"opensips\",\"_id\":\"2\",\"_source\":{\"n\":\"many\"}}\n");
     load(&work, 3, &["-s", &edge.url, "b.jsonl"]);
     edge.stop();
-    let file = fs::File::open(work.join("out/.lea").join(dead_letters::FILE)).unwrap();
+    let file = fs::File::open(work.join("out/.lea").join(dead_letters::FILE_NAME)).unwrap();
     let letters: Vec<DeadLetter> = dead_letters::read(file).map(Result::unwrap).collect();
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     assert!(letter.source.starts_with("http 127.0.0.1:") && letter.source.ends_with(" opensips"));
     assert_eq!(letter.text, br#"{"n":"many"}"#);
     assert!(letter.reason.contains("[n]"), "{}", letter.reason);
     load(&work, 3, &["-s", "out"]);
-    let path = work.join("out/.lea").join(dead_letters::FILE);
+    let path = work.join("out/.lea").join(dead_letters::FILE_NAME);
     let mended = fs::read_to_string(&path).unwrap().replace("many", "2");
     fs::write(&path, mended.replace("\\\"2\\\"", "2")).unwrap();
-    assert_eq!(load(&work, 0, &["-s", "out"]), "loaded stored=1 there_already=0 refused=0");
+    assert_eq!(load(&work, 0, &["-s", "out"]), "loaded stored=1 duplicates=0 rejected=0");
     assert_eq!(ask(&work, &["count", "-s", "out", "n:[2 TO 2]"]), "1\n");
 }
 

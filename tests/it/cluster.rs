@@ -281,7 +281,7 @@ fn check_outages(node: &Node) -> Vec<u64> {
     for mut front in fronts {
         front.wait_shipped();
         let said = front.events.take().unwrap().term();
-        assert!(said.contains("queued_events=0"), "{said}");
+        assert!(said.contains("spooled_events=0"), "{said}");
         assert!(said.contains("refused_events=0"), "{said}");
     }
     acknowledged
@@ -464,7 +464,7 @@ fn check_mappings(node: &Node) {
         exchange(http, "POST", &format!("/{index}/_doc?refresh=true"), event.as_bytes()).unwrap();
         assert_eq!(count(&format!("/{index}/_count?q=destNum:972598294121")), 1, "{index}");
     }
-    assert!(front.events().process().stderr().contains("index_stands index=standing"));
+    assert!(front.events().process().stderr().contains("index_preexisting index=standing"));
     assert_eq!(node.good("GET", "/standing/_count", Value::Null)["count"], 1);
     front.events.take().unwrap().term();
 }
@@ -558,7 +558,7 @@ fn a_full_queue_is_told_and_nothing_acknowledged_is_lost_over_stops() {
     events.process().wait_code(DEADLINE, 1);
     assert!(stopping.elapsed() < Duration::from_secs(20), "{:?}", stopping.elapsed());
     let said = events.process().stderr();
-    assert!(said.contains(&format!(" queued_events={taken} ")), "{said}");
+    assert!(said.contains(&format!(" spooled_events={taken} ")), "{said}");
     assert!(said.contains("lost_events=1"), "the line that had no room: {said}");
     front.restart();
     assert_eq!(front.metric("queue_events"), taken);
@@ -578,7 +578,7 @@ fn what_cannot_be_a_store_is_wrong_usage() {
         let said = process.stderr();
         assert!(said.contains(why) && !said.contains("secret"), "{flags:?}: {said}");
     };
-    check(&["--store", "ftp://u:secret@a"], "no URL that can be asked");
+    check(&["--store", "ftp://u:secret@a"], "not an http or https URL");
     check(&["--store", "http://u:secret@a/index"], "the URL has none");
     check(&["--store", "http://a", "--store-ca", "x.pem"], "no https URL");
     check(&["--store", "http://a", "--keep-days", "0"], "--keep-days");
@@ -598,8 +598,8 @@ fn the_configuration_names_the_cluster_and_a_start_without_it_tells_what_is_left
     let mut command = Command::new(lea());
     command.args(["run", "--config"]).arg(config).arg("--output").arg(work.join("out"));
     let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
-    let http: SocketAddr = process.wait_line(DEADLINE, "for=http", |line| {
-        line.strip_prefix("listening addr=")?.strip_suffix(" for=http")?.parse().ok()
+    let http: SocketAddr = process.wait_line(DEADLINE, "listener=http", |line| {
+        line.strip_prefix("listening addr=")?.strip_suffix(" listener=http")?.parse().ok()
     });
     assert_eq!(exchange(http, "POST", "/a/_doc", b"{}").unwrap().0, 201);
     let (status, answer) = exchange(http, "GET", "/a/_count", b"null").unwrap();
@@ -607,7 +607,7 @@ fn the_configuration_names_the_cluster_and_a_start_without_it_tells_what_is_left
     process.signal(Signal::TERM);
     process.wait_code(DEADLINE, 0);
     let said = process.stderr();
-    assert!(said.contains(" queued_events=1 ") && !said.contains("secret"), "{said}");
+    assert!(said.contains(" spooled_events=1 ") && !said.contains("secret"), "{said}");
     let said = Events::start(&work.join("out"), &[]).term();
-    assert!(said.contains("queue_left events=1"), "{said}");
+    assert!(said.contains("spool_not_empty events=1"), "{said}");
 }

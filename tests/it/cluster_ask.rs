@@ -7,12 +7,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::iri::elastic::{Elastic, Users};
-use lea::iri::number::{Families, Settings};
-use lea::iri::store::dead_letters::DeadLetters;
-use lea::iri::store::elastic::{
-    Client as ClusterClient, ElasticConfig, ElasticStore, QueueConfig, ShipConfig,
+use lea::es_api::{EsApi, Users};
+use lea::phone::{NumberSettings, PhoneNumberNormalizer};
+use lea::search::cluster::{
+    ClusterStore, ClusterStoreConfig, EsClient as ClusterClient, ShipConfig, SpoolConfig,
 };
+use lea::search::dead_letters::EventDeadLetters;
 use serde_json::{Value, json};
 
 use crate::elastic::ask;
@@ -46,19 +46,19 @@ impl Edge {
     fn start(cluster: SocketAddr, search_timeout: Duration) -> Edge {
         let work = Workdir::new();
         std::fs::create_dir(work.join(".lea")).unwrap();
-        let numbers = Arc::new(Families::new(Settings::default()).unwrap());
-        let config = ElasticConfig {
+        let numbers = Arc::new(PhoneNumberNormalizer::new(NumberSettings::default()).unwrap());
+        let config = ClusterStoreConfig {
             client: ClusterClient::new(&format!("http://{cluster}"), None, None).unwrap(),
             search_timeout,
             families: Some(Arc::clone(&numbers)),
             billing_index: "billing".to_owned(),
-            queue: QueueConfig::of(64 << 20, 1 << 20),
+            spool: SpoolConfig::of(64 << 20, 1 << 20),
             ship: ShipConfig::default(),
         };
-        let letters = Arc::new(DeadLetters::open(work.path()).unwrap());
-        let store = ElasticStore::open(work.path(), config, letters, Arc::default()).unwrap();
-        let elastic = Elastic::new(Arc::new(store), Some(numbers), Users::none(), Arc::default());
-        Edge { server: Running::start(Elastic::server_config(), elastic), _work: work }
+        let letters = Arc::new(EventDeadLetters::open(work.path()).unwrap());
+        let store = ClusterStore::open(work.path(), config, letters, Arc::default()).unwrap();
+        let elastic = EsApi::new(Arc::new(store), Some(numbers), Users::allow_all(), Arc::default());
+        Edge { server: Running::start(EsApi::server_config(), elastic), _work: work }
     }
 }
 
@@ -392,7 +392,7 @@ fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
     let took = started.elapsed();
     let error = json(&answer);
     assert_eq!((answer.status, &error["error"]["type"]), (503, &json!("timeout_exception")), "{error}");
-    assert_eq!(error["error"]["reason"], "the search took longer than 3000 ms");
+    assert_eq!(error["error"]["reason"], "the search took longer than the timeout of 3000 ms");
     assert!(took >= limit && took < limit + Duration::from_secs(10), "{took:?}");
     relay.release();
     wait_until(DEADLINE, "6 events", || count() == 6);
@@ -407,7 +407,10 @@ fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
         let error = json(&answer);
         assert_eq!(answer.status, 503, "{target}: {error}");
         let reason = error["error"]["reason"].as_str().unwrap_or_default();
-        assert!(reason.starts_with("the cluster is away or unwell: cannot ask http://127.0.0.1"), "{reason}");
+        assert!(
+            reason.starts_with("the cluster is unreachable or incomplete: cannot reach http://127.0.0.1"),
+            "{reason}"
+        );
     }
     edge.server.end();
 }

@@ -14,7 +14,7 @@ const CONF: &str = "config/configurationFile.conf";
 const VARIABLES: [&str; 6] =
     ["LOGGERLEVEL", "TCPSERVERADDRESS", "TCPSERVERPORT", "KAFKAADDRESS", "KAFKAPORT", "KAFKATOPIC"];
 
-/// A folder that `lea` runs in, without any of its variables.
+/// A working directory for `lea`, without any of its environment variables.
 struct Site {
     dir: TempDir,
 }
@@ -58,7 +58,7 @@ impl Site {
         command
     }
 
-    /// What lies in config/, to see that nothing else is left there.
+    /// Lists config/, to check that no other file is left there.
     fn listing(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("config")).unwrap();
         let mut names: Vec<_> =
@@ -81,7 +81,7 @@ fn configuration(level: &str, tcp: (&str, u16), kafka: (&str, u16, &str)) -> Val
 }
 
 #[test]
-fn without_flags_the_shipped_configuration_comes_out() {
+fn without_flags_the_shipped_configuration_is_written() {
     let site = Site::new();
     site.configure(&[]).assert().code(0);
     let shipped = fs::read_to_string(Path::new(ROOT).join(CONF)).unwrap();
@@ -90,7 +90,7 @@ fn without_flags_the_shipped_configuration_comes_out() {
 }
 
 #[test]
-fn old_command_lines_work_unchanged() {
+fn original_command_lines_work_unchanged() {
     let expected = configuration("INFO", ("127.0.0.1", 6004), ("10.0.0.1", 9092, "interception_data"));
     let short = "-d INFO -t 127.0.0.1 -u 6004 -g 10.0.0.1 -k 9092 -w interception_data";
     let long = "--logger-level info --tcp-address 127.0.0.1 --tcp-port 6004 --kafka-address 10.0.0.1 \
@@ -127,20 +127,20 @@ fn old_command_lines_work_unchanged() {
 }
 
 #[test]
-fn variables_stand_below_flags() {
+fn flags_override_variables() {
     let site = Site::new();
     let texts = ["WARN", "::", "1", "broker", "2", "t"];
     site.configure(&[]).envs(VARIABLES.into_iter().zip(texts)).assert().code(0);
     assert_eq!(site.json(), configuration("WARN", ("::", 1), ("broker", 2, "t")));
     site.configure(&["-u", "3", "-g", ""]).envs(VARIABLES.into_iter().zip(texts)).assert().code(0);
     assert_eq!(site.json(), configuration("WARN", ("::", 3), ("", 2, "t")));
-    // A container that passes on what it does not set; only an address says something by being empty.
+    // A container may pass on variables that are not set. An empty variable counts as unset, except for an address.
     site.configure(&[]).envs(VARIABLES.map(|variable| (variable, ""))).assert().code(0);
     assert_eq!(site.json(), configuration("DEBUG", ("", 5004), ("", 5002, "interception")));
 }
 
 #[test]
-fn what_is_wrong_leaves_the_old_file_as_it_was() {
+fn an_invalid_value_leaves_the_old_file_unchanged() {
     let site = Site::new();
     site.put(CONF, "left\r\nalone, \u{feff} whatever it is");
     let old = site.text(CONF);
@@ -169,8 +169,8 @@ fn what_is_wrong_leaves_the_old_file_as_it_was() {
     let said = stderr(by_variable.env("KAFKAPORT", "nine"));
     assert_eq!(
         said,
-        "lea: environment variable KAFKAPORT: parameters.kafkaServer.port: \"nine\" is no port: a number \
-         from 1 to 65535, or 0 for off\n"
+        "lea: environment variable KAFKAPORT: parameters.kafkaServer.port: \"nine\" is not a port (expected a number \
+         from 1 to 65535, or 0 for off)\n"
     );
     assert_eq!(site.text(CONF), old);
     assert_eq!(site.listing(), ["configurationFile.conf"]);
@@ -181,11 +181,11 @@ fn what_is_wrong_leaves_the_old_file_as_it_was() {
 }
 
 #[test]
-fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
+fn a_failed_write_leaves_the_old_file_and_no_other() {
     let site = Site::new();
     site.configure(&[]).assert().code(0);
     let old = site.text(CONF);
-    // The signal ignored, a write past the limit of 0 blocks fails with EFBIG.
+    // With the signal ignored, a write past the limit of 0 blocks fails with EFBIG.
     for (trap, code) in [("trap '' XFSZ;", Some(1)), ("", None)] {
         let mut shell = site.command("/bin/sh");
         shell.args(["-c", &format!("{trap} ulimit -c 0; ulimit -f 0; exec \"$0\" configure -u 1"), LEA]);
@@ -223,7 +223,7 @@ fn a_replaced_file_keeps_its_mode_and_a_link_stays_a_link() {
 }
 
 #[test]
-fn a_site_s_template_keeps_its_own_keys() {
+fn keys_of_a_site_template_are_kept() {
     let site = Site::new();
     site.put(
         "config/base.conf",
@@ -236,7 +236,7 @@ fn a_site_s_template_keeps_its_own_keys() {
         "\u{feff}{\r\n \"parameters\": {\"loggerLevel\":\"DEBUG\",\r\n  \"tcpServer\": {\"address\":\
          \"0.0.0.0\", \"port\": \"6004\", \"backlog\": 5}},\r\n \"mail\": \"ops@example.test\"}\r\n"
     );
-    assert_eq!(said.matches("configuration_odd").count(), 2, "{said}");
+    assert_eq!(said.matches("configuration_warning").count(), 2, "{said}");
     assert!(said.contains("unknown key \\\"backlog\\\" in parameters.tcpServer"), "{said}");
     assert!(said.contains("flag_without_place flag=--kafka-address placeholder=@KAFKAADDRESS"), "{said}");
     site.configure(&["--check"]).assert().code(0);
@@ -255,7 +255,7 @@ fn a_site_s_template_keeps_its_own_keys() {
 }
 
 #[test]
-fn check_says_everything_with_line_and_column() {
+fn check_reports_each_error_with_line_and_column() {
     let site = Site::new();
     let check = |text: &str, code: i32, expected: &str| {
         site.put("x.conf", text);
@@ -266,20 +266,20 @@ fn check_says_everything_with_line_and_column() {
     };
     check("{}", 0, "x.conf: nothing is wrong\n");
     check("{\"a\": 1}", 0, "x.conf:1:2: warning: unknown key \"a\"\n");
-    check("{\n\"a\": 1,\n}", 2, "x.conf:3:1: error: this is no JSON: key must be a string\n");
+    check("{\n\"a\": 1,\n}", 2, "x.conf:3:1: error: not valid JSON: key must be a string\n");
     check(
         "{\"parameters\": {\n  \"loggerLevel\": \"LOUD\",\n  \"colour\": 1,\n  \"tcpServer\": {\"port\": -1}}}",
         2,
-        "x.conf:2:18: error: parameters.loggerLevel: \"LOUD\" is no level: DEBUG, INFO, WARN or ERROR\n\
+        "x.conf:2:18: error: parameters.loggerLevel: \"LOUD\" is not a log level (expected DEBUG, INFO, WARN or ERROR)\n\
          x.conf:3:3: warning: unknown key \"colour\" in parameters\n\
-         x.conf:4:25: error: parameters.tcpServer.port: \"-1\" is no port: a number from 1 to 65535, or 0 for off\n",
+         x.conf:4:25: error: parameters.tcpServer.port: \"-1\" is not a port (expected a number from 1 to 65535, or 0 for off)\n",
     );
     site.configure(&["--check"]).assert().code(2);
     site.configure(&["--check", "--print"]).assert().code(2);
 }
 
 #[test]
-fn print_shows_where_each_value_comes_from() {
+fn print_shows_the_origin_of_each_value() {
     let site = Site::new();
     site.put(CONF, "{\"parameters\": {\n\"tcpServer\": {\"port\": 6004, \"address\": \"\"}}}");
     let mut print = site.configure(&["--print", "-w", "t"]);
@@ -310,7 +310,7 @@ fn print_shows_where_each_value_comes_from() {
     site.configure(&["--json"]).assert().code(2);
 }
 
-/// A checkout with the scripts, and a PATH on which `lea` is the binary under test.
+/// Creates a checkout with the scripts; returns a PATH on which `lea` is the binary under test.
 fn checkout(site: &Site) -> String {
     for dir in ["co/scripts", "co/config/dashboards", "elsewhere", "bin"] {
         fs::create_dir_all(site.path(dir)).unwrap();
@@ -324,7 +324,7 @@ fn checkout(site: &Site) -> String {
 }
 
 #[test]
-fn the_old_script_writes_into_its_checkout_from_anywhere() {
+fn the_original_script_writes_into_its_checkout_from_any_directory() {
     let site = Site::new();
     let path = checkout(&site);
     let line = "-d INFO -t 0.0.0.0 -u 5004 -g 10.0.0.1 -k 9092 -w interception -i x -p y";
@@ -342,7 +342,7 @@ fn the_old_script_writes_into_its_checkout_from_anywhere() {
 }
 
 #[test]
-fn without_lea_on_the_path_the_script_takes_the_built_one() {
+fn without_lea_on_the_path_the_script_uses_the_built_one() {
     let site = Site::new();
     checkout(&site);
     fs::create_dir_all(site.path("co/target/release")).unwrap();
@@ -356,7 +356,7 @@ fn without_lea_on_the_path_the_script_takes_the_built_one() {
 fn install_never_overwrites_a_configuration() {
     let site = Site::new();
     let path = checkout(&site);
-    // The build is not what is tested: a cargo that has done it already.
+    // The build is not under test: this cargo does nothing.
     site.put("bin/cargo", "#!/bin/sh\nexit 0\n");
     fs::set_permissions(site.path("bin/cargo"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir_all(site.path("target/release")).unwrap();

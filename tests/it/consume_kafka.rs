@@ -127,7 +127,7 @@ fn each_codec_arrives(broker: &Broker) {
         let sent = produce(broker, &topic, 2, &["--compression", codec, "--chunk", "1000"]);
         let output = work.path().join(codec);
         let text = consume_until_end(broker, &topic, &output);
-        assert!(text.contains("repeated=0 dead_letters=0"), "{codec}: {text}");
+        assert!(text.contains("duplicates=0 dead_letters=0"), "{codec}: {text}");
         check_whole(&output, &sent);
         // Again: the group and the folder know that nothing is new.
         assert!(consume_until_end(broker, &topic, &output).contains("consumed records=0"));
@@ -152,7 +152,7 @@ fn a_record_that_cannot_be_used_is_kept_and_the_rest_goes_on() {
         assert!(output.join(name).exists(), "{name}");
     }
     // They were refused once; nothing is now.
-    assert!(consume_until_end(&broker, "t", &output).contains("records=0 repeated=0 dead_letters=0"));
+    assert!(consume_until_end(&broker, "t", &output).contains("records=0 duplicates=0 dead_letters=0"));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_broker_that_dies_and_comes_back_costs_nothing() {
     }
     process.signal(rustix::process::Signal::TERM);
     process.wait_code(PATIENCE, 0);
-    eprintln!("consume: shut out {} times", process.stderr().matches("member_shut_out").count());
+    eprintln!("consume: fenced {} times", process.stderr().matches("member_fenced").count());
     check_whole(&output, &sent);
 }
 

@@ -15,7 +15,7 @@ use crate::support::server::listening;
 use crate::support::status::metric;
 use crate::support::tmpfs::Tmpfs;
 use crate::support::{Broker, Random, Workdir, generated, lea, long, manifest, wait_until};
-use lea::cc::vault::manifest::State;
+use lea::cc::vault::manifest::ManifestState;
 
 const RECORDS: usize = 3;
 const DESCRIPTORS_MAX: usize = 1024;
@@ -147,7 +147,7 @@ fn very_many_streams_take_few_descriptors_and_little_memory() {
         assert!(open > 0 && open < DESCRIPTORS_MAX, "{open} descriptors");
         if kill_at.is_none() {
             process.wait_code(Duration::from_secs(1), 0);
-            assert!(process.stderr().contains(" repeated=0 dead_letters=0"), "{}", process.stderr());
+            assert!(process.stderr().contains(" duplicates=0 dead_letters=0"), "{}", process.stderr());
         }
     }
     for stream in 0..streams {
@@ -192,7 +192,8 @@ fn a_full_disk_costs_nothing() {
     disk.fill(0);
     (0..BAD).for_each(|_| sender.send_bad("t"));
     send(20..30);
-    process.wait_line(patience, "disk_waits", |line| line.contains("disk_waits").then_some(()));
+    process
+        .wait_line(patience, "disk_write_blocked", |line| line.contains("disk_write_blocked").then_some(()));
     let until = Instant::now() + full_for;
     while Instant::now() < until {
         assert!(process.is_running(), "it ended:\n{}", process.stderr());
@@ -206,7 +207,7 @@ fn a_full_disk_costs_nothing() {
     for (at, content) in contents.iter().enumerate() {
         assert!(std::fs::read(output.join(name(at))).unwrap() == *content, "stream {at} differs");
         let manifest = manifest(&output, &name(at)).unwrap();
-        assert_eq!((manifest.state, manifest.lost_bytes), (State::Closed, 0), "stream {at}");
+        assert_eq!((manifest.state, manifest.lost_bytes), (ManifestState::Closed, 0), "stream {at}");
     }
     let letters = std::fs::read_to_string(output.join(".lea/dead-letters.jsonl")).unwrap();
     assert_eq!(letters.lines().count(), BAD, "each once");
@@ -269,7 +270,7 @@ fn a_restart_does_not_read_what_is_stored() {
         eprintln!("scale: a restart read {read} bytes; damaged: {damaged}");
         assert_eq!(read > before, damaged, "{read} bytes were read of {before}");
         assert!(damaged || read < READ_BYTES_MAX, "{read} bytes were read of {before}");
-        assert_eq!(process.stderr().contains("midstate_unfit"), damaged, "{}", process.stderr());
+        assert_eq!(process.stderr().contains("resume_state_rejected"), damaged, "{}", process.stderr());
         process.kill();
     }
     send(content.len());
@@ -278,7 +279,7 @@ fn a_restart_does_not_read_what_is_stored() {
     process.signal(Signal::TERM);
     process.wait_code(patience, 0);
     assert!(std::fs::read(output.join(name(0))).unwrap() == content, "the file differs");
-    assert_eq!(manifest(&output, &name(0)).unwrap().state, State::Closed);
+    assert_eq!(manifest(&output, &name(0)).unwrap().state, ManifestState::Closed);
     let verified = Command::new(lea()).arg("verify").arg(&output).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }

@@ -101,7 +101,7 @@ fn a_dump_that_is_cut_is_nothing_unusual() {
             let run = decode(&["-o", out.to_str().unwrap()], cut, 0);
             let stored = fs::read(out.join(NAME)).unwrap();
             assert!(capture().starts_with(&stored) && stored.len() > 5_000, "{dump}: {}", stored.len());
-            assert!(run.stderr.contains(" dump_cut file=\"-\" "), "{dump}: {}", run.stderr);
+            assert!(run.stderr.contains(" dump_truncated file=\"-\" "), "{dump}: {}", run.stderr);
             assert_eq!(
                 (run.number("cut"), run.number("refused"), run.number("damaged")),
                 (1, 0, 0),
@@ -152,9 +152,9 @@ fn what_is_damaged_is_named_and_kept_and_can_be_read_again() {
     let (dir, run) = check_whole(&[], (lines.join("\n") + "\n").as_bytes(), 3);
     assert_eq!((run.number("records"), run.number("refused")), (1183, 3));
     for said in [
-        "record_refused file=\"-\" line=4 reason=\"no name: neither interceptionfilename nor userid\"",
-        "record_refused file=\"-\" line=702 reason=\"no JSON object: expected ident at byte 1\"",
-        "record_refused file=\"-\" line=703 reason=\"no base64: a byte that is not of its alphabet at byte 24\"",
+        "record_rejected file=\"-\" line=4 reason=\"no stream name: neither interceptionfilename nor userid is set\"",
+        "record_rejected file=\"-\" line=702 reason=\"not a JSON object: expected ident at byte 1\"",
+        "record_rejected file=\"-\" line=703 reason=\"not base64: a character outside the base64 alphabet at byte 24\"",
     ] {
         assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
     }
@@ -170,7 +170,7 @@ fn what_is_damaged_is_named_and_kept_and_can_be_read_again() {
     let out = dir.join("out");
     let run = decode(&[letters.to_str().unwrap(), "-o", out.to_str().unwrap()], b"", 3);
     assert_eq!((run.number("records"), run.number("refused")), (3, 3));
-    assert!(run.stderr.contains("dead_letters_left_alone"), "{}", run.stderr);
+    assert!(run.stderr.contains("dead_letters_not_written"), "{}", run.stderr);
     assert_eq!(fs::read(&letters).unwrap(), before);
     // Mended, they are records.
     let mended = String::from_utf8(before).unwrap().replace("YW!j", "YWFj");

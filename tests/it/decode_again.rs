@@ -256,7 +256,7 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     let before = folder(&output);
     let said = decode(&output, &[&begin], &[], 3);
     assert_eq!((said.number("behind"), said.number("known")), (half as u64, 0), "{}", said.0);
-    assert!(said.0.contains(" record_behind ") && folder(&output) == before, "{}", said.0);
+    assert!(said.0.contains(" record_late ") && folder(&output) == before, "{}", said.0);
     // In one dump it is as it stands there, and each record once: offsets of two topics, or a topic made again.
     let twice = work.write("twice", kcat(&records, 0) + &kcat(&values("late", b"late records", 4), 0));
     let output = work.join("again");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::manifest::{EndReason, State};
+use lea::cc::vault::manifest::{EndReason, ManifestState};
 use rustix::process::Signal;
 
 use crate::support::process::Process;
@@ -113,8 +113,8 @@ fn streams_wait_for_room_and_go_on_by_themselves() {
     assert!(status::metric(scene.status_addr, "write_retries_total") > 0);
     assert_eq!(status::metric(scene.status_addr, "lost_bytes_total"), 0);
     let stderr = scene.server.term();
-    assert_eq!(count(&stderr, "disk_waits"), 1, "at most one a minute: {stderr}");
-    assert_eq!(count(&stderr, "disk_again"), 1, "{stderr}");
+    assert_eq!(count(&stderr, "disk_write_blocked"), 1, "at most one a minute: {stderr}");
+    assert_eq!(count(&stderr, "disk_write_resumed"), 1, "{stderr}");
     let names: Vec<String> = (0..8).map(|number| format!("stream-{number}")).collect();
     names.iter().zip(&contents).for_each(|(name, content)| assert_whole(&scene.output, name, content));
     assert_only(&scene.output, names.iter().map(|name| &**name));
@@ -135,7 +135,11 @@ fn a_disk_that_fills_again_and_again_is_warned_of_once_a_minute() {
     }
     sender.finish();
     let stderr = scene.server.term();
-    assert_eq!((count(&stderr, "disk_waits"), count(&stderr, "disk_again")), (1, 1), "{stderr}");
+    assert_eq!(
+        (count(&stderr, "disk_write_blocked"), count(&stderr, "disk_write_resumed")),
+        (1, 1),
+        "{stderr}"
+    );
     assert_whole(&scene.output, "stream", &content);
 }
 
@@ -248,7 +252,7 @@ fn still_full_at_the_drain_it_says_what_is_missing() {
 }
 
 #[test]
-fn a_start_on_a_full_disk_waits_too() {
+fn a_start_on_a_full_disk_write_blocked_too() {
     let mut scene = Scene::new("start", 8 * MIB, &["--free-bytes-min", "0"]);
     let names: Vec<String> = (0..200).map(|number| format!("stream-{number}")).collect();
     let contents: Vec<_> = names.iter().map(|_| scene.capture(2_000)).collect();
@@ -294,7 +298,7 @@ fn an_error_that_does_not_pass_ends_that_stream_alone() {
     let _ = too_large.try_send(&large);
     too_large.wait_close();
     let lost = wait_connections(&output, "large", 1);
-    assert_eq!((lost.state, lost.end_reason), (State::Closed, Some(EndReason::IoError)));
+    assert_eq!((lost.state, lost.end_reason), (ManifestState::Closed, Some(EndReason::IoError)));
     assert_eq!(lost.bytes, LIMIT as u64);
     assert!(lost.lost_bytes > 0 && lost.bytes + lost.lost_bytes <= large.len() as u64);
     assert_vouched(&output, "large");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::manifest::{EndReason, State};
+use lea::cc::vault::manifest::{EndReason, ManifestState};
 use rustix::process::Signal;
 
 use crate::support::generated::{self, Generated};
@@ -115,7 +115,9 @@ fn a_second_signal_ends_it_at_once() {
     wait_until(DEADLINE, "the stream", || disk.join("out/waits").exists());
     disk.fill(0);
     sender.send(&content[50_000..]);
-    server.process().wait_line(DEADLINE, "a full disk", |line| line.contains("disk_waits").then_some(()));
+    server
+        .process()
+        .wait_line(DEADLINE, "a full disk", |line| line.contains("disk_write_blocked").then_some(()));
     server.process().signal(Signal::TERM);
     server.process().wait_line(DEADLINE, "the drain", |line| line.contains("draining").then_some(()));
     thread::sleep(Duration::from_millis(300));

@@ -5,9 +5,9 @@ mod edge;
 
 use std::sync::Arc;
 
-use lea::http::ServerConfig;
-use lea::iri::elastic::{Elastic, Users};
-use lea::iri::store::sqlite::{SqliteStore, StoreConfig};
+use lea::es_api::{EsApi, Users};
+use lea::http::HttpServerConfig;
+use lea::search::sqlite::{SqliteStore, StoreConfig};
 
 use crate::http::client::{Answer, Client, Running};
 use crate::support::Workdir;
@@ -19,10 +19,10 @@ pub struct Events {
 }
 
 impl Events {
-    pub fn start(config: ServerConfig, users: Users) -> Events {
+    pub fn start(config: HttpServerConfig, users: Users) -> Events {
         let dir = Workdir::new();
         let store = SqliteStore::open(dir.path(), StoreConfig::default()).unwrap();
-        let elastic = Elastic::new(Arc::new(store), None, users, Arc::default());
+        let elastic = EsApi::new(Arc::new(store), None, users, Arc::default());
         Events { server: Running::start(config, elastic), _dir: dir }
     }
 }

@@ -1,9 +1,9 @@
 //! The events' store on a disk that fills up, as a library: the commands that use it have tests of their own.
 
-use lea::iri::document::{Document, Mode};
-use lea::iri::query::Query;
-use lea::iri::store::sqlite::{SqliteStore, StoreConfig};
-use lea::iri::store::{Store, StoreError};
+use lea::search::document::{Document, WriteMode};
+use lea::search::query::Query;
+use lea::search::sqlite::{SqliteStore, StoreConfig};
+use lea::search::store::{Store, StoreError};
 
 use crate::support::Workdir;
 use crate::support::tmpfs::Tmpfs;
@@ -12,7 +12,13 @@ use crate::support::tmpfs::Tmpfs;
 fn event(n: u64) -> Document {
     let noise: String = (1..60).map(|at| format!("{:x}", (n + 1) * 2_654_435_761 * at)).collect();
     let source = format!("{{\"n\":{n},\"noise\":\"{noise}\"}}").into_bytes().into();
-    Document { index: "calls".into(), kind: None, id: Some(n.to_string()), mode: Mode::Index, source }
+    Document {
+        index: "calls".into(),
+        doc_type: None,
+        id: Some(n.to_string()),
+        mode: WriteMode::Index,
+        source,
+    }
 }
 
 #[test]

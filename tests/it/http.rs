@@ -10,8 +10,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use client::{Client, Running, until};
-use lea::http::parse::{Limits, Parser, Step};
-use lea::http::{Handler, Request, Response, ServerConfig};
+use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
+use lea::http::{Handler, HttpServerConfig, Request, Response};
 
 /// Answers with what it got, and some paths with trouble.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Handler for Echo {
             "/panic" => panic!("as asked"),
             "/large" => Response::new(200, "text/plain", vec![b'x'; LARGE_BYTES]),
             "/empty" => Response::new(204, "text/plain", ""),
-            "/split" => Response::text(200, "x").with("X-A", "b\r\nX-C: d"),
+            "/split" => Response::text(200, "x").with_header("X-A", "b\r\nX-C: d"),
             "/gate" => {
                 self.gate.wait();
                 Response::new(200, "text/plain", "gate")
@@ -63,29 +63,29 @@ impl Handler for Echo {
         }
     }
 
-    fn refuse(&self, request: &Request) -> Option<Response> {
+    fn reject_early(&self, request: &Request) -> Option<Response> {
         (request.path() == "/forbidden").then(|| Response::text(403, "not here"))
     }
 }
 
-fn echo(config: ServerConfig) -> Running {
+fn echo(config: HttpServerConfig) -> Running {
     Running::start(config, Echo::default())
 }
 
 /// Short deadlines, so that tests of them are short too.
-fn hasty() -> ServerConfig {
-    ServerConfig {
+fn hasty() -> HttpServerConfig {
+    HttpServerConfig {
         request_timeout_ms: 400,
         idle_timeout_ms: 20_000,
         write_timeout_ms: 400,
         stop_grace_ms: 400,
-        ..ServerConfig::default()
+        ..HttpServerConfig::default()
     }
 }
 
 #[test]
 fn a_connection_is_used_again() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut client = server.client();
     for n in 0..100 {
         let answer = client.get(&format!("/{n}?q"));
@@ -101,7 +101,7 @@ fn a_connection_is_used_again() {
 
 #[test]
 fn requests_of_a_connection_are_limited() {
-    let server = echo(ServerConfig { requests_max: 3, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { requests_max: 3, ..HttpServerConfig::default() });
     let mut client = server.client();
     assert!(!client.get("/1").closes());
     assert!(!client.get("/2").closes());
@@ -112,7 +112,7 @@ fn requests_of_a_connection_are_limited() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut client = server.client();
     let requests: String = (0..50)
         .map(|n| format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{n:03}"))
@@ -129,7 +129,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn head_has_a_length_and_no_body() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut client = server.client();
     client.send("HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = client.head_only();
@@ -142,7 +142,7 @@ fn head_has_a_length_and_no_body() {
 
 #[test]
 fn a_header_value_stays_one_header() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let answer = server.client().get("/split");
     assert_eq!((answer.header("X-A"), answer.header("X-C")), (Some("b  X-C: d"), None));
     server.end();
@@ -150,7 +150,7 @@ fn a_header_value_stays_one_header() {
 
 #[test]
 fn http_1_0_closes_unless_asked_not_to() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut client = server.client();
     client.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(client.answer().header("Connection"), Some("keep-alive"));
@@ -162,8 +162,8 @@ fn http_1_0_closes_unless_asked_not_to() {
 
 #[test]
 fn bodies_at_both_sides_of_the_limit() {
-    let limits = Limits { body_bytes_max: 100_000, ..Limits::default() };
-    let server = echo(ServerConfig { limits, ..ServerConfig::default() });
+    let limits = RequestLimits { body_bytes_max: 100_000, ..RequestLimits::default() };
+    let server = echo(HttpServerConfig { limits, ..HttpServerConfig::default() });
     let head = "POST / HTTP/1.1\r\nHost: a\r\n";
     let chunked = |bytes: usize| {
         let body = "y".repeat(bytes - 99_000);
@@ -193,8 +193,8 @@ fn bodies_at_both_sides_of_the_limit() {
 
 #[test]
 fn all_bodies_together_are_limited() {
-    let limits = Limits { body_bytes_max: 1 << 20, ..Limits::default() };
-    let config = ServerConfig { limits, bodies_bytes_max: 3 << 20, ..ServerConfig::default() };
+    let limits = RequestLimits { body_bytes_max: 1 << 20, ..RequestLimits::default() };
+    let config = HttpServerConfig { limits, bodies_bytes_max: 3 << 20, ..HttpServerConfig::default() };
     let server = echo(config);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n";
     // More than fits is begun, and not one is completed: the last ones are turned away.
@@ -218,7 +218,7 @@ fn all_bodies_together_are_limited() {
 
 #[test]
 fn a_body_is_asked_for_only_where_it_is_wanted() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let put = |path: &str, bytes: u64| {
         format!("PUT {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n")
     };
@@ -244,7 +244,7 @@ fn a_body_is_asked_for_only_where_it_is_wanted() {
 
 #[test]
 fn hostile_requests_are_answered_and_end_their_connection() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut good = server.client();
     let long = "x".repeat(20_000);
     let table = [
@@ -339,7 +339,7 @@ fn a_slow_drip_does_not_move_the_deadline() {
 
 #[test]
 fn a_header_of_a_gigabyte_is_cut_off_early() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut client = server.client();
     client.stream.set_write_timeout(Some(client::PATIENCE)).unwrap();
     client.send("GET / HTTP/1.1\r\nX: ");
@@ -354,7 +354,7 @@ fn a_header_of_a_gigabyte_is_cut_off_early() {
 #[test]
 fn three_hundred_slow_peers_do_not_stand_in_the_way() {
     // Longer than the test takes on any machine, so that all of them are there at once.
-    let server = echo(ServerConfig { request_timeout_ms: 600_000, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { request_timeout_ms: 600_000, ..HttpServerConfig::default() });
     let mut slow: Vec<Client> = (0..300).map(|_| server.client()).collect();
     for client in &mut slow {
         client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
@@ -373,7 +373,7 @@ fn three_hundred_slow_peers_do_not_stand_in_the_way() {
 
 #[test]
 fn connections_are_limited() {
-    let server = echo(ServerConfig { connections_max: 3, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { connections_max: 3, ..HttpServerConfig::default() });
     let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
     for client in &mut clients {
         assert_eq!(client.get("/").status, 200);
@@ -397,7 +397,7 @@ fn connections_are_limited() {
 
 #[test]
 fn an_idle_connection_ends() {
-    let server = echo(ServerConfig { idle_timeout_ms: 200, ..hasty() });
+    let server = echo(HttpServerConfig { idle_timeout_ms: 200, ..hasty() });
     let mut used = server.client();
     assert_eq!(used.get("/").status, 200);
     let mut unused = server.client();
@@ -410,7 +410,7 @@ fn an_idle_connection_ends() {
 
 #[test]
 fn a_stop_ends_idle_connections_at_once() {
-    let server = echo(ServerConfig { stop_grace_ms: 60_000, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { stop_grace_ms: 60_000, ..HttpServerConfig::default() });
     let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
     for client in &mut clients[..10] {
         assert_eq!(client.get("/").status, 200);
@@ -426,14 +426,14 @@ fn a_stop_ends_idle_connections_at_once() {
 #[test]
 fn a_stop_lets_a_request_under_way_finish() {
     let gate = <&Gate>::default();
-    let server = Running::start(ServerConfig { stop_grace_ms: 10_000, ..hasty() }, Echo { gate });
+    let server = Running::start(HttpServerConfig { stop_grace_ms: 10_000, ..hasty() }, Echo { gate });
     let (mut busy, mut arriving) = (server.client(), server.client());
     busy.send("GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     arriving.send("POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
     assert_eq!(arriving.head_only().status, 100);
     let mut idle = server.client();
     assert_eq!(idle.get("/").status, 200);
-    server.stop.ask();
+    server.stop.trigger();
     assert!(idle.is_closed());
     arriving.send("abc");
     let answer = arriving.answer();
@@ -446,7 +446,7 @@ fn a_stop_lets_a_request_under_way_finish() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_half_request() {
-    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { stop_grace_ms: 300, ..HttpServerConfig::default() });
     let mut half = server.client();
     half.send("POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
     assert_eq!(half.head_only().status, 100);
@@ -474,7 +474,7 @@ fn a_peer_that_does_not_read_is_cut_off() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
-    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { stop_grace_ms: 300, ..HttpServerConfig::default() });
     let mut client = server.client();
     client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     // The answer has begun.
@@ -485,7 +485,7 @@ fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_peer_that_reads_slowly() {
-    let server = echo(ServerConfig { stop_grace_ms: 300, ..ServerConfig::default() });
+    let server = echo(HttpServerConfig { stop_grace_ms: 300, ..HttpServerConfig::default() });
     let mut client = server.client();
     client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     let (ended, has_ended) = std::sync::mpsc::channel::<()>();
@@ -505,7 +505,7 @@ fn a_stop_does_not_wait_for_a_peer_that_reads_slowly() {
 
 #[test]
 fn a_handler_that_panics_is_a_500() {
-    let server = echo(ServerConfig::default());
+    let server = echo(HttpServerConfig::default());
     let mut client = server.client();
     let answer = client.get("/panic");
     assert!(answer.status == 500 && answer.closes());
@@ -515,21 +515,21 @@ fn a_handler_that_panics_is_a_500() {
 }
 
 /// What a parser makes of the input, split so: the steps that are no [`Step::More`].
-fn steps<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
-    let mut parser = Parser::new(Limits::default());
+fn steps<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<ParseStep> {
+    let mut parser = RequestParser::new(RequestLimits::default());
     let mut steps = Vec::new();
     for mut rest in segments {
         loop {
             let (used, step) = parser.feed(rest);
             rest = &rest[used..];
             match step {
-                Step::More => break,
-                Step::Refuse(_) => {
+                ParseStep::NeedMore => break,
+                ParseStep::Invalid(_) => {
                     steps.push(step);
                     return steps;
                 }
-                Step::Request => parser.next_request(),
-                Step::Head => {}
+                ParseStep::Request => parser.next_request(),
+                ParseStep::Head => {}
             }
             steps.push(step);
         }

@@ -6,9 +6,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::cc::source::kafka::client::{Change, Client, Partition, Record, Reset, Start};
-use lea::cc::source::kafka::librdkafka::Member;
-use lea::cc::source::kafka::settings::{Property, Settings};
+use lea::cc::ingest::kafka::client::{
+    AutoOffsetReset, KafkaConsumer, KafkaRecord, Rebalance, StartOffset, TopicPartition,
+};
+use lea::cc::ingest::kafka::librdkafka::RdKafkaConsumer;
+use lea::cc::ingest::kafka::settings::{ConsumerSettings, KafkaProperty};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -19,19 +21,19 @@ use crate::support::{Broker, DEADLINE, long, wait_until};
 const TICK: Duration = Duration::from_millis(100);
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
-fn settings(broker: &Broker, topic: &str, instance: Option<&str>) -> Settings {
+fn settings(broker: &Broker, topic: &str, instance: Option<&str>) -> ConsumerSettings {
     settings_of(&broker.addr(), topic, instance)
 }
 
-fn settings_of(brokers: &str, topic: &str, instance: Option<&str>) -> Settings {
-    Settings {
+fn settings_of(brokers: &str, topic: &str, instance: Option<&str>) -> ConsumerSettings {
+    ConsumerSettings {
         brokers: brokers.to_owned(),
         group: format!("group-of-{topic}"),
         instance: instance.map(str::to_owned),
         topics: vec![topic.to_owned()],
-        reset: Reset::Earliest,
+        reset: AutoOffsetReset::Earliest,
         // A test does not wait for the usual 45 s.
-        properties: vec![Property::parse("session.timeout.ms=6000").unwrap()],
+        properties: vec![KafkaProperty::parse("session.timeout.ms=6000").unwrap()],
     }
 }
 
@@ -43,17 +45,17 @@ fn next_of(seen: &[(i32, i64, Vec<u8>)], partition: i32) -> Option<i64> {
 /// A member that starts where the group has committed, or at the first record of a topic that was made again;
 /// and what it was handed, each record once.
 struct Reader {
-    member: Member,
+    member: RdKafkaConsumer,
     ids: HashMap<Arc<str>, String>,
     seen: Vec<(i32, i64, Vec<u8>)>,
-    assigned: Vec<Partition>,
+    assigned: Vec<TopicPartition>,
     taken: usize,
     made_again: usize,
 }
 
 impl Reader {
-    fn join(settings: &Settings) -> Reader {
-        let member = Member::join(settings).unwrap();
+    fn join(settings: &ConsumerSettings) -> Reader {
+        let member = RdKafkaConsumer::join(settings).unwrap();
         Reader {
             member,
             ids: HashMap::new(),
@@ -66,7 +68,7 @@ impl Reader {
 
     fn turn(&mut self) {
         let seen = &mut self.seen;
-        let mut take = |record: Record<'_>| {
+        let mut take = |record: KafkaRecord<'_>| {
             let (number, offset) = (record.partition, record.offset);
             // After an outage the group may start again at an older commit.
             if next_of(seen, number).is_none_or(|next| offset >= next) {
@@ -75,8 +77,8 @@ impl Reader {
             ControlFlow::Continue(())
         };
         let polled = self.member.poll(TICK, &mut take).unwrap();
-        match polled.change {
-            Some(Change::Given(partitions)) => {
+        match polled.rebalance {
+            Some(Rebalance::Assigned(partitions)) => {
                 let starts: Vec<_> = partitions
                     .iter()
                     .map(|partition| (partition.clone(), self.start_of(partition)))
@@ -84,16 +86,16 @@ impl Reader {
                 self.member.assign(&starts).unwrap();
                 self.assigned.extend(partitions);
             }
-            Some(Change::Taken { partitions, lost }) => {
+            Some(Rebalance::Revoked { partitions, lost }) => {
                 if !lost {
                     self.commit();
                 }
-                self.member.give_up(&partitions).unwrap();
+                self.member.unassign(&partitions).unwrap();
                 self.assigned.retain(|partition| !partitions.contains(partition));
                 self.taken += partitions.len();
             }
-            Some(Change::MadeAgain(partitions)) => {
-                let starts: Vec<_> = partitions.into_iter().map(|at| (at, Start::Earliest)).collect();
+            Some(Rebalance::TopicRecreated(partitions)) => {
+                let starts: Vec<_> = partitions.into_iter().map(|at| (at, StartOffset::Earliest)).collect();
                 self.member.assign(&starts).unwrap();
                 self.seen.clear();
                 self.made_again += 1;
@@ -102,11 +104,11 @@ impl Reader {
         }
     }
 
-    fn start_of(&mut self, partition: &Partition) -> Start {
+    fn start_of(&mut self, partition: &TopicPartition) -> StartOffset {
         let id = self.member.topic_id(&partition.topic, DEADLINE).unwrap().unwrap();
         match self.ids.insert(Arc::clone(&partition.topic), id.clone()) {
-            Some(before) if before != id => Start::Earliest,
-            _ => Start::Committed,
+            Some(before) if before != id => StartOffset::Earliest,
+            _ => StartOffset::Committed,
         }
     }
 
@@ -124,13 +126,13 @@ impl Reader {
     }
 
     /// Commits all that was handed over, and waits for the acknowledgement.
-    fn commit(&mut self) -> Vec<(Partition, i64)> {
-        let next = |partition: &Partition| {
+    fn commit(&mut self) -> Vec<(TopicPartition, i64)> {
+        let next = |partition: &TopicPartition| {
             next_of(&self.seen, partition.number).map(|next| (partition.clone(), next))
         };
         let offsets: Vec<_> = self.assigned.iter().filter_map(next).collect();
         self.member.commit(&offsets).unwrap();
-        self.member.acknowledged(Duration::from_secs(2))
+        self.member.take_acknowledged(Duration::from_secs(2))
     }
 }
 
@@ -189,7 +191,7 @@ fn all_codecs_are_read(broker: &Broker) {
 fn commits_are_acknowledged_and_found_again(broker: &Broker) {
     broker.topic("commits", 2);
     let settings = settings(broker, "commits", Some("one"));
-    let partitions = [Partition::new("commits", 0), Partition::new("commits", 1)];
+    let partitions = [TopicPartition::new("commits", 0), TopicPartition::new("commits", 1)];
     produce(broker, "commits", 0, "none", &values(0, 10));
     let mut reader = Reader::join(&settings);
     reader.until_seen(10);
@@ -233,7 +235,7 @@ fn positions_pass_what_transactions_leave(broker: &Broker) {
         }
     }
     let mut reader = Reader::join(&settings(broker, "transactions", None));
-    let partition = Partition::new("transactions", 0);
+    let partition = TopicPartition::new("transactions", 0);
     let end = reader.member.bounds(&partition, DEADLINE).unwrap().1;
     assert_eq!(end, 8);
     wait_until(DEADLINE, "the position behind the last marker", || {
@@ -309,8 +311,8 @@ fn outages_are_survived(broker: &Broker, version: usize) {
         // While nobody is there it neither fails nor holds its caller up.
         let begun = Instant::now();
         reader.turn();
-        reader.member.commit(&[(Partition::new("outages", 0), count as i64)]).unwrap();
-        assert_eq!(reader.member.acknowledged(TICK), []);
+        reader.member.commit(&[(TopicPartition::new("outages", 0), count as i64)]).unwrap();
+        assert_eq!(reader.member.take_acknowledged(TICK), []);
         assert!(begun.elapsed() < Duration::from_secs(5));
         broker.restart();
         wait_until(DEADLINE, "the commit's acknowledgement", || {
@@ -325,7 +327,7 @@ fn outages_are_survived(broker: &Broker, version: usize) {
     assert_eq!(offsets, expected, "each record once and in order");
     // Also its end does not wait for a broker that is gone, with a commit on its way.
     broker.kill9();
-    reader.member.commit(&[(Partition::new("outages", 0), count as i64)]).unwrap();
+    reader.member.commit(&[(TopicPartition::new("outages", 0), count as i64)]).unwrap();
     let begun = Instant::now();
     drop(reader);
     assert!(begun.elapsed() < Duration::from_secs(10), "closing took {:?}", begun.elapsed());

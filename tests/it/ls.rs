@@ -1,15 +1,15 @@
 //! `lea ls`.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+#![allow(clippy::unwrap_used)] // A helper that fails fails its test.
 
 use std::fs;
 
-use lea::cc::vault::manifest::State;
+use lea::cc::vault::manifest::ManifestState;
 use serde_json::{Value, json};
 
-use crate::stored::{Folder, NAME, lea, recording};
+use crate::stored::{NAME, OutputDir, lea, recording};
 
-fn check_ls(folder: &Folder, code: i32, expected: &str) -> String {
+fn check_ls(folder: &OutputDir, code: i32, expected: &str) -> String {
     let output = lea(&["ls", folder.path()]).assert().code(code).get_output().clone();
     let (stdout, stderr) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
@@ -18,12 +18,12 @@ fn check_ls(folder: &Folder, code: i32, expected: &str) -> String {
 }
 
 #[test]
-fn streams_stand_in_a_table() {
-    let folder = Folder::new();
+fn streams_are_listed_as_a_table() {
+    let folder = OutputDir::new();
     let capture = recording("answered-call.pcap");
-    folder.store(NAME, 1, &capture, State::Closed);
-    folder.store(NAME, 2, &capture[..100], State::Open);
-    folder.store("notes", 1, b"no capture", State::Recovered);
+    folder.store(NAME, 1, &capture, ManifestState::Closed);
+    folder.store(NAME, 2, &capture[..100], ManifestState::Open);
+    folder.store("notes", 1, b"no capture", ManifestState::Recovered);
     folder.write("a\x1b[31mb", "1234");
     let stderr = check_ls(
         &folder,
@@ -40,9 +40,9 @@ recovered  notes                                             10        0  0:01:0
 }
 
 #[test]
-fn streams_stand_a_line_each_in_json() {
-    let folder = Folder::new();
-    folder.store("../x", 1, &recording("rejected-call.pcap"), State::Closed);
+fn json_has_one_object_per_stream() {
+    let folder = OutputDir::new();
+    folder.store("../x", 1, &recording("rejected-call.pcap"), ManifestState::Closed);
     folder.write("y", "1234");
     let output = lea(&["ls", "--json", folder.path()]).assert().code(0).get_output().clone();
     let lines: Vec<Value> = output
@@ -60,9 +60,9 @@ fn streams_stand_a_line_each_in_json() {
 }
 
 #[test]
-fn what_is_damaged_is_told_and_changes_the_exit_code() {
-    let folder = Folder::new();
-    folder.store("gone", 1, b"", State::Closed);
+fn damaged_streams_are_reported_and_exit_with_3() {
+    let folder = OutputDir::new();
+    folder.store("gone", 1, b"", ManifestState::Closed);
     fs::remove_file(folder.file("gone")).unwrap();
     let stderr = check_ls(
         &folder,
@@ -74,11 +74,11 @@ missing  gone      -        0  0:01:02.250  192.0.2.7:40000  2026-11-21T21:00:44
     );
     assert!(stderr.contains("file_missing file=gone"), "{stderr}");
 
-    let folder = Folder::new();
+    let folder = OutputDir::new();
     folder.write("x", "");
     folder.write("x.lea.json", "{");
-    // A manifest that leads to another file is none of this one.
-    let mut manifest = folder.store("y", 1, b"", State::Closed);
+    // A manifest that names another file does not count.
+    let mut manifest = folder.store("y", 1, b"", ManifestState::Closed);
     manifest.file = "../y".to_owned();
     folder.write("y.lea.json", serde_json::to_vec(&manifest).unwrap());
     let stderr = check_ls(
@@ -92,19 +92,19 @@ unusable  y         0        -         -  -     -
     );
     assert!(stderr.contains("manifest_unusable file=x reason=\"cannot read the manifest "), "{stderr}");
     assert!(
-        stderr.contains("manifest_unusable file=y reason=\"its manifest is of the file ../y\""),
+        stderr.contains("manifest_unusable file=y reason=\"the manifest names another file, ../y\""),
         "{stderr}"
     );
 }
 
 #[test]
-fn an_empty_folder_and_none() {
-    let folder = Folder::new();
+fn an_empty_directory_is_an_empty_table_and_a_missing_one_an_error() {
+    let folder = OutputDir::new();
     check_ls(&folder, 0, "STATE  NAME  BYTES  PACKETS  DURATION  PEER  END\n");
     let missing = folder.file("missing");
     let output = lea(&["ls", missing.to_str().unwrap()]).assert().code(1).get_output().clone();
     let expected = format!(
-        "lea: cannot read the folder {}: No such file or directory (os error 2)\n",
+        "lea: cannot read the directory {}: No such file or directory (os error 2)\n",
         missing.display()
     );
     assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);

@@ -1,4 +1,4 @@
-//! The manual pages in man/ are those of the clap tree; `lea completions` completes what is there.
+//! The manual pages in man/ match the clap tree, and `lea completions` writes a script for each shell.
 //! `LEA_UPDATE=1 cargo test` rewrites the pages.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ fn pages_in(dir: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// As the binary renders them now.
+/// Renders the pages with the binary.
 fn fresh_pages() -> BTreeMap<String, String> {
     let dir = tempfile::tempdir().unwrap();
     Command::new(LEA).arg("man").arg(dir.path()).assert().code(0);
@@ -28,7 +28,7 @@ fn fresh_pages() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_pages_are_fresh() {
+fn pages_in_the_repository_match_the_binary() {
     let fresh = fresh_pages();
     if std::env::var_os("LEA_UPDATE").is_some() {
         for name in pages_in(Path::new(MAN)).keys().filter(|name| !fresh.contains_key(*name)) {
@@ -67,7 +67,7 @@ fn each_page_has_its_sections() {
 }
 
 #[test]
-fn the_page_of_the_configuration_names_each_key() {
+fn lea_conf_documents_each_key() {
     let page = &fresh_pages()["lea.conf.5"];
     for key in lea::config::KEYS {
         let name = key.path.strip_prefix("parameters.").unwrap();
@@ -79,7 +79,7 @@ fn the_page_of_the_configuration_names_each_key() {
 }
 
 #[test]
-fn each_shell_gets_a_completion() {
+fn each_shell_has_a_completion_script() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = Command::new(LEA).args(["completions", shell]).assert().code(0).get_output().clone();
         let script = String::from_utf8(output.stdout).unwrap();

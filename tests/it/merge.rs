@@ -252,8 +252,8 @@ fn a_merge_never_writes_into_what_is_there_and_can_be_run_again() {
         assert!(text.contains(said), "{text}");
     };
     fs::create_dir(work.join("foreign")).unwrap();
-    check(&["foreign", "--output", "out"], 2, "no receiver wrote this folder");
-    check(&["a", "a/.", "--output", "out"], 2, "is named twice");
+    check(&["foreign", "--output", "out"], 2, "is not an output directory of lea");
+    check(&["a", "a/.", "--output", "out"], 2, "is given twice");
     work.write("foreign/file", "x");
     check(&["a", "--output", "foreign"], 2, "is not empty");
     // Left by a merge that was killed.
@@ -265,6 +265,6 @@ fn a_merge_never_writes_into_what_is_there_and_can_be_run_again() {
     // Left by somebody else.
     fs::create_dir(work.join("new.lea-merge")).unwrap();
     work.write("new.lea-merge/file", "x");
-    check(&["a", "--output", "new"], 2, "is in the way");
+    check(&["a", "--output", "new"], 2, "was not created by a merge");
     assert_eq!(fs::read(work.join("new.lea-merge/file")).unwrap(), b"x");
 }

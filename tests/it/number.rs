@@ -1,4 +1,4 @@
-//! `lea number`: which family numbers belong to, and why.
+//! `lea number`: the canonical form of phone numbers, and how it is found.
 
 use std::fs;
 
@@ -33,12 +33,12 @@ john            -             -           -        -
 90046500729221
   behind 900: +46500729221
   behind 90: no, no assigned country code
-  as it stands: no, behind country code 90 no number begins so
+  as it stands: no, no number of country code 90 starts with these digits
   spellings: +46500729221 46500729221 9046500729221 0046500729221 90046500729221 81046500729221 01146500729221 \
 00046500729221 981046500729221 901146500729221 900046500729221 001146500729221 000046500729221 90151146500729221
 
 john
-  no number: 'j' stands in no number
+  no number: invalid character 'j' in a phone number
 ",
     );
 }
@@ -80,14 +80,14 @@ fn the_configuration_says_prefixes_and_region() {
     assert_eq!(run(&["07700900123", "--default-region", "US"]).status.code(), Some(3));
 
     for (numbers, wrong) in [
-        ("[]", "parameters.numbers: a list where an object has to be"),
+        ("[]", "parameters.numbers: expected an object, found a list"),
         (
             r#"{"exitPrefixes": "00"}"#,
-            "parameters.numbers.exitPrefixes: a text where a list of texts has to be",
+            "parameters.numbers.exitPrefixes: expected a list of strings, found a string",
         ),
-        (r#"{"exitPrefixes": ["0x"]}"#, "\"0x\" is no exit prefix"),
-        (r#"{"fields": ["_id"]}"#, "\"_id\" is no field"),
-        (r#"{"defaultRegion": "XX"}"#, "\"XX\" is no region"),
+        (r#"{"exitPrefixes": ["0x"]}"#, "\"0x\" is not an international prefix"),
+        (r#"{"fields": ["_id"]}"#, "\"_id\" is not a valid field name"),
+        (r#"{"defaultRegion": "XX"}"#, "\"XX\" is not a region"),
     ] {
         write(numbers);
         let output = run(&["972598294121"]);
@@ -111,5 +111,5 @@ fn wrong_usage() {
         .get_output()
         .clone();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.starts_with("lea: --default-region: \"XX\" is no region"), "{stderr}");
+    assert!(stderr.starts_with("lea: --default-region: \"XX\" is not a region"), "{stderr}");
 }

@@ -1,30 +1,36 @@
-//! How often families are wrong: random numbers, with the figures that stand in docs/numbers.md.
-//! `LEA_UPDATE=1 cargo test --test it number_merges` rewrites them there.
+//! Error rates of canonical numbers: normalizes random numbers and compares the figures with docs/numbers.md.
+//! `LEA_UPDATE=1 cargo test --test it number_merges` rewrites the figures.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
 
-use lea::iri::number::{EXIT_PREFIXES, Families, Plan, Settings, plans};
+use lea::phone::{
+    DEFAULT_INTERNATIONAL_PREFIXES, NumberSettings, NumberingPlan, PhoneNumberNormalizer, numbering_plans,
+};
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, PhoneNumberType};
 
 use crate::support::Random;
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/numbers.md");
 
-/// The countries of the table.
+/// Countries of the first table.
 const REGIONS: [&str; 10] = ["GB", "US", "DE", "IL", "SE", "FR", "BR", "RU", "TR", "IT"];
 
 const NUMBERS: usize = 10_000;
 
-fn families(region: Option<&str>) -> Families {
-    Families::new(Settings { default_region: region.map(str::to_owned), ..Settings::default() }).unwrap()
+fn families(region: Option<&str>) -> PhoneNumberNormalizer {
+    PhoneNumberNormalizer::new(NumberSettings {
+        default_region: region.map(str::to_owned),
+        ..NumberSettings::default()
+    })
+    .unwrap()
 }
 
-/// A national number that its plan has assigned to a fixed or mobile line, without its trunk prefix.
-fn random_national(random: &mut Random, plan: &Plan) -> String {
+/// Returns the national number of a random fixed or mobile line, without its trunk prefix.
+fn random_national(random: &mut Random, plan: &NumberingPlan) -> String {
     loop {
-        let digits = (1..=11).filter(|digits| plan.usual & (1 << digits) != 0).collect::<Vec<u32>>();
+        let digits = (1..=11).filter(|digits| plan.usual_lengths & (1 << digits) != 0).collect::<Vec<u32>>();
         let digits = digits[random.below(digits.len() as u64) as usize];
         let text: String = (0..digits).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
         if is_line(plan, &text) {
@@ -33,9 +39,9 @@ fn random_national(random: &mut Random, plan: &Plan) -> String {
     }
 }
 
-/// True if the library knows a fixed or mobile line of that number. It is not asked to parse, for it repairs what it
-/// parses; zeros in front, which only parsing keeps, are drawn where there is no trunk prefix.
-fn is_line(plan: &Plan, national: &str) -> bool {
+/// Tells whether the library knows a fixed or mobile line with this number. The library repairs what it parses, so it
+/// parses only numbers that start with zero: only parsing keeps the zeros of countries without a trunk prefix.
+fn is_line(plan: &NumberingPlan, national: &str) -> bool {
     let number = if national.starts_with('0') {
         let Ok(parsed) = PHONE_NUMBER_UTIL.parse(format!("+{}{national}", plan.code), None) else {
             return false;
@@ -54,12 +60,12 @@ fn e164(number: &PhoneNumber) -> String {
     PHONE_NUMBER_UTIL.format(number, PhoneNumberFormat::E164).into_owned()
 }
 
-/// What becomes of one country's numbers: right, without a family, taken for another number.
-fn tally(spelled: &[(String, String)], families: &Families) -> [usize; 3] {
+/// Counts the results: right, without a canonical number, wrong.
+fn tally(spelled: &[(String, String)], families: &PhoneNumberNormalizer) -> [usize; 3] {
     let mut tally = [0; 3];
     for (text, number) in spelled {
-        match families.canonical(text) {
-            Some(read) if read.number() == number => tally[0] += 1,
+        match families.normalize(text) {
+            Some(read) if read.as_str() == number => tally[0] += 1,
             None => tally[1] += 1,
             Some(_) => tally[2] += 1,
         }
@@ -68,9 +74,9 @@ fn tally(spelled: &[(String, String)], families: &Families) -> [usize; 3] {
 }
 
 fn national_table() -> String {
-    let mut table = "| numbers of | trunk prefix | no region: wrong | none | right region: wrong | none | without the trunk prefix, no region: wrong | right region: wrong |\n|---|---|---|---|---|---|---|---|\n".to_owned();
+    let mut table = "| country | trunk prefix | no region: wrong | none | right region: wrong | none | bare, no region: wrong | bare, right region: wrong |\n|---|---|---|---|---|---|---|---|\n".to_owned();
     for region in REGIONS {
-        let plan = plans().iter().find(|plan| plan.regions.contains(&region)).unwrap();
+        let plan = numbering_plans().iter().find(|plan| plan.regions.contains(&region)).unwrap();
         let mut random = Random::with_seed(u64::from(plan.code));
         let drawn: Vec<String> = (0..NUMBERS).map(|_| random_national(&mut random, plan)).collect();
         let spelled = |trunk: &str| {
@@ -79,12 +85,12 @@ fn national_table() -> String {
                 .map(|national| (format!("{trunk}{national}"), format!("+{}{national}", plan.code)));
             numbers.collect::<Vec<_>>()
         };
-        let (with, without) = (spelled(plan.trunk), spelled(""));
+        let (with, without) = (spelled(plan.trunk_prefix), spelled(""));
         let (nowhere, home) = (families(None), families(Some(region)));
         let [_, none, wrong] = tally(&with, &nowhere);
         let [_, none_home, wrong_home] = tally(&with, &home);
         let ([.., bare], [.., bare_home]) = (tally(&without, &nowhere), tally(&without, &home));
-        let trunk = if plan.trunk.is_empty() { "-" } else { plan.trunk };
+        let trunk = if plan.trunk_prefix.is_empty() { "-" } else { plan.trunk_prefix };
         writeln!(
             table,
             "| {region} | {trunk} | {wrong} | {none} | {wrong_home} | {none_home} | {bare} | {bare_home} |"
@@ -94,11 +100,12 @@ fn national_table() -> String {
     table
 }
 
-/// Random international numbers of all countries, in all spellings: the ones that are read as another number, a prefix
-/// at a time, and the different numbers that became one family.
+/// Normalizes random numbers of all countries in all dialled forms. Counts the wrong results per prefix, and the numbers
+/// that got the canonical number of another one.
 fn international_table() -> String {
     let mut random = Random::with_seed(5);
-    let lines: Vec<&Plan> = plans().iter().filter(|plan| plan.usual != 0).collect();
+    let lines: Vec<&NumberingPlan> =
+        numbering_plans().iter().filter(|plan| plan.usual_lengths != 0).collect();
     let numbers: Vec<String> = (0..NUMBERS)
         .map(|_| {
             let plan = lines[random.below(lines.len() as u64) as usize];
@@ -106,32 +113,32 @@ fn international_table() -> String {
         })
         .collect();
     let families = families(None);
-    let mut table = "| written | right | none | wrong |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| prefix | right | no number | wrong |\n|---|---|---|---|\n".to_owned();
     let mut by_family: HashMap<String, &str> = HashMap::new();
     let mut merged = 0;
-    for prefix in EXIT_PREFIXES.into_iter().chain([""]) {
+    for prefix in DEFAULT_INTERNATIONAL_PREFIXES.into_iter().chain([""]) {
         let spelled: Vec<_> =
             numbers.iter().map(|number| (format!("{prefix}{number}"), format!("+{number}"))).collect();
         let [right, none, wrong] = tally(&spelled, &families);
-        let name = if prefix.is_empty() { "bare" } else { prefix };
+        let name = if prefix.is_empty() { "none" } else { prefix };
         writeln!(table, "| {name} | {right} | {none} | {wrong} |").unwrap();
         for ((text, _), number) in spelled.iter().zip(&numbers) {
-            let Some(family) = families.canonical(text) else { continue };
-            let first = *by_family.entry(family.number().to_owned()).or_insert(number);
+            let Some(family) = families.normalize(text) else { continue };
+            let first = *by_family.entry(family.as_str().to_owned()).or_insert(number);
             merged += usize::from(first != number);
         }
     }
     writeln!(
         table,
-        "\nOf these {} spellings {merged} are in the family of another of the {NUMBERS} numbers.",
-        NUMBERS * (EXIT_PREFIXES.len() + 1)
+        "\nOf these {} dialled forms, {merged} have the canonical number of another of the {NUMBERS} numbers.",
+        NUMBERS * (DEFAULT_INTERNATIONAL_PREFIXES.len() + 1)
     )
     .unwrap();
     table
 }
 
 #[test]
-fn the_figures_are_those_of_the_docs() {
+fn the_docs_have_the_current_figures() {
     let docs = fs::read_to_string(DOCS).unwrap();
     let mut fresh = docs.clone();
     for (name, table) in [("national", national_table()), ("international", international_table())] {
@@ -149,9 +156,9 @@ fn the_figures_are_those_of_the_docs() {
     }
 }
 
-/// Each example number that the library has is its own family, and every exit prefix that begins with 0 leads to it.
+/// Normalizes each example number of the library after `+` and after each international prefix that starts with 0.
 #[test]
-fn example_numbers_are_their_own_families() {
+fn example_numbers_are_their_own_canonical_numbers() {
     let families = families(None);
     let mut examples = 0;
     for region in PHONE_NUMBER_UTIL.get_supported_regions() {
@@ -160,10 +167,14 @@ fn example_numbers_are_their_own_families() {
                 continue;
             };
             let number = e164(&example);
-            for prefix in EXIT_PREFIXES.into_iter().filter(|prefix| prefix.starts_with('0')).chain(["+"]) {
+            for prefix in DEFAULT_INTERNATIONAL_PREFIXES
+                .into_iter()
+                .filter(|prefix| prefix.starts_with('0'))
+                .chain(["+"])
+            {
                 let text = format!("{prefix}{}", &number[1..]);
-                let read = families.canonical(&text);
-                assert_eq!(read.as_ref().map(|read| read.number()), Some(number.as_str()), "{text}");
+                let read = families.normalize(&text);
+                assert_eq!(read.as_ref().map(|read| read.as_str()), Some(number.as_str()), "{text}");
             }
             examples += 1;
         }
@@ -171,9 +182,9 @@ fn example_numbers_are_their_own_families() {
     assert!(examples > 400, "{examples} examples");
 }
 
-/// The table of examples in the docs: each row is what the code says.
+/// Compares each row of the table of examples in the docs with the code.
 #[test]
-fn the_examples_are_right() {
+fn the_examples_in_the_docs_are_right() {
     let docs = fs::read_to_string(DOCS).unwrap();
     let rows = docs
         .lines()
@@ -184,7 +195,7 @@ fn the_examples_are_right() {
         let [text, region, family, ..] = row[..] else { panic!("{row:?}") };
         let families = families((region != "-").then_some(region));
         let text = text.trim_end_matches('`');
-        let read = families.canonical(text).map(|read| read.number().to_owned());
+        let read = families.normalize(text).map(|read| read.as_str().to_owned());
         assert_eq!(read.as_deref().unwrap_or("none"), family, "{text}");
         checked += 1;
     }

@@ -1,4 +1,4 @@
-//! src/iri/number/plans.rs is what the phone number library knows; `LEA_UPDATE=1 cargo test` rewrites it.
+//! Generates src/phone/plans.rs from the phone number library. `LEA_UPDATE=1 cargo test` rewrites the file.
 
 use std::fmt::Write;
 use std::fs;
@@ -21,10 +21,10 @@ use super::plan::Plan;
 pub const PLANS: &[Plan] = &[
 ";
 
-/// Numbers that are longer are those of extensions behind a line (E.164 allows 15 digits, with the country code).
+/// Longer national numbers are those of extensions of a line.
 const USUAL_DIGITS_MAX: u32 = 11;
 
-/// The lengths that the library calls possible, but for those that can be dialled only within an area.
+/// Returns the lengths that are possible according to the library, except those of numbers within an area.
 fn lengths(code: i32, kinds: &[PhoneNumberType], digits_max: u32) -> u16 {
     let is_possible = |digits: &u32| {
         let national_number = 2 * 10_u64.pow(digits - 1);
@@ -37,8 +37,8 @@ fn lengths(code: i32, kinds: &[PhoneNumberType], digits_max: u32) -> u16 {
     (1..=digits_max).filter(is_possible).fold(0, |lengths, digits| lengths | 1 << digits)
 }
 
-/// What the library takes off before an example number of the country. A 1 is a trunk prefix in North America alone;
-/// elsewhere the library takes off what an old plan had.
+/// Returns the trunk prefix that the library removes from an example number of the country. `1` is a trunk prefix in
+/// North America only. Elsewhere the library removes prefixes of former plans.
 fn trunk(code: i32, region: Region) -> &'static str {
     let Ok(example) = PHONE_NUMBER_UTIL.get_example_number(region) else { return "" };
     let national = get_national_significant_number_owned(&example);
@@ -60,7 +60,7 @@ fn fresh() -> String {
         let trunk = trunk(code, regions[0]);
         let possible = lengths(code, &[PhoneNumberType::Unknown], 14);
         let usual = lengths(code, &[PhoneNumberType::FixedLine, PhoneNumberType::Mobile], USUAL_DIGITS_MAX);
-        // ISO 3166 has no code for the whole world; 001 is that of the United Nations (M.49).
+        // ISO 3166 has no code for the whole world. 001 is the code of the United Nations (M.49).
         let name = |region: &Region| match region {
             Region::World => "001".to_owned(),
             region => format!("{region:?}"),
@@ -77,7 +77,7 @@ fn fresh() -> String {
 }
 
 #[test]
-fn the_plans_are_fresh() {
+fn the_plans_are_up_to_date() {
     let fresh = fresh();
     if std::env::var_os("LEA_UPDATE").is_some() {
         fs::write(PLANS, &fresh).unwrap();

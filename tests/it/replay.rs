@@ -406,7 +406,7 @@ fn check_usage(args: &[&str], expected: &str) {
 #[test]
 fn wrong_usage() {
     let call = answered_call();
-    check_usage(&["--mbps", "0", &call], "a number above 0");
+    check_usage(&["--mbps", "0", &call], "a number greater than 0");
     check_usage(&["--mbps", "1", "--topspeed", &call], "cannot be used with");
     check_usage(&["--seed", "1", &call], "--fault");
     check_usage(&["--streams", "8000", &call, &call], "the most at once");

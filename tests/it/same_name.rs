@@ -7,8 +7,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::END_WAIT;
-use lea::cc::vault::manifest::{EndReason, SUFFIX, State};
+use lea::cc::vault::SAME_NAME_TIMEOUT;
+use lea::cc::vault::manifest::{EndReason, ManifestState, SUFFIX};
 
 use crate::support::generated::{self, Generated};
 use crate::support::stored::{assert_only, assert_whole, identity, names_in, wait_connections};
@@ -284,7 +284,7 @@ fn a_name_without_content_changes_nothing() {
     for _ in 0..2 {
         Sender::open(scene.addr(), "empty", Handshake::Newline).finish();
         let manifest = wait_connections(scene.output(), "empty", 1);
-        assert_eq!((manifest.bytes, manifest.state), (0, State::Closed));
+        assert_eq!((manifest.bytes, manifest.state), (0, ManifestState::Closed));
     }
     scene.send(&content, NAME, 1);
     let before = identity(&scene.output().join(format!("{NAME}{SUFFIX}")));
@@ -321,7 +321,7 @@ fn fifty_connections_of_one_name() {
     let files: Vec<_> = names_in(&output).into_iter().filter(|name| !name.starts_with('.')).collect();
     let parts: Vec<_> = files.iter().filter(|name| !name.ends_with(SUFFIX)).map(|name| &**name).collect();
     eprintln!("fifty: {} parts in {took:?}", parts.len());
-    assert!(parts.len() == 1 || took >= END_WAIT, "{parts:?}");
+    assert!(parts.len() == 1 || took >= SAME_NAME_TIMEOUT, "{parts:?}");
     let connections = |part: &&str| manifest(&output, part).unwrap().connections.len();
     assert_eq!(parts.iter().map(connections).sum::<usize>(), 50);
     parts.iter().for_each(|part| assert_whole(&output, part, &content));

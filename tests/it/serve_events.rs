@@ -62,7 +62,7 @@ fn recorded_call_events_are_stored_and_found() {
 
 #[test]
 fn recorded_content_goes_into_a_file_on_either_port() {
-    for (flag, what) in [("--lines", "lines"), ("--data-lines", "data-lines")] {
+    for (flag, what) in [("--lines", "lines"), ("--data-lines", "content-lines")] {
         let work = Workdir::new();
         let mut events = Events::start(&work.join("out"), &[flag, "0"]);
         let mut stream = TcpStream::connect(events.addr(what)).unwrap();
@@ -122,7 +122,7 @@ fn what_cannot_be_used_is_kept_and_the_connection_goes_on() {
     assert!(ask(status, "/health").1.contains("\"ok\""));
     let letters = std::fs::read_to_string(events.output().join(".lea/event-dead-letters.jsonl")).unwrap();
     let reasons: Vec<Value> = letters.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let expected = ["no JSON object", "no JSON object", "longer than 1048576 bytes", "no base64"];
+    let expected = ["not a JSON object", "not a JSON object", "longer than 1048576 bytes", "not base64"];
     for (letter, expected) in reasons.iter().zip(expected) {
         assert!(letter["reason"].as_str().unwrap().starts_with(expected), "{letter}");
     }
@@ -213,8 +213,8 @@ fn the_configuration_says_what_is_received() {
     let mut command = Command::new(lea());
     command.args(["run", "--config"]).arg(config).arg("--output").arg(work.join("out"));
     let mut process = super::support::process::Process::start(&mut command);
-    let http = process.wait_line(DEADLINE, "for=http", |line| {
-        line.strip_prefix("listening addr=")?.strip_suffix(" for=http")?.parse().ok()
+    let http = process.wait_line(DEADLINE, "listener=http", |line| {
+        line.strip_prefix("listening addr=")?.strip_suffix(" listener=http")?.parse().ok()
     });
     send(free, b"{\"event\":\"undefined\"}\n");
     assert!(ask(http, "/calls/_count").0.starts_with("HTTP/1.1 401 "), "a password is asked for");
@@ -239,5 +239,5 @@ fn wrong_usage_starts_nothing() {
     check(&["--http", "0.0.0.0:0"], "needs users");
     check(&["--syslog", "514"], "neither udp:ADDR:PORT nor tcp:ADDR:PORT");
     check(&["--lines", "localhost:1"], "not an address to listen on");
-    check(&["--lines", "0", "--default-region", "XX"], "no region with a country code");
+    check(&["--lines", "0", "--default-region", "XX"], "not a region with a country code");
 }

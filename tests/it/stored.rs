@@ -1,37 +1,39 @@
-//! Makes folders as a receiver leaves them, for the tests of `ls` and `verify`.
+//! Creates output directories as a receiver leaves them, for the tests of `ls` and `verify`.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
+#![allow(clippy::unwrap_used)] // A helper that fails fails its test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use lea::cc::frame::name::{fields, file_name, part_file_name};
-use lea::cc::vault::manifest::{Connection, EndReason, FORMAT_VERSION, Manifest, SUFFIX, Source, State};
-use lea::cc::vault::scan::Scan;
+use lea::cc::vault::manifest::{
+    EndReason, FORMAT_VERSION, Manifest, ManifestState, SUFFIX, StreamConnection, StreamSource,
+};
+use lea::cc::vault::scan::FileScan;
+use lea::cc::wire::name::{file_name, parse_fields, part_file_name};
 
 pub const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 
-/// A recording from testdata/pcap.
+/// Reads a recording from testdata/pcap.
 pub fn recording(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name)).unwrap()
 }
 
-/// The binary.
+/// Returns a command that runs the binary.
 pub fn lea(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lea"));
     command.args(args);
     command
 }
 
-/// A folder with streams in it.
-pub struct Folder(tempfile::TempDir);
+/// An output directory with streams.
+pub struct OutputDir(tempfile::TempDir);
 
-impl Folder {
-    pub fn new() -> Folder {
+impl OutputDir {
+    pub fn new() -> OutputDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(".lea")).unwrap();
-        Folder(dir)
+        OutputDir(dir)
     }
 
     pub fn path(&self) -> &str {
@@ -46,8 +48,8 @@ impl Folder {
         fs::write(self.file(name), content).unwrap();
     }
 
-    /// A stream as it was received over one connection.
-    pub fn store(&self, name: &str, part: u32, content: &[u8], state: State) -> Manifest {
+    /// Stores a stream as if it had been received over one connection.
+    pub fn store(&self, name: &str, part: u32, content: &[u8], state: ManifestState) -> Manifest {
         let manifest = manifest(name, part, content, state);
         self.write(&manifest.file, content);
         self.write_manifest(&manifest);
@@ -60,11 +62,11 @@ impl Folder {
     }
 }
 
-fn manifest(name: &str, part: u32, content: &[u8], state: State) -> Manifest {
-    let mut scan = Scan::new(true);
+fn manifest(name: &str, part: u32, content: &[u8], state: ManifestState) -> Manifest {
+    let mut scan = FileScan::new(true);
     scan.feed(content);
-    let ended = state != State::Open;
-    let connection = Connection {
+    let ended = state != ManifestState::Open;
+    let connection = StreamConnection {
         peer: "192.0.2.7:40000".to_owned(),
         connected_at: "2026-11-21T20:59:40.000Z".to_owned(),
         first_byte_at: Some("2026-11-21T20:59:41.000Z".to_owned()),
@@ -79,15 +81,15 @@ fn manifest(name: &str, part: u32, content: &[u8], state: State) -> Manifest {
         format_version: FORMAT_VERSION,
         name: name.to_owned(),
         name_hex: None,
-        fields: fields(name.as_bytes()),
-        source: Source::Tcp,
+        fields: parse_fields(name.as_bytes()),
+        source: StreamSource::Tcp,
         file: part_file_name(&file_name(name.as_bytes()), part),
         part,
         state,
         end_reason: connection.end_reason,
         bytes: if ended { content.len() as u64 } else { 0 },
         sha256: scan.sha256().filter(|_| ended),
-        capture: if ended { scan.follower.summary() } else { Default::default() },
+        capture: if ended { scan.tracker.summary() } else { Default::default() },
         lost_bytes: 0,
         connections: vec![connection],
         connections_left_out: 0,

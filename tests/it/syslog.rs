@@ -209,7 +209,7 @@ fn test_pattern_shows_what_a_pattern_makes_of_lines() {
     };
     let (code, table, _) = test(&[]);
     assert_eq!(code, Some(3));
-    assert!(table.contains("line 1: pattern 1") && table.contains("line 2: no pattern fits"), "{table}");
+    assert!(table.contains("line 1: pattern 1") && table.contains("line 2: no pattern matches"), "{table}");
     assert!(table.lines().any(|line| line.split_whitespace().eq(["dnis", "9011972598294121"])), "{table}");
     let (code, _, said) = test(&["--pattern", "%{IP:ip}", "--pattern", "CALL %{INT:call:int}", "--json"]);
     assert_eq!(code, Some(0), "{said}");
@@ -219,5 +219,5 @@ fn test_pattern_shows_what_a_pattern_makes_of_lines() {
     assert_eq!((&objects[1]["pattern"], &objects[1]["fields"]["call"]), (&2.into(), &7.into()));
     let (code, _, said) = test(&["--pattern", "%{NOPE:x}"]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("pattern 1, character 1: there is no pattern of the name NOPE"), "{said}");
+    assert!(said.contains("pattern 1, character 1: unknown pattern NOPE"), "{said}");
 }

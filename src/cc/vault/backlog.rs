@@ -1,34 +1,35 @@
-//! Bytes that were kept back and are now on their way to the writer. They take memory until they are written, so
-//! they count against the ceiling of begun packets until then.
+//! Counts the bytes of partial packets that are queued for the writer. They use memory until they are
+//! written, so they count against the limit on partial packets until then.
 
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// All such bytes of a vault.
+/// The number of queued bytes of a vault.
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub struct WriteBacklog {
     bytes: Mutex<u64>,
     written: Condvar,
 }
 
-/// Some of them; they count until this is dropped, in whatever way.
+/// Some queued bytes. They are counted until this value is dropped.
 #[derive(Debug)]
-pub struct Queued {
+pub struct QueuedBytes {
     bytes: Vec<u8>,
-    backlog: Arc<Backlog>,
+    backlog: Arc<WriteBacklog>,
 }
 
-impl Backlog {
-    /// Counts bytes from now on.
-    pub fn queue(self: &Arc<Backlog>, bytes: Vec<u8>) -> Queued {
+impl WriteBacklog {
+    /// Starts to count `bytes`.
+    pub fn queue(self: &Arc<WriteBacklog>, bytes: Vec<u8>) -> QueuedBytes {
         if !bytes.is_empty() {
             *self.lock() += bytes.len() as u64;
         }
-        Queued { bytes, backlog: Arc::clone(self) }
+        QueuedBytes { bytes, backlog: Arc::clone(self) }
     }
 
-    /// Waits until the bytes are few enough, or none: only the writer can make them less.
-    pub fn wait(&self, is_too_much: impl Fn(u64) -> bool) {
+    /// Blocks while `is_too_much` returns true for the queued byte count and the count is not 0. Only the
+    /// writer lowers it.
+    pub fn wait_while(&self, is_too_much: impl Fn(u64) -> bool) {
         let mut bytes = self.lock();
         while *bytes > 0 && is_too_much(*bytes) {
             bytes = self.written.wait(bytes).unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -40,7 +41,7 @@ impl Backlog {
     }
 }
 
-impl Deref for Queued {
+impl Deref for QueuedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -48,7 +49,7 @@ impl Deref for Queued {
     }
 }
 
-impl Drop for Queued {
+impl Drop for QueuedBytes {
     fn drop(&mut self) {
         if !self.bytes.is_empty() {
             *self.backlog.lock() -= self.bytes.len() as u64;
@@ -62,17 +63,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_waits_goes_on_when_enough_is_written() {
-        let backlog = Arc::new(Backlog::default());
+    fn a_waiter_continues_when_enough_is_written() {
+        let backlog = Arc::new(WriteBacklog::default());
         let (first, second) = (backlog.queue(vec![0; 10]), backlog.queue(vec![0; 10]));
-        backlog.wait(|bytes| bytes > 20);
+        backlog.wait_while(|bytes| bytes > 20);
         let waiter = std::thread::spawn({
             let backlog = Arc::clone(&backlog);
-            move || backlog.wait(|bytes| bytes > 10)
+            move || backlog.wait_while(|bytes| bytes > 10)
         });
         drop(first);
         waiter.join().unwrap();
         drop(second);
-        backlog.wait(|_| true);
+        backlog.wait_while(|_| true);
     }
 }

@@ -1,8 +1,10 @@
-//! Checkpoints of streams that come as records: `.lea/checkpoints.jsonl`. What a file held, and up to which offset
-//! of each partition records are in the files, in one round; a round counts only when its last line is there.
+//! Checkpoints of Kafka streams, stored in `.lea/checkpoints.jsonl`. A checkpoint is a batch of lines: the
+//! state of each changed file, and for each partition the offset up to which its records are in the files. A
+//! batch counts only if its last line is complete.
 //!
-//! The keeper writes a round after it has made the files durable. At the next start each file is cut back to its
-//! last round, and the partitions go on from there: no record is lost, none is in twice.
+//! The syncer thread appends a batch after it has called fsync on the files. At the next start each file is
+//! rolled back to its last checkpoint and the partitions are read from there, so no record is lost and none
+//! is stored twice.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,103 +14,100 @@ use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
 
 use super::dir::VaultDir;
-use super::manifest::Segment;
+use super::manifest::RecordSegment;
 
-/// The rounds, in the folder of our own files.
+/// Name of the checkpoint log in `.lea`.
 pub const FILE: &str = "checkpoints.jsonl";
 
-/// A line holds a begun packet (a pcapng block of 16 MiB at most) in hexadecimal and a thousand segments.
+/// A line holds at most a partial packet (a pcapng block has at most 16 MiB) in hexadecimal and a thousand
+/// segments.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// What a stream file held at a checkpoint.
+/// State of a stream file at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileState {
-    /// The stream file.
+pub struct FileCheckpoint {
     pub file: String,
-    /// Its length.
+    /// Length of the file.
     pub bytes: u64,
-    /// The packet that had begun and was kept back, in hexadecimal.
+    /// Partial packet that was not yet written to the file, in hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pending: String,
-    /// Packets and hash after its bytes and those kept back, as the program stores them.
+    /// Packet position and hash after all received bytes (see `resume_state`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub midstate: Option<String>,
-    /// The records that it was made of.
-    pub segments: Vec<Segment>,
+    /// Records that the file consists of.
+    pub segments: Vec<RecordSegment>,
 }
 
-impl FileState {
-    /// Bytes of the stream, those included that were kept back.
-    pub fn received(&self) -> u64 {
+impl FileCheckpoint {
+    /// Returns the number of bytes received of the stream, including the partial packet.
+    pub fn received_bytes(&self) -> u64 {
         self.bytes.saturating_add(self.pending.len() as u64 / 2)
     }
 }
 
-/// A stream that was being sent again, and equal so far, at a checkpoint.
+/// A re-send that was equal to the stored stream so far, at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compared {
-    /// The stream's name in hexadecimal.
+pub struct ComparisonCheckpoint {
+    /// Name of the stream in hexadecimal.
     pub name_hex: String,
-    /// So many bytes were equal.
+    /// Number of bytes that were equal.
     pub received: u64,
-    /// The records that they came in.
-    pub segments: Vec<Segment>,
-    /// A stored file that has these bytes.
+    /// Records that these bytes came in.
+    pub segments: Vec<RecordSegment>,
+    /// A stored file that contains these bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }
 
-/// Up to where a partition's records are in the files.
+/// Offset up to which a partition's records are in the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionState {
-    /// The topic.
+pub struct PartitionCheckpoint {
     pub topic: String,
-    /// The topic's id, where the broker tells it.
+    /// Topic id, if the broker reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
-    /// The partition.
     pub partition: i32,
-    /// The offset of the first record that is not.
+    /// Offset after the last stored record.
     pub next_offset: i64,
-    /// From which offset on this folder has all records below `next_offset`; none before the first record.
+    /// Offset from which on this directory has all records below `next_offset`. `None` before the first
+    /// record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_offset: Option<i64>,
-    /// True if it starts there because the group had committed that.
+    /// Whether reading started there because the consumer group had committed that offset.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub taken_over: bool,
-    /// When it was first read from there: RFC 3339, UTC.
+    /// Time when `first_offset` was read: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub since: String,
-    /// The group is known to have committed this.
+    /// Highest offset that the consumer group is known to have committed.
     #[serde(default)]
     pub acknowledged: i64,
 }
 
-/// Offsets of a partition that a folder has read without a gap, and where another one went on.
+/// A range of offsets of one partition that a directory has read without a gap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadRange {
-    /// The topic.
     pub topic: String,
-    /// The topic's id, where the broker tells it.
+    /// Topic id, if the broker reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
-    /// The partition.
     pub partition: i32,
-    /// The first offset.
     pub first_offset: i64,
-    /// The offset after the last one.
+    /// Offset after the last one of the range.
     pub next_offset: i64,
-    /// True if it starts there because the group had committed that: offsets below were read before.
+    /// Whether reading started there because the consumer group had committed that offset, so another member
+    /// has read the offsets below it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub taken_over: bool,
-    /// When it was first read from there: RFC 3339, UTC.
+    /// Time when `first_offset` was read: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub since: String,
 }
 
-impl PartitionState {
-    /// What was read since the last gap, if anything was.
-    pub fn read(&self) -> Option<ReadRange> {
+impl PartitionCheckpoint {
+    /// Returns the range that was read since the last gap, or `None` if nothing was.
+    pub fn read_range(&self) -> Option<ReadRange> {
         let first_offset = self.first_offset.filter(|first| *first < self.next_offset)?;
         Some(ReadRange {
             topic: self.topic.clone(),
@@ -121,8 +120,8 @@ impl PartitionState {
         })
     }
 
-    /// Starts at `offset`, behind a gap.
-    pub fn start(&mut self, offset: Option<i64>, taken_over: bool, now: String) {
+    /// Continues at `offset` after a gap.
+    pub fn start_at(&mut self, offset: Option<i64>, taken_over: bool, now: String) {
         self.next_offset = offset.unwrap_or(0);
         self.first_offset = offset;
         self.taken_over = taken_over;
@@ -132,108 +131,111 @@ impl PartitionState {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
-    File(FileState),
-    Compared(Compared),
-    /// What was read before a gap. It stands in the round after it alone, and in one that replaces all others.
+enum CheckpointLine {
+    File(FileCheckpoint),
+    Compared(ComparisonCheckpoint),
+    /// A range that ended at a gap. It is in the next batch only, and in each batch that replaces the log.
     Read(ReadRange),
-    /// Ends a round. All partitions, and all comparisons under way stand in each.
+    /// Last line of a batch. It names all partitions. Each batch also repeats all comparisons under way.
     Round {
-        partitions: Vec<PartitionState>,
+        partitions: Vec<PartitionCheckpoint>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dead_letter_bytes: Option<u64>,
     },
 }
 
-/// What all rounds together say.
+/// Contents of the checkpoint log after replaying all batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The last state of each file.
-    pub files: BTreeMap<String, FileState>,
-    /// The comparisons under way, by name in hexadecimal.
-    pub compared: BTreeMap<String, Compared>,
-    /// The partitions.
-    pub partitions: Vec<PartitionState>,
-    /// What was read of partitions before a gap.
+    /// Last state of each file, by file name.
+    pub files: BTreeMap<String, FileCheckpoint>,
+    /// Comparisons under way, by stream name in hexadecimal.
+    pub compared: BTreeMap<String, ComparisonCheckpoint>,
+    pub partitions: Vec<PartitionCheckpoint>,
+    /// Ranges of offsets that were read before a gap.
     pub reads: Vec<ReadRange>,
-    /// The length of the dead letters; none where the last process ended in good order, and others may have added to
-    /// them.
+    /// Length of the dead-letter file. `None` if the last process shut down cleanly; other processes may have
+    /// appended to the file since.
     pub dead_letter_bytes: Option<u64>,
 }
 
 impl Checkpoint {
-    /// Reads what the last process left.
+    /// Reads the checkpoint log of the last process.
     pub fn read(dir: &VaultDir) -> io::Result<Checkpoint> {
-        Checkpoint::read_from(dir.own_append(FILE)?)
+        Checkpoint::read_from(dir.meta_append(FILE)?)
     }
 
-    /// Reads what stands in this file of rounds.
+    /// Reads the batches in an open checkpoint log.
     pub fn read_from(rounds: File) -> io::Result<Checkpoint> {
         replay(BufReader::new(rounds))
     }
 
-    /// One round that says all of this.
-    pub fn text(&self) -> io::Result<Vec<u8>> {
+    /// Serialises everything as one batch.
+    pub fn to_lines(&self) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         for file in self.files.values() {
-            append(&mut text, &Line::File(file.clone()))?;
+            append_line(&mut text, &CheckpointLine::File(file.clone()))?;
         }
         for compared in self.compared.values() {
-            append(&mut text, &Line::Compared(compared.clone()))?;
+            append_line(&mut text, &CheckpointLine::Compared(compared.clone()))?;
         }
         for read in &self.reads {
-            append(&mut text, &Line::Read(read.clone()))?;
+            append_line(&mut text, &CheckpointLine::Read(read.clone()))?;
         }
         let partitions = self.partitions.clone();
-        append(&mut text, &Line::Round { partitions, dead_letter_bytes: self.dead_letter_bytes })?;
+        append_line(
+            &mut text,
+            &CheckpointLine::Round { partitions, dead_letter_bytes: self.dead_letter_bytes },
+        )?;
         Ok(text)
     }
 }
 
-/// A round on its way to the disk.
-pub struct Round {
-    /// Its lines.
+/// A batch of checkpoint lines on its way to the disk.
+pub struct CheckpointBatch {
+    /// The lines.
     pub text: Vec<u8>,
-    /// True if it stands for all rounds before it.
-    pub replaces: bool,
-    /// Told when it is durable, or why not.
+    /// Whether this batch replaces all earlier ones.
+    pub replaces_all: bool,
+    /// Receives the result once the batch is durable or has failed.
     pub done: Sender<io::Result<()>>,
 }
 
-impl Round {
-    /// Writes the round durably.
-    pub fn keep(&self, dir: &VaultDir) -> io::Result<()> {
-        if self.replaces {
-            return dir.own_replace(FILE, &self.text).map(drop);
+impl CheckpointBatch {
+    /// Writes the batch durably.
+    pub fn write(&self, dir: &VaultDir) -> io::Result<()> {
+        if self.replaces_all {
+            return dir.meta_replace(FILE, &self.text).map(drop);
         }
-        let mut file = dir.own_append(FILE)?;
+        let mut file = dir.meta_append(FILE)?;
         let before = file.metadata()?.len();
         let kept = file.write_all(&self.text).and_then(|()| file.sync_data());
         if kept.is_err() {
-            // Half a round would swallow the next one's first line.
+            // An incomplete batch would corrupt the first line of the next one.
             file.set_len(before)?;
         }
         kept
     }
 
-    /// Tells whoever waits for it. Nobody may.
-    pub fn answer(self, kept: io::Result<()>) {
+    /// Reports the result to the waiting thread, if it still waits.
+    pub fn report(self, kept: io::Result<()>) {
         let _ = self.done.send(kept);
     }
 }
 
-/// Replaces all rounds by this one, at once.
+/// Atomically replaces the log by one batch.
 pub fn replace(dir: &VaultDir, checkpoint: &Checkpoint) -> io::Result<File> {
-    dir.own_replace(FILE, &checkpoint.text()?)
+    dir.meta_replace(FILE, &checkpoint.to_lines()?)
 }
 
-fn append(text: &mut Vec<u8>, line: &Line) -> io::Result<()> {
+fn append_line(text: &mut Vec<u8>, line: &CheckpointLine) -> io::Result<()> {
     serde_json::to_writer(&mut *text, line)?;
     text.push(b'\n');
     Ok(())
 }
 
-/// What stands after the last whole round; what comes behind it was cut by a crash, and counts for nothing.
+/// Replays all complete batches. Lines after the last complete batch were cut short by a crash and are
+/// ignored.
 fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
     let mut checkpoint = Checkpoint::default();
     let (mut files, mut compared, mut reads) = (Vec::new(), BTreeMap::new(), Vec::new());
@@ -244,17 +246,17 @@ fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
             return Ok(checkpoint);
         }
         match serde_json::from_slice(&line) {
-            Ok(Line::File(file)) => files.push(file),
-            Ok(Line::Compared(one)) => drop(compared.insert(one.name_hex.clone(), one)),
-            Ok(Line::Read(read)) => reads.push(read),
-            Ok(Line::Round { partitions, dead_letter_bytes }) => {
+            Ok(CheckpointLine::File(file)) => files.push(file),
+            Ok(CheckpointLine::Compared(one)) => drop(compared.insert(one.name_hex.clone(), one)),
+            Ok(CheckpointLine::Read(read)) => reads.push(read),
+            Ok(CheckpointLine::Round { partitions, dead_letter_bytes }) => {
                 checkpoint.files.extend(files.drain(..).map(|file| (file.file.clone(), file)));
                 checkpoint.compared = std::mem::take(&mut compared);
                 checkpoint.reads.append(&mut reads);
                 checkpoint.partitions = partitions;
                 checkpoint.dead_letter_bytes = dead_letter_bytes;
             }
-            // A round that a crash cut: all of it is void, and the next one starts anew.
+            // A crash cut this batch short, so all its lines are dropped. The next line starts a new batch.
             Err(_) => {
                 files.clear();
                 compared.clear();
@@ -268,12 +270,19 @@ fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
 mod tests {
     use super::*;
 
-    fn file(name: &str, bytes: u64) -> FileState {
-        FileState { file: name.into(), bytes, pending: String::new(), midstate: None, segments: Vec::new() }
+    fn file(name: &str, bytes: u64) -> FileCheckpoint {
+        FileCheckpoint {
+            file: name.into(),
+            bytes,
+            pending: String::new(),
+            midstate: None,
+            segments: Vec::new(),
+        }
     }
 
-    fn checkpoint(files: &[FileState], next_offset: i64) -> Checkpoint {
-        let partition = PartitionState { topic: "t".into(), next_offset, ..PartitionState::default() };
+    fn checkpoint(files: &[FileCheckpoint], next_offset: i64) -> Checkpoint {
+        let partition =
+            PartitionCheckpoint { topic: "t".into(), next_offset, ..PartitionCheckpoint::default() };
         Checkpoint {
             files: files.iter().map(|file| (file.file.clone(), file.clone())).collect(),
             partitions: vec![partition],
@@ -282,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn a_round_counts_whole_or_not_at_all() {
-        let first = checkpoint(&[file("a", 10), file("b", 5)], 7).text().unwrap();
-        let second = checkpoint(&[file("a", 20)], 9).text().unwrap();
+    fn an_incomplete_batch_is_ignored() {
+        let first = checkpoint(&[file("a", 10), file("b", 5)], 7).to_lines().unwrap();
+        let second = checkpoint(&[file("a", 20)], 9).to_lines().unwrap();
         let all = [first.clone(), second.clone()].concat();
         let after_first = checkpoint(&[file("a", 10), file("b", 5)], 7);
         let after_both = checkpoint(&[file("a", 20), file("b", 5)], 9);
         for cut in 0..=all.len() {
             let expected = match cut {
                 _ if cut + 1 < first.len() => Checkpoint::default(),
-                // The line's end may be missing: the line is whole.
+                // The newline may be missing: the line itself is complete.
                 _ if cut + 1 < all.len() => after_first.clone(),
                 _ => after_both.clone(),
             };

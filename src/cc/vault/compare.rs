@@ -1,109 +1,113 @@
-//! A stream that is sent again from its start, beside what is stored of it. Runs in the stream's own thread.
+//! Comparison of a re-sent stream with its stored parts. Runs in the stream's own thread.
 //!
-//! All parts are candidates until they differ. As long as one of them holds all that has come, nothing is written.
+//! All parts are candidates until they differ from the stream. Nothing is written while a candidate contains
+//! all received bytes.
 
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::dir::VaultDir;
+use super::disk_retry::DiskRetry;
 use super::manifest::Manifest;
-use super::pressure::Pressure;
-use super::tail::Tail;
+use super::packet_aligner::PacketAligner;
 
 /// A part that is stored and closed.
 #[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its manifest as it stands beside it.
+pub struct StoredPart {
     pub manifest: Manifest,
-    /// The length of its file.
+    /// Length of the file.
     pub bytes: u64,
 }
 
 /// A comparison under way.
 #[derive(Debug)]
-pub struct Comparison {
-    /// Follows the stream; writes nothing.
-    pub tail: Tail,
-    /// The parts that hold the same bytes as the stream so far, as far as they reach.
-    pub candidates: Vec<Stored>,
+pub struct ResendComparison {
+    /// Tracks the stream without writing anything.
+    pub aligner: PacketAligner,
+    /// Parts that are equal to the stream so far, each up to its own length.
+    pub candidates: Vec<StoredPart>,
 }
 
-/// What a chunk turned out to be.
+/// Result of comparing one chunk.
 #[derive(Debug)]
-pub enum Outcome {
-    /// A part holds all that has come.
+pub enum CompareOutcome {
+    /// A part contains all received bytes.
     Equal,
-    /// No part holds all that has come.
-    Beyond(Box<Beyond>),
+    /// No part contains all received bytes.
+    Diverged(Box<Divergence>),
 }
 
-/// How to go on from the chunk that is in no part.
+/// The parts to continue with after a chunk that no part contains.
 #[derive(Debug)]
-pub struct Beyond {
-    /// The longest part that is wholly equal to the stream's begin: it goes on. `None`: a new part.
-    pub onto: Option<Stored>,
-    /// A part that holds all bytes before the chunk.
-    pub reference: Option<Stored>,
+pub struct Divergence {
+    /// The longest part that is a prefix of the stream. The stream continues this part. `None`: it needs a
+    /// new part.
+    pub longest_prefix: Option<StoredPart>,
+    /// A part that contains all bytes before the chunk.
+    pub reference: Option<StoredPart>,
 }
 
-impl Beyond {
-    /// Where in the stream the file that goes on ends.
-    pub fn stored_bytes(&self) -> u64 {
-        self.onto.as_ref().map_or(0, |stored| stored.bytes)
+impl Divergence {
+    /// Returns the length of the part to continue, or 0 if there is none.
+    pub fn prefix_bytes(&self) -> u64 {
+        self.longest_prefix.as_ref().map_or(0, |stored| stored.bytes)
     }
 }
 
-impl Comparison {
-    /// Starts at byte 0 with all parts.
-    pub fn new(mut tail: Tail, candidates: Vec<Stored>) -> Comparison {
-        // Everything counts as stored until it is known what is not.
-        tail.stored(u64::MAX);
-        Comparison { tail, candidates }
+impl ResendComparison {
+    /// Starts at byte 0 with all parts as candidates.
+    pub fn new(mut tail: PacketAligner, candidates: Vec<StoredPart>) -> ResendComparison {
+        // Nothing is written during the comparison, so all bytes count as stored.
+        tail.mark_stored(u64::MAX);
+        ResendComparison { aligner: tail, candidates }
     }
 
-    /// Compares the next chunk; `scratch` is for stored bytes. The tail has not taken the chunk if it is `Beyond`.
+    /// Compares the next chunk. `scratch` is a buffer for stored bytes. The aligner takes the chunk only if
+    /// it is equal.
     pub fn compare(
         &mut self,
         dir: &VaultDir,
-        pressure: &Pressure,
+        pressure: &DiskRetry,
         chunk: &[u8],
         scratch: &mut [u8],
-    ) -> Outcome {
-        let at = self.tail.follower().received();
+    ) -> CompareOutcome {
+        let at = self.aligner.tracker().received();
         let end = at + chunk.len() as u64;
         let reference = self.candidates.iter().find(|stored| stored.bytes >= at).cloned();
         self.candidates.retain(|stored| {
             let reach = usize::try_from(stored.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
             let beside = &chunk[..reach.min(chunk.len())];
             let file = &stored.manifest.file;
-            let compared = pressure.persist("read", file, || equal(dir, file, at, beside, scratch));
+            let compared = pressure.retry("read", file, || file_has_bytes(dir, file, at, beside, scratch));
             compared.unwrap_or_else(|error| {
                 log::warn!("compare_failed file={file} at={at} error=\"{error}\"");
                 false
             })
         });
         if self.candidates.iter().any(|stored| stored.bytes >= end) {
-            self.tail.feed(chunk);
-            return Outcome::Equal;
+            self.aligner.feed(chunk);
+            return CompareOutcome::Equal;
         }
-        // Of parts of the same length the first: `max_by_key` would take the last.
+        // Prefers the first of several parts of the same length; `max_by_key` alone would return the last
+        // one.
         let onto = self.candidates.iter().rev().max_by_key(|stored| stored.bytes).cloned();
-        Outcome::Beyond(Box::new(Beyond { onto, reference }))
+        CompareOutcome::Diverged(Box::new(Divergence { longest_prefix: onto, reference }))
     }
 
-    /// The part that holds all that has come.
-    pub fn equal_to(&self) -> Option<&Stored> {
-        let received = self.tail.follower().received();
+    /// Returns a part that contains all received bytes.
+    pub fn matching_part(&self) -> Option<&StoredPart> {
+        let received = self.aligner.tracker().received();
         self.candidates.iter().find(|stored| stored.bytes >= received)
     }
 }
 
-/// True if `file` has `bytes` at offset `at`.
-fn equal(dir: &VaultDir, file: &str, at: u64, bytes: &[u8], scratch: &mut [u8]) -> io::Result<bool> {
+/// Returns whether `file` contains `bytes` at offset `at`.
+fn file_has_bytes(dir: &VaultDir, file: &str, at: u64, bytes: &[u8], scratch: &mut [u8]) -> io::Result<bool> {
     if bytes.is_empty() {
         return Ok(true);
     }
-    // Opened for each chunk: many parts may be candidates, and a descriptor held by each would have no bound.
+    // The file is opened again for each chunk: there may be many candidates, and keeping them open could
+    // exhaust the descriptors.
     let file = dir.open_to_read(file)?;
     let mut offset = at;
     for piece in bytes.chunks(scratch.len()) {
@@ -121,44 +125,49 @@ fn equal(dir: &VaultDir, file: &str, at: u64, bytes: &[u8], scratch: &mut [u8]) 
 mod tests {
     use std::sync::Arc;
 
-    use super::super::dir::Access;
-    use super::super::manifest::{Manifest, Source};
     use super::*;
+    use crate::cc::vault::dir::Access;
+    use crate::cc::vault::manifest::{Manifest, StreamSource};
 
     const STREAM: &[u8] = b"a stream that is sent again from its first byte";
 
-    /// Compares `stream`, in chunks of `step` bytes, with these stored parts. How it ended: `Ok` with the file that
-    /// equals it, or where it went beyond them all, with the part to go on with and the one it equalled so far.
+    /// Compares `stream`, in chunks of `step` bytes, with stored parts. Returns `Ok` with the file that
+    /// equals it, or `Err` with the length and the file to continue.
     fn check(parts: &[&[u8]], stream: &[u8], step: usize) -> Result<String, (u64, Option<String>)> {
         let folder = tempfile::tempdir().unwrap();
         let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
         let stored = |(number, content): (usize, &&[u8])| {
-            let manifest = Manifest::new(b"name", (number + 1).to_string(), 1, Source::Tcp);
+            let manifest = Manifest::new(b"name", (number + 1).to_string(), 1, StreamSource::Tcp);
             std::fs::write(folder.path().join(&manifest.file), content).unwrap();
-            Stored { manifest, bytes: content.len() as u64 }
+            StoredPart { manifest, bytes: content.len() as u64 }
         };
         let candidates = parts.iter().enumerate().map(stored).collect();
-        let mut comparison = Comparison::new(Tail::new(false), candidates);
-        // Shorter than most chunks, so that they are read in pieces.
+        let mut comparison = ResendComparison::new(PacketAligner::new(false), candidates);
+        // Shorter than most chunks, so that they are compared in pieces.
         let mut scratch = [0; 5];
         for chunk in stream.chunks(step) {
-            let at = comparison.tail.follower().received();
-            match comparison.compare(&dir, &Pressure::new(Arc::default()), chunk, &mut scratch) {
-                Outcome::Equal => assert!(comparison.equal_to().is_some()),
-                Outcome::Beyond(beyond) => {
-                    assert_eq!(comparison.tail.follower().received(), at, "the tail has not taken the chunk");
-                    let reference = beyond.reference.as_ref().expect("so far one of them had it all");
+            let at = comparison.aligner.tracker().received();
+            match comparison.compare(&dir, &DiskRetry::new(Arc::default()), chunk, &mut scratch) {
+                CompareOutcome::Equal => assert!(comparison.matching_part().is_some()),
+                CompareOutcome::Diverged(beyond) => {
+                    assert_eq!(
+                        comparison.aligner.tracker().received(),
+                        at,
+                        "the aligner has not taken the chunk"
+                    );
+                    let reference =
+                        beyond.reference.as_ref().expect("a part contains all bytes before the chunk");
                     let held = std::fs::read(folder.path().join(&reference.manifest.file)).unwrap();
                     assert!(held.starts_with(&stream[..at as usize]));
-                    let onto = beyond.onto.as_ref().map(|stored| stored.manifest.file.clone());
-                    return Err((beyond.stored_bytes(), onto));
+                    let onto = beyond.longest_prefix.as_ref().map(|stored| stored.manifest.file.clone());
+                    return Err((beyond.prefix_bytes(), onto));
                 }
             }
         }
-        Ok(comparison.equal_to().unwrap().manifest.file.clone())
+        Ok(comparison.matching_part().unwrap().manifest.file.clone())
     }
 
-    /// The same for every step: what comes out does not depend on the chunks.
+    /// Checks that the result is the same for every chunk length.
     #[track_caller]
     fn check_all(parts: &[&[u8]], stream: &[u8], expected: Result<&str, (u64, Option<&str>)>) {
         for step in 1..=stream.len() {
@@ -169,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_that_holds_it_all_is_found() {
+    fn the_part_that_contains_the_stream_is_found() {
         let (differs, early) = (b"a stream that differs", b"no stream");
         check_all(&[STREAM], STREAM, Ok("1"));
         check_all(&[STREAM], &STREAM[..10], Ok("1"));
@@ -178,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_longest_equal_part_it_goes_on() {
+    fn a_longer_stream_continues_the_longest_equal_part() {
         let rest = STREAM.len() as u64;
         check_all(&[&STREAM[..20]], STREAM, Err((20, Some("1"))));
         check_all(&[&STREAM[..20], b"a stream that differs"], STREAM, Err((20, Some("1"))));
@@ -189,24 +198,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_none_of_them_is_new_or_goes_on_with_a_start() {
+    fn a_different_stream_is_new_or_continues_a_prefix() {
         let mut other = STREAM.to_vec();
         other[30] ^= 1;
         check_all(&[STREAM], &other, Err((0, None)));
         check_all(&[STREAM, b"another one"], &other, Err((0, None)));
-        // The second part is the stream's start, though the first one was equal for longer.
+        // The second part is a prefix of the stream, although the first part was equal for longer.
         check_all(&[STREAM, &STREAM[..12]], &other, Err((12, Some("2"))));
         check_all(&[STREAM, &STREAM[..12], b""], &other, Err((12, Some("2"))));
     }
 
     #[test]
-    fn a_part_that_cannot_be_read_is_no_candidate() {
+    fn an_unreadable_part_is_not_a_candidate() {
         let folder = tempfile::tempdir().unwrap();
         let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
-        let manifest = Manifest::new(b"name", "gone".to_owned(), 1, Source::Tcp);
-        let mut comparison = Comparison::new(Tail::new(false), vec![Stored { manifest, bytes: 100 }]);
-        let pressure = Pressure::new(Arc::default());
+        let manifest = Manifest::new(b"name", "gone".to_owned(), 1, StreamSource::Tcp);
+        let mut comparison =
+            ResendComparison::new(PacketAligner::new(false), vec![StoredPart { manifest, bytes: 100 }]);
+        let pressure = DiskRetry::new(Arc::default());
         let outcome = comparison.compare(&dir, &pressure, STREAM, &mut [0; 5]);
-        assert!(matches!(outcome, Outcome::Beyond(beyond) if beyond.onto.is_none()));
+        assert!(matches!(outcome, CompareOutcome::Diverged(beyond) if beyond.longest_prefix.is_none()));
     }
 }

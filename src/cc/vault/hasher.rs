@@ -1,26 +1,27 @@
-//! The hasher thread: hashes the bytes of records on their way to the writer.
+//! Thread `hasher`: hashes the records of Kafka streams on their way to the writer.
 //!
-//! One thread brings the records of all streams. Reading and decoding them is work for one core, hashing them for
-//! another. Jobs stay in order; a stream's hash has all bytes of the jobs that were passed on.
+//! One thread reads and decodes the records of all streams, which keeps one core busy, so hashing runs in
+//! another thread. Jobs keep their order: a stream's hash always covers exactly the bytes that were
+//! forwarded.
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::writer::Job;
+use super::writer::WriteJob;
 
-/// Works until the last sender of jobs is gone, or the writer.
-pub fn run(jobs: Receiver<Job>, writer: Sender<Job>) {
+/// Runs until all senders of jobs or the writer have ended.
+pub fn run(jobs: Receiver<WriteJob>, writer: Sender<WriteJob>) {
     for job in jobs {
         match &job {
-            Job::Write { part, body: Some((buffer, _)), hashed, .. } => part.hash(&buffer[..*hashed]),
-            Job::Write { .. } | Job::Checkpoint(_) => {}
-            Job::Close(ended) => ended.part.note_hash(),
-            Job::Hashed(done) => {
-                // Who does not wait any more has an error of its own.
+            WriteJob::Write { part, body: Some((buffer, _)), hashed, .. } => part.hash(&buffer[..*hashed]),
+            WriteJob::Write { .. } | WriteJob::Checkpoint(_) => {}
+            WriteJob::Close(ended) => ended.part.add_hash_to_manifest(),
+            WriteJob::HashBarrier(done) => {
+                // A caller that stopped waiting has failed for another reason.
                 let _ = done.try_send(());
                 continue;
             }
         }
-        // The writer's own error is the one reported.
+        // The writer reports its own error.
         if writer.send(job).is_err() {
             return;
         }

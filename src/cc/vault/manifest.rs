@@ -1,4 +1,4 @@
-//! The manifest beside each stream file, `FILE.lea.json`: what came, from whom, when, and the hash that proves it.
+//! The manifest of a stream file, `FILE.lea.json`: sender, times, size, contents and SHA-256.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,99 +6,98 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cc::frame::capture::Summary;
-use crate::cc::frame::name::{self, NameFields, hex};
+use crate::capture::tracker::CaptureSummary;
+use crate::cc::wire::name::{self, NameFields, hex};
 use crate::{Error, Result};
 
-pub use crate::cc::frame::name::MANIFEST_SUFFIX as SUFFIX;
+pub use crate::cc::wire::name::MANIFEST_SUFFIX as SUFFIX;
 
-/// The version of this format; readers refuse a later one.
+/// Version of this format. Readers reject later versions.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// More connections than that and the middle ones are left out: a sender that reconnects for ever must not make
-/// its manifest grow for ever.
+/// Limit on the connections listed. Beyond it the middle ones are omitted, so that a sender that keeps
+/// reconnecting cannot grow its manifest without bound.
 const CONNECTIONS_MAX: usize = 1000;
 
-/// The file name of a stream file's manifest.
+/// Returns the name of a stream file's manifest.
 pub fn file_name(file: &str) -> String {
     format!("{file}{SUFFIX}")
 }
 
-/// A manifest's bytes. One of a thousand connections has 300 kB; what is longer is none of ours.
+/// Limit on the size of a manifest. A manifest with a thousand connections has 300 kB, so lea never wrote a
+/// longer one.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
-/// What a stream file is.
+/// Contents of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT_VERSION`].
     pub format_version: u32,
-    /// The stream name as sent; bytes that are no UTF-8 stand as U+FFFD, and then `name_hex` has them all.
+    /// Stream name as sent. Bytes that are not UTF-8 are replaced by U+FFFD; `name_hex` then has the exact
+    /// name.
     pub name: String,
-    /// The name's bytes in hexadecimal, where it is no UTF-8.
+    /// The name in hexadecimal, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name_hex: Option<String>,
-    /// The name's fields, where it has the usual form.
+    /// Fields of the name, if it has the usual form.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<NameFields>,
-    /// Where the name came from: a name has one source.
-    pub source: Source,
-    /// The stream file beside this manifest.
+    /// Kind of source. Streams of the same name from different sources are different streams.
+    pub source: StreamSource,
+    /// Name of the stream file.
     pub file: String,
-    /// 1 for the file of the name itself, n for `FILE.n`.
+    /// 1 for the file named like the stream, n for `FILE.n`.
     pub part: u32,
-    /// Whether the file still grows.
-    pub state: State,
-    /// Why the last connection ended; none while it is open.
+    pub state: ManifestState,
+    /// Why the last connection ended. `None` while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
-    /// The file's length. 0 while it is open.
+    /// Length of the file. 0 while it is open.
     pub bytes: u64,
-    /// The file's SHA-256 in hexadecimal; none while it is open, and with `--hash none`.
+    /// SHA-256 of the file in hexadecimal. `None` while it is open and with `--hash none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// What the file contains.
-    pub capture: Summary,
+    pub capture: CaptureSummary,
     /// Bytes that were received and could not be written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_bytes: u64,
-    /// The connections that the file was received over, in order.
-    pub connections: Vec<Connection>,
-    /// Connections between the first and the last that stand here no more: there were too many.
+    /// Connections that the file was received over, in order.
+    pub connections: Vec<StreamConnection>,
+    /// Number of connections omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub connections_left_out: u64,
-    /// The records that the file was made of, in order, where it comes from Kafka.
+    /// Kafka records that the file consists of, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub segments: Vec<Segment>,
-    /// Segments that stand here no more: there were too many.
+    pub segments: Vec<RecordSegment>,
+    /// Number of segments omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub segments_left_out: u64,
-    /// True if records of more than one partition made the file: Kafka keeps order only within one.
+    /// Whether records of several partitions are in the file. Kafka guarantees order only within a partition.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub order_uncertain: bool,
-    /// Packets and hash as they stood at the file's end when a stream of Kafka was opened or closed: with it the
-    /// stream goes on without the file being read. For `lea` alone.
+    /// Packet position and hash at the end of the file, for a Kafka stream. With it the stream can continue
+    /// without reading the file. For internal use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub midstate: Option<String>,
-    /// The version of the `lea` that wrote this.
+    /// Version of the `lea` that wrote this manifest.
     pub lea_version: String,
 }
 
 impl Manifest {
-    /// The manifest of a file that is open and empty.
-    pub fn new(name: &[u8], file: String, part: u32, source: Source) -> Manifest {
+    /// Creates the manifest of an open, empty file.
+    pub fn new(name: &[u8], file: String, part: u32, source: StreamSource) -> Manifest {
         Manifest {
             format_version: FORMAT_VERSION,
             name: String::from_utf8_lossy(name).into_owned(),
             name_hex: std::str::from_utf8(name).is_err().then(|| hex(name)),
-            fields: name::fields(name),
+            fields: name::parse_fields(name),
             source,
             file,
             part,
-            state: State::Open,
+            state: ManifestState::Open,
             end_reason: None,
             bytes: 0,
             sha256: None,
-            capture: Summary::default(),
+            capture: CaptureSummary::default(),
             lost_bytes: 0,
             connections: Vec::new(),
             connections_left_out: 0,
@@ -110,125 +109,119 @@ impl Manifest {
         }
     }
 
-    /// Adds the connection that the file is now received over.
-    pub fn connect(&mut self, connection: Connection) {
+    /// Adds the connection that now writes to the file.
+    pub fn add_connection(&mut self, connection: StreamConnection) {
         if self.connections.len() >= CONNECTIONS_MAX {
-            // The first half tells how it began, the second how it went on.
+            // Keeps the first and the last half.
             self.connections.remove(CONNECTIONS_MAX / 2);
             self.connections_left_out += 1;
         }
         self.connections.push(connection);
     }
 
-    /// When something was last written into the file, as far as it is known.
+    /// Returns the time of the last write to the file, if known.
     pub fn last_written_at(&self) -> Option<&str> {
-        let wrote = |connection: &&Connection| connection.bytes > 0 || connection.ended_at.is_none();
+        let wrote = |connection: &&StreamConnection| connection.bytes > 0 || connection.ended_at.is_none();
         let last = self.connections.iter().rev().find(wrote).or(self.connections.last())?;
         last.last_byte_at.as_deref().or(Some(&last.connected_at))
     }
 }
 
-/// One connection of a stream. Times are RFC 3339, UTC, with milliseconds.
+/// One connection of a stream. Times are RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
-    /// The sender's address and port.
+pub struct StreamConnection {
+    /// Address and port of the sender.
     pub peer: String,
-    /// When the connection was accepted.
     pub connected_at: String,
-    /// When the first byte of content came.
+    /// Time when the first byte of content was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte_at: Option<String>,
-    /// When the last byte of content came.
+    /// Time when the last byte of content was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_byte_at: Option<String>,
-    /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
-    /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
-    /// Where in the file its bytes start.
+    /// Offset in the file of the connection's first byte.
     pub offset: u64,
-    /// How many bytes of the file it brought.
+    /// Number of bytes that the connection added to the file.
     pub bytes: u64,
-    /// How many bytes it sent that were in the file already.
+    /// Number of bytes received that were equal to bytes already in the file.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub compared_bytes: u64,
 }
 
-/// Records of one partition that stand in a file one behind the other. At a checkpoint whose offsets are not known to
-/// be committed a new one begins: another member may have taken over there, and this file is then cut there.
+/// Consecutive records of one partition in a file. A segment ends at each checkpoint whose offsets are not
+/// known to be committed: another group member may have taken over there, so `lea merge` must be able to cut
+/// the file there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Segment {
-    /// The topic.
+pub struct RecordSegment {
     pub topic: String,
-    /// The topic's id: a topic that is deleted and made again has another one.
+    /// Topic id. A topic that is deleted and created again has another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
-    /// The partition.
     pub partition: i32,
-    /// The first record's offset.
+    /// Offset of the first record.
     pub first_offset: i64,
-    /// The offset after the last record's.
+    /// Offset after the last record.
     pub next_offset: i64,
-    /// Where in the file its bytes start.
+    /// Offset in the file of the first byte.
     pub at: u64,
-    /// How many bytes of the file it brought.
+    /// Number of bytes in the file.
     pub bytes: u64,
-    /// True if the file had these bytes already: they came again, and were equal.
+    /// Whether the file already had these bytes: the records were a re-send and equal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compared: bool,
-    /// True if it starts with a capture's header though it is not the file's begin: where a member took the stream over
-    /// in its middle, only `lea merge` can tell whether that was a re-send.
+    /// Whether the segment starts with a capture header in the middle of the file. After a take-over by
+    /// another member, only `lea merge` can decide whether that was a re-send.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub begins_capture: bool,
 }
 
-/// Which side brought a stream.
+/// Kind of source that a stream came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// A TCP connection.
+pub enum StreamSource {
     Tcp,
-    /// Records of a Kafka topic.
+    /// Records of a Kafka topic or of a dump of one.
     Kafka,
-    /// Logstash lines.
+    /// Content lines: JSON lines with Base64 content.
     Lines,
 }
 
-/// Whether a stream file still grows.
+/// State of a stream file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It grows.
+pub enum ManifestState {
+    /// The stream is still being received.
     Open,
-    /// Its last connection ended, and all that came is in it.
+    /// The last connection has ended and the file is complete.
     Closed,
-    /// It was open when the receiver was killed; bytes and hash are what was found at the next start.
+    /// The file was open when lea was killed. Size and hash were determined at the next start.
     Recovered,
 }
 
-/// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The sender closed it.
+    /// The sender closed the connection.
     Eof,
-    /// The sender reset it, or its host is gone.
+    /// The sender reset the connection or is unreachable.
     Reset,
-    /// Nothing came for `--idle-timeout`.
+    /// Nothing was received for `--idle-timeout`.
     Idle,
-    /// The receiver was stopped.
+    /// lea was shut down.
     Drained,
-    /// It reached `--stream-bytes-max`.
+    /// The stream reached `--stream-bytes-max`.
     Limit,
-    /// Its file could not be written.
+    /// The file could not be written.
     IoError,
 }
 
 impl EndReason {
-    /// The word that stands for it in manifests, tables and the log.
-    pub fn word(self) -> &'static str {
+    /// Returns the token used in manifests, tables and the log.
+    pub fn as_str(self) -> &'static str {
         match self {
             EndReason::Eof => "eof",
             EndReason::Reset => "reset",
@@ -240,12 +233,12 @@ impl EndReason {
     }
 }
 
-/// Reads a manifest: of this format version or an earlier one, and not longer than 16 MiB.
+/// Reads a manifest of this or an earlier format version. Fails if it is larger than 16 MiB.
 pub fn read(path: &Path) -> Result<Manifest> {
     File::open(path).and_then(parse).map_err(Error::path("read the manifest", path))
 }
 
-/// The manifest in an open file; `InvalidData` if there is none in it.
+/// Parses a manifest from an open file. Returns an `InvalidData` error if it is malformed.
 pub fn parse(file: impl Read) -> io::Result<Manifest> {
     #[derive(Deserialize)]
     struct Version {
@@ -255,19 +248,19 @@ pub fn parse(file: impl Read) -> io::Result<Manifest> {
     let mut text = Vec::new();
     file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MANIFEST_BYTES_MAX {
-        return Err(invalid("it is longer than 16 MiB".to_owned()));
+        return Err(invalid("it is larger than 16 MiB".to_owned()));
     }
-    // The version first: a later format may lack what this one needs.
+    // The version is checked first: a later format may lack required fields.
     let Version { format_version } = from_json(&text)?;
     if format_version > FORMAT_VERSION {
         return Err(invalid(format!(
-            "its format version is {format_version}, and this lea knows {FORMAT_VERSION}"
+            "its format version is {format_version}, but this version of lea supports only {FORMAT_VERSION}"
         )));
     }
     from_json(&text)
 }
 
-/// `serde_json`'s error for a text that ends too early has another kind; here it is as invalid as any other.
+/// Parses JSON. Maps all errors to `InvalidData`; `serde_json` reports truncated text as another kind.
 fn from_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> io::Result<T> {
     serde_json::from_slice(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
@@ -289,11 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_manifest_is_refused_with_a_reason() {
+    fn a_malformed_manifest_is_rejected_with_a_reason() {
         check_refused(b"", "EOF while parsing a value at line 1 column 0");
         check_refused(b"{\"format_version\":1}", "missing field `name` at line 1 column 20");
-        check_refused(b"{\"format_version\":2}", "its format version is 2, and this lea knows 1");
-        check_refused(&vec![b' '; (16 << 20) + 1], "it is longer than 16 MiB");
+        check_refused(
+            b"{\"format_version\":2}",
+            "its format version is 2, but this version of lea supports only 1",
+        );
+        check_refused(&vec![b' '; (16 << 20) + 1], "it is larger than 16 MiB");
         check_refused(&vec![b' '; 16 << 20], "EOF while parsing a value at line 1 column 16777216");
     }
 }

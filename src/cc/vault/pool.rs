@@ -1,99 +1,99 @@
-//! The buffers between the streams and the writer. There is a fixed number of them, so their memory has a ceiling
-//! whatever the number of streams; whoever finds none waits, and TCP slows the sender down meanwhile.
+//! Buffers that carry data from the streams to the writer. Their number is fixed, so memory stays bounded for
+//! any number of streams. A thread that finds no free buffer waits, and TCP slows its sender down.
 //!
-//! A stream takes a buffer only when bytes are there to be read. A thread that holds a buffer may take a scratch
-//! buffer, never the other way round, and the writer takes none: so waiting always ends.
+//! Deadlock freedom: a stream takes a buffer only when data is readable; a thread that holds a buffer may
+//! take a scratch buffer, but not the reverse; the writer takes none.
 
 use std::ops::{Deref, DerefMut};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// What a buffer is for.
+/// Size and purpose of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// Streams that bring little: 16 KiB.
+pub enum BufferSize {
+    /// 16 KiB, for streams with little data.
     Small,
-    /// Streams with much waiting in the kernel: 256 KiB, where reads stop getting cheaper.
+    /// 256 KiB, for streams with much data waiting in the kernel. Larger reads are no cheaper.
     Large,
-    /// Stored bytes, while a re-send is compared or copied: 64 KiB.
+    /// 64 KiB for stored bytes, while a re-send is compared or copied.
     Scratch,
 }
 
-impl Size {
-    /// Length of such a buffer, in bytes.
+impl BufferSize {
+    /// Returns the length of a buffer in bytes.
     pub const fn bytes(self) -> usize {
         match self {
-            Size::Small => 16 << 10,
-            Size::Large => 256 << 10,
-            Size::Scratch => 64 << 10,
+            BufferSize::Small => 16 << 10,
+            BufferSize::Large => 256 << 10,
+            BufferSize::Scratch => 64 << 10,
         }
     }
 
-    /// How many there are: 4 MiB of small ones, 4 MiB of large ones, 512 KiB of scratch.
+    /// Returns the number of buffers: 4 MiB of small, 4 MiB of large, 512 KiB of scratch buffers.
     const fn count(self) -> usize {
         match self {
-            Size::Small => 256,
-            Size::Large => 16,
-            Size::Scratch => 8,
+            BufferSize::Small => 256,
+            BufferSize::Large => 16,
+            BufferSize::Scratch => 8,
         }
     }
 }
 
 /// All buffers of a vault.
 #[derive(Debug)]
-pub struct Pool {
-    small: Shelf,
-    large: Shelf,
-    scratch: Shelf,
+pub struct BufferPool {
+    small: BufferShelf,
+    large: BufferShelf,
+    scratch: BufferShelf,
 }
 
 #[derive(Debug)]
-struct Shelf {
+struct BufferShelf {
     back: Sender<Box<[u8]>>,
     free: Receiver<Box<[u8]>>,
 }
 
-impl Shelf {
-    fn new(size: Size) -> Shelf {
+impl BufferShelf {
+    fn new(size: BufferSize) -> BufferShelf {
         let (back, free) = bounded(size.count());
         for _ in 0..size.count() {
-            // Zeroed memory comes untouched from the kernel: a buffer costs nothing until its first use.
+            // The kernel provides zeroed pages on first use, so unused buffers need no memory.
             let kept = back.try_send(vec![0; size.bytes()].into_boxed_slice());
             debug_assert!(kept.is_ok(), "the shelf has room for all its buffers");
         }
-        Shelf { back, free }
+        BufferShelf { back, free }
     }
 }
 
-impl Pool {
-    /// Makes all buffers.
-    pub fn new() -> Pool {
-        Pool {
-            small: Shelf::new(Size::Small),
-            large: Shelf::new(Size::Large),
-            scratch: Shelf::new(Size::Scratch),
+impl BufferPool {
+    /// Allocates all buffers.
+    pub fn new() -> BufferPool {
+        BufferPool {
+            small: BufferShelf::new(BufferSize::Small),
+            large: BufferShelf::new(BufferSize::Large),
+            scratch: BufferShelf::new(BufferSize::Scratch),
         }
     }
 
-    /// Takes a buffer, waiting until one comes back if all are out.
-    pub fn take(&self, size: Size) -> Buffer {
+    /// Takes a buffer. Blocks until one is free.
+    pub fn take(&self, size: BufferSize) -> Buffer {
         let shelf = match size {
-            Size::Small => &self.small,
-            Size::Large => &self.large,
-            Size::Scratch => &self.scratch,
+            BufferSize::Small => &self.small,
+            BufferSize::Large => &self.large,
+            BufferSize::Scratch => &self.scratch,
         };
-        let bytes = shelf.free.recv().expect("the shelf itself holds a sender");
+        let bytes = shelf.free.recv().expect("the shelf keeps a sender itself");
         Buffer { bytes, back: shelf.back.clone() }
     }
 }
 
-impl Default for Pool {
-    fn default() -> Pool {
-        Pool::new()
+impl Default for BufferPool {
+    fn default() -> BufferPool {
+        BufferPool::new()
     }
 }
 
-/// A buffer that goes back to its pool when it is dropped.
+/// A buffer that returns to its pool when dropped.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Box<[u8]>,
@@ -115,7 +115,8 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // The shelf has room for each of its buffers, so this never blocks and fails only if the pool is gone.
+        // The shelf has room for each of its buffers, so this never blocks. It fails only if the pool is
+        // gone.
         let _ = self.back.try_send(std::mem::take(&mut self.bytes));
     }
 }
@@ -126,16 +127,17 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_taker_waits_until_a_buffer_comes_back() {
-        let pool = std::sync::Arc::new(Pool::new());
-        let mut out: Vec<Buffer> = (0..Size::Large.count()).map(|_| pool.take(Size::Large)).collect();
+    fn take_blocks_until_a_buffer_is_returned() {
+        let pool = std::sync::Arc::new(BufferPool::new());
+        let mut out: Vec<Buffer> =
+            (0..BufferSize::Large.count()).map(|_| pool.take(BufferSize::Large)).collect();
         let (got, taken) = bounded(1);
         let taker = std::thread::spawn({
             let pool = pool.clone();
-            move || got.send(pool.take(Size::Large).len())
+            move || got.send(pool.take(BufferSize::Large).len())
         });
-        assert!(taken.recv_timeout(Duration::from_millis(50)).is_err(), "all buffers are out");
-        assert_eq!(pool.take(Size::Small).len(), 16 << 10, "the other shelf is not concerned");
+        assert!(taken.recv_timeout(Duration::from_millis(50)).is_err(), "all buffers are in use");
+        assert_eq!(pool.take(BufferSize::Small).len(), 16 << 10, "other sizes are not affected");
         out.pop();
         assert_eq!(taken.recv_timeout(Duration::from_secs(10)), Ok(256 << 10));
         taker.join().unwrap().unwrap();

@@ -1,56 +1,54 @@
-//! After a crash: the files that the journal names are read once, and their manifests say what is in them. Nothing
-//! is removed. Runs in a thread of its own while the listeners are open already; the names concerned are held, so a
-//! stream that is sent again waits until its file has been looked at.
+//! Thread `recovery`: after a crash, reads each file that the journal lists as open and rewrites its
+//! manifest. Removes nothing.
+//!
+//! The listeners are already open meanwhile. The names are locked, so a re-send waits until its file is
+//! recovered.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::dir::VaultDir;
-use super::journal::{Journal, Opened};
-use super::manifest::{Manifest, Source, State};
-use super::midstate;
-use super::names::Claim;
-use super::pool::{Pool, Size};
-use super::pressure::Pressure;
-use super::scan::{Scan, scan};
-use crate::counters::Counters;
+use super::disk_retry::DiskRetry;
+use super::journal::{Journal, JournalEntry};
+use super::manifest::{Manifest, ManifestState, StreamSource};
+use super::name_locks::NameLock;
+use super::pool::{BufferPool, BufferSize};
+use super::resume_state;
+use super::scan::{FileScan, scan};
+use crate::runtime::metrics::Counters;
 
-/// What the recovery works on.
+/// State of the recovery thread.
 pub struct Recovery {
-    /// The folder.
     pub dir: Arc<VaultDir>,
-    /// Where the files that were open stand.
+    /// Journal that lists the open files.
     pub journal: Arc<Journal>,
-    /// Buffers to read with.
-    pub pool: Arc<Pool>,
-    /// The state of the disk.
-    pub pressure: Arc<Pressure>,
-    /// What is counted.
+    pub pool: Arc<BufferPool>,
+    pub disk_retry: Arc<DiskRetry>,
     pub counters: Arc<Counters>,
     /// Whether files are hashed.
     pub hash: bool,
 }
 
 impl Recovery {
-    /// Looks at the files, and lets go of each name when its file is done.
-    pub fn run(self, files: Vec<(Opened, Claim)>) {
+    /// Recovers the files and unlocks each name when its file is done.
+    pub fn run(self, files: Vec<(JournalEntry, NameLock)>) {
         let total = files.len();
         for (done, (opened, claim)) in files.into_iter().enumerate() {
-            if self.pressure.given_up() {
-                log::info!("recovery_put_off files={} note=\"the next start goes on\"", total - done);
+            if self.disk_retry.has_given_up() {
+                log::info!("recovery_deferred files={} note=\"the next start continues\"", total - done);
                 return;
             }
             match self.recover(&opened, claim.name()) {
-                Ok(true) => self.counters.recovered_files_total.one(),
+                Ok(true) => self.counters.recovered_files_total.inc(),
                 Ok(false) => {}
                 Err(error) => {
-                    // The line stays in the journal, so the next start looks again.
+                    // The file stays in the journal, so the next start tries again.
                     log::error!("recovery_failed file={} error=\"{error}\"", opened.file);
                     continue;
                 }
             }
-            if let Err(error) = self.journal.closed(&self.dir, std::slice::from_ref(&opened.file)) {
+            if let Err(error) = self.journal.record_closed(&self.dir, std::slice::from_ref(&opened.file)) {
                 log::warn!("journal_not_written file={} error=\"{error}\"", opened.file);
             }
         }
@@ -59,8 +57,8 @@ impl Recovery {
         }
     }
 
-    /// True if the file was found open and its manifest was mended.
-    fn recover(&self, opened: &Opened, name: &[u8]) -> io::Result<bool> {
+    /// Recovers one file. Returns whether its manifest was rewritten.
+    fn recover(&self, opened: &JournalEntry, name: &[u8]) -> io::Result<bool> {
         let manifest = match self.dir.manifest(&opened.file) {
             Ok(manifest) => manifest,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
@@ -68,26 +66,30 @@ impl Recovery {
         };
         let bytes = match self.dir.open_to_read(&opened.file) {
             Ok(file) => file.metadata()?.len(),
-            // The crash came between the journal and the file: nothing had been received.
+            // The crash happened before the file was created: nothing had been received.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
         let mut manifest = match manifest {
-            Some(manifest) if manifest.state != State::Open && manifest.bytes == bytes => return Ok(false),
+            Some(manifest) if manifest.state != ManifestState::Open && manifest.bytes == bytes => {
+                return Ok(false);
+            }
             Some(manifest) => manifest,
             None => Manifest::new(name, opened.file.clone(), opened.part, opened.source),
         };
-        let mut buffer = self.pool.take(Size::Scratch);
-        self.pressure.persist("recover", &opened.file, || {
-            mend(&self.dir, &mut manifest, self.hash, &mut buffer, &|| self.pressure.given_up())
+        let mut buffer = self.pool.take(BufferSize::Scratch);
+        self.disk_retry.retry("recover", &opened.file, || {
+            rebuild_manifest(&self.dir, &mut manifest, self.hash, &mut buffer, &|| {
+                self.disk_retry.has_given_up()
+            })
         })?;
         log::info!("stream_recovered file={} bytes={}", manifest.file, manifest.bytes);
         Ok(true)
     }
 }
 
-/// Reads the file of `manifest` once, and writes the manifest as `recovered`. `stopping` ends it with an error.
-pub fn mend(
+/// Reads the file of `manifest` and publishes the manifest as `recovered`. Fails if `stopping` returns true.
+pub fn rebuild_manifest(
     dir: &VaultDir,
     manifest: &mut Manifest,
     hash: bool,
@@ -95,22 +97,22 @@ pub fn mend(
     stopping: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let file = dir.open_to_read(&manifest.file)?;
-    let scanned = scan(&mut Stoppable { file: &file, stopping }, buffer, hash, |_| {})?;
+    let scanned = scan(&mut StoppableReader { file: &file, stopping }, buffer, hash, |_| {})?;
     file.sync_data()?;
-    note_recovered(manifest, &scanned);
-    let staged = dir.stage(manifest)?;
-    dir.sync_staged(&staged)?;
-    dir.publish(staged)?;
+    mark_recovered(manifest, &scanned);
+    let staged = dir.write_temp_manifest(manifest)?;
+    dir.sync_temp_manifest(&staged)?;
+    dir.publish_manifest(staged)?;
     dir.sync_names()
 }
 
-/// What a manifest says of a file that was left open and holds what was scanned.
-pub fn note_recovered(manifest: &mut Manifest, scanned: &Scan) {
-    manifest.state = State::Recovered;
+/// Updates the manifest of a file that was left open to the contents found by a scan.
+pub fn mark_recovered(manifest: &mut Manifest, scanned: &FileScan) {
+    manifest.state = ManifestState::Recovered;
     manifest.bytes = scanned.bytes();
-    manifest.capture = scanned.follower.summary();
+    manifest.capture = scanned.tracker.summary();
     manifest.sha256 = scanned.sha256();
-    manifest.midstate = (manifest.source == Source::Kafka).then(|| midstate::text(scanned));
+    manifest.midstate = (manifest.source == StreamSource::Kafka).then(|| resume_state::encode(scanned));
     if let Some(connection) = manifest.connections.last_mut()
         && connection.ended_at.is_none()
     {
@@ -118,12 +120,12 @@ pub fn note_recovered(manifest: &mut Manifest, scanned: &Scan) {
     }
 }
 
-struct Stoppable<'a> {
+struct StoppableReader<'a> {
     file: &'a File,
     stopping: &'a dyn Fn() -> bool,
 }
 
-impl Read for Stoppable<'_> {
+impl Read for StoppableReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if (self.stopping)() {
             return Err(io::Error::other("stopped"));
@@ -137,29 +139,35 @@ mod tests {
     use std::path::Path;
     use std::time::Instant;
 
-    use super::super::dir::Access;
-    use super::super::manifest::Connection;
-    use super::super::names::Names;
     use super::*;
+    use crate::cc::vault::dir::Access;
+    use crate::cc::vault::manifest::StreamConnection;
+    use crate::cc::vault::name_locks::NameLocks;
 
     const CONTENT: &[u8] = b"what was received before the crash";
 
-    /// What is in the folder besides the journal's line.
+    /// Prepares the directory in addition to the journal.
     type Prepare = fn(&VaultDir, &Path);
 
-    fn opened() -> Opened {
-        Opened { file: "file".into(), name_hex: "6e616d65".into(), part: 1, source: Source::Tcp, bytes: 0 }
+    fn opened() -> JournalEntry {
+        JournalEntry {
+            file: "file".into(),
+            name_hex: "6e616d65".into(),
+            part: 1,
+            source: StreamSource::Tcp,
+            bytes: 0,
+        }
     }
 
     fn write(path: &Path, content: &[u8]) {
         std::fs::write(path.join("file"), content).unwrap();
     }
 
-    /// A manifest that says `bytes` bytes in this state.
-    fn write_manifest(dir: &VaultDir, state: State, bytes: u64) {
-        let mut manifest = Manifest::new(b"name", "file".into(), 1, Source::Tcp);
+    /// Writes a manifest with this state and size.
+    fn write_manifest(dir: &VaultDir, state: ManifestState, bytes: u64) {
+        let mut manifest = Manifest::new(b"name", "file".into(), 1, StreamSource::Tcp);
         (manifest.state, manifest.bytes) = (state, bytes);
-        manifest.connect(Connection {
+        manifest.add_connection(StreamConnection {
             peer: "192.0.2.1:1024".into(),
             connected_at: "2026-11-21T20:59:41.000Z".into(),
             first_byte_at: None,
@@ -173,41 +181,45 @@ mod tests {
         dir.write_manifest(&manifest).unwrap();
     }
 
-    /// Recovers a folder; the manifest afterwards, how many files were mended, and what the journal names as open.
-    fn recover(prepare: Prepare, given_up: bool) -> (Option<Manifest>, u64, Vec<Opened>) {
+    /// Runs the recovery. Returns the manifest, the number of rewritten manifests, and the open files in the
+    /// journal.
+    fn recover(prepare: Prepare, given_up: bool) -> (Option<Manifest>, u64, Vec<JournalEntry>) {
         let folder = tempfile::tempdir().unwrap();
         let counters = Arc::<Counters>::default();
         {
             let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
             let (journal, _) = Journal::open(&dir).unwrap();
-            journal.opened(opened()).unwrap();
+            journal.record_opened(opened()).unwrap();
             prepare(&dir, folder.path());
-            let pressure = Arc::new(Pressure::new(Arc::clone(&counters)));
+            let pressure = Arc::new(DiskRetry::new(Arc::clone(&counters)));
             if given_up {
                 pressure.give_up_at(Instant::now());
             }
-            let names = Arc::<Names>::default();
+            let names = Arc::<NameLocks>::default();
             let (journal, pool) = (Arc::new(journal), Arc::default());
-            let recovery =
-                Recovery { dir, journal, pool, pressure, counters: Arc::clone(&counters), hash: true };
-            recovery.run(vec![(opened(), names.hold(Source::Tcp, b"name"))]);
-            assert!(
-                !names.is_held(Source::Tcp, b"name"),
-                "a stream that is sent again need not wait any more"
-            );
+            let recovery = Recovery {
+                dir,
+                journal,
+                pool,
+                disk_retry: pressure,
+                counters: Arc::clone(&counters),
+                hash: true,
+            };
+            recovery.run(vec![(opened(), names.acquire_for_recovery(StreamSource::Tcp, b"name"))]);
+            assert!(!names.is_locked(StreamSource::Tcp, b"name"), "a re-send need not wait any longer");
         }
         let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
         let left = Journal::open(&dir).unwrap().1;
         (dir.manifest("file").ok().flatten(), counters.recovered_files_total.get(), left)
     }
 
-    /// The file is known afterwards as it is, and by its name.
+    /// Checks that the manifest describes the file after the recovery.
     #[track_caller]
     fn check_mended(prepare: Prepare) -> Manifest {
         let (manifest, mended, left) = recover(prepare, false);
         let manifest = manifest.expect("a manifest");
-        assert_eq!((manifest.state, manifest.bytes), (State::Recovered, CONTENT.len() as u64));
-        let sha256 = crate::cc::frame::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
+        assert_eq!((manifest.state, manifest.bytes), (ManifestState::Recovered, CONTENT.len() as u64));
+        let sha256 = crate::cc::wire::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
         assert_eq!(manifest.sha256.as_ref(), Some(&sha256));
         assert_eq!((manifest.name.as_str(), manifest.file.as_str()), ("name", "file"));
         assert_eq!((mended, left), (1, vec![]));
@@ -215,20 +227,20 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_is_mended() {
+    fn the_manifest_of_an_open_file_is_rewritten() {
         let manifest = check_mended(|dir, path| {
             write(path, CONTENT);
-            write_manifest(dir, State::Open, 0);
+            write_manifest(dir, ManifestState::Open, 0);
         });
-        assert_eq!(manifest.connections[0].bytes, CONTENT.len() as u64 - 4, "what its connection brought");
+        assert_eq!(manifest.connections[0].bytes, CONTENT.len() as u64 - 4, "bytes of the connection");
     }
 
     #[test]
-    fn so_is_one_that_the_crash_left_without_a_manifest_or_with_an_old_one() {
+    fn a_missing_or_stale_manifest_is_rewritten() {
         check_mended(|_, path| write(path, CONTENT));
         check_mended(|dir, path| {
             write(path, CONTENT);
-            write_manifest(dir, State::Closed, 4);
+            write_manifest(dir, ManifestState::Closed, 4);
         });
         check_mended(|_, path| {
             write(path, CONTENT);
@@ -237,29 +249,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_closed_is_left_as_it_is() {
+    fn a_closed_file_is_not_changed() {
         let (manifest, mended, left) = recover(
             |dir, path| {
                 write(path, CONTENT);
-                write_manifest(dir, State::Closed, CONTENT.len() as u64);
+                write_manifest(dir, ManifestState::Closed, CONTENT.len() as u64);
             },
             false,
         );
-        assert_eq!((manifest.unwrap().state, mended, left), (State::Closed, 0, vec![]));
+        assert_eq!((manifest.unwrap().state, mended, left), (ManifestState::Closed, 0, vec![]));
     }
 
     #[test]
-    fn a_file_that_was_never_made_is_forgotten() {
+    fn a_file_that_was_never_created_is_removed_from_the_journal() {
         assert_eq!(recover(|_, _| {}, false), (None, 0, vec![]));
     }
 
     #[test]
-    fn what_cannot_be_recovered_now_is_looked_at_again() {
-        // Somebody put a folder in its place.
+    fn a_failed_recovery_is_repeated_at_the_next_start() {
+        // A directory with the name of the file.
         let (manifest, mended, left) =
             recover(|_, path| std::fs::create_dir(path.join("file")).unwrap(), false);
         assert_eq!((manifest, mended, left), (None, 0, vec![opened()]));
-        // The receiver is to end.
+        // lea shuts down before the recovery starts.
         let (manifest, mended, left) = recover(|_, path| write(path, CONTENT), true);
         assert_eq!((manifest, mended, left), (None, 0, vec![opened()]));
     }

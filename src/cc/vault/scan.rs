@@ -1,66 +1,68 @@
-//! Reads a stored file once, through the packet follower and SHA-256: for recovery, for `lea verify`, and to go on
-//! with a stream where its file ends. Runs in the thread of whoever asks; reads only.
+//! Reads a stored file once through the packet tracker and SHA-256: for the recovery, for `lea verify`, and
+//! to continue a stream at the end of its file. Runs in the caller's thread. Read-only.
 
 use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
-use super::midstate;
-use crate::cc::frame::capture::Follower;
-use crate::cc::frame::name::hex;
+use super::resume_state;
+use crate::capture::tracker::PacketTracker;
+use crate::cc::wire::name::hex;
 
-/// What a stored file contains, in a state that takes the stream's next bytes.
+/// Contents of a stored file, in a state that can accept the next bytes of the stream.
 #[derive(Clone, Debug)]
-pub struct Scan {
-    /// At the end of the file.
-    pub follower: Follower,
-    /// Has all bytes of the file; none if hashing was not asked for.
+pub struct FileScan {
+    /// Packet position at the end of the file.
+    pub tracker: PacketTracker,
+    /// Hash of all bytes. `None` without hashing.
     pub hasher: Option<Sha256>,
 }
 
-impl Scan {
-    /// Of an empty file.
-    pub fn new(hash: bool) -> Scan {
-        Scan { follower: Follower::new(), hasher: hash.then(Sha256::new) }
+impl FileScan {
+    /// Creates the state of an empty file.
+    pub fn new(hash: bool) -> FileScan {
+        FileScan { tracker: PacketTracker::new(), hasher: hash.then(Sha256::new) }
     }
 
-    /// Takes the next bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
-        self.follower.feed(bytes);
+        self.tracker.feed(bytes);
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
     }
 
-    /// The state in which `stored` left it, if that was after `received` bytes of `file`; else why not is logged.
-    pub fn restore(stored: &str, file: &str, received: u64, hash: bool) -> Option<Scan> {
-        midstate::read(stored, received, hash)
+    /// Decodes a stored state after `received` bytes of `file`. Logs the reason and returns `None` if it does
+    /// not fit.
+    pub fn restore(stored: &str, file: &str, received: u64, hash: bool) -> Option<FileScan> {
+        resume_state::decode(stored, received, hash)
             .inspect_err(|unfit| {
-                log::warn!("midstate_unfit file={file} reason=\"{unfit}\" note=\"the file is read\"")
+                log::warn!(
+                    "resume_state_rejected file={file} reason=\"{unfit}\" note=\"reading the file instead\""
+                )
             })
             .ok()
     }
 
-    /// Bytes taken.
+    /// Returns the number of bytes processed.
     pub fn bytes(&self) -> u64 {
-        self.follower.received()
+        self.tracker.received()
     }
 
-    /// The SHA-256 of all bytes taken, in hexadecimal.
+    /// Returns the SHA-256 of all bytes in hexadecimal.
     pub fn sha256(&self) -> Option<String> {
         self.hasher.clone().map(|hasher| hex(&hasher.finalize()))
     }
 }
 
-/// Reads `file` from where it stands (its start, or the hash is of a part) to its end, `buffer` by `buffer`; leaves its position at the end. `progress` is told
-/// the bytes of each read. A file that grows meanwhile is read to where it ends at the last read.
+/// Reads `file` from its current position to its end, one `buffer` at a time. Calls `progress` with the bytes
+/// of each read. Bytes that another process appends after the last read are not included.
 pub fn scan(
     file: &mut impl Read,
     buffer: &mut [u8],
     hash: bool,
     mut progress: impl FnMut(u64),
-) -> io::Result<Scan> {
-    let mut scan = Scan::new(hash);
+) -> io::Result<FileScan> {
+    let mut scan = FileScan::new(hash);
     loop {
         match file.read(buffer) {
             Ok(0) => return Ok(scan),
@@ -86,15 +88,15 @@ mod tests {
         file.rewind().unwrap();
         let mut seen = 0;
         let scan = scan(&mut file, &mut vec![0; buffer_bytes], true, |bytes| seen += bytes).unwrap();
-        let mut expected = Scan::new(true);
+        let mut expected = FileScan::new(true);
         expected.feed(content);
         assert_eq!((scan.bytes(), seen), (content.len() as u64, content.len() as u64));
         assert_eq!(scan.sha256(), Some(hex(&Sha256::digest(content))));
-        assert_eq!(scan.follower.summary(), expected.follower.summary());
+        assert_eq!(scan.tracker.summary(), expected.tracker.summary());
     }
 
     #[test]
-    fn a_file_is_read_once_and_whole() {
+    fn a_file_is_read_once_and_completely() {
         let capture = include_bytes!("../../../testdata/pcap/answered-call.pcap");
         for buffer_bytes in [1, 100, 4096, 1 << 20] {
             check_scan(capture, buffer_bytes);
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_goes_on_where_the_file_ends() {
+    fn a_stream_continues_at_the_end_of_the_file() {
         let capture = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&capture[..1_000]).unwrap();
@@ -111,7 +113,7 @@ mod tests {
         let mut stored = scan(&mut file, &mut [0; 64], true, |_| {}).unwrap();
         stored.feed(&capture[1_000..]);
         assert_eq!(stored.sha256(), Some(hex(&Sha256::digest(capture))));
-        assert_eq!(stored.follower.packets(), 4);
+        assert_eq!(stored.tracker.packets(), 4);
         assert_eq!(scan(&mut file, &mut [0; 64], false, |_| {}).unwrap().sha256(), None);
     }
 }

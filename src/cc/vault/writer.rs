@@ -1,8 +1,8 @@
-//! The writer thread: takes jobs in order and writes them at their place. It alone writes into stream files.
+//! Thread `writer`: writes the queued bytes to the stream files, in order. No other thread writes to them.
 //!
-//! A file is opened at its first write and closed when others were written more recently, so descriptors are
-//! bounded. A write that fails in a way that may pass is tried again until it succeeds: the queue fills, the
-//! streams wait, and TCP slows the senders down.
+//! A file is opened at its first write and closed after the most recently written ones are too many, so the
+//! number of descriptors is bounded. A write that fails with a transient error is retried until it succeeds:
+//! the queue fills up, the streams block, and TCP slows the senders down.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -13,57 +13,54 @@ use crossbeam_channel::{Receiver, Sender};
 use lru::LruCache;
 use rustix::io::Errno;
 
-use super::backlog::Queued;
-use super::checkpoint::Round;
+use super::backlog::QueuedBytes;
+use super::checkpoint::CheckpointBatch;
 use super::dir::VaultDir;
-use super::keeper::{Ended, Keep};
-use super::part::{Dirty, Part};
+use super::disk_retry::DiskRetry;
+use super::part::{DirtyParts, StreamPart};
 use super::pool::Buffer;
-use super::pressure::Pressure;
-use crate::counters::Counters;
+use super::syncer::{EndedStream, SyncJob};
+use crate::runtime::metrics::Counters;
 
-/// How long it counts what room was seen on the disk: others may take it.
-const ROOM_EVERY: Duration = Duration::from_millis(200);
+/// Time for which a measurement of the free space is used. Other processes also use the disk.
+const FREE_SPACE_MAX_AGE: Duration = Duration::from_millis(200);
 
-/// Files that may be open whatever the number of streams.
+/// Number of files that may be open regardless of the number of streams.
 const FILES_MIN: usize = 32;
 
-/// What the writer does next.
-pub enum Job {
-    /// Put `head`, then `body`, at offset `at` of the part's file.
+/// A job for the writer thread.
+pub enum WriteJob {
+    /// Writes `head`, then `body`, at offset `at` of the part's file.
     Write {
-        /// Where to.
-        part: Arc<Part>,
-        /// The offset.
+        part: Arc<StreamPart>,
         at: u64,
-        /// Bytes that were kept back.
-        head: Queued,
-        /// Bytes of a buffer.
+        /// Bytes of a partial packet that were held back.
+        head: QueuedBytes,
+        /// A range of a pool buffer.
         body: Option<(Buffer, Range<usize>)>,
-        /// So many bytes at the buffer's begin are hashed first.
+        /// Number of bytes at the start of the buffer to hash first.
         hashed: usize,
     },
-    /// All of the part's bytes are written: close its file and hand it to the keeper.
-    Close(Ended),
-    /// All bytes before this job are hashed: whoever waits at the other end goes on.
-    Hashed(Sender<()>),
-    /// All bytes before this job are written: the keeper makes them durable, and then the checkpoint.
-    Checkpoint(Round),
+    /// All bytes of the part are queued: closes its file and hands the stream to the syncer.
+    Close(EndedStream),
+    /// Wakes the sender when all earlier jobs are hashed. The hasher consumes it.
+    HashBarrier(Sender<()>),
+    /// All bytes of the checkpoint are queued before it: forwards it to the syncer.
+    Checkpoint(CheckpointBatch),
 }
 
-/// The calls that the writer makes, so that tests can fail each of them.
-pub trait Disk {
-    /// An open file.
+/// File system calls of the writer, so that tests can inject faults.
+pub trait StreamDisk {
     type File;
-    /// Opens an existing stream file to write into it.
+    /// Opens an existing stream file for writing.
     fn open(&self, file: &str) -> io::Result<Self::File>;
-    /// Writes at an offset; may write less.
+    /// Writes at an offset. May write less than requested.
     fn write_at(&self, file: &Self::File, at: u64, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Bytes that may still be written.
+    /// Returns the bytes that can still be written.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-impl Disk for Arc<VaultDir> {
+impl StreamDisk for Arc<VaultDir> {
     type File = std::os::fd::OwnedFd;
 
     fn open(&self, file: &str) -> io::Result<Self::File> {
@@ -79,62 +76,59 @@ impl Disk for Arc<VaultDir> {
     }
 }
 
-/// What the writer works with.
-pub struct Writer<D: Disk> {
-    /// Where files are.
+/// State of the writer thread.
+pub struct DiskWriter<D: StreamDisk> {
     pub disk: D,
-    /// Open files by part.
+    /// Open files by part id.
     pub files: LruCache<u64, D::File>,
-    /// Descriptors that streams and their files share.
+    /// Descriptors shared by connections and stream files.
     pub descriptors: usize,
     /// Bytes that must stay free.
     pub free_bytes_min: u64,
-    /// The state of the disk.
-    pub pressure: Arc<Pressure>,
-    /// Parts that need a sync.
-    pub dirty: Arc<Dirty>,
-    /// What is counted.
+    pub disk_retry: Arc<DiskRetry>,
+    /// Parts that need an fsync.
+    pub dirty: Arc<DirtyParts>,
     pub counters: Arc<Counters>,
-    /// To the keeper.
-    pub ended: Sender<Keep>,
-    /// The room that was last seen.
-    pub room: Option<Room>,
+    /// Queue to the syncer.
+    pub sync_jobs: Sender<SyncJob>,
+    /// Last measurement of the free space.
+    pub free_space: Option<FreeSpace>,
 }
 
-/// Room on the disk above what is to stay free.
+/// Free space beyond the reserve.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct FreeSpace {
     seen_at: Instant,
     bytes: u64,
 }
 
-impl<D: Disk> Writer<D> {
-    /// Works until the last sender of jobs is gone.
-    pub fn run(mut self, jobs: Receiver<Job>) {
+impl<D: StreamDisk> DiskWriter<D> {
+    /// Runs until all senders of jobs have ended.
+    pub fn run(mut self, jobs: Receiver<WriteJob>) {
         for job in jobs {
             match job {
-                Job::Write { part, at, head, body, .. } => {
+                WriteJob::Write { part, at, head, body, .. } => {
                     let body = body.as_ref().map_or(&[][..], |(buffer, range)| &buffer[range.clone()]);
                     self.write(&part, at, &head, body);
                 }
-                Job::Close(ended) => {
+                WriteJob::Close(ended) => {
                     self.files.pop(&ended.part.id);
-                    // The keeper outlives the writer; if it failed, its own error is the one reported.
-                    let _ = self.ended.send(Keep::Ended(ended));
+                    // The syncer outlives the writer. If it failed, its own error is reported.
+                    let _ = self.sync_jobs.send(SyncJob::Ended(ended));
                 }
-                Job::Hashed(_) => {}
-                Job::Checkpoint(round) => {
-                    let _ = self.ended.send(Keep::Checkpoint(round));
+                WriteJob::HashBarrier(_) => {}
+                WriteJob::Checkpoint(round) => {
+                    let _ = self.sync_jobs.send(SyncJob::Checkpoint(round));
                 }
             }
         }
     }
 
-    fn write(&mut self, part: &Arc<Part>, at: u64, head: &[u8], body: &[u8]) {
+    fn write(&mut self, part: &Arc<StreamPart>, at: u64, head: &[u8], body: &[u8]) {
         let bytes = (head.len() + body.len()) as u64;
         let mut done = 0;
         while done < bytes && !part.is_broken() {
-            match self.write_some(part, at + done, skip(head, body, done as usize)) {
+            match self.write_once(part, at + done, remaining_slices(head, body, done as usize)) {
                 Ok(n) => done += n as u64,
                 Err(error) => {
                     log::error!("write_failed file={} at={} error=\"{error}\"", part.file, at + done);
@@ -143,17 +137,17 @@ impl<D: Disk> Writer<D> {
             }
         }
         if done < bytes {
-            part.lose(bytes - done);
+            part.mark_broken(bytes - done);
             self.counters.lost_bytes_total.add(bytes - done);
         }
         self.counters.written_bytes_total.add(done);
-        if done > 0 && part.soil() {
+        if done > 0 && part.mark_dirty() {
             self.dirty.add(part);
         }
     }
 
-    /// Closes the files that were not written for longest, until another one may be opened.
-    fn make_room(&mut self) {
+    /// Closes the least recently written files until another one may be opened.
+    fn close_idle_files(&mut self) {
         let streams = usize::try_from(self.counters.streams_open.get()).unwrap_or(usize::MAX);
         let files_max = self.descriptors.saturating_sub(streams).max(FILES_MIN);
         while self.files.len() >= files_max {
@@ -161,23 +155,25 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// One write, tried until it succeeds.
-    fn write_some(&mut self, part: &Part, at: u64, slices: [&[u8]; 2]) -> io::Result<usize> {
+    /// Writes once. Retries transient errors.
+    fn write_once(&mut self, part: &StreamPart, at: u64, slices: [&[u8]; 2]) -> io::Result<usize> {
         if !self.files.contains(&part.id) {
-            self.make_room();
+            self.close_idle_files();
         }
-        let Writer { disk, files, free_bytes_min, pressure, counters, room, .. } = self;
+        let DiskWriter {
+            disk, files, free_bytes_min, disk_retry: pressure, counters, free_space: room, ..
+        } = self;
         let wanted = (slices[0].len() + slices[1].len()) as u64;
-        pressure.persist("write", &part.file, || {
+        pressure.retry("write", &part.file, || {
             if *free_bytes_min > 0 {
-                look_for_room(disk, room, *free_bytes_min, wanted)?;
+                check_free_space(disk, room, *free_bytes_min, wanted)?;
             }
             let file = files.try_get_or_insert(part.id, || disk.open(&part.file))?;
             let written = match slices {
                 [[], body] => disk.write_at(file, at, &[IoSlice::new(body)]),
                 [head, body] => disk.write_at(file, at, &[IoSlice::new(head), IoSlice::new(body)]),
             };
-            counters.writes_total.one();
+            counters.writes_total.inc();
             match written? {
                 0 => Err(Errno::NOSPC.into()),
                 n => {
@@ -191,37 +187,37 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Sees to it that a write of `wanted` bytes leaves `free_bytes_min` bytes free. What was seen a moment ago and not
-/// written since need not be looked at again.
-fn look_for_room(
-    disk: &impl Disk,
-    room: &mut Option<Room>,
+/// Checks that a write of `wanted` bytes leaves `free_bytes_min` bytes free. Uses a recent measurement,
+/// reduced by what was written since.
+fn check_free_space(
+    disk: &impl StreamDisk,
+    room: &mut Option<FreeSpace>,
     free_bytes_min: u64,
     wanted: u64,
 ) -> io::Result<()> {
-    if room.is_some_and(|room| room.bytes >= wanted && room.seen_at.elapsed() < ROOM_EVERY) {
+    if room.is_some_and(|room| room.bytes >= wanted && room.seen_at.elapsed() < FREE_SPACE_MAX_AGE) {
         return Ok(());
     }
     *room = None;
     match disk.free_bytes()?.checked_sub(free_bytes_min) {
         Some(bytes) if bytes >= wanted => {
-            *room = Some(Room { seen_at: Instant::now(), bytes });
+            *room = Some(FreeSpace { seen_at: Instant::now(), bytes });
             Ok(())
         }
         _ => Err(Errno::NOSPC.into()),
     }
 }
 
-/// What is left of `head` and `body` after their first `done` bytes.
-fn skip<'a>(head: &'a [u8], body: &'a [u8], done: usize) -> [&'a [u8]; 2] {
+/// Returns what remains of `head` and `body` after `done` bytes.
+fn remaining_slices<'a>(head: &'a [u8], body: &'a [u8], done: usize) -> [&'a [u8]; 2] {
     match done.checked_sub(head.len()) {
         None => [&head[done..], body],
         Some(of_body) => [&[], &body[of_body..]],
     }
 }
 
-/// The open files. Their number follows that of the streams, so it is bounded where files are opened.
-pub fn files<F>() -> LruCache<u64, F> {
+/// Creates the cache of open files. `close_idle_files` limits its size according to the number of streams.
+pub fn open_files<F>() -> LruCache<u64, F> {
     LruCache::unbounded()
 }
 
@@ -230,10 +226,10 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
-    use super::super::manifest::{Manifest, Source};
-    use super::super::names::Names;
-    use super::super::tail::Tail;
     use super::*;
+    use crate::cc::vault::manifest::{Manifest, StreamSource};
+    use crate::cc::vault::name_locks::NameLocks;
+    use crate::cc::vault::packet_aligner::PacketAligner;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     enum Call {
@@ -244,7 +240,7 @@ mod tests {
 
     const CALLS: [Call; 3] = [Call::Open, Call::Write, Call::FreeBytes];
 
-    /// What goes wrong at the `at`th call of a kind (from 0), and perhaps at all that follow.
+    /// A fault at the `at`th call of a kind (from 0), or at that call and all later ones.
     #[derive(Clone, Copy, Debug)]
     struct Fault {
         call: Call,
@@ -268,7 +264,7 @@ mod tests {
         open_max: usize,
     }
 
-    /// A disk in memory. An open file is a handle to its name; the count of them is the number of open files.
+    /// A disk in memory. The reference count of `handles` is the number of open files.
     #[derive(Clone, Default)]
     struct Fake {
         state: Arc<Mutex<State>>,
@@ -276,7 +272,7 @@ mod tests {
     }
 
     impl Fake {
-        /// Counts a call; the fault that it meets.
+        /// Counts a call. Returns the fault that it meets.
         fn call(&self, call: Call) -> Option<How> {
             let mut state = self.state.lock().unwrap();
             let count = state.calls.entry(call).or_default();
@@ -295,7 +291,7 @@ mod tests {
         }
     }
 
-    impl Disk for Fake {
+    impl StreamDisk for Fake {
         type File = (String, Arc<()>);
 
         fn open(&self, file: &str) -> io::Result<Self::File> {
@@ -304,7 +300,7 @@ mod tests {
             }
             let handle = Arc::clone(&self.handles);
             let mut state = self.state.lock().unwrap();
-            // This fake and its clone in the test are no open files.
+            // The fake disk and its clone in the test hold one reference each.
             state.open_max = state.open_max.max(Arc::strong_count(&handle) - 2);
             Ok((file.to_owned(), handle))
         }
@@ -336,38 +332,38 @@ mod tests {
     const HEAD: &[u8] = b"kept back, then ";
     const PIECES: usize = 3;
 
-    fn parts(count: usize) -> Vec<Arc<Part>> {
-        let manifest = |id: usize| Manifest::new(b"name", format!("file-{id}"), 1, Source::Tcp);
-        let part = |id: usize| Arc::new(Part::new(id as u64, Tail::new(false), manifest(id)));
+    fn parts(count: usize) -> Vec<Arc<StreamPart>> {
+        let manifest = |id: usize| Manifest::new(b"name", format!("file-{id}"), 1, StreamSource::Tcp);
+        let part = |id: usize| Arc::new(StreamPart::new(id as u64, PacketAligner::new(false), manifest(id)));
         (0..count).map(part).collect()
     }
 
-    fn piece(part: &Part, number: usize) -> Vec<u8> {
+    fn piece(part: &StreamPart, number: usize) -> Vec<u8> {
         [HEAD, format!("piece {number} of {}", part.file).as_bytes()].concat()
     }
 
-    fn stream(part: &Part) -> Vec<u8> {
+    fn stream(part: &StreamPart) -> Vec<u8> {
         (0..PIECES).flat_map(|number| piece(part, number)).collect()
     }
 
-    fn writer(disk: &Fake, ended: Sender<Keep>, free_bytes_min: u64) -> Writer<Fake> {
+    fn writer(disk: &Fake, ended: Sender<SyncJob>, free_bytes_min: u64) -> DiskWriter<Fake> {
         let counters = Arc::<Counters>::default();
-        Writer {
+        DiskWriter {
             disk: disk.clone(),
-            files: files(),
+            files: open_files(),
             descriptors: 0,
             free_bytes_min,
-            pressure: Arc::new(Pressure::new(Arc::clone(&counters))),
+            disk_retry: Arc::new(DiskRetry::new(Arc::clone(&counters))),
             dirty: Arc::default(),
             counters,
-            ended,
-            room: None,
+            sync_jobs: ended,
+            free_space: None,
         }
     }
 
-    /// Writes the streams of `count` parts, piece by piece in turn, on a disk with this fault. `patient`: trouble
-    /// that may pass is waited for.
-    fn run(count: usize, fault: Option<Fault>, patient: bool) -> (Fake, Vec<Arc<Part>>, Arc<Counters>) {
+    /// Writes the streams of `count` parts in turn, piece by piece, on a disk with this fault. `patient`
+    /// retries transient errors.
+    fn run(count: usize, fault: Option<Fault>, patient: bool) -> (Fake, Vec<Arc<StreamPart>>, Arc<Counters>) {
         let disk = Fake::default();
         {
             let mut state = disk.state.lock().unwrap();
@@ -377,30 +373,31 @@ mod tests {
         let mut writer = writer(&disk, ended, 1);
         let counters = Arc::clone(&writer.counters);
         if !patient {
-            writer.pressure.give_up_at(Instant::now());
+            writer.disk_retry.give_up_at(Instant::now());
         }
         let parts = parts(count);
         for number in 0..PIECES {
             for part in &parts {
                 let at = (0..number).map(|before| piece(part, before).len() as u64).sum();
                 let piece = piece(part, number);
-                // As a stream does it: what was kept back, and a chunk.
+                // Like a stream: a part that was held back and a chunk.
                 writer.write(part, at, HEAD, &piece[HEAD.len()..]);
             }
         }
         let (jobs, jobs_in) = crossbeam_channel::unbounded();
-        let names = Arc::<Names>::default();
+        let names = Arc::<NameLocks>::default();
         for part in &parts {
-            let claim = names.hold(super::super::manifest::Source::Tcp, part.file.as_bytes());
-            jobs.send(Job::Close(Ended { part: Arc::clone(part), claim })).unwrap();
+            let claim = names
+                .acquire_for_recovery(crate::cc::vault::manifest::StreamSource::Tcp, part.file.as_bytes());
+            jobs.send(WriteJob::Close(EndedStream { part: Arc::clone(part), name_lock: claim })).unwrap();
         }
         drop(jobs);
         writer.run(jobs_in);
         let closed: Vec<_> = ended_in
             .iter()
             .map(|keep| match keep {
-                Keep::Ended(ended) => ended.part.id,
-                Keep::Checkpoint(_) => u64::MAX,
+                SyncJob::Ended(ended) => ended.part.id,
+                SyncJob::Checkpoint(_) => u64::MAX,
             })
             .collect();
         assert_eq!(closed, parts.iter().map(|part| part.id).collect::<Vec<_>>(), "all are closed, in order");
@@ -408,8 +405,9 @@ mod tests {
         (disk, parts, counters)
     }
 
-    /// Each file is a start of its stream, and what is missing was counted. Gives the parts that lack bytes.
-    fn check_starts(disk: &Fake, parts: &[Arc<Part>], counters: &Counters) -> usize {
+    /// Checks that each file is a prefix of its stream and that missing bytes were counted. Returns the
+    /// number of incomplete parts.
+    fn check_starts(disk: &Fake, parts: &[Arc<StreamPart>], counters: &Counters) -> usize {
         let (mut written, mut lost, mut broken) = (0, 0, 0);
         for part in parts {
             let (stored, stream) = (disk.file(&part.file), stream(part));
@@ -424,7 +422,7 @@ mod tests {
         broken
     }
 
-    /// Faults at each call of a run without one.
+    /// Lists a fault at each call of a run without faults.
     fn faults(how: How, for_ever: bool) -> Vec<Fault> {
         let (calm, ..) = run(2, None, true);
         let at_each = |call| (0..calm.count(call)).map(move |at| Fault { call, at, for_ever, how });
@@ -441,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_waited_for_at_every_call() {
+    fn a_transient_error_of_any_call_is_retried() {
         for fault in faults(How::Fails(Errno::NOSPC), false) {
             let (disk, parts, counters) = run(2, Some(fault), true);
             assert_eq!(check_starts(&disk, &parts, &counters), 0, "{fault:?}");
@@ -450,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_pass_ends_one_stream() {
+    fn a_permanent_error_ends_one_stream() {
         for fault in faults(How::Fails(Errno::IO), false) {
             let (disk, parts, counters) = run(2, Some(fault), true);
             assert_eq!(check_starts(&disk, &parts, &counters), 1, "{fault:?}");
@@ -459,13 +457,13 @@ mod tests {
     }
 
     #[test]
-    fn for_ever_after_it_ends_all_that_are_not_done() {
+    fn a_lasting_error_ends_all_unfinished_streams() {
         for errno in [Errno::IO, Errno::NOSPC] {
             for fault in faults(How::Fails(errno), true) {
-                // Of the first kind nobody waits for the end; of the second not after the drain.
+                // The first error is permanent. The second one is transient, but retries have ended.
                 let (disk, parts, counters) = run(2, Some(fault), errno == Errno::IO);
                 let broken = check_starts(&disk, &parts, &counters);
-                // A file that is open needs no open, and a moment's room is not looked at again.
+                // An open file is not opened again, and a recent measurement is not repeated.
                 let least = if fault.call == Call::Write && fault.at + 1 < 2 * PIECES { 2 } else { 1 };
                 assert!(broken >= least, "{fault:?}: {broken}");
             }
@@ -473,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn short_writes_of_every_length() {
+    fn short_writes_of_every_length_are_continued() {
         let len = piece(&parts(1)[0], 0).len();
         for short in 1..len {
             for at in 0..2 * PIECES {
@@ -487,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_of_nothing_is_a_full_disk() {
+    fn a_write_of_zero_bytes_means_a_full_disk() {
         let fault = Fault { call: Call::Write, at: 1, for_ever: false, how: How::Short(0) };
         let (disk, parts, counters) = run(2, Some(fault), true);
         assert_eq!(check_starts(&disk, &parts, &counters), 0);
@@ -495,42 +493,38 @@ mod tests {
     }
 
     #[test]
-    fn files_are_closed_when_there_are_too_many() {
+    fn idle_files_are_closed_when_too_many_are_open() {
         let (disk, parts, counters) = run(3 * FILES_MIN, None, true);
         assert_eq!(check_starts(&disk, &parts, &counters), 0);
         assert_eq!(disk.state.lock().unwrap().open_max, FILES_MIN);
-        assert_eq!(
-            disk.count(Call::Open),
-            3 * FILES_MIN * PIECES,
-            "each was written when it was closed again"
-        );
+        assert_eq!(disk.count(Call::Open), 3 * FILES_MIN * PIECES, "each write opened its file again");
     }
 
-    /// Writes `len` bytes where so many are free, and so many are to stay free; true if it was done.
+    /// Writes `len` bytes to a disk with this free space and reserve. Returns whether it succeeded.
     fn check_room(free_bytes: u64, free_bytes_min: u64, len: usize) -> bool {
         let disk = Fake::default();
         disk.state.lock().unwrap().free_bytes = free_bytes;
         let mut writer = writer(&disk, crossbeam_channel::unbounded().0, free_bytes_min);
-        writer.pressure.give_up_at(Instant::now());
+        writer.disk_retry.give_up_at(Instant::now());
         let part = &parts(1)[0];
         writer.write(part, 0, &[], &vec![7; len]);
         !part.is_broken()
     }
 
     #[test]
-    fn room_is_kept_to_the_byte() {
+    fn the_reserve_is_exact_to_the_byte() {
         assert!(check_room(1_100, 1_000, 100));
         assert!(!check_room(1_099, 1_000, 100));
         assert!(!check_room(999, 1_000, 1));
-        assert!(check_room(0, 0, 100), "with nothing to keep the disk itself says when it is full");
+        assert!(check_room(0, 0, 100), "without a reserve only the disk itself reports that it is full");
     }
 
     #[test]
-    fn room_is_looked_at_again_when_it_is_used_up() {
+    fn free_space_is_measured_again_when_it_is_used_up() {
         let disk = Fake::default();
         disk.state.lock().unwrap().free_bytes = 1_000 + 550;
         let mut writer = writer(&disk, crossbeam_channel::unbounded().0, 1_000);
-        writer.pressure.give_up_at(Instant::now());
+        writer.disk_retry.give_up_at(Instant::now());
         let part = &parts(1)[0];
         for at in 0..6 {
             writer.write(part, at * 100, &[], &[7; 100]);

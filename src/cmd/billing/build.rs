@@ -1,65 +1,63 @@
-//! `lea billing build`: rows into calls. Main thread.
+//! `lea billing build`: builds calls from rows. Runs on the main thread.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::super::asked::{WhereArgs, WhichArgs};
-use super::super::shown::{self, Csv, Format, FormatArgs, Lines};
-use super::super::stored::harmless;
-use super::super::zone::Zone;
 use super::SortArgs;
-use super::calls::{Calls, Source};
+use crate::billing::calls::{CallReader, RowSource};
+use crate::billing::{BilledCall, CallParty};
 use crate::cli::Globals;
-use crate::iri::billing::{Call, Side};
-use crate::logging::{self, LevelFilter};
+use crate::cmd::args::listing::escape;
+use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
+use crate::cmd::args::time_zone::TimeZoneArg;
+use crate::cmd::output::{self, CsvWriter, OutputFormat, OutputFormatArgs, StdoutLines};
+use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result};
 
-/// Put the rows of quick billing logs together, a line a call
+/// Build calls from the rows of quick billing logs
 ///
-/// The rows of a call are those with its call_id, in whatever order and however late they come. A call has a set-up delay
-/// (INVITE to its final reply), was answered or not, lasted from that reply to the BYE, and was hung up by the side that
-/// sent the BYE. A row that is there twice counts once. What a call lacks is named in the last column.
+/// Prints one line per call: set-up delay, whether it was answered, duration, reply code and who hung up. All rows with
+/// the same call_id belong to one call, in any order. Duplicates count once. The last column names missing rows.
 ///
-/// FILE is JSON (a row a line, or a list; also what lea search --json and rabbitmqadmin get print), CSV with a header, a
-/// folder that a receiver writes to, or a URL. Without FILE the store is read. --since and --until choose calls by when
-/// they began.
+/// FILE is JSON (one row per line, or a list), CSV with a header, a directory that a receiver writes to, or a URL. The
+/// output of `lea search --json` and `rabbitmqadmin get` is also read. Without FILE, the rows are read from the store.
+/// --since and --until select calls by their start.
 ///
-/// The exit code is 3 if a row could not be used or a call is incomplete.
+/// The exit code is 3 if a row was rejected or a call is incomplete.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Logs; - is stdin [default: the store]
+    /// Billing logs; - is stdin [default: the store]
     #[arg(value_name = "FILE")]
     files: Vec<String>,
     #[command(flatten)]
-    format: FormatArgs,
+    format: OutputFormatArgs,
     #[command(flatten)]
     sort: SortArgs,
     #[command(flatten)]
-    place: WhereArgs,
+    place: StoreTargetArgs,
     #[command(flatten)]
-    which: WhichArgs,
+    which: EventFilterArgs,
 }
 
-/// What was built.
+/// The numbers of the summary line.
 #[derive(Debug, Default)]
-struct Sums {
+struct BuildSummary {
     calls: u64,
     answered: u64,
     incomplete: u64,
-    doubled: u64,
+    duplicates: u64,
     reordered: u64,
 }
 
 impl Args {
-    /// Runs the command.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let span = self.which.span()?;
-        let source = Source { names: &self.files, place: &self.place, which: &self.which, span };
-        let mut calls = Calls::read(&source, &self.sort, self.sort.memory)?;
-        let mut printer = Printer::begin(self.format.format(), self.which.time_zone)?;
-        let mut sums = Sums::default();
+        let span = self.which.time_range()?;
+        let source = RowSource { names: &self.files, place: &self.place, which: &self.which, span };
+        let mut calls = CallReader::read(&source, &self.sort, self.sort.memory)?;
+        let mut printer = CallPrinter::start(self.format.format(), self.which.time_zone)?;
+        let mut sums = BuildSummary::default();
         while let Some(call) = calls.next()? {
             sums.add(&call);
             if !printer.print(&call)? {
@@ -68,27 +66,27 @@ impl Args {
         }
         printer.end()?;
         let counts = calls.counts;
-        let Sums { calls, answered, incomplete, doubled, reordered } = sums;
-        logging::say(format_args!(
+        let BuildSummary { calls, answered, incomplete, duplicates: doubled, reordered } = sums;
+        logging::status_line(format_args!(
             "built calls={calls} answered={answered} incomplete={incomplete} rows={} doubled={doubled} \
              reordered={reordered} other_methods={} refused={}",
-            counts.rows, counts.other, counts.refused
+            counts.rows, counts.other_methods, counts.rejected
         ));
-        Ok(if counts.refused == 0 && incomplete == 0 { Exit::Done } else { Exit::Differs })
+        Ok(if counts.rejected == 0 && incomplete == 0 { Exit::Done } else { Exit::Incomplete })
     }
 }
 
-impl Sums {
-    fn add(&mut self, call: &Call) {
+impl BuildSummary {
+    fn add(&mut self, call: &BilledCall) {
         self.calls += 1;
         self.answered += u64::from(call.answered == Some(true));
         self.incomplete += u64::from(!call.missing.is_empty());
-        self.doubled += call.doubled;
+        self.duplicates += call.duplicates;
         self.reordered += call.reordered;
     }
 }
 
-const HEAD: [&str; 13] = [
+const COLUMNS: [&str; 13] = [
     "call_id",
     "start",
     "caller",
@@ -104,97 +102,99 @@ const HEAD: [&str; 13] = [
     "missing",
 ];
 
-/// Prints calls as they are built: columns of known widths first, as all of them are never in memory.
-enum Printer {
-    Table(Lines, Zone),
-    Json(Lines, Zone),
-    Csv(Box<Csv>, Zone),
+/// Prints calls as they are built. The table has fixed column widths, because the calls are never all in memory.
+enum CallPrinter {
+    Table(StdoutLines, TimeZoneArg),
+    Json(StdoutLines, TimeZoneArg),
+    Csv(Box<CsvWriter>, TimeZoneArg),
 }
 
-impl Printer {
-    fn begin(format: Format, zone: Zone) -> Result<Printer> {
+impl CallPrinter {
+    fn start(format: OutputFormat, zone: TimeZoneArg) -> Result<CallPrinter> {
         Ok(match format {
-            Format::Table => {
-                let mut lines = Lines::begin();
-                lines.line(&format!(
+            OutputFormat::Table => {
+                let mut lines = StdoutLines::start();
+                lines.write_line(&format!(
                     "{:<32}  {:>12}  ANSWERED  {:>12}  CODE  HUNG UP  {:<16}  {:<16}  {:<36}  MISSING",
                     "START", "SETUP", "DURATION", "CALLER", "CALLEE", "CALL ID"
                 ))?;
-                Printer::Table(lines, zone)
+                CallPrinter::Table(lines, zone)
             }
-            Format::Json => Printer::Json(Lines::begin(), zone),
-            Format::Csv => Printer::Csv(Box::new(Csv::begin(&HEAD)?), zone),
+            OutputFormat::Json => CallPrinter::Json(StdoutLines::start(), zone),
+            OutputFormat::Csv => CallPrinter::Csv(Box::new(CsvWriter::start(&COLUMNS)?), zone),
         })
     }
 
-    /// False: the reader went away.
-    fn print(&mut self, call: &Call) -> Result<bool> {
+    /// Prints a call. Returns false if the reader of stdout is gone.
+    fn print(&mut self, call: &BilledCall) -> Result<bool> {
         match self {
-            Printer::Table(lines, zone) => {
-                let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { harmless(text) };
+            CallPrinter::Table(lines, zone) => {
+                let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { escape(text) };
                 let line = format!(
                     "{:<32}  {:>12}  {:<8}  {:>12}  {:>4}  {:<7}  {:<16}  {:<16}  {:<36}  {}",
-                    zone.show_us(call.start_us),
-                    seconds(call.setup_us),
-                    yes(call.answered),
-                    seconds(call.duration_us),
-                    number(call.reply_code),
-                    call.hung_up.map_or("-", Side::word),
+                    zone.format_us(call.start_us),
+                    format_seconds(call.setup_us),
+                    format_answered(call.answered),
+                    format_seconds(call.duration_us),
+                    format_code(call.reply_code),
+                    call.hung_up.map_or("-", CallParty::as_str),
                     shown(&call.caller),
                     shown(&call.callee),
                     shown(&call.call_id),
                     call.missing,
                 );
-                lines.line(line.trim_end())
+                lines.write_line(line.trim_end())
             }
-            Printer::Json(lines, zone) => lines.line(&shown::one_line(&json(call, *zone).to_string())),
-            Printer::Csv(csv, zone) => csv.line(cells(call, *zone).into_iter()),
+            CallPrinter::Json(lines, zone) => {
+                lines.write_line(&output::single_line_json(&call_json(call, *zone).to_string()))
+            }
+            CallPrinter::Csv(csv, zone) => csv.write_row(csv_cells(call, *zone).into_iter()),
         }
     }
 
     fn end(self) -> Result<()> {
         match self {
-            Printer::Table(lines, _) | Printer::Json(lines, _) => lines.end(),
-            Printer::Csv(csv, _) => csv.end(),
+            CallPrinter::Table(lines, _) | CallPrinter::Json(lines, _) => lines.end(),
+            CallPrinter::Csv(csv, _) => csv.end(),
         }
     }
 }
 
-/// A call as an object; what is not known is null.
-pub fn json(call: &Call, zone: Zone) -> Value {
+/// Returns a call as a JSON object. An unknown value is null.
+pub fn call_json(call: &BilledCall, zone: TimeZoneArg) -> Value {
     json!({
-        "call_id": call.call_id, "start": zone.show_us(call.start_us), "caller": call.caller, "callee": call.callee,
+        "call_id": call.call_id, "start": zone.format_us(call.start_us), "caller": call.caller, "callee": call.callee,
         "setup_us": call.setup_us, "answered": call.answered, "duration_us": call.duration_us,
-        "reply_code": call.reply_code, "hung_up": call.hung_up.map(Side::word), "rows": call.rows,
-        "doubled": call.doubled, "reordered": call.reordered, "missing": call.missing.words().collect::<Vec<_>>(),
+        "reply_code": call.reply_code, "hung_up": call.hung_up.map(CallParty::as_str), "rows": call.rows,
+        "doubled": call.duplicates, "reordered": call.reordered, "missing": call.missing.names().collect::<Vec<_>>(),
     })
 }
 
-fn cells(call: &Call, zone: Zone) -> [Cow<'_, str>; HEAD.len()] {
+fn csv_cells(call: &BilledCall, zone: TimeZoneArg) -> [Cow<'_, str>; COLUMNS.len()] {
     [
         Cow::from(&call.call_id),
-        zone.show_us(call.start_us).into(),
+        zone.format_us(call.start_us).into(),
         Cow::from(&call.caller),
         Cow::from(&call.callee),
-        plain(call.setup_us).into(),
+        to_text(call.setup_us).into(),
         call.answered.map_or("", |answered| if answered { "true" } else { "false" }).into(),
-        plain(call.duration_us).into(),
-        plain(call.reply_code).into(),
-        call.hung_up.map_or("", Side::word).into(),
+        to_text(call.duration_us).into(),
+        to_text(call.reply_code).into(),
+        call.hung_up.map_or("", CallParty::as_str).into(),
         call.rows.to_string().into(),
-        call.doubled.to_string().into(),
+        call.duplicates.to_string().into(),
         call.reordered.to_string().into(),
         call.missing.to_string().into(),
     ]
 }
 
-/// A number, or nothing.
-pub fn plain(number: Option<impl ToString>) -> String {
+/// Formats a number; `None` becomes an empty text.
+pub fn to_text(number: Option<impl ToString>) -> String {
     number.map_or_else(String::new, |number| number.to_string())
 }
 
-/// Microseconds as seconds, or a dash.
-pub fn seconds(us: Option<i64>) -> String {
+/// Formats microseconds as seconds; `None` becomes a dash.
+pub fn format_seconds(us: Option<i64>) -> String {
     let shown = |us: i64| {
         let sign = if us < 0 { "-" } else { "" };
         let us = us.unsigned_abs();
@@ -203,13 +203,13 @@ pub fn seconds(us: Option<i64>) -> String {
     us.map_or_else(|| "-".to_owned(), shown)
 }
 
-/// A number, or a dash.
-pub fn number(number: Option<u16>) -> String {
+/// Formats a reply code; `None` becomes a dash.
+pub fn format_code(number: Option<u16>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
-/// Yes, no, or a dash.
-pub fn yes(answered: Option<bool>) -> &'static str {
+/// Formats a flag as yes or no; `None` becomes a dash.
+pub fn format_answered(answered: Option<bool>) -> &'static str {
     answered.map_or("-", |answered| if answered { "yes" } else { "no" })
 }
 
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_shown_to_the_microsecond() {
+    fn durations_are_formatted_to_the_microsecond() {
         for (us, expected) in [
             (None, "-"),
             (Some(0), "0.000000"),
@@ -227,7 +227,7 @@ mod tests {
             (Some(i64::MAX), "9223372036854.775807"),
             (Some(i64::MIN), "-9223372036854.775808"),
         ] {
-            assert_eq!(seconds(us), expected);
+            assert_eq!(format_seconds(us), expected);
         }
     }
 }

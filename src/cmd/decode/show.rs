@@ -1,4 +1,4 @@
-//! Chunks onto stdout: one stream's bytes, a row a stream, or a line a chunk.
+//! Prints the content of dumps to stdout: the bytes of one stream, one row per stream, or one line per chunk.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufWriter, Stdout, Write};
@@ -7,99 +7,98 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::cc::chunk_sink::{At, ChunkSink, Took, Untaken};
-use crate::cc::frame::chunk::{Chunk, Data};
-use crate::cc::frame::dump::Position;
-use crate::cmd::stored::harmless;
-use crate::logging;
+use crate::cc::kafka_dump::format::KafkaPosition;
+use crate::cc::kafka_dump::visitor::{RecordPosition, RecordVisitor, VisitError, VisitOutcome};
+use crate::cc::wire::chunk::{Chunk, ChunkData};
+use crate::cmd::args::listing::escape;
+use crate::runtime::logging;
 use crate::{Error, Result};
 
-/// Bytes that go to stdout at once.
+/// Size of the output buffer.
 const OUT_BYTES: usize = 256 << 10;
 
-/// What was shown.
+/// Totals of what was printed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Shown {
-    /// Whether the stream is there that was asked for.
-    pub found: bool,
-    /// Streams shown.
+pub struct OutputTotals {
+    /// True if a record names the requested stream.
+    pub is_found: bool,
+    /// Number of streams printed.
     pub streams: usize,
-    /// Bytes of their content.
+    /// Content bytes.
     pub bytes: u64,
-    /// True if whoever reads stdout went away.
-    pub enough: bool,
+    /// True if the reader of stdout closed the pipe.
+    pub is_reader_gone: bool,
 }
 
-fn decode<'a>(data: &Data<'_>, into: &'a mut Vec<u8>) -> Result<&'a [u8], Untaken> {
-    if into.len() < data.bytes_max() {
-        into.resize(data.bytes_max(), 0);
+fn decode<'a>(data: &ChunkData<'_>, into: &'a mut Vec<u8>) -> Result<&'a [u8], VisitError> {
+    if into.len() < data.decoded_bytes_max() {
+        into.resize(data.decoded_bytes_max(), 0);
     }
     let bytes = data.decode(into)?;
     Ok(&into[..bytes])
 }
 
-/// The bytes of one stream.
-pub struct Raw {
+/// Writes the bytes of one stream.
+pub struct StreamPrinter {
     name: Vec<u8>,
     out: BufWriter<Stdout>,
     decoded: Vec<u8>,
-    shown: Shown,
+    shown: OutputTotals,
 }
 
-impl Raw {
-    /// Those of the stream of this name.
-    pub fn new(name: Vec<u8>) -> Raw {
+impl StreamPrinter {
+    pub fn new(name: Vec<u8>) -> StreamPrinter {
         let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
-        Raw { name, out, decoded: Vec::new(), shown: Shown::default() }
+        StreamPrinter { name, out, decoded: Vec::new(), shown: OutputTotals::default() }
     }
 
-    /// Writes the rest.
-    pub fn finish(mut self) -> Result<Shown> {
+    /// Flushes the output.
+    pub fn finish(mut self) -> Result<OutputTotals> {
         flush(&mut self.out, &mut self.shown)?;
         Ok(self.shown)
     }
 }
 
-impl ChunkSink for Raw {
-    fn take(&mut self, chunk: &Chunk<'_>, _: At<'_>) -> Result<Took, Untaken> {
+impl RecordVisitor for StreamPrinter {
+    fn visit_chunk(&mut self, chunk: &Chunk<'_>, _: RecordPosition<'_>) -> Result<VisitOutcome, VisitError> {
         let bytes = decode(&chunk.data, &mut self.decoded)?;
         if chunk.name.as_bytes() == self.name {
-            self.shown.found = true;
+            self.shown.is_found = true;
             self.shown.bytes += bytes.len() as u64;
-            written(self.out.write_all(bytes), &mut self.shown)?;
+            check_write(self.out.write_all(bytes), &mut self.shown)?;
         }
-        Ok(Took::New)
+        Ok(VisitOutcome::New)
     }
 }
 
-fn written(outcome: io::Result<()>, shown: &mut Shown) -> Result<(), Untaken> {
+fn check_write(outcome: io::Result<()>, shown: &mut OutputTotals) -> Result<(), VisitError> {
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            shown.enough = true;
-            Err(Untaken::Enough)
+            shown.is_reader_gone = true;
+            Err(VisitError::StopReading)
         }
-        Err(error) => Err(Untaken::Failed(Error::system("write to stdout")(error))),
+        Err(error) => Err(VisitError::Failed(Error::system("write to stdout")(error))),
     }
 }
 
-fn flush(out: &mut BufWriter<Stdout>, shown: &mut Shown) -> Result<()> {
-    if shown.enough {
+fn flush(out: &mut BufWriter<Stdout>, shown: &mut OutputTotals) -> Result<()> {
+    if shown.is_reader_gone {
         return Ok(());
     }
-    match written(out.flush(), shown) {
-        Err(Untaken::Failed(error)) => Err(error),
+    match check_write(out.flush(), shown) {
+        Err(VisitError::Failed(error)) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// A line a chunk.
-pub struct Chunks {
+/// Prints one JSON line per chunk.
+pub struct ChunkPrinter {
     name: Option<Vec<u8>>,
     out: BufWriter<Stdout>,
     decoded: Vec<u8>,
     names: HashSet<Box<str>>,
-    shown: Shown,
+    shown: OutputTotals,
 }
 
 #[derive(Serialize)]
@@ -115,26 +114,30 @@ struct ChunkLine<'a> {
     data: String,
 }
 
-impl Chunks {
-    /// The chunks of one stream, or all.
-    pub fn new(name: Option<Vec<u8>>) -> Chunks {
+impl ChunkPrinter {
+    /// Prints the chunks of the stream `name`, or of all streams.
+    pub fn new(name: Option<Vec<u8>>) -> ChunkPrinter {
         let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
-        Chunks { name, out, decoded: Vec::new(), names: HashSet::new(), shown: Shown::default() }
+        ChunkPrinter { name, out, decoded: Vec::new(), names: HashSet::new(), shown: OutputTotals::default() }
     }
 
-    /// Writes the rest.
-    pub fn finish(mut self) -> Result<Shown> {
+    /// Flushes the output.
+    pub fn finish(mut self) -> Result<OutputTotals> {
         flush(&mut self.out, &mut self.shown)?;
         self.shown.streams = self.names.len();
         Ok(self.shown)
     }
 }
 
-impl ChunkSink for Chunks {
-    fn take(&mut self, chunk: &Chunk<'_>, At { position, .. }: At<'_>) -> Result<Took, Untaken> {
+impl RecordVisitor for ChunkPrinter {
+    fn visit_chunk(
+        &mut self,
+        chunk: &Chunk<'_>,
+        RecordPosition { position, .. }: RecordPosition<'_>,
+    ) -> Result<VisitOutcome, VisitError> {
         let bytes = decode(&chunk.data, &mut self.decoded)?;
         if self.name.as_ref().is_some_and(|name| name != chunk.name.as_bytes()) {
-            return Ok(Took::New);
+            return Ok(VisitOutcome::New);
         }
         if !self.names.contains(&*chunk.name) {
             self.names.insert((&*chunk.name).into());
@@ -150,31 +153,31 @@ impl ChunkSink for Chunks {
         };
         let out = &mut self.out;
         let outcome = serde_json::to_writer(&mut *out, &line).map_err(io::Error::from);
-        written(outcome.and_then(|()| out.write_all(b"\n")), &mut self.shown)?;
-        Ok(Took::New)
+        check_write(outcome.and_then(|()| out.write_all(b"\n")), &mut self.shown)?;
+        Ok(VisitOutcome::New)
     }
 }
 
-/// A row a stream.
+/// Collects one row per stream.
 #[derive(Default)]
-pub struct List {
-    rows: HashMap<Box<str>, Row>,
+pub struct StreamList {
+    rows: HashMap<Box<str>, StreamSummary>,
     decoded: Vec<u8>,
     bytes: u64,
 }
 
 #[derive(Default)]
-struct Row {
-    /// Which stream came first, second, ...
-    nth: usize,
+struct StreamSummary {
+    /// Position of the stream in order of first occurrence, from 0.
+    first_seen: usize,
     records: u64,
     bytes: u64,
-    partitions: Vec<Partition>,
+    partitions: Vec<OffsetRange>,
 }
 
-/// What a stream has in one partition.
+/// Offsets of a stream's records in one partition.
 #[derive(Serialize)]
-struct Partition {
+struct OffsetRange {
     #[serde(skip_serializing_if = "String::is_empty")]
     topic: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,43 +187,48 @@ struct Partition {
 }
 
 #[derive(Serialize)]
-struct RowLine<'a> {
+struct StreamLine<'a> {
     name: &'a str,
     records: u64,
     bytes: u64,
-    #[serde(skip_serializing_if = "<[Partition]>::is_empty")]
-    partitions: &'a [Partition],
+    #[serde(skip_serializing_if = "<[OffsetRange]>::is_empty")]
+    partitions: &'a [OffsetRange],
 }
 
-impl ChunkSink for List {
-    fn take(&mut self, chunk: &Chunk<'_>, At { position, .. }: At<'_>) -> Result<Took, Untaken> {
+impl RecordVisitor for StreamList {
+    fn visit_chunk(
+        &mut self,
+        chunk: &Chunk<'_>,
+        RecordPosition { position, .. }: RecordPosition<'_>,
+    ) -> Result<VisitOutcome, VisitError> {
         let bytes = decode(&chunk.data, &mut self.decoded)?.len() as u64;
         self.bytes += bytes;
         let nth = self.rows.len();
         if !self.rows.contains_key(&*chunk.name) {
-            self.rows.insert((&*chunk.name).into(), Row { nth, ..Row::default() });
+            self.rows
+                .insert((&*chunk.name).into(), StreamSummary { first_seen: nth, ..StreamSummary::default() });
         }
         if let Some(row) = self.rows.get_mut(&*chunk.name) {
             row.records += 1;
             row.bytes += bytes;
             if let Some(position) = position {
-                row.note(position);
+                row.add_offset(position);
             }
         }
-        Ok(Took::New)
+        Ok(VisitOutcome::New)
     }
 }
 
-impl Row {
-    fn note(&mut self, position: &Position<'_>) {
+impl StreamSummary {
+    fn add_offset(&mut self, position: &KafkaPosition<'_>) {
         let number = (position.partition >= 0).then_some(position.partition);
-        let is = |known: &&mut Partition| position.is_in(&known.topic, known.partition.unwrap_or(-1));
+        let is = |known: &&mut OffsetRange| position.is_in(&known.topic, known.partition.unwrap_or(-1));
         match self.partitions.iter_mut().find(is) {
             Some(known) => {
                 known.first_offset = known.first_offset.min(position.offset);
                 known.last_offset = known.last_offset.max(position.offset);
             }
-            None => self.partitions.push(Partition {
+            None => self.partitions.push(OffsetRange {
                 topic: position.topic.to_owned(),
                 partition: number,
                 first_offset: position.offset,
@@ -229,12 +237,12 @@ impl Row {
         }
     }
 
-    /// `interception-0:0..1179`, of each partition.
+    /// Formats the offsets of each partition, as `interception-0:0..1179`.
     fn offsets(&self) -> String {
-        let shown = |known: &Partition| {
+        let shown = |known: &OffsetRange| {
             let number = known.partition.map_or_else(|| "?".to_owned(), |number| number.to_string());
             let dash = if known.topic.is_empty() { "" } else { "-" };
-            format!("{}{dash}{number}:{}..{}", harmless(&known.topic), known.first_offset, known.last_offset)
+            format!("{}{dash}{number}:{}..{}", escape(&known.topic), known.first_offset, known.last_offset)
         };
         match self.partitions.is_empty() {
             true => "-".to_owned(),
@@ -243,33 +251,37 @@ impl Row {
     }
 }
 
-impl List {
-    /// Prints the rows in the order in which the streams came; gives how many there are, and their bytes.
+impl StreamList {
+    /// Prints the rows in order of first occurrence. Returns the number of streams and of content bytes.
     pub fn print(self, json: bool) -> Result<(usize, u64)> {
-        let mut rows: Vec<(Box<str>, Row)> = self.rows.into_iter().collect();
-        rows.sort_by_key(|(_, row)| row.nth);
-        crate::cmd::stored::printed(if json { print_json(&rows) } else { print_table(&rows) })?;
+        let mut rows: Vec<(Box<str>, StreamSummary)> = self.rows.into_iter().collect();
+        rows.sort_by_key(|(_, row)| row.first_seen);
+        crate::cmd::args::listing::ignore_broken_pipe(if json {
+            print_json(&rows)
+        } else {
+            print_table(&rows)
+        })?;
         Ok((rows.len(), self.bytes))
     }
 }
 
-fn print_json(rows: &[(Box<str>, Row)]) -> io::Result<()> {
+fn print_json(rows: &[(Box<str>, StreamSummary)]) -> io::Result<()> {
     rows.iter().try_for_each(|(name, row)| {
-        let line = RowLine { name, records: row.records, bytes: row.bytes, partitions: &row.partitions };
-        logging::print(format_args!("{}", serde_json::to_string(&line)?))
+        let line = StreamLine { name, records: row.records, bytes: row.bytes, partitions: &row.partitions };
+        logging::print_line(format_args!("{}", serde_json::to_string(&line)?))
     })
 }
 
-/// Columns as wide as their widest cell; numbers to the right.
-fn print_table(rows: &[(Box<str>, Row)]) -> io::Result<()> {
+/// Prints columns as wide as their widest cell, with numbers right-aligned.
+fn print_table(rows: &[(Box<str>, StreamSummary)]) -> io::Result<()> {
     let head = ["NAME", "RECORDS", "BYTES", "OFFSETS"].map(str::to_owned);
     let cells = rows
         .iter()
-        .map(|(name, row)| [harmless(name), row.records.to_string(), row.bytes.to_string(), row.offsets()]);
+        .map(|(name, row)| [escape(name), row.records.to_string(), row.bytes.to_string(), row.offsets()]);
     let lines: Vec<[String; 4]> = std::iter::once(head).chain(cells).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let [name, records, bytes] = [0, 1, 2].map(width);
     lines.iter().try_for_each(|[a, b, c, d]| {
-        logging::print(format_args!("{a:<name$}  {b:>records$}  {c:>bytes$}  {d}"))
+        logging::print_line(format_args!("{a:<name$}  {b:>records$}  {c:>bytes$}  {d}"))
     })
 }

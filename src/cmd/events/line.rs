@@ -1,33 +1,30 @@
-//! A line of a file of events: an event, a dead letter, or a document with its index and id. Pure.
+//! Parser for a line of an event file: an event, a dead letter, or a document with index and id. Pure code.
 
 use chrono::Local;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::iri::document::{Document, ID_BYTES_MAX, Mode, index_name};
-use crate::iri::event::{self, Indices, Line, NoObject};
-use crate::iri::store::dead_letters;
+use crate::iri::event::{self, ClassifiedLine, EventIndices, NotAnObject};
+use crate::search::dead_letters;
+use crate::search::document::{Document, ID_BYTES_MAX, WriteMode, check_index_name};
 
-/// Why a line cannot be an event.
+/// Why a line was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// It cannot be read.
+pub enum LineError {
     #[error(transparent)]
-    NoObject(#[from] NoObject),
-    /// It is content of a stream.
-    #[error("content of a stream, which is no event: send it to --data-lines")]
-    Data,
-    /// The index that it names is none.
-    #[error("index {0:?}: {1}")]
+    NotAnObject(#[from] NotAnObject),
+    /// The line is content of a stream.
+    #[error("this is content of a stream, not an event (send it to --content-lines)")]
+    StreamContent,
+    #[error("invalid index name {0:?}: {1}")]
     Index(String, &'static str),
-    /// The id that it names is none.
-    #[error("its _id has {0} bytes; 1 to {ID_BYTES_MAX} are allowed")]
+    #[error("_id has {0} bytes (1 to {ID_BYTES_MAX} are allowed)")]
     Id(usize),
 }
 
-/// What `lea search --json` prints, and dumps of other servers.
+/// The output of `lea search --json`, and of dump tools for other servers.
 #[derive(Deserialize)]
-struct Whole<'a> {
+struct DumpedDocument<'a> {
     #[serde(rename = "_index")]
     index: String,
     #[serde(rename = "_id")]
@@ -36,40 +33,40 @@ struct Whole<'a> {
     source: &'a RawValue,
 }
 
-/// Reads a line. What names no index goes where a received line would go.
-pub fn read(line: &[u8], indices: &Indices) -> Result<Document, Unfit> {
-    if let Ok(Whole { index, id, source }) = serde_json::from_slice(line) {
+/// Parses a line. An event without an index goes to the index that a listener would choose.
+pub fn parse_line(line: &[u8], indices: &EventIndices) -> Result<Document, LineError> {
+    if let Ok(DumpedDocument { index, id, source }) = serde_json::from_slice(line) {
         if !(1..=ID_BYTES_MAX).contains(&id.len()) {
-            return Err(Unfit::Id(id.len()));
+            return Err(LineError::Id(id.len()));
         }
         return document(source.get().as_bytes(), &index, Some(id));
     }
     if let Some(Ok(letter)) = dead_letters::read(line).next() {
-        return match index_of(&letter.source) {
+        return match dead_letter_index(&letter.source) {
             Some(index) => document(&letter.text, index, None),
-            None => received(&letter.text, indices),
+            None => parse_received(&letter.text, indices),
         };
     }
-    received(line, indices)
+    parse_received(line, indices)
 }
 
-/// A line as senders send it.
-fn received(line: &[u8], indices: &Indices) -> Result<Document, Unfit> {
-    match event::read(line, indices, &Local)? {
-        Line::Event(document) => Ok(document),
-        Line::Data => Err(Unfit::Data),
+/// Parses a line in the form in which senders send it.
+fn parse_received(line: &[u8], indices: &EventIndices) -> Result<Document, LineError> {
+    match event::classify(line, indices, &Local)? {
+        ClassifiedLine::Event(document) => Ok(document),
+        ClassifiedLine::StreamContent => Err(LineError::StreamContent),
     }
 }
 
-/// The index that an event was for, where that was known: `http 192.0.2.1:6000 opensips`.
-fn index_of(source: &str) -> Option<&str> {
+/// Returns the index of a dead letter, if it was known: `http 192.0.2.1:6000 opensips`.
+fn dead_letter_index(source: &str) -> Option<&str> {
     source.splitn(3, ' ').nth(2)
 }
 
-fn document(source: &[u8], index: &str, id: Option<String>) -> Result<Document, Unfit> {
-    index_name(index).map_err(|why| Unfit::Index(index.to_owned(), why))?;
+fn document(source: &[u8], index: &str, id: Option<String>) -> Result<Document, LineError> {
+    check_index_name(index).map_err(|why| LineError::Index(index.to_owned(), why))?;
     let source = source.trim_ascii().into();
-    Ok(Document { index: index.to_owned(), kind: None, id, mode: Mode::Create, source })
+    Ok(Document { index: index.to_owned(), doc_type: None, id, mode: WriteMode::Create, source })
 }
 
 #[cfg(test)]
@@ -77,14 +74,14 @@ mod tests {
     use super::*;
 
     fn check_read(line: &str, index: &str, id: Option<&str>, source: &str) {
-        let document =
-            read(line.as_bytes(), &Indices::default()).unwrap_or_else(|unfit| panic!("{line}: {unfit}"));
+        let document = parse_line(line.as_bytes(), &EventIndices::default())
+            .unwrap_or_else(|unfit| panic!("{line}: {unfit}"));
         assert_eq!((document.index.as_str(), document.id.as_deref()), (index, id), "{line}");
         assert_eq!(std::str::from_utf8(&document.source).unwrap(), source, "{line}");
     }
 
     #[test]
-    fn lines_of_each_kind() {
+    fn each_form_of_a_line_is_accepted() {
         check_read(r#"{"event": "start_call"}"#, "interception", None, r#"{"event": "start_call"}"#);
         let filled = r#"{"event":"start_call","key":"a","to_user":"a"}"#;
         check_read(r#"{"event":"start_call","key":"a"}"#, "interception", None, filled);
@@ -102,18 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_says_why() {
-        let why = |line: &[u8]| read(line, &Indices::default()).unwrap_err().to_string();
-        assert_eq!(why(b"[1]"), "no JSON object: invalid type: sequence, expected an object at byte 0");
-        assert_eq!(why(b"{\"a\":"), "no JSON object: EOF while parsing a value at byte 5");
-        assert!(why(b"\xff").starts_with("no JSON object"));
-        assert!(why(b"{} {}").starts_with("no JSON object: trailing characters"));
+    fn rejected_lines_have_a_reason() {
+        let why = |line: &[u8]| parse_line(line, &EventIndices::default()).unwrap_err().to_string();
+        assert_eq!(why(b"[1]"), "not a JSON object: invalid type: sequence, expected an object at byte 0");
+        assert_eq!(why(b"{\"a\":"), "not a JSON object: EOF while parsing a value at byte 5");
+        assert!(why(b"\xff").starts_with("not a JSON object"));
+        assert!(why(b"{} {}").starts_with("not a JSON object: trailing characters"));
         assert!(why(br#"{"_index":"A","_id":"1","_source":{}}"#).starts_with("index \"A\""));
         assert!(why(br#"{"_index":"a","_id":"","_source":{}}"#).contains("0 bytes"));
         let long = format!(r#"{{"_index":"a","_id":"{}","_source":{{}}}}"#, "x".repeat(ID_BYTES_MAX + 1));
         assert!(why(long.as_bytes()).contains("513 bytes"));
         assert!(why(br#"{"userid":"a","data":"AA=="}"#).starts_with("content of a stream"));
         let letter = br#"{"time":"t","source":"lines","reason":"no","text":"{half"}"#;
-        assert!(why(letter).starts_with("no JSON object"));
+        assert!(why(letter).starts_with("not a JSON object"));
     }
 }

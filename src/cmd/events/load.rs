@@ -1,8 +1,9 @@
-//! `lea events load`: files of events into a store. Main thread.
+//! `lea events load`: loads event files into a store. Main thread.
 //!
-//! Each line is stored once, however often the file is loaded and wherever a run was cut off: its id is a hash of its index,
-//! its text and how many equal lines stand before it in the file, and a document whose id is there is left alone. So equal
-//! lines are events of their own, and lines added at the end or taken out change no other's id.
+//! Invariant: each line is stored once, even if a file is loaded twice or a run is interrupted. The id of a
+//! line is a hash of its index, its text and the number of equal lines before it in the file, and a document
+//! whose id exists is left alone. So equal lines are separate events, and adding or removing lines does not
+//! change the ids of other lines.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,65 +15,63 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::super::asked::client::Kind;
-use super::super::asked::{WhereArgs, families};
-use super::super::stored::harmless;
-use super::line::{self, Unfit};
-use super::target::{Outcome, Target};
+use super::line::{self, LineError};
+use super::target::{LoadOutcome, LoadTarget};
 use crate::cli::Globals;
-use crate::config::Effective;
-use crate::iri::document::{Document, Mode, SOURCE_BYTES_MAX, index_name};
-use crate::iri::event::Indices;
-use crate::iri::store::dead_letters;
-use crate::iri::store::sqlite::{SqliteStore, StoreConfig};
-use crate::logging::{self, LevelFilter};
+use crate::cmd::args::listing::escape;
+use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
+use crate::config::EffectiveConfig;
+use crate::iri::event::EventIndices;
+use crate::runtime::logging::{self, LevelFilter};
+use crate::search::dead_letters;
+use crate::search::document::{Document, SOURCE_BYTES_MAX, WriteMode, check_index_name};
+use crate::search::remote::ServerKind;
+use crate::search::sqlite::{SqliteStore, StoreConfig};
 use crate::{Error, Exit, Result};
 
-/// Bytes of a line: a dead letter whose text takes six bytes for each.
+/// Maximum length of a line: a dead letter with a six-byte escape for each byte.
 const LINE_BYTES_MAX: u64 = 6 * SOURCE_BYTES_MAX as u64 + 4_096;
 
-/// Events and bytes that are written at once.
+/// Maximum number and size of events in one write.
 const BATCH_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Refused lines that are told one by one.
-const TOLD_MAX: u64 = 100;
+/// Maximum number of rejected lines that are logged one by one.
+const REPORTED_MAX: u64 = 100;
 
-/// Take events in from files: JSON lines, dead letters, what lea search --json printed
+/// Load events from files
 ///
-/// Without FILE the folder's own dead letters are taken in again, and what still cannot be stored stays there. Other files
-/// stay as they are.
+/// Accepts JSON lines as senders send them, dead letters (the event inside is loaded), and objects with
+/// _index, _id and _source, as printed by "lea search --json". Without FILE, the dead letters of the
+/// directory are loaded again; those that still cannot be stored stay there. Other files are not changed.
 ///
-/// A line is an event as senders send it, a dead letter (the event in it is taken), or an object with _index, _id and
-/// _source. Each line is stored once, also if the file is loaded twice, or a run was killed: where a line has no _id, its id
-/// is a hash of the index, the line and how many equal lines stand before it in the file. Equal lines of one file are events
-/// of their own.
+/// Each line is stored once, even if a file is loaded twice or a run is interrupted. A line without _id gets
+/// an id from a hash of its index, its text and the number of equal lines before it, so equal lines are
+/// separate events.
 ///
-/// A folder that a running lea writes to is in use: load into that lea's URL then. The exit code is 3 if a line could not
-/// be stored.
+/// If a running lea uses the directory, load into the URL of that lea instead.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Files; - is stdin [default: the folder's dead letters]
+    /// Files to load; - is standard input [default: the directory's dead letters]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The index of events that name none [default: as where lines are received]
-    #[arg(long, value_name = "INDEX", value_parser = checked_index)]
+    /// Index for events without one [default: chosen as for received lines]
+    #[arg(long, value_name = "INDEX", value_parser = parse_index)]
     index: Option<String>,
     #[command(flatten)]
-    place: WhereArgs,
+    store_target: StoreTargetArgs,
 }
 
-fn checked_index(text: &str) -> Result<String, String> {
-    index_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
+fn parse_index(text: &str) -> Result<String, String> {
+    check_index_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
 }
 
 impl Args {
-    /// Loads all files.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
-        let configured = self.place.configured()?;
+        let configured = self.store_target.load_config()?;
         let indices = match &self.index {
-            Some(index) => Indices {
+            Some(index) => EventIndices {
                 calls: index.clone(),
                 sentrypeer: index.clone(),
                 syslog: index.clone(),
@@ -80,10 +79,10 @@ impl Args {
             },
             None => configured.events.indices.clone(),
         };
-        let target = self.target(&configured)?;
-        let mut sums = Sums::default();
+        let target = self.open_target(&configured)?;
+        let mut sums = LoadSummary::default();
         if self.files.is_empty() {
-            self.load_letters(&target, &indices, &mut sums)?;
+            self.load_dead_letters(&target, &indices, &mut sums)?;
         }
         for path in &self.files {
             let from: Box<dyn Read> = if path == Path::new("-") {
@@ -91,42 +90,48 @@ impl Args {
             } else {
                 Box::new(File::open(path).map_err(Error::path("open", path))?)
             };
-            Load::new(path, &target, &indices, None).all(from, &mut sums)?;
+            FileLoader::new(path, &target, &indices, None).load_file(from, &mut sums)?;
         }
-        let Sums { stored, there, refused } = sums;
-        logging::say(format_args!("loaded stored={stored} there_already={there} refused={refused}"));
-        Ok(if refused == 0 { Exit::Done } else { Exit::Differs })
+        let LoadSummary { stored, duplicates: there, rejected: refused } = sums;
+        logging::status_line(format_args!("loaded stored={stored} duplicates={there} rejected={refused}"));
+        Ok(if refused == 0 { Exit::Done } else { Exit::Incomplete })
     }
 
-    fn target(&self, configured: &Effective) -> Result<Target> {
-        if self.place.is_url() {
+    fn open_target(&self, configured: &EffectiveConfig) -> Result<LoadTarget> {
+        if self.store_target.is_url() {
             if self.files.is_empty() {
                 return Err(Error::Usage(
-                    "FILE is missing: only a folder has dead letters of its own".to_owned(),
+                    "FILE is missing (only a directory has dead letters to load)".to_owned(),
                 ));
             }
-            let client = self.place.client()?;
-            if client.kind(&[])? == Kind::Filled {
+            let client = self.store_target.client()?;
+            if client.detect_kind(&[])? == ServerKind::LeaCluster {
                 return Err(Error::Usage(
-                    "--store: a lea fills this cluster; load into that lea, which adds each event's time and numbers"
+                    "--store: this cluster is filled by a lea; load into that lea, which adds the time and the numbers of each event"
                         .to_owned(),
                 ));
             }
-            return Ok(Target::Url(client));
+            return Ok(LoadTarget::Url(client));
         }
-        self.place.check_folder()?;
+        self.store_target.check_directory()?;
         let billing_index = configured.events.indices.billing.clone();
         let config = StoreConfig { billing_index, ..StoreConfig::default() };
-        let config = config.with_families(families(configured)?);
-        let store = SqliteStore::open(Path::new(&self.place.store), config)?;
-        Ok(Target::Folder(Box::new(store), self.place.store.clone()))
+        let config = config.with_normalizer(load_normalizer(configured)?);
+        let store = SqliteStore::open(Path::new(&self.store_target.store), config)?;
+        Ok(LoadTarget::Directory(Box::new(store), self.store_target.store.clone()))
     }
 
-    /// The folder's own dead letters. The store is open to write, so no lea adds to them meanwhile.
-    fn load_letters(&self, target: &Target, indices: &Indices, sums: &mut Sums) -> Result<()> {
-        let own = Path::new(&self.place.store).join(".lea");
+    /// Loads the directory's own dead letters. The store is open for writing, so no other lea adds to the
+    /// file meanwhile.
+    fn load_dead_letters(
+        &self,
+        target: &LoadTarget,
+        indices: &EventIndices,
+        sums: &mut LoadSummary,
+    ) -> Result<()> {
+        let own = Path::new(&self.store_target.store).join(".lea");
         let (path, rest_path) =
-            (own.join(dead_letters::FILE), own.join(format!("{}.new", dead_letters::FILE)));
+            (own.join(dead_letters::FILE_NAME), own.join(format!("{}.new", dead_letters::FILE_NAME)));
         let from = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(Error::path("open", &path))?,
@@ -134,8 +139,8 @@ impl Args {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let rest = options.open(&rest_path).map_err(Error::path("open", &rest_path))?;
-        let mut load = Load::new(&path, target, indices, Some(BufWriter::new(rest)));
-        load.all(from, sums)?;
+        let mut load = FileLoader::new(&path, target, indices, Some(BufWriter::new(rest)));
+        load.load_file(from, sums)?;
         let failed = || Error::path("write", &rest_path);
         if let Some(rest) = load.rest {
             let rest = rest.into_inner().map_err(|error| failed()(error.into_error()))?;
@@ -146,44 +151,43 @@ impl Args {
     }
 }
 
-/// What became of the lines.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+struct LoadSummary {
     stored: u64,
-    there: u64,
-    refused: u64,
+    duplicates: u64,
+    rejected: u64,
 }
 
-/// One file on its way into the store.
-struct Load<'a> {
+/// One file that is being loaded.
+struct FileLoader<'a> {
     path: &'a Path,
-    target: &'a Target,
-    indices: &'a Indices,
-    /// What cannot be stored is kept here.
+    target: &'a LoadTarget,
+    indices: &'a EventIndices,
+    /// Destination of rejected lines, if they are kept.
     rest: Option<BufWriter<File>>,
-    /// How many equal lines there were, by their hash.
+    /// Number of equal lines so far, by hash.
     seen: HashMap<u64, u32>,
-    batch: Vec<Line>,
+    batch: Vec<LoadedLine>,
     bytes: usize,
 }
 
-struct Line {
+struct LoadedLine {
     no: u64,
     text: Vec<u8>,
     document: Document,
 }
 
-impl<'a> Load<'a> {
+impl<'a> FileLoader<'a> {
     fn new(
         path: &'a Path,
-        target: &'a Target,
-        indices: &'a Indices,
+        target: &'a LoadTarget,
+        indices: &'a EventIndices,
         rest: Option<BufWriter<File>>,
-    ) -> Load<'a> {
-        Load { path, target, indices, rest, seen: HashMap::new(), batch: Vec::new(), bytes: 0 }
+    ) -> FileLoader<'a> {
+        FileLoader { path, target, indices, rest, seen: HashMap::new(), batch: Vec::new(), bytes: 0 }
     }
 
-    fn all(&mut self, from: impl Read, sums: &mut Sums) -> Result<()> {
+    fn load_file(&mut self, from: impl Read, sums: &mut LoadSummary) -> Result<()> {
         let mut lines = BufReader::with_capacity(256 << 10, from);
         for no in 1.. {
             let mut text = Vec::new();
@@ -192,89 +196,89 @@ impl<'a> Load<'a> {
                 break;
             }
             if text.last() != Some(&b'\n') && text.len() as u64 == LINE_BYTES_MAX {
-                self.pass_over(&mut lines, &text)?;
-                self.refuse(no, &format!("it is longer than {LINE_BYTES_MAX} bytes"), sums);
+                self.skip_long_line(&mut lines, &text)?;
+                self.report_rejected(no, &format!("longer than {LINE_BYTES_MAX} bytes"), sums);
                 continue;
             }
             match self.document(&text) {
                 None => {}
                 Some(Ok(document)) => {
                     self.bytes += text.len();
-                    self.batch.push(Line { no, text, document });
+                    self.batch.push(LoadedLine { no, text, document });
                 }
                 Some(Err(unfit)) => {
-                    self.keep(&text)?;
-                    self.refuse(no, &unfit.to_string(), sums);
+                    self.keep_rejected(&text)?;
+                    self.report_rejected(no, &unfit.to_string(), sums);
                 }
             }
             if self.batch.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX {
-                self.write(sums)?;
+                self.write_batch(sums)?;
             }
         }
-        self.write(sums)
+        self.write_batch(sums)
     }
 
-    /// A line's document with the id that is its own; none for an empty line.
-    fn document(&mut self, text: &[u8]) -> Option<Result<Document, Unfit>> {
+    /// Parses a line and sets its id; `None` for an empty line.
+    fn document(&mut self, text: &[u8]) -> Option<Result<Document, LineError>> {
         let text = text.trim_ascii();
         if text.is_empty() {
             return None;
         }
-        let mut document = match line::read(text, self.indices) {
+        let mut document = match line::parse_line(text, self.indices) {
             Ok(document) => document,
             Err(unfit) => return Some(Err(unfit)),
         };
         if document.id.is_none() {
             let hash = Sha256::new().chain_update(&document.index).chain_update([0]).chain_update(text);
-            let equal = self.seen.entry(short(hash.clone())).or_default();
+            let equal = self.seen.entry(hash_prefix(hash.clone())).or_default();
             let id = hash.chain_update([0]).chain_update(equal.to_be_bytes()).finalize();
             *equal += 1;
             document.id = Some(format!("load-{}", URL_SAFE_NO_PAD.encode(&id[..20])));
         }
-        document.mode = Mode::Create;
+        document.mode = WriteMode::Create;
         Some(Ok(document))
     }
 
-    fn write(&mut self, sums: &mut Sums) -> Result<()> {
+    fn write_batch(&mut self, sums: &mut LoadSummary) -> Result<()> {
         let batch = std::mem::take(&mut self.batch);
         self.bytes = 0;
         let documents: Vec<Document> = batch.iter().map(|line| line.document.clone()).collect();
         for (line, outcome) in batch.iter().zip(self.target.write(documents)?) {
             match outcome {
-                Outcome::Stored => sums.stored += 1,
-                Outcome::There => sums.there += 1,
-                Outcome::Refused(reason) => {
-                    self.keep(&line.text)?;
-                    self.refuse(line.no, &reason, sums);
+                LoadOutcome::Stored => sums.stored += 1,
+                LoadOutcome::AlreadyExists => sums.duplicates += 1,
+                LoadOutcome::Rejected(reason) => {
+                    self.keep_rejected(&line.text)?;
+                    self.report_rejected(line.no, &reason, sums);
                 }
             }
         }
         Ok(())
     }
 
-    fn refuse(&self, no: u64, reason: &str, sums: &mut Sums) {
-        sums.refused += 1;
-        if sums.refused <= TOLD_MAX {
-            let file = harmless(&self.path.to_string_lossy());
-            log::warn!("event_refused file={file:?} line={no} reason=\"{}\"", harmless(reason));
+    fn report_rejected(&self, no: u64, reason: &str, sums: &mut LoadSummary) {
+        sums.rejected += 1;
+        if sums.rejected <= REPORTED_MAX {
+            let file = escape(&self.path.to_string_lossy());
+            log::warn!("event_rejected file={file:?} line={no} reason=\"{}\"", escape(reason));
         }
     }
 
-    /// Keeps a line that cannot be stored, where there is a place for it.
-    fn keep(&mut self, text: &[u8]) -> Result<()> {
+    /// Keeps a rejected line, if they are kept.
+    fn keep_rejected(&mut self, text: &[u8]) -> Result<()> {
         let Some(rest) = &mut self.rest else { return Ok(()) };
         let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
         rest.write_all(text)
             .and_then(|()| rest.write_all(end))
-            .map_err(Error::path("write beside", self.path))
+            .map_err(Error::path("write the rejected lines of", self.path))
     }
 
-    /// Takes what is left of a line that is too long, and keeps it where there is a place for it.
-    fn pass_over(&mut self, lines: &mut impl BufRead, begin: &[u8]) -> Result<()> {
+    /// Skips the rest of a line that is too long, and keeps it if rejected lines are kept.
+    fn skip_long_line(&mut self, lines: &mut impl BufRead, begin: &[u8]) -> Result<()> {
         let mut piece = begin.to_vec();
         loop {
             if let Some(rest) = &mut self.rest {
-                rest.write_all(&piece).map_err(Error::path("write beside", self.path))?;
+                rest.write_all(&piece).map_err(Error::path("write the rejected lines of", self.path))?;
             }
             if piece.is_empty() || piece.ends_with(b"\n") {
                 return Ok(());
@@ -286,8 +290,8 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Enough to tell the lines of a file apart; two that it does not only get other numbers, the same ones each time.
-fn short(hash: Sha256) -> u64 {
+/// Shortens a hash. A collision only changes the numbering of two lines, in the same way each time.
+fn hash_prefix(hash: Sha256) -> u64 {
     let hash = hash.finalize();
     hash.iter().take(8).fold(0, |short, byte| short << 8 | u64::from(*byte))
 }

@@ -1,7 +1,8 @@
-//! `lea events tail`: events as they come. Main thread.
+//! `lea events tail`: prints events as they arrive. Main thread.
 //!
-//! A folder, and a lea behind a URL, are followed by the order of storing, so nothing is passed over. Other servers have
-//! no such order: there the last seconds are asked for again and again, and what was printed is left out.
+//! A directory, and another lea, are followed by the order of insertion, so no event is missed. Other servers
+//! have no such order: the last seconds are searched repeatedly, and events that were printed before are
+//! skipped.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -9,87 +10,95 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::asked::{Asked, Page, Span, WhereArgs, WhichArgs, as_stored, by_field};
-use super::super::shown::{self, Event};
-use super::super::stored::harmless;
 use crate::cli::Globals;
-use crate::iri::query::Hit;
-use crate::logging::{self, LevelFilter};
-use crate::stop::Stop;
+use crate::cmd::args::listing::escape;
+use crate::cmd::args::query::{
+    EventFilterArgs, QuerySession, SearchRequest, StoreTargetArgs, TimeRange, sort_by_field, sort_by_seq_no,
+};
+use crate::cmd::output::{self, EventView};
+use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::shutdown::Shutdown;
+use crate::search::query::Hit;
 use crate::{Error, Exit, Result};
 
-/// Events asked for at once.
-const PAGE: usize = 1_000;
+/// Events per request.
+const PAGE_SIZE: usize = 1_000;
 
-/// Between two looks where nothing was new: what a look costs is far less.
+/// Pause when there is nothing new.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The same over HTTP, and after a look that failed.
+/// Pause between HTTP requests, and after a failure.
 const PAUSE_URL: Duration = Duration::from_secs(1);
 
-/// How late an event may appear where there is no order of storing: other servers show events after a second or so.
+/// Maximum delay until an event becomes visible on a server without an order of insertion; about a second is
+/// usual.
 const LATE_MS: i64 = 15_000;
 
-/// Events that are remembered as printed: those of the last seconds, and those whose time is still to come.
-const SEEN_MAX: usize = 200_000;
+/// Maximum number of events remembered as printed: those of the last seconds and those with a time in the
+/// future.
+const REMEMBERED_MAX: usize = 200_000;
 
-/// Print events as they are stored, until ^C
+/// Print events as they arrive, until ^C
 ///
-/// Like tail -f: the last ones first, then each one as it comes. A lea that writes to the folder goes on meanwhile. A line
-/// an event: its time, its index and the fields that are known of the senders, or those of --fields. The exit code is 0.
+/// Prints the last events first, like "tail -f", then each new one. Each line contains the time, the index
+/// and the known fields of the event, or those of --fields. A running lea can write to the directory
+/// meanwhile.
 ///
-/// Of a folder and of a lea behind a URL every event is printed, whatever its time. Of other servers those are printed
-/// whose time (--time-field) is of the last 15 s when they appear.
+/// From a directory or another lea, every event is printed. From other servers, only events whose time is
+/// within the last 15 s when they become visible.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only events that answer this question, as in lea search
+    /// Print only events that match this query, in the syntax of "lea search"
     #[arg(value_name = "QUERY")]
     query: Option<String>,
-    /// Begin with so many that are there already
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=PAGE as i64))]
+    /// Number of existing events to print first
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=PAGE_SIZE as i64))]
     lines: u16,
-    /// Print these fields
+    /// Fields to print
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     fields: Vec<String>,
-    /// Print a JSON object a line, as lea search does
+    /// Print one JSON object per line, as "lea search --json" does
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: WhereArgs,
+    target: StoreTargetArgs,
     #[command(flatten)]
-    which: WhichArgs,
+    filter: EventFilterArgs,
 }
 
 impl Args {
-    /// Follows until a signal, or until nobody reads any more.
+    /// Follows until a signal, or until the reader of standard output is gone.
     pub fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let asked = self.which.open(&self.place, self.query.as_deref())?;
-        let stop = Stop::on_signals()?;
-        let mut cursor = if asked.has_sequence() {
-            Cursor::Stored(None)
+        let asked = self.filter.open(&self.target, self.query.as_deref())?;
+        let stop = Shutdown::on_signals()?;
+        let mut cursor = if asked.has_seq_no() {
+            TailCursor::SeqNo(None)
         } else {
-            Cursor::Recent { since_ms: chrono::Utc::now().timestamp_millis() - LATE_MS, seen: HashMap::new() }
+            TailCursor::Recent {
+                since_ms: chrono::Utc::now().timestamp_millis() - LATE_MS,
+                seen: HashMap::new(),
+            }
         };
-        if let Cursor::Recent { since_ms, seen } = &mut cursor {
-            // What is there already is not new, also where its time is still to come.
-            walk_recent(&asked, *since_ms, &mut |hit| remember(seen, &hit).map(|_| true))?;
+        if let TailCursor::Recent { since_ms, seen } = &mut cursor {
+            // Existing events are not new, even if their time is in the future.
+            scan_recent(&asked, *since_ms, &mut |hit| remember(seen, &hit).map(|_| true))?;
         }
         let mut is_read = self.print_last(&asked, &mut cursor)?;
-        let pause = if self.place.is_url() { PAUSE_URL } else { PAUSE };
+        let pause = if self.target.is_url() { PAUSE_URL } else { PAUSE };
         let mut failed = false;
-        while is_read && !stop.is_asked() {
+        while is_read && !stop.is_triggered() {
             match self.print_new(&asked, &mut cursor) {
-                Ok(Printed { is_read: reads, more }) => {
+                Ok(PrintResult { is_read: reads, more }) => {
                     (is_read, failed) = (reads, false);
                     if more {
                         continue;
                     }
                 }
-                // A server that is being started again; a folder does not come back.
+                // A server may be restarting; a directory does not come back.
                 Err(error @ Error::Net { .. }) => {
                     if !std::mem::replace(&mut failed, true) {
-                        log::warn!("tail_waits error=\"{}\"", crate::error::chain(&error));
+                        log::warn!("tail_retrying error=\"{}\"", crate::error::chain(&error));
                     }
                 }
                 Err(error) => return Err(error),
@@ -99,115 +108,125 @@ impl Args {
         Ok(Exit::Done)
     }
 
-    /// What is there already. False: the reader went away.
-    fn print_last(&self, asked: &Asked, cursor: &mut Cursor) -> Result<bool> {
+    /// Prints existing events. Returns false if the reader is gone.
+    fn print_last(&self, asked: &QuerySession, cursor: &mut TailCursor) -> Result<bool> {
         let lines = usize::from(self.lines);
-        let by_time = by_field(asked.time_field(), true);
+        let by_time = sort_by_field(asked.time_field(), true);
         let (sort, time_at) = match cursor {
-            Cursor::Stored(_) => (vec![as_stored(true), by_time], 1),
-            Cursor::Recent { .. } => (vec![by_time], 0),
+            TailCursor::SeqNo(_) => (vec![sort_by_seq_no(true), by_time], 1),
+            TailCursor::Recent { .. } => (vec![by_time], 0),
         };
-        // At least one tells where to go on.
-        let page = Page { span: asked.span, sort, size: lines.max(1), ..Page::default() };
-        let hits = asked.page(&page)?.hits;
+        // At least one event is needed as the starting point.
+        let page = SearchRequest { span: asked.range, sort, size: lines.max(1), ..SearchRequest::default() };
+        let hits = asked.search(&page)?.hits;
         match cursor {
-            Cursor::Stored(after) => *after = hits.first().map(|hit| hit.sort.clone()),
-            Cursor::Recent { seen, .. } => {
+            TailCursor::SeqNo(after) => *after = hits.first().map(|hit| hit.sort.clone()),
+            TailCursor::Recent { seen, .. } => {
                 for hit in &hits {
                     remember(seen, hit)?;
                 }
             }
         }
         for hit in hits.into_iter().take(lines).rev() {
-            if !self.print(asked, Event::new(hit, time_at))? {
+            if !self.print(asked, EventView::new(hit, time_at))? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn print_new(&self, asked: &Asked, cursor: &mut Cursor) -> Result<Printed> {
+    fn print_new(&self, asked: &QuerySession, cursor: &mut TailCursor) -> Result<PrintResult> {
         match cursor {
-            Cursor::Stored(after) => {
-                let sort = vec![as_stored(false), by_field(asked.time_field(), false)];
-                let page =
-                    Page { span: asked.span, sort, size: PAGE, after: after.clone(), ..Page::default() };
-                let hits = asked.page(&page)?.hits;
-                let more = hits.len() == PAGE;
+            TailCursor::SeqNo(after) => {
+                let sort = vec![sort_by_seq_no(false), sort_by_field(asked.time_field(), false)];
+                let page = SearchRequest {
+                    span: asked.range,
+                    sort,
+                    size: PAGE_SIZE,
+                    after: after.clone(),
+                    ..SearchRequest::default()
+                };
+                let hits = asked.search(&page)?.hits;
+                let more = hits.len() == PAGE_SIZE;
                 for hit in hits {
                     *after = Some(hit.sort.clone());
-                    if !self.print(asked, Event::new(hit, 1))? {
-                        return Ok(Printed { is_read: false, more: false });
+                    if !self.print(asked, EventView::new(hit, 1))? {
+                        return Ok(PrintResult { is_read: false, more: false });
                     }
                 }
-                Ok(Printed { is_read: true, more })
+                Ok(PrintResult { is_read: true, more })
             }
-            Cursor::Recent { since_ms, seen } => {
-                let is_read = walk_recent(asked, *since_ms, &mut |hit| {
-                    if remember(seen, &hit)? { self.print(asked, Event::new(hit, 0)) } else { Ok(true) }
+            TailCursor::Recent { since_ms, seen } => {
+                let is_read = scan_recent(asked, *since_ms, &mut |hit| {
+                    if remember(seen, &hit)? { self.print(asked, EventView::new(hit, 0)) } else { Ok(true) }
                 })?;
                 *since_ms = chrono::Utc::now().timestamp_millis() - LATE_MS;
                 seen.retain(|_, time_ms| *time_ms >= *since_ms);
-                Ok(Printed { is_read, more: false })
+                Ok(PrintResult { is_read, more: false })
             }
         }
     }
 
-    fn print(&self, asked: &Asked, event: Event) -> Result<bool> {
+    fn print(&self, asked: &QuerySession, event: EventView) -> Result<bool> {
         if self.json {
-            return shown::line(&event.json(asked.zone, &self.fields));
+            return output::print_line(&event.json(asked.zone, &self.fields));
         }
         let fields = match self.fields.as_slice() {
-            [] => shown::columns(std::slice::from_ref(&event)),
+            [] => output::table_columns(std::slice::from_ref(&event)),
             fields => fields.to_vec(),
         };
         let mut line = format!("{}  {}", event.time(asked.zone), event.hit.index);
         for field in &fields {
             let value = event.value(field).unwrap_or_default();
-            line.push_str(&format!("  {field}={}", word(&value)));
+            line.push_str(&format!("  {field}={}", quote_value(&value)));
         }
-        shown::line(&harmless(&line))
+        output::print_line(&escape(&line))
     }
 }
 
-struct Printed {
+struct PrintResult {
     is_read: bool,
     more: bool,
 }
 
-/// Up to where events were printed.
-enum Cursor {
-    /// The sort values of the last one, in the order of storing.
-    Stored(Option<Vec<Value>>),
-    /// What was printed of the time that is asked for again.
+/// How far events have been printed.
+enum TailCursor {
+    /// Sort values of the last event, in the order of insertion.
+    SeqNo(Option<Vec<Value>>),
+    /// Events printed in the time range that is searched repeatedly, with their times.
     Recent { since_ms: i64, seen: HashMap<(String, String), i64> },
 }
 
-/// Calls `each` with the events since then, until it says that nobody reads any more; false then.
-fn walk_recent(asked: &Asked, since_ms: i64, each: &mut dyn FnMut(Hit) -> Result<bool>) -> Result<bool> {
-    let from_ms = Some(asked.span.from_ms.unwrap_or(i64::MIN).max(since_ms));
+/// Calls `each` with the events since then, until it returns false because the reader is gone. Returns its
+/// last result.
+fn scan_recent(
+    asked: &QuerySession,
+    since_ms: i64,
+    each: &mut dyn FnMut(Hit) -> Result<bool>,
+) -> Result<bool> {
+    let from_ms = Some(asked.range.from_ms.unwrap_or(i64::MIN).max(since_ms));
     let mut is_read = true;
-    asked.walk(Span { from_ms, to_ms: asked.span.to_ms }, false, &mut |hit| {
+    asked.scan(TimeRange { from_ms, to_ms: asked.range.to_ms }, false, &mut |hit| {
         is_read = each(hit)?;
         Ok(if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
     Ok(is_read)
 }
 
-/// True for an event that was not seen yet.
+/// Returns true for a new event.
 fn remember(seen: &mut HashMap<(String, String), i64>, hit: &Hit) -> Result<bool> {
     let time_ms = hit.sort.first().and_then(Value::as_i64).unwrap_or_default();
     let is_new = seen.insert((hit.index.clone(), hit.id.clone()), time_ms).is_none();
-    if seen.len() <= SEEN_MAX {
+    if seen.len() <= REMEMBERED_MAX {
         return Ok(is_new);
     }
     Err(Error::Usage(format!(
-        "more than {SEEN_MAX} events are of the last seconds, or of times to come; ask for fewer, or with --until"
+        "more than {REMEMBERED_MAX} events have a time in the last 15 s or in the future; narrow the query, or set --until"
     )))
 }
 
-/// A value as it stands, in quotes where its ends could not be seen.
-fn word(value: &str) -> String {
+/// Returns the value, in quotes if its end would be ambiguous.
+fn quote_value(value: &str) -> String {
     let is_plain =
         !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '='));
     if is_plain { value.to_owned() } else { Value::from(value).to_string() }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::manifest::Source;
+use lea::cc::vault::manifest::StreamSource;
 use rustix::process::Signal;
 
 use super::{PATIENCE, capture, listening, produce_as, read};
@@ -95,17 +95,17 @@ fn a_broker_comes_and_goes_and_each_name_has_one_source() {
     assert!(begun.elapsed() < Duration::from_secs(20), "the end took {:?}", begun.elapsed());
     let output = scene.work.join("out");
     let sources = [
-        ("tcp-first.pcap", Source::Tcp),
-        ("tcp-first.pcap.2", Source::Kafka),
-        ("kafka-first.pcap", Source::Kafka),
-        ("kafka-first.pcap.2", Source::Tcp),
-        ("alone.pcap", Source::Tcp),
-        ("back.pcap", Source::Kafka),
+        ("tcp-first.pcap", StreamSource::Tcp),
+        ("tcp-first.pcap.2", StreamSource::Kafka),
+        ("kafka-first.pcap", StreamSource::Kafka),
+        ("kafka-first.pcap.2", StreamSource::Tcp),
+        ("alone.pcap", StreamSource::Tcp),
+        ("back.pcap", StreamSource::Kafka),
     ];
     for (file, source) in sources {
         let manifest = manifest(&output, file).unwrap();
         assert_eq!((manifest.source, manifest.bytes), (source, scene.sent.len() as u64), "{file}");
-        assert_eq!(manifest.segments.is_empty(), source == Source::Tcp, "{file}");
+        assert_eq!(manifest.segments.is_empty(), source == StreamSource::Tcp, "{file}");
     }
     let verified = Command::new(lea()).arg("verify").arg(&output).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));

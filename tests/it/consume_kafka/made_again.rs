@@ -76,11 +76,11 @@ fn while_it_runs(broker: &Broker) {
     }
     consuming.signal(rustix::process::Signal::TERM);
     consuming.wait_code(PATIENCE, 0);
-    assert_eq!(consuming.stderr().matches("topic_made_again").count(), 2, "{}", consuming.stderr());
+    assert_eq!(consuming.stderr().matches("topic_recreated").count(), 2, "{}", consuming.stderr());
     pieces.check_stored(output.path());
     // The group has the last generation's offset, not one of those before.
     let text = consume_until_end(broker, "again", output.path());
-    assert!(text.contains("consumed records=0 repeated=0") && !text.contains("WARN"), "{text}");
+    assert!(text.contains("consumed records=0 duplicates=0") && !text.contains("WARN"), "{text}");
 }
 
 fn committed(addr: SocketAddr) -> Option<u64> {
@@ -97,8 +97,8 @@ fn while_it_does_not(broker: &Broker) {
         }
         let records = pieces.produce(broker, "again-later", nth);
         let text = consume_until_end(broker, "again-later", output.path());
-        assert!(text.contains(&format!("consumed records={records} repeated=0")), "{text}");
-        assert_eq!(text.matches("topic_made_again").count(), usize::from(nth > 0), "{text}");
+        assert!(text.contains(&format!("consumed records={records} duplicates=0")), "{text}");
+        assert_eq!(text.matches("topic_recreated").count(), usize::from(nth > 0), "{text}");
     }
     pieces.check_stored(output.path());
 }

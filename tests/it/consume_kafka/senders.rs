@@ -33,7 +33,7 @@ fn one_partition_keeps_the_order(broker: &Broker) {
     send_python(broker, "python-1", OTHER_NAME, "1000", "user_id", "none");
     let work = Workdir::new();
     let text = consume_until_end(broker, "python-1", work.path());
-    assert!(text.contains("repeated=0 dead_letters=0") && !text.contains("WARN"), "{text}");
+    assert!(text.contains("duplicates=0 dead_letters=0") && !text.contains("WARN"), "{text}");
     let sent = read("answered-call.pcap");
     check_whole(work.path(), &[(NAME.to_owned(), sent.clone()), (OTHER_NAME.to_owned(), sent)]);
     for name in [NAME, OTHER_NAME] {
@@ -52,7 +52,7 @@ fn each_codec_of_kafka_python(broker: &Broker) {
         let work = Workdir::new();
         let consumed = work.join("consumed");
         let text = consume_until_end(broker, &topic, &consumed);
-        assert!(text.contains("repeated=0 dead_letters=0"), "{codec}: {text}");
+        assert!(text.contains("duplicates=0 dead_letters=0"), "{codec}: {text}");
         check_whole(&consumed, &sent);
         let decoded = work.join("decoded");
         let mut decode = Command::new(lea());
@@ -82,7 +82,7 @@ fn several_partitions_without_a_key_are_noticed(broker: &Broker) {
         }
         let work = Workdir::new();
         let text = consume_until_end(broker, &topic, work.path());
-        assert!(text.contains("repeated=0 dead_letters=0"), "{text}");
+        assert!(text.contains("duplicates=0 dead_letters=0"), "{text}");
         assert_eq!(text.matches("order_uncertain").count(), 1, "warned of once:\n{text}");
         check_scattered(work.path(), NAME, &broker.records(&topic, 3), &sent);
     }

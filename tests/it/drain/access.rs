@@ -68,11 +68,11 @@ fn files_and_folders_that_are_made_can_be_read_by_whom_they_are_for() {
         let mut sender = Sender::open(addr, "stream", Handshake::Newline);
         sender.send(&content);
         wait_until(DEADLINE, "the file", || manifest(&output, "stream").is_some());
-        for state in [State::Open, State::Closed] {
+        for state in [ManifestState::Open, ManifestState::Closed] {
             assert_eq!(manifest(&output, "stream").unwrap().state, state);
             assert_eq!(access(&output.join("stream")), (mode, group), "{flags:?}");
             assert_eq!(access(&output.join("stream.lea.json")), (mode, group), "{flags:?}");
-            if state == State::Open {
+            if state == ManifestState::Open {
                 sender.half_close();
                 crate::support::wait_closed(&output, "stream");
             }

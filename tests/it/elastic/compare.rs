@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 
-use lea::iri::elastic::{Elastic, Users};
+use lea::es_api::{EsApi, Users};
 use serde_json::{Map, Value, json};
 
 use super::{Events, ask};
@@ -195,7 +195,7 @@ fn answers_are_those_of_elasticsearch_7() {
     // A node of its own: it makes indices of the names that lea makes aliases of elsewhere.
     let theirs = Node::new(search_node::ELASTICSEARCH_7, "");
     theirs.start();
-    let ours = Events::start(Elastic::server_config(), Users::none());
+    let ours = Events::start(EsApi::server_config(), Users::allow_all());
     let found = differences(REQUESTS, ours.server.addr, theirs.addr());
     assert!(found.is_empty(), "{} differences\n{found}", found.lines().count() / 3);
     ours.server.end();
@@ -204,7 +204,7 @@ fn answers_are_those_of_elasticsearch_7() {
 #[test]
 fn typed_forms_are_taken_as_elasticsearch_2_takes_them() {
     let theirs = search_node::elasticsearch_2();
-    let ours = Events::start(Elastic::server_config(), Users::none());
+    let ours = Events::start(EsApi::server_config(), Users::allow_all());
     let found = differences(TYPED, ours.server.addr, theirs);
     assert!(found.is_empty(), "{} differences\n{found}", found.lines().count() / 3);
     ours.server.end();
@@ -214,7 +214,9 @@ fn typed_forms_are_taken_as_elasticsearch_2_takes_them() {
 #[test]
 fn differences_are_listed() {
     let mut list = String::new();
-    for (title, text) in [("Beside Elasticsearch 7.17.29", REQUESTS), ("Beside Elasticsearch 2.4.6", TYPED)] {
+    for (title, text) in
+        [("Compared with Elasticsearch 7.17.29", REQUESTS), ("Compared with Elasticsearch 2.4.6", TYPED)]
+    {
         let _ = writeln!(list, "### {title}\n\n| request | why the answer differs |\n|---|---|");
         for asked in requests(text) {
             let (Rule::Differs(reason) | Rule::Status(reason)) = asked.rule else { continue };

@@ -4,14 +4,14 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use lea::http::ServerConfig;
-use lea::iri::elastic::{BODY_BYTES_MAX, Elastic, User, Users, hash_password};
+use lea::es_api::{BODY_BYTES_MAX, EsApi, User, Users, hash_password};
+use lea::http::HttpServerConfig;
 
 use super::{Events, ask};
 use crate::http::client::{Answer, Client, until};
 
 fn events() -> Events {
-    Events::start(Elastic::server_config(), Users::none())
+    Events::start(EsApi::server_config(), Users::allow_all())
 }
 
 /// A look-up is served as ever.
@@ -115,7 +115,7 @@ fn headers_without_an_end_are_cut_off() {
 /// A server with 300 connections whose requests have begun, and do not end in the time that one may take.
 fn slow(request_timeout_ms: u64) -> (Events, Vec<Client>) {
     let events =
-        Events::start(ServerConfig { request_timeout_ms, ..Elastic::server_config() }, Users::none());
+        Events::start(HttpServerConfig { request_timeout_ms, ..EsApi::server_config() }, Users::allow_all());
     let slow = (0..300).map(|_| {
         let mut client = events.server.client();
         client.send("POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{");
@@ -150,8 +150,8 @@ fn slow_connections_are_cut_off() {
 #[test]
 fn bodies_are_bounded_together() {
     // What is held stays held until its peer goes.
-    let config = ServerConfig { request_timeout_ms: 600_000, ..Elastic::server_config() };
-    let events = Events::start(config, Users::none());
+    let config = HttpServerConfig { request_timeout_ms: 600_000, ..EsApi::server_config() };
+    let events = Events::start(config, Users::allow_all());
     let part = vec![b' '; BODY_BYTES_MAX - 1];
     let mut clients: Vec<Client> = (0..4).map(|_| events.server.client()).collect();
     for client in &mut clients {
@@ -172,7 +172,7 @@ fn bodies_are_bounded_together() {
 #[test]
 fn guessing_passwords_does_not_stop_others() {
     let user = User { name: "proxy".to_owned(), password_hash: hash_password(b"secret").unwrap() };
-    let events = Events::start(Elastic::server_config(), Users::new(vec![user]).unwrap());
+    let events = Events::start(EsApi::server_config(), Users::new(vec![user]).unwrap());
     let count = |client: &mut Client, header: &str| {
         client.send(format!("GET /_count HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {header}\r\n\r\n"));
         client.answer().status

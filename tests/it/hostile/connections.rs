@@ -49,7 +49,7 @@ fn check_crowd(
     let delays = company.end();
     table.row(input, format!("{did}; {}", ended(&since, count)), since.counted(count));
     lines.push(format!(
-        "{input}: {count} connections in {seconds:.1} s, RSS at most {} MiB so far; beside them {}",
+        "{input}: {count} connections in {seconds:.1} s, RSS at most {} MiB. Meanwhile {}",
         ground.memory_kb("VmHWM") / 1024,
         delays.told()
     ));
@@ -69,52 +69,69 @@ fn crowds_that_are_no_streams() {
     let mut ground = Ground::new(&["--handshake-timeout-ms", "1500", "--name-gap-ms", "300"]);
     let count = size();
 
-    check_crowd(&mut table, &mut lines, ("half a name, and they stay", "a"), &mut ground, |crowd, ground| {
-        let before = ground.files();
-        crowd.come(ground.addr(), count, half_name);
-        wait_until(4 * DEADLINE, "all to be named", || {
-            get(ground.status, "/streams").matches("\"state\":\"waiting\"").count() == count
-        });
-        assert_eq!(ground.files(), before, "a name alone makes no file while its stream is open");
-        "what came is the name after the gap; waits for content, and makes no file until they close"
-            .to_owned()
-    });
     check_crowd(
         &mut table,
         &mut lines,
-        ("half a name, and they close", "b"),
+        ("half a name, connection stays open", "a"),
         &mut ground,
         |crowd, ground| {
-            crowd.come(ground.addr(), count, |number| [b"b", &half_name(number)[..]].concat());
-            "what came is the name".to_owned()
+            let before = ground.files();
+            crowd.come(ground.addr(), count, half_name);
+            wait_until(4 * DEADLINE, "all to be named", || {
+                get(ground.status, "/streams").matches("\"state\":\"waiting\"").count() == count
+            });
+            assert_eq!(ground.files(), before, "a name alone makes no file while its stream is open");
+            "the bytes become the name after the quiet time; no file until the connection closes".to_owned()
         },
     );
     check_crowd(
         &mut table,
         &mut lines,
-        ("half a name, and they reset", "c"),
+        ("half a name, connection closed", "b"),
+        &mut ground,
+        |crowd, ground| {
+            crowd.come(ground.addr(), count, |number| [b"b", &half_name(number)[..]].concat());
+            "the bytes become the name".to_owned()
+        },
+    );
+    check_crowd(
+        &mut table,
+        &mut lines,
+        ("half a name, connection reset", "c"),
         &mut ground,
         |crowd, ground| {
             let mark = ground.mark();
             crowd.come(ground.addr(), count, |number| [b"c", &half_name(number)[..]].concat());
             wait_accepted(ground, &mark, count);
             crowd.reset();
-            "what came is the name".to_owned()
+            "the bytes become the name".to_owned()
         },
     );
-    check_crowd(&mut table, &mut lines, ("nothing, and they stay", "d"), &mut ground, |crowd, ground| {
-        let mark = ground.mark();
-        crowd.come(ground.addr(), count, |_| Vec::new());
-        wait_until(4 * DEADLINE, "all to be refused", || {
-            ground.grown(&mark, "refused_silent_total") >= count as u64
-        });
-        "closed after `--handshake-timeout-ms`".to_owned()
-    });
-    check_crowd(&mut table, &mut lines, ("nothing, and they close", "e"), &mut ground, |crowd, ground| {
-        crowd.come(ground.addr(), count, |_| Vec::new());
-        "closed".to_owned()
-    });
-    check_crowd(&mut table, &mut lines, ("nothing, and they reset", "f"), &mut ground, |crowd, ground| {
+    check_crowd(
+        &mut table,
+        &mut lines,
+        ("no bytes, connection stays open", "d"),
+        &mut ground,
+        |crowd, ground| {
+            let mark = ground.mark();
+            crowd.come(ground.addr(), count, |_| Vec::new());
+            wait_until(4 * DEADLINE, "all to be refused", || {
+                ground.grown(&mark, "refused_silent_total") >= count as u64
+            });
+            "closed after `--handshake-timeout`".to_owned()
+        },
+    );
+    check_crowd(
+        &mut table,
+        &mut lines,
+        ("no bytes, connection closed", "e"),
+        &mut ground,
+        |crowd, ground| {
+            crowd.come(ground.addr(), count, |_| Vec::new());
+            "closed".to_owned()
+        },
+    );
+    check_crowd(&mut table, &mut lines, ("no bytes, connection reset", "f"), &mut ground, |crowd, ground| {
         crowd.come(ground.addr(), count, |_| Vec::new());
         crowd.reset();
         "closed".to_owned()
@@ -122,7 +139,7 @@ fn crowds_that_are_no_streams() {
     check_crowd(
         &mut table,
         &mut lines,
-        ("5,000 bytes of a name without an end", "g"),
+        ("5,000 bytes of a name that does not end", "g"),
         &mut ground,
         |crowd, ground| {
             let mark = ground.mark();
@@ -153,14 +170,20 @@ fn more_connections_than_the_limit() {
         company.end();
         table.row(input, ended(&since, count), since.counted(count));
     };
-    check("`--streams-max 100`, 98 streams beside 2 real ones, and 900 more", "a", &|crowd, ground| {
-        crowd.come(ground.addr(), LIMIT - 2, half_name);
-        wait_until(DEADLINE, "as many streams as may be", || ground.counter("streams_open") == LIMIT as u64);
-        let mark = ground.mark();
-        crowd.come_whatever(ground.addr(), 900);
-        wait_until(DEADLINE, "900 refused", || ground.grown(&mark, "refused_streams_max_total") == 900);
-        LIMIT - 2 + 900
-    });
+    check(
+        "`--streams-max 100`, 98 streams in addition to 2 real ones, then 900 more",
+        "a",
+        &|crowd, ground| {
+            crowd.come(ground.addr(), LIMIT - 2, half_name);
+            wait_until(DEADLINE, "as many streams as may be", || {
+                ground.counter("streams_open") == LIMIT as u64
+            });
+            let mark = ground.mark();
+            crowd.come_whatever(ground.addr(), 900);
+            wait_until(DEADLINE, "900 refused", || ground.grown(&mark, "refused_streams_max_total") == 900);
+            LIMIT - 2 + 900
+        },
+    );
     check("`--allow 127.0.0.0/28`, 500 connections from 127.0.0.200", "b", &|_, ground| {
         let mark = ground.mark();
         for _ in 0..500 {
@@ -198,9 +221,14 @@ fn one_byte_at_a_time() {
         let since = ground.since(&mark, 1);
         table.row(input, since.told(&ground.output(), content), since.counted(1));
     };
-    check("`xyz`, more than the name gap between two bytes (a minute in the long form)", b"xyz", slow, b"yz");
     check(
-        "a name of 20 bytes, less than the name gap between two",
+        "`xyz`, each byte after more than `--name-timeout` (a minute in the long form)",
+        b"xyz",
+        slow,
+        b"yz",
+    );
+    check(
+        "a name of 20 bytes, each byte after less than `--name-timeout`",
         b"drip-drip-drip-drip.",
         Duration::from_millis(100),
         b"",
@@ -235,7 +263,7 @@ fn streams_that_come_and_go() {
         since.counted(one_after_another),
     );
     lines.push(format!(
-        "{one_after_another} short streams one after another: {seconds:.1} s; beside them {}",
+        "{one_after_another} short streams one after another: {seconds:.1} s. Meanwhile {}",
         delays.told()
     ));
 
@@ -250,7 +278,7 @@ fn streams_that_come_and_go() {
     let delays = company.end();
     table.row("500 short streams at once", whole(&since, 500, capture.len()), since.counted(500));
     lines.push(format!(
-        "500 short streams at once: {seconds:.1} s, RSS at most {} MiB; beside them {}",
+        "500 short streams at once: {seconds:.1} s, RSS at most {} MiB. Meanwhile {}",
         ground.memory_kb("VmHWM") / 1024,
         delays.told()
     ));
@@ -263,7 +291,7 @@ fn streams_that_come_and_go() {
 fn whole(since: &Since, count: usize, bytes: usize) -> String {
     assert_eq!(since.files.len(), count);
     assert!(since.files.iter().all(|(_, manifest)| manifest.bytes == bytes as u64 && manifest.part == 1));
-    "a file each, whole".to_owned()
+    "one complete file each".to_owned()
 }
 
 #[test]
@@ -290,7 +318,7 @@ fn streams_of_one_name() {
     let since = ground.since(&mark, 2);
     company.end();
     table.row(
-        "a peer that resets while it waits for the end of a stream of the same name",
+        "a peer that resets while it waits for a stream of the same name to end",
         since.told(&ground.output(), &capture),
         since.counted(1),
     );
@@ -325,15 +353,15 @@ fn streams_of_one_name() {
     assert!(stored == contents, "each stream has a part of its own, whole");
     assert!(newcomer < Duration::from_secs(3), "a stream of another name took {newcomer:?}");
     table.row(
-        "500 streams of one name at once (8,000 in the long form), all different, half of them while the others live",
-        "a part each, whole: `same.pcap`, `same.pcap.2`, ...; a stream of another name is not held up",
-        "`parts_total` +1 each but the first",
+        "500 different streams of one name (8,000 in the long form), half of them while the others are open",
+        "one complete part each: `same.pcap`, `same.pcap.2`, ...; a stream of another name is not delayed",
+        "`parts_total` +1 each, except for the first",
     );
     figures(
         "one-name-figures",
         &[format!(
-            "{count} streams of one name: {seconds:.1} s, 5 s of them for either half to wait for the end of those that live; a \
-         whole stream of another name meanwhile {} ms, RSS at most {} MiB; beside them {}",
+            "{count} streams of one name: {seconds:.1} s, 5 s of them to wait for the open ones; \
+         a stream of another name took {} ms, RSS at most {} MiB. Meanwhile {}",
             newcomer.as_millis(),
             ground.memory_kb("VmHWM") >> 10,
             delays.told()
@@ -354,12 +382,12 @@ fn resets_at_every_stage() {
     let stages: [(&str, &str, Option<usize>); 8] = [
         ("at once", "", None),
         ("within the name", "reset-nam", None),
-        ("behind the name", "reset-1.pcap\n", None),
-        ("within the magic", "reset-2.pcap\n", Some(3)),
+        ("after the name", "reset-1.pcap\n", None),
+        ("within the magic number", "reset-2.pcap\n", Some(3)),
         ("within the file header", "reset-3.pcap\n", Some(20)),
         ("within a packet header", "reset-4.pcap\n", Some(30)),
         ("within a packet", "reset-5.pcap\n", Some(first_packet - 1)),
-        ("behind a packet", "reset-6.pcap\n", Some(first_packet)),
+        ("after a packet", "reset-6.pcap\n", Some(first_packet)),
     ];
     for (stage, name, bytes) in stages {
         let mark = ground.mark();

@@ -1,4 +1,4 @@
-//! Bytes behind the name that are no capture, or one that lies about itself; and bytes that keep the handshake from
+//! Bytes after the name that are no capture, or one that lies about itself; and bytes that keep the handshake from
 //! coming to an end.
 
 use std::io::Write;
@@ -52,21 +52,24 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("100,000 random bytes", random.bytes(100_000)),
         (
-            "a pcap magic, and 100,000 random bytes",
+            "a pcap magic number, and 100,000 random bytes",
             [b"\xd4\xc3\xb2\xa1", &random.bytes(100_000)[..]].concat(),
         ),
-        ("a pcapng magic, and 100,000 random bytes", [b"\n\r\r\n", &random.bytes(100_000)[..]].concat()),
+        (
+            "a pcapng magic number, and 100,000 random bytes",
+            [b"\n\r\r\n", &random.bytes(100_000)[..]].concat(),
+        ),
         ("100,000 times 0", vec![0; 100_000]),
-        ("a pcap, cut in the file header", capture[..23].to_vec()),
-        ("a pcap, cut in a packet", capture[..ends[1].end + 20].to_vec()),
-        ("a pcapng, cut in the section header", pcapng[..11].to_vec()),
-        ("a pcapng, cut in a block", pcapng[..1001].to_vec()),
+        ("a pcap, truncated in the file header", capture[..23].to_vec()),
+        ("a pcap, truncated in a packet", capture[..ends[1].end + 20].to_vec()),
+        ("a pcapng, truncated in the section header", pcapng[..11].to_vec()),
+        ("a pcapng, truncated in a block", pcapng[..1001].to_vec()),
         ("a pcap whose 3rd packet claims 2^31-1 bytes", lie),
-        ("a packet that claims 262,144 bytes, the most", pcap(1, 262_144, b"and has 14 more")),
+        ("a packet that claims 262,144 bytes, the maximum", pcap(1, 262_144, b"and has 14 more")),
         ("a packet that claims 262,145 bytes", pcap(1, 262_145, b"and has 14 more")),
         ("a packet that claims 2^32-1 bytes", pcap(1, u32::MAX, b"")),
         (
-            "a USB packet that claims 128 MiB, the most of that link type",
+            "a USB packet that claims 128 MiB, the maximum of that link type",
             pcap(249, 128 << 20, b"and has 14 more"),
         ),
         ("1,000 packets of 0 bytes", [pcap(1, 0, b""), vec![0; 999 * 16]].concat()),
@@ -74,7 +77,7 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
         ("a block of length 11", behind(block(6, 11, b"", 11))),
         ("a block of length 13", behind(block(0xbad, 13, b"x", 13))),
         ("a block of length 2^32-4", behind(block(0xbad, u32::MAX - 3, b"", u32::MAX - 3))),
-        ("a block of 16 MiB, the most", behind(block(0xbad, 16 << 20, b"", 16 << 20))),
+        ("a block of 16 MiB, the maximum", behind(block(0xbad, 16 << 20, b"", 16 << 20))),
         ("a block of 16 MiB and 4", behind(block(0xbad, (16 << 20) + 4, b"", (16 << 20) + 4))),
         ("a block whose two lengths differ", behind(block(0xbad, 16, b"abcd", 20))),
         ("a packet longer than its block", behind(block(6, 36, &packet_body(0, 5, b"abcd"), 36))),
@@ -82,7 +85,10 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
             "a packet of 2^32-1 bytes in a block of 36",
             behind(block(6, 36, &packet_body(0, u32::MAX, b"abcd"), 36)),
         ),
-        ("a packet of an interface that there is not", behind(block(6, 36, &packet_body(7, 4, b"abcd"), 36))),
+        (
+            "a packet of an interface that does not exist",
+            behind(block(6, 36, &packet_body(7, 4, b"abcd"), 36)),
+        ),
         ("a packet before any interface", [SECTION, &block(6, 36, &packet_body(0, 4, b"abcd"), 36)].concat()),
         (
             "a simple packet of 2^32-1 bytes",
@@ -110,7 +116,7 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
             .concat(),
         ),
         (
-            "a section in the other byte order behind the first",
+            "a second section in the other byte order",
             [
                 SECTION,
                 b"\n\r\r\n\0\0\0\x1c\x1a\x2b\x3c\x4d\0\x01\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\x1c",
@@ -118,7 +124,7 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
             .concat(),
         ),
         ("10,000 interfaces", [SECTION, &INTERFACE.repeat(10_000)].concat()),
-        ("a pcap header again behind the last packet", [&capture[..], &capture[..24]].concat()),
+        ("a second pcap header after the last packet", [&capture[..], &capture[..24]].concat()),
     ]
 }
 
@@ -166,7 +172,7 @@ fn a_handshake_that_cannot_go_on_costs_nothing() {
             content: Some(b"\r\rx".to_vec()),
         },
         Stall {
-            input: "a name of 4,096 bytes, `\\r\\n\\r\\r\\n`: a pcapng magic behind one byte too many",
+            input: "a name of 4,096 bytes, `\\r\\n\\r\\r\\n`: a pcapng magic number after one byte too many",
             first: [&name[..], b"\r\n\r\r\n"].concat(),
             urgent: None,
             rest: vec![],
@@ -180,14 +186,14 @@ fn a_handshake_that_cannot_go_on_costs_nothing() {
             content: Some(b"!.pcap".to_vec()),
         },
         Stall {
-            input: "urgent data within the magic",
+            input: "urgent data within the magic number",
             first: b"urgent-2\n\xd4\xc3".to_vec(),
             urgent: Some(0xb2),
             rest: b"\xa1".to_vec(),
             content: Some(b"\xd4\xc3\xb2\xa1".to_vec()),
         },
         Stall {
-            input: "urgent data within the magic of a name that is known",
+            input: "urgent data within the magic number, for a stored name",
             first: b"urgent-2\n\xd4\xc3".to_vec(),
             urgent: Some(0xb2),
             rest: b"\xa1".to_vec(),

@@ -48,7 +48,7 @@ impl Table {
 
 /// Notes what was measured, as a list item a line. Only the long form writes it down.
 pub fn figures(name: &'static str, lines: &[String]) {
-    let text: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+    let text: String = lines.iter().map(|line| format!("- {}\n", line.replace(". ", ".\n  "))).collect();
     eprintln!("{name}:\n{text}");
     if updates() && long() {
         section(name, &text, true);

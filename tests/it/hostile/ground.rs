@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lea::cc::frame::capture::Format;
-use lea::cc::frame::name::part_of;
-use lea::cc::vault::manifest::{Manifest, SUFFIX, State};
+use lea::capture::tracker::CaptureFormat;
+use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX};
+use lea::cc::wire::name::parse_part_file_name;
 use sha2::{Digest, Sha256};
 
 use crate::support::{DEADLINE, Server, Workdir, manifest, wait_for, wait_until};
@@ -185,7 +185,8 @@ impl Ground {
         let read = |file: String| {
             let what = format!("the end of {file}");
             let manifest = wait_for(DEADLINE, &what, || {
-                manifest(self.server.output(), &file).filter(|manifest| manifest.state == State::Closed)
+                manifest(self.server.output(), &file)
+                    .filter(|manifest| manifest.state == ManifestState::Closed)
             });
             (file, manifest)
         };
@@ -199,10 +200,10 @@ impl Ground {
         for entry in fs::read_dir(self.server.output()).unwrap() {
             let name = entry.unwrap().file_name().into_vec();
             let name = String::from_utf8(name).expect("names in the folder are plain");
-            if name == ".lea" || part_of(name.strip_suffix(SUFFIX).unwrap_or("")).is_some() {
+            if name == ".lea" || parse_part_file_name(name.strip_suffix(SUFFIX).unwrap_or("")).is_some() {
                 continue;
             }
-            assert!(part_of(&name).is_some(), "{name:?} is no name of ours");
+            assert!(parse_part_file_name(&name).is_some(), "{name:?} is no name of ours");
             files.insert(name);
         }
         files
@@ -258,8 +259,8 @@ impl Since {
         let is_refused =
             || self.counters.iter().any(|(name, value)| name.starts_with("refused_") && *value > 0);
         match files.is_empty() {
-            true if is_refused() => "refused, no file".to_owned(),
-            true => "no new file: goes on with the one that is stored".to_owned(),
+            true if is_refused() => "rejected, no file".to_owned(),
+            true => "no new file; appended to the stored one".to_owned(),
             false => files.join("; "),
         }
     }
@@ -270,13 +271,13 @@ fn told_file(output: &Path, file: &str, manifest: &Manifest, content: &[u8]) -> 
     assert_eq!(manifest.bytes, stored.len() as u64, "{file}");
     assert_eq!(
         manifest.sha256.as_deref(),
-        Some(&*lea::cc::frame::name::hex(&Sha256::digest(&stored))),
+        Some(&*lea::cc::wire::name::hex(&Sha256::digest(&stored))),
         "{file}"
     );
-    let reason = manifest.end_reason.unwrap().word();
+    let reason = manifest.end_reason.unwrap().as_str();
     let what = match &stored[..] {
         [] => "empty".to_owned(),
-        stored if stored == content => format!("whole, {}", told_content(manifest)),
+        stored if stored == content => format!("complete, {}", told_content(manifest)),
         stored => format!("{} of {} bytes sent, {}", stored.len(), content.len(), told_content(manifest)),
     };
     format!("file {}, {what}, end `{reason}`", shown(file))
@@ -285,12 +286,12 @@ fn told_file(output: &Path, file: &str, manifest: &Manifest, content: &[u8]) -> 
 fn told_content(manifest: &Manifest) -> String {
     let capture = &manifest.capture;
     match (capture.format, capture.unstructured_from) {
-        (Format::Other | Format::Unknown, _) => "no capture".to_owned(),
+        (CaptureFormat::Other | CaptureFormat::Unknown, _) => "not a capture".to_owned(),
         (_, Some(from)) => {
-            format!("{} packets, bytes without structure from byte {from} on", capture.packets)
+            format!("{} packets, malformed from byte {from} on", capture.packets)
         }
         (_, None) if capture.cut_off_bytes > 0 => {
-            format!("{} packets and {} bytes of one that is cut", capture.packets, capture.cut_off_bytes)
+            format!("{} packets and {} bytes of a truncated one", capture.packets, capture.cut_off_bytes)
         }
         (_, None) => format!("{} packets", capture.packets),
     }

@@ -25,21 +25,21 @@ type Plant = fn(&Path, &str);
 const PLANTS: [(&str, Plant); 10] = [
     ("NAME is a link to a file outside", |dir, name| symlink("../../etc/passwd", dir.join(name)).unwrap()),
     ("NAME is a link to nothing outside", |dir, name| symlink("../../etc/shadow", dir.join(name)).unwrap()),
-    ("NAME is a link to a folder outside", |dir, name| symlink("../../etc", dir.join(name)).unwrap()),
-    ("NAME is a folder", |dir, name| fs::create_dir(dir.join(name)).unwrap()),
-    ("NAME is a FIFO that nobody reads", |dir, name| fifo(&dir.join(name))),
+    ("NAME is a link to a directory outside", |dir, name| symlink("../../etc", dir.join(name)).unwrap()),
+    ("NAME is a directory", |dir, name| fs::create_dir(dir.join(name)).unwrap()),
+    ("NAME is a FIFO without a reader", |dir, name| fifo(&dir.join(name))),
     ("NAME.lea.json is a link to a file outside", |dir, name| {
         symlink("../../etc/passwd", dir.join(format!("{name}.lea.json"))).unwrap();
     }),
-    ("NAME.lea.json is a FIFO that nobody writes", |dir, name| fifo(&dir.join(format!("{name}.lea.json")))),
+    ("NAME.lea.json is a FIFO without a writer", |dir, name| fifo(&dir.join(format!("{name}.lea.json")))),
     ("NAME.lea.json is 8 MiB of `[`", |dir, name| {
         fs::write(dir.join(format!("{name}.lea.json")), "[".repeat(8 << 20)).unwrap();
     }),
-    ("NAME and a manifest beside it that names a file outside", |dir, name| {
+    ("NAME with a manifest that names a file outside", |dir, name| {
         fs::write(dir.join(name), "a/etc/passwd").unwrap();
         fs::write(dir.join(format!("{name}.lea.json")), manifest_of("../../etc/passwd", 12)).unwrap();
     }),
-    ("NAME and a manifest beside it that names another stream's file", |dir, name| {
+    ("NAME with a manifest that names another stream's file", |dir, name| {
         fs::write(dir.join(name), "a/etc/passwd").unwrap();
         fs::write(dir.join("other"), "a/etc/passwd").unwrap();
         fs::write(dir.join(format!("{name}.lea.json")), manifest_of("other", 12)).unwrap();
@@ -80,12 +80,14 @@ fn what_is_planted_is_never_followed_and_never_changed() {
 /// What is ours is a link, or leads out by what it says: the server does not start, or passes it over.
 fn check_own_folder(table: &mut Table) {
     let plants: [(&str, Plant); 5] = [
-        ("`.lea` is a link to a folder outside", |dir, outside| symlink(outside, dir.join(".lea")).unwrap()),
+        ("`.lea` is a link to a directory outside", |dir, outside| {
+            symlink(outside, dir.join(".lea")).unwrap()
+        }),
         ("`.lea/lock` is a link to a file outside", |dir, outside| {
             fs::create_dir(dir.join(".lea")).unwrap();
             symlink(format!("{outside}/file"), dir.join(".lea/lock")).unwrap();
         }),
-        ("`.lea/tmp` is a link to a folder outside", |dir, outside| {
+        ("`.lea/tmp` is a link to a directory outside", |dir, outside| {
             fs::create_dir(dir.join(".lea")).unwrap();
             symlink(outside, dir.join(".lea/tmp")).unwrap();
         }),
@@ -93,7 +95,7 @@ fn check_own_folder(table: &mut Table) {
             fs::create_dir(dir.join(".lea")).unwrap();
             symlink(format!("{outside}/file"), dir.join(".lea/open.jsonl")).unwrap();
         }),
-        ("`.lea/open.jsonl` names a file outside as one that was open", |dir, _| {
+        ("`.lea/open.jsonl` contains a file outside as open", |dir, _| {
             fs::create_dir(dir.join(".lea")).unwrap();
             let line = r#"{"open":{"file":"../outside/file","name_hex":"61","part":1,"source":"tcp"}}"#;
             fs::write(dir.join(".lea/open.jsonl"), format!("{line}\n")).unwrap();
@@ -123,7 +125,7 @@ fn start(output: &Path) -> String {
     let said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let mut listens = false;
     for line in said {
-        if line.contains("journal_line_passed_over")
+        if line.contains("journal_line_skipped")
             || line.contains("recovered")
             || line.contains("recovery_failed")
         {
@@ -138,7 +140,7 @@ fn start(output: &Path) -> String {
         }
     }
     match (listens, child.wait().unwrap().code()) {
-        (true, Some(0)) => "starts, and passes it over".to_owned(),
+        (true, Some(0)) => "starts, and skips it".to_owned(),
         (false, Some(code)) => format!("does not start, exit code {code}"),
         (_, code) => panic!("the server ended with {code:?}"),
     }

@@ -52,13 +52,13 @@ fn begun_packets_have_a_ceiling() {
     assert_eq!(whole.count(), count);
     assert!(since.counters["pending_written_through_total"] > 0);
     table.row(
-        "many streams (200; 3,000 in the long form), each with 200,000 bytes of a packet of 256 KiB, and they stay",
-        "past `--pending-bytes-max` the largest are written through; at the end each file is whole",
+        "200 streams (3,000 in the long form), each with 200,000 bytes of a packet of 256 KiB, connections stay open",
+        "beyond `--partial-packet-memory` the largest are written; at the end each file is complete",
         "`pending_written_through_total` grows",
     );
     lines.push(format!(
-        "{count} streams with {SENT} bytes of a begun packet each: {} MiB received, {} MiB wait under a ceiling of \
-         {ceiling_mib} MiB, RSS at most {} MiB; beside them {}",
+        "{count} streams with {SENT} bytes of a partial packet each: {} MiB received, {} MiB in memory with a limit of \
+         {ceiling_mib} MiB, RSS at most {} MiB. Meanwhile {}",
         (count * content.len()) >> 20,
         pending >> 20,
         most >> 10,
@@ -96,13 +96,13 @@ fn check_full_disk(table: &mut Table, lines: &mut Vec<String>) {
     let allowed = (8 << 10) + BESIDE_KB;
     assert!(most <= allowed, "{most} kB of memory after {sent} bytes; allowed are {allowed}");
     table.row(
-        "4 streams of USB packets that claim 128 MiB, at full speed, while the disk is full",
-        "the streams wait, TCP holds the senders up; the memory keeps its ceiling",
+        "4 streams of USB packets that claim 128 MiB, at top speed, on a full disk",
+        "the streams wait and TCP slows the senders down; memory stays below its limit",
         "`write_retries_total` grows",
     );
     assert!(ground.counter("write_retries_total") > 0);
     lines.push(format!(
-        "4 streams of packets of 128 MiB while the disk is full: {} MiB taken before they were held up, RSS at most {} MiB",
+        "4 streams of packets of 128 MiB on a full disk: {} MiB read before they were stopped, RSS at most {} MiB",
         sent >> 20,
         most >> 10
     ));
@@ -152,12 +152,12 @@ fn check_threads(table: &mut Table, lines: &mut Vec<String>) {
     drop(crowd);
     let since = ground.since(&mark, stay + come_and_go + 1);
     table.row(
-        "as many connections as the memory maps carry, and many more that come and go (15,000 and 20,000 in the long form)",
-        "each thread is joined when it has ended: no maps are left over",
+        "as many connections as memory maps allow, and many more short ones (15,000 and 20,000 in the long form)",
+        "each thread is joined after its end, and no maps are left over",
         since.counted(stay + come_and_go + 1),
     );
     lines.push(format!(
-        "{stay} silent connections, {come_and_go} more that come and go: {maps} memory maps, RSS at most {} MiB",
+        "{stay} silent connections, {come_and_go} more short ones: {maps} memory maps, RSS at most {} MiB",
         most >> 10
     ));
     ground.end();

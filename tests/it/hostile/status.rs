@@ -29,7 +29,7 @@ fn a_flood_does_not_starve_slow_streams() {
     let random = Random::with_seed(2).bytes(256 << 10);
     let floods: [(&str, &str, Vec<u8>, Vec<u8>); 3] = [
         ("1,500-byte packets", "p", pcap(1, 0, &[]), whole),
-        ("bytes that are no capture", "o", Vec::new(), random),
+        ("bytes that are not a capture", "o", Vec::new(), random),
         ("packets of 0 bytes, 16 bytes each", "z", pcap(1, 0, &[]), vec![0; 256 << 10]),
     ];
     for (input, service, header, chunk) in floods {
@@ -48,9 +48,9 @@ fn a_flood_does_not_starve_slow_streams() {
         let seconds = started.elapsed().as_secs_f64();
         let delays = company.end();
         assert_eq!(since.files[0].1.bytes, sent);
-        table.row(format!("a stream at full speed: {input}"), "file whole, end `eof`", since.counted(1));
+        table.row(format!("a stream at top speed: {input}"), "file complete, end `eof`", since.counted(1));
         lines.push(format!(
-            "a flood of {input}: {:.0} MiB/s, RSS at most {} MiB; beside it {}",
+            "a flood of {input}: {:.0} MiB/s, RSS at most {} MiB. Meanwhile {}",
             sent as f64 / seconds / f64::from(1 << 20),
             ground.memory_kb("VmHWM") >> 10,
             delays.told()
@@ -67,11 +67,11 @@ fn status_that_is_mistreated_harms_no_stream() {
     let mut lines = Vec::new();
     let ground = Ground::new(&[]);
     let abuses: [(&str, &str, Abuse); 5] = [
-        ("4 peers that ask for `/streams` as fast as they can", "a", ask),
-        ("400 connections that send half a request, and stay", "b", half),
+        ("4 peers that request `/streams` as fast as they can", "a", ask),
+        ("400 connections that send half a request and stay open", "b", half),
         ("random bytes", "c", garbage),
-        ("a path, a header and a body without an end", "d", endless),
-        ("a stream's name and a capture on the port of `--status`", "e", stream),
+        ("a path, a header and a body that do not end", "d", endless),
+        ("a stream name and a capture on the port of `--admin-listen`", "e", stream),
     ];
     for (input, service, abuse) in abuses {
         let company = Company::start(&ground, service, 2);
@@ -95,8 +95,8 @@ fn status_that_is_mistreated_harms_no_stream() {
         assert_eq!(ground.grown(&mark, "streams_accepted_total"), 0);
         let delays = company.end();
         let counted = if refused > 0 { "`http_refused_total` grows" } else { "`http_requests_total` grows" };
-        table.row(input, "no stream is held up, no file", counted);
-        lines.push(format!("{input}: {} times; beside it {}", asked.into_inner(), delays.told()));
+        table.row(input, "no stream is delayed, no file", counted);
+        lines.push(format!("{input}: {} times. Meanwhile {}", asked.into_inner(), delays.told()));
     }
     assert!(get(ground.status, "/health").contains("ok"));
     ground.end();

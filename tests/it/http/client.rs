@@ -5,26 +5,27 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::counters::Counters;
-use lea::http::{Handler, Server, ServerConfig, ServerHandle};
-use lea::stop::Stop;
+use lea::http::{Handler, HttpServer, HttpServerConfig, HttpServerHandle};
+use lea::runtime::metrics::Counters;
+use lea::runtime::shutdown::Shutdown;
 
 /// No wait of a test is longer.
 pub const PATIENCE: Duration = crate::support::DEADLINE;
 
 pub struct Running {
     pub addr: SocketAddr,
-    pub stop: Stop,
+    pub stop: Shutdown,
     pub counters: Arc<Counters>,
-    handle: ServerHandle,
+    handle: HttpServerHandle,
 }
 
 impl Running {
-    pub fn start(config: ServerConfig, handler: impl Handler + 'static) -> Running {
+    pub fn start(config: HttpServerConfig, handler: impl Handler + 'static) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (stop, counters) = (Stop::new().unwrap(), Arc::new(Counters::default()));
+        let (stop, counters) = (Shutdown::new().unwrap(), Arc::new(Counters::default()));
         let handle =
-            Server::spawn(listener, config, Arc::new(handler), stop.clone(), Arc::clone(&counters)).unwrap();
+            HttpServer::spawn(listener, config, Arc::new(handler), stop.clone(), Arc::clone(&counters))
+                .unwrap();
         Running { addr: handle.local_addr(), stop, counters, handle }
     }
 
@@ -35,7 +36,7 @@ impl Running {
     /// Asks for the stop, and joins; returns how long that took.
     pub fn end(self) -> Duration {
         let started = Instant::now();
-        self.stop.ask();
+        self.stop.trigger();
         self.handle.join().unwrap();
         assert_eq!(self.counters.http_connections_open.get(), 0);
         started.elapsed()

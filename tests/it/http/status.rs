@@ -4,12 +4,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lea::cc::live::Live;
-use lea::cc::vault::pressure::Pressure;
-use lea::counters::Counters;
-use lea::http::ServerConfig;
-use lea::http::status::Status;
-use lea::stop::Stop;
+use lea::cc::stream_registry::StreamRegistry;
+use lea::cc::vault::disk_retry::DiskRetry;
+use lea::daemon::admin::AdminHandler;
+use lea::http::HttpServerConfig;
+use lea::runtime::metrics::Counters;
+use lea::runtime::shutdown::Shutdown;
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -17,17 +17,18 @@ use super::client::{Client, Running};
 
 struct Kit {
     server: Running,
-    stop: Stop,
-    pressure: Arc<Pressure>,
+    stop: Shutdown,
+    pressure: Arc<DiskRetry>,
     counters: Arc<Counters>,
-    live: Arc<Live>,
+    live: Arc<StreamRegistry>,
 }
 
 fn status() -> Kit {
-    let (counters, live) = (Arc::<Counters>::default(), Arc::<Live>::default());
-    let (stop, pressure) = (Stop::new().unwrap(), Arc::new(Pressure::new(Arc::clone(&counters))));
-    let handler = Status::new(stop.clone(), Arc::clone(&pressure), Arc::clone(&counters), Arc::clone(&live));
-    Kit { server: Running::start(ServerConfig::default(), handler), stop, pressure, counters, live }
+    let (counters, live) = (Arc::<Counters>::default(), Arc::<StreamRegistry>::default());
+    let (stop, pressure) = (Shutdown::new().unwrap(), Arc::new(DiskRetry::new(Arc::clone(&counters))));
+    let handler =
+        AdminHandler::new(stop.clone(), Arc::clone(&pressure), Arc::clone(&counters), Arc::clone(&live));
+    Kit { server: Running::start(HttpServerConfig::default(), handler), stop, pressure, counters, live }
 }
 
 #[test]
@@ -44,16 +45,16 @@ fn health_says_what_is_wrong() {
     let writer = std::thread::spawn({
         let (pressure, full) = (Arc::clone(&kit.pressure), Arc::clone(&full));
         let full_now = move || if full.load(Ordering::SeqCst) { Err(Errno::NOSPC.into()) } else { Ok(()) };
-        move || pressure.persist("write", "f", full_now)
+        move || pressure.retry("write", "f", full_now)
     });
-    while !kit.pressure.is_waiting() {
+    while !kit.pressure.is_blocked() {
         std::thread::yield_now();
     }
     check(503, r#"{"status":"disk_full"}"#);
     full.store(false, Ordering::SeqCst);
     writer.join().unwrap().unwrap();
     check(200, r#"{"status":"ok"}"#);
-    kit.stop.ask();
+    kit.stop.trigger();
     check(503, r#"{"status":"draining"}"#);
     kit.server.end();
 }
@@ -99,7 +100,7 @@ fn streams_are_rows() {
     let stream = kit.live.add("[::1]:5000".parse().unwrap(), 1_795_294_781_042);
     let expected = serde_json::json!({
         "id": stream.id, "peer": "[::1]:5000", "file": null, "bytes": 0, "packets": 0, "last_byte": null,
-        "connected_at": "2026-11-21T20:59:41.042Z", "state": "naming",
+        "connected_at": "2026-11-21T20:59:41.042Z", "state": "handshake",
     });
     assert_eq!(rows(&mut client), [expected]);
 

@@ -18,7 +18,10 @@ fn beside_one_that_lives_a_part_of_its_own() {
     wait_until(DEADLINE, "the second part", || scene.output().join(NAME_2).exists());
     let waited = began.elapsed();
     eprintln!("beside: a part of its own after {waited:?}");
-    assert!(waited >= END_WAIT - Duration::from_millis(200) && waited < END_WAIT + Duration::from_secs(10));
+    assert!(
+        waited >= SAME_NAME_TIMEOUT - Duration::from_millis(200)
+            && waited < SAME_NAME_TIMEOUT + Duration::from_secs(10)
+    );
     first.send(rest);
     first.finish();
     second.finish();

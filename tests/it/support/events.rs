@@ -29,7 +29,7 @@ impl Events {
     #[track_caller]
     fn start_with(output: &Path, flags: Vec<String>) -> Events {
         let mut process = Process::start(&mut Events::command(output, &flags));
-        let http = listening(&mut process, "for=http");
+        let http = listening(&mut process, "listener=http");
         Events { process, output: output.to_owned(), flags, http }
     }
 
@@ -70,7 +70,7 @@ impl Events {
     /// Where it listens for `what`: `lines`, `syslog transport=udp`.
     #[track_caller]
     pub fn addr(&mut self, what: &str) -> SocketAddr {
-        listening(&mut self.process, &format!("for={what}"))
+        listening(&mut self.process, &format!("listener={what}"))
     }
 
     /// Its folder.

@@ -75,10 +75,10 @@ impl Server {
     }
 }
 
-/// The address in the line `listening addr=IP:PORT for=WHAT`.
+/// The address in the line `listening addr=IP:PORT listener=NAME`.
 #[track_caller]
 pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
-    let wanted = format!("for={what}");
+    let wanted = format!("listener={what}");
     process.wait_line(DEADLINE, &format!("a line `listening addr=... {wanted}`"), |line| {
         let (_, rest) = line.split_once("listening addr=")?;
         let mut words = rest.split_whitespace();
@@ -89,7 +89,7 @@ pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use lea::cc::vault::manifest::{EndReason, State};
+    use lea::cc::vault::manifest::{EndReason, ManifestState};
 
     use super::super::{
         Handshake, Random, Sender, Workdir, assert_same, manifest, testdata, wait_closed, wait_for,
@@ -119,7 +119,7 @@ mod tests {
         let manifest = wait_for(DEADLINE, "the end of the second stream", || {
             manifest(server.output(), NAME).filter(|manifest| manifest.bytes == capture.len() as u64)
         });
-        assert_ne!(manifest.state, State::Open);
+        assert_ne!(manifest.state, ManifestState::Open);
         assert_same(&server.output().join(NAME), &capture);
         server.term();
     }

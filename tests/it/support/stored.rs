@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lea::cc::frame::name;
-use lea::cc::vault::manifest::{EndReason, Manifest, SUFFIX, State};
+use lea::cc::vault::manifest::{EndReason, Manifest, ManifestState, SUFFIX};
+use lea::cc::wire::name;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -16,8 +16,9 @@ use super::{DEADLINE, assert_same, manifest, wait_for};
 #[track_caller]
 pub fn wait_connections(output: &Path, file: &str, connections: usize) -> Manifest {
     wait_for(DEADLINE, &format!("connection {connections} of {file}"), || {
-        manifest(output, file)
-            .filter(|manifest| manifest.state != State::Open && manifest.connections.len() == connections)
+        manifest(output, file).filter(|manifest| {
+            manifest.state != ManifestState::Open && manifest.connections.len() == connections
+        })
     })
 }
 
@@ -26,7 +27,7 @@ pub fn wait_connections(output: &Path, file: &str, connections: usize) -> Manife
 pub fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
     assert_same(&output.join(file), sent);
     let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
-    assert_eq!(manifest.state, State::Closed, "{file}");
+    assert_eq!(manifest.state, ManifestState::Closed, "{file}");
     assert_vouched(output, file);
     assert_eq!((manifest.lost_bytes, manifest.file.as_str()), (0, file));
 }
@@ -36,7 +37,7 @@ pub fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
 pub fn assert_vouched(output: &Path, file: &str) {
     let stored = fs::read(output.join(file)).unwrap();
     let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
-    assert_ne!(manifest.state, State::Open, "{file}");
+    assert_ne!(manifest.state, ManifestState::Open, "{file}");
     assert_eq!(manifest.bytes, stored.len() as u64, "the length of {file}");
     let sha256 = name::hex(&Sha256::digest(&stored));
     assert_eq!(manifest.sha256.as_deref(), Some(&*sha256), "the hash of {file}");

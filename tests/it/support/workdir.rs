@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lea::cc::vault::manifest::{Manifest, SUFFIX, State};
+use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX};
 
 use super::{DEADLINE, wait_for};
 
@@ -69,7 +69,7 @@ pub fn manifest(output: &Path, file_name: &str) -> Option<Manifest> {
 #[track_caller]
 pub fn wait_closed(output: &Path, file_name: &str) -> Manifest {
     wait_for(DEADLINE, &format!("the end of {file_name}"), || {
-        manifest(output, file_name).filter(|manifest| manifest.state == State::Closed)
+        manifest(output, file_name).filter(|manifest| manifest.state == ManifestState::Closed)
     })
 }
 

@@ -18,7 +18,7 @@ pub fn start(wrapper: &[&str], output: &Path, flags: &[&str]) -> (Process, Socke
     (process, addr)
 }
 
-/// The first address in a line `listening addr=IP:PORT for=WHAT`.
+/// The first address in a line `listening addr=IP:PORT listener=NAME`.
 #[track_caller]
 pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
     addresses(process, what, 1)[0]
@@ -27,7 +27,7 @@ pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
 /// Waits for `count` listeners and gives their addresses, in the order of the lines.
 #[track_caller]
 pub fn addresses(process: &mut Process, what: &str, count: usize) -> Vec<SocketAddr> {
-    let wanted = format!(" for={what}");
+    let wanted = format!(" listener={what}");
     // The lines come together, so the last one is waited for by waiting for as many as there have to be.
     super::wait_for(DEADLINE, &format!("{count} lines `listening addr=...{wanted}`"), || {
         assert!(process.is_running(), "it ended before it listened:\n{}", process.stderr());

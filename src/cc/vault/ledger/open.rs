@@ -1,67 +1,72 @@
-//! A stream that is open: its way into its file, and the records that the file is made of.
+//! An open stream of the ledger: its writer and the records that its file consists of.
 
 use std::io;
 
-use super::super::checkpoint::{FileState, PartitionState};
-use super::super::gather::Gather;
-use super::super::intake::Intake;
-use super::super::manifest::{EndReason, Segment};
-use super::super::pool::Buffer;
-use super::super::segments::{Place, Segments};
-use super::partition::Partition;
-use crate::cc::frame::handshake::starts_capture;
+use super::partition::LedgerPartition;
+use crate::cc::vault::checkpoint::{FileCheckpoint, PartitionCheckpoint};
+use crate::cc::vault::manifest::{EndReason, RecordSegment};
+use crate::cc::vault::pool::Buffer;
+use crate::cc::vault::segments::{RecordPlacement, SegmentList};
+use crate::cc::vault::stream_writer::StreamWriter;
+use crate::cc::vault::write_coalescer::WriteCoalescer;
+use crate::cc::wire::handshake::starts_capture;
 
-/// A capture's first bytes by which a re-send is known: a pcap file header.
-pub(in super::super) const HEAD_BYTES: usize = 24;
+/// Length of the prefix that identifies a re-send: a pcap file header.
+pub(in crate::cc::vault) const HEAD_BYTES: usize = 24;
 
-pub(super) struct Open {
-    pub intake: Intake,
-    /// What came last.
-    pub gather: Gather,
-    /// Bytes of the stream so far, with those gathered.
-    pub received: u64,
-    /// The stream's first bytes.
+pub(super) struct OpenStream {
+    pub writer: StreamWriter,
+    /// Bytes that were not flushed to the writer yet.
+    pub coalescer: WriteCoalescer,
+    /// Number of bytes of the stream, including coalesced ones.
+    pub received_bytes: u64,
+    /// First bytes of the stream, at most [`HEAD_BYTES`].
     pub head: Vec<u8>,
-    /// What the stream's bytes from the file's start on came from.
-    pub segments: Segments,
-    /// True if a record came since the last checkpoint.
-    pub changed: bool,
-    /// How many checkpoints had begun when its last record came; none before the first.
-    round: Option<u64>,
+    /// Records that the file consists of.
+    pub segments: SegmentList,
+    /// Whether a record was added since the last checkpoint.
+    pub is_changed: bool,
+    /// Number of checkpoints started before the last record. `None` before the first record.
+    last_checkpoint: Option<u64>,
 }
 
-/// A record that came.
+/// Properties of an accepted record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Came {
+pub(super) struct RecordInfo {
     offset: i64,
-    /// How many checkpoints had begun.
-    round: u64,
+    /// Number of checkpoints started before it.
+    checkpoint: u64,
     bytes: u64,
     starts_capture: bool,
 }
 
-impl Came {
-    pub fn new(offset: i64, round: u64, data: &[u8]) -> Came {
-        Came { offset, round, bytes: data.len() as u64, starts_capture: starts_capture(data) == Some(true) }
+impl RecordInfo {
+    pub fn new(offset: i64, round: u64, data: &[u8]) -> RecordInfo {
+        RecordInfo {
+            offset,
+            checkpoint: round,
+            bytes: data.len() as u64,
+            starts_capture: starts_capture(data) == Some(true),
+        }
     }
 }
 
-impl Open {
-    pub fn new(intake: Intake, head: Vec<u8>, segments: Vec<Segment>) -> Open {
-        Open {
-            received: intake.received(),
-            gather: Gather::default(),
-            intake,
+impl OpenStream {
+    pub fn new(intake: StreamWriter, head: Vec<u8>, segments: Vec<RecordSegment>) -> OpenStream {
+        OpenStream {
+            received_bytes: intake.received_bytes(),
+            coalescer: WriteCoalescer::default(),
+            writer: intake,
             head,
-            segments: Segments::new(segments),
-            changed: false,
-            round: None,
+            segments: SegmentList::new(segments),
+            is_changed: false,
+            last_checkpoint: None,
         }
     }
 
-    /// Hands over what is gathered; true if there was any.
-    pub fn hand_over(&mut self) -> io::Result<bool> {
-        match self.gather.take() {
+    /// Flushes coalesced bytes. Returns whether there were any.
+    pub fn flush_coalesced(&mut self) -> io::Result<bool> {
+        match self.coalescer.take() {
             None => Ok(false),
             Some((buffer, bytes)) => self.feed(buffer, bytes).map(|()| true),
         }
@@ -71,73 +76,77 @@ impl Open {
         if bytes == 0 {
             return Ok(());
         }
-        let was_comparing = self.intake.comparing().is_some();
-        self.intake.feed(data, bytes)?;
-        if was_comparing && self.intake.comparing().is_none() {
-            // What is stored of it came from the records that its manifest names.
-            self.segments.depart(self.intake.segments());
+        let was_comparing = self.writer.compared_bytes().is_some();
+        self.writer.feed(data, bytes)?;
+        if was_comparing && self.writer.compared_bytes().is_none() {
+            // From here on the segments of the stored file apply.
+            self.segments.continue_stored(self.writer.segments());
         }
         Ok(())
     }
 
-    /// Notes a record of which the stream's next bytes are.
-    pub fn note(&mut self, known: &PartitionState, came: Came) {
-        let Came { offset, round, bytes, starts_capture } = came;
-        let at = self.received;
+    /// Adds a record that contains the next bytes of the stream.
+    pub fn add_record(&mut self, known: &PartitionCheckpoint, came: RecordInfo) {
+        let RecordInfo { offset, checkpoint: round, bytes, starts_capture } = came;
+        let at = self.received_bytes;
         let begins_capture = at > 0 && starts_capture;
-        let same_round = self.round.replace(round) == Some(round);
-        self.warn_of_order(known);
-        self.segments.note(known, Place { offset, at, bytes, same_round, begins_capture });
-        self.received += bytes;
-        self.changed = true;
+        let same_round = self.last_checkpoint.replace(round) == Some(round);
+        self.warn_if_unordered(known);
+        self.segments.add_record(
+            known,
+            RecordPlacement { offset, at, bytes, no_checkpoint_since: same_round, begins_capture },
+        );
+        self.received_bytes += bytes;
+        self.is_changed = true;
     }
 
-    /// Warns when a second partition brings records: once, for from then on the segments tell of two.
-    fn warn_of_order(&self, other: &PartitionState) {
+    /// Warns once when records of a second partition arrive, because Kafka does not order them.
+    fn warn_if_unordered(&self, other: &PartitionCheckpoint) {
         let Some(first) = self.segments.list.first() else { return };
         let is_one = |topic: &str, partition| first.topic == topic && first.partition == partition;
         if !is_one(&other.topic, other.partition)
             && self.segments.list.iter().all(|segment| is_one(&segment.topic, segment.partition))
         {
             log::warn!(
-                "order_uncertain file={} partitions={},{} note=\"send the stream's name as the records' key\"",
-                self.intake.file().unwrap_or("-"),
+                "order_uncertain file={} partitions={},{} note=\"use the stream name as the record key to keep the order\"",
+                self.writer.file().unwrap_or("-"),
                 first.partition,
                 other.partition,
             );
         }
     }
 
-    /// What the file holds when all that was handed to the writer is written.
-    pub fn state(&self) -> Option<FileState> {
-        self.intake.state(self.segments.list.clone())
+    /// Returns the checkpoint of the file after all queued jobs.
+    pub fn checkpoint(&self) -> Option<FileCheckpoint> {
+        self.writer.checkpoint(self.segments.list.clone())
     }
 
-    pub fn finish(self, reason: EndReason, partitions: &[Partition]) {
-        let Open { mut intake, mut segments, .. } = self;
+    pub fn finish(self, reason: EndReason, partitions: &[LedgerPartition]) {
+        let OpenStream { writer: mut intake, mut segments, .. } = self;
         let last = segments.list.last().map(|last| (last.topic.clone(), last.partition));
         let of = last.and_then(|(topic, partition)| {
             partitions.iter().find(|known| known.state.partition == partition && known.state.topic == topic)
         });
         if let Some(of) = of {
-            segments.settle(&of.state);
+            segments.join_committed(&of.state);
         }
-        intake.note_segments(segments);
+        intake.set_segments(segments);
         intake.finish(reason);
     }
 }
 
-/// True if `data` begins as the stored stream does, and both are captures.
-pub(in super::super) fn is_same_head(head: &[u8], data: &[u8]) -> bool {
+/// Returns whether both start with the same capture header.
+pub(in crate::cc::vault) fn has_same_capture_header(head: &[u8], data: &[u8]) -> bool {
     head.len() == HEAD_BYTES && data.starts_with(head) && starts_capture(head) == Some(true)
 }
 
-/// True if a stream of which `received` bytes came starts from its first byte again.
-pub(super) fn is_sent_again(head: &[u8], received: u64, data: &[u8]) -> bool {
-    received >= HEAD_BYTES as u64 && is_same_head(head, data)
+/// Returns whether `data` starts the stream again from its first byte. `received` is the number of bytes so
+/// far.
+pub(super) fn is_resend(head: &[u8], received: u64, data: &[u8]) -> bool {
+    received >= HEAD_BYTES as u64 && has_same_capture_header(head, data)
 }
 
-/// Takes what `data` has of the stream's first bytes, if it follows those.
+/// Appends the start of `data` to an incomplete `head`.
 pub(super) fn extend_head(head: &mut Vec<u8>, received: u64, data: &[u8]) {
     if head.len() < HEAD_BYTES && received == head.len() as u64 {
         head.extend_from_slice(&data[..data.len().min(HEAD_BYTES - head.len())]);

@@ -1,44 +1,45 @@
-//! The partitions that this process reads: where each goes on, and what the group knows of that.
+//! The partitions that this process reads: their next offsets and committed offsets.
 
-use super::super::checkpoint::PartitionState;
-use super::super::time::now_rfc3339;
-use super::{Commit, Ledger};
+use super::{Ledger, OffsetCommit};
+use crate::cc::vault::checkpoint::PartitionCheckpoint;
+use crate::cc::vault::time::now_rfc3339;
 
 /// A partition that this process reads.
 #[derive(Clone, Debug)]
-pub(super) struct Partition {
-    pub state: PartitionState,
-    pub assigned: bool,
-    /// True if its records come from dumps: what is durable of them is acknowledged, since no group is asked.
+pub(super) struct LedgerPartition {
+    pub state: PartitionCheckpoint,
+    pub is_assigned: bool,
+    /// Whether the records come from a dump. There is no consumer group, so offsets count as committed when
+    /// they are durable.
     pub is_dump: bool,
-    /// True if the next record may lie behind offsets that were never read.
-    pub jumps: bool,
+    /// Whether the next record may follow a gap in the offsets.
+    pub expects_gap: bool,
 }
 
-/// Which of the ledger's partitions; stays the same for as long as the ledger lives.
+/// Index of a partition. It is valid for the lifetime of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub(super) usize);
 
-impl Partition {
-    pub fn new(topic: &str, topic_id: Option<&str>, partition: i32) -> Partition {
-        Partition::from(PartitionState {
+impl LedgerPartition {
+    pub fn new(topic: &str, topic_id: Option<&str>, partition: i32) -> LedgerPartition {
+        LedgerPartition::from(PartitionCheckpoint {
             topic: topic.to_owned(),
             topic_id: topic_id.map(str::to_owned),
             partition,
-            ..PartitionState::default()
+            ..PartitionCheckpoint::default()
         })
     }
 }
 
-impl From<PartitionState> for Partition {
-    fn from(state: PartitionState) -> Partition {
-        Partition { state, assigned: false, is_dump: false, jumps: false }
+impl From<PartitionCheckpoint> for LedgerPartition {
+    fn from(state: PartitionCheckpoint) -> LedgerPartition {
+        LedgerPartition { state, is_assigned: false, is_dump: false, expects_gap: false }
     }
 }
 
 impl Ledger {
-    /// Takes a partition up; gives it and the offset to read from. `committed` is the group's offset, if it has one.
-    /// Where another member has read on meanwhile, the group's offset wins.
+    /// Assigns a partition. Returns its id and the offset to read from. `committed` is the offset committed
+    /// by the consumer group. It wins if another member has read further.
     pub fn assign(
         &mut self,
         topic: &str,
@@ -51,18 +52,18 @@ impl Ledger {
             .iter()
             .position(|known| known.state.topic == topic && known.state.partition == partition);
         let at = known.unwrap_or_else(|| {
-            self.partitions.push(Partition::new(topic, topic_id, partition));
+            self.partitions.push(LedgerPartition::new(topic, topic_id, partition));
             self.partitions.len() - 1
         });
-        let Partition { state, assigned, is_dump, .. } = &mut self.partitions[at];
+        let LedgerPartition { state, is_assigned: assigned, is_dump, .. } = &mut self.partitions[at];
         (*assigned, *is_dump) = (true, false);
         if let (Some(was), Some(is)) = (&state.topic_id, topic_id)
             && was != is
         {
             log::warn!(
-                "topic_made_again topic={topic} partition={partition} note=\"its records are taken from the start\""
+                "topic_recreated topic={topic} partition={partition} note=\"reading its records from the start\""
             );
-            self.go_to(PartitionId(at), 0);
+            self.restart_at(PartitionId(at), 0);
             self.partitions[at].state.topic_id = Some(is.to_owned());
             return (PartitionId(at), Some(0));
         }
@@ -72,8 +73,8 @@ impl Ledger {
         let stored = known.map(|_| state.next_offset);
         let start = stored.max(committed);
         if start > stored {
-            self.reads.extend(state.read());
-            state.start(start, true, now_rfc3339());
+            self.read_ranges.extend(state.read_range());
+            state.start_at(start, true, now_rfc3339());
         }
         if start.is_some() {
             state.acknowledged = committed.unwrap_or(0);
@@ -81,24 +82,24 @@ impl Ledger {
         (PartitionId(at), start)
     }
 
-    /// A partition goes on elsewhere: before what was taken of it, where other records have those offsets now and are
-    /// none that come again, or behind records that nobody can read any more.
-    pub fn go_to(&mut self, partition: PartitionId, offset: i64) {
+    /// Continues a partition at another offset: a lower one if the topic was recreated and its offsets now
+    /// belong to new records, or a higher one after records that the broker no longer has.
+    pub fn restart_at(&mut self, partition: PartitionId, offset: i64) {
         let state = &mut self.partitions[partition.0].state;
-        self.reads.extend(state.read());
-        state.start(Some(offset), false, now_rfc3339());
-        // The group may have no more than that either.
+        self.read_ranges.extend(state.read_range());
+        state.start_at(Some(offset), false, now_rfc3339());
+        // The committed offset of the group may be lower as well.
         state.acknowledged = 0;
     }
 
-    /// Topic, partition and next offset.
-    pub fn partition(&self, partition: PartitionId) -> &PartitionState {
+    /// Returns the topic, partition and offsets.
+    pub fn partition(&self, partition: PartitionId) -> &PartitionCheckpoint {
         &self.partitions[partition.0].state
     }
 
-    /// Passes over a record that is not for a stream. False if it was passed before.
-    pub fn pass(&mut self, partition: PartitionId, offset: i64) -> bool {
-        self.begin_read(partition, offset);
+    /// Advances the partition past a record. Returns false if it was already past it.
+    pub fn advance_past(&mut self, partition: PartitionId, offset: i64) -> bool {
+        self.start_read_range(partition, offset);
         let next = &mut self.partitions[partition.0].state.next_offset;
         let new = offset >= *next;
         if new {
@@ -107,26 +108,26 @@ impl Ledger {
         new
     }
 
-    /// Where no offset said where to start, the first record does; so does one that lies behind a gap.
-    pub(super) fn begin_read(&mut self, partition: PartitionId, offset: i64) {
-        let Partition { state, jumps, .. } = &mut self.partitions[partition.0];
+    /// Starts a new range of offsets at the first record of a partition, or after a gap.
+    pub(super) fn start_read_range(&mut self, partition: PartitionId, offset: i64) {
+        let LedgerPartition { state, expects_gap: jumps, .. } = &mut self.partitions[partition.0];
         let is_behind_gap = std::mem::take(jumps) && offset > state.next_offset;
         if state.first_offset.is_none() || is_behind_gap {
-            self.reads.extend(state.read());
-            state.start(Some(offset), false, now_rfc3339());
+            self.read_ranges.extend(state.read_range());
+            state.start_at(Some(offset), false, now_rfc3339());
         }
     }
 
-    /// The group has taken these offsets.
-    pub fn committed(&mut self, commits: &[Commit]) {
+    /// Records that the consumer group has committed offsets.
+    pub fn record_commits(&mut self, commits: &[OffsetCommit]) {
         for commit in commits {
             let state = &mut self.partitions[commit.partition.0].state;
             state.acknowledged = state.acknowledged.max(commit.next_offset);
         }
     }
 
-    /// A partition belongs to another member now.
+    /// Records that a partition was revoked.
     pub fn unassign(&mut self, partition: PartitionId) {
-        self.partitions[partition.0].assigned = false;
+        self.partitions[partition.0].is_assigned = false;
     }
 }

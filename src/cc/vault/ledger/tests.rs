@@ -1,4 +1,5 @@
-//! The ledger on a real folder. A crash is a copy of the folder made while it works: what a kill leaves, and less.
+//! Tests of the ledger on a real directory. A crash is simulated by copying the directory while the ledger
+//! runs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,13 +7,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::gather::GATHERING_MAX;
-use super::super::manifest::{Manifest, State};
-use super::super::pool::Size;
-use super::super::{Access, VaultConfig, VaultThreads};
 use super::*;
-use crate::cc::frame::chunk::{self, Refused};
-use crate::counters::Counters;
+use crate::cc::vault::manifest::{Manifest, ManifestState};
+use crate::cc::vault::pool::BufferSize;
+use crate::cc::vault::write_coalescer::COALESCING_STREAMS_MAX;
+use crate::cc::vault::{Access, VaultConfig, VaultThreads};
+use crate::cc::wire::chunk::{self, ChunkError};
+use crate::runtime::metrics::Counters;
 
 const PCAP: &[u8] = include_bytes!("../../../../testdata/pcap/answered-call.pcap");
 const PCAPNG: &[u8] = include_bytes!("../../../../testdata/pcap/three-calls.pcapng");
@@ -29,7 +30,7 @@ impl Kit {
             dir: dir.to_owned(),
             access: Access::PRIVATE,
             hash: true,
-            pending_bytes_max: 1 << 20,
+            partial_packet_bytes_max: 1 << 20,
             descriptors: 256,
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
@@ -43,31 +44,31 @@ impl Kit {
         self.ledger.as_mut().unwrap()
     }
 
-    /// Two records of three are gathered, the third is handed on at once.
-    fn take(&mut self, partition: PartitionId, offset: i64, record: &Record) -> Taken {
+    /// Coalesces two of three records and flushes every third one.
+    fn take(&mut self, partition: PartitionId, offset: i64, record: &Record) -> Accepted {
         let base64 = STANDARD.encode(&record.data);
         let value = format!(r#"{{"interceptionfilename":"{}","data":"{base64}"}}"#, record.name);
-        self.ledger().take(partition, offset, &chunk::parse(value.as_bytes()).unwrap()).unwrap()
+        self.ledger().accept(partition, offset, &chunk::parse(value.as_bytes()).unwrap()).unwrap()
     }
 
-    /// Waits until the writer and the keeper have done all that they were told.
+    /// Waits until the writer and the syncer have processed all jobs.
     fn settle(&mut self) {
         let ledger = self.ledger();
-        ledger.hand_over().unwrap();
-        ledger.wait_for_round().unwrap();
+        ledger.flush_coalesced().unwrap();
+        ledger.wait_for_checkpoint().unwrap();
         let (done, done_in) = bounded(1);
-        let nothing = Round { text: Vec::new(), replaces: false, done };
-        ledger.shared.send(Job::Checkpoint(nothing)).unwrap();
+        let nothing = CheckpointBatch { text: Vec::new(), replaces_all: false, done };
+        ledger.shared.send(WriteJob::Checkpoint(nothing)).unwrap();
         done_in.recv().unwrap().unwrap();
     }
 
     fn close(mut self) {
         let mut ledger = self.ledger.take().unwrap();
         let commits = ledger.flush().unwrap();
-        ledger.committed(&commits);
+        ledger.record_commits(&commits);
         ledger.close();
         drop(self.vault.take());
-        assert!(self.threads.take().unwrap().join().unwrap().is_none());
+        assert!(self.threads.take().unwrap().join().unwrap().is_zero());
     }
 }
 
@@ -77,7 +78,7 @@ struct Record {
     data: Vec<u8>,
 }
 
-/// Streams, each sent once or more often, cut into records of `bytes` bytes, and mixed.
+/// Cuts streams, each sent once or several times, into records of `bytes` bytes, and mixes them.
 fn records(streams: &[(&str, &[&[u8]])], bytes: usize) -> Vec<Record> {
     let cut = |(name, passes): &(&str, &[&[u8]])| -> Vec<Record> {
         let chunks = passes.iter().flat_map(|content| content.chunks(bytes));
@@ -88,7 +89,7 @@ fn records(streams: &[(&str, &[&[u8]])], bytes: usize) -> Vec<Record> {
     (0..most).flat_map(|at| streams.iter().filter_map(move |records| records.get(at).cloned())).collect()
 }
 
-/// Equal, or where not: never the content itself.
+/// Compares contents. A failure reports the first difference, not the contents.
 fn assert_same(is: &[u8], expected: &[u8], what: &str) {
     let differs = is.iter().zip(expected).position(|(is, expected)| is != expected);
     assert_eq!((is.len(), differs), (expected.len(), None), "{what}");
@@ -99,7 +100,7 @@ fn stored(dir: &Path, name: &str) -> Vec<u8> {
 }
 
 fn manifest(dir: &Path, name: &str) -> Manifest {
-    super::super::manifest::read(&dir.join(format!("{name}.lea.json"))).unwrap()
+    crate::cc::vault::manifest::read(&dir.join(format!("{name}.lea.json"))).unwrap()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -117,28 +118,28 @@ fn copy(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         match entry.file_type().unwrap().is_dir() {
             true => copy(&entry.path(), &to),
-            // A manifest may take its place meanwhile.
+            // A manifest may be renamed meanwhile.
             false => drop(std::fs::copy(entry.path(), to)),
         }
     }
 }
 
 #[test]
-fn records_become_files_and_manifests_name_them() {
+fn records_become_files_and_are_listed_in_manifests() {
     let dir = tempfile::tempdir().unwrap();
     let mut kit = Kit::open(dir.path(), 100);
     let (partition, start) = kit.ledger().assign("t", Some("id"), 3, None);
     assert_eq!(start, None);
     let records = records(&[("a.pcap", &[PCAP]), ("b.pcapng", &[PCAPNG])], 1000);
     for (offset, record) in records.iter().enumerate() {
-        assert_eq!(kit.take(partition, offset as i64, record), Taken::New);
+        assert_eq!(kit.take(partition, offset as i64, record), Accepted::New);
     }
-    assert_eq!(kit.take(partition, 5, &records[5]), Taken::Repeated);
+    assert_eq!(kit.take(partition, 5, &records[5]), Accepted::Duplicate);
     kit.close();
     assert_same(&stored(dir.path(), "a.pcap"), PCAP, "a.pcap");
     assert_same(&stored(dir.path(), "b.pcapng"), PCAPNG, "b.pcapng");
     let manifest = manifest(dir.path(), "a.pcap");
-    assert_eq!((manifest.source, manifest.state), (Source::Kafka, State::Closed));
+    assert_eq!((manifest.source, manifest.state), (StreamSource::Kafka, ManifestState::Closed));
     let [segment] = &manifest.segments[..] else { panic!("{:?}", manifest.segments) };
     assert_eq!((segment.partition, segment.first_offset, segment.at), (3, 0, 0));
     assert_eq!((segment.bytes, segment.topic_id.as_deref()), (PCAP.len() as u64, Some("id")));
@@ -146,13 +147,14 @@ fn records_become_files_and_manifests_name_them() {
 }
 
 #[test]
-fn after_a_crash_at_any_point_each_record_is_in_once() {
+fn after_a_crash_at_any_point_each_record_is_stored_once() {
     let mut state = 7u64;
     let mut random = |below: u64| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) % below
     };
-    // The second stream is sent twice, so crashes come while it is compared; the third differs then.
+    // The second stream is sent twice, so some crashes happen during the comparison. The third one then
+    // differs.
     let mut differs = PCAP.to_vec();
     differs[30_000] ^= 1;
     let streams: [(&str, &[&[u8]]); 4] = [
@@ -168,7 +170,7 @@ fn after_a_crash_at_any_point_each_record_is_in_once() {
         let mut crashes = 0;
         loop {
             let mut kit = Kit::open(&dir, 2 + random(3) as usize);
-            // The group may have lost the last commits.
+            // The last commits of the group may be lost.
             let (partition, start) = kit.ledger().assign("t", None, 0, Some(0));
             let mut offset = start.unwrap() - random(20) as i64;
             let crash_at = offset + 1 + random(400) as i64;
@@ -177,10 +179,10 @@ fn after_a_crash_at_any_point_each_record_is_in_once() {
                     kit.take(partition, offset, &records[offset as usize]);
                 }
                 if random(30) == 0 {
-                    kit.ledger().checkpoint().unwrap();
+                    kit.ledger().start_checkpoint().unwrap();
                 }
-                if let Some(commits) = kit.ledger().finished().unwrap() {
-                    kit.ledger().committed(&commits);
+                if let Some(commits) = kit.ledger().poll_checkpoint().unwrap() {
+                    kit.ledger().record_commits(&commits);
                 }
                 offset += 1;
             }
@@ -205,7 +207,7 @@ fn after_a_crash_at_any_point_each_record_is_in_once() {
 }
 
 #[test]
-fn what_another_member_committed_wins() {
+fn an_offset_committed_by_another_member_wins() {
     let dir = tempfile::tempdir().unwrap();
     let records = records(&[("a.pcap", &[PCAP])], 1000);
     let mut kit = Kit::open(dir.path(), 100);
@@ -225,7 +227,7 @@ fn what_another_member_committed_wins() {
 }
 
 #[test]
-fn a_topic_made_again_is_taken_from_its_start() {
+fn a_recreated_topic_is_read_from_its_start() {
     let dir = tempfile::tempdir().unwrap();
     let records = records(&[("a.pcap", &[PCAP])], 1000);
     let mut kit = Kit::open(dir.path(), 100);
@@ -236,7 +238,7 @@ fn a_topic_made_again_is_taken_from_its_start() {
     let (again, start) = kit.ledger().assign("t", Some("two"), 0, Some(10));
     assert_eq!((again, start), (partition, Some(0)));
     for (offset, record) in records[10..].iter().enumerate() {
-        assert_eq!(kit.take(partition, offset as i64, record), Taken::New);
+        assert_eq!(kit.take(partition, offset as i64, record), Accepted::New);
     }
     kit.close();
     assert_same(&stored(dir.path(), "a.pcap"), PCAP, "a.pcap");
@@ -259,24 +261,27 @@ fn two_partitions_make_the_order_uncertain() {
 }
 
 #[test]
-fn more_streams_than_gather_and_records_of_any_size() {
-    let names: Vec<String> = (0..GATHERING_MAX + 20).map(|number| format!("{number:03}.pcap")).collect();
-    for bytes in [500, Size::Small.bytes() / 2 + 1, Size::Small.bytes() + 1, Size::Large.bytes() + 1] {
+fn more_streams_than_can_coalesce_with_records_of_any_size() {
+    let names: Vec<String> =
+        (0..COALESCING_STREAMS_MAX + 20).map(|number| format!("{number:03}.pcap")).collect();
+    for bytes in
+        [500, BufferSize::Small.bytes() / 2 + 1, BufferSize::Small.bytes() + 1, BufferSize::Large.bytes() + 1]
+    {
         let dir = tempfile::tempdir().unwrap();
         let passes: Vec<Vec<u8>> = names.iter().map(|name| content(name, 2 * bytes + 7)).collect();
         let passes: Vec<[&[u8]; 1]> = passes.iter().map(|bytes| [&bytes[..]]).collect();
-        // Of large records nothing is kept.
-        let count = if bytes > Size::Small.bytes() / 2 { 3 } else { names.len() };
+        // Large records are not coalesced.
+        let count = if bytes > BufferSize::Small.bytes() / 2 { 3 } else { names.len() };
         let streams: Vec<(&str, &[&[u8]])> =
             names.iter().zip(&passes).take(count).map(|(name, pass)| (&name[..], &pass[..])).collect();
-        let mut kit = Kit::open(dir.path(), 2 * GATHERING_MAX);
+        let mut kit = Kit::open(dir.path(), 2 * COALESCING_STREAMS_MAX);
         let (partition, _) = kit.ledger().assign("t", None, 0, None);
         for (offset, record) in records(&streams, bytes).iter().enumerate() {
-            assert_eq!(kit.take(partition, offset as i64, record), Taken::New);
-            assert!(kit.ledger().gathering <= GATHERING_MAX);
+            assert_eq!(kit.take(partition, offset as i64, record), Accepted::New);
+            assert!(kit.ledger().coalescing <= COALESCING_STREAMS_MAX);
         }
-        kit.ledger().hand_over().unwrap();
-        assert!(!kit.ledger().is_gathering());
+        kit.ledger().flush_coalesced().unwrap();
+        assert!(!kit.ledger().is_coalescing());
         kit.close();
         for (name, pass) in &streams {
             assert_same(&stored(dir.path(), name), pass[0], &format!("{name}, records of {bytes} bytes"));
@@ -284,13 +289,13 @@ fn more_streams_than_gather_and_records_of_any_size() {
     }
 }
 
-/// Bytes that no other name has.
+/// Returns content that is unique to the name.
 fn content(name: &str, bytes: usize) -> Vec<u8> {
     name.bytes().cycle().zip(0u32..).map(|(byte, at)| byte ^ ((at * 31) >> 3) as u8).take(bytes).collect()
 }
 
 #[test]
-fn a_record_that_is_refused_changes_nothing() {
+fn a_rejected_record_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut kit = Kit::open(dir.path(), 100);
     let (partition, _) = kit.ledger().assign("t", None, 0, None);
@@ -298,8 +303,9 @@ fn a_record_that_is_refused_changes_nothing() {
     for (offset, text) in ["one ", "two"].into_iter().enumerate() {
         let offset = offset as i64;
         for name in ["a", "never"] {
-            let taken = kit.ledger().take(partition, offset, &chunk::parse(wrong(name).as_bytes()).unwrap());
-            assert!(matches!(taken, Err(Untaken::Refused(Refused::NoBase64 { .. }))));
+            let taken =
+                kit.ledger().accept(partition, offset, &chunk::parse(wrong(name).as_bytes()).unwrap());
+            assert!(matches!(taken, Err(AcceptError::Rejected(ChunkError::BadBase64 { .. }))));
         }
         kit.take(partition, offset, &Record { name: "a".into(), data: text.into() });
     }
@@ -308,7 +314,7 @@ fn a_record_that_is_refused_changes_nothing() {
 }
 
 #[test]
-fn no_checkpoint_vouches_for_what_could_not_be_handed_over() {
+fn no_checkpoint_is_written_after_a_failed_flush() {
     let dir = tempfile::tempdir().unwrap();
     let records = records(&[("a.pcap", &[PCAP])], 1000);
     let mut kit = Kit::open(dir.path(), 100);
@@ -316,15 +322,15 @@ fn no_checkpoint_vouches_for_what_could_not_be_handed_over() {
     for (offset, record) in records.iter().enumerate().take(3) {
         kit.take(partition, offset as i64, record);
     }
-    kit.ledger().checkpoint_now().unwrap();
+    kit.ledger().finish_checkpoint().unwrap();
     kit.take(partition, 3, &records[3]);
-    kit.ledger().shared.open().values().for_each(|part| part.lose(1));
-    assert!(kit.ledger().hand_over().is_err());
-    assert!(kit.ledger().checkpoint_now().is_err(), "the bytes are gone, and it still knows");
+    kit.ledger().shared.open_parts().values().for_each(|part| part.mark_broken(1));
+    assert!(kit.ledger().flush_coalesced().is_err());
+    assert!(kit.ledger().finish_checkpoint().is_err(), "the failure is remembered");
     assert!(kit.ledger().flush().is_err());
     kit.ledger.take().unwrap().close();
     drop(kit.vault.take());
-    assert!(!kit.threads.take().unwrap().join().unwrap().is_none());
+    assert!(!kit.threads.take().unwrap().join().unwrap().is_zero());
     let mut kit = Kit::open(dir.path(), 100);
     assert_eq!(kit.ledger().assign("t", None, 0, None).1, Some(3));
     kit.close();
@@ -334,7 +340,7 @@ fn sha256(content: &[u8]) -> Option<String> {
     Some(hex(&<sha2::Sha256 as sha2::Digest>::digest(content)))
 }
 
-/// Changes a byte of a stored file: a hash that stays right was not made by reading it.
+/// Changes a byte of a stored file. If the hash stays the same, the file was not read.
 fn flip(path: &Path) -> Vec<u8> {
     let mut content = std::fs::read(path).unwrap();
     content[500] ^= 1;
@@ -342,7 +348,7 @@ fn flip(path: &Path) -> Vec<u8> {
     content
 }
 
-/// Damages each stored state in a file.
+/// Damages each resume state in a file.
 fn spoil(path: &Path) {
     let text = std::fs::read_to_string(path).unwrap();
     let spoiled =
@@ -352,7 +358,7 @@ fn spoil(path: &Path) {
 }
 
 #[test]
-fn a_stream_that_was_closed_for_others_goes_on_without_its_file_being_read() {
+fn an_evicted_stream_continues_without_reading_its_file() {
     for damaged in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let mut kit = Kit::open(dir.path(), 1);
@@ -379,7 +385,7 @@ fn a_stream_that_was_closed_for_others_goes_on_without_its_file_being_read() {
 }
 
 #[test]
-fn after_a_crash_a_file_is_read_only_if_its_stored_state_is_damaged() {
+fn after_a_crash_a_file_is_read_only_if_its_resume_state_is_damaged() {
     for damaged in [false, true] {
         let root = tempfile::tempdir().unwrap();
         let (dir, crashed) = (root.path().join("0"), root.path().join("1"));
@@ -389,7 +395,7 @@ fn after_a_crash_a_file_is_read_only_if_its_stored_state_is_damaged() {
         for offset in 0..20 {
             kit.take(partition, offset, &records[offset as usize]);
             if offset == 10 {
-                kit.ledger().checkpoint_now().unwrap();
+                kit.ledger().finish_checkpoint().unwrap();
             }
         }
         kit.settle();
@@ -404,7 +410,7 @@ fn after_a_crash_a_file_is_read_only_if_its_stored_state_is_damaged() {
         assert_eq!(start, Some(11));
         let expected = if damaged { &flipped[..11_000] } else { &PCAP[..11_000] };
         let mended = manifest(&crashed, "a.pcap");
-        assert_eq!((mended.bytes, mended.state), (11_000, State::Recovered));
+        assert_eq!((mended.bytes, mended.state), (11_000, ManifestState::Recovered));
         assert_eq!(mended.sha256, sha256(expected), "damaged: {damaged}");
         for (offset, record) in records.iter().enumerate().skip(11) {
             kit.take(partition, offset as i64, record);
@@ -417,7 +423,7 @@ fn after_a_crash_a_file_is_read_only_if_its_stored_state_is_damaged() {
 }
 
 #[test]
-fn a_file_that_was_closed_beyond_the_last_checkpoint_is_cut_back() {
+fn a_file_closed_after_the_last_checkpoint_is_rolled_back() {
     let dir = tempfile::tempdir().unwrap();
     let records = records(&[("a.pcap", &[PCAP])], 1000);
     let mut kit = Kit::open(dir.path(), 100);
@@ -425,14 +431,14 @@ fn a_file_that_was_closed_beyond_the_last_checkpoint_is_cut_back() {
     for offset in 0..10 {
         kit.take(partition, offset, &records[offset as usize]);
     }
-    kit.ledger().checkpoint_now().unwrap();
+    kit.ledger().finish_checkpoint().unwrap();
     let rounds = dir.path().join(".lea/checkpoints.jsonl");
     let before = std::fs::read(&rounds).unwrap();
     for offset in 10..20 {
         kit.take(partition, offset, &records[offset as usize]);
     }
     kit.close();
-    // The last rounds could not be written.
+    // The last checkpoints could not be written.
     std::fs::write(&rounds, before).unwrap();
     let mut kit = Kit::open(dir.path(), 100);
     let (partition, start) = kit.ledger().assign("t", None, 0, None);
@@ -445,7 +451,7 @@ fn a_file_that_was_closed_beyond_the_last_checkpoint_is_cut_back() {
 }
 
 #[test]
-fn a_file_that_only_the_journal_takes_for_open_is_left_as_it_is() {
+fn a_closed_file_with_a_stale_journal_line_is_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let mut kit = Kit::open(dir.path(), 100);
     let (partition, _) = kit.ledger().assign("t", None, 0, None);
@@ -453,9 +459,9 @@ fn a_file_that_only_the_journal_takes_for_open_is_left_as_it_is() {
     let journal = dir.path().join(".lea/open.jsonl");
     let open = std::fs::read(&journal).unwrap();
     kit.close();
-    // The line that says it is closed found no room, or went with the machine's power.
+    // The journal line for closing the file was not written, or was lost in a power failure.
     std::fs::write(&journal, open).unwrap();
     Kit::open(dir.path(), 100).close();
     assert_same(&stored(dir.path(), "a.pcap"), &PCAP[..9_000], "a.pcap");
-    assert_eq!(manifest(dir.path(), "a.pcap").state, State::Closed);
+    assert_eq!(manifest(dir.path(), "a.pcap").state, ManifestState::Closed);
 }

@@ -1,5 +1,5 @@
-//! One folder as its last process left it, also by a crash: what each file holds by the same rules by which the next
-//! start would cut it back. Reads only.
+//! Reads the output directory of one group member, also after a crash. Determines what each file contains by
+//! the same rules as the rollback at a start. Read-only.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,52 +7,51 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::super::checkpoint::{self, Checkpoint, FileState, ReadRange};
-use super::super::dir::QuietDir;
-use super::super::journal::{self, Opened};
-use super::super::manifest::{Manifest, SUFFIX, Segment, Source, State};
-use super::super::unhex;
-use super::Problem;
-use crate::cc::frame::name::{file_name, part_file_name, part_of};
+use super::MergeProblem;
+use crate::cc::vault::checkpoint::{self, Checkpoint, FileCheckpoint, ReadRange};
+use crate::cc::vault::decode_hex;
+use crate::cc::vault::dir::LockedDir;
+use crate::cc::vault::journal::{self, JournalEntry};
+use crate::cc::vault::manifest::{Manifest, ManifestState, RecordSegment, SUFFIX, StreamSource};
+use crate::cc::wire::name::{file_name, parse_part_file_name, part_file_name};
 use crate::{Error, Result};
 
-/// A folder.
+/// The output directory of one group member.
 #[derive(Debug)]
-pub struct Folder {
-    /// It, held against writers.
-    pub dir: QuietDir,
-    /// Its stream files.
+pub struct MemberDir {
+    /// The directory, locked against writers.
+    pub dir: LockedDir,
     pub files: Vec<StoredFile>,
-    /// What it has read of partitions.
-    pub reads: Vec<ReadRange>,
-    /// So much of the dead letters counts; none: all of it.
+    /// Offset ranges read by the member.
+    pub read_ranges: Vec<ReadRange>,
+    /// Length of the dead letters that counts. `None`: all of it.
     pub dead_letter_bytes: Option<u64>,
 }
 
-/// A stream file.
+/// A stream file of a member.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
-    /// The stream's name.
     pub name: Vec<u8>,
-    /// Its manifest; where it was open, with the records that count.
+    /// Manifest of the file. For an open file it has the segments of the last checkpoint.
     pub manifest: Manifest,
-    /// So much of the file counts.
+    /// Length of the file that counts.
     pub bytes: u64,
-    /// What follows it: a packet that had begun.
+    /// Partial packet that follows it.
     pub pending: Vec<u8>,
-    /// True if the manifest vouches for it.
-    pub closed: bool,
-    /// True if these are records that came again and were equal to the file's: they are in no manifest yet.
-    pub compared: bool,
+    /// Whether the manifest is final.
+    pub is_closed: bool,
+    /// Whether this entry describes a re-send that was equal to the file so far. Its records are in no
+    /// manifest yet.
+    pub is_compared: bool,
 }
 
 impl StoredFile {
-    /// Bytes of the stream.
+    /// Returns the number of bytes of the stream.
     pub fn len(&self) -> u64 {
         self.bytes + self.pending.len() as u64
     }
 
-    /// Reads up to `buffer.len()` bytes of the stream at `at`, `file` being the file.
+    /// Reads up to `buffer.len()` bytes of the stream at offset `at`. `file` is the open file.
     pub fn read_at(&self, file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         if at >= self.bytes {
             let from = usize::try_from(at - self.bytes).unwrap_or(usize::MAX).min(self.pending.len());
@@ -65,12 +64,12 @@ impl StoredFile {
         Ok(some)
     }
 
-    /// The segments; what was left out of them goes with the one before it.
-    pub fn segments(&self) -> Vec<Segment> {
+    /// Returns the segments. Bytes of omitted segments are added to the one before.
+    pub fn segments(&self) -> Vec<RecordSegment> {
         let mut segments = self.manifest.segments.clone();
         let mut end = self.len();
         for segment in segments.iter_mut().rev().filter(|segment| !segment.compared) {
-            if !self.compared {
+            if !self.is_compared {
                 segment.bytes = end.saturating_sub(segment.at);
             }
             end = segment.at.min(end);
@@ -79,38 +78,40 @@ impl StoredFile {
     }
 }
 
-impl Folder {
-    /// Looks at a folder; what cannot be used is a problem.
-    pub fn open(path: &Path, problems: &mut Vec<Problem>) -> Result<Folder> {
-        let dir = QuietDir::open(path)?;
+impl MemberDir {
+    /// Reads a directory. Files that cannot be used are added to `problems`.
+    pub fn open(path: &Path, problems: &mut Vec<MergeProblem>) -> Result<MemberDir> {
+        let dir = LockedDir::open(path)?;
         let failed = |act| Error::path(act, path);
-        let journal = dir.own(journal::FILE).map_err(failed("read the journal in"))?;
-        let journal = journal.map_or_else(|| Ok(BTreeMap::new()), journal::left);
-        let rounds = dir.own(checkpoint::FILE).map_err(failed("read the checkpoints in"))?;
+        let journal = dir.open_meta(journal::FILE).map_err(failed("read the journal in"))?;
+        let journal = journal.map_or_else(|| Ok(BTreeMap::new()), journal::read_unclosed);
+        let rounds = dir.open_meta(checkpoint::FILE).map_err(failed("read the checkpoints in"))?;
         let rounds = rounds.map_or_else(|| Ok(Checkpoint::default()), Checkpoint::read_from);
-        let mut looking = Looking {
+        let mut looking = MemberDirReader {
             dir: &dir,
             journal: journal.map_err(failed("read the journal in"))?,
-            rounds: rounds.map_err(failed("read the checkpoints in"))?,
+            checkpoint: rounds.map_err(failed("read the checkpoints in"))?,
             problems,
         };
-        let files = looking.files().map_err(failed("read the folder"))?;
-        let Looking { rounds: Checkpoint { partitions, mut reads, dead_letter_bytes, .. }, .. } = looking;
-        reads.extend(partitions.iter().filter_map(|partition| partition.read()));
-        Ok(Folder { dir, files, reads, dead_letter_bytes })
+        let files = looking.read_files().map_err(failed("read the directory"))?;
+        let MemberDirReader {
+            checkpoint: Checkpoint { partitions, mut reads, dead_letter_bytes, .. }, ..
+        } = looking;
+        reads.extend(partitions.iter().filter_map(|partition| partition.read_range()));
+        Ok(MemberDir { dir, files, read_ranges: reads, dead_letter_bytes })
     }
 }
 
-struct Looking<'a> {
-    dir: &'a QuietDir,
-    journal: BTreeMap<String, Opened>,
-    rounds: Checkpoint,
-    problems: &'a mut Vec<Problem>,
+struct MemberDirReader<'a> {
+    dir: &'a LockedDir,
+    journal: BTreeMap<String, JournalEntry>,
+    checkpoint: Checkpoint,
+    problems: &'a mut Vec<MergeProblem>,
 }
 
-impl Looking<'_> {
-    fn files(&mut self) -> io::Result<Vec<StoredFile>> {
-        let mut names: Vec<String> = self.dir.names()?;
+impl MemberDirReader<'_> {
+    fn read_files(&mut self) -> io::Result<Vec<StoredFile>> {
+        let mut names: Vec<String> = self.dir.file_names()?;
         names.iter_mut().for_each(|name| {
             name.truncate(name.strip_suffix(SUFFIX).map_or(name.len(), str::len));
         });
@@ -118,106 +119,114 @@ impl Looking<'_> {
         names.dedup();
         let mut files = Vec::new();
         for file in names {
-            match self.file(&file) {
+            match self.read_file(&file) {
                 Ok(Some(found)) => files.push(found),
                 Ok(None) => {}
-                Err(error) => self.problem(&file, format!("it cannot be used: {error}")),
+                Err(error) => self.add_problem(&file, format!("it cannot be used: {error}")),
             }
         }
-        let compared = self.compared(&files);
+        let compared = self.compared_files(&files);
         files.extend(compared);
         Ok(files)
     }
 
-    fn file(&mut self, file: &str) -> io::Result<Option<StoredFile>> {
+    fn read_file(&mut self, file: &str) -> io::Result<Option<StoredFile>> {
         let opened = self.journal.get(file).cloned();
         let found = match self.dir.manifest(file) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData && opened.is_some() => None,
             found => found?,
         };
-        let from_journal = |opened: &Opened| {
-            let name = unhex(&opened.name_hex)?;
+        let from_journal = |opened: &JournalEntry| {
+            let name = decode_hex(&opened.name_hex)?;
             Some(Manifest::new(&name, opened.file.clone(), opened.part, opened.source))
         };
         let Some(manifest) = found.or_else(|| opened.as_ref().and_then(from_journal)) else {
-            self.problem(file, "it has no manifest, and is left out".to_owned());
+            self.add_problem(file, "it has no manifest and is not merged".to_owned());
             return Ok(None);
         };
         let bytes = match self.dir.open_to_read(file) {
             Ok(file) => file.metadata()?.len(),
-            // The crash came between the journal and the file: nothing had been received.
+            // The crash happened before the file was created: nothing had been received.
             Err(error) if error.kind() == io::ErrorKind::NotFound && opened.is_some() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Some(name) = name_of(&manifest) else {
-            self.problem(file, "its manifest names a stream that has another file".to_owned());
+        let Some(name) = stream_name(&manifest) else {
+            self.add_problem(file, "its manifest belongs to a stream with another file name".to_owned());
             return Ok(None);
         };
         if manifest.lost_bytes > 0 {
-            self.problem(file, format!("it lacks {} bytes that could not be written", manifest.lost_bytes));
+            self.add_problem(
+                file,
+                format!("{} bytes of it could not be written when they were received", manifest.lost_bytes),
+            );
         }
-        let closed = manifest.state != State::Open && opened.is_none();
-        let mut stored = StoredFile { name, manifest, bytes, pending: Vec::new(), closed, compared: false };
-        match opened.filter(|opened| opened.source == Source::Kafka) {
-            Some(opened) => self.cut_back(&mut stored, &opened),
+        let closed = manifest.state != ManifestState::Open && opened.is_none();
+        let mut stored =
+            StoredFile { name, manifest, bytes, pending: Vec::new(), is_closed: closed, is_compared: false };
+        match opened.filter(|opened| opened.source == StreamSource::Kafka) {
+            Some(opened) => self.roll_back(&mut stored, &opened),
             None if closed && stored.manifest.bytes != bytes => {
                 let said = stored.manifest.bytes;
-                self.problem(file, format!("it has {bytes} bytes, and its manifest says {said}"));
-                (stored.bytes, stored.closed) = (bytes.min(said), false);
+                self.add_problem(file, format!("it has {bytes} bytes, but its manifest says {said}"));
+                (stored.bytes, stored.is_closed) = (bytes.min(said), false);
             }
             None => {}
         }
         Ok(Some(stored))
     }
 
-    /// What counts of a file of records that was open: what its last checkpoint vouches for.
-    fn cut_back(&mut self, stored: &mut StoredFile, opened: &Opened) {
+    /// Limits an open Kafka stream file to what its last checkpoint includes.
+    fn roll_back(&mut self, stored: &mut StoredFile, opened: &JournalEntry) {
         let found = stored.bytes;
-        match self.rounds.files.get(&opened.file) {
-            Some(FileState { bytes, pending, segments, .. }) => {
+        match self.checkpoint.files.get(&opened.file) {
+            Some(FileCheckpoint { bytes, pending, segments, .. }) => {
                 stored.bytes = *bytes;
-                stored.pending = unhex(pending).unwrap_or_default();
+                stored.pending = decode_hex(pending).unwrap_or_default();
                 stored.manifest.segments.clone_from(segments);
             }
             None => stored.bytes = opened.bytes,
         }
         if found < stored.bytes {
-            let reason = format!("it has {found} bytes, and its checkpoint says {}", stored.bytes);
-            self.problem(&opened.file, reason);
+            let reason = format!("it has {found} bytes, but its checkpoint says {}", stored.bytes);
+            self.add_problem(&opened.file, reason);
             (stored.bytes, stored.pending) = (found, Vec::new());
         }
     }
 
-    /// Re-sends that were under way and equal so far: their records are in no file of their own.
-    fn compared(&mut self, files: &[StoredFile]) -> Vec<StoredFile> {
-        let compared = self.rounds.compared.values();
+    /// Returns entries for re-sends that were equal so far and have no file of their own.
+    fn compared_files(&mut self, files: &[StoredFile]) -> Vec<StoredFile> {
+        let compared = self.checkpoint.compared.values();
         let stored = compared.filter_map(|compared| {
             let of_name =
-                |file: &&StoredFile| unhex(&compared.name_hex).is_some_and(|name| name == file.name);
+                |file: &&StoredFile| decode_hex(&compared.name_hex).is_some_and(|name| name == file.name);
             let fits = |file: &&StoredFile| {
                 let is_it = compared.file.as_ref().is_none_or(|name| *name == file.manifest.file);
-                is_it && file.manifest.source == Source::Kafka && file.len() >= compared.received
+                is_it && file.manifest.source == StreamSource::Kafka && file.len() >= compared.received
             };
             let mut stored = files.iter().filter(of_name).find(fits)?.clone();
             stored.manifest.segments.clone_from(&compared.segments);
-            stored.compared = true;
+            stored.is_compared = true;
             Some(stored)
         });
         stored.collect()
     }
 
-    fn problem(&mut self, file: &str, what: String) {
-        self.problems.push(Problem { folder: self.dir.path().to_owned(), file: file.to_owned(), what });
+    fn add_problem(&mut self, file: &str, what: String) {
+        self.problems.push(MergeProblem {
+            dir: self.dir.path().to_owned(),
+            file: file.to_owned(),
+            reason: what,
+        });
     }
 }
 
-/// The stream's name, if the file is one of that name.
-fn name_of(manifest: &Manifest) -> Option<Vec<u8>> {
+/// Returns the stream's name if the file name follows from it.
+fn stream_name(manifest: &Manifest) -> Option<Vec<u8>> {
     let name = match &manifest.name_hex {
-        Some(hex) => unhex(hex)?,
+        Some(hex) => decode_hex(hex)?,
         None => manifest.name.clone().into_bytes(),
     };
-    let fits = part_of(&manifest.file).is_some()
+    let fits = parse_part_file_name(&manifest.file).is_some()
         && part_file_name(&file_name(&name), manifest.part) == manifest.file;
     fits.then_some(name)
 }

@@ -1,15 +1,15 @@
-//! Folders of the members of a group into one: each record once, in one exact file a stream. Runs in the thread of
-//! whoever asks; the files are written by a vault of its own.
+//! Merges the output directories of the members of a consumer group into one: each record once and one
+//! complete file per stream. Runs in the caller's thread; a vault writes the output.
 //!
-//! Invariants: what is read is never changed, and no process writes to it meanwhile. The output appears whole or not at
-//! all: it is made beside its place, under a name of its own, and put there at the end. What was killed in the middle
-//! is thrown away by the next one.
+//! Invariants: the inputs are never changed and are locked against writers. The output appears completely or
+//! not at all: it is built in a temporary directory and renamed at the end. The next merge removes what a
+//! killed one left.
 
 mod folder;
+mod merge_order;
 mod output;
 mod plan;
 mod streams;
-mod weave;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,25 +17,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{self, Checkpoint, PartitionState, ReadRange};
+use super::checkpoint::{self, Checkpoint, PartitionCheckpoint, ReadRange};
 use super::dir::VaultDir;
 use super::time::now_rfc3339;
 use super::{Access, Vault, VaultConfig};
-use crate::cc::frame::name::part_file_name;
-use crate::counters::Counters;
+use crate::cc::wire::name::part_file_name;
+use crate::runtime::metrics::Counters;
 use crate::{Error, Result};
-use folder::{Folder, StoredFile};
-use plan::{Key, Plan, Share};
-use streams::Merging;
+use folder::{MemberDir, StoredFile};
+use plan::{DirRanges, MergePlan, PartitionKey};
+use streams::Merger;
 
-/// What to put together.
+/// Options of a merge.
 #[derive(Clone, Debug)]
 pub struct MergeConfig {
-    /// The folders.
+    /// Directories to merge.
     pub dirs: Vec<PathBuf>,
-    /// The folder to make.
+    /// Directory to create.
     pub output: PathBuf,
-    /// Who may read what is stored.
     pub access: Access,
     /// Whether files are hashed.
     pub hash: bool,
@@ -43,87 +42,83 @@ pub struct MergeConfig {
     pub descriptors: usize,
 }
 
-/// Something that is not as it should be.
+/// A problem with an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The folder that was read.
-    pub folder: PathBuf,
-    /// The file in it; empty where it is none.
+pub struct MergeProblem {
+    pub dir: PathBuf,
+    /// File in the directory. Empty if the problem concerns the whole directory.
     pub file: String,
-    /// What is wrong.
-    pub what: String,
+    pub reason: String,
 }
 
-/// Offsets that no folder has read.
+/// Offsets that no member has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingRange {
-    /// The topic.
     pub topic: String,
-    /// Its id, where the broker told it.
+    /// Topic id, if the broker reported one.
     pub topic_id: Option<String>,
-    /// The partition.
     pub partition: i32,
-    /// The first; none where it is only known that some were read before.
+    /// First missing offset. `None` if only the end of the range is known.
     pub first_offset: Option<i64>,
-    /// The offset after the last one.
+    /// Offset after the last missing one.
     pub next_offset: i64,
 }
 
 /// A stream of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stream {
-    /// Its files, the parts in order.
+pub struct MergedStream {
+    /// Names of its files, in part order.
     pub files: Vec<String>,
-    /// Bytes of them.
+    /// Total size of its files.
     pub bytes: u64,
-    /// In how many folders it was.
-    pub folders: usize,
-    /// True if it was put together anew; else its files are copies.
-    pub joined: bool,
-    /// Bytes that were left out because another folder's count.
-    pub cut_bytes: u64,
+    /// Number of directories that had the stream.
+    pub dirs: usize,
+    /// Whether the stream was rebuilt from several files. Otherwise its files are copies.
+    pub is_joined: bool,
+    /// Bytes omitted because another member's records were used.
+    pub omitted_bytes: u64,
 }
 
-/// What became of it all.
+/// Result of a merge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// By name.
-    pub streams: Vec<Stream>,
-    /// What nobody has.
+pub struct MergeReport {
+    /// Streams by name.
+    pub streams: Vec<MergedStream>,
+    /// Offsets that no member has read.
     pub missing: Vec<MissingRange>,
-    /// What else is wrong.
-    pub problems: Vec<Problem>,
-    /// Dead letters put together.
+    /// Other problems.
+    pub problems: Vec<MergeProblem>,
+    /// Number of dead letters in the output.
     pub dead_letters: u64,
 }
 
-/// Puts folders together. `progress` is told bytes read and bytes in all.
-pub fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<Merged> {
-    output::check_dirs(&config.dirs)?;
-    let mut merged = Merged::default();
-    let folders = config.dirs.iter().map(|dir| Folder::open(dir, &mut merged.problems));
-    let folders: Vec<Folder> = folders.collect::<Result<_>>()?;
-    let ranges: Vec<&ReadRange> = folders.iter().flat_map(|folder| &folder.reads).collect();
+/// Merges directories. Calls `progress` with the bytes read so far and the total.
+pub fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<MergeReport> {
+    output::check_distinct(&config.dirs)?;
+    let mut merged = MergeReport::default();
+    let folders = config.dirs.iter().map(|dir| MemberDir::open(dir, &mut merged.problems));
+    let folders: Vec<MemberDir> = folders.collect::<Result<_>>()?;
+    let ranges: Vec<&ReadRange> = folders.iter().flat_map(|folder| &folder.read_ranges).collect();
     let generations = plan::generations(&ranges);
-    let plans = plans(&folders);
-    report(&folders, &plans, &mut merged);
-    let unfinished = output::begin(&config.output, config.access)?;
+    let plans = make_plans(&folders);
+    add_plan_findings(&folders, &plans, &mut merged);
+    let unfinished = output::create_unfinished(&config.output, config.access)?;
     let vault_config = VaultConfig {
         dir: unfinished.clone(),
         access: config.access,
         hash: config.hash,
-        pending_bytes_max: 64 << 20,
+        partial_packet_bytes_max: 64 << 20,
         descriptors: config.descriptors,
         free_bytes_min: 0,
         sync_interval: Duration::from_secs(1),
     };
     let (vault, threads) = Vault::spawn(&vault_config, Arc::new(Counters::default()))?;
-    // A batch does not wait for a full disk: it ends, and can be done again.
+    // A merge does not wait for a full disk: it fails and can be repeated.
     vault.give_up_at(Instant::now());
     let dir = Arc::clone(&vault.shared.dir);
     let all_bytes = folders.iter().flat_map(|folder| &folder.files).map(StoredFile::len).sum();
-    let mut merging = Merging {
-        folders: &folders,
+    let mut merging = Merger {
+        dirs: &folders,
         plans: &plans,
         generations: &generations,
         dir: &dir,
@@ -133,39 +128,44 @@ pub fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) -> Result
         progress: &mut |bytes| progress(bytes, all_bytes),
         read_bytes: 0,
     };
-    let streams = merging.streams()?;
-    merged.dead_letters = merging.dead_letters()?;
+    let streams = merging.merge_streams()?;
+    merged.dead_letters = merging.merge_dead_letters()?;
     merged.problems.append(&mut merging.problems);
     let failed = || Error::path("write to", &unfinished);
-    let checkpoint = checkpoint_of(&plans, &generations, &folders);
+    let checkpoint = output_checkpoint(&plans, &generations, &folders);
     checkpoint::replace(&dir, &checkpoint).map_err(failed())?;
     drop(vault);
     let losses = threads.join()?;
-    if !losses.is_none() {
-        let full = io::Error::other("some of it could not be written; the log says why");
+    if !losses.is_zero() {
+        let full = io::Error::other("data could not be written (see the log)");
         return Err(failed()(full));
     }
-    merged.list(&dir, streams).map_err(failed())?;
-    output::finish(&dir, &unfinished, &config.output)?;
+    merged.list_files(&dir, streams).map_err(failed())?;
+    output::publish(&dir, &unfinished, &config.output)?;
     Ok(merged)
 }
 
-fn plans(folders: &[Folder]) -> BTreeMap<Key, Plan> {
-    let mut shares: BTreeMap<Key, BTreeMap<usize, Share>> = BTreeMap::new();
+fn make_plans(folders: &[MemberDir]) -> BTreeMap<PartitionKey, MergePlan> {
+    let mut shares: BTreeMap<PartitionKey, BTreeMap<usize, DirRanges>> = BTreeMap::new();
     for (number, folder) in folders.iter().enumerate() {
-        for range in &folder.reads {
-            let share = shares.entry(Key::of_range(range)).or_default().entry(number).or_default();
+        for range in &folder.read_ranges {
+            let share = shares.entry(PartitionKey::of_range(range)).or_default().entry(number).or_default();
             share.reads.push((range.first_offset, range.next_offset, range.taken_over));
         }
         for segment in folder.files.iter().flat_map(|file| &file.manifest.segments) {
-            let share = shares.entry(Key::of(segment)).or_default().entry(number).or_default();
+            let share =
+                shares.entry(PartitionKey::of_segment(segment)).or_default().entry(number).or_default();
             share.segments.push((segment.first_offset, segment.next_offset));
         }
     }
     shares.into_iter().map(|(key, shares)| (key, plan::plan(&shares))).collect()
 }
 
-fn report(folders: &[Folder], plans: &BTreeMap<Key, Plan>, merged: &mut Merged) {
+fn add_plan_findings(
+    folders: &[MemberDir],
+    plans: &BTreeMap<PartitionKey, MergePlan>,
+    merged: &mut MergeReport,
+) {
     for (key, plan) in plans {
         merged.missing.extend(plan.missing.iter().map(|missing| MissingRange {
             topic: key.topic.clone(),
@@ -174,24 +174,24 @@ fn report(folders: &[Folder], plans: &BTreeMap<Key, Plan>, merged: &mut Merged) 
             first_offset: missing.first,
             next_offset: missing.next,
         }));
-        merged.problems.extend(plan.uncut.iter().map(|uncut| Problem {
-            folder: folders[uncut.folder].dir.path().to_owned(),
+        merged.problems.extend(plan.impossible_splits.iter().map(|uncut| MergeProblem {
+            dir: folders[uncut.folder].dir.path().to_owned(),
             file: String::new(),
-            what: format!(
-                "{}-{}: it had no checkpoint at offset {}, where another one went on: records may be in twice",
+            reason: format!(
+                "{}-{}: no checkpoint at offset {}, where another member took over: records after it may be duplicated",
                 key.topic, key.partition, uncut.offset
             ),
         }));
     }
 }
 
-/// What the output has read, so that it can be merged with others, and a consumer can go on with it.
-fn checkpoint_of(
-    plans: &BTreeMap<Key, Plan>,
+/// Builds the checkpoint of the output, so that it can be merged again and a consumer can continue it.
+fn output_checkpoint(
+    plans: &BTreeMap<PartitionKey, MergePlan>,
     generations: &BTreeMap<(String, Option<String>), usize>,
-    folders: &[Folder],
+    folders: &[MemberDir],
 ) -> Checkpoint {
-    let generation = |key: &Key| generations.get(&(key.topic.clone(), key.topic_id.clone()));
+    let generation = |key: &PartitionKey| generations.get(&(key.topic.clone(), key.topic_id.clone()));
     let mut last: BTreeMap<(&str, i32), (Option<&usize>, ReadRange)> = BTreeMap::new();
     let mut checkpoint = Checkpoint::default();
     for (key, plan) in plans {
@@ -201,8 +201,8 @@ fn checkpoint_of(
                 before.next_offset = owned.next;
                 continue;
             }
-            let told = folders.iter().flat_map(|folder| &folder.reads);
-            let mut told = told.filter(|range| Key::of_range(range) == *key);
+            let told = folders.iter().flat_map(|folder| &folder.read_ranges);
+            let mut told = told.filter(|range| PartitionKey::of_range(range) == *key);
             let begin = told.find(|range| range.first_offset == owned.first);
             ranges.push(ReadRange {
                 topic: key.topic.clone(),
@@ -229,13 +229,13 @@ fn checkpoint_of(
             }
         }
     }
-    checkpoint.partitions = last.into_values().map(|(_, range)| PartitionState::from(range)).collect();
+    checkpoint.partitions = last.into_values().map(|(_, range)| PartitionCheckpoint::from(range)).collect();
     checkpoint
 }
 
-impl Merged {
-    /// Looks at what was made of each name.
-    fn list(&mut self, dir: &VaultDir, streams: Vec<(String, Stream)>) -> io::Result<()> {
+impl MergeReport {
+    /// Adds the files and sizes of all streams to the report.
+    fn list_files(&mut self, dir: &VaultDir, streams: Vec<(String, MergedStream)>) -> io::Result<()> {
         for (base, mut stream) in streams {
             for part in 1.. {
                 let file = part_file_name(&base, part);
@@ -249,9 +249,9 @@ impl Merged {
     }
 }
 
-impl From<ReadRange> for PartitionState {
-    fn from(range: ReadRange) -> PartitionState {
-        PartitionState {
+impl From<ReadRange> for PartitionCheckpoint {
+    fn from(range: ReadRange) -> PartitionCheckpoint {
+        PartitionCheckpoint {
             topic: range.topic,
             topic_id: range.topic_id,
             partition: range.partition,

@@ -1,5 +1,5 @@
-//! The streams of all folders into the output: what one folder alone has is copied, the rest is put together anew by the
-//! rules by which a vault takes records and re-sends.
+//! Writes the streams of all members to the output. A stream that only one member has is copied. Other
+//! streams are rebuilt by the same rules by which a vault accepts records and re-sends.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -9,176 +9,195 @@ use std::sync::Arc;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::super::dir::VaultDir;
-use super::super::ledger::{DEAD_LETTERS, HEAD_BYTES, is_same_head};
-use super::super::manifest::{EndReason, Manifest, Segment, Source, State};
-use super::super::pool::Size;
-use super::super::scan::Scan;
-use super::super::segments::Segments;
-use super::super::time::now_ms;
-use super::super::{Head, Intake, Origin, Probe, Vault};
-use super::folder::{Folder, StoredFile};
-use super::plan::{Key, Plan};
-use super::weave::{self, Piece};
-use super::{Problem, Stream};
-use crate::cc::frame::name::file_name;
+use super::folder::{MemberDir, StoredFile};
+use super::merge_order::{self, SegmentRef};
+use super::plan::{MergePlan, PartitionKey};
+use super::{MergeProblem, MergedStream};
+use crate::cc::vault::dir::VaultDir;
+use crate::cc::vault::ledger::{DEAD_LETTERS_FILE, HEAD_BYTES, has_same_capture_header};
+use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegment, StreamSource};
+use crate::cc::vault::pool::BufferSize;
+use crate::cc::vault::scan::FileScan;
+use crate::cc::vault::segments::SegmentList;
+use crate::cc::vault::time::now_ms;
+use crate::cc::vault::{PeerProbe, StreamOrigin, StreamStart, StreamWriter, Vault};
+use crate::cc::wire::name::file_name;
 use crate::{Error, Result};
 
-/// The streams of some folders on their way into the output.
-pub struct Merging<'a> {
-    /// The folders.
-    pub folders: &'a [Folder],
-    /// Whose records count.
-    pub plans: &'a BTreeMap<Key, Plan>,
-    /// The lives of topics, in their order.
+/// State of a merge.
+pub struct Merger<'a> {
+    pub dirs: &'a [MemberDir],
+    /// Whose records are used.
+    pub plans: &'a BTreeMap<PartitionKey, MergePlan>,
+    /// Incarnations of topics, in order.
     pub generations: &'a BTreeMap<(String, Option<String>), usize>,
-    /// The output.
+    /// Output directory.
     pub dir: &'a VaultDir,
-    /// Writes into it.
+    /// Vault that writes the output.
     pub vault: &'a Vault,
     /// Whether files are hashed.
     pub hash: bool,
-    /// What is wrong.
-    pub problems: Vec<Problem>,
-    /// Told the bytes read so far.
+    pub problems: Vec<MergeProblem>,
+    /// Called with the number of bytes read so far.
     pub progress: &'a mut dyn FnMut(u64),
     /// Bytes read so far.
     pub read_bytes: u64,
 }
 
-/// A file and the folder that it is in.
-type Of<'a> = (usize, &'a StoredFile);
+/// Index of a member's directory and a file in it.
+type DirFile<'a> = (usize, &'a StoredFile);
 
-/// Nobody waits for the end of a stream that is copied.
-struct NoPeer;
+/// A merge has no connection, so there is no peer to probe.
+struct NoPeerProbe;
 
-impl Probe for NoPeer {
+impl PeerProbe for NoPeerProbe {
     fn probe(&self, _: bool) {}
 }
 
-impl<'a> Merging<'a> {
-    /// Writes all streams; gives the names of their first files beside what is known of them.
-    pub fn streams(&mut self) -> Result<Vec<(String, Stream)>> {
-        let mut by_name: BTreeMap<&'a [u8], Vec<Of<'a>>> = BTreeMap::new();
-        for (number, folder) in self.folders.iter().enumerate() {
+impl<'a> Merger<'a> {
+    /// Writes all streams. Returns each one with the name of its first file.
+    pub fn merge_streams(&mut self) -> Result<Vec<(String, MergedStream)>> {
+        let mut by_name: BTreeMap<&'a [u8], Vec<DirFile<'a>>> = BTreeMap::new();
+        for (number, folder) in self.dirs.iter().enumerate() {
             for file in &folder.files {
                 by_name.entry(&file.name).or_default().push((number, file));
             }
         }
         let mut streams = Vec::with_capacity(by_name.len());
         for (name, files) in by_name {
-            streams.push((file_name(name), self.stream(name, &files)?));
+            streams.push((file_name(name), self.merge_stream(name, &files)?));
         }
         Ok(streams)
     }
 
-    fn stream(&mut self, name: &[u8], files: &[Of<'a>]) -> Result<Stream> {
+    fn merge_stream(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<MergedStream> {
         let folders: HashSet<usize> = files.iter().map(|(folder, _)| *folder).collect();
-        let is_out = |(folder, file): &Of<'_>| {
+        let is_out = |(folder, file): &DirFile<'_>| {
             let segments = file.segments();
-            segments.iter().filter(|segment| !self.counts(*folder, segment)).map(|out| out.bytes).sum::<u64>()
+            segments
+                .iter()
+                .filter(|segment| !self.is_owned(*folder, segment))
+                .map(|out| out.bytes)
+                .sum::<u64>()
         };
         let cut_bytes: u64 = files.iter().map(is_out).sum();
         let joined = folders.len() > 1 || cut_bytes > 0;
         if joined {
-            self.join(name, files)?;
+            self.join_files(name, files)?;
         } else {
-            for (folder, file) in files.iter().filter(|(_, file)| !file.compared) {
-                self.copy(*folder, file)?;
+            for (folder, file) in files.iter().filter(|(_, file)| !file.is_compared) {
+                self.copy_file(*folder, file)?;
             }
         }
-        Ok(Stream { files: Vec::new(), bytes: 0, folders: folders.len(), joined, cut_bytes })
+        Ok(MergedStream {
+            files: Vec::new(),
+            bytes: 0,
+            dirs: folders.len(),
+            is_joined: joined,
+            omitted_bytes: cut_bytes,
+        })
     }
 
-    fn counts(&self, folder: usize, segment: &Segment) -> bool {
-        let plan = self.plans.get(&Key::of(segment));
-        plan.is_none_or(|plan| plan.counts(folder, segment.first_offset, segment.next_offset))
+    fn is_owned(&self, folder: usize, segment: &RecordSegment) -> bool {
+        let plan = self.plans.get(&PartitionKey::of_segment(segment));
+        plan.is_none_or(|plan| plan.owns(folder, segment.first_offset, segment.next_offset))
     }
 
-    /// Copies a file that no other folder has, and its manifest.
-    fn copy(&mut self, folder: usize, file: &StoredFile) -> Result<()> {
-        let from = &self.folders[folder].dir;
+    /// Copies a file that no other member has, and its manifest.
+    fn copy_file(&mut self, folder: usize, file: &StoredFile) -> Result<()> {
+        let from = &self.dirs[folder].dir;
         let target = &file.manifest.file;
         let cannot = || Error::path("copy", from.path().join(target));
         let opened = from.open_to_read(target).map_err(cannot())?;
-        let made = self.dir.create(target).map_err(Error::path("make", self.dir.path().join(target)))?;
+        let made = self.dir.create(target).map_err(Error::path("create", self.dir.path().join(target)))?;
         let mut made = fs::File::from(made);
-        let mut scan = Scan::new(self.hash);
-        let mut buffer = self.vault.pool().take(Size::Scratch);
+        let mut scan = FileScan::new(self.hash);
+        let mut buffer = self.vault.pool().take(BufferSize::Scratch);
         while scan.bytes() < file.len() {
             let some = file.read_at(&opened, &mut buffer, scan.bytes()).map_err(cannot())?;
             scan.feed(&buffer[..some]);
             made.write_all(&buffer[..some]).map_err(Error::path("write", self.dir.path().join(target)))?;
-            self.step(some as u64);
+            self.report_progress(some as u64);
         }
         let mut manifest = file.manifest.clone();
         let differs = matches!((&manifest.sha256, scan.sha256()), (Some(was), Some(is)) if *was != is);
-        if file.closed && differs {
-            self.problem(folder, target, "its bytes are not those that its manifest has the SHA-256 of");
+        if file.is_closed && differs {
+            self.add_problem(folder, target, "its SHA-256 differs from its manifest");
         }
-        if !file.closed || differs {
-            manifest.state = State::Recovered;
+        if !file.is_closed || differs {
+            manifest.state = ManifestState::Recovered;
         }
         manifest.bytes = scan.bytes();
-        manifest.capture = scan.follower.summary();
+        manifest.capture = scan.tracker.summary();
         manifest.sha256 = scan.sha256();
         let written = self.dir.write_manifest(&manifest);
         written.map_err(Error::path("write the manifest of", self.dir.path().join(target)))
     }
 
-    /// Puts a stream together anew: what came over TCP as the vault takes a re-send, records one after the other.
-    fn join(&mut self, name: &[u8], files: &[Of<'a>]) -> Result<()> {
-        let of = |source| move |(_, file): &&Of<'a>| file.manifest.source == source;
-        for (folder, file) in files.iter().filter(of(Source::Tcp)) {
-            let mut sending = Sending::begin(self.vault, name, &file.manifest, Some(Head::Capture))?;
+    /// Rebuilds a stream: TCP files as re-sends, Kafka records in merge order.
+    fn join_files(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<()> {
+        let of = |source| move |(_, file): &&DirFile<'a>| file.manifest.source == source;
+        for (folder, file) in files.iter().filter(of(StreamSource::Tcp)) {
+            let mut sending =
+                OutputStream::open(self.vault, name, &file.manifest, Some(StreamStart::NewCapture))?;
             self.feed(&mut sending, *folder, file, 0..file.len())?;
             sending.finish();
         }
-        let files: Vec<Of<'a>> = files.iter().filter(of(Source::Kafka)).copied().collect();
-        let mut sending: Option<Sending> = None;
+        let files: Vec<DirFile<'a>> = files.iter().filter(of(StreamSource::Kafka)).copied().collect();
+        let mut sending: Option<OutputStream> = None;
         let mut head = Vec::new();
-        let segments: Vec<Vec<Segment>> = files.iter().map(|(_, file)| file.segments()).collect();
-        for piece in self.pieces(&files, &segments) {
+        let segments: Vec<Vec<RecordSegment>> = files.iter().map(|(_, file)| file.segments()).collect();
+        for piece in self.ordered_segments(&files, &segments) {
             let (folder, file) = files[piece.file];
             let segment = &segments[piece.file][piece.segment];
-            let begin = self.begin_of(folder, file, segment)?;
+            let begin = self.read_start(folder, file, segment)?;
             if head.len() < HEAD_BYTES {
                 head.extend_from_slice(&begin[..begin.len().min(HEAD_BYTES - head.len())]);
-            } else if is_same_head(&head, &begin)
+            } else if has_same_capture_header(&head, &begin)
                 && let Some(done) = sending.take()
             {
-                // Sent again from its start, as the ledger sees it.
+                // A re-send, by the same rule as in the ledger.
                 done.finish();
-                sending = Some(Sending::begin(self.vault, name, &file.manifest, Some(Head::Capture))?);
+                sending = Some(OutputStream::open(
+                    self.vault,
+                    name,
+                    &file.manifest,
+                    Some(StreamStart::NewCapture),
+                )?);
             }
             let mut current = match sending.take() {
                 Some(current) => current,
-                None => Sending::begin(self.vault, name, &file.manifest, None)?,
+                None => OutputStream::open(self.vault, name, &file.manifest, None)?,
             };
-            let at = current.intake.received();
+            let at = current.writer.received_bytes();
             self.feed(&mut current, folder, file, segment.at..segment.at + segment.bytes)?;
-            current.note(Segment { at, compared: false, begins_capture: false, ..segment.clone() });
+            current.add_segment(RecordSegment {
+                at,
+                compared: false,
+                begins_capture: false,
+                ..segment.clone()
+            });
             sending = Some(current);
         }
         match sending {
             Some(sending) => sending.finish(),
-            // Its file was made, and no record counts: an empty one.
+            // A file exists but none of its records is used: the output is an empty file.
             None => {
                 if let Some((_, file)) = files.first() {
-                    Sending::begin(self.vault, name, &file.manifest, None)?.finish();
+                    OutputStream::open(self.vault, name, &file.manifest, None)?.finish();
                 }
             }
         }
         Ok(())
     }
 
-    /// What counts of the files, in order.
-    fn pieces(&self, files: &[Of<'a>], segments: &[Vec<Segment>]) -> Vec<Piece> {
+    /// Returns the segments to use, in merge order.
+    fn ordered_segments(&self, files: &[DirFile<'a>], segments: &[Vec<RecordSegment>]) -> Vec<SegmentRef> {
         let mut topics: Vec<&String> = self.generations.keys().map(|(topic, _)| topic).collect();
         topics.dedup();
-        let piece = |file: usize, at: usize, segment: &Segment| {
+        let piece = |file: usize, at: usize, segment: &RecordSegment| {
             let life = (segment.topic.clone(), segment.topic_id.clone());
-            Piece {
+            SegmentRef {
                 file,
                 segment: at,
                 generation: self.generations.get(&life).copied().unwrap_or(0),
@@ -187,17 +206,17 @@ impl<'a> Merging<'a> {
                 first_offset: segment.first_offset,
             }
         };
-        let of_file = |file: usize| -> Vec<Piece> {
+        let of_file = |file: usize| -> Vec<SegmentRef> {
             let counted = segments[file].iter().enumerate();
-            let counted = counted.filter(|(_, segment)| self.counts(files[file].0, segment));
+            let counted = counted.filter(|(_, segment)| self.is_owned(files[file].0, segment));
             counted.map(|(at, segment)| piece(file, at, segment)).collect()
         };
-        weave::weave((0..files.len()).map(of_file).collect())
+        merge_order::interleave((0..files.len()).map(of_file).collect())
     }
 
-    /// The first bytes of a segment.
-    fn begin_of(&self, folder: usize, file: &StoredFile, segment: &Segment) -> Result<Vec<u8>> {
-        let from = &self.folders[folder].dir;
+    /// Reads the first bytes of a segment.
+    fn read_start(&self, folder: usize, file: &StoredFile, segment: &RecordSegment) -> Result<Vec<u8>> {
+        let from = &self.dirs[folder].dir;
         let mut begin = vec![0; HEAD_BYTES.min(usize::try_from(segment.bytes).unwrap_or(HEAD_BYTES))];
         let mut filled = 0;
         let mut read = || -> io::Result<usize> {
@@ -217,56 +236,53 @@ impl<'a> Merging<'a> {
 
     fn feed(
         &mut self,
-        sending: &mut Sending,
+        sending: &mut OutputStream,
         folder: usize,
         file: &StoredFile,
         range: std::ops::Range<u64>,
     ) -> Result<()> {
-        let from = &self.folders[folder].dir;
+        let from = &self.dirs[folder].dir;
         let cannot = || Error::path("copy", from.path().join(&file.manifest.file));
         let opened = from.open_to_read(&file.manifest.file).map_err(cannot())?;
         let mut at = range.start;
         while at < range.end {
             let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
-            let size = if left > Size::Small.bytes() { Size::Large } else { Size::Small };
+            let size = if left > BufferSize::Small.bytes() { BufferSize::Large } else { BufferSize::Small };
             let mut buffer = self.vault.pool().take(size);
             let most = left.min(buffer.len());
             let some = file.read_at(&opened, &mut buffer[..most], at).map_err(cannot())?;
             if some == 0 {
-                self.problem(
-                    folder,
-                    &file.manifest.file,
-                    "it is shorter than the records that it is made of",
-                );
+                self.add_problem(folder, &file.manifest.file, "it is shorter than its records");
                 return Ok(());
             }
-            sending.intake.feed(buffer, some).map_err(cannot())?;
+            sending.writer.feed(buffer, some).map_err(cannot())?;
             at += some as u64;
-            self.step(some as u64);
+            self.report_progress(some as u64);
         }
         Ok(())
     }
 
-    /// Puts the dead letters together; what stands in several folders, once.
-    pub fn dead_letters(&mut self) -> Result<u64> {
+    /// Merges the dead letters. A line that several members have is written once.
+    pub fn merge_dead_letters(&mut self) -> Result<u64> {
         #[derive(Deserialize)]
         struct Known {
             offset: Option<i64>,
         }
         let mut seen = HashSet::new();
         let (mut letters, mut kept) = (None, 0);
-        for folder in self.folders {
-            let cannot = || Error::path("put together the dead letters of", folder.dir.path());
-            let Some(found) = folder.dir.own(DEAD_LETTERS).map_err(cannot())? else { continue };
+        for folder in self.dirs {
+            let cannot = || Error::path("merge the dead letters of", folder.dir.path());
+            let Some(found) = folder.dir.open_meta(DEAD_LETTERS_FILE).map_err(cannot())? else { continue };
             let mut found = BufReader::new(found.take(folder.dead_letter_bytes.unwrap_or(u64::MAX)));
             let mut line = Vec::new();
             while found.read_until(b'\n', &mut line).map_err(cannot())? > 0 {
-                // The same offset of another life of the topic is another record, so the whole line tells.
+                // Compares whole lines: the same offset of another incarnation of the topic is another
+                // record.
                 let known = serde_json::from_slice(&line).ok().and_then(|known: Known| known.offset);
                 if known.is_none() || seen.insert(<[u8; 32]>::from(Sha256::digest(&line))) {
                     let file = match letters.take() {
                         Some(file) => Ok(file),
-                        None => self.dir.own_append(DEAD_LETTERS),
+                        None => self.dir.meta_append(DEAD_LETTERS_FILE),
                     };
                     let mut file: fs::File = file.map_err(cannot())?;
                     file.write_all(&line).map_err(cannot())?;
@@ -279,54 +295,54 @@ impl<'a> Merging<'a> {
         Ok(kept)
     }
 
-    fn step(&mut self, bytes: u64) {
+    fn report_progress(&mut self, bytes: u64) {
         self.read_bytes += bytes;
         (self.progress)(self.read_bytes);
     }
 
-    fn problem(&mut self, folder: usize, file: &str, what: &str) {
-        let folder = self.folders[folder].dir.path().to_owned();
-        self.problems.push(Problem { folder, file: file.to_owned(), what: what.to_owned() });
+    fn add_problem(&mut self, folder: usize, file: &str, what: &str) {
+        let folder = self.dirs[folder].dir.path().to_owned();
+        self.problems.push(MergeProblem { dir: folder, file: file.to_owned(), reason: what.to_owned() });
     }
 }
 
-/// A stream on its way into the output.
-struct Sending {
-    intake: Intake,
-    segments: Segments,
+/// A stream that is written to the output.
+struct OutputStream {
+    writer: StreamWriter,
+    segments: SegmentList,
     was_comparing: bool,
 }
 
-impl Sending {
-    /// `head` says whether it is sent again from its start; else it goes on with what is there.
-    fn begin(vault: &Vault, name: &[u8], from: &Manifest, head: Option<Head>) -> Result<Sending> {
+impl OutputStream {
+    /// Opens a stream. With `head` it is a re-send; otherwise it continues what is stored.
+    fn open(vault: &Vault, name: &[u8], from: &Manifest, head: Option<StreamStart>) -> Result<OutputStream> {
         let failed = || Error::system("store a stream");
         let first = from.connections.first();
-        let origin = Origin {
+        let origin = StreamOrigin {
             source: from.source,
             peer: first.map_or_else(|| "merge".to_owned(), |first| first.peer.clone()),
             connected_ms: now_ms(),
         };
-        let entry = vault.enter(name, origin, Arc::new(NoPeer), || false).map_err(failed())?;
-        let intake = entry.begin(head.unwrap_or(Head::Other)).map_err(failed())?;
-        let segments = Segments::new(intake.segments());
-        let was_comparing = intake.comparing().is_some();
-        Ok(Sending { intake, segments, was_comparing })
+        let entry = vault.open_stream(name, origin, Arc::new(NoPeerProbe), || false).map_err(failed())?;
+        let intake = entry.start(head.unwrap_or(StreamStart::Continuation)).map_err(failed())?;
+        let segments = SegmentList::new(intake.segments());
+        let was_comparing = intake.compared_bytes().is_some();
+        Ok(OutputStream { writer: intake, segments, was_comparing })
     }
 
-    /// Notes the records of what was fed last.
-    fn note(&mut self, segment: Segment) {
+    /// Adds the segment whose bytes were fed last.
+    fn add_segment(&mut self, segment: RecordSegment) {
         self.segments.append(vec![segment]);
-        if self.was_comparing && self.intake.comparing().is_none() {
+        if self.was_comparing && self.writer.compared_bytes().is_none() {
             self.was_comparing = false;
-            self.segments.depart(self.intake.segments());
+            self.segments.continue_stored(self.writer.segments());
         }
     }
 
     fn finish(self) {
-        let Sending { mut intake, segments, .. } = self;
+        let OutputStream { writer: mut intake, segments, .. } = self;
         if !segments.list.is_empty() {
-            intake.note_segments(segments);
+            intake.set_segments(segments);
         }
         intake.finish(EndReason::Eof);
     }

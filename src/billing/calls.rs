@@ -1,0 +1,104 @@
+//! Reads the calls of one source in the order of their IDs: sorts all rows by call, then builds one call at a time. Runs
+//! on the main thread. The memory does not depend on the number of rows.
+
+use std::sync::Arc;
+
+use crate::billing::external_sort::{ExternalSorter, SortedRecords};
+use crate::billing::input::{RowCounts, RowReader};
+use crate::billing::{self, BilledCall, CallBuilder, InvalidRecord, RowTimeParser};
+use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs, TimeRange};
+use crate::cmd::billing::SortArgs;
+use crate::phone::PhoneNumberNormalizer;
+use crate::{Error, Result};
+
+/// The input of one side.
+pub struct RowSource<'a> {
+    /// Files, directories and URLs. If empty, the store of `place` is read.
+    pub names: &'a [String],
+    /// The default store and the configuration.
+    pub place: &'a StoreTargetArgs,
+    pub which: &'a EventFilterArgs,
+    /// The range in which a call has to start.
+    pub span: TimeRange,
+}
+
+/// Iterates over calls by call ID.
+pub struct CallReader {
+    sorted: SortedRecords,
+    span: TimeRange,
+    families: Option<Arc<PhoneNumberNormalizer>>,
+    /// The call whose rows are being read.
+    current: Option<CallBuilder>,
+    pub counts: RowCounts,
+}
+
+impl CallReader {
+    /// Reads and sorts all rows.
+    pub fn read(source: &RowSource<'_>, sort: &SortArgs, memory: u64) -> Result<CallReader> {
+        let zone = source.which.time_zone;
+        let clock = RowTimeParser::new(move |ms| zone.offset_minutes(ms));
+        let mut sorter = ExternalSorter::new(&sort.temp_dir(), memory);
+        let mut record = Vec::new();
+        let mut push = |row: billing::BillingRow<'_>| {
+            record.clear();
+            billing::encode_row(&row, &mut record);
+            sorter.push(&record)
+        };
+        let mut input = RowReader::new(&clock, &mut push);
+        if source.names.is_empty() {
+            input.read_store(source.place, source.which)?;
+        }
+        for name in source.names {
+            input.read(name, source.place, source.which)?;
+        }
+        let counts = input.counts;
+        let sorted = sorter.finish()?;
+        if sorted.runs > 0 {
+            log::info!("sorted rows={} runs={}", counts.rows, sorted.runs);
+        }
+        let families = source.which.normalizer(source.place)?;
+        Ok(CallReader { sorted, span: source.span, families, current: None, counts })
+    }
+
+    /// Returns the next call by call ID, or `None` at the end.
+    pub fn next(&mut self) -> Result<Option<BilledCall>> {
+        while let Some(call) = self.next_unfiltered()? {
+            let start_ms = call.start_us.div_euclid(1_000);
+            let is_in = self.span.from_ms.is_none_or(|from_ms| from_ms <= start_ms)
+                && self.span.to_ms.is_none_or(|to_ms| start_ms < to_ms);
+            if is_in {
+                return Ok(Some(call));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_unfiltered(&mut self) -> Result<Option<BilledCall>> {
+        while let Some(record) = self.sorted.next()? {
+            let row = billing::decode_row(record).map_err(record_error)?;
+            match &mut self.current {
+                Some(builder) if builder.is_same_call(&row) => builder.add(&row),
+                begun => {
+                    if let Some(builder) = begun.replace(CallBuilder::new(&row)) {
+                        return Ok(Some(self.finish_call(builder)));
+                    }
+                }
+            }
+        }
+        Ok(self.current.take().map(|builder| self.finish_call(builder)))
+    }
+
+    fn finish_call(&self, builder: CallBuilder) -> BilledCall {
+        builder.finish(|one, other| match &self.families {
+            Some(families) => {
+                let number = |text| families.normalize(text);
+                number(one).zip(number(other)).is_some_and(|(one, other)| one.as_str() == other.as_str())
+            }
+            None => false,
+        })
+    }
+}
+
+fn record_error(error: InvalidRecord) -> Error {
+    Error::System { act: "sort rows", source: std::io::Error::other(error) }
+}

@@ -1,0 +1,4 @@
+//! capture
+
+pub mod reader;
+pub mod tracker;

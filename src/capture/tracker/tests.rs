@@ -1,0 +1,444 @@
+//! Tests with literal captures in both byte orders, at all splits, and with tshark and capinfos as a second
+//! opinion.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::*;
+use crate::limits::BLOCK_BYTES_MAX;
+
+/// Writer of captures in one byte order.
+#[derive(Clone, Copy)]
+struct Order {
+    big: bool,
+}
+
+const ORDERS: [Order; 2] = [Order { big: false }, Order { big: true }];
+
+/// 2026-11-21 20:59:41 UTC.
+const SECONDS: u32 = 1_795_294_781;
+const NS: i64 = SECONDS as i64 * 1_000_000_000;
+
+impl Order {
+    fn words(self, words: &[u32]) -> Vec<u8> {
+        let bytes = |word: &u32| if self.big { word.to_be_bytes() } else { word.to_le_bytes() };
+        words.iter().flat_map(bytes).collect()
+    }
+
+    fn half_words(self, halves: &[u16]) -> Vec<u8> {
+        let bytes = |half: &u16| if self.big { half.to_be_bytes() } else { half.to_le_bytes() };
+        halves.iter().flat_map(bytes).collect()
+    }
+
+    fn file_header(self, nanoseconds: bool, link_type: u32) -> Vec<u8> {
+        let magic = if nanoseconds { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
+        let version = self.half_words(&[2, 4]);
+        [self.words(&[magic]), version, self.words(&[0, 0, 96, link_type])].concat()
+    }
+
+    fn packet(self, fraction: u32, captured: usize) -> Vec<u8> {
+        let length = captured as u32;
+        [self.words(&[SECONDS, fraction, length, length]), vec![0xee; captured]].concat()
+    }
+
+    fn block(self, block_type: u32, body: &[u8]) -> Vec<u8> {
+        let padded = body.len().next_multiple_of(4);
+        let total = padded as u32 + 12;
+        let padding = vec![0; padded - body.len()];
+        [&self.words(&[block_type, total])[..], body, &padding, &self.words(&[total])].concat()
+    }
+
+    fn section(self) -> Vec<u8> {
+        let version = self.half_words(&[1, 0]);
+        self.block(0x0a0d_0d0a, &[self.words(&[0x1a2b_3c4d]), version, vec![0xff; 8]].concat())
+    }
+
+    fn option(self, code: u16, value: &[u8]) -> Vec<u8> {
+        let padding = vec![0; value.len().next_multiple_of(4) - value.len()];
+        [&self.half_words(&[code, value.len() as u16])[..], value, &padding].concat()
+    }
+
+    fn interface(self, link_type: u16, options: &[Vec<u8>]) -> Vec<u8> {
+        let body = [self.half_words(&[link_type, 0]), self.words(&[96]), options.concat()].concat();
+        self.block(1, &body)
+    }
+
+    fn enhanced_packet(self, interface: u32, ticks: u64, captured: usize) -> Vec<u8> {
+        let length = captured as u32;
+        let fields = self.words(&[interface, (ticks >> 32) as u32, ticks as u32, length, length]);
+        self.block(6, &[fields, vec![0xee; captured]].concat())
+    }
+
+    fn obsolete_packet(self, interface: u16, ticks: u64, captured: usize) -> Vec<u8> {
+        let length = captured as u32;
+        let fields = self.words(&[(ticks >> 32) as u32, ticks as u32, length, length]);
+        self.block(2, &[self.half_words(&[interface, 7]), fields, vec![0xee; captured]].concat())
+    }
+
+    fn simple_packet(self, bytes: u32) -> Vec<u8> {
+        self.block(3, &[self.words(&[bytes]), vec![0xee; bytes.min(96) as usize]].concat())
+    }
+}
+
+fn follow(bytes: &[u8]) -> PacketTracker {
+    let mut follower = PacketTracker::new();
+    follower.feed(bytes);
+    follower
+}
+
+/// Everything that a tracker reports.
+fn told(follower: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
+    (follower.received(), follower.packet_boundary(), follower.packets(), follower.summary())
+}
+
+/// Feeds the stream byte by byte, in all two-way splits, and serialized in between. The state must be the
+/// same at each byte. Returns the summary.
+fn check_splits(bytes: &[u8]) -> CaptureSummary {
+    let mut single = PacketTracker::new();
+    let mut at_byte = vec![told(&single)];
+    for byte in bytes {
+        let before = single.packet_boundary();
+        single.feed(std::slice::from_ref(byte));
+        assert!(before <= single.packet_boundary() && single.packet_boundary() <= single.received());
+        at_byte.push(told(&single));
+    }
+    for split in 0..=bytes.len() {
+        let mut follower = follow(&bytes[..split]);
+        assert_eq!(told(&follower), at_byte[split], "the first {split} bytes");
+        follower.feed(&bytes[split..]);
+        assert_eq!(told(&follower), at_byte[bytes.len()], "split at {split}");
+    }
+    single.summary()
+}
+
+fn check_summary(bytes: &[u8], expected: CaptureSummary) {
+    assert_eq!(check_splits(bytes), expected);
+}
+
+fn testdata(name: &str) -> Vec<u8> {
+    std::fs::read(testdata_path(name)).unwrap()
+}
+
+fn testdata_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name)
+}
+
+#[test]
+fn pcap_is_tracked_with_all_four_magics() {
+    for order in ORDERS {
+        for (nanoseconds, factor) in [(false, 1_000), (true, 1)] {
+            let packets = [order.packet(5, 0), order.packet(6, 3), order.packet(999_999, 100)];
+            let bytes = [order.file_header(nanoseconds, 1), packets.concat()].concat();
+            let expected = CaptureSummary {
+                format: CaptureFormat::Pcap,
+                link_type: Some(1),
+                packets: 3,
+                first_packet_ns: Some(NS + 5 * factor),
+                last_packet_ns: Some(NS + 999_999 * factor),
+                ..CaptureSummary::default()
+            };
+            check_summary(&bytes, expected.clone());
+            // The last packet is truncated: at its last byte, and at the first byte of its header.
+            let cut = CaptureSummary { packets: 2, last_packet_ns: Some(NS + 6 * factor), ..expected };
+            check_summary(&bytes[..bytes.len() - 1], CaptureSummary { cut_off_bytes: 115, ..cut.clone() });
+            check_summary(&bytes[..bytes.len() - 115], CaptureSummary { cut_off_bytes: 1, ..cut.clone() });
+            check_summary(&bytes[..bytes.len() - 116], cut);
+        }
+    }
+}
+
+#[test]
+fn short_input_has_no_format_yet() {
+    let header = ORDERS[0].file_header(false, 113);
+    for (bytes, format) in [
+        (0, CaptureFormat::Unknown),
+        (3, CaptureFormat::Unknown),
+        (4, CaptureFormat::Pcap),
+        (23, CaptureFormat::Pcap),
+    ] {
+        let expected = CaptureSummary { format, cut_off_bytes: bytes as u64, ..CaptureSummary::default() };
+        check_summary(&header[..bytes], expected);
+    }
+    check_summary(
+        &header,
+        CaptureSummary { format: CaptureFormat::Pcap, link_type: Some(113), ..CaptureSummary::default() },
+    );
+    let section = ORDERS[1].section();
+    for (bytes, format) in
+        [(4, CaptureFormat::Unknown), (11, CaptureFormat::Unknown), (12, CaptureFormat::Pcapng)]
+    {
+        let expected = CaptureSummary { format, cut_off_bytes: bytes as u64, ..CaptureSummary::default() };
+        check_summary(&section[..bytes], expected);
+    }
+}
+
+#[test]
+fn bytes_that_are_not_a_capture_are_visible_immediately() {
+    let almost = [b"\n\r\r\n\x1c\0\0\0\x4d\x3c\x2b\x1b".to_vec(), vec![0; 40]].concat();
+    for bytes in [b"no capture at all".to_vec(), vec![0; 100], almost, b"\xd4\xc3\xb2\xa0".to_vec()] {
+        check_summary(&bytes, CaptureSummary { format: CaptureFormat::Other, ..CaptureSummary::default() });
+        assert_eq!(follow(&bytes).packet_boundary(), bytes.len() as u64);
+    }
+}
+
+#[test]
+fn a_packet_longer_than_any_snaplen_is_malformed() {
+    for order in ORDERS {
+        for (link_type, bytes_max) in [
+            (1, PACKET_BYTES_MAX),
+            (231, 128 << 20),
+            (249, 128 << 20),
+            (279, 8 << 20),
+            (0xf000_0001, PACKET_BYTES_MAX),
+        ] {
+            let start = [order.file_header(false, link_type), order.packet(0, 5)].concat();
+            let packet = |captured| [start.clone(), order.words(&[SECONDS, 0, captured, captured])].concat();
+            let longest = check_splits(&packet(bytes_max));
+            assert_eq!((longest.unstructured_from, longest.cut_off_bytes), (None, 16), "{link_type}");
+            let beyond = check_splits(&[packet(bytes_max + 1), vec![1; 50]].concat());
+            assert_eq!((beyond.unstructured_from, beyond.cut_off_bytes), (Some(45), 0), "{link_type}");
+            assert_eq!(beyond.packets, 1);
+        }
+    }
+}
+
+#[test]
+fn pcapng_is_tracked_with_all_block_types() {
+    for order in ORDERS {
+        let micros = SECONDS as u64 * 1_000_000;
+        let other = Order { big: !order.big };
+        let offset = |seconds: i64| {
+            if other.big { seconds.to_be_bytes() } else { seconds.to_le_bytes() }
+        };
+        let nanos_offset =
+            [other.option(2, b"eth0"), other.option(9, &[9, 0, 0][..1]), other.option(14, &offset(-1))];
+        let binary = [other.option(9, &[0x80 | 10]), other.option(0, b""), other.option(9, &[3])];
+        let bytes = [
+            order.section(),
+            order.interface(113, &[]),
+            order.block(4, b"names"),
+            order.enhanced_packet(0, micros + 5, 1),
+            order.obsolete_packet(0, micros + 6, 2),
+            order.block(0x8000_0bad, &[0; 300]),
+            other.section(),
+            other.interface(1, &nanos_offset),
+            other.simple_packet(2_000),
+            other.interface(1, &binary),
+            other.enhanced_packet(0, NS as u64 + 1_000_000_007, 0),
+            other.enhanced_packet(1, u64::from(SECONDS) * 1024 + 512, 7),
+        ]
+        .concat();
+        let expected = CaptureSummary {
+            format: CaptureFormat::Pcapng,
+            link_type: Some(113),
+            packets: 5,
+            first_packet_ns: Some(NS + 5_000),
+            last_packet_ns: Some(NS + 500_000_000),
+            ..CaptureSummary::default()
+        };
+        check_summary(&bytes, expected.clone());
+        let cut = CaptureSummary { packets: 4, last_packet_ns: Some(NS + 7), cut_off_bytes: 39, ..expected };
+        check_summary(&bytes[..bytes.len() - 1], cut);
+    }
+}
+
+#[test]
+fn impossible_blocks_are_malformed() {
+    let order = ORDERS[0];
+    let start = [order.section(), order.interface(1, &[]), order.enhanced_packet(0, 1, 4)].concat();
+    let raw = |block_type, total| [order.words(&[block_type, total]), vec![0; 100]].concat();
+    let patched = |mut block: Vec<u8>, at: usize, word: u32| {
+        block[at..at + 4].copy_from_slice(&order.words(&[word]));
+        block
+    };
+    for (what, block) in [
+        ("too short", raw(5, 8)),
+        ("no multiple of 4", raw(5, 13)),
+        ("too long", raw(5, BLOCK_BYTES_MAX + 4)),
+        ("short interface", raw(1, 16)),
+        ("short packet", raw(6, 28)),
+        ("short simple packet", raw(3, 12)),
+        ("short section", [order.words(&[0x0a0d_0d0a, 24, 0x1a2b_3c4d]), vec![0; 100]].concat()),
+        ("no byte order", [order.words(&[0x0a0d_0d0a, 28, 0x1a2b_3c4e]), vec![0; 100]].concat()),
+        ("another length at the end", patched(order.block(5, &[0; 8]), 16, 24)),
+        ("another length at a packet's end", patched(order.enhanced_packet(0, 1, 4), 32, 40)),
+        ("a packet longer than its block", patched(order.enhanced_packet(0, 1, 4), 20, 5)),
+        ("a packet beyond any snaplen", order.enhanced_packet(0, 1, PACKET_BYTES_MAX as usize + 1)),
+        ("an interface that is not there", order.enhanced_packet(1, 1, 4)),
+        ("a simple packet longer than its block", patched(order.simple_packet(50), 8, 60)),
+        ("a simple packet without an interface", [order.section(), order.simple_packet(4)].concat()),
+    ] {
+        let bytes = [&start[..], &block, &order.enhanced_packet(0, 1, 4)].concat();
+        // All splits of the long capture would take minutes without testing more.
+        let summary = if bytes.len() > 1_000 { follow(&bytes).summary() } else { check_splits(&bytes) };
+        let section = if what.ends_with("without an interface") { 28 } else { 0 };
+        assert_eq!(summary.unstructured_from, Some(start.len() as u64 + section), "{what}");
+        assert_eq!((summary.packets, summary.cut_off_bytes), (1, 0), "{what}");
+    }
+    let longest = follow(&[&start[..], &raw(5, BLOCK_BYTES_MAX)].concat()).summary();
+    assert_eq!((longest.unstructured_from, longest.cut_off_bytes), (None, 108));
+}
+
+#[test]
+fn hostile_options_end_with_their_block() {
+    let order = ORDERS[0];
+    for options in [
+        vec![order.half_words(&[9, 0xffff])],
+        vec![order.half_words(&[9, 1])],
+        vec![order.half_words(&[14, 8]), vec![1; 4]],
+        vec![order.option(9, &[9, 9])],
+        vec![order.option(2, &[b'x'; 301]), order.half_words(&[2, 5])],
+    ] {
+        let bytes = [order.section(), order.interface(1, &options), order.enhanced_packet(0, 7, 4)].concat();
+        let summary = check_splits(&bytes);
+        assert_eq!((summary.packets, summary.last_packet_ns), (1, Some(7_000)), "{options:?}");
+    }
+}
+
+#[test]
+fn packet_times_saturate() {
+    for (resolution, offset_s, ticks, expected) in [
+        (6, 0, 1, 1_000),
+        (9, 0, 1, 1),
+        (12, 0, 1_999, 1),
+        (0, 1, 1, 2_000_000_000),
+        (0x80, 0, 3, 3_000_000_000),
+        (0xff, 0, u64::MAX, 0),
+        (0x7f, 0, u64::MAX, 0),
+        (0, 0, u64::MAX, i64::MAX),
+        (6, i64::MIN, 0, i64::MIN),
+        (6, -1, 0, -1_000_000_000),
+    ] {
+        let interface = Interface { link_type: 1, resolution, offset_s };
+        assert_eq!(interface.time_ns(ticks), expected, "{resolution} {offset_s} {ticks}");
+    }
+}
+
+#[test]
+fn the_number_of_remembered_interfaces_is_bounded() {
+    let order = ORDERS[0];
+    let of_resolution = |n: u8| order.interface(1, &[order.option(9, &[n])]);
+    let many = |numbers: &mut dyn Iterator<Item = u8>| numbers.flat_map(of_resolution).collect::<Vec<u8>>();
+    // 10,000 equal interfaces form one run, so the last one is known.
+    let equal =
+        [order.section(), many(&mut std::iter::repeat_n(9, 10_000)), order.enhanced_packet(9_999, 7, 4)];
+    let follower = follow(&equal.concat());
+    assert_eq!(follower.summary().last_packet_ns, Some(7));
+    assert!(serde_json::to_string(&follower).unwrap().len() < 1_000);
+    // Of 300 different interfaces the last ones are not remembered: their packets count, without a time.
+    // Interface 301 does not exist.
+    let different =
+        [order.section(), many(&mut (0..300).map(|n| [9, 8][n % 2])), order.enhanced_packet(2, 7, 4)];
+    let beyond = [different.concat(), order.enhanced_packet(299, 8, 4)].concat();
+    let summary = follow(&beyond).summary();
+    assert_eq!((summary.packets, summary.last_packet_ns), (2, Some(7)));
+    let missing = [beyond.clone(), order.enhanced_packet(300, 8, 4)].concat();
+    assert_eq!(follow(&missing).summary().unstructured_from, Some(beyond.len() as u64));
+    assert!(size_of::<PacketTracker>() <= 256, "{}", size_of::<PacketTracker>());
+}
+
+#[test]
+fn a_deserialized_tracker_continues() {
+    let bytes = testdata("three-calls.pcapng");
+    let whole = follow(&bytes);
+    for split in (0..bytes.len()).step_by(997) {
+        let stored = serde_json::to_string(&follow(&bytes[..split])).unwrap();
+        let mut follower: PacketTracker = serde_json::from_str(&stored).unwrap();
+        follower.feed(&bytes[split..]);
+        assert_eq!(told(&follower), told(&whole));
+    }
+}
+
+#[test]
+fn recordings_are_tracked_at_all_splits() {
+    for name in ["answered-call.pcap", "rejected-call.pcap", "three-calls.pcapng"] {
+        let bytes = testdata(name);
+        check_splits(&bytes[..bytes.len().min(2_500)]);
+        let whole = told(&follow(&bytes));
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..50 {
+            let mut follower = PacketTracker::new();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                // xorshift64: sizes from 1 byte to 16 KiB, with an even distribution of magnitudes.
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                let size = (1 + seed as usize % (1 << (seed >> 60))).min(rest.len());
+                follower.feed(&rest[..size]);
+                rest = &rest[size..];
+            }
+            assert_eq!(told(&follower), whole, "{name}");
+        }
+    }
+}
+
+/// Packet times as printed by tshark.
+fn tshark_times(path: &Path) -> Vec<String> {
+    let output = Command::new("tshark")
+        .args(["-n", "-T", "fields", "-e", "frame.time_epoch", "-r"])
+        .arg(path)
+        .output()
+        .expect("this test needs tshark");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn epoch(ns: i64) -> String {
+    format!("{}.{:09}", ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000))
+}
+
+#[test]
+fn tshark_reports_the_same_packets() {
+    for name in ["answered-call.pcap", "rejected-call.pcap", "three-calls.pcapng"] {
+        let summary = follow(&testdata(name)).summary();
+        let times = tshark_times(&testdata_path(name));
+        assert_eq!(summary.packets, times.len() as u64);
+        assert_eq!(epoch(summary.first_packet_ns.unwrap()), times[0]);
+        assert_eq!(epoch(summary.last_packet_ns.unwrap()), times[times.len() - 1]);
+        assert_eq!((summary.cut_off_bytes, summary.unstructured_from), (0, None));
+    }
+}
+
+#[test]
+fn tshark_reads_the_file_at_every_boundary() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["rejected-call.pcap", "three-calls.pcapng"] {
+        let bytes = testdata(name);
+        for received in [1_000, bytes.len() / 2, bytes.len() - 1] {
+            let follower = follow(&bytes[..received]);
+            let path = dir.path().join(name);
+            std::fs::write(&path, &bytes[..follower.packet_boundary() as usize]).unwrap();
+            assert_eq!(tshark_times(&path).len() as u64, follower.packets(), "{name} {received}");
+        }
+    }
+}
+
+/// In a malformed capture, packets count up to where Wireshark's reader stops.
+#[test]
+fn capinfos_counts_as_many_packets_in_broken_captures() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for (round, name) in ["answered-call.pcap", "three-calls.pcapng"].iter().cycle().take(40).enumerate() {
+        let mut bytes = testdata(name);
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        // Corrupts one byte of a packet's header: in pcap a length, in pcapng the block's length or the
+        // interface. It does not change how options are read: Wireshark parses the options of each packet,
+        // the tracker does not. Lengths stay multiples of 4: Wireshark rounds them up, which the format
+        // forbids.
+        let middle = follow(&bytes[..bytes.len() / 2 + seed as usize % 20_000]).packet_boundary() as usize;
+        bytes[middle + 4 + (seed >> 32) as usize % 12] ^= (seed >> 56) as u8 & !3 | 4;
+        let path = dir.path().join(format!("{round}-{name}"));
+        std::fs::write(&path, &bytes).unwrap();
+        let output =
+            Command::new("capinfos").args(["-Mrc"]).arg(&path).output().expect("this test needs capinfos");
+        // A malformed capture is reported on stderr, with the count. Otherwise the count is the last word on
+        // stdout.
+        let told = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        let broken = told[1].split_once("after reading ").and_then(|(_, rest)| rest.split(' ').next());
+        let count = broken.or(told[0].split_whitespace().next_back()).and_then(|count| count.parse().ok());
+        assert_eq!(count, Some(follow(&bytes).packets()), "{round} {name} {middle} {told:?}");
+    }
+}

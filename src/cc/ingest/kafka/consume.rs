@@ -1,0 +1,527 @@
+//! Consumer loop: stores records of the assigned partitions in the ledger, writes checkpoints, commits
+//! offsets. Runs in one thread, which also polls.
+//!
+//! Invariants: an offset is committed only after a durable checkpoint contains it. Revoked partitions are
+//! flushed, checkpointed and committed before they are released. A rejected record is kept as a dead letter
+//! and never ends the run.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::client::{KafkaConsumer, KafkaRecord, Rebalance, StartOffset, TopicPartition};
+use crate::cc::kafka_dump::format::{KafkaPosition, RecordDeadLetter};
+use crate::cc::partitions::PartitionStats;
+use crate::cc::stream_registry::StreamRegistry;
+use crate::cc::vault::ledger::{AcceptError, Accepted, Ledger, OffsetCommit, PartitionId};
+use crate::cc::wire::chunk::{self, ChunkError};
+use crate::runtime::metrics::Counters;
+use crate::runtime::shutdown::Shutdown;
+use crate::{Error, Result};
+
+/// Longest wait of a poll, and so the delay of a shutdown.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Time for which small records of a stream are coalesced before they are written.
+const COALESCE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Time for the group to acknowledge the last commits.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for a broker to answer one query about a partition.
+const BROKER_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause before a failed query is repeated.
+const BROKER_QUERY_RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Bytes after which a checkpoint is written. A crash makes at most this much arrive again.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StartFrom {
+    /// First record, unless the output directory or the group has an offset
+    Earliest,
+    /// After the last record, unless the output directory or the group has an offset
+    Latest,
+    /// Offset of the output directory or the group; the first record if neither has one
+    Stored,
+}
+
+/// Configuration of the consumer loop.
+#[derive(Clone, Debug)]
+pub struct ConsumeConfig {
+    pub from: StartFrom,
+    /// Exit at the last record that each partition had at the start.
+    pub exit_at_end: bool,
+    pub checkpoint_interval: Duration,
+}
+
+/// Counts of what was consumed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consumed {
+    /// Records stored in files.
+    pub records: u64,
+    /// Duplicate records, which were skipped.
+    pub duplicates: u64,
+    /// Records stored as dead letters.
+    pub dead_letters: u64,
+    /// Batches with a wrong checksum.
+    pub damaged: u64,
+    /// With `--exit-at-end`: true if the end was reached.
+    pub at_end: bool,
+}
+
+/// Consumer loop with everything it needs.
+pub struct ConsumeLoop<'a> {
+    pub client: &'a mut dyn KafkaConsumer,
+    pub ledger: Ledger,
+    pub config: ConsumeConfig,
+    pub counters: Arc<Counters>,
+    /// Registry for the partitions' statistics.
+    pub live: Arc<StreamRegistry>,
+    pub stop: &'a Shutdown,
+    /// Called with the number of records read and the total, with `--exit-at-end`.
+    pub progress: &'a mut dyn FnMut(u64, u64),
+}
+
+struct LoopState<'a> {
+    consumer: ConsumeLoop<'a>,
+    /// Partitions assigned to this member.
+    assigned: BTreeMap<TopicPartition, AssignedPartition>,
+    consumed: Consumed,
+    bytes: u64,
+    checkpoint_at: Instant,
+    coalescing_since: Option<Instant>,
+    /// True if the last poll returned no records.
+    is_idle: bool,
+    lag_at: Instant,
+}
+
+struct AssignedPartition {
+    id: PartitionId,
+    /// With `--exit-at-end`: the offset to end at.
+    end: Option<i64>,
+    start: i64,
+    live: Arc<PartitionStats>,
+}
+
+/// Counts per partition of one poll. Consecutive records usually belong to the same partition, so the last
+/// one is checked first, without allocation.
+#[derive(Default)]
+struct BatchCounts {
+    partitions: Vec<(TopicPartition, PartitionId, Consumed)>,
+    last: usize,
+}
+
+impl BatchCounts {
+    /// Returns the counts of a record's partition, if this member has it.
+    fn entry(
+        &mut self,
+        assigned: &BTreeMap<TopicPartition, AssignedPartition>,
+        record: &KafkaRecord<'_>,
+    ) -> Option<(PartitionId, &mut Consumed)> {
+        let is =
+            |known: &(TopicPartition, PartitionId, Consumed)| known.0.matches(record.topic, record.partition);
+        if !self.partitions.get(self.last).is_some_and(is) {
+            self.last = match self.partitions.iter().position(is) {
+                Some(at) => at,
+                None => {
+                    let partition = TopicPartition::new(record.topic, record.partition);
+                    let id = assigned.get(&partition)?.id;
+                    self.partitions.push((partition, id, Consumed::default()));
+                    self.partitions.len() - 1
+                }
+            };
+        }
+        self.partitions.get_mut(self.last).map(|(_, id, fresh)| (*id, fresh))
+    }
+}
+
+/// Answers of the broker about a partition.
+struct PartitionBounds {
+    /// Committed offset of the group.
+    committed: Option<i64>,
+    /// Id of the topic.
+    topic_id: Option<String>,
+    /// First offset in the partition.
+    first: i64,
+    /// Offset after the last record.
+    end: i64,
+}
+
+impl<'a> ConsumeLoop<'a> {
+    /// Consumes until a shutdown is requested or the end is reached. Then everything is stored, committed and
+    /// closed.
+    pub fn run(self) -> Result<Consumed> {
+        let checkpoint_at = Instant::now() + self.config.checkpoint_interval;
+        let mut running = LoopState {
+            consumer: self,
+            assigned: BTreeMap::new(),
+            consumed: Consumed::default(),
+            bytes: 0,
+            checkpoint_at,
+            coalescing_since: None,
+            is_idle: true,
+            lag_at: Instant::now(),
+        };
+        let ended = running.run_until_end();
+        let stored = running.flush_and_commit(Ledger::flush);
+        let LoopState { consumer, consumed, .. } = running;
+        consumer.ledger.close();
+        ended.and(stored).map(|()| consumed)
+    }
+}
+
+impl LoopState<'_> {
+    fn run_until_end(&mut self) -> Result<()> {
+        while !self.consumer.stop.is_triggered() {
+            self.consumed.at_end = self.is_at_end();
+            if self.consumed.at_end {
+                break;
+            }
+            if let Some(change) = self.poll_once()? {
+                self.apply_rebalance(change)?;
+            }
+            self.checkpoint_and_commit()?;
+        }
+        Ok(())
+    }
+
+    /// Polls once and stores the records.
+    fn poll_once(&mut self) -> Result<Option<Rebalance>> {
+        let LoopState { consumer, assigned, bytes, .. } = self;
+        let ConsumeLoop { client, ledger, .. } = consumer;
+        let mut batch = BatchCounts::default();
+        let mut failed = None;
+        let wait = if ledger.is_coalescing() { COALESCE_INTERVAL } else { POLL };
+        let polled = client.poll(wait, &mut |record| {
+            let Some((id, fresh)) = batch.entry(assigned, &record) else { return ControlFlow::Continue(()) };
+            match accept_record(ledger, id, &record) {
+                Ok(RecordOutcome::New) => {
+                    *bytes += record.value.map_or(0, <[u8]>::len) as u64;
+                    fresh.records += 1;
+                }
+                Ok(RecordOutcome::Duplicate) => fresh.duplicates += 1,
+                Ok(RecordOutcome::Letter) => fresh.dead_letters += 1,
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.add_counts(batch);
+        self.consumer.counters.kafka_damaged_total.add(polled.damaged_batches);
+        self.consumed.damaged += polled.damaged_batches;
+        self.is_idle = polled.records == 0;
+        let handed_over = match failed {
+            Some(error) => Err(error),
+            None => self.flush_coalesced(),
+        };
+        handed_over.map(|()| polled.rebalance).map_err(Error::system("store a record"))
+    }
+
+    /// Writes the coalesced records if nothing more arrived or they have waited long enough.
+    fn flush_coalesced(&mut self) -> std::io::Result<()> {
+        if !self.consumer.ledger.is_coalescing() {
+            self.coalescing_since = None;
+            return Ok(());
+        }
+        let since = *self.coalescing_since.get_or_insert_with(Instant::now);
+        if self.is_idle || since.elapsed() >= COALESCE_INTERVAL {
+            self.coalescing_since = None;
+            return self.consumer.ledger.flush_coalesced();
+        }
+        Ok(())
+    }
+
+    /// Adds the counts of the last poll to the metrics.
+    fn add_counts(&mut self, batch: BatchCounts) {
+        let LoopState { consumer, assigned, consumed, .. } = self;
+        let counters = &consumer.counters;
+        for (partition, _, fresh) in batch.partitions {
+            let Some(known) = assigned.get(&partition) else { continue };
+            consumed.records += fresh.records;
+            consumed.duplicates += fresh.duplicates;
+            consumed.dead_letters += fresh.dead_letters;
+            counters.kafka_records_total.add(fresh.records);
+            counters.kafka_repeated_total.add(fresh.duplicates);
+            counters.dead_letters_total.add(fresh.dead_letters);
+            known.live.records_total.add(fresh.records);
+            known.live.duplicates_total.add(fresh.duplicates);
+            known.live.dead_letters_total.add(fresh.dead_letters);
+        }
+    }
+
+    /// Writes a checkpoint and commits when it is time.
+    fn checkpoint_and_commit(&mut self) -> Result<()> {
+        let failed = Error::system("write a checkpoint");
+        if self.bytes >= CHECKPOINT_BYTES || Instant::now() >= self.checkpoint_at {
+            self.consumer.ledger.start_checkpoint().map_err(failed)?;
+            self.bytes = 0;
+            self.checkpoint_at = Instant::now() + self.consumer.config.checkpoint_interval;
+        }
+        let finished = self.consumer.ledger.poll_checkpoint();
+        if let Some(commits) = finished.map_err(Error::system("write a checkpoint"))? {
+            self.commit(&commits)?;
+        }
+        self.apply_acknowledged_commits(Duration::ZERO);
+        if self.is_idle || Instant::now() >= self.lag_at {
+            self.update_lag();
+            self.lag_at = Instant::now() + POLL;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commits: &[OffsetCommit]) -> Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let offsets: Vec<_> = commits
+            .iter()
+            .map(|commit| (self.topic_partition(commit.partition), commit.next_offset))
+            .collect();
+        self.consumer.client.commit(&offsets)
+    }
+
+    /// Passes acknowledged commits to the ledger.
+    fn apply_acknowledged_commits(&mut self, timeout: Duration) {
+        for (partition, next_offset) in self.consumer.client.take_acknowledged(timeout) {
+            if let Some(known) = self.assigned.get(&partition) {
+                self.consumer.ledger.record_commits(&[OffsetCommit { partition: known.id, next_offset }]);
+                known.live.committed_offset.set(next_offset);
+            }
+        }
+    }
+
+    fn update_lag(&mut self) {
+        for progress in self.consumer.client.progress() {
+            let Some(known) = self.assigned.get(&progress.partition) else { continue };
+            // Before the first answer both are unknown, and the values from the start remain.
+            if let Some(next_offset) = progress.next_offset {
+                known.live.next_offset.set(next_offset);
+            }
+            if let Some(end_offset) = progress.end_offset {
+                known.live.end_offset.set(end_offset);
+            }
+        }
+        let lag = self.assigned.values().filter_map(|known| known.live.lag()).sum();
+        self.consumer.counters.kafka_lag_records.set(lag);
+        if self.consumer.config.exit_at_end && !self.assigned.is_empty() {
+            let ledger = &self.consumer.ledger;
+            let (done, all) = self.assigned.values().fold((0, 0), |(done, all), known| {
+                let end = known.end.unwrap_or(known.start);
+                let at = ledger.partition(known.id).next_offset.min(end);
+                (done + at.saturating_sub(known.start).max(0), all + (end - known.start).max(0))
+            });
+            (self.consumer.progress)(done.unsigned_abs(), all.unsigned_abs());
+        }
+    }
+
+    fn topic_partition(&self, id: PartitionId) -> TopicPartition {
+        let state = self.consumer.ledger.partition(id);
+        TopicPartition::new(&state.topic, state.partition)
+    }
+
+    /// With `--exit-at-end`: reports whether each partition has reached the end it had at the start. Control
+    /// records at the end are not stored, so the client's position counts too.
+    fn is_at_end(&mut self) -> bool {
+        if !self.consumer.config.exit_at_end || self.assigned.is_empty() {
+            return false;
+        }
+        let ledger = &self.consumer.ledger;
+        let is_stored = |known: &AssignedPartition| {
+            known.end.is_some_and(|end| ledger.partition(known.id).next_offset >= end)
+        };
+        if self.assigned.values().all(is_stored) {
+            return true;
+        }
+        // This is queried only when idle, because the answer is computed anew for each partition.
+        if !self.is_idle {
+            return false;
+        }
+        let reached: BTreeMap<TopicPartition, i64> = self
+            .consumer
+            .client
+            .progress()
+            .into_iter()
+            .filter_map(|progress| Some((progress.partition, progress.next_offset?)))
+            .collect();
+        self.assigned.iter().all(|(partition, known)| {
+            let stored = self.consumer.ledger.partition(known.id).next_offset;
+            let at = reached.get(partition).copied().unwrap_or(stored).max(stored);
+            known.end.is_some_and(|end| at >= end)
+        })
+    }
+
+    fn apply_rebalance(&mut self, change: Rebalance) -> Result<()> {
+        match change {
+            Rebalance::Assigned(partitions) => self.start_partitions(&partitions),
+            Rebalance::TopicRecreated(partitions) => {
+                // A checkpoint or commit in progress has offsets of the old topic, which are meaningless in
+                // the new one.
+                self.consumer.ledger.finish_checkpoint().map_err(Error::system("write a checkpoint"))?;
+                self.apply_acknowledged_commits(COMMIT_TIMEOUT);
+                self.start_partitions(&partitions)
+            }
+            Rebalance::Revoked { partitions, lost } => {
+                log::info!("partitions_revoked count={} lost={lost}", partitions.len());
+                let known = |partition| self.assigned.get(partition).map(|known| known.id);
+                let taken: Vec<PartitionId> = partitions.iter().filter_map(known).collect();
+                self.flush_and_commit(|ledger| ledger.flush_partitions(&taken))?;
+                for partition in &partitions {
+                    if let Some(known) = self.assigned.remove(partition) {
+                        self.consumer.ledger.unassign(known.id);
+                        known.live.is_assigned.store(false, Ordering::Relaxed);
+                    }
+                }
+                self.consumer.client.unassign(&partitions)
+            }
+        }
+    }
+
+    /// Starts partitions at the offset of the output directory or the group.
+    fn start_partitions(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        log::info!("partitions_assigned count={}", partitions.len());
+        let (mut starts, mut put_right) = (Vec::new(), Vec::new());
+        for partition in partitions {
+            let Some(bounds) = self.query_bounds_until_answered(partition) else { return Ok(()) };
+            let (id, start) = self.start_position(partition, &bounds);
+            let PartitionBounds { committed, end, .. } = bounds;
+            log::info!("partition_started partition={partition} offset={start} end={end}");
+            let live = self.consumer.live.partitions.assign(&partition.topic, partition.number);
+            live.next_offset.set(start);
+            live.committed_offset.set(committed.unwrap_or(-1));
+            live.end_offset.set(end);
+            let until = self.consumer.config.exit_at_end.then_some(end);
+            let assigned = AssignedPartition { id, end: until, start, live };
+            self.assigned.insert(partition.clone(), assigned);
+            starts.push((partition.clone(), StartOffset::At(start)));
+            if committed.is_some_and(|committed| committed > start) {
+                put_right.push((partition.clone(), start));
+            }
+        }
+        self.consumer.client.assign(&starts)?;
+        if !put_right.is_empty() {
+            // The group's offset lies after the last record. A consumer that relied on it would miss new
+            // records.
+            self.consumer.client.commit(&put_right)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the ledger's id and the start offset of a partition.
+    fn start_position(&mut self, partition: &TopicPartition, bounds: &PartitionBounds) -> (PartitionId, i64) {
+        let &PartitionBounds { committed, ref topic_id, first, end } = bounds;
+        let ledger = &mut self.consumer.ledger;
+        let committed = committed.filter(|committed| *committed <= end);
+        let (id, start) = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
+        match start {
+            None if self.consumer.config.from == StartFrom::Latest => (id, end),
+            None => (id, first),
+            Some(start) if start > end => {
+                // The next records at these offsets are new. As duplicates they would be lost.
+                log::warn!(
+                    "broker_log_truncated partition={partition} stored={start} end={end} note=\"the broker no longer has these records; lea has already stored them\""
+                );
+                ledger.restart_at(id, end);
+                (id, end)
+            }
+            Some(start) if start < first => {
+                log::warn!(
+                    "offset_gap partition={partition} from={start} to={first} note=\"the broker deleted these records before lea read them\""
+                );
+                ledger.restart_at(id, first);
+                (id, first)
+            }
+            Some(start) => (id, start),
+        }
+    }
+
+    /// Queries the bounds of a partition until the broker answers. Returns `None` on shutdown, or if this
+    /// member was fenced.
+    fn query_bounds_until_answered(&mut self, partition: &TopicPartition) -> Option<PartitionBounds> {
+        while !self.consumer.stop.is_triggered() {
+            match query_bounds(&mut *self.consumer.client, partition) {
+                Ok(bounds) => return Some(bounds),
+                Err(_) if self.consumer.client.is_fenced() => return None,
+                Err(error) => {
+                    log::warn!(
+                        "broker_query_failed partition={partition} error=\"{}\"",
+                        crate::error::chain(&error)
+                    );
+                    self.consumer.stop.wait(BROKER_QUERY_RETRY_PAUSE);
+                }
+            }
+        }
+        None
+    }
+
+    /// Stores and commits everything that was accepted.
+    fn flush_and_commit(
+        &mut self,
+        flush: impl FnOnce(&mut Ledger) -> std::io::Result<Vec<OffsetCommit>>,
+    ) -> Result<()> {
+        let commits = flush(&mut self.consumer.ledger).map_err(Error::system("write a checkpoint"))?;
+        self.commit(&commits)?;
+        self.apply_acknowledged_commits(COMMIT_TIMEOUT);
+        Ok(())
+    }
+}
+
+/// Queries the end last, so that the committed offset cannot lie after it.
+fn query_bounds(client: &mut dyn KafkaConsumer, partition: &TopicPartition) -> Result<PartitionBounds> {
+    let committed =
+        client.committed(std::slice::from_ref(partition), BROKER_QUERY_TIMEOUT)?.into_iter().next().flatten();
+    let topic_id = client.topic_id(&partition.topic, BROKER_QUERY_TIMEOUT)?;
+    let (first, end) = client.bounds(partition, BROKER_QUERY_TIMEOUT)?;
+    Ok(PartitionBounds { committed, topic_id, first, end })
+}
+
+enum RecordOutcome {
+    /// The record was stored in a stream.
+    New,
+    /// The record was stored before.
+    Duplicate,
+    /// The record was rejected.
+    Letter,
+}
+
+/// Stores one record.
+fn accept_record(
+    ledger: &mut Ledger,
+    id: PartitionId,
+    record: &KafkaRecord<'_>,
+) -> std::io::Result<RecordOutcome> {
+    let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
+    let taken = chunk.map_err(AcceptError::from).and_then(|chunk| ledger.accept(id, record.offset, &chunk));
+    match taken {
+        Ok(Accepted::New) => Ok(RecordOutcome::New),
+        Ok(Accepted::Duplicate) => Ok(RecordOutcome::Duplicate),
+        Err(AcceptError::Failed(error)) => Err(error),
+        Err(AcceptError::Rejected(refused)) => keep_dead_letter(ledger, id, record, &refused),
+    }
+}
+
+fn keep_dead_letter(
+    ledger: &mut Ledger,
+    id: PartitionId,
+    record: &KafkaRecord<'_>,
+    refused: &ChunkError,
+) -> std::io::Result<RecordOutcome> {
+    let KafkaRecord { topic, partition, offset, value, .. } = *record;
+    let reason = refused.to_string();
+    let position = Some(KafkaPosition { topic, partition, offset });
+    let letter = RecordDeadLetter { position, source: None, reason: &reason, value };
+    if ledger.store_dead_letter(id, offset, &letter.to_line())? == Accepted::Duplicate {
+        return Ok(RecordOutcome::Duplicate);
+    }
+    let word = refused.as_str();
+    log::warn!("record_rejected topic={topic} partition={partition} offset={offset} reason=\"{word}\"");
+    Ok(RecordOutcome::Letter)
+}
+
+#[cfg(test)]
+mod tests;

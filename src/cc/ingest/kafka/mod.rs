@@ -1,0 +1,11 @@
+//! Consumer of Kafka topics. `client` is the trait of a consumer, `librdkafka` implements it for brokers and
+//! `fake` for tests. `settings` builds librdkafka's configuration, `native` has the calls that no safe crate
+//! offers. `consume` is the loop that stores records.
+
+pub mod client;
+pub mod consume;
+#[cfg(test)]
+pub mod fake;
+pub mod librdkafka;
+mod native;
+pub mod settings;

@@ -1,0 +1,321 @@
+//! Receives one stream: its name, then its content, until its end. Runs in the stream's own thread.
+//!
+//! The thread holds a buffer only while bytes are available. A slow stream is read at most every
+//! [`COALESCE_INTERVAL`]: many small sends become one read and one write, and each packet is still in the
+//! file well within 50 ms. A stream with many bytes in the kernel's buffer is read immediately.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::socket::{SocketRead, StreamSocket, WaitOutcome};
+use super::{ReceiverContext, TcpTimeouts};
+use crate::cc::stream_registry::StreamStats;
+use crate::cc::vault::manifest::{EndReason, StreamSource};
+use crate::cc::vault::pool::BufferSize;
+use crate::cc::vault::time::now_ms;
+use crate::cc::vault::{PendingStream, StreamOrigin, StreamStart, StreamWriter};
+use crate::cc::wire::handshake::{self, HANDSHAKE_BYTES_MAX, NameParse, Trigger};
+use crate::cc::wire::name;
+
+/// Time for which the bytes of a slow stream are collected in the kernel.
+const COALESCE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Number of available bytes that are read immediately.
+const READ_AT_ONCE_BYTES: usize = 64 << 10;
+
+/// Pause before peeking again when more bytes are available but cannot be peeked at: after urgent data, or
+/// when the kernel is short of memory and reports any available byte. Without it, the thread would spin.
+const STALL_PAUSE: Duration = Duration::from_millis(20);
+
+const HEAD_BYTES: usize = 12;
+
+const MAGIC_BYTES: usize = 4;
+
+/// Stream being received.
+pub struct StreamReceiver<'a> {
+    pub socket: &'a Arc<StreamSocket>,
+    /// Statistics for other threads.
+    pub live: &'a StreamStats,
+    pub shared: &'a ReceiverContext,
+}
+
+/// Reason why a connection did not become a stream.
+#[derive(Debug)]
+pub enum ReceiveError {
+    /// No byte arrived before the end or the timeout.
+    Silent,
+    /// More bytes arrived than a name can have.
+    NoName,
+    Reset,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> ReceiveError {
+        ReceiveError::Failed(error)
+    }
+}
+
+impl StreamReceiver<'_> {
+    /// Receives the stream. Returns its escaped name and the reason why it ended.
+    pub fn receive_stream(&self) -> Result<(String, EndReason), ReceiveError> {
+        // Memory touched by the thread's start is not needed while it waits.
+        super::memory::trim_stack();
+        let name = self.read_name()?;
+        let file = name::file_name(&name);
+        let _ = self.live.file.set(file.clone());
+        if let Some(reason) = self.wait_for_content()? {
+            self.record_empty_stream(&name, reason)?;
+            return Ok((file, reason));
+        }
+        let begun = self.open_writer(&name);
+        let mut intake =
+            begun.inspect_err(|_| self.shared.vault.record_loss(&file, self.socket.unread_bytes()))?;
+        super::memory::trim_stack();
+        let reason = self.receive_content(&mut intake);
+        intake.finish(reason);
+        Ok((file, reason))
+    }
+
+    fn timing(&self) -> &TcpTimeouts {
+        &self.shared.timing
+    }
+
+    /// Reads the name and its terminator, and nothing after it.
+    fn read_name(&self) -> Result<Vec<u8>, ReceiveError> {
+        let mut quiet_at = Instant::now() + self.timing().handshake_timeout;
+        let mut seen = 0;
+        loop {
+            let waited = self.wait_to_peek(seen, quiet_at)?;
+            let mut buffer = self.shared.vault.pool().take(BufferSize::Small);
+            let window = &mut buffer[..HANDSHAKE_BYTES_MAX];
+            let bytes = match self.socket.peek(window)? {
+                SocketRead::Bytes(bytes) => bytes,
+                SocketRead::WouldBlock => 0,
+                SocketRead::Eof => return Err(ReceiveError::Silent),
+                SocketRead::Reset => return Err(ReceiveError::Reset),
+            };
+            let event = match waited {
+                _ if bytes > seen => Trigger::BytesReceived,
+                WaitOutcome::Ready(true) | WaitOutcome::ShuttingDown => Trigger::Closed,
+                WaitOutcome::Ready(false) => Trigger::BytesReceived,
+                WaitOutcome::TimedOut if seen == 0 => return Err(ReceiveError::Silent),
+                WaitOutcome::TimedOut => Trigger::Silence,
+            };
+            match handshake::parse_name(&window[..bytes], event) {
+                NameParse::Incomplete if bytes > seen => {
+                    quiet_at = Instant::now() + self.timing().name_timeout
+                }
+                NameParse::Incomplete => {
+                    drop(buffer);
+                    std::thread::sleep(STALL_PAUSE);
+                }
+                NameParse::TooLong => return Err(ReceiveError::NoName),
+                NameParse::Empty => return Err(ReceiveError::Silent),
+                NameParse::Name { name_bytes, content_at } => {
+                    let name = window[..name_bytes].to_vec();
+                    if content_at > 0 {
+                        self.socket.read(&mut window[..content_at])?;
+                    }
+                    return Ok(name);
+                }
+            }
+            seen = bytes;
+        }
+    }
+
+    /// Waits for more than `seen` bytes until `quiet_at`, even if it is woken in between.
+    fn wait_to_peek(&self, seen: usize, quiet_at: Instant) -> io::Result<WaitOutcome> {
+        let timeout = quiet_at.saturating_duration_since(Instant::now());
+        Ok(match self.socket.wait(seen + 1, Some(timeout), &self.shared.stop)? {
+            WaitOutcome::Ready(false) if timeout.is_zero() => WaitOutcome::TimedOut,
+            waited => waited,
+        })
+    }
+
+    /// Waits for the next byte of content without reading it. Returns the reason if the stream ended instead.
+    fn wait_for_content(&self) -> io::Result<Option<EndReason>> {
+        loop {
+            let waited = self.socket.wait(1, self.timing().idle_timeout, &self.shared.stop)?;
+            let mut byte = [0];
+            match (self.socket.peek(&mut byte)?, waited) {
+                (SocketRead::Bytes(_), _) => return Ok(None),
+                (SocketRead::Eof, _) => return Ok(Some(EndReason::Eof)),
+                (SocketRead::Reset, _) => return Ok(Some(EndReason::Reset)),
+                (SocketRead::WouldBlock, WaitOutcome::ShuttingDown) => return Ok(Some(EndReason::Drained)),
+                (SocketRead::WouldBlock, WaitOutcome::TimedOut) => return Ok(Some(EndReason::Idle)),
+                (SocketRead::WouldBlock, WaitOutcome::Ready(_)) => {}
+            }
+        }
+    }
+
+    fn origin(&self) -> StreamOrigin {
+        StreamOrigin {
+            source: StreamSource::Tcp,
+            peer: self.live.peer.to_string(),
+            connected_ms: self.live.connected_ms,
+        }
+    }
+
+    fn enter(&self, name: &[u8]) -> io::Result<PendingStream> {
+        let stop = &self.shared.stop;
+        let probe = Arc::clone(self.socket) as Arc<_>;
+        self.shared.vault.open_stream(name, self.origin(), probe, || stop.is_triggered())
+    }
+
+    /// Chooses the file of the stream.
+    fn open_writer(&self, name: &[u8]) -> io::Result<StreamWriter> {
+        let entry = self.enter(name)?;
+        let head = if entry.has_stored_parts() { self.peek_start()? } else { StreamStart::Continuation };
+        entry.start(head)
+    }
+
+    /// Creates an empty file for a name without content, unless something is stored under that name.
+    fn record_empty_stream(&self, name: &[u8], reason: EndReason) -> io::Result<()> {
+        if self.shared.vault.is_open(name) {
+            return Ok(());
+        }
+        let entry = self.enter(name)?;
+        // A stream that arrived meanwhile either has content or will create the empty file.
+        if entry.is_exclusive() && !entry.has_stored_parts() {
+            entry.start(StreamStart::Continuation)?.finish(reason);
+        }
+        Ok(())
+    }
+
+    /// Peeks at the first bytes of the content, which stay in the kernel.
+    fn peek_start(&self) -> io::Result<StreamStart> {
+        let mut seen = 1;
+        let mut stalled_until = None;
+        loop {
+            let waited = self.socket.wait(seen + 1, self.timing().idle_timeout, &self.shared.stop)?;
+            let mut head = [0; HEAD_BYTES];
+            let bytes = match self.socket.peek(&mut head)? {
+                SocketRead::Bytes(bytes) => bytes,
+                SocketRead::WouldBlock | SocketRead::Eof | SocketRead::Reset => {
+                    return Ok(StreamStart::Continuation);
+                }
+            };
+            match handshake::starts_capture(&head[..bytes]) {
+                Some(true) => return Ok(StreamStart::NewCapture),
+                Some(false) => return Ok(StreamStart::Continuation),
+                None if bytes > seen => (seen, stalled_until) = (bytes, None),
+                // The stream ends before there are enough bytes.
+                None if waited != WaitOutcome::Ready(false) => return Ok(undecided(bytes)),
+                None => {
+                    let until =
+                        *stalled_until.get_or_insert_with(|| Instant::now() + self.timing().name_timeout);
+                    if Instant::now() >= until {
+                        return Ok(undecided(bytes));
+                    }
+                    std::thread::sleep(STALL_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn receive_content(&self, intake: &mut StreamWriter) -> EndReason {
+        match self.read_until_end(intake) {
+            Ok(reason) => reason,
+            Err(error) => {
+                log::error!("stream_failed peer={} error=\"{error}\"", self.live.peer);
+                intake.record_loss(self.socket.unread_bytes());
+                EndReason::IoError
+            }
+        }
+    }
+
+    fn read_until_end(&self, intake: &mut StreamWriter) -> io::Result<EndReason> {
+        let mut left = self.shared.stream_bytes_max;
+        // Size of the last read. After a large read, more bytes are probably available.
+        let mut last = 0;
+        loop {
+            let size = match self.wait_for_more(last)? {
+                NextAction::Read(size) => size,
+                NextAction::ShutDown => return self.drain_socket(intake, left),
+                NextAction::Idle => return Ok(EndReason::Idle),
+            };
+            match self.read_once(intake, size, &mut left)? {
+                SocketRead::Bytes(bytes) => last = bytes,
+                SocketRead::WouldBlock => last = 0,
+                SocketRead::Eof => return Ok(EndReason::Eof),
+                SocketRead::Reset => return Ok(EndReason::Reset),
+            }
+            if left == 0 {
+                return self.check_limit();
+            }
+        }
+    }
+
+    /// The stream has reached its maximum size. If another byte follows, it is cut off.
+    fn check_limit(&self) -> io::Result<EndReason> {
+        Ok(self.wait_for_content()?.unwrap_or(EndReason::Limit))
+    }
+
+    /// Waits until reading is worth a buffer.
+    fn wait_for_more(&self, last: usize) -> io::Result<NextAction> {
+        let (socket, stop) = (self.socket, &self.shared.stop);
+        if last < READ_AT_ONCE_BYTES {
+            match socket.wait(1, self.timing().idle_timeout, stop)? {
+                WaitOutcome::Ready(true) => return Ok(NextAction::Read(BufferSize::Large)),
+                WaitOutcome::Ready(false) => {}
+                WaitOutcome::TimedOut => return Ok(NextAction::Idle),
+                WaitOutcome::ShuttingDown => return Ok(NextAction::ShutDown),
+            }
+        }
+        Ok(match socket.wait(READ_AT_ONCE_BYTES, Some(COALESCE_INTERVAL), stop)? {
+            WaitOutcome::Ready(_) => NextAction::Read(BufferSize::Large),
+            WaitOutcome::TimedOut => NextAction::Read(BufferSize::Small),
+            WaitOutcome::ShuttingDown => NextAction::ShutDown,
+        })
+    }
+
+    fn read_once(
+        &self,
+        intake: &mut StreamWriter,
+        size: BufferSize,
+        left: &mut u64,
+    ) -> io::Result<SocketRead> {
+        let mut buffer = self.shared.vault.pool().take(size);
+        let room = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+        let read = self.socket.read(&mut buffer[..room])?;
+        if let SocketRead::Bytes(bytes) = read {
+            *left -= bytes as u64;
+            self.shared.counters.received_bytes_total.add(bytes as u64);
+            self.live.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.live.last_byte_ms.store(now_ms(), Ordering::Relaxed);
+            intake.feed(buffer, bytes)?;
+            let packets = intake.packets();
+            let before = self.live.packets.swap(packets, Ordering::Relaxed);
+            self.shared.counters.packets_total.add(packets.saturating_sub(before));
+        }
+        Ok(read)
+    }
+
+    /// Reads what has arrived already, for at most the shutdown timeout.
+    fn drain_socket(&self, intake: &mut StreamWriter, mut left: u64) -> io::Result<EndReason> {
+        let deadline = Instant::now() + self.timing().shutdown_timeout;
+        loop {
+            match self.read_once(intake, BufferSize::Large, &mut left)? {
+                SocketRead::Bytes(_) if left == 0 => return self.check_limit(),
+                SocketRead::Bytes(_) if Instant::now() < deadline => {}
+                SocketRead::Bytes(_) | SocketRead::WouldBlock => return Ok(EndReason::Drained),
+                SocketRead::Eof => return Ok(EndReason::Eof),
+                SocketRead::Reset => return Ok(EndReason::Reset),
+            }
+        }
+    }
+}
+
+fn undecided(bytes: usize) -> StreamStart {
+    if bytes >= MAGIC_BYTES { StreamStart::NewCapture } else { StreamStart::Continuation }
+}
+
+/// Action after waiting.
+enum NextAction {
+    Read(BufferSize),
+    ShutDown,
+    Idle,
+}

@@ -1,0 +1,306 @@
+//! Decodes dumps of Kafka topics and passes their chunks to a [`RecordVisitor`], in the caller's thread.
+//! Rejected records are logged, counted and passed on as dead letters. Decoding continues after them.
+
+mod dedup;
+pub mod files;
+pub mod format;
+mod input;
+mod order;
+pub mod visitor;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+pub use input::DumpSource;
+pub use order::{RecordCallback, for_each_record, sort_by_offset};
+
+use crate::Result;
+use crate::cc::kafka_dump::format::{
+    DumpFormat, DumpItem, DumpLocation, DumpReader, KafkaPosition, RecordDeadLetter, parse_partition_dir,
+};
+use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, VisitError, VisitOutcome};
+use crate::cc::wire::chunk::{self, ChunkError};
+use crate::runtime::logging::Throttle;
+use crate::runtime::shutdown::Shutdown;
+use dedup::{Dedup, DedupTable};
+use input::{DumpInput, InputDamage};
+
+/// Number of rejected records that are logged individually. After that, one per second is logged.
+const LOGGED_MAX: u64 = 1000;
+
+/// Counts of what was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DumpCounts {
+    pub files: u64,
+    pub records: u64,
+    /// Unusable records.
+    pub rejected: u64,
+    pub damaged: u64,
+    /// Records that occurred before because dumps overlap.
+    pub duplicates: u64,
+    /// Records that the output directory already had.
+    pub already_stored: u64,
+    /// Records that precede those in the output directory and were not stored.
+    pub late: u64,
+    pub truncated: u64,
+    /// Aborted transactions.
+    pub aborted: u64,
+}
+
+/// Whether to read the next dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFlow {
+    Continue,
+    /// The output is no longer read, or a shutdown was requested.
+    Stop,
+}
+
+/// Decoder of one dump after another.
+pub struct DumpDecoder<'a> {
+    sink: &'a mut dyn RecordVisitor,
+    /// Topic of dumps that do not contain it. Empty if unknown.
+    topic: &'a str,
+    stop: &'a Shutdown,
+    read_bytes: Arc<AtomicU64>,
+    seen: DedupTable,
+    throttle: Throttle,
+    /// True once the current dump was reported as truncated.
+    is_cut: bool,
+    pub counts: DumpCounts,
+}
+
+impl<'a> DumpDecoder<'a> {
+    /// Creates a decoder that passes chunks to `sink`. `topic` is used for dumps that do not contain their
+    /// topic. `read_bytes` counts compressed bytes for a progress bar.
+    pub fn new(
+        sink: &'a mut dyn RecordVisitor,
+        topic: &'a str,
+        stop: &'a Shutdown,
+        read_bytes: Arc<AtomicU64>,
+    ) -> DumpDecoder<'a> {
+        let (seen, named, counts) = (DedupTable::default(), Throttle::default(), DumpCounts::default());
+        DumpDecoder { sink, topic, stop, read_bytes, seen, throttle: named, is_cut: false, counts }
+    }
+
+    /// Decodes a dump to its end.
+    pub fn read(&mut self, origin: &DumpSource) -> Result<ReadFlow> {
+        let mut input = DumpInput::open(origin, Arc::clone(&self.read_bytes))?;
+        let (format, mut reader) = open_reader(origin, &mut input);
+        let file = origin.name();
+        log::info!("reading file={file:?} format={}", format.as_str());
+        self.sink.start_dump(DumpInfo {
+            id: origin.dump_id(),
+            is_dead_letters: format == DumpFormat::DeadLetters,
+        });
+        self.counts.files += 1;
+        self.is_cut = false;
+        loop {
+            let step = reader.step(input.bytes(), input.has_ended());
+            let consumed = step.consumed;
+            match step.item {
+                DumpItem::NeedBytes(bytes) => {
+                    if self.stop.is_triggered() {
+                        return Ok(ReadFlow::Stop);
+                    }
+                    input.fill(bytes);
+                    continue;
+                }
+                DumpItem::End { truncated_bytes: cut_bytes } => {
+                    self.end_dump(&file, step.location, cut_bytes, input.damage())?;
+                    return Ok(ReadFlow::Continue);
+                }
+                DumpItem::Skip => {}
+                DumpItem::Record { mut position, value, is_last_line: open_end } => {
+                    if let Some(position) = position.as_mut().filter(|position| position.topic.is_empty()) {
+                        position.topic = self.topic;
+                    }
+                    let record = DumpRecord { file: &file, place: step.location, position, value, open_end };
+                    if self.visit_record(&record)? == ReadFlow::Stop {
+                        return Ok(ReadFlow::Stop);
+                    }
+                }
+                DumpItem::Damaged { reason, bytes, first } => {
+                    self.record_damage(&file, step.location, &reason, bytes, first)?;
+                }
+                DumpItem::Aborted { producer_id } => {
+                    self.counts.aborted += 1;
+                    let place = step.location;
+                    log::warn!(
+                        "transaction_aborted file={file:?} {place} producer_id={producer_id} note=\"its records are decoded nevertheless\""
+                    );
+                }
+            }
+            input.consume(consumed);
+        }
+    }
+
+    fn visit_record(&mut self, record: &DumpRecord<'_>) -> Result<ReadFlow> {
+        self.counts.records += 1;
+        let was = record
+            .position
+            .map_or(Dedup::New, |position| self.seen.check_and_insert(&position, record.value));
+        match was {
+            Dedup::New => {}
+            Dedup::Duplicate => {
+                self.counts.duplicates += 1;
+                return Ok(ReadFlow::Continue);
+            }
+            Dedup::Conflict => self.throttle.warn(
+                "offset_reused",
+                format_args!(
+                    "offset_reused {record} note=\"a different record had this offset; both are decoded\""
+                ),
+            ),
+        }
+        let at = RecordPosition { position: record.position.as_ref(), is_reused: was == Dedup::Conflict };
+        let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
+        let taken = chunk.map_err(VisitError::Rejected).and_then(|chunk| self.sink.visit_chunk(&chunk, at));
+        match taken {
+            Ok(took) => self.count_outcome(took, record),
+            Err(VisitError::Rejected(refused)) => self.reject(record, at, &refused)?,
+            Err(VisitError::StopReading) => return Ok(ReadFlow::Stop),
+            Err(VisitError::Failed(error)) => return Err(error),
+        }
+        Ok(ReadFlow::Continue)
+    }
+
+    fn count_outcome(&mut self, took: VisitOutcome, record: &DumpRecord<'_>) {
+        match took {
+            VisitOutcome::New => {}
+            VisitOutcome::Duplicate => self.counts.already_stored += 1,
+            VisitOutcome::Late => {
+                self.counts.late += 1;
+                self.throttle.warn(
+                    "record_late",
+                    format_args!(
+                        "record_late {record} note=\"not stored: the directory has later records; decode this dump into another \
+                         directory\""
+                    ),
+                );
+            }
+        }
+    }
+
+    fn reject(
+        &mut self,
+        record: &DumpRecord<'_>,
+        at: RecordPosition<'_>,
+        refused: &ChunkError,
+    ) -> Result<()> {
+        if record.open_end && matches!(refused, ChunkError::NotJson(_)) {
+            self.counts.records -= 1;
+            self.record_truncation(record.file, record.place, record.value.map_or(0, <[u8]>::len));
+            return Ok(());
+        }
+        let reason = refused.to_string();
+        let letter = RecordDeadLetter {
+            position: record.position,
+            source: Some((record.file, record.place)),
+            reason: &reason,
+            value: record.value,
+        };
+        match self.sink.visit_dead_letter(&letter, at)? {
+            VisitOutcome::New => {
+                self.counts.rejected += 1;
+                self.log_rejection(
+                    refused.as_str(),
+                    format_args!("record_rejected {record} reason=\"{reason}\""),
+                );
+            }
+            took => self.count_outcome(took, record),
+        }
+        Ok(())
+    }
+
+    fn record_damage(
+        &mut self,
+        file: &str,
+        place: DumpLocation,
+        reason: &str,
+        bytes: &[u8],
+        first: bool,
+    ) -> Result<()> {
+        if first {
+            self.counts.damaged += 1;
+            self.log_rejection(
+                "damaged",
+                format_args!("damaged file={file:?} {place} bytes={} reason=\"{reason}\"", bytes.len()),
+            );
+        }
+        if !bytes.is_empty() {
+            let letter =
+                RecordDeadLetter { position: None, source: Some((file, place)), reason, value: Some(bytes) };
+            self.sink.visit_dead_letter(&letter, RecordPosition { position: None, is_reused: false })?;
+        }
+        Ok(())
+    }
+
+    fn end_dump(
+        &mut self,
+        file: &str,
+        place: DumpLocation,
+        cut_bytes: usize,
+        broken: Option<&InputDamage>,
+    ) -> Result<()> {
+        match broken {
+            Some(InputDamage::Unreadable(reason)) => {
+                self.counts.damaged += 1;
+                self.log_rejection(
+                    "damaged",
+                    format_args!(
+                        "damaged file={file:?} {place} reason=\"{reason}\" note=\"the rest of the file cannot be decoded\""
+                    ),
+                );
+            }
+            Some(InputDamage::Truncated) => self.record_truncation(file, place, cut_bytes),
+            None if cut_bytes > 0 => self.record_truncation(file, place, cut_bytes),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn record_truncation(&mut self, file: &str, place: DumpLocation, bytes: usize) {
+        if std::mem::replace(&mut self.is_cut, true) {
+            return;
+        }
+        self.counts.truncated += 1;
+        log::warn!(
+            "dump_truncated file={file:?} {place} bytes={bytes} note=\"the last record is incomplete\""
+        );
+    }
+
+    /// Logs a rejection, at a limited rate once there are many.
+    fn log_rejection(&self, reason: &'static str, line: std::fmt::Arguments<'_>) {
+        if self.counts.rejected + self.counts.damaged <= LOGGED_MAX {
+            log::warn!("{line}");
+        } else {
+            self.throttle.warn(reason, line);
+        }
+    }
+}
+
+/// Record with its location in the dump.
+struct DumpRecord<'a> {
+    file: &'a str,
+    place: DumpLocation,
+    position: Option<KafkaPosition<'a>>,
+    value: Option<&'a [u8]>,
+    open_end: bool,
+}
+
+/// Formats the record's location for the log.
+impl std::fmt::Display for DumpRecord<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "file={:?} {}", self.file, self.place)?;
+        let Some(KafkaPosition { topic, partition, offset }) = self.position else { return Ok(()) };
+        write!(f, " topic={topic:?} partition={partition} offset={offset}")
+    }
+}
+
+/// Detects the dump's format and creates its reader.
+fn open_reader(origin: &DumpSource, input: &mut DumpInput) -> (DumpFormat, DumpReader) {
+    input.fill_for_detection();
+    let format = DumpFormat::detect(input.bytes());
+    let folder = origin.parent_dir_name();
+    (format, DumpReader::new(format, folder.as_deref().and_then(parse_partition_dir)))
+}

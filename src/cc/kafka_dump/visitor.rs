@@ -1,0 +1,73 @@
+//! Destination for chunks decoded from Kafka topic dumps. `kafka_dump` reads the dumps, a visitor decodes and
+//! stores the chunks, and neither depends on the other.
+
+use crate::Error;
+use crate::cc::kafka_dump::format::{KafkaPosition, RecordDeadLetter};
+use crate::cc::wire::chunk::{Chunk, ChunkError};
+
+/// Visitor over the records of dumps, in reading order.
+pub trait RecordVisitor {
+    /// Starts the next dump.
+    fn start_dump(&mut self, _dump: DumpInfo) {}
+
+    /// Accepts the next chunk. The visitor decodes the data
+    /// ([`ChunkData::decode`](crate::cc::wire::chunk::ChunkData::decode)) directly into its own buffer.
+    fn visit_chunk(&mut self, chunk: &Chunk<'_>, at: RecordPosition<'_>) -> Result<VisitOutcome, VisitError>;
+
+    /// Accepts a dead letter.
+    fn visit_dead_letter(
+        &mut self,
+        _letter: &RecordDeadLetter<'_>,
+        _at: RecordPosition<'_>,
+    ) -> Result<VisitOutcome, Error> {
+        Ok(VisitOutcome::New)
+    }
+}
+
+/// Dump being read.
+#[derive(Clone, Debug)]
+pub struct DumpInfo {
+    /// Identifier that is equal for unchanged content of the same file, and for nothing else.
+    pub id: String,
+    /// True for a file of dead letters. Their Kafka positions were processed before, so they do not identify
+    /// duplicates.
+    pub is_dead_letters: bool,
+}
+
+/// Position of a record, and whether it is unique.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordPosition<'a> {
+    /// Topic, partition and offset, if known.
+    pub position: Option<&'a KafkaPosition<'a>>,
+    /// True if a different record had this position before.
+    pub is_reused: bool,
+}
+
+/// Result of visiting a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VisitOutcome {
+    /// The record was stored.
+    New,
+    /// The record was stored before.
+    Duplicate,
+    /// The record precedes records stored in an earlier run and would be written after them, so it was not
+    /// stored.
+    Late,
+}
+
+/// Reason why a chunk was not accepted.
+#[derive(Debug)]
+pub enum VisitError {
+    /// The record is unusable. Others can still be visited.
+    Rejected(ChunkError),
+    /// The reader of the output is gone.
+    StopReading,
+    /// Storing failed.
+    Failed(Error),
+}
+
+impl From<ChunkError> for VisitError {
+    fn from(refused: ChunkError) -> VisitError {
+        VisitError::Rejected(refused)
+    }
+}

@@ -1,0 +1,158 @@
+//! Retries disk operations while the disk is full or has another transient error. The calling thread waits
+//! until the operation succeeds. Only the end of the shutdown timeout ends the wait.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::runtime::metrics::Counters;
+
+/// Interval between attempts. It is short compared with the second that a sender's buffers last.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Minimum interval between two warnings.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// State of the disk, shared by all threads that write.
+#[derive(Debug)]
+pub struct DiskRetry {
+    counters: Arc<Counters>,
+    give_up_at: Mutex<Option<Instant>>,
+    warned: Mutex<WarningState>,
+    blocked: AtomicU64,
+}
+
+/// State of the warnings about the disk.
+#[derive(Debug, Default)]
+struct WarningState {
+    /// Time of the last warning.
+    at: Option<Instant>,
+    /// Whether the end of the problem still has to be logged.
+    open: bool,
+}
+
+impl DiskRetry {
+    pub fn new(counters: Arc<Counters>) -> DiskRetry {
+        DiskRetry {
+            counters,
+            give_up_at: Mutex::default(),
+            warned: Mutex::default(),
+            blocked: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends all waiting at `at`.
+    pub fn give_up_at(&self, at: Instant) {
+        *lock(&self.give_up_at) = Some(at);
+    }
+
+    /// Returns whether operations are no longer retried.
+    pub fn has_given_up(&self) -> bool {
+        lock(&self.give_up_at).is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// Returns whether a thread waits for the disk.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) > 0
+    }
+
+    /// Calls `act` until it succeeds, fails permanently, or waiting has ended.
+    pub fn retry<T>(&self, what: &str, file: &str, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let mut waits = false;
+        let result = loop {
+            match act() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_transient(&error) && !self.has_given_up() => {
+                    self.counters.write_retries_total.inc();
+                    if !std::mem::replace(&mut waits, true) {
+                        self.blocked.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.warn(what, file, &error);
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
+                result => break result,
+            }
+        };
+        if waits {
+            let last = self.blocked.fetch_sub(1, Ordering::Relaxed) == 1;
+            if result.is_ok() && last && std::mem::take(&mut lock(&self.warned).open) {
+                log::warn!("disk_write_resumed what={what} file={file}");
+            }
+        }
+        result
+    }
+
+    fn warn(&self, what: &str, file: &str, error: &io::Error) {
+        let mut warned = lock(&self.warned);
+        if warned.at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *warned = WarningState { at: Some(Instant::now()), open: true };
+            log::warn!(
+                "disk_write_blocked what={what} file={file} error=\"{error}\" \
+                 note=\"all streams wait until the disk can be written; no data is lost\""
+            );
+        }
+    }
+}
+
+/// Returns whether an error can go away without a restart: no space, no descriptors, or a file system that is
+/// mounted read-only.
+pub fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::NOMEM
+                | Errno::NFILE
+                | Errno::MFILE
+                | Errno::AGAIN
+                | Errno::ROFS
+                | Errno::NOBUFS
+        )
+    )
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> io::Error {
+        Errno::NOSPC.into()
+    }
+
+    #[test]
+    fn a_full_disk_is_retried_until_there_is_space() {
+        let pressure = DiskRetry::new(Arc::default());
+        let mut left = 3;
+        let done = pressure.retry("write", "f", || {
+            left -= 1;
+            if left > 0 { Err(full()) } else { Ok(7) }
+        });
+        assert_eq!(
+            (done.unwrap(), pressure.counters.write_retries_total.get(), pressure.is_blocked()),
+            (7, 2, false)
+        );
+    }
+
+    #[test]
+    fn a_permanent_error_is_not_retried() {
+        let failed = DiskRetry::new(Arc::default()).retry("write", "f", || Err::<(), _>(Errno::IO.into()));
+        assert_eq!(Errno::from_io_error(&failed.unwrap_err()), Some(Errno::IO));
+    }
+
+    #[test]
+    fn a_shutdown_ends_the_retries() {
+        let pressure = DiskRetry::new(Arc::default());
+        pressure.give_up_at(Instant::now() + Duration::from_millis(150));
+        let failed = pressure.retry("write", "f", || Err::<(), _>(full()));
+        assert_eq!(Errno::from_io_error(&failed.unwrap_err()), Some(Errno::NOSPC));
+        assert!(pressure.counters.write_retries_total.get() >= 1 && pressure.has_given_up());
+    }
+}

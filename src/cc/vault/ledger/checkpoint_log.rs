@@ -1,0 +1,152 @@
+//! Checkpoints of the ledger: collects what changed since the last one, sends it to the syncer, and releases
+//! the offsets to commit when it is durable.
+
+use std::io;
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+use super::{Ledger, OpenStream, PartitionId};
+use crate::cc::vault::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint};
+use crate::cc::vault::manifest::RecordSegment;
+use crate::cc::vault::writer::WriteJob;
+use crate::cc::wire::name::hex;
+
+/// The checkpoint log is rewritten when it reaches this size and four times the size of its last rewrite.
+pub(super) const LOG_BYTES_MIN: u64 = 8 << 20;
+
+/// An offset to commit for the consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetCommit {
+    pub partition: PartitionId,
+    /// Offset after the last stored record.
+    pub next_offset: i64,
+}
+
+/// A checkpoint that is not durable yet.
+pub(super) struct PendingCheckpoint {
+    pub done: Receiver<io::Result<()>>,
+    pub commits: Vec<OffsetCommit>,
+}
+
+impl Ledger {
+    /// Starts a checkpoint unless one is pending.
+    pub fn start_checkpoint(&mut self) -> io::Result<()> {
+        if self.pending_checkpoint.is_some() {
+            return Ok(());
+        }
+        self.flush_coalesced()?;
+        if self.has_failed {
+            return Err(io::Error::other("accepted data could not be written"));
+        }
+        self.shared.wait_until_hashed()?;
+        let replaces = self.log_bytes >= self.log_bytes_max;
+        if std::mem::take(&mut self.dead_letters.is_changed) {
+            self.dead_letters.file.sync_data()?;
+        }
+        let text = self.collect_checkpoint(replaces).to_lines()?;
+        self.read_ranges_written = self.read_ranges.len();
+        self.checkpoints_started += 1;
+        if replaces {
+            self.log_bytes = 0;
+            self.log_bytes_max = LOG_BYTES_MIN.max(4 * text.len() as u64);
+        }
+        self.log_bytes += text.len() as u64;
+        let (done, done_in) = bounded(1);
+        self.shared.send(WriteJob::Checkpoint(CheckpointBatch { text, replaces_all: replaces, done }))?;
+        let commits = self
+            .partitions
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| {
+                (known.is_assigned || known.is_dump) && known.state.next_offset > known.state.acknowledged
+            })
+            .map(|(at, known)| OffsetCommit {
+                partition: PartitionId(at),
+                next_offset: known.state.next_offset,
+            })
+            .collect();
+        self.pending_checkpoint = Some(PendingCheckpoint { done: done_in, commits });
+        Ok(())
+    }
+
+    /// Returns the offsets to commit once the pending checkpoint is durable, and `None` before.
+    pub fn poll_checkpoint(&mut self) -> io::Result<Option<Vec<OffsetCommit>>> {
+        let Some(in_flight) = &self.pending_checkpoint else { return Ok(None) };
+        match in_flight.done.try_recv() {
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("the syncer thread has ended")),
+            Ok(kept) => self.complete_checkpoint(kept).map(Some),
+        }
+    }
+
+    /// Makes everything accepted durable. Returns the offsets to commit.
+    pub fn finish_checkpoint(&mut self) -> io::Result<Vec<OffsetCommit>> {
+        // A pending checkpoint may have started before the last record.
+        let before = self.wait_for_checkpoint()?;
+        self.start_checkpoint()?;
+        let commits = self.wait_for_checkpoint()?;
+        Ok(if commits.is_empty() { before } else { commits })
+    }
+
+    /// Writes partial packets and makes everything durable, before a shutdown. Returns the offsets to commit.
+    pub fn flush(&mut self) -> io::Result<Vec<OffsetCommit>> {
+        self.flush_if(|_| true)
+    }
+
+    /// Does the same for streams of these partitions, before they are revoked. Other streams keep their
+    /// partial packets.
+    pub fn flush_partitions(&mut self, partitions: &[PartitionId]) -> io::Result<Vec<OffsetCommit>> {
+        let states: Vec<_> = partitions.iter().map(|id| self.partitions[id.0].state.clone()).collect();
+        let is_of = |segment: &RecordSegment| {
+            states.iter().any(|state| (segment.partition, &segment.topic) == (state.partition, &state.topic))
+        };
+        self.flush_if(|open| open.segments.list.iter().any(is_of))
+    }
+
+    fn flush_if(&mut self, is_due: impl Fn(&OpenStream) -> bool) -> io::Result<Vec<OffsetCommit>> {
+        self.flush_coalesced()?;
+        for (_, open) in self.streams.iter_mut().filter(|(_, open)| is_due(open)) {
+            open.is_changed |= open.writer.flush();
+        }
+        self.finish_checkpoint()
+    }
+
+    pub(super) fn wait_for_checkpoint(&mut self) -> io::Result<Vec<OffsetCommit>> {
+        let Some(in_flight) = &self.pending_checkpoint else { return Ok(Vec::new()) };
+        let kept = in_flight.done.recv().map_err(|_| io::Error::other("the syncer thread has ended"))?;
+        self.complete_checkpoint(kept)
+    }
+
+    fn complete_checkpoint(&mut self, kept: io::Result<()>) -> io::Result<Vec<OffsetCommit>> {
+        let commits = self.pending_checkpoint.take().map(|in_flight| in_flight.commits).unwrap_or_default();
+        kept?;
+        let is_dump = |commit: &OffsetCommit| self.partitions[commit.partition.0].is_dump;
+        let (dumps, commits): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_dump);
+        self.record_commits(&dumps);
+        Ok(commits)
+    }
+
+    /// Collects what changed since the last checkpoint, or everything if `all` is set.
+    pub(super) fn collect_checkpoint(&mut self, all: bool) -> Checkpoint {
+        let mut round = Checkpoint {
+            partitions: self.partitions.iter().map(|known| known.state.clone()).collect(),
+            reads: self.read_ranges[if all { 0 } else { self.read_ranges_written }..].to_vec(),
+            compared: self.comparisons.clone(),
+            dead_letter_bytes: Some(self.dead_letters.bytes),
+            ..Checkpoint::default()
+        };
+        for (name, open) in self.streams.iter_mut() {
+            if let Some(received) = open.writer.compared_bytes() {
+                let (segments, file) = (open.segments.list.clone(), open.writer.compared_file());
+                let compared = ComparisonCheckpoint { name_hex: hex(name), received, segments, file };
+                round.compared.insert(compared.name_hex.clone(), compared);
+            } else if (open.is_changed || all)
+                && let Some(file) = open.checkpoint()
+            {
+                round.files.insert(file.file.clone(), file);
+            }
+            open.is_changed = false;
+        }
+        round
+    }
+}

@@ -1,0 +1,105 @@
+//! Coalesces small chunks of a stream in one buffer, so that records of a few kilobytes are not processed and
+//! written one by one. Runs in the stream's thread.
+//!
+//! Invariant: coalesced bytes have not reached the stream writer. Flush them before anything relies on them.
+
+use super::pool::{Buffer, BufferSize};
+
+/// Streams that may coalesce at the same time. This is half of the small buffers; the other half keeps
+/// circulating, so a thread that coalesces always gets a buffer.
+pub const COALESCING_STREAMS_MAX: usize = 128;
+
+/// The last bytes of a stream that have not been flushed.
+#[derive(Debug, Default)]
+pub struct WriteCoalescer {
+    buffer: Option<Buffer>,
+    bytes: usize,
+}
+
+impl WriteCoalescer {
+    /// Returns whether no buffer is held.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_none()
+    }
+
+    /// Returns at least `bytes` bytes of free space after the coalesced bytes, if available. The caller fills
+    /// it and calls [`advance`](Self::advance).
+    pub fn spare_space(&mut self, bytes: usize) -> Option<&mut [u8]> {
+        let room = &mut self.buffer.as_mut()?[self.bytes..];
+        (room.len() >= bytes).then_some(room)
+    }
+
+    /// Adds `bytes` bytes that the caller wrote to [`spare_space`](Self::spare_space).
+    pub fn advance(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Starts with the first `bytes` bytes of `buffer`. Returns the buffer if it is not suited: large buffers
+    /// are scarce, and one that is more than half full has too little space.
+    pub fn start(&mut self, buffer: Buffer, bytes: usize) -> Option<Buffer> {
+        debug_assert!(self.is_empty(), "the buffer must be flushed first");
+        if buffer.len() > BufferSize::Small.bytes() || bytes > buffer.len() / 2 {
+            return Some(buffer);
+        }
+        (self.buffer, self.bytes) = (Some(buffer), bytes);
+        None
+    }
+
+    /// Takes the coalesced bytes in order to flush them.
+    pub fn take(&mut self) -> Option<(Buffer, usize)> {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.buffer.take().map(|buffer| (buffer, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cc::vault::pool::BufferPool;
+
+    /// Coalesces up to `count` chunks of `bytes` bytes in one buffer. Returns how many fit.
+    fn check_gather(bytes: usize, count: usize) -> usize {
+        let pool = BufferPool::new();
+        let chunk = |number: usize| vec![number as u8; bytes];
+        let mut buffer = pool.take(BufferSize::Small);
+        buffer[..bytes].copy_from_slice(&chunk(0));
+        let mut gather = WriteCoalescer::default();
+        if gather.start(buffer, bytes).is_some() {
+            return 0;
+        }
+        let mut all = chunk(0);
+        let mut fit = 1;
+        while fit < count
+            && let Some(room) = gather.spare_space(bytes)
+        {
+            room[..bytes].copy_from_slice(&chunk(fit));
+            gather.advance(bytes);
+            all.extend(chunk(fit));
+            fit += 1;
+        }
+        let (buffer, gathered) = gather.take().unwrap();
+        assert_eq!(buffer[..gathered], all[..]);
+        assert!(gather.is_empty() && gather.spare_space(0).is_none());
+        fit
+    }
+
+    #[test]
+    fn chunks_are_coalesced_while_they_fit() {
+        let small = BufferSize::Small.bytes();
+        for (bytes, count, fit) in
+            [(100, 3, 3), (3000, 9, 5), (small / 2, 9, 2), (small / 2 + 1, 9, 0), (small / 16, 99, 16)]
+        {
+            assert_eq!(check_gather(bytes, count), fit, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_large_buffer_is_returned_and_an_empty_chunk_is_kept() {
+        let pool = BufferPool::new();
+        let mut gather = WriteCoalescer::default();
+        assert!(gather.start(pool.take(BufferSize::Large), 1).is_some());
+        assert!(gather.is_empty());
+        assert!(gather.start(pool.take(BufferSize::Small), 0).is_none());
+        assert_eq!(gather.take().map(|(_, bytes)| bytes), Some(0));
+    }
+}

@@ -1,0 +1,7 @@
+//! Pure parsers of what senders put on the wire: the TCP handshake, stream names, JSON chunks. No I/O, no
+//! clock.
+
+pub mod chunk;
+pub mod handshake;
+pub mod json;
+pub mod name;

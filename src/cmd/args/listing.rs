@@ -1,0 +1,164 @@
+//! Lists an output directory for commands that inspect it: `ls` and `verify`. Reads only; a receiver may be writing to the
+//! directory.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::cc::vault::manifest::{self, Manifest, SUFFIX};
+use crate::cc::wire::name::parse_part_file_name;
+use crate::{Error, Result, error};
+
+/// A stream file and its manifest, at least one of which exists.
+#[derive(Debug)]
+pub struct StreamEntry {
+    /// Path of the stream file, whether it exists or not.
+    pub path: PathBuf,
+    /// Length of the file; none if it does not exist or is not a regular file.
+    pub bytes: Option<u64>,
+    /// Its manifest.
+    pub manifest: ManifestStatus,
+}
+
+/// Whether a stream file has a valid manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestStatus {
+    /// The manifest.
+    Valid(Box<Manifest>),
+    /// Why the manifest cannot be used.
+    Invalid(String),
+    /// The file has no manifest.
+    Missing,
+}
+
+impl StreamEntry {
+    /// Reads the state of one stream file.
+    pub fn read(path: &Path) -> StreamEntry {
+        // Links are not followed: a receiver creates none, so a link leads to a foreign file.
+        let bytes = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len());
+        StreamEntry { path: path.to_owned(), bytes, manifest: read_manifest(path) }
+    }
+
+    /// Returns the file name, escaped for printing.
+    pub fn escaped_name(&self) -> String {
+        escape(&self.path.file_name().unwrap_or_default().to_string_lossy())
+    }
+}
+
+/// Reads the manifest of a stream file.
+pub fn read_manifest(stream_file: &Path) -> ManifestStatus {
+    let path = manifest_path(stream_file);
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return ManifestStatus::Missing,
+        Err(error) => return ManifestStatus::Invalid(error.to_string()),
+        Ok(found) if !found.is_file() => {
+            return ManifestStatus::Invalid("the manifest is not a regular file".to_owned());
+        }
+        Ok(_) => {}
+    }
+    match manifest::read(&path) {
+        Ok(manifest) if stream_file.file_name().is_some_and(|name| name == manifest.file.as_str()) => {
+            ManifestStatus::Valid(Box::new(manifest))
+        }
+        Ok(manifest) => {
+            ManifestStatus::Invalid(format!("the manifest names another file, {}", escape(&manifest.file)))
+        }
+        Err(error) => ManifestStatus::Invalid(escape(&error::chain(&error))),
+    }
+}
+
+/// Lists the streams of a directory, sorted by name and part. Hidden files and directories are skipped: no stream has such a
+/// name.
+pub fn list(dir: &Path) -> Result<Vec<StreamEntry>> {
+    let unreadable = || Error::path("read the directory", dir);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable())? {
+        let entry = entry.map_err(unreadable())?;
+        let name = entry.file_name();
+        if !name.as_bytes().starts_with(b".") && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+            paths.push(stream_path(&entry.path()));
+        }
+    }
+    paths.sort_by_cached_key(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        parse_part_file_name(&name).map_or((name.clone(), 0), |(file, part)| (file.to_owned(), part))
+    });
+    paths.dedup();
+    Ok(paths.iter().map(|path| StreamEntry::read(path)).collect())
+}
+
+/// Returns the stream file for a path that names a stream file or its manifest.
+pub fn stream_path(path: &Path) -> PathBuf {
+    let stem = path.to_str().and_then(|path| path.strip_suffix(SUFFIX));
+    stem.map_or_else(|| path.to_owned(), PathBuf::from)
+}
+
+fn manifest_path(stream_file: &Path) -> PathBuf {
+    let mut path = stream_file.as_os_str().to_owned();
+    path.push(SUFFIX);
+    PathBuf::from(path)
+}
+
+/// Converts the result of a write to stdout: a closed pipe (`| head`) is not an error.
+pub fn ignore_broken_pipe(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(Error::system("write to stdout")),
+    }
+}
+
+/// Escapes control characters and characters that could hide or reorder the surrounding text on a terminal.
+pub fn escape(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if needs_escape(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Returns true for characters that control a terminal, or hide or reorder text on it.
+pub fn needs_escape(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        for (text, expected) in [
+            ("+447700900123-2-3.pcap", "+447700900123-2-3.pcap"),
+            ("a\x1b[31mb\n\t\0\u{7f}", "a\\u{1b}[31mb\\n\\t\\u{0}\\u{7f}"),
+            ("\u{9b}31m \u{202e}gpj", "\\u{9b}31m \\u{202e}gpj"),
+            ("käse", "käse"),
+        ] {
+            assert_eq!(escape(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_directory_is_listed_by_name_and_part() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.pcap", "a.pcap.10", "a.pcap.2", "a.pcap", "a.pcap.lea.json", "gone.lea.json", ".x"] {
+            fs::write(dir.path().join(name), "1234").unwrap();
+        }
+        fs::create_dir(dir.path().join(".lea")).unwrap();
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
+        let found: Vec<_> =
+            list(dir.path()).unwrap().iter().map(|stored| (stored.escaped_name(), stored.bytes)).collect();
+        let expected = ["a.pcap", "a.pcap.2", "a.pcap.10", "b.pcap", "gone", "link"];
+        assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            found.iter().map(|(_, bytes)| bytes.is_some()).collect::<Vec<_>>(),
+            [true, true, true, true, false, false]
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The Kafka consumer of the daemon: its settings, its consumer group and its thread.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cc::ingest::kafka::client::AutoOffsetReset;
+use crate::cc::ingest::kafka::consume::{ConsumeConfig, ConsumeLoop, Consumed, StartFrom};
+use crate::cc::ingest::kafka::librdkafka::RdKafkaConsumer;
+use crate::cc::ingest::kafka::settings::{self, ConsumerSettings, KafkaProperty};
+use crate::cc::stream_registry::StreamRegistry;
+use crate::cc::vault::Vault;
+use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
+use crate::config;
+use crate::runtime::logging;
+use crate::runtime::metrics::Counters;
+use crate::runtime::shutdown::Shutdown;
+use crate::{Error, Exit, Result};
+
+/// Consumer group of the original receivers (docs/protocol.md).
+pub const DEFAULT_GROUP: &str = "interception";
+
+/// What to consume.
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// `HOST:PORT`, separated by commas.
+    pub brokers: String,
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group: String,
+    pub start_from: StartFrom,
+    /// Stop at the end offsets that the partitions had at the start.
+    pub exit_at_end: bool,
+    /// Additional librdkafka properties.
+    pub properties: Vec<KafkaProperty>,
+}
+
+impl KafkaConfig {
+    /// Uses broker and topic of the configuration file, and properties of the command line.
+    pub fn configured(kafka: &config::KafkaSource, properties: Vec<KafkaProperty>) -> KafkaConfig {
+        KafkaConfig {
+            brokers: kafka.broker.to_string(),
+            topics: vec![kafka.topic.clone()],
+            group: DEFAULT_GROUP.to_owned(),
+            start_from: StartFrom::Stored,
+            exit_at_end: false,
+            properties,
+        }
+    }
+
+    /// Fails if librdkafka rejects the settings.
+    pub fn check(&self) -> Result<()> {
+        settings::check_settings(&self.settings(None))
+    }
+
+    fn settings(&self, instance: Option<String>) -> ConsumerSettings {
+        ConsumerSettings {
+            brokers: self.brokers.clone(),
+            group: self.group.clone(),
+            instance,
+            topics: self.topics.clone(),
+            reset: if self.start_from == StartFrom::Latest {
+                AutoOffsetReset::Latest
+            } else {
+                AutoOffsetReset::Earliest
+            },
+            properties: self.properties.clone(),
+        }
+    }
+
+    /// Starts the consumer's thread. Its end triggers shutdown, with or without an error.
+    pub fn spawn(
+        self,
+        vault: Vault,
+        live: Arc<StreamRegistry>,
+        counters: Arc<Counters>,
+        checkpoint_interval: Duration,
+        stop: &Shutdown,
+    ) -> Result<JoinHandle<Result<Consumed>>> {
+        let stop = stop.clone();
+        let run = move || {
+            let ended = self.consume(vault, live, counters, checkpoint_interval, &stop);
+            stop.trigger();
+            ended
+        };
+        Builder::new().name("kafka".to_owned()).spawn(run).map_err(Error::system("start a thread"))
+    }
+
+    fn consume(
+        self,
+        vault: Vault,
+        live: Arc<StreamRegistry>,
+        counters: Arc<Counters>,
+        checkpoint_interval: Duration,
+        stop: &Shutdown,
+    ) -> Result<Consumed> {
+        let ledger = Ledger::open(&vault, &self.brokers, STREAMS_MAX)?;
+        // Static membership gives a restarted daemon its partitions back. A batch run leaves the group at its end.
+        let instance = (!self.exit_at_end).then(|| vault.group_instance_id(&self.group)).transpose()?;
+        let settings = self.settings(instance);
+        let mut client = RdKafkaConsumer::join(&settings)?;
+        log::info!(
+            "consuming brokers={} topics={} group={}",
+            settings.brokers,
+            settings.topics.join(","),
+            settings.group
+        );
+        let bar = new_progress_bar(self.exit_at_end);
+        let mut progress = |done, all| {
+            if let Some(bar) = &bar {
+                bar.set_length(all);
+                bar.set_position(done);
+            }
+        };
+        let config =
+            ConsumeConfig { from: self.start_from, exit_at_end: self.exit_at_end, checkpoint_interval };
+        let consumer = ConsumeLoop {
+            client: &mut client,
+            ledger,
+            config,
+            counters,
+            live,
+            stop,
+            progress: &mut progress,
+        };
+        let consumed = consumer.run()?;
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        logging::status_line(format_args!(
+            "consumed records={} duplicates={} dead_letters={} damaged_batches={}",
+            consumed.records, consumed.duplicates, consumed.dead_letters, consumed.damaged
+        ));
+        Ok(consumed)
+    }
+
+    /// Returns how the run ended. A run without an end is always done.
+    pub fn exit(&self, consumed: &Consumed) -> Exit {
+        let whole = consumed.at_end && consumed.dead_letters + consumed.damaged == 0;
+        if whole || !self.exit_at_end { Exit::Done } else { Exit::Incomplete }
+    }
+}
+
+/// Joins the consumer's thread.
+pub fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
+    consumer.join().unwrap_or_else(|_| Err(Error::Thread("kafka".to_owned())))
+}
+
+/// Returns a progress bar if the run has an end and stderr is a terminal.
+fn new_progress_bar(until_end: bool) -> Option<ProgressBar> {
+    if !until_end || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} records {per_sec} {eta}").ok()?;
+    Some(ProgressBar::new(0).with_style(style))
+}

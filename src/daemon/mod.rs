@@ -1,0 +1,424 @@
+//! Starts, runs and drains the daemon: the part that `run`, `serve-tcp`, `serve-events` and `consume-kafka` share.
+
+pub mod admin;
+pub mod events;
+pub mod kafka;
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use ipnet::IpNet;
+
+use crate::cc::ingest::kafka::consume::Consumed;
+use crate::cc::ingest::tcp::{self, TcpConfig, TcpReceiver, TcpTimeouts};
+use crate::cc::stream_registry::StreamRegistry;
+use crate::cc::vault::{Access, LossTotals, Vault, VaultConfig, VaultThreads};
+use crate::cli::Globals;
+use crate::cmd::args::units;
+use crate::config::{self, EffectiveConfig};
+use crate::daemon::admin::AdminHandler;
+use crate::daemon::events::{EventService, EventServiceConfig, EventServiceDeps};
+use crate::daemon::kafka::KafkaConfig;
+use crate::http::{self, HttpServer, HttpServerConfig, HttpServerHandle};
+use crate::limits::MachineLimits;
+use crate::runtime::logging;
+use crate::runtime::metrics::Counters;
+use crate::runtime::shutdown::Shutdown;
+use crate::{Error, Exit, Result};
+
+/// HTTP connections of --admin-listen at the same time: a few people and a metrics collector.
+const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// Interval at which failed threads are looked for.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Options of every daemon command.
+#[derive(Debug, clap::Args)]
+pub struct ServiceArgs {
+    /// Configuration file [default: config/configurationFile.conf]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: OutputArgs,
+    #[command(flatten)]
+    common: DaemonArgs,
+}
+
+/// Options for shutdown and monitoring.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Service")]
+struct DaemonArgs {
+    /// After a signal, go on reading a stream that does not end for so long, in ms; a full disk is not waited for
+    /// longer either
+    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    drain_ms: u64,
+    /// Serve /health, /metrics and /streams over HTTP here; a bare port is one of 127.0.0.1 [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    status: Option<String>,
+}
+
+/// Options for the output directory.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Storage")]
+pub struct OutputArgs {
+    /// Output directory for stream files and their manifests; created if it does not exist
+    #[arg(short, long, value_name = "DIR", default_value = "interceptions")]
+    output: PathBuf,
+    /// Hash algorithm for stream files
+    #[arg(long, value_enum, default_value_t = HashAlgorithm::Sha256)]
+    hash: HashAlgorithm,
+    /// Permission bits of stream files and manifests, in octal; new directories get the matching ones
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = units::mode)]
+    file_mode: u32,
+    /// Group of stream files, manifests and new directories, by name or number
+    #[arg(long, value_name = "GROUP")]
+    file_group: Option<String>,
+    /// Interval between fsyncs of a growing file
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    sync_interval: Duration,
+    /// Memory for partial packets over all streams; at the limit the largest is written before it is complete
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::bytes)]
+    pending_bytes_max: u64,
+    /// Disk space that stays free: below it streams wait, as on a full disk [default: 16M, for manifests]
+    #[arg(long, value_name = "BYTES", default_value = "16M", hide_default_value = true, value_parser = units::bytes)]
+    free_bytes_min: u64,
+}
+
+/// Options for receiving streams over TCP.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Receiving")]
+pub struct TcpArgs {
+    /// End a stream's name after so much quiet, in ms
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    name_gap_ms: u64,
+    /// Refuse a peer that has sent nothing for so long, in ms
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    handshake_timeout_ms: u64,
+    /// End a stream that sends nothing for this time; 0 never does (a call may be on hold for hours)
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = units::duration)]
+    idle_timeout: Duration,
+    /// The same as --file-group
+    #[arg(long, value_name = "GROUP", conflicts_with = "file_group")]
+    group: Option<String>,
+    /// Maximum number of open streams [default: limited by descriptors, memory maps and threads of this machine]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    streams_max: Option<u64>,
+    /// Maximum size of a stream, 0 for no limit [default: 1T; only a runaway sender reaches that]
+    #[arg(long, value_name = "BYTES", default_value = "1T", hide_default_value = true, value_parser = units::bytes)]
+    stream_bytes_max: u64,
+    /// Accept connections only from this network; repeatable [default: all networks]
+    #[arg(long, value_name = "CIDR", value_parser = parse_network)]
+    allow: Vec<IpNet>,
+}
+
+/// Hash algorithm for stream files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum HashAlgorithm {
+    /// SHA-256, updated as bytes arrive
+    Sha256,
+    /// No hash
+    None,
+}
+
+/// Parses a network or an address. An IPv4-mapped IPv6 network (`::ffff:192.0.2.0/120`) becomes an IPv4 network.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let network = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected a network such as 192.0.2.0/24, or an address".to_owned())?;
+    let prefix_len = network.prefix_len().checked_sub(96);
+    Ok(match (network.addr().to_canonical(), prefix_len) {
+        (addr @ IpAddr::V4(_), Some(prefix_len)) => IpNet::new(addr, prefix_len).unwrap_or(network),
+        _ => network,
+    })
+}
+
+/// The checked settings of a daemon command.
+pub struct Service {
+    vault: VaultConfig,
+    tcp: Option<TcpConfig>,
+    kafka: Option<KafkaConfig>,
+    events: Option<EventServiceConfig>,
+    admin_listen: Option<SocketAddr>,
+    shutdown_timeout: Duration,
+}
+
+impl ServiceArgs {
+    /// Reads the configuration and starts the log.
+    pub fn load_config(&self, globals: &Globals) -> Result<EffectiveConfig> {
+        let effective = config::load(self.config.as_deref(), &config::environment)?;
+        logging::start(globals.level(effective.logger_level));
+        effective.log_warnings();
+        Ok(effective)
+    }
+}
+
+/// Resolves the address of a configured listener.
+pub fn resolve_addresses(listen: &config::HostPort) -> Result<Vec<SocketAddr>> {
+    let found = (listen.address.as_str(), listen.port).to_socket_addrs();
+    Ok(found.map_err(Error::net("look up", listen))?.collect())
+}
+
+impl OutputArgs {
+    /// Checks the options. `group` applies if `--file-group` is not given. `descriptors` is the number of descriptors that
+    /// stream files may use.
+    pub fn resolve(self, group: Option<String>, descriptors: usize) -> Result<VaultConfig> {
+        let group = self.file_group.or(group);
+        Ok(VaultConfig {
+            dir: self.output,
+            access: Access {
+                file_mode: self.file_mode,
+                group: group.as_deref().map(look_up_group).transpose()?,
+            },
+            hash: self.hash == HashAlgorithm::Sha256,
+            partial_packet_bytes_max: self.pending_bytes_max,
+            descriptors,
+            free_bytes_min: self.free_bytes_min,
+            sync_interval: self.sync_interval.max(Duration::from_millis(1)),
+        })
+    }
+}
+
+impl TcpArgs {
+    fn resolve(self, listen: Vec<SocketAddr>, machine: MachineLimits, drain: Duration) -> TcpConfig {
+        let carried = machine.streams_max();
+        let asked = self.streams_max.map(|asked| usize::try_from(asked).unwrap_or(usize::MAX));
+        if let Some(asked) = asked.filter(|asked| *asked > carried) {
+            log::warn!("streams_max_lowered requested={asked} limit={carried} machine={machine:?}");
+        }
+        TcpConfig {
+            listen,
+            allow: self.allow,
+            streams_max: asked.unwrap_or(carried).min(carried),
+            stream_bytes_max: if self.stream_bytes_max == 0 { u64::MAX } else { self.stream_bytes_max },
+            timing: TcpTimeouts {
+                name_timeout: Duration::from_millis(self.name_gap_ms),
+                handshake_timeout: Duration::from_millis(self.handshake_timeout_ms),
+                idle_timeout: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
+                shutdown_timeout: drain,
+            },
+        }
+    }
+}
+
+impl Service {
+    /// Checks the options against each other and against the limits of the machine. `tcp` has the listen addresses and options
+    /// of the TCP listener.
+    pub fn resolve(
+        args: ServiceArgs,
+        tcp: Option<(Vec<SocketAddr>, TcpArgs)>,
+        kafka: Option<KafkaConfig>,
+        events: Option<EventServiceConfig>,
+    ) -> Result<Service> {
+        let ServiceArgs { store, common, .. } = args;
+        kafka.as_ref().map_or(Ok(()), KafkaConfig::check)?;
+        let machine = MachineLimits::detect();
+        let drain = Duration::from_millis(common.drain_ms);
+        // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
+        let group = tcp.as_ref().and_then(|(_, args)| args.group.clone());
+        Ok(Service {
+            vault: store.resolve(group, machine.descriptors_shared())?,
+            tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, drain)),
+            kafka,
+            events,
+            admin_listen: common.status.as_deref().map(http::parse_listen_address).transpose()?,
+            shutdown_timeout: drain,
+        })
+    }
+
+    /// Receives until a signal, then drains.
+    pub fn run(self) -> Result<Exit> {
+        let stop = Shutdown::on_signals()?;
+        let counters = Arc::new(Counters::default());
+        let started = Instant::now();
+        let (vault, threads) = Vault::spawn(&self.vault, Arc::clone(&counters))?;
+        let pressure = Arc::clone(vault.disk_retry());
+        let served = self.serve(vault, &threads, &counters, &stop);
+        if served.is_err() {
+            // Nothing was received, so neither a full disk nor a long recovery delays the exit.
+            pressure.give_up_at(Instant::now());
+        }
+        // The writer is joined first: its error is the cause, an error of a receiver is the symptom.
+        let losses = threads.join()?;
+        let consumed = served?;
+        print_summary(&counters, &losses, self.events.as_ref(), started.elapsed());
+        let is_whole = losses.is_zero() && counters.events_lost_total.get() == 0;
+        let exit = self.kafka.as_ref().zip(consumed).map_or(Exit::Done, |(kafka, all)| kafka.exit(&all));
+        Ok(if is_whole { exit } else { Exit::Failed })
+    }
+
+    /// Runs all receivers until the last stream has ended, then drops the vault, which ends its threads. Returns the result of
+    /// the Kafka consumer.
+    fn serve(
+        &self,
+        vault: Vault,
+        threads: &VaultThreads,
+        counters: &Arc<Counters>,
+        stop: &Shutdown,
+    ) -> Result<Option<Consumed>> {
+        let live = Arc::new(StreamRegistry::default());
+        let status_stop = Shutdown::new()?;
+        let receiver = self.start_tcp(&vault, &live, counters, stop)?;
+        let status = self.start_admin(&vault, &live, counters, stop, &status_stop)?;
+        if let Some(status) = &status {
+            logging::status_line(format_args!("listening addr={} listener=admin", status.local_addr()));
+        }
+        let consumer = self.kafka.clone().map(|kafka| {
+            let (live, counters) = (Arc::clone(&live), Arc::clone(counters));
+            kafka.spawn(vault.clone(), live, counters, self.vault.sync_interval, stop)
+        });
+        let consumer = consumer.transpose().inspect_err(|_| stop.trigger());
+        let events = self.start_events(&vault, counters, stop).inspect_err(|_| stop.trigger());
+        while !stop.wait(WATCH_INTERVAL) {
+            if threads.has_thread_ended() {
+                log::error!("vault_failed note=\"no stream can be stored any more\"");
+                stop.trigger();
+            }
+        }
+        log::info!("draining streams={}", live.count());
+        let give_up_at = Instant::now() + self.shutdown_timeout;
+        vault.give_up_at(give_up_at);
+        if let Ok(Some(events)) = &events {
+            events.give_up_at(give_up_at);
+        }
+        let received = receiver.map_or(Ok(()), TcpReceiver::join);
+        let consumed = consumer.and_then(|consumer| consumer.map(kafka::join).transpose());
+        let taken = events.and_then(|events| events.map_or(Ok(()), EventService::join));
+        status_stop.trigger();
+        let answered = status.map_or(Ok(()), HttpServerHandle::join);
+        received.and(consumed).and_then(|consumed| taken.and(answered).map(|()| consumed))
+    }
+
+    fn start_tcp(
+        &self,
+        vault: &Vault,
+        live: &Arc<StreamRegistry>,
+        counters: &Arc<Counters>,
+        stop: &Shutdown,
+    ) -> Result<Option<TcpReceiver>> {
+        let Some(config) = &self.tcp else { return Ok(None) };
+        let listeners = config.listen.iter().map(|addr| tcp::bind(*addr)).collect::<Result<Vec<_>>>()?;
+        let mut bound = Vec::new();
+        for listener in &listeners {
+            bound.push(listener.local_addr().map_err(Error::system("read a listener's address"))?);
+        }
+        let (live, counters) = (Arc::clone(live), Arc::clone(counters));
+        let receiver = TcpReceiver::spawn(listeners, config, vault.clone(), live, counters, stop)?;
+        for addr in bound {
+            logging::status_line(format_args!("listening addr={addr} listener=tcp"));
+        }
+        Ok(Some(receiver))
+    }
+
+    /// Opens the event store and starts the event sources. The store's threads end when its last handle is dropped.
+    fn start_events(
+        &self,
+        vault: &Vault,
+        counters: &Arc<Counters>,
+        stop: &Shutdown,
+    ) -> Result<Option<EventService>> {
+        let Some(config) = &self.events else { return Ok(None) };
+        let opened = config.open(&self.vault.dir, self.vault.free_bytes_min, counters)?;
+        let start = EventServiceDeps {
+            event_store: opened,
+            vault,
+            counters,
+            shutdown_timeout: self.shutdown_timeout,
+            stop,
+        };
+        config.spawn(&start).map(Some)
+    }
+
+    fn start_admin(
+        &self,
+        vault: &Vault,
+        live: &Arc<StreamRegistry>,
+        counters: &Arc<Counters>,
+        stop: &Shutdown,
+        status_stop: &Shutdown,
+    ) -> Result<Option<HttpServerHandle>> {
+        let Some(addr) = self.admin_listen else { return Ok(None) };
+        let handler = AdminHandler::new(
+            stop.clone(),
+            Arc::clone(vault.disk_retry()),
+            Arc::clone(counters),
+            Arc::clone(live),
+        );
+        let config = HttpServerConfig {
+            name: "status",
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            ..HttpServerConfig::default()
+        };
+        let listener = tcp::bind(addr)?;
+        HttpServer::spawn(listener, config, Arc::new(handler), status_stop.clone(), Arc::clone(counters))
+            .map(Some)
+    }
+}
+
+/// Returns the ID of a group that is given by name or number.
+pub fn look_up_group(group: &str) -> Result<u32> {
+    if let Ok(id) = group.parse() {
+        return Ok(id);
+    }
+    match nix::unistd::Group::from_name(group) {
+        Ok(Some(found)) => Ok(found.gid.as_raw()),
+        Ok(None) => Err(Error::Usage(format!("group {group:?} does not exist"))),
+        Err(error) => Err(Error::System { act: "look up the group", source: error.into() }),
+    }
+}
+
+fn print_summary(
+    counters: &Counters,
+    losses: &LossTotals,
+    events: Option<&EventServiceConfig>,
+    time: Duration,
+) {
+    let refused = [
+        &counters.refused_peer_total,
+        &counters.refused_streams_max_total,
+        &counters.refused_thread_total,
+        &counters.refused_silent_total,
+        &counters.refused_name_total,
+    ];
+    let queue = if events.is_some_and(EventServiceConfig::uses_cluster) {
+        format!(
+            " confirmed_events={} queued_events={} queued_bytes={} retried_events={} refused_events={}",
+            counters.cluster_confirmed_total.get(),
+            counters.queue_events.get(),
+            counters.queue_bytes.get(),
+            counters.cluster_retries_total.get(),
+            counters.cluster_refused_total.get(),
+        )
+    } else {
+        String::new()
+    };
+    let events = if events.is_some() {
+        format!(
+            " events={} data_lines={} dead_letters={} dropped_datagrams={} kernel_dropped_datagrams={} \
+             lost_events={}",
+            counters.events_stored_total.get(),
+            counters.event_data_lines_total.get(),
+            counters.event_dead_letters_total.get(),
+            counters.syslog_udp_dropped_total.get(),
+            counters.syslog_udp_kernel_dropped_total.get(),
+            counters.events_lost_total.get(),
+        )
+    } else {
+        String::new()
+    };
+    logging::status_line(format_args!(
+        "summary connections={} refused={} bytes={} packets={} written_bytes={} lost_bytes={} \
+         incomplete_streams={}{events}{queue} seconds={:.3}",
+        counters.streams_accepted_total.get(),
+        refused.iter().map(|counter| counter.get()).sum::<u64>(),
+        counters.received_bytes_total.get(),
+        counters.packets_total.get(),
+        counters.written_bytes_total.get(),
+        losses.bytes,
+        losses.streams + losses.files,
+        time.as_secs_f64(),
+    ));
+}

@@ -1,0 +1,324 @@
+//! The endpoints for one document: write and read. Runs on the threads of the HTTP connections.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::failure::ApiError;
+use super::parameters::Parameters;
+use super::route::Endpoint;
+use super::sieve::FieldFilter;
+use super::{EsApi, Reply, RoutedRequest, ShardCounts, stable_uuid};
+use crate::http::Request;
+use crate::iri::ingest::event_sink::MessageOrigin;
+use crate::search::document::{Document, WriteMode, check_index_name};
+use crate::search::query::{Hit, SourceFilter};
+use crate::search::store::{WriteReceipt, WriteRejected};
+
+/// The result of a written document, alone or in a bulk.
+#[derive(Serialize)]
+pub struct WriteResponse<'a> {
+    #[serde(rename = "_index")]
+    index: &'a str,
+    #[serde(rename = "_type")]
+    kind: &'a str,
+    #[serde(rename = "_id")]
+    id: &'a str,
+    #[serde(rename = "_version")]
+    version: u64,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forced_refresh: Option<bool>,
+    #[serde(rename = "_shards")]
+    shards: ShardCounts,
+    #[serde(rename = "_seq_no")]
+    sequence: u64,
+    #[serde(rename = "_primary_term")]
+    primary_term: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+}
+
+impl<'a> WriteResponse<'a> {
+    pub fn new(
+        index: &'a str,
+        kind: Option<&'a str>,
+        written: &'a WriteReceipt,
+        refresh: bool,
+    ) -> WriteResponse<'a> {
+        WriteResponse {
+            index,
+            kind: kind.unwrap_or("_doc"),
+            id: &written.id,
+            version: written.version,
+            result: if written.created { "created" } else { "updated" },
+            forced_refresh: refresh.then_some(true),
+            shards: ShardCounts::OF_WRITE,
+            sequence: written.seq_no,
+            primary_term: 1,
+            status: None,
+        }
+    }
+
+    /// Adds the status, which only the items of a bulk have.
+    pub fn into_item(mut self) -> WriteResponse<'a> {
+        self.status = Some(self.status());
+        self
+    }
+
+    fn status(&self) -> u16 {
+        if self.result == "created" { 201 } else { 200 }
+    }
+}
+
+/// The response to a GET of a document.
+#[derive(Serialize)]
+struct GetResponse<'a> {
+    #[serde(rename = "_index")]
+    index: &'a str,
+    #[serde(rename = "_type")]
+    kind: &'a str,
+    #[serde(rename = "_id")]
+    id: &'a str,
+    #[serde(rename = "_version", skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(rename = "_seq_no", skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(rename = "_primary_term", skip_serializing_if = "Option::is_none")]
+    primary_term: Option<u8>,
+    found: bool,
+    #[serde(rename = "_source", skip_serializing_if = "Option::is_none")]
+    source: Option<&'a RawValue>,
+}
+
+/// Parameters of a write. Most of them change nothing, because a write is durable and searchable when it is answered.
+pub const WRITE_PARAMETERS: [&str; 5] =
+    ["refresh", "timeout", "wait_for_active_shards", "op_type", "require_alias"];
+
+/// Returns true if the request has `refresh`, which the response then reports as `forced_refresh`.
+pub fn is_refresh_forced(parameters: &Parameters<'_>) -> Result<bool, ApiError> {
+    match parameters.get("refresh") {
+        None | Some("false" | "wait_for") => Ok(false),
+        Some("" | "true") => Ok(true),
+        Some(other) => Err(ApiError::illegal_argument(format!("Unknown value for refresh: [{other}]."))),
+    }
+}
+
+impl EsApi {
+    /// Refreshes the indices of a cluster if the request has `refresh`. The documents are durable even if that fails, so a
+    /// failure is only logged.
+    pub(super) fn wait_for_refresh(&self, parameters: &Parameters<'_>, indices: &[String]) {
+        let wanted = !matches!(parameters.get("refresh"), None | Some("false"));
+        let Some(remote) = self.store.cluster_backend().filter(|_| wanted) else { return };
+        if let Err(error) = remote.refresh(indices, true) {
+            log::warn!("refresh_failed error=\"{}\"", error.to_string().escape_debug());
+        }
+    }
+}
+
+/// Rejects `require_alias`, because there are no aliases.
+pub fn reject_require_alias(parameters: &Parameters<'_>) -> Result<(), ApiError> {
+    match parameters.is_on("require_alias")? {
+        true => Err(ApiError::illegal_argument("[require_alias] is not supported: there are no aliases")),
+        false => Ok(()),
+    }
+}
+
+impl EsApi {
+    pub(super) fn write_document(&self, asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
+        let RoutedRequest { request, route, parameters } = asked;
+        parameters.reject_unknown(request.path(), &WRITE_PARAMETERS)?;
+        let refresh = is_refresh_forced(parameters)?;
+        reject_require_alias(parameters)?;
+        let mode = match (route.endpoint, parameters.get("op_type")) {
+            (Endpoint::Create, _) | (_, Some("create")) => WriteMode::Create,
+            (_, None | Some("index")) => WriteMode::Index,
+            (_, Some(other)) => {
+                let reason = format!("opType must be 'create' or 'index', found: [{other}]");
+                return Err(ApiError::illegal_argument(reason));
+            }
+        };
+        let body = self.decompression.read_body(request)?;
+        if body.bytes().is_empty() {
+            return Err(ApiError::missing_body());
+        }
+        let index = route.index.as_deref().unwrap_or_default();
+        check_index_name(index).map_err(|why| ApiError::invalid_index_name(index, why))?;
+        let (kind, id) = (route.kind.as_deref(), route.id.as_deref());
+        self.check_type(index, kind, id)?;
+        let document = Document {
+            index: index.to_owned(),
+            doc_type: kind.map(str::to_owned),
+            id: id.map(str::to_owned),
+            mode,
+            source: body.bytes().into(),
+        };
+        let written = self.store.write(vec![document])?;
+        self.count_results(request, written.iter().zip([(index, body.bytes())]));
+        let written = written.into_iter().next();
+        let written =
+            written.ok_or_else(|| ApiError::new(500, "exception", "the store returned no result"))?;
+        let written = written
+            .map_err(|refused| ApiError::from_rejected_document(&refused, index, || stable_uuid(index)))?;
+        self.wait_for_refresh(parameters, &[index.to_owned()]);
+        let stored = WriteResponse::new(index, kind, &written, refresh);
+        let mut reply = Reply::json(stored.status(), &stored);
+        if written.created {
+            reply.location =
+                Some(format!("/{index}/{}/{}", kind.unwrap_or("_doc"), encode_path_segment(&written.id)));
+        }
+        Ok(reply)
+    }
+
+    /// Counts the results of the store, each with the index and source of its document. A document that can never be
+    /// stored becomes a dead letter: its sender gets an error, but many senders then drop the event.
+    pub(super) fn count_results<'a>(
+        &self,
+        request: &Request,
+        written: impl Iterator<Item = (&'a Result<WriteReceipt, WriteRejected>, (&'a str, &'a [u8]))>,
+    ) {
+        let mut stored = 0;
+        for (answer, (index, source)) in written {
+            match (answer, &self.dead_letters) {
+                (Ok(_), _) => stored += 1,
+                (Err(WriteRejected::Invalid(reason)), Some(letters)) => {
+                    let peer = request.peer().to_string();
+                    letters.reject_document(
+                        MessageOrigin { listener: "http", peer: &peer },
+                        index,
+                        source,
+                        reason,
+                    );
+                }
+                (Err(WriteRejected::Invalid(_)), None) => self.counters.event_unfit_total.inc(),
+                (Err(WriteRejected::AlreadyExists { .. }), _) => {}
+            }
+        }
+        self.counters.events_stored_total.add(stored);
+    }
+
+    /// Rejects a document whose ID exists in the index with another mapping type. An ID is unique within an index.
+    pub(super) fn check_type(
+        &self,
+        index: &str,
+        kind: Option<&str>,
+        id: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let (Some(kind), Some(id)) = (kind, id) else { return Ok(()) };
+        if self.store.cluster_backend().is_some() {
+            return Ok(());
+        }
+        match self.store.get(index, id)? {
+            Some(hit) if hit.doc_type.as_deref() != Some(kind) => {
+                let there = hit.doc_type.as_deref().unwrap_or("_doc");
+                Err(ApiError::illegal_argument(format!("Invalid type: expecting [{there}] but got [{kind}]")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns a document, or only its source.
+    pub(super) fn get_document(&self, asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
+        let RoutedRequest { request, route, parameters } = asked;
+        let known = ["_source", "_source_includes", "_source_excludes", "realtime", "refresh", "preference"];
+        parameters.reject_unknown(request.path(), &known)?;
+        let index = route.index.as_deref().unwrap_or_default();
+        let id = route.id.as_deref().unwrap_or_default();
+        if index.contains(['*', ',']) || index == "_all" {
+            return Err(ApiError::index_not_found(index).with_detail("resource.type", "index_expression"));
+        }
+        let hit = self.store.get(index, id)?;
+        let is_of_kind = |hit: &Hit| {
+            let kind = route.kind.as_deref().filter(|_| self.store.cluster_backend().is_none());
+            kind.is_none() || hit.doc_type.as_deref() == kind
+        };
+        let hit = hit.filter(is_of_kind);
+        match (hit, route.endpoint) {
+            (Some(hit), Endpoint::Source) => source_response(&hit, parameters),
+            (Some(hit), _) => found_response(&hit, parameters),
+            (None, _) if self.store.indices(&[index.to_owned()])?.is_empty() => {
+                Err(ApiError::index_not_found(index))
+            }
+            (None, Endpoint::Source) => {
+                let kind = route.kind.as_deref().unwrap_or("_doc");
+                let reason = format!("Document not found [{index}]/[{kind}]/[{id}]");
+                Err(ApiError::new(404, "resource_not_found_exception", reason))
+            }
+            (None, _) => Ok(Reply::json(404, &not_found_response(index, route.kind.as_deref(), id))),
+        }
+    }
+}
+
+fn not_found_response<'a>(index: &'a str, kind: Option<&'a str>, id: &'a str) -> GetResponse<'a> {
+    let kind = kind.unwrap_or("_doc");
+    GetResponse {
+        index,
+        kind,
+        id,
+        version: None,
+        sequence: None,
+        primary_term: None,
+        found: false,
+        source: None,
+    }
+}
+
+fn found_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Reply, ApiError> {
+    let source = filtered_source(hit, &source_filter(parameters)?)?;
+    let got = GetResponse {
+        index: &hit.index,
+        kind: hit.doc_type.as_deref().unwrap_or("_doc"),
+        id: &hit.id,
+        version: Some(hit.version),
+        sequence: Some(hit.seq_no),
+        primary_term: Some(1),
+        found: true,
+        source: source.as_deref(),
+    };
+    Ok(Reply::json(200, &got))
+}
+
+fn source_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Reply, ApiError> {
+    match filtered_source(hit, &source_filter(parameters)?)? {
+        Some(source) => Ok(Reply::json(200, &source)),
+        None => Err(ApiError::validation("fetching source can not be disabled")),
+    }
+}
+
+/// Returns the selected parts of a hit's source as JSON.
+pub fn filtered_source(hit: &Hit, filter: &SourceFilter) -> Result<Option<Box<RawValue>>, ApiError> {
+    if filter.excludes_all {
+        return Ok(None);
+    }
+    let sieve = FieldFilter::from_source_filter(filter)?;
+    let left = if sieve.is_empty() { hit.source.clone() } else { sieve.apply(&hit.source) };
+    let raw = String::from_utf8(left).ok().and_then(|text| RawValue::from_string(text).ok());
+    match raw {
+        Some(raw) => Ok(Some(raw)),
+        None => {
+            log::error!("source_corrupt index={} seq_no={}", hit.index, hit.seq_no);
+            Err(ApiError::new(500, "exception", "a stored document is corrupt, see the log"))
+        }
+    }
+}
+
+fn source_filter(parameters: &Parameters<'_>) -> Result<SourceFilter, ApiError> {
+    let list = |text: &str| text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let mut filter = SourceFilter::default();
+    match parameters.get("_source") {
+        None | Some("true") => {}
+        Some("false") => filter.excludes_all = true,
+        Some(names) => filter.includes = list(names),
+    }
+    if let Some(names) = parameters.get("_source_includes") {
+        filter.includes = list(names);
+    }
+    if let Some(names) = parameters.get("_source_excludes") {
+        filter.excludes = list(names);
+    }
+    Ok(filter)
+}
+
+/// Percent-encodes an ID as a part of a path.
+fn encode_path_segment(id: &str) -> String {
+    form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
+}

@@ -1,0 +1,289 @@
+//! Errors in Elasticsearch's form. Pure.
+//!
+//! Clients read the status, `error.type` and `error.reason`, and some of them `error.root_cause[0]`.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+
+use crate::search::query::QueryError;
+use crate::search::store::{StoreError, WriteRejected};
+
+/// The error response of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    status: u16,
+    cause: ErrorCause,
+    /// True if the query was parsed but cannot be executed. Elasticsearch then reports the error per shard.
+    in_search: bool,
+    /// The body of a cluster's error response, which is forwarded; JSON.
+    cluster_body: Option<Box<str>>,
+}
+
+/// The content of `error`, of `root_cause` and of an item of a bulk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorCause {
+    kind: &'static str,
+    reason: String,
+    /// Further members, such as the index and its UUID.
+    details: Vec<(&'static str, String)>,
+    caused_by: Option<Box<ErrorCause>>,
+}
+
+impl ErrorCause {
+    fn new(kind: &'static str, reason: impl Into<String>) -> ErrorCause {
+        ErrorCause { kind, reason: reason.into(), details: Vec::new(), caused_by: None }
+    }
+
+    fn with(mut self, key: &'static str, value: impl Into<String>) -> ErrorCause {
+        self.details.push((key, value.into()));
+        self
+    }
+}
+
+impl ApiError {
+    pub fn new(status: u16, kind: &'static str, reason: impl Into<String>) -> ApiError {
+        ApiError { status, cause: ErrorCause::new(kind, reason), in_search: false, cluster_body: None }
+    }
+
+    /// A parameter or a value is invalid.
+    pub fn illegal_argument(reason: impl Into<String>) -> ApiError {
+        ApiError::new(400, "illegal_argument_exception", reason)
+    }
+
+    /// A required part of the request is missing.
+    pub fn validation(reason: &str) -> ApiError {
+        ApiError::new(400, "action_request_validation_exception", format!("Validation Failed: 1: {reason};"))
+    }
+
+    pub fn missing_body() -> ApiError {
+        ApiError::new(400, "parse_exception", "request body is required")
+    }
+
+    /// A document does not fit its mapping, or a mapping is invalid.
+    pub fn mapper_parsing(reason: impl Into<String>) -> ApiError {
+        ApiError::new(400, "mapper_parsing_exception", reason)
+    }
+
+    pub fn invalid_mapping(reason: impl Into<String>) -> ApiError {
+        let reason = reason.into();
+        let outer = format!("Failed to parse mapping [_doc]: {reason}");
+        ApiError::mapper_parsing(outer).caused_by(ErrorCause::new("mapper_parsing_exception", reason))
+    }
+
+    pub fn index_not_found(index: &str) -> ApiError {
+        let failure = ApiError::new(404, "index_not_found_exception", format!("no such index [{index}]"));
+        failure
+            .with_detail("resource.type", "index_or_alias")
+            .with_detail("resource.id", index)
+            .with_detail("index_uuid", "_na_")
+            .with_detail("index", index)
+    }
+
+    pub fn invalid_index_name(index: &str, why: &str) -> ApiError {
+        let reason = format!("Invalid index name [{index}], {why}");
+        ApiError::new(400, "invalid_index_name_exception", reason)
+            .with_detail("index_uuid", "_na_")
+            .with_detail("index", index)
+    }
+
+    /// A limit is reached. Senders wait and try again.
+    pub fn rejected_execution(reason: impl Into<String>) -> ApiError {
+        ApiError::new(429, "es_rejected_execution_exception", reason)
+    }
+
+    /// Adds a member.
+    pub fn with_detail(mut self, key: &'static str, value: impl Into<String>) -> ApiError {
+        self.cause = self.cause.with(key, value);
+        self
+    }
+
+    fn caused_by(mut self, cause: ErrorCause) -> ApiError {
+        self.cause.caused_by = Some(Box::new(cause));
+        self
+    }
+
+    fn in_search(mut self) -> ApiError {
+        self.in_search = true;
+        self
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub fn reason(&self) -> &str {
+        &self.cause.reason
+    }
+
+    /// The `error` member of a bulk item.
+    pub fn cause(&self) -> &ErrorCause {
+        &self.cause
+    }
+
+    /// Converts the store's reason for rejecting a document.
+    pub fn from_rejected_document(
+        refused: &WriteRejected,
+        index: &str,
+        uuid: impl FnOnce() -> String,
+    ) -> ApiError {
+        match refused {
+            WriteRejected::AlreadyExists { .. } => {
+                ApiError::new(409, "version_conflict_engine_exception", refused.to_string())
+                    .with_detail("index_uuid", uuid())
+                    .with_detail("shard", "0")
+                    .with_detail("index", index)
+            }
+            WriteRejected::Invalid(reason) => ApiError::mapper_parsing(reason),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        match error {
+            StoreError::Full => ApiError::rejected_execution(error.to_string()),
+            StoreError::IndexNotFound(index) => ApiError::index_not_found(&index),
+            StoreError::Invalid(reason) => {
+                let of_shard = ["No mapping found", "failed to create query", "Failed to parse query"];
+                let kind = match of_shard.iter().any(|begin| reason.starts_with(begin)) {
+                    true => "query_shard_exception",
+                    false => "illegal_argument_exception",
+                };
+                ApiError::new(400, kind, reason).in_search()
+            }
+            StoreError::TooLarge(_) => ApiError::new(429, "circuit_breaking_exception", error.to_string()),
+            StoreError::Busy => ApiError::rejected_execution(error.to_string()),
+            StoreError::Unreachable(_) => {
+                ApiError::new(503, "connect_transport_exception", error.to_string())
+            }
+            StoreError::Rejected { status, cause, body } => {
+                let told = String::from_utf8(body)
+                    .ok()
+                    .filter(|body| serde_json::from_str::<&RawValue>(body).is_ok());
+                ApiError { cluster_body: told.map(String::into), ..ApiError::new(status, "exception", cause) }
+            }
+            StoreError::TimedOut(_) => ApiError::new(503, "timeout_exception", error.to_string()),
+            StoreError::ShuttingDown => ApiError::new(503, "node_closed_exception", error.to_string()),
+            StoreError::Failed { .. } => {
+                log::error!("store_failed error=\"{}\"", error.to_string().escape_debug());
+                ApiError::new(500, "exception", "the store failed, see the log")
+            }
+        }
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> ApiError {
+        let window = error.reason.starts_with("Result window is too large");
+        let failure = ApiError::new(400, error.kind, error.reason);
+        let failure = match error.cause {
+            Some(cause) => failure.caused_by(ErrorCause::new("parse_exception", cause)),
+            None => failure,
+        };
+        match failure.cause.kind == "query_shard_exception" || window {
+            true => failure.in_search(),
+            false => failure,
+        }
+    }
+}
+
+impl Serialize for ErrorCause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.serialize_entries(&mut map)?;
+        map.end()
+    }
+}
+
+impl ErrorCause {
+    fn serialize_entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("type", self.kind)?;
+        map.serialize_entry("reason", &self.reason)?;
+        for (key, value) in &self.details {
+            map.serialize_entry(key, value)?;
+        }
+        match &self.caused_by {
+            Some(cause) => map.serialize_entry("caused_by", cause),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the innermost cause of the same type.
+    fn root(&self) -> ErrorCause {
+        match &self.caused_by {
+            Some(cause) if cause.kind == self.kind => cause.root(),
+            _ => ErrorCause { caused_by: None, ..self.clone() },
+        }
+    }
+}
+
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(told) =
+            self.cluster_body.as_deref().and_then(|told| serde_json::from_str::<&RawValue>(told).ok())
+        {
+            return told.serialize(serializer);
+        }
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("error", &ErrorBody(self))?;
+        map.serialize_entry("status", &self.status)?;
+        map.end()
+    }
+}
+
+struct ErrorBody<'a>(&'a ApiError);
+
+impl Serialize for ErrorBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ErrorBody(ApiError { cause, in_search, .. }) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("root_cause", &[cause.root()])?;
+        if *in_search {
+            map.serialize_entry("type", "search_phase_execution_exception")?;
+            map.serialize_entry("reason", "all shards failed")?;
+            map.serialize_entry("phase", "query")?;
+            map.serialize_entry("grouped", &true)?;
+            map.serialize_entry("failed_shards", &[FailedShard { shard: 0, node: "lea", reason: cause }])?;
+        } else {
+            cause.serialize_entries(&mut map)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(serde::Serialize)]
+struct FailedShard<'a> {
+    shard: u8,
+    node: &'static str,
+    reason: &'a ErrorCause,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(failure: ApiError, expected: &str) {
+        assert_eq!(serde_json::to_string(&failure).unwrap(), expected);
+    }
+
+    #[test]
+    fn errors_have_the_form_of_elasticsearch() {
+        check(
+            ApiError::missing_body(),
+            r#"{"error":{"root_cause":[{"type":"parse_exception","reason":"request body is required"}],"type":"parse_exception","reason":"request body is required"},"status":400}"#,
+        );
+        check(
+            ApiError::invalid_index_name("X2", "must be lowercase"),
+            r#"{"error":{"root_cause":[{"type":"invalid_index_name_exception","reason":"Invalid index name [X2], must be lowercase","index_uuid":"_na_","index":"X2"}],"type":"invalid_index_name_exception","reason":"Invalid index name [X2], must be lowercase","index_uuid":"_na_","index":"X2"},"status":400}"#,
+        );
+        check(
+            ApiError::invalid_mapping("No handler for type [nope] declared on field [k]"),
+            r#"{"error":{"root_cause":[{"type":"mapper_parsing_exception","reason":"No handler for type [nope] declared on field [k]"}],"type":"mapper_parsing_exception","reason":"Failed to parse mapping [_doc]: No handler for type [nope] declared on field [k]","caused_by":{"type":"mapper_parsing_exception","reason":"No handler for type [nope] declared on field [k]"}},"status":400}"#,
+        );
+        check(
+            StoreError::Invalid("No mapping found for [f] in order to sort on".to_owned()).into(),
+            r#"{"error":{"root_cause":[{"type":"query_shard_exception","reason":"No mapping found for [f] in order to sort on"}],"type":"search_phase_execution_exception","reason":"all shards failed","phase":"query","grouped":true,"failed_shards":[{"shard":0,"node":"lea","reason":{"type":"query_shard_exception","reason":"No mapping found for [f] in order to sort on"}}]},"status":400}"#,
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! The query parameters of a request. Pure.
+
+use std::borrow::Cow;
+
+use super::failure::ApiError;
+use super::sieve::FieldFilter;
+use crate::http::Request;
+
+/// Limit on the parameters of one request.
+const PARAMETERS_MAX: usize = 64;
+
+/// The decoded parameters of a request.
+#[derive(Debug, Default)]
+pub struct Parameters<'a> {
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> Parameters<'a> {
+    pub fn from_request(request: &'a Request) -> Result<Parameters<'a>, ApiError> {
+        let pairs: Vec<_> = request.query_pairs().take(PARAMETERS_MAX + 1).collect();
+        match pairs.len() <= PARAMETERS_MAX {
+            true => Ok(Parameters { pairs }),
+            false => Err(ApiError::illegal_argument(format!("more than {PARAMETERS_MAX} parameters"))),
+        }
+    }
+
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Returns the last value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.pairs().filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+    }
+
+    /// Returns the value of a boolean parameter. One without a value is true.
+    pub fn is_on(&self, name: &str) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("" | "true") => Ok(true),
+            Some(value) => Err(ApiError::illegal_argument(format!(
+                "Failed to parse value [{value}] as only [true] or [false] are allowed."
+            ))),
+        }
+    }
+
+    /// Rejects parameters that are neither in `known` nor common to all requests.
+    pub fn reject_unknown(&self, path: &str, known: &[&str]) -> Result<(), ApiError> {
+        match self.pairs().find(|(key, value)| !is_common(key, value) && !known.contains(key)) {
+            None => Ok(()),
+            Some((key, _)) => Err(ApiError::illegal_argument(format!(
+                "request [{path}] contains unrecognized parameter: [{key}]"
+            ))),
+        }
+    }
+
+    /// Returns the parameters that change the form of the response.
+    pub fn response_format(&self) -> Result<ResponseFormat, ApiError> {
+        let sieve =
+            self.get("filter_path").map(FieldFilter::from_filter_path).transpose()?.unwrap_or_default();
+        Ok(ResponseFormat { pretty: self.is_on("pretty")?, filter: sieve })
+    }
+}
+
+/// Returns true for parameters that any request may have. They change nothing, or only the form of the response.
+fn is_common(key: &str, value: &str) -> bool {
+    match key {
+        "pretty" | "human" | "error_trace" | "filter_path" => true,
+        "format" => value == "json",
+        _ => false,
+    }
+}
+
+/// The form of a response.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseFormat {
+    /// True for indented JSON.
+    pub pretty: bool,
+    /// The parts to return.
+    pub filter: FieldFilter,
+}

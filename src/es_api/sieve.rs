@@ -1,0 +1,333 @@
+//! Selects parts of JSON by patterns: `filter_path` for a response, `_source` filters for a document. Pure.
+//!
+//! Selected members keep their order and their bytes. The elements of a list have the same path as the list. An object or
+//! a list without a selected part is omitted.
+
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::failure::ApiError;
+use crate::search::query::SourceFilter;
+
+/// Limit on the patterns of one request.
+const PATTERNS_MAX: usize = 64;
+
+/// Limit on the levels that are filtered. A deeper object is omitted unless a pattern selects it as a whole.
+const DEPTH_MAX: usize = 64;
+
+/// Patterns of the members to include and to exclude. Without patterns everything is included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldFilter {
+    includes: Vec<PathPattern>,
+    excludes: Vec<PathPattern>,
+}
+
+/// The levels of a path: names, patterns of names, or `**` for any number of levels.
+type PathPattern = Vec<String>;
+
+/// The result of matching a member with the patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MemberDecision {
+    Keep,
+    Drop,
+    /// The parts of the member decide. True: each part is included unless a pattern excludes it.
+    Descend(bool),
+}
+
+impl FieldFilter {
+    /// Parses `filter_path`: patterns separated by commas; a pattern that starts with `-` excludes.
+    pub fn from_filter_path(text: &str) -> Result<FieldFilter, ApiError> {
+        let mut sieve = FieldFilter::default();
+        for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
+            match pattern.strip_prefix('-') {
+                Some(pattern) => sieve.excludes.push(parse_pattern(pattern)),
+                None => sieve.includes.push(parse_pattern(pattern)),
+            }
+        }
+        sieve.check_limit()
+    }
+
+    /// Converts a `_source` filter. Its patterns also select whole objects, and its `*` also matches dots.
+    pub fn from_source_filter(filter: &SourceFilter) -> Result<FieldFilter, ApiError> {
+        let all = |patterns: &[String]| {
+            let deep = patterns
+                .iter()
+                .filter(|pattern| pattern.contains('*'))
+                .map(|pattern| parse_pattern_across_dots(pattern));
+            patterns.iter().map(|pattern| parse_pattern(pattern)).chain(deep).collect()
+        };
+        FieldFilter { includes: all(&filter.includes), excludes: all(&filter.excludes) }.check_limit()
+    }
+
+    fn check_limit(self) -> Result<FieldFilter, ApiError> {
+        match self.includes.len() + self.excludes.len() <= 2 * PATTERNS_MAX {
+            true => Ok(self),
+            false => Err(ApiError::illegal_argument(format!("more than {PATTERNS_MAX} patterns of fields"))),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.includes.is_empty() && self.excludes.is_empty()
+    }
+
+    /// Returns the selected parts of a JSON object, or `{}` if there are none.
+    pub fn apply(&self, json: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(json.len());
+        if self.is_empty() {
+            out.extend_from_slice(json);
+        } else if !self.value(json, self.includes.is_empty(), &mut Vec::new(), &mut out) {
+            out.extend_from_slice(b"{}");
+        }
+        out
+    }
+
+    /// Appends the selected parts of a value to `out`. Returns false if there are none.
+    fn value(&self, json: &[u8], wanted: bool, path: &mut Vec<String>, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        let members = match json.trim_ascii_start().first() {
+            Some(b'{') => raw_members(json),
+            Some(b'[') => raw_elements(json),
+            _ => None,
+        };
+        let Some(members) = members else {
+            // A scalar has no parts that a longer pattern could select.
+            out.extend_from_slice(if wanted { json } else { &[] });
+            return wanted && !json.is_empty();
+        };
+        let is_list = json.trim_ascii_start().starts_with(b"[");
+        out.push(if is_list { b'[' } else { b'{' });
+        let first = out.len();
+        for (name, value) in members {
+            let before = out.len();
+            if before > first {
+                out.push(b',');
+            }
+            let named = !is_list;
+            if named {
+                path.push(name);
+                // Serializing a string cannot fail.
+                let _ = serde_json::to_writer(&mut *out, &path[path.len() - 1]);
+                out.push(b':');
+            }
+            let verdict = if named { self.decide_member(path) } else { MemberDecision::Descend(wanted) };
+            let taken = match verdict {
+                MemberDecision::Keep => {
+                    out.extend_from_slice(value.get().as_bytes());
+                    true
+                }
+                MemberDecision::Drop => false,
+                MemberDecision::Descend(_) if path.len() > DEPTH_MAX => false,
+                MemberDecision::Descend(wanted) => self.value(value.get().as_bytes(), wanted, path, out),
+            };
+            if named {
+                path.pop();
+            }
+            if !taken {
+                out.truncate(before);
+            }
+        }
+        let any = out.len() > first;
+        match any {
+            true => out.push(if is_list { b']' } else { b'}' }),
+            false => out.truncate(start),
+        }
+        any
+    }
+
+    fn decide_member(&self, path: &[String]) -> MemberDecision {
+        let fit =
+            |patterns: &[PathPattern]| patterns.iter().map(|pattern| match_path_pattern(pattern, path)).max();
+        let excluded = fit(&self.excludes).unwrap_or(PathMatch::No);
+        let included = match self.includes.is_empty() {
+            true => PathMatch::Full,
+            false => fit(&self.includes).unwrap_or(PathMatch::No),
+        };
+        match (included, excluded) {
+            (_, PathMatch::Full) | (PathMatch::No, _) => MemberDecision::Drop,
+            (PathMatch::Full, PathMatch::No) => MemberDecision::Keep,
+            (PathMatch::Full, PathMatch::Prefix) => MemberDecision::Descend(true),
+            (PathMatch::Prefix, PathMatch::Prefix | PathMatch::No) => MemberDecision::Descend(false),
+        }
+    }
+}
+
+/// How a path fits a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PathMatch {
+    No,
+    /// The path leads to members that may match.
+    Prefix,
+    /// The path matches, or it is within a member that matches.
+    Full,
+}
+
+fn match_path_pattern(pattern: &[String], path: &[String]) -> PathMatch {
+    match (pattern.split_first(), path.split_first()) {
+        (None, _) => PathMatch::Full,
+        (Some((level, rest)), _) if level == "**" => {
+            let here = match_path_pattern(rest, path);
+            let below = match path.split_first() {
+                Some((_, path)) if here != PathMatch::Full => match_path_pattern(pattern, path),
+                _ => PathMatch::Prefix,
+            };
+            here.max(below)
+        }
+        (Some(_), None) => PathMatch::Prefix,
+        (Some((level, rest)), Some((name, path))) if like(level.as_bytes(), name.as_bytes()) => {
+            match_path_pattern(rest, path)
+        }
+        _ => PathMatch::No,
+    }
+}
+
+fn parse_pattern(pattern: &str) -> PathPattern {
+    let mut levels: PathPattern = pattern.split('.').map(str::to_owned).collect();
+    levels.dedup_by(|one, other| one == "**" && other == "**");
+    levels
+}
+
+/// Parses a pattern whose `*` also matches dots.
+fn parse_pattern_across_dots(pattern: &str) -> PathPattern {
+    parse_pattern(
+        &pattern
+            .split('.')
+            .map(|level| if level == "*" { "**.*" } else { level })
+            .collect::<Vec<_>>()
+            .join("."),
+    )
+}
+
+/// Returns true if a name matches a pattern, in which `*` stands for any characters.
+pub fn like(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // The position of the last star and of the name after it, to try a longer match of the star.
+    let mut back: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&b'*') {
+            back = Some((p, n));
+            p += 1;
+        } else if pattern.get(p) == Some(&name[n]) {
+            (p, n) = (p + 1, n + 1);
+        } else if let Some((star, from)) = back {
+            back = Some((star, from + 1));
+            (p, n) = (star + 1, from + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+type RawMembers<'a> = Vec<(String, &'a RawValue)>;
+
+/// Returns the members of a JSON object in their order, or `None` if `json` is not an object.
+pub fn raw_members(json: &[u8]) -> Option<RawMembers<'_>> {
+    struct Object;
+    impl<'de> Visitor<'de> for Object {
+        type Value = RawMembers<'de>;
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers<'de>, A::Error> {
+            let mut members = Vec::new();
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
+            }
+            Ok(members)
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let members = deserializer.deserialize_map(Object).ok()?;
+    deserializer.end().ok()?;
+    Some(members)
+}
+
+fn raw_elements(json: &[u8]) -> Option<RawMembers<'_>> {
+    struct List;
+    impl<'de> Visitor<'de> for List {
+        type Value = RawMembers<'de>;
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawMembers<'de>, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = list.next_element()? {
+                elements.push((String::new(), element));
+            }
+            Ok(elements)
+        }
+    }
+    serde_json::Deserializer::from_slice(json).deserialize_seq(List).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = r#"{"took":1,"hits":{"total":{"value":2},"hits":[{"_id":"1","_source":{"a":1}},{"_id":"2"}]},"l":[1]}"#;
+
+    #[track_caller]
+    fn check_path(path: &str, expected: &str) {
+        let left = FieldFilter::from_filter_path(path).unwrap().apply(ANSWER.as_bytes());
+        assert_eq!(String::from_utf8(left).unwrap(), expected, "{path}");
+    }
+
+    #[test]
+    fn filter_path_selects_members_at_any_level() {
+        check_path("", ANSWER);
+        check_path("took", r#"{"took":1}"#);
+        check_path("t*k,l", r#"{"took":1,"l":[1]}"#);
+        check_path("hits.total.value", r#"{"hits":{"total":{"value":2}}}"#);
+        check_path("hits.hits._source,took", r#"{"took":1,"hits":{"hits":[{"_source":{"a":1}}]}}"#);
+        check_path("**._id", r#"{"hits":{"hits":[{"_id":"1"},{"_id":"2"}]}}"#);
+        check_path("hits.*._id", r#"{"hits":{"hits":[{"_id":"1"},{"_id":"2"}]}}"#);
+        check_path("-hits", r#"{"took":1,"l":[1]}"#);
+        check_path("hits.hits,-**._id", r#"{"hits":{"hits":[{"_source":{"a":1}}]}}"#);
+        check_path("nothing", "{}");
+        check_path("took.more", "{}");
+        check_path("l.x", "{}");
+    }
+
+    #[track_caller]
+    fn check_source(includes: &[&str], excludes: &[&str], expected: &str) {
+        let all = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let filter = SourceFilter { excludes_all: false, includes: all(includes), excludes: all(excludes) };
+        let source = br#"{"b": "x","a":{"c":1,"d":[{"e":2},{"f":3}]},"ab":[1,2]}"#;
+        let left = FieldFilter::from_source_filter(&filter).unwrap().apply(source);
+        assert_eq!(String::from_utf8(left).unwrap(), expected, "{includes:?} {excludes:?}");
+    }
+
+    #[test]
+    fn source_filters_select_objects_and_names_with_dots() {
+        check_source(&["a"], &[], r#"{"a":{"c":1,"d":[{"e":2},{"f":3}]}}"#);
+        check_source(&["a.c", "b"], &[], r#"{"b":"x","a":{"c":1}}"#);
+        check_source(&["a*"], &["a.d"], r#"{"a":{"c":1},"ab":[1,2]}"#);
+        check_source(&[], &["*.e", "ab"], r#"{"b":"x","a":{"c":1,"d":[{"f":3}]}}"#);
+        check_source(&["a.d.f"], &[], r#"{"a":{"d":[{"f":3}]}}"#);
+        check_source(&["zz"], &[], "{}");
+    }
+
+    #[test]
+    fn patterns_are_limited_and_malformed_json_does_not_panic() {
+        assert!(FieldFilter::from_filter_path(&"a,".repeat(2 * PATTERNS_MAX)).is_ok());
+        assert!(FieldFilter::from_filter_path(&"a,".repeat(2 * PATTERNS_MAX + 1)).is_err());
+        let sieve = FieldFilter::from_filter_path("a.b").unwrap();
+        for json in ["", "{", "[", "{\"a\":{\"b\"", "1", "{\"a\":[[[{\"b\":1}]]]}"] {
+            sieve.apply(json.as_bytes());
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(100), "}".repeat(100));
+        assert_eq!(FieldFilter::from_filter_path("**.b").unwrap().apply(deep.as_bytes()), b"{}");
+    }
+
+    #[test]
+    fn stars_match_any_characters() {
+        for (pattern, name) in [("*", ""), ("a*", "a"), ("*a", "ba"), ("a*b*c", "abbc"), ("**", "x")] {
+            assert!(like(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+        for (pattern, name) in [("a*a", "a"), ("a", "ab"), ("a*", "ba"), ("", "a")] {
+            assert!(!like(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+    }
+}

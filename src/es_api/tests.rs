@@ -1,0 +1,224 @@
+//! Tests of the API with an embedded store and without sockets.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::http::parse::{ParseStep, RequestParser};
+use crate::search::sqlite::{SqliteStore, StoreConfig};
+
+/// A handler with its own store.
+struct Kit {
+    elastic: EsApi,
+    _dir: tempfile::TempDir,
+}
+
+impl Kit {
+    fn new() -> Kit {
+        Kit::with(Users::allow_all())
+    }
+
+    fn with(users: Users) -> Kit {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), StoreConfig::default()).unwrap();
+        Kit { elastic: EsApi::new(Arc::new(store), None, users, Arc::default()), _dir: dir }
+    }
+
+    /// Parses a request as the server does and returns the response.
+    fn ask_raw(&self, bytes: &[u8]) -> Response {
+        let mut parser = RequestParser::new(EsApi::server_config().limits);
+        let mut rest = bytes;
+        loop {
+            let (used, step) = parser.feed(rest);
+            rest = &rest[used..];
+            match step {
+                ParseStep::Head => {
+                    if let Some(response) = self.elastic.reject_early(parser.request()) {
+                        return response;
+                    }
+                }
+                ParseStep::Request => return self.elastic.handle(parser.request()),
+                step => panic!("{step:?}"),
+            }
+        }
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &str) -> (u16, String) {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        let response = self.ask_raw((head + body).as_bytes());
+        (response.status, String::from_utf8(response.body).unwrap())
+    }
+
+    #[track_caller]
+    fn check(&self, method: &str, target: &str, body: &str, status: u16, has: &str) {
+        let (got, text) = self.ask(method, target, body);
+        assert!(got == status && text.contains(has), "{method} {target} {body}: {got} {text}");
+    }
+}
+
+#[test]
+fn a_proxy_script_stores_an_event_and_counts_it() {
+    let kit = Kit::new();
+    let event =
+        r#"{"time":"2016-04-11 14:02:07-0300","destNum":"9011972598294121","ipIntruder":"198.51.100.7"}"#;
+    let (status, text) = kit.ask("POST", "/opensips/1", event);
+    assert_eq!(status, 201, "{text}");
+    assert!(text.starts_with(r#"{"_index":"opensips","_type":"1","_id":""#), "{text}");
+    assert!(
+        text.ends_with(
+            r#""_version":1,"result":"created","_shards":{"total":1,"successful":1,"failed":0},"_seq_no":0,"_primary_term":1}"#
+        ),
+        "{text}"
+    );
+    let (status, text) = kit.ask("GET", "/_count?q=destNum:9011972598294121&pretty", "");
+    let expected = "{\n  \"count\" : 1,\n  \"_shards\" : {\n    \"total\" : 1,\n    \"successful\" : 1,\n    \"skipped\" : 0,\n    \"failed\" : 0\n  }\n}\n";
+    assert_eq!((status, text.as_str()), (200, expected));
+    kit.check("GET", "/opensips/1/_search?q=198.51.100.7", "", 200, r#""total":{"value":1,"relation":"eq"}"#);
+    kit.check("GET", "/opensips/2/_count", "", 200, r#"{"count":0,"#);
+}
+
+#[test]
+fn documents_are_addressed_by_id_and_have_versions() {
+    let kit = Kit::new();
+    kit.check("PUT", "/a/_doc/1", r#"{"k": 1}"#, 201, r#""_version":1,"result":"created""#);
+    kit.check("PUT", "/a/_doc/1", r#"{"k":2}"#, 200, r#""_version":2,"result":"updated""#);
+    kit.check("PUT", "/a/_create/1", r#"{"k":2}"#, 409, r#""type":"version_conflict_engine_exception""#);
+    kit.check("GET", "/a/_doc/1", "", 200, r#""found":true,"_source":{"k":2}}"#);
+    kit.check("GET", "/a/_source/1", "", 200, r#"{"k":2}"#);
+    kit.check("GET", "/a/_doc/2", "", 404, r#"{"_index":"a","_type":"_doc","_id":"2","found":false}"#);
+    kit.check("GET", "/b/_doc/2", "", 404, r#""type":"index_not_found_exception""#);
+    kit.check("POST", "/a/t/1", r#"{"k":2}"#, 400, "Invalid type: expecting [_doc] but got [t]");
+    kit.check("POST", "/a/_doc", "", 400, "request body is required");
+    kit.check("POST", "/a/_doc", "[1]", 400, "mapper_parsing_exception");
+    kit.check("POST", "/A/_doc", "{}", 400, "invalid_index_name_exception");
+    kit.check("POST", "/a/_doc?foo=1", "{}", 400, "request [/a/_doc] contains unrecognized parameter: [foo]");
+    kit.check("DELETE", "/a/_doc/1", "", 405, "allowed: [HEAD, POST, PUT, GET]");
+}
+
+#[test]
+fn a_bulk_returns_one_result_per_action() {
+    let kit = Kit::new();
+    let body = "{\"index\":{\"_index\":\"b\",\"_id\":1}}\n{\"k\":1}\n{\"create\":{\"_index\":\"b\",\"_id\":\"1\"}}\n{\"k\":1}\n\
+        {\"delete\":{\"_index\":\"b\",\"_id\":\"1\"}}\n{\"index\":{\"_index\":\"B\"}}\n{}\n{\"index\":{\"_index\":\"b\"}}\n{\"k\":\"x\"}\r\n";
+    let (status, text) = kit.ask("POST", "/_bulk", body);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let statuses: Vec<_> = answer["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item.as_object().unwrap().values().next().unwrap()["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!((status, statuses), (200, vec![201, 409, 400, 400, 400]), "{text}");
+    assert_eq!(answer["errors"], true);
+    let lines = "{\"index\":{}}\n{}\n{\"create\":{\"_type\":\"\"}}\n{}\n";
+    kit.check(
+        "POST",
+        "/b/_bulk?filter_path=errors,items.*.status",
+        lines,
+        200,
+        r#"{"errors":false,"items":[{"index":{"status":201}},{"create":{"status":201}}]}"#,
+    );
+    kit.check("POST", "/_bulk", lines, 400, "Validation Failed: 1: index is missing;");
+    kit.check("POST", "/b/_bulk", "{\"index\":{}}\n{}", 400, "must be terminated by a newline");
+    kit.check("POST", "/b/_bulk", "\n", 400, "no requests added");
+    kit.check("POST", "/b/_bulk", "{\"index\":{}}\n", 400, "no requests added");
+    kit.check("POST", "/b/_bulk", "{\"foo\":{}}\n{}\n", 400, "Malformed action/metadata line [1]");
+    kit.check("POST", "/b/_bulk", "{\"index\":{}}\n\n", 200, "failed to parse, document is empty");
+}
+
+#[test]
+fn the_actions_of_a_bulk_are_limited() {
+    let kit = Kit::new();
+    let deletes = |count: usize| "{\"delete\":{}}\n".repeat(count);
+    assert_eq!(kit.ask("POST", "/b/_bulk?filter_path=errors", &deletes(ACTIONS_MAX)).0, 200);
+    assert_eq!(kit.ask("POST", "/b/_bulk", &deletes(ACTIONS_MAX + 1)).0, 413);
+}
+
+#[test]
+fn indices_are_created_mapped_and_listed() {
+    let kit = Kit::new();
+    let mapping = r#"{"mappings":{"properties":{"k":{"type":"keyword"}}}}"#;
+    kit.check("PUT", "/x", mapping, 200, r#"{"acknowledged":true,"shards_acknowledged":true,"index":"x"}"#);
+    kit.check("PUT", "/x", "", 400, "resource_already_exists_exception");
+    kit.check("PUT", "/X", "", 400, "must be lowercase");
+    kit.check("GET", "/x/_mapping", "", 200, r#"{"x":{"mappings":{"properties":{"k":{"type":"keyword"}}}}}"#);
+    kit.check(
+        "PUT",
+        "/x/_mapping",
+        r#"{"properties":{"n":{"type":"long"}}}"#,
+        200,
+        r#"{"acknowledged":true}"#,
+    );
+    kit.check(
+        "PUT",
+        "/x/_mapping",
+        r#"{"properties":{"k":{"type":"text"}}}"#,
+        400,
+        "illegal_argument_exception",
+    );
+    kit.check("GET", "/nope/_mapping", "", 404, "index_not_found_exception");
+    kit.check("HEAD", "/x", "", 200, "");
+    kit.check("HEAD", "/nope", "", 404, "");
+    kit.check("GET", "/_cat/indices?v&h=index,docs.count", "", 200, "index docs.count\nx              0\n");
+    kit.check("GET", "/_cat/indices?format=json&h=index", "", 200, r#"[{"index":"x"}]"#);
+    kit.check("GET", "/_cluster/health", "", 200, r#"{"cluster_name":"lea","status":"green","#);
+    kit.check("POST", "/_refresh", "", 200, r#"{"_shards":{"total":1,"successful":1,"failed":0}}"#);
+    kit.check("GET", "/", "", 200, r#""number":"7.17.29""#);
+    kit.check("GET", "/?filter_path=version.number", "", 200, r#"{"version":{"number":"7.17.29"}}"#);
+    kit.check("GET", "/_license", "", 400, "[/_license] is not supported here");
+}
+
+#[test]
+fn users_are_authenticated_before_the_body_is_read() {
+    let hash = hash_password(b"secret").unwrap();
+    let user = User { name: "proxy".to_owned(), password_hash: hash };
+    let kit = Kit::with(Users::new(vec![user]).unwrap());
+    let ask = |header: &str| kit.ask_raw(format!("GET / HTTP/1.1\r\nHost: a\r\n{header}\r\n").as_bytes());
+    let response = ask("");
+    assert_eq!(response.status, 401);
+    assert!(
+        response
+            .headers
+            .iter()
+            .any(|(name, value)| *name == "WWW-Authenticate" && value.starts_with("Basic "))
+    );
+    // proxy:secret
+    assert_eq!(ask("Authorization: Basic cHJveHk6c2VjcmV0\r\n").status, 200);
+    assert_eq!(ask("Authorization: basic cHJveHk6c2VjcmV0\r\n").status, 200);
+    // proxy:secre, root:secret, no colon, no base64, another scheme
+    for wrong in
+        ["Basic cHJveHk6c2VjcmU=", "Basic cm9vdDpzZWNyZXQ=", "Basic cHJveHk=", "Basic *", "Bearer abc", ""]
+    {
+        assert_eq!(ask(&format!("Authorization: {wrong}\r\n")).status, 401, "{wrong}");
+    }
+    let long = format!("Authorization: Basic {}\r\n", "A".repeat(1024));
+    assert_eq!(ask(&long).status, 401);
+    assert_eq!(kit.elastic.counters.events_refused_user_total.get(), 8);
+}
+
+/// With many writers at once, each document answered with 201 is stored and none answered with 429 is.
+#[test]
+fn a_full_store_answers_429_and_stores_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // The queue holds one call.
+    let config = StoreConfig { queue_bytes_max: 1, ..StoreConfig::default() };
+    let store = Arc::new(SqliteStore::open(dir.path(), config).unwrap());
+    let kit = Kit { elastic: EsApi::new(store, None, Users::allow_all(), Arc::default()), _dir: dir };
+    let counters = Arc::clone(&kit.elastic.counters);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (kit, counters) = (&kit, &counters);
+            scope.spawn(move || {
+                for n in 0.. {
+                    let (status, text) = kit.ask("PUT", &format!("/a/_create/{writer}-{n}"), r#"{"k":1}"#);
+                    assert!(status == 201 || text.contains("es_rejected_execution_exception"), "{text}");
+                    assert!(matches!(status, 201 | 429), "{status}");
+                    if counters.events_refused_full_total.get() >= 10 && n >= 10 {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let stored = counters.events_stored_total.get();
+    kit.check("GET", "/a/_count", "", 200, &format!("{{\"count\":{stored},"));
+}

@@ -1,0 +1,286 @@
+//! Writes events into the store, and rejected input into the dead letters. Called by the threads of connections, each with
+//! its own [`EventBatch`]. A call returns after the events are durable.
+//!
+//! Lines have no acknowledgement: while the store is full or fails, the caller waits, so TCP slows the sender. Events that
+//! cannot be stored before the shutdown timeout ends are counted as lost.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::iri::event::rfc3339;
+use crate::runtime::logging::Throttle;
+use crate::runtime::metrics::Counters;
+use crate::search::dead_letters::{DeadLetter, EventDeadLetters};
+use crate::search::document::Document;
+use crate::search::store::{Store, StoreError, WriteRejected};
+
+/// Maximum events per write.
+const BATCH_MAX: usize = 1_000;
+
+/// Maximum bytes per write.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// Pause before the next write to a full store: about the duration of a commit.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Pause before the next write to a store that failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(250);
+
+/// Time without a successful write after which a full store counts as stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// The destination of all event sources.
+pub struct EventSink {
+    store: Arc<dyn Store>,
+    dead_letters: Arc<EventDeadLetters>,
+    counters: Arc<Counters>,
+    give_up_at: OnceLock<Instant>,
+    throttle: Throttle,
+}
+
+/// The store was closed or given up: it accepts no more events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreClosed;
+
+/// Input that cannot be stored, for the dead letters.
+#[derive(Clone, Copy, Debug)]
+pub struct RejectedInput<'a> {
+    pub origin: MessageOrigin<'a>,
+    /// The destination index, if known.
+    pub index: Option<&'a str>,
+    pub reason: &'a str,
+    /// The input.
+    pub value: &'a [u8],
+    /// `value` holds only the first bytes of the input.
+    pub is_truncated: bool,
+}
+
+impl RejectedInput<'_> {
+    fn to_dead_letter(&self) -> DeadLetter {
+        let MessageOrigin { listener, peer } = self.origin;
+        let index = self.index.map_or_else(String::new, |index| format!(" {index}"));
+        let truncated = if self.is_truncated { "; only the first bytes are kept" } else { "" };
+        DeadLetter {
+            time: rfc3339(&chrono::Utc::now()),
+            source: format!("{listener} {peer}{index}"),
+            reason: format!("{}{truncated}", self.reason),
+            text: self.value.to_vec(),
+        }
+    }
+}
+
+/// The origin of a message, for dead letters and the log.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageOrigin<'a> {
+    pub listener: &'static str,
+    pub peer: &'a str,
+}
+
+impl EventSink {
+    pub fn new(store: Arc<dyn Store>, letters: Arc<EventDeadLetters>, counters: Arc<Counters>) -> EventSink {
+        EventSink {
+            store,
+            dead_letters: letters,
+            counters,
+            give_up_at: OnceLock::new(),
+            throttle: Throttle::default(),
+        }
+    }
+
+    /// Sets the time after which writers no longer wait for a store that accepts no events.
+    pub fn give_up_at(&self, at: Instant) {
+        let _ = self.give_up_at.set(at);
+    }
+
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Logs a warning, at most once per second and reason.
+    pub fn warn(&self, reason: &'static str, line: std::fmt::Arguments<'_>) {
+        self.throttle.warn(reason, line);
+    }
+
+    /// Adds rejected input to the dead letters, counts it and logs a warning.
+    pub fn reject(&self, letter: &RejectedInput<'_>, word: &'static str) {
+        // The reason in a dead letter may quote the input. The log never does.
+        let MessageOrigin { listener, peer } = letter.origin;
+        self.warn(word, format_args!("event_rejected reason={word} listener={listener} peer={peer}"));
+        // A failed write is logged by the dead letters themselves.
+        match self.dead_letters.add(&letter.to_dead_letter()) {
+            Ok(()) => self.counters.event_dead_letters_total.inc(),
+            Err(_) => self.counters.event_dead_letters_dropped_total.inc(),
+        }
+    }
+
+    fn record_loss(&self, events: usize, why: &str) {
+        self.counters.events_lost_total.add(events as u64);
+        if self.throttle.is_due("events_lost") {
+            log::error!("events_lost events={events} reason=\"{why}\"");
+        }
+    }
+
+    /// Writes events and waits as long as that takes. `resendable` says that the sender keeps them until this call returns, so
+    /// a failure loses nothing.
+    fn write(
+        &self,
+        from: MessageOrigin<'_>,
+        documents: Vec<Document>,
+        comes_again: bool,
+    ) -> Result<(), StoreClosed> {
+        let lose = |why: &str| {
+            if !comes_again {
+                self.record_loss(documents.len(), why);
+            }
+        };
+        let mut waiting = StoreWait::new(self);
+        loop {
+            let why = match self.store.write(documents.clone()) {
+                Ok(answers) => {
+                    for (document, answer) in documents.iter().zip(&answers) {
+                        match answer {
+                            Ok(_) => self.counters.events_stored_total.inc(),
+                            // Only events that may be sent again have an id.
+                            Err(WriteRejected::AlreadyExists { .. }) => {
+                                self.counters.events_there_already_total.inc()
+                            }
+                            Err(refused) => {
+                                let Document { index, source, .. } = document;
+                                self.reject_document(from, index, source, &refused.to_string());
+                            }
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Full) => {
+                    waiting.wait_while_full();
+                    "the queue of the store is full".to_owned()
+                }
+                Err(
+                    error @ (StoreError::Failed { .. }
+                    | StoreError::TimedOut(_)
+                    | StoreError::Unreachable(_)
+                    | StoreError::Busy),
+                ) => {
+                    waiting.wait_after_error(&error);
+                    error.to_string()
+                }
+                Err(error @ StoreError::ShuttingDown) => {
+                    lose(&error.to_string());
+                    return Err(StoreClosed);
+                }
+                // A second try would fail in the same way.
+                Err(
+                    error @ (StoreError::IndexNotFound(_)
+                    | StoreError::Invalid(_)
+                    | StoreError::Rejected { .. }
+                    | StoreError::TooLarge(_)),
+                ) => {
+                    let why = error.to_string();
+                    for Document { index, source, .. } in &documents {
+                        self.reject_document(from, index, source, &why);
+                    }
+                    return Ok(());
+                }
+            };
+            if self.give_up_at.get().is_some_and(|at| Instant::now() >= *at) {
+                lose(&why);
+                return Err(StoreClosed);
+            }
+        }
+    }
+
+    /// Adds a document that the store rejected permanently to the dead letters.
+    pub fn reject_document(&self, from: MessageOrigin<'_>, index: &str, source: &[u8], reason: &str) {
+        self.counters.event_unfit_total.inc();
+        self.reject(
+            &RejectedInput { origin: from, index: Some(index), reason, value: source, is_truncated: false },
+            "unfit",
+        );
+    }
+}
+
+/// A wait for the store. While it is long, it is reported in the metrics.
+struct StoreWait<'a> {
+    sink: &'a EventSink,
+    since: Instant,
+    is_reported: bool,
+}
+
+impl<'a> StoreWait<'a> {
+    fn new(intake: &'a EventSink) -> StoreWait<'a> {
+        StoreWait { sink: intake, since: Instant::now(), is_reported: false }
+    }
+
+    fn wait_while_full(&mut self) {
+        if self.since.elapsed() >= STALLED_AFTER {
+            self.report("the queue of the store stays full");
+        }
+        std::thread::sleep(FULL_PAUSE);
+    }
+
+    fn wait_after_error(&mut self, error: &StoreError) {
+        self.report(&error.to_string());
+        std::thread::sleep(FAILED_PAUSE);
+    }
+
+    fn report(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            self.sink.counters.event_store_waiting.inc();
+        }
+        let note = "senders wait; no event is lost";
+        self.sink.warn("store_stalled", format_args!("store_stalled error=\"{why}\" note=\"{note}\""));
+    }
+}
+
+impl Drop for StoreWait<'_> {
+    fn drop(&mut self) {
+        if self.is_reported {
+            self.sink.counters.event_store_waiting.sub(1);
+            log::info!("store_recovered waited_ms={}", self.since.elapsed().as_millis());
+        }
+    }
+}
+
+/// Events of one connection that are written together.
+#[derive(Debug, Default)]
+pub struct EventBatch {
+    documents: Vec<Document>,
+    bytes: usize,
+}
+
+impl EventBatch {
+    /// Adds an event. Returns true if the batch should be written.
+    pub fn push(&mut self, document: Document) -> bool {
+        self.bytes += document.source.len();
+        self.documents.push(document);
+        self.documents.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    /// Writes all events and empties the batch.
+    pub fn write(&mut self, intake: &EventSink, from: MessageOrigin<'_>) -> Result<(), StoreClosed> {
+        self.write_batch(intake, from, false)
+    }
+
+    /// Writes all events, which the sender sends again if this fails.
+    pub fn write_resendable(
+        &mut self,
+        intake: &EventSink,
+        from: MessageOrigin<'_>,
+    ) -> Result<(), StoreClosed> {
+        self.write_batch(intake, from, true)
+    }
+
+    fn write_batch(
+        &mut self,
+        intake: &EventSink,
+        from: MessageOrigin<'_>,
+        comes_again: bool,
+    ) -> Result<(), StoreClosed> {
+        if self.documents.is_empty() {
+            return Ok(());
+        }
+        self.bytes = 0;
+        intake.write(from, std::mem::take(&mut self.documents), comes_again)
+    }
+}

@@ -1,0 +1,169 @@
+//! Handlers for JSON lines (docs/protocol.md): events go to the store, stream content goes to the vault. They run in the
+//! threads of connections.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use chrono::Local;
+
+use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
+use super::listener::{HandlerFactory, MessageHandler};
+use crate::cc::ingest::content_lines::{ContentLineStore, ContentLinesConfig};
+use crate::cc::kafka_dump::visitor::VisitError;
+use crate::cc::vault::Vault;
+use crate::cc::vault::manifest::{EndReason, StreamSource};
+use crate::cc::wire::chunk;
+use crate::iri::event::{self, ClassifiedLine, EventIndices};
+use crate::runtime::shutdown::Shutdown;
+use crate::search::document::SOURCE_BYTES_MAX;
+
+/// Maximum size of a line: that of an event in the store. Chunks of stream content are much smaller.
+pub const LINE_BYTES_MAX: usize = SOURCE_BYTES_MAX;
+
+/// Streams open at once on a connection. When more are needed, the one that is idle longest is closed.
+const STREAMS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("the literal is not 0");
+
+/// Bytes buffered for all streams of a connection. They are written when no more input is waiting.
+const COALESCED_BYTES_MAX: usize = 1 << 20;
+
+/// The kinds of lines that a listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinePort {
+    Lines,
+    /// Only stream content.
+    ContentLines,
+}
+
+impl LinePort {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinePort::Lines => "lines",
+            LinePort::ContentLines => "content-lines",
+        }
+    }
+}
+
+/// Returns the factory for handlers of one listener.
+pub fn handler_factory(
+    port: LinePort,
+    intake: Arc<EventSink>,
+    vault: Vault,
+    indices: Arc<EventIndices>,
+    stop: Shutdown,
+) -> HandlerFactory {
+    Arc::new(move |peer: SocketAddr| {
+        let origin = ContentLinesConfig {
+            source: StreamSource::Lines,
+            peer: peer.to_string(),
+            stop: Some(stop.clone()),
+            streams_max: STREAMS_MAX,
+            buffers_bytes_max: COALESCED_BYTES_MAX,
+        };
+        Box::new(LineHandler {
+            port,
+            peer: peer.to_string(),
+            intake: Arc::clone(&intake),
+            chunks: ContentLineStore::new(vault.clone(), origin),
+            indices: Arc::clone(&indices),
+            batch: EventBatch::default(),
+        })
+    })
+}
+
+struct LineHandler {
+    port: LinePort,
+    peer: String,
+    intake: Arc<EventSink>,
+    chunks: ContentLineStore,
+    indices: Arc<EventIndices>,
+    batch: EventBatch,
+}
+
+impl LineHandler {
+    fn origin(&self) -> MessageOrigin<'_> {
+        MessageOrigin { listener: self.port.as_str(), peer: &self.peer }
+    }
+
+    fn reject(&self, word: &'static str, reason: &str, value: &[u8]) {
+        let letter = RejectedInput { origin: self.origin(), index: None, reason, value, is_truncated: false };
+        self.intake.reject(&letter, word);
+    }
+
+    fn handle_content(&mut self, line: &[u8]) -> Result<(), StoreClosed> {
+        let counters = Arc::clone(self.intake.counters());
+        let taken =
+            chunk::parse(line).map_err(VisitError::Rejected).and_then(|chunk| self.chunks.take(&chunk));
+        match taken {
+            Ok(()) => counters.event_data_lines_total.inc(),
+            Err(VisitError::Rejected(refused)) => {
+                counters.event_malformed_total.inc();
+                self.reject(refused.as_str(), &refused.to_string(), line);
+            }
+            Err(VisitError::StopReading) => {}
+            Err(VisitError::Failed(error)) => return Err(self.report_failure(&error)),
+        }
+        Ok(())
+    }
+
+    fn report_failure(&self, error: &crate::Error) -> StoreClosed {
+        log::error!("stream_failed peer={} error=\"{}\"", self.peer, crate::error::chain(error));
+        StoreClosed
+    }
+}
+
+impl MessageHandler for LineHandler {
+    fn handle(&mut self, line: &[u8]) -> Result<(), StoreClosed> {
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let counters = self.intake.counters();
+        counters.event_lines_total.inc();
+        if self.port == LinePort::ContentLines {
+            return self.handle_content(line);
+        }
+        match event::classify(line, &self.indices, &Local) {
+            Ok(ClassifiedLine::StreamContent) => self.handle_content(line),
+            Ok(ClassifiedLine::Event(document)) => {
+                if self.batch.push(document) {
+                    let from = MessageOrigin { listener: self.port.as_str(), peer: &self.peer };
+                    self.batch.write(&self.intake, from)?;
+                }
+                Ok(())
+            }
+            Err(reason) => {
+                counters.event_malformed_total.inc();
+                self.reject("no_json", &reason.to_string(), line);
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_too_long(&mut self, begin: &[u8]) {
+        self.intake.counters().event_too_long_total.inc();
+        let reason =
+            format!("longer than {LINE_BYTES_MAX} bytes, or than the memory for incomplete lines allows");
+        let letter = RejectedInput {
+            origin: self.origin(),
+            index: None,
+            reason: &reason,
+            value: begin,
+            is_truncated: true,
+        };
+        self.intake.reject(&letter, "too_long");
+    }
+
+    fn flush(&mut self) -> Result<(), StoreClosed> {
+        let from = MessageOrigin { listener: self.port.as_str(), peer: &self.peer };
+        self.batch.write(&self.intake, from)?;
+        self.chunks.flush().map_err(|error| self.report_failure(&error))
+    }
+
+    fn finish(self: Box<Self>, reset: bool) {
+        let reason = if reset { EndReason::Reset } else { EndReason::Eof };
+        let LineHandler { chunks, peer, .. } = *self;
+        if let Err(error) = chunks.finish(reason) {
+            log::error!("stream_failed peer={peer} error=\"{}\"", crate::error::chain(&error));
+        }
+    }
+}

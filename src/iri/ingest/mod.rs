@@ -1,0 +1,166 @@
+//! Event sources: JSON lines, syslog and AMQP. All input is blocking, with one thread per connection.
+//!
+//! `listener` accepts connections and reads, `framing` splits bytes into messages, `lines` and `syslog` turn messages into
+//! documents (with `iri::event` and `grok`), `event_sink` writes documents. A source uses the store only through its trait.
+
+pub mod amqp;
+pub mod event_sink;
+pub mod framing;
+pub mod grok;
+pub mod lines;
+pub mod listener;
+pub mod syslog;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::event::EventIndices;
+use crate::cc::ingest::tcp;
+use crate::cc::vault::Vault;
+use crate::config::events::SyslogListen;
+use crate::runtime::logging;
+use crate::runtime::shutdown::Shutdown;
+use crate::{Error, Result};
+use amqp::AmqpConfig;
+use event_sink::EventSink;
+use framing::Framing;
+use grok::GrokPatterns;
+use lines::{LINE_BYTES_MAX, LinePort};
+use listener::{HandlerFactory, ListenerConfig, ListenerDeps};
+use syslog::{MESSAGE_BYTES_MAX, SyslogConfig, UdpReceiver};
+
+/// The sources to start and their settings.
+#[derive(Clone, Debug)]
+pub struct SourcesConfig {
+    pub lines: Option<SocketAddr>,
+    /// Listener for JSON lines that may hold only stream content.
+    pub content_lines: Option<SocketAddr>,
+    pub syslog: Vec<SyslogListen>,
+    pub amqp: Option<AmqpConfig>,
+    /// Patterns for syslog messages. If empty, the built-in ones are used.
+    pub patterns: Vec<String>,
+    /// Named patterns that `patterns` may refer to.
+    pub definitions: Vec<(String, String)>,
+    pub indices: EventIndices,
+    /// Time after shutdown during which peers' input is still received.
+    pub drain: Duration,
+}
+
+/// The running sources.
+pub struct Sources {
+    sink: Arc<EventSink>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+/// The state while sources are started.
+struct SourceStarter<'a> {
+    config: &'a SourcesConfig,
+    listener_deps: ListenerDeps,
+    vault: &'a Vault,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Sources {
+    /// Starts all configured sources. They run until `shutdown` is triggered.
+    pub fn spawn(
+        config: &SourcesConfig,
+        intake: Arc<EventSink>,
+        vault: &Vault,
+        stop: &Shutdown,
+    ) -> Result<Sources> {
+        let edges =
+            ListenerDeps { intake: Arc::clone(&intake), stop: stop.clone(), held_bytes: Arc::default() };
+        let mut start = SourceStarter { config, listener_deps: edges, vault, threads: Vec::new() };
+        let started = start.start_all();
+        let sources = Sources { sink: intake, threads: start.threads };
+        match started {
+            Ok(()) => Ok(sources),
+            Err(error) => {
+                stop.trigger();
+                sources.join().and(Err(error))
+            }
+        }
+    }
+
+    /// Sets the time after which sources no longer wait for a store that accepts no events.
+    pub fn give_up_at(&self, at: Instant) {
+        self.sink.give_up_at(at);
+    }
+
+    /// Joins all threads. Returns after shutdown, when all received events are stored.
+    pub fn join(self) -> Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            let ended = thread.join().unwrap_or_else(|_| Err(Error::Thread(name)));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl SourceStarter<'_> {
+    fn start_all(&mut self) -> Result<()> {
+        let ports =
+            [(LinePort::Lines, self.config.lines), (LinePort::ContentLines, self.config.content_lines)];
+        for (port, addr) in ports {
+            let Some(addr) = addr else { continue };
+            let takers = lines::handler_factory(
+                port,
+                Arc::clone(&self.listener_deps.intake),
+                self.vault.clone(),
+                Arc::new(self.config.indices.clone()),
+                self.listener_deps.stop.clone(),
+            );
+            self.tcp(addr, port.as_str(), Framing::Lines, LINE_BYTES_MAX, takers)?;
+        }
+        if let Some(config) = self.config.amqp.clone() {
+            let indices = Arc::new(self.config.indices.clone());
+            let (intake, stop) = (Arc::clone(&self.listener_deps.intake), self.listener_deps.stop.clone());
+            self.threads.push(amqp::spawn(config, intake, indices, stop)?);
+        }
+        let index = self.config.indices.syslog.clone();
+        let patterns = GrokPatterns::compile(&self.config.patterns, &self.config.definitions)
+            .map_err(|error| Error::Usage(error.to_string()))?;
+        let syslog = Arc::new(SyslogConfig { index, patterns });
+        for listen in &self.config.syslog {
+            match *listen {
+                SyslogListen::Tcp(addr) => {
+                    let takers =
+                        syslog::handler_factory(Arc::clone(&self.listener_deps.intake), Arc::clone(&syslog));
+                    self.tcp(addr, "syslog", Framing::Syslog, MESSAGE_BYTES_MAX, takers)?;
+                }
+                SyslogListen::Udp(addr) => {
+                    let (intake, drain) = (&self.listener_deps.intake, self.config.drain);
+                    let receiver =
+                        UdpReceiver::spawn(addr, intake, &syslog, drain, &self.listener_deps.stop)?;
+                    self.threads.extend(receiver.threads);
+                    print_listening(receiver.local_addr, "syslog transport=udp");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tcp(
+        &mut self,
+        addr: SocketAddr,
+        name: &'static str,
+        framing: Framing,
+        message_bytes_max: usize,
+        takers: HandlerFactory,
+    ) -> Result<()> {
+        let listener = tcp::bind(addr)?;
+        let bound = listener.local_addr().map_err(Error::system("read a listener's address"))?;
+        let config = ListenerConfig { name, framing, message_bytes_max, drain: self.config.drain };
+        self.threads.push(self.listener_deps.spawn(listener, config, takers)?);
+        print_listening(bound, if name == "syslog" { "syslog transport=tcp" } else { name });
+        Ok(())
+    }
+}
+
+fn print_listening(addr: SocketAddr, what: &str) {
+    logging::status_line(format_args!("listening addr={addr} listener={what}"));
+}

@@ -1,0 +1,253 @@
+//! Syslog messages (docs/protocol.md): parses the header, matches patterns, builds a document. Runs in the threads of
+//! connections; datagrams are handled in the threads of `udp`.
+
+pub mod header;
+mod udp;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Local, TimeZone};
+use serde_json::{Map, json};
+
+pub use udp::UdpReceiver;
+
+use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
+use super::grok::{FieldValue, GrokPatterns};
+use super::listener::{HandlerFactory, MessageHandler};
+use crate::iri::event::rfc3339;
+use crate::search::document::{Document, WriteMode};
+
+/// Maximum size of a message. RFC 5424 recommends at least 2 KiB for receivers, and user agents are long.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 10;
+
+/// The tag that Logstash adds to a message that matches no pattern.
+const UNMATCHED_TAG: &str = "_grokparsefailure";
+
+/// The settings that turn messages into documents.
+#[derive(Debug)]
+pub struct SyslogConfig {
+    pub index: String,
+    pub patterns: GrokPatterns,
+}
+
+/// Converts a message to a document. Returns false if no pattern matches. `peer` is the address of the sender.
+pub fn to_document<Z: TimeZone>(
+    message: &[u8],
+    peer: &str,
+    arrived: &DateTime<Z>,
+    config: &SyslogConfig,
+) -> (Document, bool) {
+    // Other encodings are rare. A message with replacement characters is better than no message.
+    let message = String::from_utf8_lossy(message);
+    let header = header::parse(&message, arrived);
+    let line = header.to_pattern_line(arrived);
+    let mut fields = Map::new();
+    let time = header.time.map_or_else(|| rfc3339(arrived), |time| rfc3339(&time));
+    fields.insert("@timestamp".to_owned(), time.into());
+    fields.insert("@version".to_owned(), "1".into());
+    fields.insert("message".to_owned(), header.text.into());
+    fields.insert("type".to_owned(), "syslog".into());
+    fields.insert("host".to_owned(), peer.into());
+    let texts = [
+        ("syslog_host", header.host),
+        ("syslog_program", header.program),
+        ("syslog_pid", header.pid),
+        ("syslog_message_id", header.message_id),
+        ("syslog_structured_data", header.structured_data),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            fields.insert(name.to_owned(), text.into());
+        }
+    }
+    if let Some(priority) = header.priority {
+        fields.insert("syslog_facility".to_owned(), (priority / 8).into());
+        fields.insert("syslog_severity".to_owned(), (priority % 8).into());
+    }
+    let found = config.patterns.match_line(&line);
+    let fits = found.is_some();
+    match found {
+        Some(found) => insert_fields(&mut fields, found.fields),
+        None => {
+            fields.insert("tags".to_owned(), json!([UNMATCHED_TAG]));
+        }
+    }
+    let source = serde_json::to_vec(&fields).expect("strings and numbers are valid JSON");
+    let (index, source) = (config.index.clone(), source.into_boxed_slice());
+    (Document { index, doc_type: None, id: None, mode: WriteMode::Index, source }, fits)
+}
+
+/// Adds a pattern's fields, which replace those of the header. A repeated name becomes a list, as in Logstash.
+fn insert_fields(into: &mut Map<String, serde_json::Value>, fields: Vec<(&str, FieldValue<'_>)>) {
+    let mut last = None;
+    for (name, value) in fields {
+        let value = to_json(&value);
+        match into.get_mut(name).filter(|_| last == Some(name)) {
+            Some(serde_json::Value::Array(list)) => list.push(value),
+            Some(first) => *first = json!([first.take(), value]),
+            None => {
+                into.insert(name.to_owned(), value);
+            }
+        }
+        last = Some(name);
+    }
+}
+
+/// Converts a field's value to JSON.
+pub fn to_json(value: &FieldValue<'_>) -> serde_json::Value {
+    match value {
+        FieldValue::Text(text) => (*text).into(),
+        FieldValue::Int(number) => (*number).into(),
+        FieldValue::Float(number) => (*number).into(),
+    }
+}
+
+/// Returns the factory for handlers of one listener.
+pub fn handler_factory(sink: Arc<EventSink>, config: Arc<SyslogConfig>) -> HandlerFactory {
+    Arc::new(move |peer: SocketAddr| {
+        let messages = SyslogWriter::new("syslog", Arc::clone(&sink), Arc::clone(&config));
+        Box::new(SyslogConnection {
+            writer: messages,
+            peer: peer.to_string(),
+            host: peer.ip().to_canonical().to_string(),
+        })
+    })
+}
+
+/// Writes messages of either transport into the store.
+struct SyslogWriter {
+    listener: &'static str,
+    intake: Arc<EventSink>,
+    config: Arc<SyslogConfig>,
+    batch: EventBatch,
+}
+
+impl SyslogWriter {
+    fn new(listener: &'static str, intake: Arc<EventSink>, config: Arc<SyslogConfig>) -> SyslogWriter {
+        SyslogWriter { listener, intake, config, batch: EventBatch::default() }
+    }
+
+    fn origin<'a>(&self, peer: &'a str) -> MessageOrigin<'a> {
+        MessageOrigin { listener: self.listener, peer }
+    }
+
+    /// Adds a message. `host` is the sender's address in the document, `peer` names the sender in dead letters.
+    fn add(
+        &mut self,
+        message: &[u8],
+        peer: &str,
+        host: &str,
+        arrived: &DateTime<Local>,
+    ) -> Result<(), StoreClosed> {
+        let (document, fits) = to_document(message, host, arrived, &self.config);
+        if !fits {
+            self.intake.counters().syslog_unmatched_total.inc();
+        }
+        if self.batch.push(document) { self.flush(peer) } else { Ok(()) }
+    }
+
+    fn too_long(&self, begin: &[u8], peer: &str) {
+        self.intake.counters().event_too_long_total.inc();
+        let reason = format!("longer than {MESSAGE_BYTES_MAX} bytes");
+        let index = Some(self.config.index.as_str());
+        let letter = RejectedInput {
+            origin: self.origin(peer),
+            index,
+            reason: &reason,
+            value: begin,
+            is_truncated: true,
+        };
+        self.intake.reject(&letter, "too_long");
+    }
+
+    fn flush(&mut self, peer: &str) -> Result<(), StoreClosed> {
+        let from = self.origin(peer);
+        self.batch.write(&self.intake, from)
+    }
+}
+
+struct SyslogConnection {
+    writer: SyslogWriter,
+    peer: String,
+    host: String,
+}
+
+impl MessageHandler for SyslogConnection {
+    fn handle(&mut self, message: &[u8]) -> Result<(), StoreClosed> {
+        self.writer.intake.counters().syslog_tcp_messages_total.inc();
+        self.writer.add(message, &self.peer, &self.host, &Local::now())
+    }
+
+    fn handle_too_long(&mut self, begin: &[u8]) {
+        self.writer.too_long(begin, &self.peer);
+    }
+
+    fn flush(&mut self) -> Result<(), StoreClosed> {
+        self.writer.flush(&self.peer)
+    }
+
+    fn finish(self: Box<Self>, _reset: bool) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+
+    fn check(message: &[u8], expected: serde_json::Value) {
+        let config =
+            SyslogConfig { index: "syslog".to_owned(), patterns: GrokPatterns::compile(&[], &[]).unwrap() };
+        let arrived = Utc.with_ymd_and_hms(2026, 11, 21, 20, 59, 41).unwrap();
+        let (document, fits) = to_document(message, "192.0.2.1", &arrived, &config);
+        let found: serde_json::Value = serde_json::from_slice(&document.source).unwrap();
+        assert_eq!(found, expected);
+        assert_eq!(fits, found.get("tags").is_none());
+    }
+
+    #[test]
+    fn a_message_that_matches_gives_the_fields_of_the_pattern() {
+        let text = "198.51.100.7,203.0.113.9,INVITE,sip:100@198.51.100.7,sip:9011972598294121@198.51.100.7,\
+            friendly-scanner,[-46.63,-23.54]";
+        let message = format!("<134>Apr 11 14:02:07 honey1 opensips[2101]: {text}");
+        check(
+            message.as_bytes(),
+            json!({
+                "@timestamp": "2026-04-11T14:02:07.000Z", "@version": "1", "message": text, "type": "syslog",
+                "host": "192.0.2.1", "syslog_host": "honey1", "syslog_program": "opensips", "syslog_pid": "2101",
+                "syslog_facility": 16, "syslog_severity": 6, "syslog_timestamp": "Apr 11 14:02:07",
+                "honey_pot_ip": "198.51.100.7", "intruder_ip": "203.0.113.9", "sip_method": "INVITE", "ani": "100",
+                "ani_domain": "198.51.100.7", "dnis": "9011972598294121", "dnis_domain": "198.51.100.7",
+                "user_agent": "friendly-scanner", "longitude": "-46.63", "latitude": "-23.54",
+            }),
+        );
+    }
+
+    #[test]
+    fn a_message_that_matches_no_pattern_is_tagged() {
+        check(
+            b"hello \xff",
+            json!({
+                "@timestamp": "2026-11-21T20:59:41.000Z", "@version": "1", "message": "hello \u{fffd}",
+                "type": "syslog", "host": "192.0.2.1", "tags": ["_grokparsefailure"],
+            }),
+        );
+    }
+
+    #[test]
+    fn a_repeated_name_becomes_a_list() {
+        let mut map = Map::new();
+        map.insert("a".to_owned(), "header".into());
+        insert_fields(
+            &mut map,
+            vec![
+                ("a", FieldValue::Int(1)),
+                ("b", FieldValue::Text("x")),
+                ("b", FieldValue::Float(0.5)),
+                ("b", FieldValue::Int(2)),
+            ],
+        );
+        assert_eq!(serde_json::Value::Object(map), json!({"a": 1, "b": ["x", 0.5, 2]}));
+    }
+}

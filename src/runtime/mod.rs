@@ -1,0 +1,5 @@
+//! runtime
+
+pub mod logging;
+pub mod metrics;
+pub mod shutdown;

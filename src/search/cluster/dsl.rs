@@ -1,0 +1,665 @@
+//! Translation of a [`Search`] to a request body of Elasticsearch. Pure code.
+//!
+//! Elasticsearch 7.17 to 9 and OpenSearch 2 and 3 accept the same form: no mapping types, `track_total_hits`,
+//! separate calendar and fixed intervals, ranges with `gte` and `lt`. A clause with one field becomes the
+//! query of that name. A clause with several fields, patterns or all fields becomes `multi_match` or
+//! `query_string`; the cluster expands these, because it knows the fields. Hidden fields of the embedded
+//! store are part of the `lea` object in the cluster ([`cluster_field`]).
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{LEA_NUMBER_FIELD, LEA_OBJECT, LEA_TIME_FIELD};
+use crate::phone::ALL_NUMBERS_FIELD;
+use crate::search::query::{
+    Aggregation, Bound, FieldSelector, Interval, Operator, Query, QueryValue, Search, Sort, SortKey,
+    SourceFilter,
+};
+use crate::search::store::EVENT_TIME;
+
+/// Maps a field of a query to its name in the cluster.
+pub fn cluster_field(name: &str) -> Cow<'_, str> {
+    if name == EVENT_TIME {
+        return LEA_TIME_FIELD.into();
+    }
+    if name == ALL_NUMBERS_FIELD {
+        return format!("{LEA_NUMBER_FIELD}.*").into();
+    }
+    match name.strip_suffix(ALL_NUMBERS_FIELD).and_then(|name| name.strip_suffix('.')) {
+        Some(of) => format!("{LEA_NUMBER_FIELD}.{}", of.replace('.', "_")).into(),
+        None => name.into(),
+    }
+}
+
+/// Body of a `_search`. `timeout` is the time after which the cluster stops.
+pub fn search(search: &Search, timeout: &str) -> Json {
+    let mut body = json!({
+        "query": query(&search.query),
+        "size": search.size,
+        "track_total_hits": true,
+        "timeout": timeout,
+    });
+    if search.from > 0 {
+        body["from"] = search.from.into();
+    }
+    if !search.sort.is_empty() {
+        body["sort"] = search.sort.iter().map(sort).collect();
+    }
+    if let Some(after) = &search.after {
+        body["search_after"] = after.clone().into();
+    }
+    if let Some(filter) = source_filter(&search.source) {
+        body["_source"] = filter;
+    }
+    if !search.aggregations.is_empty() {
+        body["aggs"] = aggregations(&search.aggregations);
+    }
+    body
+}
+
+/// Translates a query.
+pub fn query(query: &Query) -> Json {
+    translate(query, false)
+}
+
+/// With `lenient`, a value that does not fit its field's type matches nothing instead of being an error.
+fn translate(query: &Query, lenient: bool) -> Json {
+    match query {
+        Query::All => json!({"match_all": {}}),
+        Query::None => json!({"match_none": {}}),
+        Query::Match { fields, text, operator } => {
+            let operator = if *operator == Operator::And { "and" } else { "or" };
+            match_query(fields, text, json!({"operator": operator}), lenient)
+        }
+        Query::Phrase { fields, text } => match_query(fields, text, json!({"type": "phrase"}), lenient),
+        Query::Term { field: name, value } if name == ALL_NUMBERS_FIELD => {
+            json!({"multi_match": {"query": value_json(value), "fields": [cluster_field(name)]}})
+        }
+        Query::Term { field: name, value } => {
+            json!({"term": {cluster_field(name).as_ref(): {"value": value_json(value)}}})
+        }
+        Query::Range { fields, from, to, format, zone_minutes } => match single_field(fields) {
+            Some(name) if !lenient => range_query(name, from, to, format.as_deref(), *zone_minutes),
+            _ => {
+                let mut found = query_string(fields, &range_text(from, to), lenient);
+                if *zone_minutes != 0 {
+                    found["query_string"]["time_zone"] = format_zone(*zone_minutes).into();
+                }
+                found
+            }
+        },
+        Query::Prefix { fields, prefix } => query_string(fields, &format!("{}*", escape(prefix)), lenient),
+        Query::Wildcard { fields, pattern } => match single_field(fields).filter(|_| !has_wildcards(pattern))
+        {
+            Some(name) => json!({"wildcard": {cluster_field(name).as_ref(): {"value": pattern}}}),
+            None => query_string(fields, &escape_pattern(pattern), lenient),
+        },
+        Query::Exists { field: name } => json!({"exists": {"field": cluster_field(name)}}),
+        Query::Ids(ids) => json!({"ids": {"values": ids}}),
+        Query::Lenient(query) => translate(query, true),
+        Query::Bool { must, should, must_not, should_min } => {
+            bool_query([must, should, must_not], *should_min, lenient)
+        }
+    }
+}
+
+/// The field name, if the selector names exactly one.
+fn single_field(fields: &FieldSelector) -> Option<&str> {
+    match fields {
+        FieldSelector::Named(names) if names.len() == 1 && !names[0].contains('*') => Some(&names[0]),
+        _ => None,
+    }
+}
+
+/// Value of the `fields` parameter. `None`: all fields, which the index settings define.
+fn fields_json(fields: &FieldSelector) -> Option<Json> {
+    match fields {
+        FieldSelector::All => None,
+        FieldSelector::Named(names) => Some(names.iter().map(|name| cluster_field(name)).collect()),
+    }
+}
+
+/// A `match` or `match_phrase` query, or a `multi_match` with the parameters `how`.
+fn match_query(fields: &FieldSelector, text: &str, how: Json, lenient: bool) -> Json {
+    let is_phrase = how.get("type").is_some();
+    if let (Some(name), false) = (single_field(fields), lenient && is_phrase) {
+        let (kind, mut body) = if is_phrase { ("match_phrase", json!({})) } else { ("match", how) };
+        body["query"] = text.into();
+        if lenient {
+            body["lenient"] = true.into();
+        }
+        return json!({kind: {cluster_field(name).as_ref(): body}});
+    }
+    let mut body = how;
+    body["query"] = text.into();
+    body["lenient"] = lenient.into();
+    if let Some(fields) = fields_json(fields) {
+        body["fields"] = fields;
+    }
+    json!({"multi_match": body})
+}
+
+/// A `query_string` query.
+fn query_string(fields: &FieldSelector, text: &str, lenient: bool) -> Json {
+    let mut body = json!({"query": text, "lenient": lenient});
+    if let Some(fields) = fields_json(fields) {
+        body["fields"] = fields;
+    }
+    json!({"query_string": body})
+}
+
+fn range_query(name: &str, from: &Bound, to: &Bound, format: Option<&str>, zone_minutes: i32) -> Json {
+    let mut body = Map::new();
+    let mut end = |bound: &Bound, included: &str, excluded: &str| match bound {
+        Bound::Open => {}
+        Bound::Included(value) => drop(body.insert(included.to_owned(), value_json(value))),
+        Bound::Excluded(value) => drop(body.insert(excluded.to_owned(), value_json(value))),
+    };
+    end(from, "gte", "gt");
+    end(to, "lte", "lt");
+    if let Some(format) = format {
+        body.insert("format".to_owned(), format.into());
+    }
+    if zone_minutes != 0 {
+        body.insert("time_zone".to_owned(), format_zone(zone_minutes).into());
+    }
+    json!({"range": {cluster_field(name).as_ref(): body}})
+}
+
+/// A range in the query language.
+fn range_text(from: &Bound, to: &Bound) -> String {
+    let end = |bound: &Bound| match bound {
+        Bound::Open => "*".to_owned(),
+        Bound::Included(value) | Bound::Excluded(value) => quote(value),
+    };
+    let open = if matches!(from, Bound::Excluded(_)) { '{' } else { '[' };
+    let close = if matches!(to, Bound::Excluded(_)) { '}' } else { ']' };
+    format!("{open}{} TO {}{close}", end(from), end(to))
+}
+
+fn quote(value: &QueryValue) -> String {
+    let text = match value {
+        QueryValue::Text(text) => text.clone(),
+        QueryValue::Long(number) => number.to_string(),
+        QueryValue::Double(number) => number.to_string(),
+        QueryValue::Bool(value) => value.to_string(),
+    };
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Escapes a text for the query language. Letters, digits and non-ASCII characters need no escape.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' && !c.is_ascii_control()
+            || c.is_whitespace()
+        {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Escapes a pattern for the query language: `*`, `?` and existing escapes keep their meaning.
+fn escape_pattern(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' => out.push(c),
+            '\\' => {
+                out.push('\\');
+                out.push(chars.next().unwrap_or('\\'));
+            }
+            c => out.push_str(&escape(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    out
+}
+
+/// False for a pattern without wildcards, which the query language would treat as text.
+fn has_wildcards(pattern: &str) -> bool {
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `clauses` are `must`, `should` and `must_not`.
+fn bool_query(clauses: [&[Query]; 3], should_min: usize, lenient: bool) -> Json {
+    let [must, should, must_not] = clauses;
+    let all = |queries: &[Query]| queries.iter().map(|query| translate(query, lenient)).collect::<Vec<_>>();
+    let some = if should_min == 1 { any_of(should, lenient) } else { all(should) };
+    if must.is_empty() && must_not.is_empty() && some.len() == 1 && should_min == 1 {
+        return some.into_iter().next().unwrap_or_default();
+    }
+    let mut body = Map::new();
+    for (name, clauses) in [("must", all(must)), ("should", some), ("must_not", all(must_not))] {
+        if !clauses.is_empty() {
+            body.insert(name.to_owned(), clauses.into());
+        }
+    }
+    if !should.is_empty() {
+        body.insert("minimum_should_match".to_owned(), should_min.into());
+    }
+    json!({"bool": body})
+}
+
+/// Translates alternatives. Values of the same field are merged into one `terms` query, across nested groups:
+/// clusters limit the number of clauses, and each phone number adds its canonical form.
+fn any_of(queries: &[Query], lenient: bool) -> Vec<Json> {
+    let (mut terms, mut others) = (Vec::new(), Vec::new());
+    collect_terms(queries, lenient, &mut terms, &mut others);
+    let terms = terms.into_iter().map(|(name, mut values)| match values.len() {
+        1 => json!({"term": {name: {"value": values.remove(0)}}}),
+        _ => json!({"terms": {name: values}}),
+    });
+    terms.chain(others).collect()
+}
+
+fn collect_terms(
+    queries: &[Query],
+    lenient: bool,
+    terms: &mut Vec<(String, Vec<Json>)>,
+    others: &mut Vec<Json>,
+) {
+    for query in queries {
+        match query {
+            Query::Term { field: name, value } if name != ALL_NUMBERS_FIELD => {
+                let (name, value) = (cluster_field(name), value_json(value));
+                match terms.iter_mut().find(|(of, _)| *of == name) {
+                    Some((_, values)) => values.push(value),
+                    None => terms.push((name.into_owned(), vec![value])),
+                }
+            }
+            Query::Bool { must, should, must_not, should_min: 1 }
+                if must.is_empty() && must_not.is_empty() =>
+            {
+                collect_terms(should, lenient, terms, others);
+            }
+            other => others.push(translate(other, lenient)),
+        }
+    }
+}
+
+fn value_json(value: &QueryValue) -> Json {
+    match value {
+        QueryValue::Text(text) => text.as_str().into(),
+        QueryValue::Long(number) => (*number).into(),
+        QueryValue::Double(number) => (*number).into(),
+        QueryValue::Bool(value) => (*value).into(),
+    }
+}
+
+/// Formats an offset as `+05:30`.
+fn format_zone(minutes: i32) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let minutes = minutes.unsigned_abs();
+    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+}
+
+/// Translates one sort key.
+pub fn sort(sort: &Sort) -> Json {
+    let mut how = json!({"order": if sort.descending { "desc" } else { "asc" }});
+    let name = match &sort.key {
+        SortKey::SeqNo => "_doc".into(),
+        SortKey::Field(name) => {
+            if sort.missing_first {
+                how["missing"] = "_first".into();
+            }
+            if let Some(kind) = &sort.unmapped_type {
+                how["unmapped_type"] = kind.as_str().into();
+            }
+            cluster_field(name)
+        }
+    };
+    json!({name.as_ref(): how})
+}
+
+/// Source filter. `None` returns the complete source, byte for byte as stored.
+fn source_filter(filter: &SourceFilter) -> Option<Json> {
+    if filter.excludes_all {
+        return Some(false.into());
+    }
+    if filter.includes.is_empty() && filter.excludes.is_empty() {
+        return None;
+    }
+    // A list of excluded fields also has to exclude the `lea` object.
+    let excludes = filter.excludes.iter().map(String::as_str).chain([LEA_OBJECT]).collect::<Vec<_>>();
+    Some(json!({"includes": filter.includes, "excludes": excludes}))
+}
+
+/// Translates aggregations.
+pub fn aggregations(aggregations: &[(String, Aggregation)]) -> Json {
+    let named = |(name, one): &(String, Aggregation)| (name.clone(), aggregation(one));
+    Json::Object(aggregations.iter().map(named).collect())
+}
+
+fn aggregation(aggregation: &Aggregation) -> Json {
+    let (mut body, within) = match aggregation {
+        Aggregation::Terms { field: name, size, by_key, ascending, count_min, inner } => {
+            let (key, order) =
+                (if *by_key { "_key" } else { "_count" }, if *ascending { "asc" } else { "desc" });
+            let terms = json!({
+                "field": cluster_field(name), "size": size, "order": {key: order}, "min_doc_count": count_min,
+            });
+            (json!({"terms": terms}), inner)
+        }
+        Aggregation::DateHistogram { field: name, interval, zone_minutes, count_min, inner } => {
+            let (key, length) = match interval {
+                Interval::Fixed(ms) => ("fixed_interval", format!("{ms}ms")),
+                Interval::Week => ("calendar_interval", "1w".to_owned()),
+                Interval::Month => ("calendar_interval", "1M".to_owned()),
+                Interval::Quarter => ("calendar_interval", "1q".to_owned()),
+                Interval::Year => ("calendar_interval", "1y".to_owned()),
+            };
+            let mut histogram =
+                json!({"field": cluster_field(name), key: length, "min_doc_count": count_min});
+            if *zone_minutes != 0 {
+                histogram["time_zone"] = format_zone(*zone_minutes).into();
+            }
+            (json!({"date_histogram": histogram}), inner)
+        }
+    };
+    if !within.is_empty() {
+        body["aggs"] = aggregations(within);
+    }
+    body
+}
+
+/// Removes the `lea` object from the end of a source; a source without it is returned unchanged.
+pub fn strip_lea_object(source: &[u8]) -> Vec<u8> {
+    stripped(source).unwrap_or_else(|| source.to_vec())
+}
+
+/// Inside a JSON string the quotes of the pattern would be escaped, so a match is a member; it belongs to the
+/// outermost object if only the closing brace follows.
+fn stripped(source: &[u8]) -> Option<Vec<u8>> {
+    let name = format!("\"{LEA_OBJECT}\":{{");
+    let at = source.windows(name.len()).rposition(|window| window == name.as_bytes())?;
+    let object = &source[at + name.len() - 1..];
+    let mut values = serde_json::Deserializer::from_slice(object).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    if object[values.byte_offset()..].trim_ascii() != b"}" {
+        return None;
+    }
+    let before = source[..at].trim_ascii_end();
+    let before = before.strip_suffix(b",").or_else(|| before.ends_with(b"{").then_some(before))?;
+    let mut left = before.to_vec();
+    left.push(b'}');
+    Some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phone::{NumberSettings, PhoneNumberNormalizer, add_canonical_terms};
+    use crate::search::query::search_request;
+
+    /// Checks the translation of a request body.
+    #[track_caller]
+    fn check(text: &str, expected: Json) {
+        let asked = search_request::parse_search([], text.as_bytes()).unwrap();
+        let mut found = search(&asked, "9s");
+        for key in ["track_total_hits", "timeout", "size"] {
+            found.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[track_caller]
+    fn check_query(text: &str, expected: Json) {
+        let asked = search_request::parse_search([], format!("{{\"query\":{text}}}").as_bytes()).unwrap();
+        assert_eq!(query(&asked.query), expected, "{text}");
+    }
+
+    /// Checks the translation of a `q` parameter. Without a default field it is lenient.
+    #[track_caller]
+    fn check_text(text: &str, expected: Json) {
+        assert_eq!(query(&search_request::parse_count([("q", text)], b"").unwrap()), expected, "{text}");
+    }
+
+    /// Like `check_text`, but not lenient.
+    #[track_caller]
+    fn check_strict(text: &str, expected: Json) {
+        assert_eq!(
+            query(&search_request::parse_count([("q", text), ("lenient", "false")], b"").unwrap()),
+            expected,
+            "{text}"
+        );
+    }
+
+    #[track_caller]
+    fn check_family(text: &str, expected: Json) {
+        let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
+        let asked = add_canonical_terms(search_request::parse_count([("q", text)], b"").unwrap(), &families);
+        assert_eq!(query(&asked), expected, "{text}");
+    }
+
+    #[test]
+    fn search_body_has_only_requested_keys() {
+        let asked = search_request::parse_search([], b"").unwrap();
+        let expected =
+            json!({"query": {"match_all": {}}, "size": 10, "track_total_hits": true, "timeout": "9s"});
+        assert_eq!(search(&asked, "9s"), expected);
+        check(
+            r#"{"from":5,"sort":["n",{"d":{"order":"desc","missing":"_first","unmapped_type":"date"}},"_doc"]}"#,
+            json!({"query": {"match_all": {}}, "from": 5, "sort": [
+                {"n": {"order": "asc"}}, {"d": {"order": "desc", "missing": "_first", "unmapped_type": "date"}},
+                {"_doc": {"order": "asc"}},
+            ]}),
+        );
+        check(
+            r#"{"sort":[{"_event_time":"desc"}],"search_after":[1460383327000]}"#,
+            json!({"query": {"match_all": {}}, "sort": [{"lea.time": {"order": "desc"}}], "search_after": [1_460_383_327_000_i64]}),
+        );
+        check(r#"{"_source":false}"#, json!({"query": {"match_all": {}}, "_source": false}));
+        check(
+            r#"{"_source":{"includes":"a*","excludes":["b"]}}"#,
+            json!({"query": {"match_all": {}}, "_source": {"includes": ["a*"], "excludes": ["b", "lea"]}}),
+        );
+    }
+
+    #[test]
+    fn each_json_query_is_translated() {
+        check_query(r#"{"match_none":{}}"#, json!({"match_none": {}}));
+        check_query(r#"{"match":{"t":"a b"}}"#, json!({"match": {"t": {"query": "a b", "operator": "or"}}}));
+        check_query(
+            r#"{"match":{"t":{"query":"a b","operator":"and","lenient":true}}}"#,
+            json!({"match": {"t": {"query": "a b", "operator": "and", "lenient": true}}}),
+        );
+        check_query(r#"{"match_phrase":{"t":"a b"}}"#, json!({"match_phrase": {"t": {"query": "a b"}}}));
+        check_query(
+            r#"{"multi_match":{"query":"a b","type":"phrase","fields":["t","k.*"]}}"#,
+            json!({"multi_match": {"query": "a b", "type": "phrase", "lenient": false, "fields": ["t", "k.*"]}}),
+        );
+        check_query(
+            r#"{"multi_match":{"query":"a"}}"#,
+            json!({"multi_match": {"query": "a", "operator": "or", "lenient": true}}),
+        );
+        check_query(r#"{"term":{"k":1.5}}"#, json!({"term": {"k": {"value": 1.5}}}));
+        check_query(r#"{"terms":{"k":["a",1,true]}}"#, json!({"terms": {"k": ["a", 1, true]}}));
+        check_query(r#"{"terms":{"k":["a"]}}"#, json!({"term": {"k": {"value": "a"}}}));
+        check_query(
+            r#"{"range":{"d":{"gte":"2016","lt":5,"format":"yyyy","time_zone":"-03:30"}}}"#,
+            json!({"range": {"d": {"gte": "2016", "lt": 5, "format": "yyyy", "time_zone": "-03:30"}}}),
+        );
+        check_query(r#"{"range":{"d":{"gt":1,"lte":2}}}"#, json!({"range": {"d": {"gt": 1, "lte": 2}}}));
+        check_query(
+            r#"{"prefix":{"k":"a b*"}}"#,
+            json!({"query_string": {"query": "a\\ b\\**", "lenient": false, "fields": ["k"]}}),
+        );
+        check_query(
+            r#"{"wildcard":{"k":"a:*\\*?"}}"#,
+            json!({"query_string": {"query": "a\\:*\\*?", "lenient": false, "fields": ["k"]}}),
+        );
+        check_query(r#"{"wildcard":{"k":"AND \\*"}}"#, json!({"wildcard": {"k": {"value": "AND \\*"}}}));
+        check_query(r#"{"exists":{"field":"k"}}"#, json!({"exists": {"field": "k"}}));
+        check_query(
+            r#"{"exists":{"field":"destNum._number"}}"#,
+            json!({"exists": {"field": "lea.number.destNum"}}),
+        );
+        check_query(r#"{"ids":{"values":["1",2]}}"#, json!({"ids": {"values": ["1", "2"]}}));
+        check_query(r#"{"bool":{}}"#, json!({"bool": {}}));
+        check_query(
+            r#"{"bool":{"must":[{"match_all":{}}],"should":[{"term":{"k":1}},{"exists":{"field":"k"}}],"must_not":{"match_none":{}}}}"#,
+            json!({"bool": {
+                "must": [{"match_all": {}}], "should": [{"term": {"k": {"value": 1}}}, {"exists": {"field": "k"}}],
+                "must_not": [{"match_none": {}}], "minimum_should_match": 0,
+            }}),
+        );
+        check_query(
+            r#"{"bool":{"should":[{"term":{"k":1}},{"term":{"k":2}},{"term":{"l":3}}],"minimum_should_match":2}}"#,
+            json!({"bool": {
+                "should": [{"term": {"k": {"value": 1}}}, {"term": {"k": {"value": 2}}}, {"term": {"l": {"value": 3}}}],
+                "minimum_should_match": 2,
+            }}),
+        );
+    }
+
+    #[test]
+    fn each_query_string_clause_is_translated() {
+        check_text("*", json!({"match_all": {}}));
+        check_text("k:a", json!({"match": {"k": {"query": "a", "operator": "or", "lenient": true}}}));
+        check_strict("k:a", json!({"match": {"k": {"query": "a", "operator": "or"}}}));
+        check_strict("k:\"a b\"", json!({"match_phrase": {"k": {"query": "a b"}}}));
+        check_text(
+            "friendly-scanner",
+            json!({"multi_match": {"query": "friendly-scanner", "operator": "or", "lenient": true}}),
+        );
+        check_text("\"a b\"", json!({"multi_match": {"query": "a b", "type": "phrase", "lenient": true}}));
+        check_strict("k:[1 TO 5}", json!({"range": {"k": {"gte": "1", "lt": "5"}}}));
+        check_text("[1 TO 5}", json!({"query_string": {"query": "[\"1\" TO \"5\"}", "lenient": true}}));
+        check_text(r#">a\""#, json!({"query_string": {"query": r#"{"a\"" TO *]"#, "lenient": true}}));
+        check_text("97*", json!({"query_string": {"query": "97*", "lenient": true}}));
+        check_strict(
+            r"k:a\:b?",
+            json!({"query_string": {"query": r"a\:b?", "lenient": false, "fields": ["k"]}}),
+        );
+        check_text("k:*", json!({"exists": {"field": "k"}}));
+        check_strict(
+            r"k.\*:a",
+            json!({"multi_match": {"query": "a", "operator": "or", "lenient": false, "fields": ["k.*"]}}),
+        );
+        check_text(
+            "k:a AND NOT b",
+            json!({"bool": {
+                "must": [{"match": {"k": {"query": "a", "operator": "or", "lenient": true}}}],
+                "must_not": [{"multi_match": {"query": "b", "operator": "or", "lenient": true}}],
+            }}),
+        );
+        // Only these forms accept `lenient`.
+        check_text(
+            "k:[a TO b] OR l:\"c d\"",
+            json!({"bool": {"should": [
+                {"query_string": {"query": "[\"a\" TO \"b\"]", "lenient": true, "fields": ["k"]}},
+                {"multi_match": {"query": "c d", "type": "phrase", "lenient": true, "fields": ["l"]}},
+            ], "minimum_should_match": 1}}),
+        );
+    }
+
+    #[test]
+    fn phone_numbers_search_the_canonical_field() {
+        let number = "9011972598294121";
+        check_family(
+            &format!("destNum:{number}"),
+            json!({"bool": {"should": [
+                {"term": {"lea.number.destNum": {"value": "+972598294121"}}},
+                {"match": {"destNum": {"query": number, "operator": "or", "lenient": true}}},
+            ], "minimum_should_match": 1}}),
+        );
+        check_family(
+            number,
+            json!({"bool": {"should": [
+                {"multi_match": {"query": number, "operator": "or", "lenient": true}},
+                {"multi_match": {"query": "+972598294121", "fields": ["lea.number.*"]}},
+            ], "minimum_should_match": 1}}),
+        );
+        // Too short for a phone number.
+        check_family("100", json!({"multi_match": {"query": "100", "operator": "or", "lenient": true}}));
+        let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
+        let text = br#"{"query":{"terms":{"destNum":["00972598294121","1","+12025550100"]}}}"#;
+        let asked = add_canonical_terms(search_request::parse_search([], text).unwrap().query, &families);
+        assert_eq!(
+            query(&asked),
+            json!({"bool": {"should": [
+                {"terms": {"destNum": ["00972598294121", "1", "+12025550100"]}},
+                {"terms": {"lea.number.destNum": ["+972598294121", "+12025550100"]}},
+            ], "minimum_should_match": 1}})
+        );
+        assert_eq!(cluster_field("call.to._number"), "lea.number.call_to");
+        assert_eq!(cluster_field("_number"), "lea.number.*");
+        assert_eq!(cluster_field("my_number"), "my_number");
+    }
+
+    #[test]
+    fn each_aggregation_is_translated() {
+        check(
+            r#"{"aggs":{"top":{"terms":{"field":"k","size":3,"order":{"_key":"asc"},"min_doc_count":2},"aggs":
+            {"d":{"date_histogram":{"field":"_event_time","calendar_interval":"day","time_zone":"+01:00"}}}},
+            "m":{"date_histogram":{"field":"d","calendar_interval":"month","min_doc_count":1}}}}"#,
+            json!({"query": {"match_all": {}}, "aggs": {
+                "top": {
+                    "terms": {"field": "k", "size": 3, "order": {"_key": "asc"}, "min_doc_count": 2},
+                    "aggs": {"d": {"date_histogram": {
+                        "field": "lea.time", "fixed_interval": "86400000ms", "min_doc_count": 0, "time_zone": "+01:00",
+                    }}},
+                },
+                "m": {"date_histogram": {"field": "d", "calendar_interval": "1M", "min_doc_count": 1}},
+            }}),
+        );
+        for (unit, interval) in [("week", "1w"), ("quarter", "1q"), ("year", "1y")] {
+            check(
+                &format!(
+                    r#"{{"aggs":{{"a":{{"date_histogram":{{"field":"d","calendar_interval":"{unit}"}}}}}}}}"#
+                ),
+                json!({"query": {"match_all": {}}, "aggs": {"a": {"date_histogram": {
+                    "field": "d", "calendar_interval": interval, "min_doc_count": 0,
+                }}}}),
+            );
+        }
+    }
+
+    #[track_caller]
+    fn check_cut(source: &str, expected: &str) {
+        assert_eq!(String::from_utf8(strip_lea_object(source.as_bytes())).unwrap(), expected, "{source}");
+    }
+
+    #[test]
+    fn only_the_lea_object_is_removed() {
+        check_cut(r#"{"a": 1.0,"lea":{"time":"2026","number":{"a":"+1"}}}"#, r#"{"a": 1.0}"#);
+        check_cut(r#"{"a":1 , "lea":{"time":"2026"} } "#, r#"{"a":1 }"#);
+        check_cut(r#"{"lea":{"time":"2026"}}"#, "{}");
+        for whole in [
+            "{}",
+            "",
+            r#"{"a":"x,\"lea\":{\"b\":1}}"}"#,
+            r#"{"a":{"b":1,"lea":{"time":"2026"}}}"#,
+            r#"{"lea":{"time":"2026"},"a":1}"#,
+            r#"{"lea":{"time":"#,
+            r#"{"a":[{"lea":{}}]}"#,
+            r#"{"lea":1}"#,
+        ] {
+            check_cut(whole, whole);
+        }
+    }
+
+    #[test]
+    fn special_characters_are_escaped() {
+        assert_eq!(escape("a-b/c d_é9"), r"a\-b\/c\ d_é9");
+        assert_eq!(escape("\u{3000}AND"), "\\\u{3000}AND");
+        assert_eq!(escape_pattern("a\\"), "a\\\\");
+        assert_eq!(escape_pattern("<x>*"), "\\<x\\>*");
+        assert_eq!(
+            (format_zone(330), format_zone(-210), format_zone(0)),
+            ("+05:30".into(), "-03:30".into(), "+00:00".into())
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! Query parsing: two query languages, one syntax tree. Pure code.
+//!
+//! `query_string` (the language of `q=`) and `search_request` (Elasticsearch's JSON) produce a [`Query`].
+//! Each store translates this tree into its own language. Anything unsupported is rejected with a reason.
+
+pub mod aggregations;
+mod ast;
+mod display;
+mod error;
+mod json;
+mod lexer;
+pub mod query_dsl;
+pub mod query_string;
+mod search;
+pub mod search_request;
+
+pub use ast::{Bound, FieldSelector, Operator, Query, QueryValue};
+pub use error::QueryError;
+pub use search::{
+    Aggregation, Bucket, Hit, Interval, Search, SearchAfter, SearchResult, Sort, SortKey, SourceFilter,
+};

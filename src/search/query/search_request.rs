@@ -1,0 +1,628 @@
+//! Parser of a search request: the body (Elasticsearch's JSON) and the URL parameters become a [`Search`].
+//! Pure code.
+//!
+//! Nothing that could change the answer is ignored: an unsupported key is rejected, unless its value is the
+//! default (`"explain": false`).
+
+use super::aggregations::{AGGREGATIONS_MAX, parse_aggregations};
+use super::json::OrderedJson;
+use super::query_dsl::parse_query;
+use super::query_string::{self, QueryStringOptions};
+use super::{FieldSelector, Operator, Query, QueryError, Search, Sort, SortKey, SourceFilter};
+
+/// Maximum size of a request body.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Maximum of `from` + `size`, as in Elasticsearch.
+pub const WINDOW_MAX: usize = 10_000;
+
+/// `size` of a request that does not set it.
+pub const SIZE_DEFAULT: usize = 10;
+
+/// Maximum number of sort keys.
+pub const SORTS_MAX: usize = 16;
+
+/// Parses a search. The body may be empty; URL parameters override it. The caller sets the indices, which are
+/// part of the path.
+pub fn parse_search<'a>(
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
+    body: &[u8],
+) -> Result<Search, QueryError> {
+    let mut search = Search {
+        indices: Vec::new(),
+        ignore_unavailable: false,
+        query: Query::All,
+        sort: Vec::new(),
+        from: 0,
+        size: SIZE_DEFAULT,
+        after: None,
+        source: SourceFilter::default(),
+        aggregations: Vec::new(),
+        typed_keys: false,
+    };
+    let mut room = AGGREGATIONS_MAX;
+    for (key, json) in body_members(body)? {
+        match (key.as_str(), &json) {
+            ("question", OrderedJson::Object(_)) => search.query = parse_query(&json, 0)?,
+            ("from", OrderedJson::Long(_) | OrderedJson::Text(_)) => {
+                search.from = parse_count_value("from", json.to_long("from")?, 0)?
+            }
+            ("size", OrderedJson::Long(_) | OrderedJson::Text(_)) => {
+                search.size = parse_count_value("size", json.to_long("size")?, SIZE_DEFAULT)?;
+            }
+            ("sort", _) => search.sort = parse_sorts(&json)?,
+            ("search_after", OrderedJson::List(list)) => search.after = Some(parse_search_after(list)?),
+            ("_source", _) => search.source = parse_source_filter(&json)?,
+            ("aggs" | "aggregations", _) => search.aggregations.extend(parse_aggregations(&json, &mut room)?),
+            ("track_total_hits", OrderedJson::Bool(_) | OrderedJson::Long(0..)) => {}
+            ("timeout", OrderedJson::Text(text)) if is_time_value(text) => {}
+            // Labels for statistics, and score weights.
+            ("stats" | "indices_boost" | "track_scores", _) => {}
+            (
+                "explain" | "version" | "seq_no_primary_term" | "profile" | "terminate_after" | "highlight",
+                json,
+            )
+            | ("stored_fields" | "fields" | "docvalue_fields" | "script_fields" | "runtime_mappings", json)
+            | ("rescore" | "suggest" | "ext", json)
+                if json.is_off() => {}
+            _ => {
+                return Err(QueryError::parsing(format!(
+                    "Unknown key for a {} in [{key}].",
+                    json.token_name()
+                )));
+            }
+        }
+    }
+    apply_parameters(&mut search, parameters)?;
+    check_limits(&search)?;
+    Ok(search)
+}
+
+/// Parses the query of a `_count`: URL parameters, and a body that contains at most `query`.
+pub fn parse_count<'a>(
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
+    body: &[u8],
+) -> Result<Query, QueryError> {
+    let mut found = Query::All;
+    for (key, json) in body_members(body)? {
+        match (key.as_str(), &json) {
+            ("query", OrderedJson::Object(_)) => found = parse_query(&json, 0)?,
+            _ => return Err(QueryError::parsing(format!("request does not support [{key}]"))),
+        }
+    }
+    let (asked, rest) = split_query_parameters(parameters)?;
+    match rest
+        .iter()
+        .find(|(key, value)| !is_ignored_parameter(key, value) && !is_ignore_unavailable(key, value))
+    {
+        Some((key, _)) => Err(unrecognized(key)),
+        None => Ok(asked.unwrap_or(found)),
+    }
+}
+
+fn body_members(body: &[u8]) -> Result<Vec<(String, OrderedJson)>, QueryError> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(QueryError::argument(format!("the body is longer than {BODY_BYTES_MAX} bytes")));
+    }
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Vec::new());
+    }
+    match OrderedJson::parse(body)? {
+        OrderedJson::Object(members) => Ok(members),
+        json => {
+            Err(QueryError::parsing(format!("Expected [START_OBJECT] but found [{}]", json.token_name())))
+        }
+    }
+}
+
+/// Parses `from` or `size`; -1 means the default.
+fn parse_count_value(key: &str, number: i64, default: usize) -> Result<usize, QueryError> {
+    match number {
+        -1 => Ok(default),
+        number => usize::try_from(number).map_err(|_| {
+            QueryError::argument(format!("[{key}] parameter cannot be negative, found [{number}]"))
+        }),
+    }
+}
+
+/// Checks the limits that involve several keys.
+fn check_limits(search: &Search) -> Result<(), QueryError> {
+    let window = search.from.saturating_add(search.size);
+    if window > WINDOW_MAX {
+        let reason = format!(
+            "Result window is too large, from + size must be less than or equal to: [{WINDOW_MAX}] but was [{window}]."
+        );
+        return Err(QueryError::argument(reason));
+    }
+    if search.sort.len() > SORTS_MAX {
+        return Err(QueryError::argument(format!("[sort] has more than {SORTS_MAX} keys")));
+    }
+    let Some(after) = &search.after else { return Ok(()) };
+    match (search.sort.len(), after.len()) {
+        (0, _) => Err(QueryError::argument("Sort must contain at least one field.")),
+        (sorts, values) if sorts != values => {
+            Err(QueryError::argument(format!("search_after has {values} value(s) but sort has {sorts}.")))
+        }
+        _ if search.from > 0 => {
+            Err(QueryError::argument("`from` parameter must be set to 0 when `search_after` is used."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse_search_after(list: &[OrderedJson]) -> Result<Vec<serde_json::Value>, QueryError> {
+    if list.is_empty() {
+        return Err(QueryError::argument("Values must contains at least one value."));
+    }
+    let value = |json: &OrderedJson| match json {
+        OrderedJson::Null => Ok(serde_json::Value::Null),
+        OrderedJson::Bool(value) => Ok((*value).into()),
+        OrderedJson::Long(number) => Ok((*number).into()),
+        OrderedJson::Double(number) => Ok((*number).into()),
+        OrderedJson::Text(text) => Ok(text.as_str().into()),
+        json => Err(QueryError::parsing(format!("found [{}] inside search_after.", json.token_name()))),
+    };
+    list.iter().map(value).collect()
+}
+
+/// Accepts `"field"`, `{"field": "desc"}`, `{"field": {"order": ...}}`, or a list of these.
+fn parse_sorts(json: &OrderedJson) -> Result<Vec<Sort>, QueryError> {
+    let list = match json {
+        OrderedJson::List(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let mut found = Vec::new();
+    for json in list {
+        match json {
+            OrderedJson::Text(field) => found.push(parse_sort(field, None)?),
+            OrderedJson::Object(members) => {
+                for (field, json) in members {
+                    found.push(match json {
+                        OrderedJson::Object(options) => parse_sort_object(field, options)?,
+                        json => parse_sort(field, Some(&json.to_text().unwrap_or_default()))?,
+                    });
+                }
+            }
+            _ => {
+                let reason = "malformed sort format, within the sort array, an object, or an actual string are allowed";
+                return Err(QueryError::argument(reason));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Parses one sort key. Nothing is scored, so `_score` means the order of insertion, whatever its direction.
+fn parse_sort(field: &str, direction: Option<&str>) -> Result<Sort, QueryError> {
+    let key = match field {
+        "" => return Err(QueryError::argument("[sort] has an empty field name")),
+        "_doc" | "_score" => SortKey::SeqNo,
+        field => SortKey::Field(field.to_owned()),
+    };
+    let descending = match direction.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("asc") => false,
+        Some("desc") => field != "_score",
+        Some(other) => {
+            return Err(QueryError::argument(format!(
+                "unknown sort order [{other}], expected [asc] or [desc]"
+            )));
+        }
+    };
+    Ok(Sort { key, descending, missing_first: false, unmapped_type: None })
+}
+
+fn parse_sort_object(field: &str, options: &[(String, OrderedJson)]) -> Result<Sort, QueryError> {
+    let order = options.iter().find(|(key, _)| key == "order").and_then(|(_, json)| json.to_text());
+    let mut found = parse_sort(field, order.as_deref())?;
+    for (key, json) in options {
+        match (key.as_str(), json.to_text().as_deref()) {
+            ("order", Some(_)) => {}
+            ("unmapped_type", Some(kind)) => found.unmapped_type = Some(kind.to_owned()),
+            ("missing", Some("_last")) => found.missing_first = false,
+            ("missing", Some("_first")) => found.missing_first = true,
+            // These modes are the defaults for a field with several values.
+            ("mode", Some("min")) if !found.descending => {}
+            ("mode", Some("max")) if found.descending => {}
+            _ => return Err(QueryError::content(format!("[field_sort] unknown field [{key}]"))),
+        }
+    }
+    Ok(found)
+}
+
+fn parse_source_filter(json: &OrderedJson) -> Result<SourceFilter, QueryError> {
+    let mut filter = SourceFilter::default();
+    match json {
+        OrderedJson::Bool(wanted) => filter.excludes_all = !wanted,
+        OrderedJson::Text(_) | OrderedJson::List(_) => filter.includes = json.to_texts("_source")?,
+        OrderedJson::Object(members) => {
+            for (key, json) in members {
+                match key.as_str() {
+                    "includes" | "include" => filter.includes = json.to_texts(key)?,
+                    "excludes" | "exclude" => filter.excludes = json.to_texts(key)?,
+                    key => {
+                        let reason = format!("Unknown key for a {} in [{key}].", json.token_name());
+                        return Err(QueryError::parsing(reason));
+                    }
+                }
+            }
+        }
+        json => {
+            let reason = "Expected one of [VALUE_BOOLEAN, VALUE_STRING, START_ARRAY, START_OBJECT] but found";
+            return Err(QueryError::parsing(format!("{reason} [{}]", json.token_name())));
+        }
+    }
+    Ok(filter)
+}
+
+/// Accepts `5s`, `100ms`, `-1`.
+fn is_time_value(text: &str) -> bool {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = matches!(&text[number.len()..], "d" | "h" | "m" | "s" | "ms" | "micros" | "nanos");
+    text == "-1" || text == "0" || (unit && number.parse::<u64>().is_ok())
+}
+
+fn unrecognized(key: &str) -> QueryError {
+    QueryError::argument(format!("request contains unrecognized parameter: [{key}]"))
+}
+
+/// Key and value of a URL parameter.
+pub type Parameter<'a> = (&'a str, &'a str);
+
+/// Splits the parameters into the query of `q`, if there is one, and all parameters that do not belong to it.
+fn split_query_parameters<'a>(
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
+) -> Result<(Option<Query>, Vec<Parameter<'a>>), QueryError> {
+    let (mut options, mut text, mut analyzes, mut rest) =
+        (QueryStringOptions::default(), None, false, Vec::new());
+    for (key, value) in parameters {
+        match key {
+            "q" => text = Some(value),
+            "df" if value == "*" => options.fields = FieldSelector::All,
+            "df" => options.fields = FieldSelector::Named(vec![value.to_owned()]),
+            "default_operator" => {
+                options.operator = match value.to_ascii_lowercase().as_str() {
+                    "and" => Operator::And,
+                    "or" => Operator::Or,
+                    _ => {
+                        return Err(QueryError::argument(format!(
+                            "unknown operator [{value}], expected [and] or [or]"
+                        )));
+                    }
+                }
+            }
+            "lenient" => options.lenient = Some(parse_boolean(value)?),
+            "analyze_wildcard" => analyzes = parse_boolean(value)?,
+            _ => rest.push((key, value)),
+        }
+    }
+    let query = text.map(|text| query_string::parse(text, &options)).transpose()?;
+    match analyzes && query.as_ref().is_some_and(|query| !query_string::has_plain_patterns(query)) {
+        true => Err(QueryError::argument("[analyze_wildcard] is not supported for this query")),
+        false => Ok((query, rest)),
+    }
+}
+
+fn parse_boolean(value: &str) -> Result<bool, QueryError> {
+    match value {
+        "" | "true" => Ok(true),
+        "false" => Ok(false),
+        _ => {
+            let reason = format!("Failed to parse value [{value}] as only [true] or [false] are allowed.");
+            Err(QueryError::argument(reason))
+        }
+    }
+}
+
+fn apply_parameters<'a>(
+    search: &mut Search,
+    parameters: impl IntoIterator<Item = Parameter<'a>>,
+) -> Result<(), QueryError> {
+    let (asked, rest) = split_query_parameters(parameters)?;
+    if let Some(query) = asked {
+        search.query = query;
+    }
+    let list =
+        |value: &str| value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let int = |key: &str, value: &str| {
+        let reason = || format!("Failed to parse int parameter [{key}] with value [{value}]");
+        value.parse::<i32>().map(i64::from).map_err(|_| QueryError::argument(reason()))
+    };
+    for (key, value) in rest {
+        match key {
+            "from" => search.from = parse_count_value(key, int(key, value)?, 0)?,
+            "size" => search.size = parse_count_value(key, int(key, value)?, SIZE_DEFAULT)?,
+            "sort" => {
+                let one = |name: &String| match name.rsplit_once(':') {
+                    Some((field, direction)) => parse_sort(field, Some(direction)),
+                    None => parse_sort(name, None),
+                };
+                search.sort = list(value).iter().map(one).collect::<Result<_, _>>()?;
+            }
+            "_source" if matches!(value, "true" | "false") => search.source.excludes_all = value == "false",
+            "_source" | "_source_includes" => search.source.includes = list(value),
+            "_source_excludes" => search.source.excludes = list(value),
+            "ignore_unavailable" => search.ignore_unavailable = parse_boolean(value)?,
+            "track_total_hits" if value.parse::<u32>().is_ok() || parse_boolean(value).is_ok() => {}
+            "timeout" if is_time_value(value) => {}
+            "search_type" if matches!(value, "query_then_fetch" | "dfs_query_then_fetch") => {}
+            "version" | "seq_no_primary_term" | "explain" | "track_scores" if value == "false" => {}
+            key if is_ignored_parameter(key, value) => {}
+            key => return Err(unrecognized(key)),
+        }
+    }
+    Ok(())
+}
+
+/// Parameters that cannot change the result, and those that only the HTTP server evaluates.
+fn is_ignored_parameter(key: &str, value: &str) -> bool {
+    match key {
+        "pretty" | "human" | "error_trace" | "filter_path" | "format" | "preference" | "routing"
+        | "request_cache" => true,
+        "rest_total_hits_as_int"
+        | "typed_keys"
+        | "batched_reduce_size"
+        | "ccs_minimize_roundtrips"
+        | "stats" => true,
+        "max_concurrent_shard_requests" | "pre_filter_shard_size" | "allow_partial_search_results" => true,
+        "ignore_throttled" => true,
+        "allow_no_indices" => value != "false",
+        "expand_wildcards" => value == "open" || value == "all",
+        _ => false,
+    }
+}
+
+/// `ignore_unavailable` of a `_count`, which the caller evaluates.
+fn is_ignore_unavailable(key: &str, value: &str) -> bool {
+    key == "ignore_unavailable" && parse_boolean(value).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::query::{Aggregation, Interval};
+
+    #[track_caller]
+    fn check_query(body: &str, expected: &str) {
+        let body = format!("{{\"query\":{body}}}");
+        assert_eq!(parse_search([], body.as_bytes()).unwrap().query.to_string(), expected, "{body}");
+        assert_eq!(parse_count([], body.as_bytes()).unwrap().to_string(), expected, "{body}");
+    }
+
+    #[track_caller]
+    fn check_refused(body: &str, kind: &str, reason: &str) {
+        let error = parse_search([], body.as_bytes()).unwrap_err();
+        assert_eq!((error.kind, error.reason.as_str()), (kind, reason), "{body}");
+    }
+
+    #[test]
+    fn json_queries_are_parsed() {
+        let table = [
+            (r#"{"match_all":{}}"#, "all"),
+            (r#"{"match_all":{"boost":2,"_name":"x"}}"#, "all"),
+            (r#"{"match_none":{}}"#, "none"),
+            (r#"{"match":{"t":"a b"}}"#, r#"any(t "a b")"#),
+            (r#"{"match":{"t":5}}"#, r#"any(t "5")"#),
+            (r#"{"match":{"t":{"query":"a b","operator":"AND"}}}"#, r#"every(t "a b")"#),
+            (r#"{"match":{"t":{"query":"a","lenient":true}}}"#, r#"lenient any(t "a")"#),
+            (r#"{"match_phrase":{"t":{"query":"a b","slop":0}}}"#, r#"phrase(t "a b")"#),
+            (r#"{"multi_match":{"query":"a","fields":["t^2","k"]}}"#, r#"any(t,k "a")"#),
+            (r#"{"multi_match":{"query":"a b","type":"phrase","fields":"t"}}"#, r#"phrase(t "a b")"#),
+            (r#"{"multi_match":{"query":"a"}}"#, r#"lenient any(* "a")"#),
+            (r#"{"term":{"k":"a"}}"#, r#"term(k "a")"#),
+            (r#"{"term":{"k":{"value":1.5,"boost":1}}}"#, "term(k 1.5)"),
+            (r#"{"term":{"k":18446744073709551615}}"#, r#"term(k "18446744073709551615")"#),
+            (r#"{"terms":{"k":["a",1,true]}}"#, r#"(term(k "a") term(k 1) term(k true))"#),
+            (r#"{"terms":{"k":[]}}"#, "none"),
+            (r#"{"range":{"n":{"gte":1,"lt":5}}}"#, "range(n [1 TO 5})"),
+            (r#"{"range":{"n":{"gte":1,"gt":2}}}"#, "range(n {2 TO *])"),
+            (r#"{"range":{"n":{"gt":2,"gte":1}}}"#, "range(n [1 TO *])"),
+            (r#"{"range":{"n":{"from":1,"to":null,"include_lower":false}}}"#, "range(n {1 TO *])"),
+            (
+                r#"{"range":{"d":{"lte":"now/d","format":"yyyy","time_zone":"-01:00"}}}"#,
+                r#"range(d [* TO "now/d"] yyyy -60 min)"#,
+            ),
+            (r#"{"prefix":{"k":"97"}}"#, r#"prefix(k "97")"#),
+            (r#"{"prefix":{"k":{"value":"97","rewrite":"constant_score"}}}"#, r#"prefix(k "97")"#),
+            (r#"{"wildcard":{"k":{"wildcard":"a*"}}}"#, r#"wildcard(k "a*")"#),
+            (r#"{"exists":{"field":"k"}}"#, "exists(k)"),
+            (r#"{"ids":{"values":["1",2]}}"#, "ids(1 2)"),
+            (r#"{"constant_score":{"filter":{"match_all":{}},"boost":2}}"#, "all"),
+            (r#"{"query_string":{"query":"a b","default_field":"t"}}"#, r#"any(t "a b")"#),
+            (r#"{"query_string":{"query":"*","analyze_wildcard":true}}"#, "lenient all"),
+            (
+                r#"{"query_string":{"query":"a","fields":["t^2","k"],"default_operator":"and"}}"#,
+                r#"every(t,k "a")"#,
+            ),
+            (r#"{"bool":{}}"#, "()"),
+            (
+                r#"{"bool":{"must":{"exists":{"field":"a"}},"filter":[{"exists":{"field":"b"}}],"must":null}}"#,
+                "",
+            ),
+        ];
+        for (body, expected) in &table[..table.len() - 1] {
+            check_query(body, expected);
+        }
+        // A duplicate key.
+        assert_eq!(
+            parse_search([], table[table.len() - 1].0.as_bytes()).unwrap_err().kind,
+            "json_parse_exception"
+        );
+        assert_eq!(parse_search([], b" \n").unwrap().query, Query::All);
+    }
+
+    #[test]
+    fn minimum_should_match_counts_as_elasticsearch_does() {
+        let check = |wanted: &str, expected: &str| {
+            let should = r#"[{"exists":{"field":"a"}},{"exists":{"field":"b"}},{"exists":{"field":"c"}}]"#;
+            check_query(
+                &format!(r#"{{"bool":{{"should":{should},"minimum_should_match":{wanted}}}}}"#),
+                expected,
+            );
+        };
+        let of = |min: usize| {
+            format!(
+                "(exists(a) exists(b) exists(c)){}",
+                if min == 1 { String::new() } else { format!("~{min}") }
+            )
+        };
+        let table = [
+            ("1", 1),
+            ("\"-1\"", 2),
+            ("\"50%\"", 1),
+            ("\"-25%\"", 3),
+            ("0", 1),
+            ("3", 3),
+            ("\"-5\"", 1),
+            ("\"100%\"", 3),
+            ("\"1<2\"", 2),
+            ("\"2<-25% 9<-3\"", 3),
+            ("\"3<1\"", 3),
+            ("\"33%\"", 1),
+            ("\"-100%\"", 1),
+        ];
+        for (wanted, min) in table {
+            check(wanted, &of(min));
+        }
+        check("\"200%\"", "none");
+        check("150", "none");
+        check_query(r#"{"bool":{"minimum_should_match":1,"must":[{"match_all":{}}]}}"#, "none");
+        check_query(r#"{"bool":{"should":[{"match_all":{}}],"filter":[{"match_none":{}}]}}"#, "(+none all)");
+    }
+
+    #[test]
+    fn errors_use_elasticsearchs_words() {
+        let parsing = |body: &str, reason: &str| check_refused(body, "parsing_exception", reason);
+        let argument = |body: &str, reason: &str| check_refused(body, "illegal_argument_exception", reason);
+        parsing("[]", "Expected [START_OBJECT] but found [START_ARRAY]");
+        parsing(r#"{"foo":1}"#, "Unknown key for a VALUE_NUMBER in [foo].");
+        parsing(r#"{"min_score":1}"#, "Unknown key for a VALUE_NUMBER in [min_score].");
+        parsing(r#"{"explain":true}"#, "Unknown key for a VALUE_BOOLEAN in [explain].");
+        parsing(r#"{"query":{"fuzzy":{}}}"#, "unknown query [fuzzy]");
+        argument(r#"{"query":{}}"#, "query malformed, empty clause found");
+        parsing(
+            r#"{"query":{"match_all":{},"match_none":{}}}"#,
+            "[match_all] malformed query, expected [END_OBJECT] but found [FIELD_NAME]",
+        );
+        parsing(
+            r#"{"query":{"match":{"t":"a","k":"b"}}}"#,
+            "[match] query doesn't support multiple fields, found [t] and [k]",
+        );
+        parsing(r#"{"query":{"match":{"t":{"fuzziness":1}}}}"#, "[match] query does not support [fuzziness]");
+        parsing(r#"{"query":{"term":{"k":["a"]}}}"#, "[term] query does not support array of values");
+        argument(r#"{"query":{"term":{"k":{}}}}"#, "value cannot be null");
+        parsing(r#"{"query":{"range":{"n":{"foo":1}}}}"#, "[range] query does not support [foo]");
+        argument(
+            r#"{"query":{"range":{"d":{"time_zone":"Europe/Berlin"}}}}"#,
+            "time zone [Europe/Berlin] is not supported: give an offset such as +01:00",
+        );
+        check_refused(
+            r#"{"query":{"bool":{"foo":[]}}}"#,
+            "x_content_parse_exception",
+            "[bool] unknown field [foo]",
+        );
+        parsing(r#"{"query":{"bool":{"must":[1]}}}"#, "[_na] query malformed, must start with start_object");
+        parsing(r#"{"query":{"query_string":{}}}"#, "[query_string] must be provided with a [query]");
+        check_refused(
+            r#"{"query":{"query_string":{"query":"(a"}}}"#,
+            "query_shard_exception",
+            "Failed to parse query [(a]",
+        );
+        argument(r#"{"search_after":[1]}"#, "Sort must contain at least one field.");
+        argument(r#"{"search_after":[1,2],"sort":"n"}"#, "search_after has 2 value(s) but sort has 1.");
+        parsing(r#"{"aggs":{"x":{"avg":{"field":"n"}}}}"#, "Unknown aggregation type [avg]");
+        parsing(r#"{"aggs":{"x":{}}}"#, "Missing definition for aggregation [x]");
+        assert_eq!(parse_search([], b"{").unwrap_err().kind, "json_parse_exception");
+        assert_eq!(parse_count([], br#"{"size":1}"#).unwrap_err().reason, "request does not support [size]");
+    }
+
+    #[test]
+    fn limits_hold_on_both_sides() {
+        let window = |from, size| parse_search([], format!("{{\"from\":{from},\"size\":{size}}}").as_bytes());
+        assert!(window(9_990, 10).is_ok() && window(9_990, 11).is_err());
+        let nested = |depth: usize| {
+            let body = r#"{"bool":{"must":["#.repeat(depth) + r#"{"match_all":{}}"# + &"]}}".repeat(depth);
+            parse_search([], format!("{{\"query\":{body}}}").as_bytes())
+        };
+        assert!(nested(20).is_ok() && nested(21).is_err() && nested(100_000 / 18).is_err());
+        let terms = |count: usize| {
+            let values = vec!["1"; count].join(",");
+            parse_search([], format!(r#"{{"query":{{"terms":{{"k":[{values}]}}}}}}"#).as_bytes())
+        };
+        assert!(terms(1024).is_ok() && terms(1025).is_err());
+        let aggregations = |count: usize| {
+            let each: Vec<_> =
+                (0..count).map(|at| format!(r#""a{at}":{{"terms":{{"field":"k"}}}}"#)).collect();
+            parse_search([], format!(r#"{{"aggs":{{{}}}}}"#, each.join(",")).as_bytes())
+        };
+        assert!(aggregations(AGGREGATIONS_MAX).is_ok() && aggregations(AGGREGATIONS_MAX + 1).is_err());
+        let sorts = |count: usize| parse_search([("sort", vec!["a"; count].join(",").as_str())], b"");
+        assert!(sorts(SORTS_MAX).is_ok() && sorts(SORTS_MAX + 1).is_err());
+        let padded = |bytes: usize| parse_search([], " ".repeat(bytes).as_bytes());
+        assert!(padded(BODY_BYTES_MAX).is_ok() && padded(BODY_BYTES_MAX + 1).is_err());
+    }
+
+    #[test]
+    fn search_keys_are_parsed() {
+        let body = r#"{"from":5,"size":"7","sort":["n",{"d":"desc"},{"k":{"order":"asc","missing":"_first"}},"_doc"],
+            "_source":{"includes":["a*"],"excludes":"b"},"track_total_hits":true,"timeout":"5s","version":false,
+            "aggs":{"top":{"terms":{"field":"k","size":3,"order":{"_key":"asc"}},"aggs":{"days":{"date_histogram":
+            {"field":"d","calendar_interval":"day","time_zone":"+01:00","min_doc_count":1}}}}}}"#;
+        let found = parse_search([], body.as_bytes()).unwrap();
+        assert_eq!((found.from, found.size), (5, 7));
+        let keys: Vec<_> = found.sort.iter().map(|s| (&s.key, s.descending, s.missing_first)).collect();
+        let field = |name: &str| SortKey::Field(name.to_owned());
+        let (n, d, k) = (field("n"), field("d"), field("k"));
+        assert_eq!(
+            keys,
+            [(&n, false, false), (&d, true, false), (&k, false, true), (&SortKey::SeqNo, false, false)]
+        );
+        let source =
+            SourceFilter { excludes_all: false, includes: vec!["a*".into()], excludes: vec!["b".into()] };
+        assert_eq!(found.source, source);
+        let days = Aggregation::DateHistogram {
+            field: "d".into(),
+            interval: Interval::Fixed(86_400_000),
+            zone_minutes: 60,
+            count_min: 1,
+            inner: Vec::new(),
+        };
+        let top = Aggregation::Terms {
+            field: "k".into(),
+            size: 3,
+            by_key: true,
+            ascending: true,
+            count_min: 1,
+            inner: vec![("days".into(), days)],
+        };
+        assert_eq!(found.aggregations, [("top".to_owned(), top)]);
+    }
+
+    #[test]
+    fn url_parameters_override_the_body() {
+        let body = br#"{"query":{"match_none":{}},"size":5}"#;
+        let pairs =
+            [("q", "a b"), ("df", "t"), ("default_operator", "AND"), ("sort", "n:desc,k"), ("size", "0")];
+        let found =
+            parse_search(pairs.into_iter().chain([("_source", "a,b"), ("pretty", "")]), body).unwrap();
+        assert_eq!(
+            (found.query.to_string(), found.size, found.sort.len()),
+            (r#"every(t "a b")"#.into(), 0, 2)
+        );
+        assert_eq!((found.sort[0].descending, found.source.includes.join(" ")), (true, "a b".into()));
+        assert_eq!(parse_search([], body).unwrap().size, 5);
+        let refused = |key, value| parse_search([(key, value)], b"").unwrap_err().reason;
+        assert_eq!(refused("foo", "1"), "request contains unrecognized parameter: [foo]");
+        assert_eq!(refused("scroll", "1m"), "request contains unrecognized parameter: [scroll]");
+        assert_eq!(refused("from", "x"), "Failed to parse int parameter [from] with value [x]");
+        assert_eq!(
+            refused("lenient", "x"),
+            "Failed to parse value [x] as only [true] or [false] are allowed."
+        );
+        assert_eq!(refused("size", "10001").split(',').next(), Some("Result window is too large"));
+        assert_eq!(
+            parse_count([("q", "destNum:1"), ("pretty", "")], b"").unwrap().to_string(),
+            r#"lenient any(destNum "1")"#
+        );
+        assert!(parse_count([("q", "a"), ("size", "1")], b"").is_err());
+    }
+}

@@ -1,0 +1,332 @@
+//! In-memory registry of indices and their fields, used to index documents and to plan queries.
+//!
+//! A caller's thread adds indices and fields immediately. The thread `store` writes them to the database in the next
+//! commit, together with or before the documents that need them. After a failed commit they are written with the next
+//! one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::search::date::DateFormat;
+use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
+
+/// Maximum number of indices of a store: a query without index names searches them all.
+pub const INDICES_MAX: usize = 10_000;
+
+/// Field ids that exist in every index.
+pub mod number {
+    /// All documents.
+    pub const ALL: u16 = 0;
+    /// Documents that have a field. The value is the id of that field.
+    pub const EXISTS: u16 = 1;
+    /// The hidden field `_event_time`.
+    pub const EVENT_TIME: u16 = 2;
+    /// The hidden field `_number`.
+    pub const NUMBER: u16 = 3;
+    /// The document type, if the sender gave one.
+    pub const KIND: u16 = 4;
+    /// First id of the fields in a mapping.
+    pub const FIRST: u16 = 16;
+    /// Bit that marks the hours of a date field.
+    pub const HOURS: u16 = 0x8000;
+}
+
+pub use crate::search::store::EVENT_TIME;
+
+/// Name of the hidden field with all canonical numbers of a document.
+pub const ALL_NUMBERS: &str = "_number";
+/// Returns the type of a hidden field `F._number`.
+pub fn canonical_field() -> Field {
+    Field { declared_type: Some(ALL_NUMBERS.to_owned()), ..Field::of_type(FieldType::Keyword) }
+}
+
+/// Suffix of the hidden field with the canonical numbers of a field.
+pub const NUMBER_SUFFIX: &str = "._number";
+
+/// A field of an index.
+#[derive(Clone, Debug)]
+pub struct FieldEntry {
+    pub no: u16,
+    pub field: Field,
+    /// Names of the fields that index the same values in another way.
+    pub sub_fields: Vec<String>,
+    /// Id of the hidden field with the canonical numbers of this field.
+    pub canonical_id: Option<u16>,
+    /// Parsed `format` of the mapping.
+    pub date_format: Option<Arc<DateFormat>>,
+}
+
+/// The fields of one index.
+#[derive(Clone, Debug)]
+pub struct IndexFields {
+    /// Treatment of fields that are not in the mapping.
+    pub dynamic: Dynamic,
+    by_name: BTreeMap<String, FieldEntry>,
+    next_id: u16,
+}
+
+impl Default for IndexFields {
+    fn default() -> IndexFields {
+        let mut fields =
+            IndexFields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_id: number::FIRST };
+        fields.insert(EVENT_TIME, Field::of_type(FieldType::Date), Some(number::EVENT_TIME));
+        fields.insert(ALL_NUMBERS, canonical_field(), Some(number::NUMBER));
+        fields
+    }
+}
+
+impl IndexFields {
+    /// Returns the field of that name. Hidden fields are included.
+    pub fn get(&self, name: &str) -> Option<&FieldEntry> {
+        self.by_name.get(name)
+    }
+
+    /// Returns all fields sorted by name. Hidden fields are included.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldEntry)> {
+        self.by_name.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// Returns the mapping, without hidden fields.
+    pub fn mapping(&self) -> Mapping {
+        let shown = self.iter().filter(|(name, _)| !is_hidden(name));
+        let fields = shown.map(|(name, entry)| (name.to_owned(), entry.field.clone())).collect();
+        Mapping { dynamic: self.dynamic, fields }
+    }
+
+    /// Adds a field, with the given id or the next one.
+    fn insert(&mut self, name: &str, field: Field, no: Option<u16>) -> u16 {
+        let no = no.unwrap_or(self.next_id);
+        self.next_id = self.next_id.max(no + 1);
+        if let Some(parent) = field.parent.as_deref().and_then(|parent| self.by_name.get_mut(parent)) {
+            parent.sub_fields.push(name.to_owned());
+        }
+        let of_number = name.strip_suffix(NUMBER_SUFFIX).and_then(|of| self.by_name.get_mut(of));
+        if let Some(of) = of_number {
+            of.canonical_id = Some(no);
+        }
+        let subs = self.iter().filter(|(_, sub)| sub.field.parent.as_deref() == Some(name));
+        let subs = subs.map(|(name, _)| name.to_owned()).collect();
+        // The mapping parser has checked the format.
+        let dates = field.format.as_deref().and_then(|format| DateFormat::parse(format).ok()).map(Arc::new);
+        let family = self.by_name.get(&format!("{name}{NUMBER_SUFFIX}")).map(|family| family.no);
+        self.by_name.insert(
+            name.to_owned(),
+            FieldEntry { no, field, sub_fields: subs, canonical_id: family, date_format: dates },
+        );
+        no
+    }
+}
+
+/// Tells whether the store itself creates the field.
+pub fn is_hidden(name: &str) -> bool {
+    name == EVENT_TIME || name == ALL_NUMBERS || name.ends_with(NUMBER_SUFFIX)
+}
+
+/// An index and its fields.
+#[derive(Debug)]
+pub struct IndexEntry {
+    pub no: u16,
+    pub name: String,
+    fields: RwLock<Arc<IndexFields>>,
+}
+
+impl IndexEntry {
+    /// Returns the current fields.
+    pub fn fields(&self) -> Arc<IndexFields> {
+        Arc::clone(&self.fields.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Addition that is not in the database yet.
+#[derive(Clone, Debug)]
+pub enum CatalogChange {
+    /// An index that is new or whose `dynamic` changed.
+    Index { no: u16, name: String, dynamic: Dynamic },
+    /// A new field.
+    Field {
+        index: u16,
+        no: u16,
+        /// Full name, with dots.
+        name: String,
+        field: Field,
+    },
+}
+
+/// Reason why fields cannot be added to a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MappingConflict {
+    /// The field exists with another type.
+    #[error("mapper [{name}] cannot be changed from type [{from}] to [{to}]")]
+    Type {
+        name: String,
+        /// Current type.
+        from: String,
+        /// Requested type.
+        to: String,
+    },
+    #[error("Limit of total fields [{FIELDS_MAX}] has been exceeded")]
+    Fields,
+    #[error("field name [{0}] is reserved")]
+    ReservedName(String),
+    /// A field with a value cannot have sub-objects.
+    #[error("can't merge a non object mapping [{0}] with an object mapping")]
+    ObjectOverValue(String),
+}
+
+/// All indices of a store.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    by_name: RwLock<BTreeMap<String, Arc<IndexEntry>>>,
+    by_id: Mutex<HashMap<u16, Arc<IndexEntry>>>,
+    changes: Mutex<Vec<CatalogChange>>,
+    /// Held while an index or a field is added, so that each id is used once.
+    add_lock: Mutex<()>,
+}
+
+impl Catalog {
+    pub fn get(&self, name: &str) -> Option<Arc<IndexEntry>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Returns all indices sorted by name.
+    pub fn all(&self) -> Vec<Arc<IndexEntry>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub fn index_by_id(&self, no: u16) -> Option<Arc<IndexEntry>> {
+        lock(&self.by_id).get(&no).cloned()
+    }
+
+    /// Creates an index with these fields, or returns the existing one. The flag is true if the index is new. Returns
+    /// `None` if the store has the most indices already.
+    pub fn create(&self, name: &str, mapping: &Mapping) -> Option<(Arc<IndexEntry>, bool)> {
+        let _adding = lock(&self.add_lock);
+        if let Some(there) = self.get(name) {
+            return Some((there, false));
+        }
+        let count = self.by_name.read().unwrap_or_else(PoisonError::into_inner).len();
+        if count >= INDICES_MAX {
+            return None;
+        }
+        let (no, dynamic) = (count as u16, mapping.dynamic);
+        let mut fields = IndexFields { dynamic, ..IndexFields::default() };
+        let mut changes = self.changes();
+        changes.push(CatalogChange::Index { no, name: name.to_owned(), dynamic });
+        for (name, field) in &mapping.fields {
+            let field_no = fields.insert(name, field.clone(), None);
+            changes.push(CatalogChange::Field {
+                index: no,
+                no: field_no,
+                name: name.clone(),
+                field: field.clone(),
+            });
+        }
+        Some((self.insert(no, name, fields), true))
+    }
+
+    /// Adds an index that was read from the database.
+    pub fn load_index(&self, no: u16, name: &str, dynamic: Dynamic) -> Arc<IndexEntry> {
+        self.insert(no, name, IndexFields { dynamic, ..IndexFields::default() })
+    }
+
+    fn insert(&self, no: u16, name: &str, fields: IndexFields) -> Arc<IndexEntry> {
+        let entry = Arc::new(IndexEntry { no, name: name.to_owned(), fields: RwLock::new(Arc::new(fields)) });
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        by_name.insert(name.to_owned(), Arc::clone(&entry));
+        lock(&self.by_id).insert(no, Arc::clone(&entry));
+        entry
+    }
+
+    /// Adds a field that was read from the database.
+    pub fn load_field(&self, index: &IndexEntry, no: u16, name: &str, field: Field) {
+        let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut fields).insert(name, field, Some(no));
+    }
+
+    /// Adds all of these fields to an index, or none. Existing fields must have the same type.
+    pub fn add_fields(&self, index: &IndexEntry, fields: &[(String, Field)]) -> Result<(), MappingConflict> {
+        let _adding = lock(&self.add_lock);
+        let now = index.fields();
+        for (name, field) in fields {
+            check_field(&now, name, field, fields)?;
+        }
+        let new: Vec<_> = fields.iter().filter(|(name, _)| now.get(name).is_none()).collect();
+        let shown = new.iter().filter(|(name, _)| !is_hidden(name)).count();
+        if shown > 0 && shown + now.mapping().fields.len() > FIELDS_MAX {
+            return Err(MappingConflict::Fields);
+        }
+        let mut changed = IndexFields::clone(&now);
+        for (name, field) in new {
+            let no = changed.insert(name, field.clone(), None);
+            let (index, name, field) = (index.no, name.clone(), field.clone());
+            self.changes().push(CatalogChange::Field { index, no, name, field });
+        }
+        *index.fields.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
+        Ok(())
+    }
+
+    /// Sets the treatment of fields that are not in the mapping.
+    pub fn set_dynamic(&self, index: &IndexEntry, dynamic: Dynamic) {
+        let _adding = lock(&self.add_lock);
+        let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
+        if fields.dynamic != dynamic {
+            Arc::make_mut(&mut fields).dynamic = dynamic;
+            self.changes().push(CatalogChange::Index { no: index.no, name: index.name.clone(), dynamic });
+        }
+    }
+
+    /// Removes and returns the additions that are not in the database yet. The caller writes them, or restores them.
+    pub fn take_changes(&self) -> Vec<CatalogChange> {
+        std::mem::take(&mut *self.changes())
+    }
+
+    /// Restores additions that could not be written, before newer ones.
+    pub fn restore_changes(&self, mut older: Vec<CatalogChange>) {
+        let mut changes = self.changes();
+        older.append(&mut changes);
+        *changes = older;
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Vec<CatalogChange>> {
+        lock(&self.changes)
+    }
+}
+
+/// Checks a new field against the existing ones and the others of the same request.
+fn check_field(
+    now: &IndexFields,
+    name: &str,
+    field: &Field,
+    others: &[(String, Field)],
+) -> Result<(), MappingConflict> {
+    if let Some(there) = now.get(name) {
+        if there.field.field_type == field.field_type && there.field.parent == field.parent {
+            return Ok(());
+        }
+        let (from, to) = (there.field.type_name().to_owned(), field.type_name().to_owned());
+        return Err(MappingConflict::Type { name: name.to_owned(), from, to });
+    }
+    if is_hidden(name) {
+        let ours = field.declared_type.as_deref() == Some(ALL_NUMBERS);
+        return if ours { Ok(()) } else { Err(MappingConflict::ReservedName(name.to_owned())) };
+    }
+    if field.parent.is_some() {
+        return Ok(());
+    }
+    let taken = |above: &str| now.get(above).is_some() || others.iter().any(|(other, _)| other == above);
+    for (at, _) in name.match_indices('.') {
+        if taken(&name[..at]) {
+            return Err(MappingConflict::ObjectOverValue(name[..at].to_owned()));
+        }
+    }
+    let below = format!("{name}.");
+    let is_below = |(other, field): (&str, &Field)| other.starts_with(&below) && field.parent.is_none();
+    if now.iter().any(|(other, entry)| is_below((other, &entry.field))) {
+        return Err(MappingConflict::ObjectOverValue(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

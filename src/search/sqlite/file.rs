@@ -1,0 +1,64 @@
+//! The database file in an output directory, and the lock that permits only one writer.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::io::Errno;
+
+use crate::{Error, Result};
+
+/// Directory of lea's own files inside the output directory. The vault uses it too.
+const OWN_DIR: &str = ".lea";
+const FILE: &str = "events.db";
+const LOCK: &str = "events.lock";
+
+/// Returns the path of the database in an output directory.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join(OWN_DIR).join(FILE)
+}
+
+/// Creates the directory and the file if necessary, accessible by the user of the service only, and takes the lock.
+/// Closing the returned file releases the lock.
+pub fn prepare(dir: &Path) -> Result<(PathBuf, File)> {
+    std::fs::create_dir_all(dir).map_err(Error::path("create the directory", dir))?;
+    let own = dir.join(OWN_DIR);
+    match mkdirat(CWD, &own, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(Error::path("create the directory", &own)(error.into())),
+    }
+    let lock = lock(dir, &own.join(LOCK))?;
+    let path = own.join(FILE);
+    // SQLite creates its other files with the permissions of this one.
+    open(&path)?;
+    Ok((path, lock))
+}
+
+fn open(path: &Path) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR);
+    opened.map(File::from).map_err(|error| Error::path("open", path)(error.into()))
+}
+
+fn lock(dir: &Path, path: &Path) -> Result<File> {
+    let mut file = open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let read = (&mut file).take(512).read_to_string(&mut holder);
+            let known = read.is_ok() && !holder.trim().is_empty();
+            let holder =
+                if known { holder.trim().escape_debug().to_string() } else { "another process".to_owned() };
+            return Err(Error::Locked { dir: dir.to_owned(), holder });
+        }
+        Err(error) => return Err(Error::path("take the lock", path)(error.into())),
+    }
+    let holder = format!("process {}\n", std::process::id());
+    if let Err(error) = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())) {
+        // The lock is held. Only the name of its holder is missing, which a second process would show.
+        log::warn!("lock_not_written error=\"{error}\"");
+    }
+    Ok(file)
+}

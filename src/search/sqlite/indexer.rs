@@ -1,0 +1,490 @@
+//! Document indexer: turns a document into the terms by which it is found. Runs in the caller's thread.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::catalog::{
+    Catalog, FieldEntry, IndexEntry, IndexFields, MappingConflict, canonical_field, number,
+};
+use super::segment::TermBatch;
+use super::{text, values};
+use crate::billing;
+use crate::search::mapping::{Dynamic, Field, FieldType, dynamic};
+use crate::search::store::WriteRejected;
+
+/// Deepest nesting of objects (the default of Elasticsearch).
+const DEPTH_MAX: usize = 20;
+
+/// Longest keyword in bytes (the limit of Lucene).
+const KEYWORD_BYTES_MAX: usize = 32_766;
+
+/// Maximum number of attempts to index a document. Each attempt follows the addition of fields that the last one
+/// found to be new.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Distance of positions between two values of a field.
+const POSITION_GAP: u32 = 100;
+
+/// Function that returns the canonical number for the name and the value of a field, if there is one.
+pub type CanonicalNumberFn = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+/// Terms of one document.
+#[derive(Debug, Default)]
+pub struct DocumentTerms {
+    bytes: Vec<u8>,
+    /// End of each key in `bytes`, and its position.
+    keys: Vec<(usize, Option<u32>)>,
+    /// Time of the event in milliseconds since 1970.
+    pub time_ms: i64,
+}
+
+impl DocumentTerms {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.keys.clear();
+    }
+
+    fn add(&mut self, index: u16, field: u16, value: &[u8], position: Option<u32>) {
+        self.bytes.extend_from_slice(&index.to_be_bytes());
+        self.bytes.extend_from_slice(&field.to_be_bytes());
+        self.bytes.extend_from_slice(value);
+        self.keys.push((self.bytes.len(), position));
+    }
+
+    /// Returns the values of a field.
+    pub fn walk_values(&self, field: u16) -> impl Iterator<Item = &[u8]> {
+        let ends = self.keys.iter().map(|&(end, _)| end);
+        let begins = std::iter::once(0).chain(ends.clone());
+        let keys = begins.zip(ends).map(|(from, end)| &self.bytes[from..end]);
+        keys.filter(move |key| key[2..4] == field.to_be_bytes()).map(|key| &key[4..])
+    }
+
+    /// Adds the terms to a batch.
+    pub fn add_to_batch(&self, batch: &mut TermBatch, doc: u32) {
+        let mut from = 0;
+        for &(end, position) in &self.keys {
+            batch.add(&self.bytes[from..end], doc, position);
+            from = end;
+        }
+    }
+}
+
+/// Indexer of documents.
+#[derive(Clone)]
+pub struct DocumentIndexer {
+    pub catalog: Arc<Catalog>,
+    /// Normalizer of phone numbers.
+    pub canonical_number: CanonicalNumberFn,
+}
+
+/// Reason why indexing stopped.
+enum WalkStop {
+    Refused(WriteRejected),
+    /// Fields that must be added before another attempt.
+    NewFields(Vec<(String, Field)>),
+}
+
+impl From<WriteRejected> for WalkStop {
+    fn from(refused: WriteRejected) -> WalkStop {
+        WalkStop::Refused(refused)
+    }
+}
+
+impl DocumentIndexer {
+    /// Collects the terms of a source and adds new fields to the index. `now_ms` is the time of arrival.
+    pub fn index_document(
+        &self,
+        index: &IndexEntry,
+        kind: Option<&str>,
+        source: &[u8],
+        now_ms: i64,
+        terms: &mut DocumentTerms,
+    ) -> Result<(), WriteRejected> {
+        let value: Value = serde_json::from_slice(source)
+            .map_err(|error| invalid_document(format!("failed to parse: {error}")))?;
+        let Value::Object(object) = &value else {
+            return Err(invalid_document("failed to parse: not a JSON object".into()));
+        };
+        for attempt in 0.. {
+            if attempt == ATTEMPTS_MAX {
+                return Err(invalid_document(
+                    "its new fields conflict with fields of other documents".to_owned(),
+                ));
+            }
+            terms.clear();
+            let fields = index.fields();
+            let mut walk = DocumentWalk {
+                indexer: self,
+                index: index.no,
+                fields: &fields,
+                terms,
+                path: String::new(),
+                depth: 0,
+                new_fields: Vec::new(),
+                text_ends: Vec::new(),
+            };
+            let walked = walk.walk_object(object);
+            let new = std::mem::take(&mut walk.new_fields);
+            match if new.is_empty() { walked } else { walked.and(Err(WalkStop::NewFields(new))) } {
+                Ok(()) => break,
+                Err(WalkStop::Refused(refused)) => return Err(refused),
+                Err(WalkStop::NewFields(new)) => self.add_fields(index, &new)?,
+            }
+        }
+        terms.time_ms = event_time(object).unwrap_or(now_ms);
+        add_common_terms(index.no, kind, terms);
+        Ok(())
+    }
+
+    /// Adds fields. If another thread added one with another type first, the next attempt uses that type.
+    fn add_fields(&self, index: &IndexEntry, new: &[(String, Field)]) -> Result<(), WriteRejected> {
+        match self.catalog.add_fields(index, new) {
+            Ok(()) | Err(MappingConflict::Type { .. }) => Ok(()),
+            Err(clash) => Err(invalid_document(clash.to_string())),
+        }
+    }
+}
+
+/// Adds the terms of every document: its index, time, type and fields.
+fn add_common_terms(index: u16, kind: Option<&str>, terms: &mut DocumentTerms) {
+    let mut present: Vec<u16> = Vec::new();
+    let mut from = 0;
+    for &(end, _) in &terms.keys {
+        let key = &terms.bytes[from..end];
+        let field = u16::from_be_bytes([key[2], key[3]]);
+        if field & number::HOURS == 0 && field >= number::FIRST && !present.contains(&field) {
+            present.push(field);
+        }
+        from = end;
+    }
+    terms.add(index, number::ALL, &[], None);
+    for field in present {
+        terms.add(index, number::EXISTS, &field.to_be_bytes(), None);
+    }
+    if let Some(kind) = kind {
+        terms.add(index, number::KIND, kind.as_bytes(), None);
+    }
+    add_date_terms(terms, index, number::EVENT_TIME, terms.time_ms);
+}
+
+fn add_date_terms(terms: &mut DocumentTerms, index: u16, field: u16, at_ms: i64) {
+    terms.add(index, field, &values::encode_long(at_ms), None);
+    terms.add(index, field | number::HOURS, &values::encode_long(at_ms.div_euclid(values::HOUR_MS)), None);
+}
+
+/// Returns the time of the event that a document reports.
+fn event_time(object: &serde_json::Map<String, Value>) -> Option<i64> {
+    ["@timestamp", "time", "timestamp"]
+        .iter()
+        .find_map(|name| object.get(*name)?.as_str().and_then(values::parse_event_time))
+        .or_else(|| {
+            billing::row_time_ms(|name| match object.get(name)? {
+                Value::String(text) => Some(Cow::Borrowed(text.as_str())),
+                Value::Number(number) => Some(number.to_string().into()),
+                _ => None,
+            })
+        })
+}
+
+fn invalid_document(reason: String) -> WriteRejected {
+    WriteRejected::Invalid(reason)
+}
+
+/// One pass over the values of a document.
+struct DocumentWalk<'a> {
+    indexer: &'a DocumentIndexer,
+    index: u16,
+    fields: &'a IndexFields,
+    terms: &'a mut DocumentTerms,
+    path: String,
+    depth: usize,
+    new_fields: Vec<(String, Field)>,
+    /// Position after the last word, per text field.
+    text_ends: Vec<(u16, u32)>,
+}
+
+impl DocumentWalk<'_> {
+    fn walk_object(&mut self, object: &serde_json::Map<String, Value>) -> Result<(), WalkStop> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(
+                invalid_document(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded")).into()
+            );
+        }
+        for (name, value) in object {
+            if name.is_empty() || name.split('.').any(|part| part.trim().is_empty()) {
+                return Err(invalid_document(format!(
+                    "field name [{name}] cannot be empty or have an empty part"
+                ))
+                .into());
+            }
+            let before = self.path.len();
+            if before > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(name);
+            self.values(value)?;
+            self.path.truncate(before);
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Indexes a value, or all values of an array.
+    fn values(&mut self, value: &Value) -> Result<(), WalkStop> {
+        let is_geo_point = |fields: &IndexFields, path: &str| {
+            fields.get(path).is_some_and(|entry| entry.field.field_type == FieldType::GeoPoint)
+        };
+        match value {
+            Value::Null => Ok(()),
+            _ if is_geo_point(self.fields, &self.path) => self.walk_leaf(value),
+            Value::Object(object) => self.walk_object(object),
+            Value::Array(array) => self.walk_array(array, 0),
+            leaf => self.walk_leaf(leaf),
+        }
+    }
+
+    fn walk_array(&mut self, array: &[Value], depth: usize) -> Result<(), WalkStop> {
+        if depth > DEPTH_MAX {
+            return Err(
+                invalid_document(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded")).into()
+            );
+        }
+        for value in array {
+            match value {
+                Value::Array(inner) => self.walk_array(inner, depth + 1)?,
+                Value::Object(object) => self.walk_object(object)?,
+                Value::Null => {}
+                leaf => self.walk_leaf(leaf)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Indexes a single value.
+    fn walk_leaf(&mut self, value: &Value) -> Result<(), WalkStop> {
+        let fields = self.fields;
+        let Some(entry) = fields.get(&self.path) else {
+            return self.add_unknown_field(value);
+        };
+        if super::catalog::is_hidden(&self.path) {
+            return Err(invalid_document(MappingConflict::ReservedName(self.path.clone()).to_string()).into());
+        }
+        if let Some(parent) = &entry.field.parent {
+            return Err(invalid_document(MappingConflict::ObjectOverValue(parent.clone()).to_string()).into());
+        }
+        self.add_or_ignore(entry, value)?;
+        for sub in entry.sub_fields.iter().filter_map(|sub| fields.get(sub)) {
+            self.add_or_ignore(sub, value)?;
+        }
+        self.add_canonical_number(entry, value);
+        Ok(())
+    }
+
+    fn add_unknown_field(&mut self, value: &Value) -> Result<(), WalkStop> {
+        if self.new_fields.iter().any(|(name, _)| *name == self.path) {
+            return Ok(());
+        }
+        match self.fields.dynamic {
+            Dynamic::False => Ok(()),
+            Dynamic::Strict => {
+                let (above, name) = self.path.rsplit_once('.').unwrap_or(("_doc", &self.path));
+                let text = format!(
+                    "mapping set to strict, dynamic introduction of [{name}] within [{above}] is not allowed"
+                );
+                Err(invalid_document(text).into())
+            }
+            Dynamic::True => {
+                self.new_fields.extend(dynamic::detect_fields(&self.path, value, text::is_date));
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds the canonical number of a value.
+    fn add_canonical_number(&mut self, entry: &FieldEntry, value: &Value) {
+        let text = match value {
+            Value::String(text) => Cow::Borrowed(text.as_str()),
+            Value::Number(number) => number.to_string().into(),
+            _ => return,
+        };
+        let Some(one) = (self.indexer.canonical_number)(&self.path, &text) else { return };
+        match entry.canonical_id {
+            Some(family) => {
+                self.terms.add(self.index, family, one.as_bytes(), None);
+                self.terms.add(self.index, number::NUMBER, one.as_bytes(), None);
+            }
+            None => {
+                let name = format!("{}{}", self.path, super::catalog::NUMBER_SUFFIX);
+                if !self.new_fields.iter().any(|(new, _)| *new == name) {
+                    self.new_fields.push((name, canonical_field()));
+                }
+            }
+        }
+    }
+
+    /// Adds the terms of a value, or ignores it if the mapping says `ignore_malformed`.
+    fn add_or_ignore(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
+        match self.add_value(entry, value) {
+            Err(WalkStop::Refused(_)) if entry.field.ignore_malformed && !value.is_object() => Ok(()),
+            put => put,
+        }
+    }
+
+    /// Adds the terms of one value of one field.
+    fn add_value(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
+        let (index, no) = (self.index, entry.no);
+        let unfit_here = |walk: &Self, why: &str| {
+            let kind = entry.field.type_name();
+            WalkStop::Refused(invalid_document(format!(
+                "failed to parse field [{}] of type [{kind}]: {why}",
+                walk.path
+            )))
+        };
+        if matches!(value, Value::Object(_)) && entry.field.field_type != FieldType::GeoPoint {
+            return Err(unfit_here(self, "it is an object"));
+        }
+        match entry.field.field_type {
+            FieldType::Text => self.add_text(no, &value_text(value)),
+            FieldType::Keyword => {
+                let text = value_text(value);
+                let longest = entry.field.ignore_above.unwrap_or(usize::MAX);
+                if text.chars().count() > longest {
+                    return Ok(());
+                }
+                if text.len() > KEYWORD_BYTES_MAX {
+                    return Err(unfit_here(self, "immense term, the max length is 32766 bytes"));
+                }
+                self.terms.add(index, no, text.as_bytes(), None);
+            }
+            FieldType::Long => {
+                let read =
+                    parse_integer(value, entry.field.type_name()).map_err(|why| unfit_here(self, &why))?;
+                if let Some(number) = read {
+                    self.terms.add(index, no, &values::encode_long(number), None);
+                }
+            }
+            FieldType::Double => {
+                let number = match value {
+                    Value::Number(number) => number.as_f64(),
+                    Value::String(text) if text.is_empty() => return Ok(()),
+                    Value::String(text) => text.trim().parse().ok(),
+                    _ => None,
+                };
+                let number = number.filter(|number| number.is_finite());
+                let number = number.ok_or_else(|| unfit_here(self, &format!("For input string: {value}")))?;
+                self.terms.add(index, no, &values::encode_double(number), None);
+            }
+            FieldType::Boolean => {
+                let read = parse_boolean(value).ok_or_else(|| {
+                    unfit_here(
+                        self,
+                        &format!(
+                            "Failed to parse value [{}] as only [true] or [false] are allowed.",
+                            value_text(value)
+                        ),
+                    )
+                })?;
+                self.terms.add(index, no, &values::encode_boolean(read), None);
+            }
+            FieldType::Date => {
+                let format = entry.field.format.as_deref();
+                let at = text::read_date(
+                    value,
+                    entry.date_format.as_deref().unwrap_or(&text::DEFAULT_DATE_FORMAT),
+                )
+                .ok_or_else(|| {
+                    let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
+                    unfit_here(
+                        self,
+                        &format!("failed to parse date field [{}] with format [{format}]", value_text(value)),
+                    )
+                })?;
+                add_date_terms(self.terms, index, no, at);
+            }
+            FieldType::Ip => {
+                let text = value_text(value);
+                let address: IpAddr = text
+                    .parse()
+                    .map_err(|_| unfit_here(self, &format!("'{text}' is not an IP string literal.")))?;
+                self.terms.add(index, no, &values::encode_ip(address), None);
+            }
+            FieldType::GeoPoint => self.terms.add(index, no, &[], None),
+        }
+        Ok(())
+    }
+
+    /// Adds the words of a text. Their positions follow those of earlier values at a distance that no phrase can span.
+    fn add_text(&mut self, no: u16, text: &str) {
+        let at = self.text_ends.iter().position(|(of, _)| *of == no);
+        let begin = at.map_or(0, |at| self.text_ends[at].1.saturating_add(POSITION_GAP));
+        let (index, terms, mut end) = (self.index, &mut *self.terms, begin);
+        text::each_word(text, |word, at| {
+            let position = begin.saturating_add(at);
+            terms.add(index, no, word.as_bytes(), Some(position));
+            end = position.saturating_add(1);
+        });
+        match at {
+            Some(at) => self.text_ends[at].1 = end,
+            None => self.text_ends.push((no, end)),
+        }
+        if end == begin {
+            // A text without words exists nevertheless.
+            terms.add(index, number::EXISTS, &no.to_be_bytes(), None);
+        }
+    }
+}
+
+/// Returns a value as text.
+fn value_text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// Reads an integer like Elasticsearch does: it truncates fractions and parses texts. `None` for an empty text.
+fn parse_integer(value: &Value, type_name: &str) -> Result<Option<i64>, String> {
+    let range = match type_name {
+        "integer" => i64::from(i32::MIN)..=i64::from(i32::MAX),
+        "short" => i64::from(i16::MIN)..=i64::from(i16::MAX),
+        "byte" => i64::from(i8::MIN)..=i64::from(i8::MAX),
+        _ => i64::MIN..=i64::MAX,
+    };
+    let number = match value {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(truncate)),
+        Value::String(text) if text.is_empty() => return Ok(None),
+        Value::String(text) => {
+            text.trim().parse().ok().or_else(|| text.trim().parse().ok().and_then(truncate))
+        }
+        _ => None,
+    };
+    let number = number.ok_or_else(|| format!("For input string: \"{}\"", value_text(value)))?;
+    if !range.contains(&number) {
+        return Err(format!(
+            "Value [{number}] is out of range for {} {type_name}",
+            if type_name == "integer" { "an" } else { "a" }
+        ));
+    }
+    Ok(Some(number))
+}
+
+/// Truncates a float to an integer, if it fits.
+fn truncate(number: f64) -> Option<i64> {
+    (number.is_finite() && number.abs() < 9.2e18).then_some(number as i64)
+}
+
+fn parse_boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(value) => Some(*value),
+        Value::String(text) => match text.as_str() {
+            "true" => Some(true),
+            "false" | "" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}

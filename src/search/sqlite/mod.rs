@@ -1,0 +1,529 @@
+//! Embedded event store: one SQLite file, DIR/.lea/events.db, that contains documents and an inverted index.
+//!
+//! Writing: the caller's thread turns its documents into terms (`indexer`), compresses the sources (`compress`) and
+//! builds a segment of the terms (`segment`). The thread `store` (`writer`) commits the waiting calls in one durable
+//! transaction. The thread `store-merge` (`merger`) merges many small segments into a few large ones.
+//!
+//! Reading: the caller's thread takes the `snapshot` of the last commit. A snapshot never changes, so readers and the
+//! writer do not wait for each other. A query becomes one `plan` per index, and `execute` runs the plan on each
+//! segment.
+//!
+//! Invariants: a segment spans consecutive documents, and each document belongs to exactly one segment. A document
+//! that was replaced or rejected stays in `deleted_docs` until no segment contains it. Counts are exact.
+//! docs/store-format.md describes the file format.
+
+mod aggregate;
+mod bounds;
+mod catalog;
+mod compress;
+mod count_cache;
+mod execute;
+mod file;
+mod ids;
+mod indexer;
+mod merger;
+mod pattern;
+mod plan;
+mod rows;
+mod schema;
+mod search;
+mod segment;
+mod shared;
+mod snapshot;
+mod terms;
+pub(crate) mod text;
+pub(crate) mod values;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_random;
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use rusqlite::Connection;
+
+use crate::billing;
+use crate::phone::PhoneNumberNormalizer;
+use crate::search::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, check_index_name};
+use crate::search::mapping::Mapping;
+use crate::search::query::{Hit, Query, Search, SearchResult};
+use crate::search::sqlite::catalog::IndexEntry;
+use crate::search::sqlite::execute::SearchContext;
+use crate::search::sqlite::indexer::{DocumentIndexer, DocumentTerms};
+use crate::search::sqlite::plan::{Planner, QueryPlan};
+use crate::search::sqlite::segment::{IndexSegment, SegmentError, TermBatch};
+use crate::search::sqlite::shared::{StoreState, load_state, read_snapshot};
+use crate::search::sqlite::snapshot::Snapshot;
+use crate::search::sqlite::writer::{IndexedDocument, StoreJob};
+use crate::search::store::{IndexInfo, Store, StoreError, WriteReceipt, WriteRejected};
+use crate::{Error, Result};
+
+pub use indexer::CanonicalNumberFn;
+
+/// Maximum number of calls that wait for the writer.
+const WAITING_JOBS_MAX: usize = 1_024;
+
+/// Limits of a store, and the function that normalizes phone numbers.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// Maximum number of bytes of documents that wait for the writer. A single call may exceed this.
+    pub queue_bytes_max: usize,
+    /// Longest time of a search.
+    pub search_timeout_ms: u64,
+    /// Maximum size of the file. 0: limited by the disk only.
+    pub file_bytes_max: u64,
+    /// Number of documents in memory segments at which they are written to a disk segment.
+    pub young_docs_max: u32,
+    /// Returns the canonical number for a field and its value, if there is one.
+    pub canonical_number: CanonicalNumberFn,
+    /// Index whose fields get the types of billing rows when it is created.
+    pub billing_index: String,
+}
+
+impl StoreConfig {
+    /// Normalizes phone numbers with `families`.
+    pub fn with_normalizer(self, families: Arc<PhoneNumberNormalizer>) -> StoreConfig {
+        let family = move |field: &str, value: &str| {
+            let canonical = families.is_number_field(field).then(|| families.normalize(value))??;
+            Some(canonical.as_str().to_owned())
+        };
+        StoreConfig { canonical_number: Arc::new(family), ..self }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            queue_bytes_max: 32 << 20,
+            search_timeout_ms: 30_000,
+            file_bytes_max: 0,
+            young_docs_max: 32_768,
+            canonical_number: Arc::new(|_, _| None),
+            billing_index: billing::DEFAULT_INDEX.to_owned(),
+        }
+    }
+}
+
+/// The store. Dropping it waits until all accepted documents are written.
+pub struct SqliteStore {
+    shared: Arc<StoreState>,
+    indexer: DocumentIndexer,
+    config: StoreConfig,
+    /// `None` if the store was opened read-only.
+    writer: Option<WriterHandle>,
+}
+
+struct WriterHandle {
+    jobs: Option<Sender<StoreJob>>,
+    threads: Vec<JoinHandle<()>>,
+    _lock: std::fs::File,
+}
+
+impl SqliteStore {
+    /// Opens the store of a directory for writing, and creates both if necessary. Only one process can do so at a time.
+    pub fn open(dir: &Path, config: StoreConfig) -> Result<SqliteStore> {
+        let (path, lock) = file::prepare(dir)?;
+        let failed = |error: &dyn std::fmt::Display| Error::Store {
+            act: "open",
+            path: path.clone(),
+            cause: error.to_string(),
+        };
+        let connection =
+            schema::open_to_write(&path, config.file_bytes_max).map_err(|error| failed(&error))?;
+        let shared = Arc::new(load_state(&connection, &path, &config).map_err(|error| failed(&error))?);
+        let (jobs, jobs_in) = bounded(WAITING_JOBS_MAX);
+        // A channel without a buffer: a sent message has been received, so the merger never waits for a writer that
+        // has ended.
+        let (merged, merged_in) = bounded(0);
+        let (wake, wakes) = bounded(2);
+        let reader = schema::open_to_read(&path, false).map_err(|error| failed(&error))?;
+        let writer = writer::StoreWriter::new(connection, Arc::clone(&shared), jobs_in, merged_in, wake)
+            .map_err(|error| failed(&error))?;
+        let for_merger = Arc::clone(&shared);
+        let threads = vec![
+            spawn("store", move || writer.run())?,
+            spawn("store-merge", move || merger::run(reader, for_merger, wakes, merged))?,
+        ];
+        let writing = WriterHandle { jobs: Some(jobs), threads, _lock: lock };
+        Ok(SqliteStore::new(shared, config, Some(writing)))
+    }
+
+    /// Opens the store of a directory for reading. Another process may write to it at the same time.
+    pub fn open_read_only(dir: &Path, config: StoreConfig) -> Result<SqliteStore> {
+        let path = file::path(dir);
+        let failed = |error: &dyn std::fmt::Display| Error::Store {
+            act: "open",
+            path: path.clone(),
+            cause: error.to_string(),
+        };
+        if let Err(error) = std::fs::metadata(&path) {
+            return Err(failed(&error));
+        }
+        let connection = schema::open_to_read(&path, true).map_err(|error| failed(&error))?;
+        let shared = load_state(&connection, &path, &config).map_err(|error| failed(&error))?;
+        Ok(SqliteStore::new(Arc::new(shared), config, None))
+    }
+
+    fn new(shared: Arc<StoreState>, config: StoreConfig, writing: Option<WriterHandle>) -> SqliteStore {
+        let preparer = DocumentIndexer {
+            catalog: Arc::clone(&shared.catalog),
+            canonical_number: Arc::clone(&config.canonical_number),
+        };
+        SqliteStore { shared, indexer: preparer, config, writer: writing }
+    }
+
+    /// Sends documents to the writer and waits for its result.
+    fn submit_job(
+        &self,
+        documents: Vec<IndexedDocument>,
+        segment: IndexSegment,
+        bytes: usize,
+    ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
+        let jobs = self.writer.as_ref().and_then(|writing| writing.jobs.as_ref()).ok_or_else(|| {
+            StoreError::Failed { act: "write to the store", cause: "it was opened read-only".to_owned() }
+        })?;
+        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let give_back = |error| {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            Err(error)
+        };
+        // A call that is larger than the queue is accepted if the queue is empty.
+        if queued > 0 && queued + bytes > self.config.queue_bytes_max {
+            return give_back(StoreError::Full);
+        }
+        let (reply, answer) = bounded(1);
+        match jobs.try_send(StoreJob { documents, segment, bytes, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return give_back(StoreError::Full),
+            Err(TrySendError::Disconnected(_)) => return give_back(StoreError::ShuttingDown),
+        }
+        match answer.recv() {
+            Ok(written) => written.map_err(|cause| StoreError::Failed { act: "write to the store", cause }),
+            Err(_) => Err(StoreError::ShuttingDown),
+        }
+    }
+
+    /// Writes new indices and fields.
+    fn write_catalog(&self) -> Result<(), StoreError> {
+        self.submit_job(Vec::new(), TermBatch::default().finish(0), 0).map(drop)
+    }
+
+    fn prepare_document(
+        &self,
+        document: Document,
+        now_ms: i64,
+        terms: &mut DocumentTerms,
+    ) -> Result<IndexedDocument, WriteRejected> {
+        let index = self.get_or_create_index(&document)?;
+        self.indexer.index_document(&index, document.doc_type.as_deref(), &document.source, now_ms, terms)?;
+        Ok(IndexedDocument {
+            index: index.no,
+            kind: document.doc_type,
+            id: document.id,
+            mode: document.mode,
+            time_ms: terms.time_ms,
+            source: self.shared.source_codec.compress(&document.source),
+        })
+    }
+
+    /// Checks the size and the id of a document and returns its index, which is created if necessary.
+    fn get_or_create_index(&self, document: &Document) -> Result<Arc<IndexEntry>, WriteRejected> {
+        if document.source.len() > SOURCE_BYTES_MAX {
+            return Err(WriteRejected::Invalid(format!(
+                "the document has more than {SOURCE_BYTES_MAX} bytes"
+            )));
+        }
+        if let Some(id) = &document.id
+            && (id.is_empty() || id.len() > ID_BYTES_MAX)
+        {
+            return Err(WriteRejected::Invalid(format!(
+                "id [{id}] is too long, must be no longer than {ID_BYTES_MAX} bytes and at least 1, but was: {}",
+                id.len()
+            )));
+        }
+        if let Some(index) = self.shared.catalog.get(&document.index) {
+            return Ok(index);
+        }
+        check_index_name(&document.index).map_err(|why| {
+            WriteRejected::Invalid(format!("Invalid index name [{}], {why}", document.index))
+        })?;
+        let of_billing = (document.index == self.config.billing_index).then(billing::mapping);
+        let mapping = of_billing.unwrap_or(const { &Mapping::new() });
+        let made = self.shared.catalog.create(&document.index, mapping);
+        made.map(|(index, _)| index).ok_or_else(|| WriteRejected::Invalid(TOO_MANY_INDICES.to_owned()))
+    }
+
+    /// Returns the indices with these names or patterns.
+    fn select_indices(
+        &self,
+        names: &[String],
+        ignore_unavailable: bool,
+    ) -> Result<Vec<Arc<IndexEntry>>, StoreError> {
+        let all = self.shared.catalog.all();
+        if names.is_empty() || names.iter().any(|name| name == "_all") {
+            return Ok(all);
+        }
+        for name in names.iter().filter(|name| !name.contains('*')) {
+            if !ignore_unavailable && self.shared.catalog.get(name).is_none() {
+                return Err(StoreError::IndexNotFound(name.clone()));
+            }
+        }
+        let fits =
+            |index: &Arc<IndexEntry>| names.iter().any(|name| pattern::glob_matches(name, &index.name));
+        Ok(all.into_iter().filter(fits).collect())
+    }
+
+    /// Runs `work` with a snapshot and a connection.
+    fn with_context<T>(
+        &self,
+        work: impl FnOnce(&SearchContext<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.shared.with_reader(|connection| {
+            if self.writer.is_some() {
+                return self.with_snapshot(connection, self.shared.snapshot(), work);
+            }
+            // One read transaction for the whole search: the writer deletes only rows that no such transaction can see.
+            let transaction = connection.unchecked_transaction()?;
+            let snapshot = self.refresh_snapshot(&transaction)?;
+            self.with_snapshot(&transaction, snapshot, work)
+        })
+    }
+
+    fn with_snapshot<T>(
+        &self,
+        connection: &Connection,
+        snapshot: Arc<Snapshot>,
+        work: impl FnOnce(&SearchContext<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let timeout_ms = self.config.search_timeout_ms;
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        let (secret, counts) = (&self.shared.secret, &self.shared.count_cache);
+        work(&SearchContext {
+            snapshot: &snapshot,
+            connection,
+            count_cache: counts,
+            secret,
+            deadline,
+            timeout_ms,
+        })
+    }
+
+    /// Reads the changes that a writer in another process has committed.
+    fn refresh_snapshot(&self, connection: &Connection) -> Result<Arc<Snapshot>, StoreError> {
+        let mut seen = self.shared.snapshot_mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = rows::read_change_mark(connection)?;
+        if *seen != mark {
+            rows::read_catalog(connection, &self.shared.catalog)?;
+            rows::read_dictionaries(connection, &self.shared.source_codec)?;
+            let snapshot = read_snapshot(connection, &self.shared.snapshot().segments)?;
+            *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+            *seen = mark;
+        }
+        Ok(self.shared.snapshot())
+    }
+
+    /// Plans a query for each index.
+    fn plan_query(
+        &self,
+        indices: Vec<Arc<IndexEntry>>,
+        query: &Query,
+    ) -> Result<Vec<(Arc<IndexEntry>, QueryPlan)>, StoreError> {
+        let now_ms = Utc::now().timestamp_millis();
+        let plan = |index: Arc<IndexEntry>| {
+            let plan = Planner::new(&index, &index.fields(), now_ms).plan(query)?;
+            Ok((index, plan))
+        };
+        indices.into_iter().map(plan).collect()
+    }
+}
+
+/// Collects the terms of one call's documents in batches of bounded size.
+#[derive(Default)]
+struct CallTerms {
+    full_batches: Vec<IndexSegment>,
+    batch: TermBatch,
+    /// First document of the current batch.
+    batch_start: u32,
+    docs: u32,
+}
+
+impl CallTerms {
+    fn add(&mut self, terms: &DocumentTerms) {
+        terms.add_to_batch(&mut self.batch, self.docs - self.batch_start);
+        self.docs += 1;
+        if self.batch.is_full() {
+            self.close_batch();
+        }
+    }
+
+    fn close_batch(&mut self) {
+        let mut part = std::mem::take(&mut self.batch).finish(self.docs - self.batch_start);
+        part.base = self.batch_start;
+        self.batch_start = self.docs;
+        self.full_batches.push(part);
+    }
+
+    /// Merges the batches into one segment.
+    fn finish(mut self) -> Result<IndexSegment, SegmentError> {
+        if self.full_batches.is_empty() || self.batch_start < self.docs {
+            self.close_batch();
+        }
+        match self.full_batches.len() {
+            1 => Ok(self.full_batches.remove(0)),
+            _ => snapshot::join_parts(self.full_batches),
+        }
+    }
+}
+
+const TOO_MANY_INDICES: &str = "the store already has the maximum number of indices [10000]";
+
+impl Store for SqliteStore {
+    fn write(
+        &self,
+        documents: Vec<Document>,
+    ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
+        let now_ms = Utc::now().timestamp_millis();
+        let (mut gathered, mut terms) = (CallTerms::default(), DocumentTerms::default());
+        let (mut prepared, mut answers) =
+            (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
+        let mut bytes = 0;
+        for document in documents {
+            bytes += document.source.len();
+            match self.prepare_document(document, now_ms, &mut terms) {
+                Ok(ready) => {
+                    gathered.add(&terms);
+                    prepared.push(ready);
+                    answers.push(None);
+                }
+                Err(refused) => answers.push(Some(refused)),
+            }
+        }
+        let mut written = if prepared.is_empty() {
+            Vec::new()
+        } else {
+            let segment = gathered.finish().map_err(|error| StoreError::Failed {
+                act: "merge the terms of the call",
+                cause: error.to_string(),
+            })?;
+            self.submit_job(prepared, segment, bytes)?
+        }
+        .into_iter();
+        let answer = |refused: Option<WriteRejected>| match refused {
+            Some(refused) => Err(refused),
+            None => written.next().unwrap_or_else(|| {
+                Err(WriteRejected::Invalid("the writer gave no result for this document".to_owned()))
+            }),
+        };
+        Ok(answers.into_iter().map(answer).collect())
+    }
+
+    fn get(&self, index: &str, id: &str) -> Result<Option<Hit>, StoreError> {
+        self.with_context(|context| {
+            let index =
+                self.shared.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
+            let docs = context.find(index.no, &QueryPlan::Ids(vec![id.to_owned()]))?;
+            docs.min().map(|doc| search::read_hit(context, &self.shared, doc).map(|(hit, _)| hit)).transpose()
+        })
+    }
+
+    fn count(&self, indices: &[String], ignore_unavailable: bool, query: &Query) -> Result<u64, StoreError> {
+        self.with_context(|context| {
+            let plans = self.plan_query(self.select_indices(indices, ignore_unavailable)?, query)?;
+            plans.iter().map(|(index, plan)| context.count(index.no, plan)).sum()
+        })
+    }
+
+    fn search(&self, search: &Search) -> Result<SearchResult, StoreError> {
+        self.with_context(|context| {
+            let plans = self.plan_query(
+                self.select_indices(&search.indices, search.ignore_unavailable)?,
+                &search.query,
+            )?;
+            search::run_search(context, &self.shared, &self.indexer, plans, search)
+        })
+    }
+
+    fn indices(&self, indices: &[String]) -> Result<Vec<IndexInfo>, StoreError> {
+        self.with_context(|context| {
+            let size: u64 = context.connection.query_row(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+                [],
+                |row| row.get(0),
+            )?;
+            let mut found = Vec::new();
+            let mut all = 0;
+            for index in self.shared.catalog.all() {
+                let documents = context.count_index(index.no)?;
+                all += documents;
+                found.push(IndexInfo {
+                    name: index.name.clone(),
+                    documents,
+                    bytes: 0,
+                    mapping: index.fields().mapping(),
+                });
+            }
+            // All indices share one file. The size of an index is estimated from its share of the documents.
+            for index in &mut found {
+                index.bytes =
+                    (u128::from(size) * u128::from(index.documents) / u128::from(all.max(1))) as u64;
+            }
+            let chosen = self.select_indices(indices, false)?;
+            found.retain(|index| chosen.iter().any(|chosen| chosen.name == index.name));
+            Ok(found)
+        })
+    }
+
+    fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
+        check_index_name(index)
+            .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
+        let made = self.shared.catalog.create(index, &Mapping { dynamic: mapping.dynamic, ..Mapping::new() });
+        let (entry, is_new) = made.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
+        if is_new {
+            self.add_fields(&entry, mapping)?;
+            self.write_catalog()?;
+        }
+        Ok(is_new)
+    }
+
+    fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
+        let entry =
+            self.shared.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
+        self.add_fields(&entry, mapping)?;
+        self.shared.catalog.set_dynamic(&entry, mapping.dynamic);
+        self.write_catalog()
+    }
+}
+
+impl SqliteStore {
+    fn add_fields(&self, index: &IndexEntry, mapping: &Mapping) -> Result<(), StoreError> {
+        let fields: Vec<_> =
+            mapping.fields.iter().map(|(name, field)| (name.clone(), field.clone())).collect();
+        let added = self.shared.catalog.add_fields(index, &fields);
+        added.map_err(|clash| StoreError::Invalid(clash.to_string()))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+        let Some(writing) = &mut self.writer else { return };
+        writing.jobs = None;
+        for thread in writing.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("store_thread_panicked");
+            }
+        }
+    }
+}
+
+fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))
+}

@@ -1,0 +1,506 @@
+//! Query planner: translates a query into lookups of keys of one index. Pure.
+
+use std::net::IpAddr;
+
+use super::bounds::{bound_key, bound_keys, to_integer, to_number, value_text};
+use super::catalog::{FieldEntry, IndexEntry, IndexFields, is_hidden, number};
+use super::pattern::{self, WildcardPattern};
+use super::{text, values};
+use crate::search::date::DateFormat;
+use crate::search::mapping::FieldType;
+use crate::search::query::{self, Bound, Operator, Query, QueryValue};
+use crate::search::store::StoreError;
+
+/// Plan of a query for one index.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum QueryPlan {
+    /// Matches no document.
+    None,
+    /// Documents with this key.
+    Term(Vec<u8>),
+    /// Documents with a key from the first (included) to the second (excluded).
+    Range(Vec<u8>, Vec<u8>),
+    /// Documents with a key that starts with these bytes and whose value matches the pattern.
+    Wildcard(Vec<u8>, WildcardPattern),
+    /// Documents that contain these keys at these distances from the first.
+    Phrase(Vec<(Vec<u8>, u32)>),
+    /// Documents with these ids.
+    Ids(Vec<String>),
+    /// Documents that match all plans.
+    And(Vec<QueryPlan>),
+    /// Documents that match at least this number of the plans.
+    AtLeast(usize, Vec<QueryPlan>),
+    /// Documents that match the first plan but not the second.
+    Without(Box<QueryPlan>, Box<QueryPlan>),
+}
+
+/// Returns a key: index id, field id, value.
+pub fn term_key(index: u16, field: u16, value: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(4 + value.len());
+    key.extend_from_slice(&index.to_be_bytes());
+    key.extend_from_slice(&field.to_be_bytes());
+    key.extend_from_slice(value);
+    key
+}
+
+/// Returns the plan for documents that have a field.
+pub fn exists_plan(index: u16, field: u16) -> QueryPlan {
+    match field {
+        number::EVENT_TIME => QueryPlan::Term(term_key(index, number::ALL, &[])),
+        number::NUMBER | number::KIND => {
+            let prefix = term_key(index, field, &[]);
+            QueryPlan::Range(prefix.clone(), prefix_end(prefix))
+        }
+        field => QueryPlan::Term(term_key(index, number::EXISTS, &field.to_be_bytes())),
+    }
+}
+
+/// Returns the first key after all keys that start with `prefix`.
+pub fn prefix_end(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.last_mut() {
+        if *last < 0xff {
+            *last += 1;
+            return prefix;
+        }
+        prefix.pop();
+    }
+    vec![0xff; 5]
+}
+
+/// Kind of field that a leaf query addresses.
+enum Operand<'a> {
+    Field(&'a FieldEntry),
+    Id,
+    Index,
+    Kind,
+}
+
+/// Planner of queries for one index.
+pub struct Planner<'a> {
+    index: &'a IndexEntry,
+    fields: &'a IndexFields,
+    /// Value of `now` in dates.
+    now_ms: i64,
+    /// True if a value that does not have the type of its field matches nothing, instead of being an error.
+    is_lenient: bool,
+}
+
+type PlanResult = Result<QueryPlan, StoreError>;
+
+impl<'a> Planner<'a> {
+    pub fn new(index: &'a IndexEntry, fields: &'a IndexFields, now_ms: i64) -> Planner<'a> {
+        Planner { index, fields, now_ms, is_lenient: false }
+    }
+
+    /// Returns the plan for all documents of the index.
+    pub fn all_docs(&self) -> QueryPlan {
+        self.term(number::ALL, &[])
+    }
+
+    fn term(&self, field: u16, value: &[u8]) -> QueryPlan {
+        QueryPlan::Term(term_key(self.index.no, field, value))
+    }
+
+    /// Plans a query.
+    pub fn plan(&self, query: &Query) -> PlanResult {
+        match query {
+            Query::All => Ok(self.all_docs()),
+            Query::None => Ok(QueryPlan::None),
+            Query::Match { fields, text, operator } => {
+                self.plan_fields(fields, |asked, lenient| self.plan_match(asked, text, *operator, lenient))
+            }
+            Query::Phrase { fields, text } => self.plan_fields(fields, |asked, lenient| match asked {
+                Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
+                    Ok(self.plan_phrase(entry, text))
+                }
+                asked => self.plan_match(asked, text, Operator::And, lenient),
+            }),
+            Query::Term { field, value } => {
+                let fields = query::FieldSelector::Named(vec![field.clone()]);
+                self.plan_fields(&fields, |asked, lenient| self.plan_equal(asked, value, lenient))
+            }
+            Query::Range { fields, from, to, format, zone_minutes } => {
+                let format = format.as_deref().map(DateFormat::parse).transpose();
+                let format = format.map_err(|error| query_error(error.to_string()))?;
+                let dates = text::QueryDates { format, zone_minutes: *zone_minutes, now_ms: self.now_ms };
+                self.plan_fields(fields, |asked, lenient| self.range(asked, from, to, &dates, lenient))
+            }
+            Query::Prefix { fields, prefix } => self.plan_fields(fields, |asked, lenient| {
+                self.plan_wildcard(asked, WildcardPattern::prefix(prefix), lenient)
+            }),
+            Query::Wildcard { fields, pattern } => self.plan_fields(fields, |asked, lenient| {
+                self.plan_wildcard(asked, WildcardPattern::wildcard(pattern), lenient)
+            }),
+            Query::Exists { field } => Ok(self.plan_exists(field)),
+            Query::Lenient(query) => Planner { is_lenient: true, ..*self }.plan(query),
+            Query::Ids(ids) => Ok(QueryPlan::Ids(ids.clone())),
+            Query::Bool { must, should, must_not, should_min } => {
+                self.plan_bool(must, should, must_not, *should_min)
+            }
+        }
+    }
+
+    fn plan_bool(
+        &self,
+        must: &[Query],
+        should: &[Query],
+        must_not: &[Query],
+        should_min: usize,
+    ) -> PlanResult {
+        let mut all = must.iter().map(|query| self.plan(query)).collect::<Result<Vec<_>, _>>()?;
+        let some = should.iter().map(|query| self.plan(query)).collect::<Result<Vec<_>, _>>()?;
+        if should_min > 0 {
+            all.push(at_least(should_min, some));
+        }
+        let not = must_not.iter().map(|query| self.plan(query)).collect::<Result<Vec<_>, _>>()?;
+        let kept = if all.is_empty() { self.all_docs() } else { all_of(all) };
+        Ok(match at_least(1, not) {
+            QueryPlan::None => kept,
+            _ if kept == QueryPlan::None => QueryPlan::None,
+            not => QueryPlan::Without(Box::new(kept), Box::new(not)),
+        })
+    }
+
+    /// Plans a leaf query on any of several fields. Wildcard field names skip fields whose type does not fit the value.
+    fn plan_fields(
+        &self,
+        fields: &query::FieldSelector,
+        plan: impl Fn(Operand<'_>, bool) -> PlanResult,
+    ) -> PlanResult {
+        let all = [String::from("*")];
+        let names = match fields {
+            query::FieldSelector::All => &all[..],
+            query::FieldSelector::Named(names) => names,
+        };
+        let mut plans = Vec::new();
+        for name in names {
+            if name.contains('*') {
+                let fit = self
+                    .fields
+                    .iter()
+                    .filter(|(field, _)| !is_hidden(field) && pattern::glob_matches(name, field));
+                for (_, entry) in fit.filter(|(_, entry)| entry.field.field_type != FieldType::GeoPoint) {
+                    plans.push(plan(Operand::Field(entry), true)?);
+                }
+            } else if let Some(asked) = self.operand(name) {
+                plans.push(plan(asked, self.is_lenient)?);
+            }
+        }
+        Ok(at_least(1, plans))
+    }
+
+    fn operand(&self, name: &str) -> Option<Operand<'a>> {
+        match name {
+            "_id" => Some(Operand::Id),
+            "_index" => Some(Operand::Index),
+            "_type" => Some(Operand::Kind),
+            _ => self.fields.get(name).map(Operand::Field),
+        }
+    }
+
+    fn plan_match(
+        &self,
+        asked: Operand<'_>,
+        asked_text: &str,
+        operator: Operator,
+        lenient: bool,
+    ) -> PlanResult {
+        match asked {
+            Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
+                let mut terms = Vec::new();
+                text::each_word(asked_text, |word, _| terms.push(self.term(entry.no, word.as_bytes())));
+                Ok(match operator {
+                    Operator::Or => at_least(1, terms),
+                    Operator::And => all_of(terms),
+                })
+            }
+            asked => self.plan_equal(asked, &QueryValue::Text(asked_text.to_owned()), lenient),
+        }
+    }
+
+    fn plan_phrase(&self, entry: &FieldEntry, asked_text: &str) -> QueryPlan {
+        let mut words = Vec::new();
+        text::each_word(asked_text, |word, at| {
+            words.push((term_key(self.index.no, entry.no, word.as_bytes()), at))
+        });
+        match words.len() {
+            0 => QueryPlan::None,
+            1 => QueryPlan::Term(words.swap_remove(0).0),
+            _ => QueryPlan::Phrase(words),
+        }
+    }
+
+    /// Plans a search for a value, read by the type of the field.
+    fn plan_equal(&self, asked: Operand<'_>, value: &QueryValue, lenient: bool) -> PlanResult {
+        let entry = match asked {
+            Operand::Field(entry) => entry,
+            Operand::Id => return Ok(QueryPlan::Ids(vec![value_text(value)])),
+            Operand::Index => {
+                return Ok(if self.index.name == value_text(value) {
+                    self.all_docs()
+                } else {
+                    QueryPlan::None
+                });
+            }
+            Operand::Kind => return Ok(self.term(number::KIND, value_text(value).as_bytes())),
+        };
+        let unfit = |why: String| if lenient { Ok(QueryPlan::None) } else { Err(query_error(why)) };
+        let text = value_text(value);
+        let one = |bytes: &[u8]| Ok(self.term(entry.no, bytes));
+        match entry.field.field_type {
+            FieldType::Text | FieldType::Keyword => one(text.as_bytes()),
+            FieldType::Long => match to_number(value) {
+                Some(number) if number.fract() != 0.0 => Ok(QueryPlan::None),
+                Some(_) => {
+                    to_integer(value).map_or(Ok(QueryPlan::None), |number| one(&values::encode_long(number)))
+                }
+                None => unfit(format!("For input string: \"{text}\"")),
+            },
+            FieldType::Double => match to_number(value) {
+                Some(number) => one(&values::encode_double(number)),
+                None => unfit(format!("For input string: \"{text}\"")),
+            },
+            FieldType::Boolean => match text.as_str() {
+                "true" => one(&values::encode_boolean(true)),
+                "false" | "" => one(&values::encode_boolean(false)),
+                _ => unfit(format!("Can't parse boolean value [{text}], expected [true] or [false]")),
+            },
+            FieldType::Date => {
+                let (from, to) = (Bound::Included(value.clone()), Bound::Included(value.clone()));
+                let dates = text::QueryDates { format: None, zone_minutes: 0, now_ms: self.now_ms };
+                self.range(Operand::Field(entry), &from, &to, &dates, lenient)
+            }
+            FieldType::Ip => match text.parse::<ipnet::IpNet>() {
+                Ok(network) => Ok(self.plan_addresses(entry.no, network.network(), network.broadcast())),
+                Err(_) => match text.parse::<IpAddr>() {
+                    Ok(address) => one(&values::encode_ip(address)),
+                    Err(_) => unfit(format!("'{text}' is not an IP string literal.")),
+                },
+            },
+            FieldType::GeoPoint => unfit(
+                "Geometry fields do not support exact searching, use dedicated geometry queries instead"
+                    .into(),
+            ),
+        }
+    }
+
+    fn plan_addresses(&self, field: u16, from: IpAddr, to: IpAddr) -> QueryPlan {
+        let from = term_key(self.index.no, field, &values::encode_ip(from));
+        QueryPlan::Range(from, prefix_end(term_key(self.index.no, field, &values::encode_ip(to))))
+    }
+
+    fn range(
+        &self,
+        asked: Operand<'_>,
+        from: &Bound,
+        to: &Bound,
+        dates: &text::QueryDates,
+        lenient: bool,
+    ) -> PlanResult {
+        let Operand::Field(entry) = asked else {
+            return Err(query_error("ranges of _id, _index and _type are not supported".into()));
+        };
+        let bounds = match entry.field.field_type {
+            FieldType::Text | FieldType::Keyword => Ok((
+                bound_key(from, false, |value| Some(value_text(value).into_bytes())),
+                bound_key(to, true, |value| Some(value_text(value).into_bytes())),
+            )),
+            FieldType::Long => return self.plan_integers(entry, from, to, lenient),
+            FieldType::Double => bound_keys(from, to, |value| {
+                to_number(value).map(|number| values::encode_double(number).to_vec())
+            }),
+            FieldType::Boolean => bound_keys(from, to, |value| match value_text(value).as_str() {
+                "true" => Some(vec![1]),
+                "false" => Some(vec![0]),
+                _ => None,
+            }),
+            FieldType::Ip => bound_keys(from, to, |value| {
+                value_text(value).parse().ok().map(|address| values::encode_ip(address).to_vec())
+            }),
+            FieldType::Date => return self.plan_dates(entry, from, to, dates, lenient),
+            FieldType::GeoPoint => Err("ranges of geo points are not supported".to_owned()),
+        };
+        match bounds {
+            Ok((from, to)) => {
+                let prefix = term_key(self.index.no, entry.no, &[]);
+                let from =
+                    from.map_or_else(|| prefix.clone(), |value| term_key(self.index.no, entry.no, &value));
+                let to =
+                    to.map_or_else(|| prefix_end(prefix), |value| term_key(self.index.no, entry.no, &value));
+                Ok(key_range(from, to))
+            }
+            Err(_) if lenient => Ok(QueryPlan::None),
+            Err(why) => Err(query_error(why)),
+        }
+    }
+
+    fn plan_integers(&self, entry: &FieldEntry, from: &Bound, to: &Bound, lenient: bool) -> PlanResult {
+        let read = |value: &QueryValue, down: bool| match to_integer(value) {
+            Some(number) => Some((number, true)),
+            None => to_number(value).map(|number| {
+                let whole = if down { number.floor() } else { number.ceil() };
+                (whole as i64, whole == number)
+            }),
+        };
+        let unfit = |value: &QueryValue| format!("For input string: \"{}\"", value_text(value));
+        let low = match from {
+            Bound::Open => Ok(Some(i64::MIN)),
+            Bound::Included(value) => {
+                read(value, false).map(|(number, _)| Some(number)).ok_or_else(|| unfit(value))
+            }
+            Bound::Excluded(value) => read(value, false)
+                .map(|(number, exact)| if exact { number.checked_add(1) } else { Some(number) })
+                .ok_or_else(|| unfit(value)),
+        };
+        let high = match to {
+            Bound::Open => Ok(Some(i64::MAX)),
+            Bound::Included(value) => {
+                read(value, true).map(|(number, _)| Some(number)).ok_or_else(|| unfit(value))
+            }
+            Bound::Excluded(value) => read(value, true)
+                .map(|(number, exact)| if exact { number.checked_sub(1) } else { Some(number) })
+                .ok_or_else(|| unfit(value)),
+        };
+        match (low, high) {
+            (Ok(Some(low)), Ok(Some(high))) => Ok(self.plan_between(entry.no, low, high)),
+            (Ok(_), Ok(_)) => Ok(QueryPlan::None),
+            _ if lenient => Ok(QueryPlan::None),
+            (Err(why), _) | (_, Err(why)) => Err(query_error(why)),
+        }
+    }
+
+    /// Plans a range of integers, both bounds included.
+    fn plan_between(&self, field: u16, low: i64, high: i64) -> QueryPlan {
+        if low > high {
+            return QueryPlan::None;
+        }
+        let from = term_key(self.index.no, field, &values::encode_long(low));
+        key_range(from, prefix_end(term_key(self.index.no, field, &values::encode_long(high))))
+    }
+
+    fn plan_dates(
+        &self,
+        entry: &FieldEntry,
+        from: &Bound,
+        to: &Bound,
+        dates: &text::QueryDates,
+        lenient: bool,
+    ) -> PlanResult {
+        match dates.read_range(from, to, entry.date_format.as_deref().unwrap_or(&text::DEFAULT_DATE_FORMAT)) {
+            Ok((low, high)) => Ok(self.plan_times(entry.no, low, high)),
+            Err(_) if lenient => Ok(QueryPlan::None),
+            Err(why) => Err(query_error(why)),
+        }
+    }
+
+    /// Plans a range of times: keys of hours for complete hours, keys of times for the rest.
+    pub fn plan_times(&self, field: u16, low: i64, high: i64) -> QueryPlan {
+        let hour = values::HOUR_MS;
+        let first = low.div_euclid(hour) + i64::from(low.rem_euclid(hour) > 0);
+        // The last hour that ends at or before `high`.
+        let last = high.div_euclid(hour) - i64::from(high.rem_euclid(hour) < hour - 1);
+        if first > last {
+            return self.plan_between(field, low, high);
+        }
+        let mut parts = vec![self.plan_between(field | number::HOURS, first, last)];
+        if let Some(begin) = first.checked_mul(hour) {
+            parts.push(self.plan_between(field, low, begin.saturating_sub(1)));
+        }
+        if let Some(end) = (last + 1).checked_mul(hour) {
+            parts.push(self.plan_between(field, end, high));
+        }
+        at_least(1, parts)
+    }
+
+    fn plan_wildcard(&self, asked: Operand<'_>, pattern: WildcardPattern, lenient: bool) -> PlanResult {
+        let entry = match asked {
+            Operand::Field(entry) => entry,
+            Operand::Index => {
+                return Ok(if pattern.matches(self.index.name.as_bytes()) {
+                    self.all_docs()
+                } else {
+                    QueryPlan::None
+                });
+            }
+            Operand::Kind => return Ok(self.plan_pattern(number::KIND, pattern)),
+            Operand::Id => return Err(query_error("patterns of _id are not supported".into())),
+        };
+        match entry.field.field_type {
+            // Words of a text are indexed in lower case.
+            FieldType::Text => Ok(self.plan_pattern(entry.no, pattern.lowercase())),
+            FieldType::Keyword => Ok(self.plan_pattern(entry.no, pattern)),
+            _ if pattern.matches_all() => Ok(self.has(entry.no)),
+            _ if lenient => Ok(QueryPlan::None),
+            _ => Err(query_error(format!(
+                "Can only use prefix and wildcard queries on keyword and text fields - not on a field of type [{}]",
+                entry.field.type_name()
+            ))),
+        }
+    }
+
+    fn plan_pattern(&self, field: u16, pattern: WildcardPattern) -> QueryPlan {
+        if pattern.matches_all() {
+            return self.has(field);
+        }
+        let from = term_key(self.index.no, field, pattern.literal_prefix());
+        if pattern.is_prefix() {
+            return key_range(from.clone(), prefix_end(from));
+        }
+        QueryPlan::Wildcard(from, pattern)
+    }
+
+    fn has(&self, field: u16) -> QueryPlan {
+        exists_plan(self.index.no, field)
+    }
+
+    fn plan_exists(&self, name: &str) -> QueryPlan {
+        if matches!(name, "_id" | "_index" | "*") {
+            return self.all_docs();
+        }
+        if name == "_type" {
+            return self.has(number::KIND);
+        }
+        let below = format!("{name}.");
+        let fit = |field: &str, entry: &FieldEntry| {
+            field == name
+                || !is_hidden(field)
+                    && (pattern::glob_matches(name, field)
+                        || field.starts_with(&below) && entry.field.parent.is_none())
+        };
+        let fields = self.fields.iter().filter(|(field, entry)| fit(field, entry));
+        at_least(1, fields.map(|(_, entry)| self.has(entry.no)).collect())
+    }
+}
+
+fn query_error(why: String) -> StoreError {
+    StoreError::Invalid(format!("failed to create query: {why}"))
+}
+
+fn key_range(from: Vec<u8>, to: Vec<u8>) -> QueryPlan {
+    if from < to { QueryPlan::Range(from, to) } else { QueryPlan::None }
+}
+
+/// Combines plans that must all match.
+fn all_of(mut plans: Vec<QueryPlan>) -> QueryPlan {
+    if plans.contains(&QueryPlan::None) || plans.is_empty() {
+        return QueryPlan::None;
+    }
+    if plans.len() == 1 { plans.swap_remove(0) } else { QueryPlan::And(plans) }
+}
+
+/// Combines plans of which at least `count` must match.
+pub fn at_least(count: usize, mut plans: Vec<QueryPlan>) -> QueryPlan {
+    plans.retain(|plan| *plan != QueryPlan::None);
+    if count == 1 {
+        // Duplicates need to be searched only once.
+        let mut seen = std::collections::HashSet::new();
+        plans.retain(|plan| seen.insert(plan.clone()));
+    }
+    match plans.len() {
+        found if found < count => QueryPlan::None,
+        0 => QueryPlan::None,
+        1 => plans.swap_remove(0),
+        found if found == count => QueryPlan::And(plans),
+        _ => QueryPlan::AtLeast(count, plans),
+    }
+}

@@ -1,0 +1,201 @@
+//! Reading and writing of the rows of small tables.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+use rusqlite::{Connection, OptionalExtension, Result, params};
+use serde_json::{Value, json};
+
+use super::catalog::{Catalog, CatalogChange};
+use super::compress::SourceCodec;
+use super::segment::{CodecError, IndexSegment};
+use crate::search::mapping::{Dynamic, Field, FieldType};
+
+const TYPES: [FieldType; 8] = [
+    FieldType::Text,
+    FieldType::Keyword,
+    FieldType::Long,
+    FieldType::Double,
+    FieldType::Boolean,
+    FieldType::Date,
+    FieldType::Ip,
+    FieldType::GeoPoint,
+];
+
+/// Writes additions to the catalog.
+pub fn write_catalog_changes(connection: &Connection, changes: &[CatalogChange]) -> Result<()> {
+    for change in changes {
+        match change {
+            CatalogChange::Index { no, name, dynamic } => connection
+                .prepare_cached("INSERT OR REPLACE INTO indices VALUES (?1, ?2, ?3)")?
+                .execute(params![no, name, *dynamic as i64])?,
+            CatalogChange::Field { index, no, name, field } => connection
+                .prepare_cached("INSERT OR REPLACE INTO fields VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![index, no, name, field_to_json(field)])?,
+        };
+    }
+    Ok(())
+}
+
+fn field_to_json(field: &Field) -> String {
+    json!({
+        "type": field.field_type.name(), "declared": field.declared_type, "parent": field.parent,
+        "ignore_above": field.ignore_above, "format": field.format, "ignore_malformed": field.ignore_malformed,
+    })
+    .to_string()
+}
+
+fn field_from_json(text: &str) -> Option<Field> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let word = |key: &str| value[key].as_str().map(str::to_owned);
+    let name = word("type")?;
+    Some(Field {
+        field_type: TYPES.into_iter().find(|kind| kind.name() == name)?,
+        declared_type: word("declared"),
+        parent: word("parent"),
+        ignore_above: value["ignore_above"].as_u64().and_then(|chars| usize::try_from(chars).ok()),
+        format: word("format"),
+        ignore_malformed: value["ignore_malformed"].as_bool().unwrap_or_default(),
+    })
+}
+
+/// Reads indices and fields that the catalog does not have yet.
+pub fn read_catalog(connection: &Connection, catalogue: &Catalog) -> Result<()> {
+    let mut statement = connection.prepare_cached("SELECT no, name, dynamic FROM indices")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (no, name, dynamic): (u16, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let dynamic = [Dynamic::True, Dynamic::False, Dynamic::Strict]
+            .into_iter()
+            .find(|&kind| kind as i64 == dynamic)
+            .unwrap_or_default();
+        let index = catalogue.get(&name).unwrap_or_else(|| catalogue.load_index(no, &name, dynamic));
+        let mut fields =
+            connection.prepare_cached("SELECT no, name, field FROM fields WHERE index_no = ?1")?;
+        let mut fields = fields.query([no])?;
+        while let Some(row) = fields.next()? {
+            let (no, name, text): (u16, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if let Some(field) = field_from_json(&text).filter(|_| index.fields().get(&name).is_none()) {
+                catalogue.load_field(&index, no, &name, field);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads dictionaries that the codec does not have yet.
+pub fn read_dictionaries(connection: &Connection, sources: &SourceCodec) -> Result<()> {
+    let mut statement = connection.prepare_cached("SELECT data FROM dictionary WHERE no > ?1 ORDER BY no")?;
+    let mut rows = statement.query([sources.dictionary_count()])?;
+    while let Some(row) = rows.next()? {
+        sources.add_dictionary(row.get_ref(0)?.as_blob()?);
+    }
+    Ok(())
+}
+
+/// Reads all segments in the order of their documents. Segments in `known` are reused.
+pub fn read_segments(connection: &Connection, known: &[Arc<IndexSegment>]) -> Result<Vec<Arc<IndexSegment>>> {
+    let mut segments = Vec::new();
+    let of_disk =
+        |id: u64, base: u32| known.iter().find(|known| known.id == id && known.base == base).cloned();
+    let damaged = |_: CodecError| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        rusqlite::Error::SqliteFailure(code, Some("damaged row of a segment".to_owned()))
+    };
+    let mut statement =
+        connection.prepare_cached("SELECT id, base, span, bytes, fences FROM segment ORDER BY base")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, base) = (row.get(0)?, row.get(1)?);
+        segments.push(match of_disk(id, base) {
+            Some(known) => known,
+            None => {
+                let fences = row.get_ref(4)?.as_blob()?;
+                Arc::new(IndexSegment::from_row(id, base, row.get(2)?, row.get(3)?, fences).map_err(damaged)?)
+            }
+        });
+    }
+    let mut statement = connection.prepare_cached("SELECT base, span, data FROM recent ORDER BY base")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (base, span) = (row.get(0)?, row.get(1)?);
+        let same = |known: &&Arc<IndexSegment>| known.id == 0 && known.base == base && known.span == span;
+        segments.push(match known.iter().find(same) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(IndexSegment::unpack(base, span, row.get_ref(2)?.as_blob()?).map_err(damaged)?),
+        });
+    }
+    Ok(segments)
+}
+
+/// Reads the set of deleted documents.
+pub fn read_deleted_docs(connection: &Connection) -> Result<RoaringBitmap> {
+    let mut statement = connection.prepare_cached("SELECT doc FROM gone ORDER BY doc")?;
+    let mut gone = RoaringBitmap::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        gone.insert(row.get(0)?);
+    }
+    Ok(gone)
+}
+
+/// Numbers of which at least one changes with each commit that concerns readers.
+pub type ChangeMark = [u64; 6];
+
+/// Reads the change mark of the state that the connection sees.
+pub fn read_change_mark(connection: &Connection) -> Result<ChangeMark> {
+    let sql = "SELECT 1 + next_doc, (SELECT count(*) FROM indices), (SELECT count(*) FROM fields),
+        (SELECT coalesce(max(id), 0) FROM segment), (SELECT coalesce(max(no), 0) FROM dictionary),
+        (SELECT count(*) FROM gone) FROM state";
+    connection.prepare_cached(sql)?.query_row([], |row| {
+        let mut mark = ChangeMark::default();
+        for (at, number) in mark.iter_mut().enumerate() {
+            *number = row.get(at)?;
+        }
+        Ok(mark)
+    })
+}
+
+/// Reads the number of the next document, and the secret of the ids that the store makes.
+pub fn read_state(connection: &Connection) -> Result<(u32, Vec<u8>)> {
+    connection.query_row("SELECT next_doc, secret FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Returns the document with an id that a sender chose.
+pub fn doc_of_id(connection: &Connection, index: u16, id: &str) -> Result<Option<u32>> {
+    connection
+        .prepare_cached("SELECT doc FROM ids WHERE index_no = ?1 AND id = ?2")?
+        .query_row(params![index, id], |row| row.get(0))
+        .optional()
+}
+
+/// Row of a document.
+#[derive(Debug)]
+pub struct DocumentRow {
+    pub index: u16,
+    /// The id, if the sender chose one.
+    pub id: Option<String>,
+    /// Counted from 1.
+    pub version: u64,
+    pub kind: Option<String>,
+    pub time_ms: i64,
+    /// The source in its stored form.
+    pub source: Vec<u8>,
+}
+
+/// Reads the row of a document.
+pub fn read_document(connection: &Connection, doc: u32) -> Result<Option<DocumentRow>> {
+    connection
+        .prepare_cached("SELECT index_no, id, version, kind, time_ms, source FROM documents WHERE doc = ?1")?
+        .query_row([doc], |row| {
+            Ok(DocumentRow {
+                index: row.get(0)?,
+                id: row.get(1)?,
+                version: row.get::<_, Option<u64>>(2)?.unwrap_or(1),
+                kind: row.get(3)?,
+                time_ms: row.get(4)?,
+                source: row.get(5)?,
+            })
+        })
+        .optional()
+}
