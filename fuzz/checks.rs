@@ -15,7 +15,7 @@ use lea::iri::ingest::framing::{Framer, Framing, FramingStep};
 use lea::iri::ingest::syslog::header;
 
 /// The result does not depend on segments, and a decision is final.
-pub fn handshake(input: &[u8]) {
+pub(super) fn handshake(input: &[u8]) {
     let all = parse_name(input, Trigger::BytesReceived);
     // Each prefix costs a scan, so of a long input only the last prefixes are tested, where it becomes too
     // long.
@@ -46,7 +46,7 @@ pub fn handshake(input: &[u8]) {
 }
 
 /// File names are safe, unique per name, and distinct from parts and manifests.
-pub fn name(input: &[u8]) {
+pub(super) fn name(input: &[u8]) {
     let file = file_name(input);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-_.:@,=%~".contains(&byte);
     assert!(!file.is_empty() && file.len() <= 200 && file.bytes().all(allowed), "{file}");
@@ -70,7 +70,7 @@ pub fn name(input: &[u8]) {
 }
 
 /// The tracker's state does not depend on chunks. The first byte of the input is the chunk size.
-pub fn capture(input: &[u8]) {
+pub(super) fn capture(input: &[u8]) {
     let Some((cut, stream)) = input.split_first() else { return };
     let mut single = PacketTracker::new();
     let mut chunked = PacketTracker::new();
@@ -103,7 +103,7 @@ fn told(follower: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
 }
 
 /// The parser of record values agrees with `serde_json`.
-pub fn chunk(input: &[u8]) {
+pub(super) fn chunk(input: &[u8]) {
     let json = serde_json::from_slice::<serde::de::IgnoredAny>(input);
     let fields = serde_json::from_slice(input).ok().and_then(|value| match value {
         serde_json::Value::Object(fields) => Some(fields),
@@ -183,29 +183,29 @@ fn read_dump(format: DumpFormat, dump: &[u8], step_bytes: usize) -> Dumped {
     }
 }
 
-pub fn dump_values(input: &[u8]) {
+pub(super) fn dump_values(input: &[u8]) {
     dump(DumpFormat::Values, input);
 }
 
-pub fn dump_kcat(input: &[u8]) {
+pub(super) fn dump_kcat(input: &[u8]) {
     dump(DumpFormat::Kcat, input);
 }
 
-pub fn dump_console(input: &[u8]) {
+pub(super) fn dump_console(input: &[u8]) {
     dump(DumpFormat::Console, input);
 }
 
-pub fn dump_log_text(input: &[u8]) {
+pub(super) fn dump_log_text(input: &[u8]) {
     dump(DumpFormat::LogText, input);
 }
 
-pub fn dump_letters(input: &[u8]) {
+pub(super) fn dump_letters(input: &[u8]) {
     dump(DumpFormat::DeadLetters, input);
 }
 
 /// Reads a segment unchanged, and again with the checksum of its first batch corrected, so that the code
 /// after the checksum is reached.
-pub fn dump_segment(input: &[u8]) {
+pub(super) fn dump_segment(input: &[u8]) {
     dump(DumpFormat::Segment, input);
     let mut mended = input.to_vec();
     let Some(batch) = mended.get_mut(1..).filter(|batch| batch.len() >= 61) else { return };
@@ -226,7 +226,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 /// A query string gives a tree or an error with a position inside it, for each default operator. Tokens,
 /// dates and date formats are parsed too.
-pub fn query_string(input: &[u8]) {
+pub(super) fn query_string(input: &[u8]) {
     use lea::search::analysis;
     use lea::search::date::{self, DateFormat, Rounding};
     use lea::search::query::Operator;
@@ -254,7 +254,7 @@ pub fn query_string(input: &[u8]) {
 }
 
 /// Any request body that `_count` accepts is accepted by `_search`, with the same query.
-pub fn search_body(input: &[u8]) {
+pub(super) fn search_body(input: &[u8]) {
     use lea::search::query::search_request::{WINDOW_MAX, parse_count, parse_search};
     let found = parse_search([], input);
     if let Ok(search) = &found {
@@ -266,7 +266,7 @@ pub fn search_body(input: &[u8]) {
 }
 
 /// Messages do not depend on how the input is split, and all their headers can be parsed.
-pub fn syslog(input: &[u8]) {
+pub(super) fn syslog(input: &[u8]) {
     let arrived = chrono::DateTime::from_timestamp(1_795_294_781, 0).unwrap();
     for framing in [Framing::Lines, Framing::Syslog] {
         let whole = messages(framing, input, &[]);
@@ -307,7 +307,7 @@ fn messages(framing: Framing, input: &[u8], cuts: &[usize]) -> Vec<Option<Vec<u8
 }
 
 /// A line becomes an event whose source is a JSON object, or content, or an error.
-pub fn lines(input: &[u8]) {
+pub(super) fn lines(input: &[u8]) {
     let indices = EventIndices::default();
     for line in input.split(|byte| *byte == b'\n') {
         let is_object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line).is_ok();
@@ -326,7 +326,7 @@ pub fn lines(input: &[u8]) {
 
 /// Rows of a billing log: encoding is reversible, encoded rows sort by call and time, and any rows can be
 /// combined into calls.
-pub fn billing(input: &[u8]) {
+pub(super) fn billing(input: &[u8]) {
     let clock = RowTimeParser::utc();
     let mut records = Vec::new();
     for (line, sequence) in input.split(|byte| *byte == b'\n').zip(0..) {
@@ -364,7 +364,7 @@ pub fn billing(input: &[u8]) {
 
 /// Frames of an AMQP broker: a frame is parsed once it is complete, independently of what follows it, and an
 /// invalid frame is rejected as soon as possible.
-pub fn amqp(input: &[u8]) {
+pub(super) fn amqp(input: &[u8]) {
     const LARGEST: u32 = 4_096;
     let mut rest = input;
     while !rest.is_empty() {
@@ -382,7 +382,7 @@ pub fn amqp(input: &[u8]) {
 
 /// Any request gets a response, whatever its path, parameters and body. The first line of the input is method
 /// and target, the rest is the body.
-pub fn elastic_request(input: &[u8]) {
+pub(super) fn elastic_request(input: &[u8]) {
     use std::sync::{Arc, LazyLock};
 
     use lea::es_api::{EsApi, Users};
@@ -421,7 +421,7 @@ pub fn elastic_request(input: &[u8]) {
 }
 
 /// HTTP requests and errors do not depend on how the input is split.
-pub fn http(input: &[u8]) {
+pub(super) fn http(input: &[u8]) {
     let whole = requests(std::iter::once(input));
     for segment_bytes in [1, 2, 7, 64] {
         assert_eq!(requests(input.chunks(segment_bytes)), whole, "{segment_bytes} bytes at once");

@@ -5,7 +5,7 @@
 pub mod billing;
 pub mod capture;
 pub mod cli;
-pub mod cmd;
+pub(crate) mod cmd;
 pub mod config;
 pub mod daemon;
 pub mod es_api;
@@ -14,13 +14,13 @@ pub mod runtime;
 pub mod search;
 
 pub mod error;
-pub mod exit;
+pub(crate) mod exit;
 pub mod limits;
 
 pub mod cc;
 pub mod http;
 pub mod iri;
-pub mod replay;
+pub(crate) mod replay;
 
 pub use error::{Error, Result};
 pub use exit::Exit;

@@ -12,7 +12,7 @@ use crate::phone::PhoneNumberNormalizer;
 use crate::{Error, Result};
 
 /// The input of one side.
-pub struct RowSource<'a> {
+pub(crate) struct RowSource<'a> {
     /// Files, directories and URLs. If empty, the store of `place` is read.
     pub names: &'a [String],
     /// The default store and the configuration.
@@ -23,7 +23,7 @@ pub struct RowSource<'a> {
 }
 
 /// Iterates over calls by call ID.
-pub struct CallReader {
+pub(crate) struct CallReader {
     sorted: SortedRecords,
     span: TimeRange,
     families: Option<Arc<PhoneNumberNormalizer>>,
@@ -34,7 +34,7 @@ pub struct CallReader {
 
 impl CallReader {
     /// Reads and sorts all rows.
-    pub fn read(source: &RowSource<'_>, sort: &SortArgs, memory: u64) -> Result<CallReader> {
+    pub(crate) fn read(source: &RowSource<'_>, sort: &SortArgs, memory: u64) -> Result<CallReader> {
         let zone = source.which.time_zone;
         let clock = RowTimeParser::new(move |ms| zone.offset_minutes(ms));
         let mut sorter = ExternalSorter::new(&sort.temp_dir(), memory);
@@ -61,7 +61,7 @@ impl CallReader {
     }
 
     /// Returns the next call by call ID, or `None` at the end.
-    pub fn next(&mut self) -> Result<Option<BilledCall>> {
+    pub(crate) fn next(&mut self) -> Result<Option<BilledCall>> {
         while let Some(call) = self.next_unfiltered()? {
             let start_ms = call.start_us.div_euclid(1_000);
             let is_in = self.span.from_ms.is_none_or(|from_ms| from_ms <= start_ms)

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 /// The smallest amount of memory with which merging makes progress.
-pub const MEMORY_BYTES_MIN: u64 = 64 << 10;
+pub(crate) const MEMORY_BYTES_MIN: u64 = 64 << 10;
 
 /// The largest amount of memory that 32-bit offsets can address.
-pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const MEMORY_BYTES_MAX: u64 = 4 << 30;
 
 const RECORD_BYTES_MAX: usize = 64 << 10;
 
@@ -47,7 +47,7 @@ struct RecordEntry {
 }
 
 /// Collects records to sort.
-pub struct ExternalSorter {
+pub(crate) struct ExternalSorter {
     dir: PathBuf,
     arena: Vec<u8>,
     entries: Vec<RecordEntry>,
@@ -59,7 +59,7 @@ pub struct ExternalSorter {
 }
 
 /// Iterates over the sorted records.
-pub struct SortedRecords {
+pub(crate) struct SortedRecords {
     source: SortedSource,
     /// The number of runs that were written to files.
     pub runs: u64,
@@ -105,7 +105,7 @@ impl Ord for RunHead {
 
 impl ExternalSorter {
     /// Creates a sorter whose temporary files are in `dir`.
-    pub fn new(dir: &Path, memory_bytes: u64) -> ExternalSorter {
+    pub(crate) fn new(dir: &Path, memory_bytes: u64) -> ExternalSorter {
         let memory_bytes = memory_bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
         let merge_bytes = memory_bytes / MERGE_SHARE;
@@ -124,7 +124,7 @@ impl ExternalSorter {
         }
     }
 
-    pub fn push(&mut self, record: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, record: &[u8]) -> Result<()> {
         let is_full = self.arena.len() + record.len() > self.arena.capacity()
             || self.entries.len() == self.entries.capacity();
         if is_full && !self.entries.is_empty() {
@@ -142,7 +142,7 @@ impl ExternalSorter {
     }
 
     /// Sorts the records.
-    pub fn finish(mut self) -> Result<SortedRecords> {
+    pub(crate) fn finish(mut self) -> Result<SortedRecords> {
         if self.levels.is_empty() {
             sort(&self.arena, &mut self.entries);
             let source = SortedSource::Memory { arena: self.arena, entries: self.entries.into_iter() };
@@ -199,7 +199,7 @@ const READ: &str = "read a temporary file in";
 
 impl SortedRecords {
     /// Returns the next record, or `None` at the end.
-    pub fn next(&mut self) -> Result<Option<&[u8]>> {
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>> {
         match &mut self.source {
             SortedSource::Memory { arena, entries } => {
                 Ok(entries.next().map(|entry| record_bytes(arena, entry)))

@@ -38,7 +38,7 @@ const FOREIGN_ROW_TIME_FIELD: &str = "request_time";
 
 /// Numbers of rows read from one source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RowCounts {
+pub(crate) struct RowCounts {
     /// Accepted rows.
     pub rows: u64,
     /// Rows with a method that the log does not use.
@@ -47,7 +47,7 @@ pub struct RowCounts {
 }
 
 /// Reads rows and passes them to a function.
-pub struct RowReader<'a> {
+pub(crate) struct RowReader<'a> {
     clock: &'a RowTimeParser,
     on_row: &'a mut dyn FnMut(BillingRow<'_>) -> Result<()>,
     /// False for a store, which returns rows by their time and not in the order of their arrival.
@@ -67,7 +67,7 @@ struct RowEnvelope<'a> {
 }
 
 impl<'a> RowReader<'a> {
-    pub fn new(
+    pub(crate) fn new(
         clock: &'a RowTimeParser,
         each: &'a mut dyn FnMut(BillingRow<'_>) -> Result<()>,
     ) -> RowReader<'a> {
@@ -75,7 +75,12 @@ impl<'a> RowReader<'a> {
     }
 
     /// Reads a source: `-` for stdin, a URL, a directory with a store, or a file.
-    pub fn read(&mut self, source: &str, place: &StoreTargetArgs, which: &EventFilterArgs) -> Result<()> {
+    pub(crate) fn read(
+        &mut self,
+        source: &str,
+        place: &StoreTargetArgs,
+        which: &EventFilterArgs,
+    ) -> Result<()> {
         let path = Path::new(source);
         if source.contains("://") || path.is_dir() {
             let place = StoreTargetArgs { store: source.to_owned(), ..place.clone() };
@@ -89,7 +94,7 @@ impl<'a> RowReader<'a> {
     }
 
     /// Reads the rows of a store, including those of calls that start before the requested range and reach into it.
-    pub fn read_store(&mut self, place: &StoreTargetArgs, which: &EventFilterArgs) -> Result<()> {
+    pub(crate) fn read_store(&mut self, place: &StoreTargetArgs, which: &EventFilterArgs) -> Result<()> {
         let mut which = which.clone();
         if which.index.is_empty() {
             which.index = vec![place.load_config()?.events.indices.billing];

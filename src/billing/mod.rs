@@ -7,10 +7,10 @@
 //! All times are microseconds since 1970 in UTC; all durations are microseconds.
 
 mod call;
-pub mod calls;
+pub(crate) mod calls;
 mod compare;
-pub mod external_sort;
-pub mod input;
+pub(crate) mod external_sort;
+pub(crate) mod input;
 mod record;
 mod row;
 mod time;

@@ -204,7 +204,7 @@ impl<'a> RowFields<'a> {
 }
 
 /// Returns true for a text that means "no value".
-pub fn is_absent(text: &str) -> bool {
+pub(super) fn is_absent(text: &str) -> bool {
     matches!(text.trim(), "" | "-" | "0" | "null" | "<null>" | "NULL")
 }
 

@@ -1,4 +1,4 @@
 //! capture
 
-pub mod reader;
+pub(crate) mod reader;
 pub mod tracker;

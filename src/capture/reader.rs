@@ -10,7 +10,7 @@ use std::io;
 use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
 
 /// Bytes that can be looked at anywhere.
-pub trait ReadAt {
+pub(crate) trait ReadAt {
     /// The bytes from `offset`: `count` of them, or fewer where the end comes first.
     fn read_at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]>;
 }
@@ -24,7 +24,7 @@ impl ReadAt for &[u8] {
 
 /// A whole packet: its record is the bytes `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub(crate) struct Packet {
     /// Where its record (pcapng: its block) begins.
     pub start: u64,
     /// Where it ends.
@@ -35,7 +35,7 @@ pub struct Packet {
 
 /// The packets of a capture, in order. [`Packets::next`] is the iterator; it takes the bytes as an argument.
 #[derive(Clone, Debug)]
-pub struct PacketReader {
+pub(crate) struct PacketReader {
     at: u64,
     bytes: u64,
     form: ReaderFormat,
@@ -67,7 +67,7 @@ const INTERFACE_BYTES_MAX: u32 = 64 << 10;
 
 impl PacketReader {
     /// The packets of `bytes`, which are `total` long; `None` where they are no capture.
-    pub fn open(bytes: &mut impl ReadAt, total: u64) -> io::Result<Option<PacketReader>> {
+    pub(crate) fn open(bytes: &mut impl ReadAt, total: u64) -> io::Result<Option<PacketReader>> {
         let head = bytes.read_at(0, 12)?;
         let form = match head {
             [0xd4, 0xc3, 0xb2, 0xa1, ..] => ReaderFormat::Pcap { big_endian: false, nanoseconds: false },
@@ -84,7 +84,7 @@ impl PacketReader {
     }
 
     /// The next whole packet; `None` at the end, and where the records stop making sense.
-    pub fn next(&mut self, bytes: &mut impl ReadAt) -> io::Result<Option<Packet>> {
+    pub(crate) fn next(&mut self, bytes: &mut impl ReadAt) -> io::Result<Option<Packet>> {
         match self.form {
             ReaderFormat::Pcap { big_endian, nanoseconds } => {
                 self.next_record(bytes, big_endian, nanoseconds)

@@ -6,7 +6,7 @@
 
 pub mod ingest;
 pub mod kafka_dump;
-pub mod partitions;
+pub(crate) mod partitions;
 pub mod stream_registry;
 pub mod vault;
 pub mod wire;

@@ -9,7 +9,7 @@ use crate::runtime::metrics::Counter;
 
 /// Number of partitions that are listed individually. Others count in the totals only. Each partition adds
 /// ten samples to /metrics.
-pub const SHOWN_PARTITIONS_MAX: usize = 1000;
+pub(crate) const SHOWN_PARTITIONS_MAX: usize = 1000;
 
 /// Statistics of a partition.
 #[derive(Debug)]

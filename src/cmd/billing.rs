@@ -12,7 +12,7 @@ use crate::{Exit, Result};
 
 /// Build and compare calls from quick billing logs
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -24,7 +24,7 @@ enum Command {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         match self.command {
             Command::Build(args) => args.run(globals),
             Command::Compare(args) => args.run(globals),
@@ -35,7 +35,7 @@ impl Args {
 /// Options that limit the memory of sorting.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Sorting")]
-pub struct SortArgs {
+pub(crate) struct SortArgs {
     /// Memory for sorting, from 64K to 4G; more rows are sorted in temporary files
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = parse_sort_memory)]
     memory: u64,

@@ -25,7 +25,7 @@ const RINGING_TIME_MS_MAX: i64 = 86_400_000;
 
 /// Report on calls
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -36,7 +36,7 @@ enum Command {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         let Command::Report(args) = self.command;
         args.run(globals)
     }

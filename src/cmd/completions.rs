@@ -9,14 +9,14 @@ use crate::{Exit, Result, cmd};
 ///
 /// The script completes subcommands, options and their values. Install it where the shell looks for completions.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Shell to print the script for
     #[arg(value_enum)]
     shell: Shell,
 }
 
 impl Args {
-    pub fn run(self, _globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, _globals: &Globals) -> Result<Exit> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut cli::command(), "lea", &mut script);
         cmd::print_text(&String::from_utf8_lossy(&script))?;

@@ -21,7 +21,7 @@ use crate::{Error, Exit, Result, cmd};
 /// 0 turns a receiver off.
 #[derive(clap::Args, Debug)]
 #[command(args_override_self = true)]
-pub struct Args {
+pub(crate) struct Args {
     /// Log level: DEBUG, INFO, WARN or ERROR [env: LOGGERLEVEL] [default: DEBUG]
     #[arg(short = 'd', long, value_name = "LEVEL", allow_hyphen_values = true)]
     logger_level: Option<String>,
@@ -77,7 +77,7 @@ struct Ignored {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         let named = self.config.as_deref();
         let place = named.unwrap_or(Path::new(config::FILE_DEFAULT));

@@ -16,7 +16,7 @@ use crate::{Error, Exit, Result};
 /// even after a crash: it stores offsets with the data and commits them to the consumer group afterwards. Several
 /// processes can share the partitions of a group; each needs its own output directory, and `lea merge` combines them.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Brokers, separated by commas [default: kafkaServer of the configuration]
     #[arg(short, long, value_name = "HOST:PORT,...")]
     brokers: Option<String>,
@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_config(globals)?;
         let configured = config.kafka.as_ref();
         let brokers = self.brokers.or_else(|| configured.map(|kafka| kafka.broker.to_string()));

@@ -10,13 +10,13 @@ use crate::{Exit, Result};
 ///
 /// Prints only the number. The exit code is 0 even if it is 0.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     query: QueryArgs,
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         if self.query.print_explanation()? {
             return Ok(Exit::Done);

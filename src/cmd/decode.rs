@@ -46,7 +46,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// A record that cannot be decoded is reported and appended to DIR/.lea/dead-letters.jsonl, which this command can read
 /// again. Decoding continues, and the exit status is 3. A dump that ends within a record is reported but not an error.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Dumps to read; - is standard input [default: -]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -70,7 +70,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let paths = if self.files.is_empty() { vec![PathBuf::from("-")] } else { self.files.clone() };
         let origins: Vec<DumpSource> = paths.iter().map(|path| DumpSource::new(path)).collect();

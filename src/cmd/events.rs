@@ -1,8 +1,8 @@
 //! `lea events`: follow and load events, test patterns, create password hashes. Main thread.
 
 mod line;
-pub mod load;
-pub mod tail;
+pub(crate) mod load;
+pub(crate) mod tail;
 mod target;
 
 use std::io::{self, IsTerminal, Read};
@@ -20,7 +20,7 @@ const PASSWORD_BYTES_MAX: u64 = 1024;
 
 /// Follow and load events, test patterns, create password hashes
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -38,7 +38,7 @@ enum Command {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         match self.command {
             Command::Tail(args) => args.run(globals),
             Command::Load(args) => args.run(globals),

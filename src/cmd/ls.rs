@@ -25,7 +25,7 @@ use crate::{Exit, Result};
 ///
 /// The exit status is 3 if a manifest is unusable or a file is missing.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Output directory of a receiver (its --output)
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let stored = listing::list(&self.dir)?;
         let rows: Vec<StreamRow> = stored.iter().map(StreamRow::new).collect();

@@ -19,14 +19,14 @@ const CONF_PAGE: &str = include_str!("../../man/lea.conf.5");
 /// Write the manual pages into a directory
 #[derive(clap::Args, Debug)]
 #[command(hide = true)]
-pub struct Args {
+pub(crate) struct Args {
     /// Directory to write to; created if it does not exist
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
 impl Args {
-    pub fn run(self, _globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, _globals: &Globals) -> Result<Exit> {
         fs::create_dir_all(&self.dir).map_err(Error::path("create the directory", &self.dir))?;
         for (name, page) in pages().map_err(Error::system("render the manual pages"))? {
             let path = self.dir.join(name);

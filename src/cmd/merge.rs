@@ -32,7 +32,7 @@ use crate::{Error, Exit, Result};
 /// re-sends: equal bytes once, different content as a new part. Offsets that no directory has are reported as `missing`,
 /// other problems as `differs`; the exit status is 3 if there is one.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Output directories of the group's members
     #[arg(value_name = "DIR", required = true)]
     dirs: Vec<PathBuf>,
@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let group = self.file_group.as_deref().map(look_up_group).transpose()?;
         let config = MergeConfig {

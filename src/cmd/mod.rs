@@ -5,28 +5,28 @@ use std::io::{self, Write};
 
 use crate::{Error, Result};
 
-pub mod args;
-pub mod billing;
-pub mod calls;
-pub mod completions;
-pub mod configure;
-pub mod consume_kafka;
-pub mod count;
-pub mod decode;
-pub mod events;
-pub mod ls;
-pub mod man;
-pub mod merge;
-pub mod number;
-pub mod output;
-pub mod replay;
-pub mod run;
-pub mod search;
-pub mod serve_events;
-pub mod serve_tcp;
-pub mod test_pattern;
-pub mod top;
-pub mod verify;
+pub(crate) mod args;
+pub(crate) mod billing;
+pub(crate) mod calls;
+pub(crate) mod completions;
+pub(crate) mod configure;
+pub(crate) mod consume_kafka;
+pub(crate) mod count;
+pub(crate) mod decode;
+pub(crate) mod events;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod merge;
+pub(crate) mod number;
+pub(crate) mod output;
+pub(crate) mod replay;
+pub(crate) mod run;
+pub(crate) mod search;
+pub(crate) mod serve_events;
+pub(crate) mod serve_tcp;
+pub(crate) mod test_pattern;
+pub(crate) mod top;
+pub(crate) mod verify;
 
 /// Writes text to stdout. A closed pipe (`| head`) is not an error.
 fn print_text(text: &str) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::{Error, Exit, Result};
 ///
 /// The exit code is 3 if a number has no family.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// A number as it stands in an event: digits, with separators, or a SIP or tel URI
     #[arg(value_name = "NUMBER", required = true)]
     numbers: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         let configured = config::load(self.config.as_deref(), &config::environment)?;
         logging::start(globals.level(LevelFilter::Warn));
         configured.log_warnings();

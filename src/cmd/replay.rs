@@ -39,7 +39,7 @@ const BUFFER_BYTES_MAX: usize = 256 << 10;
 /// The exit status is 3 if a stream failed or was not sent to its end.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("receiver").required(true)))]
-pub struct Args {
+pub(crate) struct Args {
     /// Files to send: pcap, pcapng, or any other content
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -159,7 +159,7 @@ fn resolve_peer(option: &str, label: &str, connect_timeout: Duration) -> Result<
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         self.check()?;
         // Handle signals before anything connects.

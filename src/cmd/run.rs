@@ -16,7 +16,7 @@ use crate::{Error, Exit, Result};
 ///
 /// SIGINT, SIGTERM or SIGHUP starts an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     service: ServiceArgs,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_config(globals)?;
         if config.kafka.is_none() && self.connect.is_given() {
             log::warn!(

@@ -26,7 +26,7 @@ use crate::{Error, Exit, Result};
 /// If more events match than were printed, the number goes to stderr. The exit code is 0 even if nothing
 /// matches.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Maximum number of events, or "all"
     #[arg(short = 'n', long, value_name = "N|all", default_value = "100", value_parser = parse_size)]
     size: usize,
@@ -61,7 +61,7 @@ fn parse_sort(text: &str) -> Result<(String, bool), String> {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         if self.query.print_explanation()? {
             return Ok(Exit::Done);

@@ -16,7 +16,7 @@ use crate::{Error, Exit, Result};
 /// Without a listener option, parameters.events of the configuration selects the listeners. SIGINT, SIGTERM or SIGHUP starts
 /// an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     listen: ListenerArgs,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_config(globals)?;
         let Some(events) = EventServiceConfig::resolve(&config, Some(&self.listen), &self.events)? else {
             return Err(Error::Usage(

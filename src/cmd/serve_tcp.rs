@@ -14,7 +14,7 @@ use crate::{Error, Exit, Result};
 ///
 /// SIGINT, SIGTERM or SIGHUP starts an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Listen on this address; repeatable; port 0 selects a free port [default: tcpServer of the configuration]
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_config(globals)?;
         let listen = match &config.tcp {
             _ if !self.listen.is_empty() => self.listen,

@@ -28,7 +28,7 @@ const SAMPLES_BYTES_MAX: u64 = 64 << 20;
 /// `TIME PROGRAM[PID]: MESSAGE`. For each line the command prints the fields of the first pattern that matches. It starts no
 /// listener and stores nothing. The exit status is 3 if a line matches no pattern.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Grok pattern to try; repeatable, tried in order [default: patterns of the configuration, else built-in ones]
     #[arg(short, long, value_name = "PATTERN")]
     pattern: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let events = config::load(self.config.as_deref(), &config::environment)?.events;
         let list = if self.pattern.is_empty() { &events.patterns } else { &self.pattern };

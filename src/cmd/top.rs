@@ -21,7 +21,7 @@ const NAME: &str = "top";
 /// Events of lea have the field destNum._number for destNum, and so on for every field with phone numbers; it
 /// counts all spellings of a number together. destNum counts each spelling separately.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Field whose values are counted
     #[arg(value_name = "FIELD")]
     field: String,
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         if self.query.print_explanation()? {
             return Ok(Exit::Done);

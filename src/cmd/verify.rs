@@ -28,7 +28,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// difference, else 0. The summary on stderr counts the files whose SHA-256 was not compared as unhashed: they are open, or
 /// were received with --hash none.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     /// Output directories, or stream files in them
     #[arg(value_name = "DIR|FILE", required = true)]
     paths: Vec<PathBuf>,
@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let stored = self.stored()?;
         let sent = self.against.as_deref().map(against::list).transpose()?.unwrap_or_default();

@@ -14,7 +14,7 @@ const TOPIC_BYTES_MAX: usize = 249;
 const QUOTED_CHARS_MAX: usize = 60;
 
 /// Quotes, escapes and shortens a value for a terminal.
-pub fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
@@ -22,7 +22,7 @@ pub fn quote(text: &str) -> String {
 }
 
 /// Parses a log level in any case.
-pub fn level(text: &str) -> Result<LevelFilter, String> {
+pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_uppercase().as_str() {
         "DEBUG" => Ok(LevelFilter::Debug),
         "INFO" => Ok(LevelFilter::Info),
@@ -33,7 +33,7 @@ pub fn level(text: &str) -> Result<LevelFilter, String> {
 }
 
 /// Parses a port; 0 switches the receiver off.
-pub fn port(text: &str) -> Result<u16, String> {
+pub(super) fn port(text: &str) -> Result<u16, String> {
     // `parse` alone accepts "+5004".
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
@@ -43,7 +43,7 @@ pub fn port(text: &str) -> Result<u16, String> {
 }
 
 /// Checks an IP address or a host name; empty switches the receiver off. Removes the brackets of an IPv6 address.
-pub fn address(text: &str) -> Result<String, String> {
+pub(super) fn address(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if text.is_empty() || is_ip(bare) || is_host(text) {
         return Ok(bare.to_owned());
@@ -82,7 +82,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// Checks a topic name by the rules of Kafka.
-pub fn topic(text: &str) -> Result<String, String> {
+pub(super) fn topic(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let long = !(1..=TOPIC_BYTES_MAX).contains(&text.len());
     if long || !text.bytes().all(allowed) || text == "." || text == ".." {

@@ -17,7 +17,7 @@ use crate::search::cluster::EsClient;
 use crate::search::document::check_index_name;
 
 /// Path of the section.
-pub const PATH: &str = "parameters.events";
+pub(crate) const PATH: &str = "parameters.events";
 
 /// Maximum number of users.
 const USERS_MAX: usize = 64;
@@ -26,7 +26,7 @@ const USERS_MAX: usize = 64;
 const SYSLOG_MAX: usize = 16;
 
 /// Maximum of `keepDays`: a hundred years.
-pub const KEEP_DAYS_MAX: i64 = 36_500;
+pub(crate) const KEEP_DAYS_MAX: i64 = 36_500;
 
 /// Address and transport of a syslog listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,10 @@ impl EventSettings {
 }
 
 /// Reads the section into `events`.
-pub fn read(node: JsonNode<'_>, events: &mut EventSettings) -> Result<Vec<SectionFinding>, JsonSyntaxError> {
+pub(crate) fn read(
+    node: JsonNode<'_>,
+    events: &mut EventSettings,
+) -> Result<Vec<SectionFinding>, JsonSyntaxError> {
     let Some(members) = node.members() else {
         let text = format!("{PATH}: expected an object, found {}", node.kind());
         return Ok(vec![SectionFinding { offset: node.offset(), text, is_warning: false }]);

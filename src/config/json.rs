@@ -11,21 +11,21 @@ use serde_json::value::RawValue;
 
 /// A syntax error and its byte offset.
 #[derive(Debug, PartialEq, Eq)]
-pub struct JsonSyntaxError {
+pub(crate) struct JsonSyntaxError {
     pub offset: usize,
     pub text: String,
 }
 
 /// A value in a document.
 #[derive(Clone, Copy, Debug)]
-pub struct JsonNode<'a> {
+pub(crate) struct JsonNode<'a> {
     document: &'a str,
     raw: &'a str,
 }
 
 /// A key and its value in an object.
 #[derive(Debug)]
-pub struct JsonMember<'a> {
+pub(crate) struct JsonMember<'a> {
     pub key: Cow<'a, str>,
     /// Offset of the key. A key with escapes is not a slice of the text and gets the offset of its value.
     pub key_offset: usize,
@@ -33,7 +33,7 @@ pub struct JsonMember<'a> {
 }
 
 /// Parses a document and checks its whole syntax.
-pub fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
+pub(super) fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
     match serde_json::from_str::<&RawValue>(document) {
         Ok(raw) => Ok(JsonNode { document, raw: raw.get() }),
         Err(error) => Err(syntax_error(document, &error)),
@@ -42,12 +42,12 @@ pub fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
 
 impl<'a> JsonNode<'a> {
     /// Returns the byte offset of the value.
-    pub fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         offset_in(self.document, self.raw)
     }
 
     /// Returns the type of the value as it reads in a message.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self.raw.as_bytes().first() {
             Some(b'{') => "an object",
             Some(b'[') => "a list",
@@ -59,7 +59,7 @@ impl<'a> JsonNode<'a> {
     }
 
     /// Returns the members of an object, `None` for other values.
-    pub fn members(&self) -> Option<Result<Vec<JsonMember<'a>>, JsonSyntaxError>> {
+    pub(crate) fn members(&self) -> Option<Result<Vec<JsonMember<'a>>, JsonSyntaxError>> {
         self.raw.starts_with('{').then(|| {
             let OrderedMembers(pairs) =
                 serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))?;
@@ -76,7 +76,7 @@ impl<'a> JsonNode<'a> {
     }
 
     /// Returns the elements of a list, `None` for other values.
-    pub fn elements(&self) -> Option<Result<Vec<JsonNode<'a>>, JsonSyntaxError>> {
+    pub(crate) fn elements(&self) -> Option<Result<Vec<JsonNode<'a>>, JsonSyntaxError>> {
         self.raw.starts_with('[').then(|| {
             let raws: Vec<&'a RawValue> =
                 serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))?;
@@ -85,7 +85,7 @@ impl<'a> JsonNode<'a> {
     }
 
     /// Returns the content of a string or the text of a number, `None` for other values.
-    pub fn scalar(&self) -> Option<Result<String, JsonSyntaxError>> {
+    pub(crate) fn scalar(&self) -> Option<Result<String, JsonSyntaxError>> {
         match self.kind() {
             "a string" => Some(serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))),
             "a number" => Some(Ok(self.raw.to_owned())),
@@ -101,7 +101,7 @@ impl<'a> JsonNode<'a> {
 }
 
 /// Returns line and column of a byte, both starting at 1. The column counts characters.
-pub fn line_and_column(document: &str, offset: usize) -> (usize, usize) {
+pub(super) fn line_and_column(document: &str, offset: usize) -> (usize, usize) {
     let before = &document.as_bytes()[..offset.min(document.len())];
     let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
     let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();

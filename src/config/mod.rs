@@ -8,7 +8,7 @@
 //! exist only in the file.
 
 mod check;
-pub mod events;
+pub(crate) mod events;
 mod file;
 mod json;
 mod numbers;

@@ -6,10 +6,10 @@ use super::json::{JsonNode, JsonSyntaxError};
 use crate::phone::NumberSettings;
 
 /// Path of the section.
-pub const PATH: &str = "parameters.numbers";
+pub(super) const PATH: &str = "parameters.numbers";
 
 /// An error or a warning at a byte of the document.
-pub struct SectionFinding {
+pub(crate) struct SectionFinding {
     pub offset: usize,
     pub text: String,
     /// True for a warning, false for an error.
@@ -17,7 +17,7 @@ pub struct SectionFinding {
 }
 
 /// Reads the section into `settings`.
-pub fn read(
+pub(super) fn read(
     node: JsonNode<'_>,
     settings: &mut NumberSettings,
 ) -> Result<Vec<SectionFinding>, JsonSyntaxError> {

@@ -99,7 +99,7 @@ fn parse_spool_bytes(text: &str) -> Result<u64, String> {
 
 /// How a number in a query matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum NumberMatch {
+pub(crate) enum NumberMatch {
     /// In every spelling
     Families,
     /// Only as it is written

@@ -21,7 +21,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
 
 /// Consumer group of the original receivers (docs/protocol.md).
-pub const DEFAULT_GROUP: &str = "interception";
+pub(crate) const DEFAULT_GROUP: &str = "interception";
 
 /// What to consume.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ impl KafkaConfig {
 }
 
 /// Joins the consumer's thread.
-pub fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
+pub(crate) fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
     consumer.join().unwrap_or_else(|_| Err(Error::Thread("kafka".to_owned())))
 }
 

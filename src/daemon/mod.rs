@@ -1,8 +1,8 @@
 //! Starts, runs and drains the daemon: the part that `run`, `serve-tcp`, `serve-events` and `consume-kafka` share.
 
 pub mod admin;
-pub mod events;
-pub mod kafka;
+pub(crate) mod events;
+pub(crate) mod kafka;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ const OTHERS_MAX: usize = 65_536;
 const INNER_OTHERS_MAX: usize = 10_000;
 
 /// The aggregations of a response.
-pub struct RenderedAggregations(Vec<(String, RenderedAggregation)>);
+pub(super) struct RenderedAggregations(Vec<(String, RenderedAggregation)>);
 
 struct RenderedAggregation {
     /// The number of documents outside the returned buckets. Only terms aggregations have it.
@@ -71,7 +71,7 @@ impl Serialize for RenderedBucket {
 }
 
 /// Raises the size of inner terms aggregations, to count the documents outside the returned buckets.
-pub fn widen_inner_terms(aggregations: &mut [(String, Aggregation)]) {
+pub(super) fn widen_inner_terms(aggregations: &mut [(String, Aggregation)]) {
     for (_, aggregation) in aggregations {
         let (Aggregation::Terms { inner, .. } | Aggregation::DateHistogram { inner, .. }) = aggregation;
         for (_, aggregation) in inner.iter_mut() {
@@ -84,7 +84,7 @@ pub fn widen_inner_terms(aggregations: &mut [(String, Aggregation)]) {
 }
 
 /// Renders the aggregations of one search.
-pub struct AggregationRenderer<'a> {
+pub(super) struct AggregationRenderer<'a> {
     store: &'a dyn Store,
     search: &'a Search,
     indices: Vec<IndexInfo>,
@@ -93,7 +93,7 @@ pub struct AggregationRenderer<'a> {
 type FoundBuckets = Vec<(String, Vec<Bucket>)>;
 
 impl<'a> AggregationRenderer<'a> {
-    pub fn new(store: &'a dyn Store, search: &'a Search) -> Result<AggregationRenderer<'a>, ApiError> {
+    pub(super) fn new(store: &'a dyn Store, search: &'a Search) -> Result<AggregationRenderer<'a>, ApiError> {
         let known = search.indices.is_empty() || search.indices.iter().any(|name| name.contains('*'));
         let indices = match store.indices(&search.indices) {
             Ok(indices) => indices,
@@ -105,7 +105,7 @@ impl<'a> AggregationRenderer<'a> {
     }
 
     /// Renders the buckets of a search. `asked` are the aggregations before `widen_inner_terms`.
-    pub fn render(
+    pub(super) fn render(
         &self,
         asked: &[(String, Aggregation)],
         found: FoundBuckets,

@@ -18,7 +18,7 @@ const STEP_BYTES: usize = 64 << 10;
 
 /// The memory budget of all decompressed bodies.
 #[derive(Debug)]
-pub struct DecompressionBudget {
+pub(super) struct DecompressionBudget {
     held: AtomicUsize,
     body_bytes_max: usize,
 }
@@ -30,13 +30,13 @@ impl Default for DecompressionBudget {
 }
 
 /// The readable body of a request.
-pub enum RequestBody<'a> {
+pub(super) enum RequestBody<'a> {
     Plain(&'a [u8]),
     Decompressed(DecompressedBody<'a>),
 }
 
 /// Decompressed bytes. They count against the budget until they are dropped.
-pub struct DecompressedBody<'a> {
+pub(super) struct DecompressedBody<'a> {
     bytes: Vec<u8>,
     share: BudgetShare<'a>,
 }
@@ -67,7 +67,7 @@ impl Drop for BudgetShare<'_> {
 }
 
 impl RequestBody<'_> {
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             RequestBody::Plain(bytes) => bytes,
             RequestBody::Decompressed(inflated) => &inflated.bytes,
@@ -78,7 +78,7 @@ impl RequestBody<'_> {
 impl DecompressionBudget {
     /// Returns the body of a request and decompresses it if necessary. Every content type is read as JSON, since scripts
     /// send none or any, except types that are certainly not JSON.
-    pub fn read_body<'a>(&'a self, request: &'a Request) -> Result<RequestBody<'a>, ApiError> {
+    pub(super) fn read_body<'a>(&'a self, request: &'a Request) -> Result<RequestBody<'a>, ApiError> {
         if let Some(kind) = request.header("content-type") {
             let kind = kind.to_ascii_lowercase();
             if let Some(other) =

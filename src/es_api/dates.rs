@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, FixedOffset, SecondsFormat, Timelike};
 
 /// Writes dates in one format and one time zone.
 #[derive(Clone, Debug)]
-pub struct DateWriter {
+pub(super) struct DateWriter {
     zone: FixedOffset,
     form: DateForm,
 }
@@ -23,7 +23,7 @@ enum DateForm {
 
 impl DateWriter {
     /// Creates a writer for the first of a field's formats. `None` is the default of Elasticsearch.
-    pub fn new(format: Option<&str>, zone_minutes: i32) -> DateWriter {
+    pub(super) fn new(format: Option<&str>, zone_minutes: i32) -> DateWriter {
         let first = format.unwrap_or_default().split("||").next().unwrap_or_default();
         let form = match first {
             "epoch_millis" => DateForm::Millis,
@@ -39,7 +39,7 @@ impl DateWriter {
     }
 
     /// Returns the text of a date given in milliseconds since 1970.
-    pub fn write(&self, ms: i64) -> String {
+    pub(super) fn write(&self, ms: i64) -> String {
         let Some(date) = DateTime::from_timestamp_millis(ms) else { return ms.to_string() };
         let date = date.with_timezone(&self.zone);
         match &self.form {

@@ -16,7 +16,7 @@ use crate::search::store::{WriteReceipt, WriteRejected};
 
 /// The result of a written document, alone or in a bulk.
 #[derive(Serialize)]
-pub struct WriteResponse<'a> {
+pub(super) struct WriteResponse<'a> {
     #[serde(rename = "_index")]
     index: &'a str,
     #[serde(rename = "_type")]
@@ -39,7 +39,7 @@ pub struct WriteResponse<'a> {
 }
 
 impl<'a> WriteResponse<'a> {
-    pub fn new(
+    pub(super) fn new(
         index: &'a str,
         kind: Option<&'a str>,
         written: &'a WriteReceipt,
@@ -60,7 +60,7 @@ impl<'a> WriteResponse<'a> {
     }
 
     /// Adds the status, which only the items of a bulk have.
-    pub fn into_item(mut self) -> WriteResponse<'a> {
+    pub(super) fn into_item(mut self) -> WriteResponse<'a> {
         self.status = Some(self.status());
         self
     }
@@ -91,11 +91,11 @@ struct GetResponse<'a> {
 }
 
 /// Parameters of a write. Most of them change nothing, because a write is durable and searchable when it is answered.
-pub const WRITE_PARAMETERS: [&str; 5] =
+pub(super) const WRITE_PARAMETERS: [&str; 5] =
     ["refresh", "timeout", "wait_for_active_shards", "op_type", "require_alias"];
 
 /// Returns true if the request has `refresh`, which the response then reports as `forced_refresh`.
-pub fn is_refresh_forced(parameters: &Parameters<'_>) -> Result<bool, ApiError> {
+pub(super) fn is_refresh_forced(parameters: &Parameters<'_>) -> Result<bool, ApiError> {
     match parameters.get("refresh") {
         None | Some("false" | "wait_for") => Ok(false),
         Some("" | "true") => Ok(true),
@@ -116,7 +116,7 @@ impl EsApi {
 }
 
 /// Rejects `require_alias`, because there are no aliases.
-pub fn reject_require_alias(parameters: &Parameters<'_>) -> Result<(), ApiError> {
+pub(super) fn reject_require_alias(parameters: &Parameters<'_>) -> Result<(), ApiError> {
     match parameters.is_on("require_alias")? {
         true => Err(ApiError::illegal_argument("[require_alias] is not supported: there are no aliases")),
         false => Ok(()),
@@ -285,7 +285,7 @@ fn source_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Reply, ApiE
 }
 
 /// Returns the selected parts of a hit's source as JSON.
-pub fn filtered_source(hit: &Hit, filter: &SourceFilter) -> Result<Option<Box<RawValue>>, ApiError> {
+pub(super) fn filtered_source(hit: &Hit, filter: &SourceFilter) -> Result<Option<Box<RawValue>>, ApiError> {
     if filter.excludes_all {
         return Ok(None);
     }

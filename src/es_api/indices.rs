@@ -17,7 +17,7 @@ use crate::search::store::{AdminApi, IndexInfo, RawResponse, StoreError};
 const NAMES_MAX: usize = 256;
 
 /// Parses the index part of a path. An empty list means all indices.
-pub fn parse_index_names(part: Option<&str>) -> Result<Vec<String>, ApiError> {
+pub(super) fn parse_index_names(part: Option<&str>) -> Result<Vec<String>, ApiError> {
     let Some(part) = part.filter(|part| !matches!(*part, "_all" | "*" | "")) else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for name in part.split(',').filter(|name| !name.is_empty()) {
@@ -60,7 +60,7 @@ struct VersionInfo {
 }
 
 /// Describes this node. Clients check the version, older ones also the build flavor.
-pub fn info(asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
+pub(super) fn info(asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
     asked.parameters.reject_unknown(asked.request.path(), &[])?;
     let version = VersionInfo {
         number: VERSION,

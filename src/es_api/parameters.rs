@@ -11,12 +11,12 @@ const PARAMETERS_MAX: usize = 64;
 
 /// The decoded parameters of a request.
 #[derive(Debug, Default)]
-pub struct Parameters<'a> {
+pub(super) struct Parameters<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Parameters<'a> {
-    pub fn from_request(request: &'a Request) -> Result<Parameters<'a>, ApiError> {
+    pub(super) fn from_request(request: &'a Request) -> Result<Parameters<'a>, ApiError> {
         let pairs: Vec<_> = request.query_pairs().take(PARAMETERS_MAX + 1).collect();
         match pairs.len() <= PARAMETERS_MAX {
             true => Ok(Parameters { pairs }),
@@ -24,17 +24,17 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|(key, value)| (&**key, &**value))
     }
 
     /// Returns the last value of a parameter.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.pairs().filter(|(key, _)| *key == name).map(|(_, value)| value).last()
     }
 
     /// Returns the value of a boolean parameter. One without a value is true.
-    pub fn is_on(&self, name: &str) -> Result<bool, ApiError> {
+    pub(super) fn is_on(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("" | "true") => Ok(true),
@@ -45,7 +45,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// Rejects parameters that are neither in `known` nor common to all requests.
-    pub fn reject_unknown(&self, path: &str, known: &[&str]) -> Result<(), ApiError> {
+    pub(super) fn reject_unknown(&self, path: &str, known: &[&str]) -> Result<(), ApiError> {
         match self.pairs().find(|(key, value)| !is_common(key, value) && !known.contains(key)) {
             None => Ok(()),
             Some((key, _)) => Err(ApiError::illegal_argument(format!(
@@ -55,7 +55,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// Returns the parameters that change the form of the response.
-    pub fn response_format(&self) -> Result<ResponseFormat, ApiError> {
+    pub(super) fn response_format(&self) -> Result<ResponseFormat, ApiError> {
         let sieve =
             self.get("filter_path").map(FieldFilter::from_filter_path).transpose()?.unwrap_or_default();
         Ok(ResponseFormat { pretty: self.is_on("pretty")?, filter: sieve })
@@ -73,7 +73,7 @@ fn is_common(key: &str, value: &str) -> bool {
 
 /// The form of a response.
 #[derive(Clone, Debug, Default)]
-pub struct ResponseFormat {
+pub(super) struct ResponseFormat {
     /// True for indented JSON.
     pub pretty: bool,
     /// The parts to return.

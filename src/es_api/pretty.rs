@@ -4,7 +4,7 @@
 const INDENT: &str = "  ";
 
 /// Indents valid JSON and appends a newline. White space between tokens is removed; strings and numbers stay unchanged.
-pub fn pretty(json: &[u8]) -> Vec<u8> {
+pub(super) fn pretty(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut at = 0;

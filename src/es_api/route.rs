@@ -11,7 +11,7 @@ use crate::search::store::AdminApi;
 
 /// An endpoint of the API. The path alone determines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(super) enum Endpoint {
     /// `/`
     Info,
     Search,
@@ -36,7 +36,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// The allowed methods, in the order in which Elasticsearch lists them in an error.
-    pub fn methods(self) -> &'static [Method] {
+    pub(super) fn methods(self) -> &'static [Method] {
         match self {
             Endpoint::Info | Endpoint::Source => &[Head, Get],
             Endpoint::Search | Endpoint::Count | Endpoint::Refresh => &[Post, Get],
@@ -52,7 +52,7 @@ impl Endpoint {
 
 impl Endpoint {
     /// The admin API of a cluster to which a GET of this endpoint is forwarded.
-    pub fn admin_api(self) -> Option<AdminApi> {
+    pub(super) fn admin_api(self) -> Option<AdminApi> {
         Some(match self {
             Endpoint::Index => AdminApi::Index,
             Endpoint::Mapping => AdminApi::Mapping,
@@ -66,7 +66,7 @@ impl Endpoint {
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route<'a> {
+pub(super) struct Route<'a> {
     pub endpoint: Endpoint,
     /// The index, or a list of names and patterns.
     pub index: Option<Cow<'a, str>>,
@@ -79,7 +79,7 @@ pub struct Route<'a> {
 const PARTS_MAX: usize = 5;
 
 /// Parses a path.
-pub fn route(path: &str) -> Result<Route<'_>, ApiError> {
+pub(super) fn route(path: &str) -> Result<Route<'_>, ApiError> {
     let inner = path.strip_prefix('/').unwrap_or(path);
     let inner = inner.strip_suffix('/').unwrap_or(inner);
     let mut parts: [Cow<'_, str>; PARTS_MAX] = Default::default();

@@ -17,7 +17,7 @@ use crate::phone;
 use crate::search::query::{Query, QueryError, QueryValue as Term, Search, search_request};
 
 /// Size limit of all sources in one response. A client pages through a larger result.
-pub const HITS_BYTES_MAX: usize = 24 << 20;
+pub(super) const HITS_BYTES_MAX: usize = 24 << 20;
 
 #[derive(Serialize)]
 struct CountResponse {

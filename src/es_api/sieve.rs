@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Patterns of the members to include and to exclude. Without patterns everything is included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldFilter {
+pub(super) struct FieldFilter {
     includes: Vec<PathPattern>,
     excludes: Vec<PathPattern>,
 }
@@ -38,7 +38,7 @@ enum MemberDecision {
 
 impl FieldFilter {
     /// Parses `filter_path`: patterns separated by commas; a pattern that starts with `-` excludes.
-    pub fn from_filter_path(text: &str) -> Result<FieldFilter, ApiError> {
+    pub(super) fn from_filter_path(text: &str) -> Result<FieldFilter, ApiError> {
         let mut sieve = FieldFilter::default();
         for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
             match pattern.strip_prefix('-') {
@@ -50,7 +50,7 @@ impl FieldFilter {
     }
 
     /// Converts a `_source` filter. Its patterns also select whole objects, and its `*` also matches dots.
-    pub fn from_source_filter(filter: &SourceFilter) -> Result<FieldFilter, ApiError> {
+    pub(super) fn from_source_filter(filter: &SourceFilter) -> Result<FieldFilter, ApiError> {
         let all = |patterns: &[String]| {
             let deep = patterns
                 .iter()
@@ -68,12 +68,12 @@ impl FieldFilter {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.includes.is_empty() && self.excludes.is_empty()
     }
 
     /// Returns the selected parts of a JSON object, or `{}` if there are none.
-    pub fn apply(&self, json: &[u8]) -> Vec<u8> {
+    pub(super) fn apply(&self, json: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(json.len());
         if self.is_empty() {
             out.extend_from_slice(json);
@@ -200,7 +200,7 @@ fn parse_pattern_across_dots(pattern: &str) -> PathPattern {
 }
 
 /// Returns true if a name matches a pattern, in which `*` stands for any characters.
-pub fn like(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn like(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     // The position of the last star and of the name after it, to try a longer match of the star.
     let mut back: Option<(usize, usize)> = None;
@@ -223,7 +223,7 @@ pub fn like(pattern: &[u8], name: &[u8]) -> bool {
 type RawMembers<'a> = Vec<(String, &'a RawValue)>;
 
 /// Returns the members of a JSON object in their order, or `None` if `json` is not an object.
-pub fn raw_members(json: &[u8]) -> Option<RawMembers<'_>> {
+pub(super) fn raw_members(json: &[u8]) -> Option<RawMembers<'_>> {
     struct Object;
     impl<'de> Visitor<'de> for Object {
         type Value = RawMembers<'de>;

@@ -23,7 +23,7 @@ use super::failure::ApiError;
 use crate::http::Request;
 
 /// The value of the WWW-Authenticate header, which requests a password.
-pub const CHALLENGE: &str = "Basic realm=\"security\" charset=\"UTF-8\"";
+pub(super) const CHALLENGE: &str = "Basic realm=\"security\" charset=\"UTF-8\"";
 
 /// How long a valid password stays in the cache after its last use.
 const VALID_TTL_MS: u64 = 5 * 60_000;

@@ -97,7 +97,7 @@ pub(super) struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    pub fn new(
+    pub(super) fn new(
         stream: TcpStream,
         peer: SocketAddr,
         shared: &'a Arc<ServerShared>,
@@ -120,7 +120,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Serves requests until the peer or the server ends the connection. An error ends only this connection.
-    pub fn serve(mut self) -> io::Result<()> {
+    pub(super) fn serve(mut self) -> io::Result<()> {
         for served in 1..=self.shared.config.requests_max {
             let response = match self.receive()? {
                 ReceiveOutcome::Request => self.handle(),

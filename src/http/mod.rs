@@ -9,7 +9,7 @@ mod head;
 pub mod parse;
 mod request;
 mod response;
-pub mod server;
+pub(crate) mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -146,7 +146,7 @@ pub(super) struct ServerShared {
 
 impl ServerShared {
     /// Counts and logs a rejected request or connection. `reason` is a fixed text: no byte of a peer reaches the log.
-    pub fn record_rejection(&self, peer: SocketAddr, reason: &'static str) {
+    pub(super) fn record_rejection(&self, peer: SocketAddr, reason: &'static str) {
         self.counters.http_refused_total.inc();
         self.warnings.warn(reason, format_args!("http_rejected peer={peer} reason=\"{reason}\""));
     }

@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use chrono::NaiveDate;
 
 /// Ringing calls per subscriber. If there are more, the one that has been ringing longest is counted as missed.
-pub const RINGING_MAX: usize = 1_024;
+pub(crate) const RINGING_MAX: usize = 1_024;
 
 /// Ringing time that the protocol defines.
-pub const RINGING_TIME_MS: i64 = 180_000;
+pub(crate) const RINGING_TIME_MS: i64 = 180_000;
 
 /// A call event's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallEvent {
+pub(crate) enum CallEvent {
     Incoming,
     Started,
     Stopped,
@@ -29,7 +29,7 @@ pub enum CallEvent {
 
 impl CallEvent {
     /// Parses the field `event`. Returns `None` for events that do not concern calls.
-    pub fn parse(event: &str) -> Option<CallEvent> {
+    pub(crate) fn parse(event: &str) -> Option<CallEvent> {
         match event {
             "incoming_call" => Some(CallEvent::Incoming),
             "start_call" => Some(CallEvent::Started),
@@ -42,7 +42,7 @@ impl CallEvent {
 
 /// Numbers of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallSums {
+pub(crate) struct CallSums {
     pub started: u64,
     pub stopped: u64,
     pub rejected: u64,
@@ -52,7 +52,7 @@ pub struct CallSums {
 
 /// The calls of one subscriber on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubscriberDay {
+pub(crate) struct SubscriberDay {
     pub day: NaiveDate,
     pub subscriber: String,
     pub sums: CallSums,
@@ -60,7 +60,7 @@ pub struct SubscriberDay {
 
 /// The time range of a report. Events outside it still pair with calls inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReportedSpan {
+pub(crate) struct ReportedSpan {
     /// First millisecond of the range.
     pub from_ms: i64,
     /// First millisecond after the range.
@@ -68,7 +68,7 @@ pub struct ReportedSpan {
 }
 
 /// Pairs call events and sums calls by day and subscriber.
-pub struct CallReport<D> {
+pub(crate) struct CallReport<D> {
     reported: ReportedSpan,
     ringing_time_ms: i64,
     day_of: D,
@@ -81,13 +81,18 @@ pub struct CallReport<D> {
 
 impl<D: Fn(i64) -> NaiveDate> CallReport<D> {
     /// Creates an empty report. `day_of` returns the day of a time.
-    pub fn new(reported: ReportedSpan, ringing_time_ms: i64, day_of: D) -> CallReport<D> {
+    pub(crate) fn new(reported: ReportedSpan, ringing_time_ms: i64, day_of: D) -> CallReport<D> {
         let (ringing, days) = (HashMap::new(), BTreeMap::new());
         CallReport { reported, ringing_time_ms, day_of, ringing, days, open_day: None }
     }
 
     /// Adds an event. Returns the rows of days that can no longer change, sorted by day and subscriber.
-    pub fn add_event(&mut self, time_ms: i64, subscriber: &str, event: CallEvent) -> Vec<SubscriberDay> {
+    pub(crate) fn add_event(
+        &mut self,
+        time_ms: i64,
+        subscriber: &str,
+        event: CallEvent,
+    ) -> Vec<SubscriberDay> {
         let rows = self.close_days(time_ms);
         self.count_missed(subscriber, time_ms);
         match event {
@@ -106,7 +111,7 @@ impl<D: Fn(i64) -> NaiveDate> CallReport<D> {
     }
 
     /// Returns the remaining rows. Calls that are still ringing at `now_ms` are not counted.
-    pub fn finish(mut self, now_ms: i64) -> Vec<SubscriberDay> {
+    pub(crate) fn finish(mut self, now_ms: i64) -> Vec<SubscriberDay> {
         self.count_all_missed(now_ms);
         into_rows(self.days)
     }

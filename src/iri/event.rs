@@ -79,13 +79,13 @@ impl<'de> Deserialize<'de> for JsonObject<'de> {
 
 impl<'a> JsonObject<'a> {
     /// Returns a member's value if it is a string that is not empty. Of repeated members the last one counts.
-    pub fn non_empty_string(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub(crate) fn non_empty_string(&self, name: &str) -> Option<Cow<'a, str>> {
         let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
         string_value(raw).filter(|text| !text.is_empty())
     }
 
     /// Returns a member's value if it is a string or a number. Of repeated members the last one counts.
-    pub fn scalar(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub(crate) fn scalar(&self, name: &str) -> Option<Cow<'a, str>> {
         let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
         let is_number = |raw: &&str| raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
         string_value(raw).or_else(|| Some(raw.get()).filter(is_number).map(Cow::Borrowed))

@@ -3,7 +3,7 @@
 //! `ingest` receives events and turns them into documents, `event` and `sentrypeer` classify and convert them, `calls`
 //! counts calls. The store behind them is in `crate::search`.
 
-pub mod calls;
+pub(crate) mod calls;
 pub mod event;
 pub mod ingest;
 mod sentrypeer;

@@ -17,7 +17,7 @@ pub const DIGITS_MAX: usize = 32;
 
 /// Digits of a phone number as a caller dialled them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DialledDigits {
+pub(super) struct DialledDigits {
     digits: [u8; DIGITS_MAX],
     len: usize,
     /// True if the text has a `+` before the digits.
@@ -44,7 +44,7 @@ pub enum ParseNumberError {
 impl DialledDigits {
     /// Parses the text of a field.
     #[inline]
-    pub fn parse(text: &str) -> Result<DialledDigits, ParseNumberError> {
+    pub(super) fn parse(text: &str) -> Result<DialledDigits, ParseNumberError> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(ParseNumberError::TooLong);
         }
@@ -58,7 +58,7 @@ impl DialledDigits {
     }
 
     /// Returns the digits, in ASCII.
-    pub fn digits(&self) -> &[u8] {
+    pub(super) fn digits(&self) -> &[u8] {
         &self.digits[..self.len]
     }
 

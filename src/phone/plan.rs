@@ -3,10 +3,10 @@
 use super::plans::PLANS;
 
 /// Maximum number of digits of an international number, country code included (E.164, 6.2.1).
-pub const DIGITS_MAX: usize = 15;
+pub(super) const DIGITS_MAX: usize = 15;
 
 /// Minimum number of digits of an international number. The shortest ones, of country codes 290 and 683, have 7.
-pub const DIGITS_MIN: usize = 7;
+pub(super) const DIGITS_MIN: usize = 7;
 
 /// Country codes have at most three digits (E.164, 6.2.1).
 const COUNTRY_CODES_MAX: usize = 1000;

@@ -5,7 +5,7 @@ use super::plan::NumberingPlan;
 
 /// All assigned country codes, in order. The lengths are bits: 1 << 9 is a national number of nine digits.
 #[rustfmt::skip]
-pub const PLANS: &[NumberingPlan] = &[
+pub(super) const PLANS: &[NumberingPlan] = &[
     NumberingPlan { code: 1, trunk_prefix: "1", possible_lengths: 0b10000000000, usual_lengths: 0b10000000000, regions: &["US", "AG", "AI", "AS", "BB", "BM", "BS", "CA", "DM", "DO", "GD", "GU", "JM", "KN", "KY", "LC", "MP", "MS", "PR", "SX", "TC", "TT", "VC", "VG", "VI"] },
     NumberingPlan { code: 7, trunk_prefix: "8", possible_lengths: 0b100010000000000, usual_lengths: 0b10000000000, regions: &["RU", "KZ"] },
     NumberingPlan { code: 20, trunk_prefix: "0", possible_lengths: 0b11100000000, usual_lengths: 0b11100000000, regions: &["EG"] },

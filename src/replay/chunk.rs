@@ -10,14 +10,14 @@ use crate::cc::wire::name;
 
 /// Fields of a stream that each of its chunks repeats, encoded as JSON strings.
 #[derive(Clone, Debug)]
-pub struct ChunkLabels {
+pub(crate) struct ChunkLabels {
     user_id: String,
     stream_name: String,
 }
 
 /// Field that a faulty value lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OmittedField {
+pub(crate) enum OmittedField {
     None,
     Data,
     /// `userid` and `interceptionfilename`.
@@ -27,7 +27,7 @@ pub enum OmittedField {
 impl ChunkLabels {
     /// Derives the fields from a stream name. If the name does not have the usual form, the user id is the
     /// name without its extension.
-    pub fn from_stream_name(stream_name: &[u8]) -> ChunkLabels {
+    pub(crate) fn from_stream_name(stream_name: &[u8]) -> ChunkLabels {
         let text = String::from_utf8_lossy(stream_name);
         let user_id = match name::parse_fields(stream_name) {
             Some(fields) => fields.user_id,
@@ -37,7 +37,7 @@ impl ChunkLabels {
     }
 
     /// Formats a record's value.
-    pub fn value(&self, data: &str, missing: OmittedField) -> String {
+    pub(crate) fn value(&self, data: &str, missing: OmittedField) -> String {
         let ChunkLabels { user_id, stream_name } = self;
         match missing {
             OmittedField::None => {
@@ -53,7 +53,7 @@ impl ChunkLabels {
     }
 
     /// Formats a line for Logstash, without a line end. `time` is RFC 3339 with milliseconds.
-    pub fn line(&self, data: &str, time: &str, host: &str) -> String {
+    pub(crate) fn line(&self, data: &str, time: &str, host: &str) -> String {
         let ChunkLabels { user_id, stream_name } = self;
         format!(
             "{{\"@timestamp\": \"{time}\", \"@version\": \"1\", \"message\": \"{data}\", \"host\": {}, \
@@ -66,7 +66,7 @@ impl ChunkLabels {
 }
 
 /// Encodes as standard base64 with padding.
-pub fn encode_base64(bytes: &[u8]) -> String {
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 

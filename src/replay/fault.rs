@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Fault that real senders show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Close in the middle of a packet and stay gone
     Cut,
     /// Reset in the middle of a packet and stay gone
@@ -29,18 +29,18 @@ pub enum Fault {
 
 impl Fault {
     /// Reports whether the fault concerns single records, and so applies to Kafka only.
-    pub fn is_record_fault(self) -> bool {
+    pub(crate) fn is_record_fault(self) -> bool {
         matches!(self, Fault::Duplicate | Fault::Reorder | Fault::BadBase64 | Fault::MissingField)
     }
 }
 
 /// The splitmix64 generator (Steele, Lea, Flood 2014): small, and the same on every platform.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// Sequence of `seed` for stream number `stream`.
-    pub fn new(seed: u64, stream: u64) -> Random {
+    pub(crate) fn new(seed: u64, stream: u64) -> Random {
         let mut random = Random(seed);
         // Streams of one seed must not be shifted copies of each other.
         let start = random.next() ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -56,14 +56,14 @@ impl Random {
     }
 
     /// Returns a number in `low..high`, or `low` if the range is empty.
-    pub fn range(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn range(&mut self, low: u64, high: u64) -> u64 {
         // The bias of the multiplication is negligible.
         let width = u128::from(high.saturating_sub(low));
         low + ((u128::from(self.next()) * width) >> 64) as u64
     }
 }
 
-pub fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
@@ -76,7 +76,7 @@ const FAULTY_RECORDS: u64 = 8;
 
 /// Faults of one stream.
 #[derive(Clone, Debug)]
-pub struct FaultPlan {
+pub(crate) struct FaultPlan {
     break_at: Option<u64>,
     slow: VecDeque<(u64, u64)>,
     /// Fault of single records, and the bytes whose records have it.
@@ -86,20 +86,20 @@ pub struct FaultPlan {
 
 /// Extent of the next send, and the pause before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextSend {
+pub(crate) struct NextSend {
     pub to: u64,
     pub pause: Option<Duration>,
 }
 
 impl FaultPlan {
     /// Plan without faults.
-    pub fn none() -> FaultPlan {
+    pub(crate) fn none() -> FaultPlan {
         FaultPlan { break_at: None, slow: VecDeque::new(), records: None, random: Random(0) }
     }
 
     /// Draws the positions of `fault` in a stream of `bytes`. A stream of fewer than 2 bytes has no middle,
     /// and so no fault.
-    pub fn draw(fault: Fault, mut random: Random, bytes: u64) -> FaultPlan {
+    pub(crate) fn draw(fault: Fault, mut random: Random, bytes: u64) -> FaultPlan {
         if bytes < 2 {
             return FaultPlan::none();
         }
@@ -124,7 +124,7 @@ impl FaultPlan {
 
     /// Returns the fault of the record with the bytes `from..to`, and the byte that was drawn. Must be called
     /// for the records in order.
-    pub fn record_fault(&mut self, from: u64, to: u64) -> Option<(Fault, u64)> {
+    pub(crate) fn record_fault(&mut self, from: u64, to: u64) -> Option<(Fault, u64)> {
         let (fault, places) = self.records.as_mut()?;
         let mut found = None;
         while let Some(at) = places.pop_front_if(|at| *at < to) {
@@ -134,16 +134,16 @@ impl FaultPlan {
     }
 
     /// Byte after which the connection breaks.
-    pub fn break_at(&self) -> Option<u64> {
+    pub(crate) fn break_at(&self) -> Option<u64> {
         self.break_at
     }
 
-    pub fn set_break_at(&mut self, at: u64) {
+    pub(crate) fn set_break_at(&mut self, at: u64) {
         self.break_at = Some(at);
     }
 
     /// Reports, once, whether the connection breaks after `sent` bytes.
-    pub fn take_break(&mut self, sent: u64) -> bool {
+    pub(crate) fn take_break(&mut self, sent: u64) -> bool {
         let breaks = self.break_at == Some(sent);
         if breaks {
             self.break_at = None;
@@ -152,7 +152,7 @@ impl FaultPlan {
     }
 
     /// Limits the next send, which would cover the bytes `from..to`.
-    pub fn next_send(&mut self, from: u64, to: u64) -> NextSend {
+    pub(crate) fn next_send(&mut self, from: u64, to: u64) -> NextSend {
         let to = self.break_at.map_or(to, |at| if at > from { to.min(at) } else { to });
         while self.slow.front().is_some_and(|(_, end)| *end <= from) {
             self.slow.pop_front();

@@ -24,7 +24,7 @@ use crate::{Error, Result};
 
 /// Key of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum RecordKey {
+pub(crate) enum RecordKey {
     /// The stream's name: all records of a stream go to one partition, in order
     Stream,
     /// No key, as old senders do: a stream is spread over all partitions
@@ -34,7 +34,7 @@ pub enum RecordKey {
 /// Compression of record batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[allow(missing_docs, reason = "the codecs' own names")]
-pub enum Compression {
+pub(crate) enum Compression {
     None,
     Gzip,
     Snappy,
@@ -104,7 +104,7 @@ impl ProducerContext for ProducerCallbacks {
 type RecordProducer = ThreadedProducer<ProducerCallbacks, NoCustomPartitioner>;
 
 /// Topic that streams are sent to.
-pub struct KafkaSink {
+pub(crate) struct KafkaSink {
     producer: Arc<RecordProducer>,
     brokers: String,
     topic: Arc<str>,
@@ -116,7 +116,7 @@ pub struct KafkaSink {
 
 /// Settings of the producer.
 #[derive(Clone, Debug)]
-pub struct ProducerSettings {
+pub(crate) struct ProducerSettings {
     /// Brokers as `HOST:PORT`, separated by commas.
     pub brokers: String,
     /// The topic, which must exist.
@@ -131,7 +131,7 @@ pub struct ProducerSettings {
 
 impl KafkaSink {
     /// Creates the producer. Does not wait for a broker.
-    pub fn new(settings: ProducerSettings) -> Result<KafkaSink> {
+    pub(crate) fn new(settings: ProducerSettings) -> Result<KafkaSink> {
         let own = [
             ("enable.idempotence", "true"),
             ("compression.type", settings.compression.name()),

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// Destination that receives lines.
 #[derive(Debug)]
-pub struct LogstashSink {
+pub(crate) struct LogstashSink {
     shared: Arc<LineConnection>,
 }
 
@@ -37,7 +37,7 @@ impl LineConnection {
 
 impl LogstashSink {
     /// Does not connect yet.
-    pub fn new(peer: TcpTarget) -> LogstashSink {
+    pub(crate) fn new(peer: TcpTarget) -> LogstashSink {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         LogstashSink { shared: Arc::new(LineConnection { peer, host, connection: Mutex::new(None) }) }
     }

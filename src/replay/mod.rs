@@ -5,19 +5,19 @@
 //! implements [`sink::StreamSink`]: `tcp`, `kafka`, `logstash`. Files and pacing do not depend on the
 //! destination, nor the reverse.
 
-pub mod chunk;
-pub mod fault;
-pub mod kafka;
-pub mod logstash;
-pub mod names;
-pub mod pace;
-pub mod run;
-pub mod sink;
-pub mod source;
-pub mod stream;
-pub mod tcp;
-pub mod wait;
+pub(crate) mod chunk;
+pub(crate) mod fault;
+pub(crate) mod kafka;
+pub(crate) mod logstash;
+pub(crate) mod names;
+pub(crate) mod pace;
+pub(crate) mod run;
+pub(crate) mod sink;
+pub(crate) mod source;
+pub(crate) mod stream;
+pub(crate) mod tcp;
+pub(crate) mod wait;
 
 /// Maximum number of concurrent streams. A thread takes four memory maps, and the kernel's usual limit is
 /// 65,530. Beyond it the standard library aborts the process.
-pub const STREAMS_MAX: usize = 15_000;
+pub(crate) const STREAMS_MAX: usize = 15_000;

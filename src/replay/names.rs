@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// Names of one lane: one copy of a file, sent `--loop` times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneNames {
+pub(crate) struct LaneNames {
     base: Vec<u8>,
     first: u64,
     step: u64,
@@ -18,14 +18,14 @@ pub struct LaneNames {
 
 impl LaneNames {
     /// Name for round `round`, from 0.
-    pub fn name_of_round(&self, round: u64) -> Vec<u8> {
+    pub(crate) fn name_of_round(&self, round: u64) -> Vec<u8> {
         numbered(&self.base, self.first + round * self.step)
     }
 }
 
 /// Assigns names to lanes: for each base name in order, `streams` lanes of `rounds` rounds. The error names a
 /// clash if not all names differ.
-pub fn assign_names(bases: &[Vec<u8>], streams: u64, rounds: u64) -> Result<Vec<Vec<LaneNames>>> {
+pub(crate) fn assign_names(bases: &[Vec<u8>], streams: u64, rounds: u64) -> Result<Vec<Vec<LaneNames>>> {
     let mut files_of: HashMap<&[u8], u64> = HashMap::new();
     bases.iter().for_each(|base| *files_of.entry(base).or_default() += 1);
     check_distinct(&files_of, streams.saturating_mul(rounds))?;

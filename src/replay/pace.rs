@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Speed of a stream, in tcpreplay's terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// The capture's own packet times, sped up by a factor.
     Captured { multiplier: f64 },
     /// Packets per second.
@@ -27,14 +27,14 @@ pub enum Pace {
 
 impl Pace {
     /// Reports whether this pace depends on packet boundaries.
-    pub fn is_by_packets(self) -> bool {
+    pub(crate) fn is_by_packets(self) -> bool {
         matches!(self, Pace::Captured { .. } | Pace::Packets { .. })
     }
 }
 
 /// Due times of one stream's steps.
 #[derive(Clone, Debug)]
-pub struct Pacer {
+pub(crate) struct Pacer {
     pace: Pace,
     first_ns: Option<i64>,
     steps: u64,
@@ -43,13 +43,13 @@ pub struct Pacer {
 
 impl Pacer {
     /// Starts at the stream's first byte, which is due at the anchor.
-    pub fn new(pace: Pace) -> Pacer {
+    pub(crate) fn new(pace: Pace) -> Pacer {
         Pacer { pace, first_ns: None, steps: 0, due: Duration::ZERO }
     }
 
     /// Returns when the next step (a packet, or a send that starts after `sent_bytes`) is due. `None` means
     /// immediately. Times never decrease, even if packets in the capture are out of order.
-    pub fn due(&mut self, sent_bytes: u64, time_ns: Option<i64>) -> Option<Duration> {
+    pub(crate) fn due(&mut self, sent_bytes: u64, time_ns: Option<i64>) -> Option<Duration> {
         let steps = self.steps;
         self.steps += 1;
         let seconds = match self.pace {
@@ -75,7 +75,7 @@ const BUCKETS: usize = 61 * SUB_BUCKETS as usize;
 /// Histogram of how late sends were, over all streams. Buckets are a sixteenth wide, so the size does not
 /// depend on the number of streams and sends.
 #[derive(Debug)]
-pub struct Lateness {
+pub(crate) struct Lateness {
     buckets: Vec<AtomicU64>,
     max_ns: AtomicU64,
 }
@@ -89,7 +89,7 @@ impl Default for Lateness {
 
 impl Lateness {
     /// Adds one send.
-    pub fn record(&self, late: Duration) {
+    pub(crate) fn record(&self, late: Duration) {
         let ns = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(ns)].fetch_add(1, Ordering::Relaxed);
         self.max_ns.fetch_max(ns, Ordering::Relaxed);
@@ -97,7 +97,7 @@ impl Lateness {
 
     /// Returns the lateness that `share` (0.0 to 1.0) of the sends did not exceed, at most a sixteenth too
     /// high. `None` without sends.
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
         let counts: Vec<u64> = self.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let total: u64 = counts.iter().sum();
         if total == 0 {

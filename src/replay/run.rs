@@ -26,14 +26,14 @@ const FAILURES_MAX: usize = 1000;
 
 /// Copy of a file, sent one or more times.
 #[derive(Debug)]
-pub struct Lane<'a> {
+pub(crate) struct Lane<'a> {
     pub source: &'a ReplayFile,
     pub naming: LaneNames,
 }
 
 /// Description of a run.
 #[derive(Debug)]
-pub struct ReplayPlan<'a> {
+pub(crate) struct ReplayPlan<'a> {
     /// Lanes, which run concurrently.
     pub lanes: Vec<Lane<'a>>,
     /// Number of times each lane sends its file.
@@ -49,7 +49,7 @@ pub struct ReplayPlan<'a> {
 
 /// Result of a run. Serialized, it is the `--json` line.
 #[derive(Debug, Default, Serialize)]
-pub struct ReplaySummary {
+pub(crate) struct ReplaySummary {
     /// Streams planned.
     pub streams: u64,
     /// Streams sent to their last byte.
@@ -81,7 +81,7 @@ pub struct ReplaySummary {
 
 /// Failed stream.
 #[derive(Debug, Serialize)]
-pub struct StreamFailure {
+pub(crate) struct StreamFailure {
     /// Name of the stream. Bytes that are not UTF-8 are replaced.
     pub name: String,
     pub reason: String,
@@ -94,7 +94,7 @@ struct StreamOutcome {
 }
 
 /// Sends everything and returns the summary and the first failure.
-pub fn run(
+pub(crate) fn run(
     plan: &ReplayPlan<'_>,
     sink: &dyn StreamSink,
     stop: &Shutdown,

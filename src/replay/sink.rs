@@ -6,13 +6,13 @@ use crate::replay::fault::Fault;
 use crate::runtime::shutdown::Shutdown;
 
 /// Destination, shared by all streams.
-pub trait StreamSink: Sync {
+pub(crate) trait StreamSink: Sync {
     /// Starts a stream. When this returns, content can be sent.
     fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError>;
 }
 
 /// Stream that has been started.
-pub trait StreamSender {
+pub(crate) trait StreamSender {
     /// Sends the next bytes, as one unit if the destination has units (a segment, a message). Blocks while
     /// the destination accepts nothing.
     fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError>;
@@ -35,7 +35,7 @@ pub trait StreamSender {
 
 /// Way in which a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseMode {
+pub(crate) enum CloseMode {
     /// Normal close.
     Orderly,
     /// Abrupt close: over TCP, a reset.
@@ -44,7 +44,7 @@ pub enum CloseMode {
 
 /// Reason why sending ended early.
 #[derive(Debug)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// A shutdown was requested.
     Stopped,
     Failed(Error),

@@ -14,7 +14,7 @@ const SHARED_BYTES_MAX: u64 = 64 << 20;
 
 /// File to send.
 #[derive(Debug)]
-pub struct ReplayFile {
+pub(crate) struct ReplayFile {
     path: PathBuf,
     bytes: u64,
     content: FileContent,
@@ -29,7 +29,7 @@ enum FileContent {
 
 impl ReplayFile {
     /// Opens the files. Fails at the first one that cannot be read.
-    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<ReplayFile>> {
+    pub(crate) fn open_all(paths: &[PathBuf]) -> Result<Vec<ReplayFile>> {
         let mut shared_bytes_left = SHARED_BYTES_MAX;
         paths.iter().map(|path| ReplayFile::open(path, &mut shared_bytes_left)).collect()
     }
@@ -61,29 +61,29 @@ impl ReplayFile {
         open().map_err(Error::path("read", path))
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Size at opening. Bytes appended later are not sent.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Reader of the packets, from the first one. `None` if the file is not a capture.
-    pub fn packets(&self) -> Option<PacketReader> {
+    pub(crate) fn packets(&self) -> Option<PacketReader> {
         self.packets.clone()
     }
 
     /// Creates a cursor for one stream that reads pieces of `piece_bytes`.
-    pub fn cursor(&self, piece_bytes: usize) -> FileCursor<'_> {
+    pub(crate) fn cursor(&self, piece_bytes: usize) -> FileCursor<'_> {
         FileCursor { source: self, piece_bytes, start: 0, piece: Vec::new() }
     }
 }
 
 /// Position of one stream in a file.
 #[derive(Debug)]
-pub struct FileCursor<'a> {
+pub(crate) struct FileCursor<'a> {
     source: &'a ReplayFile,
     piece_bytes: usize,
     start: u64,
@@ -92,7 +92,7 @@ pub struct FileCursor<'a> {
 
 impl FileCursor<'_> {
     /// Returns exactly the bytes `from..to`.
-    pub fn slice(&mut self, from: u64, to: u64) -> Result<&[u8]> {
+    pub(crate) fn slice(&mut self, from: u64, to: u64) -> Result<&[u8]> {
         let count = (to - from) as usize;
         let source = self.source;
         let fail = Error::path("read", &source.path);

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// Options of all streams of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct ReplayOptions {
+pub(crate) struct ReplayOptions {
     /// Pace of captures.
     pub captures: Pace,
     /// Pace of files that are not captures.
@@ -30,7 +30,7 @@ pub struct ReplayOptions {
 
 /// Counts over all streams of a run.
 #[derive(Debug, Default)]
-pub struct ReplayCounts {
+pub(crate) struct ReplayCounts {
     /// Connections that were opened.
     pub opened: AtomicU64,
     /// Bytes of content sent. Re-sent bytes count again.
@@ -40,7 +40,7 @@ pub struct ReplayCounts {
 
 /// Way in which a stream ended without failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamEnd {
+pub(crate) enum StreamEnd {
     Whole,
     /// A requested fault ended it.
     CutByFault,
@@ -114,7 +114,7 @@ impl SendSchedule {
 }
 
 /// Stream being sent.
-pub struct OutgoingStream<'a> {
+pub(crate) struct OutgoingStream<'a> {
     pub source: &'a ReplayFile,
     pub name: &'a [u8],
     pub options: &'a ReplayOptions,
@@ -125,7 +125,7 @@ pub struct OutgoingStream<'a> {
 
 impl OutgoingStream<'_> {
     /// Sends the stream.
-    pub fn send(&self, sink: &dyn StreamSink) -> Result<StreamEnd, SendError> {
+    pub(crate) fn send(&self, sink: &dyn StreamSink) -> Result<StreamEnd, SendError> {
         let mut cursor = self.source.cursor(self.options.piece_bytes);
         let mut plan = self.draw_fault_plan(&mut cursor)?;
         let mut sender = self.open(sink)?;

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 /// Way in which the name is sent before the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum HandshakeStyle {
+pub(crate) enum HandshakeStyle {
     /// The name in one send, then one second of silence
     Gap,
     /// The name and a newline
@@ -38,7 +38,7 @@ const CONNECT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Address of a TCP receiver.
 #[derive(Clone, Debug)]
-pub struct TcpTarget {
+pub(crate) struct TcpTarget {
     /// Addresses, tried in turn. A host name may have several. Never empty.
     pub addrs: Vec<SocketAddr>,
     /// Address as the user wrote it, for messages.
@@ -49,7 +49,7 @@ pub struct TcpTarget {
 
 impl TcpTarget {
     /// Connects, and retries until the time limit, because the receiver may still be starting.
-    pub fn connect(&self, stop: &Shutdown) -> Result<Socket, SendError> {
+    pub(crate) fn connect(&self, stop: &Shutdown) -> Result<Socket, SendError> {
         let deadline = Instant::now() + self.connect_timeout;
         loop {
             let mut last = io::Error::from(io::ErrorKind::TimedOut);
@@ -69,7 +69,7 @@ impl TcpTarget {
 
 /// Destination that receives streams over TCP.
 #[derive(Clone, Debug)]
-pub struct TcpSink {
+pub(crate) struct TcpSink {
     pub peer: TcpTarget,
     /// Way in which the name is sent before the content.
     pub handshake: HandshakeStyle,
@@ -143,7 +143,12 @@ struct TcpSender {
 }
 
 /// Sends all bytes. After an error, part of them may have been sent.
-pub fn send_all(socket: &Socket, label: &str, mut bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
+pub(crate) fn send_all(
+    socket: &Socket,
+    label: &str,
+    mut bytes: &[u8],
+    stop: &Shutdown,
+) -> Result<(), SendError> {
     while !bytes.is_empty() {
         match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],

@@ -11,12 +11,12 @@ use crate::replay::sink::SendError;
 use crate::runtime::shutdown::Shutdown;
 
 /// Waits for `time`. Fails with [`SendError::Stopped`] on shutdown.
-pub fn pause(stop: &Shutdown, time: Duration) -> Result<(), SendError> {
+pub(crate) fn pause(stop: &Shutdown, time: Duration) -> Result<(), SendError> {
     poll_writable(stop, None, time).map(drop)
 }
 
 /// Waits at most `time` until the socket is writable or has failed. Returns false on timeout.
-pub fn wait_writable(stop: &Shutdown, socket: impl AsFd, time: Duration) -> Result<bool, SendError> {
+pub(crate) fn wait_writable(stop: &Shutdown, socket: impl AsFd, time: Duration) -> Result<bool, SendError> {
     poll_writable(stop, Some(socket.as_fd()), time)
 }
 

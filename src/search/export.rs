@@ -11,7 +11,7 @@ use crate::cmd::args::query::{QuerySession, SearchRequest, TimeRange, sort_by_fi
 use crate::search::query::{Hit, SearchResult};
 
 /// Events per page; a store sorts this many without a scan.
-pub const PAGE_SIZE: usize = 2_000;
+pub(crate) const PAGE_SIZE: usize = 2_000;
 
 /// Target number of events per window; after a smaller window the next one is longer.
 const PAGE_WANTED: u64 = PAGE_SIZE as u64 / 2;
@@ -22,7 +22,7 @@ const GROWTH_MAX: i64 = 8;
 impl QuerySession {
     /// Calls `each` with every event of the range, ordered by time and then by insertion; with `backwards`,
     /// newest first. Events without a time are skipped (lea's own stores have none).
-    pub fn scan(
+    pub(crate) fn scan(
         &self,
         span: TimeRange,
         backwards: bool,

@@ -21,14 +21,14 @@ use crate::{Error, Result};
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A client of one server.
-pub struct RemoteClient {
+pub(crate) struct RemoteClient {
     inner: cluster::EsClient,
     kind: OnceCell<ServerKind>,
 }
 
 /// What answers at a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerKind {
+pub(crate) enum ServerKind {
     /// Another lea: it adds canonical numbers itself and supports the order of insertion.
     Lea,
     /// A cluster that lea fills: each event contains its time and its canonical numbers.
@@ -81,12 +81,12 @@ struct HitRead<'a> {
 impl RemoteClient {
     /// Parses a URL, `http[s]://USER:PASSWORD@HOST:PORT/INDEX`, without connecting. `ca` is a file of CA
     /// certificates.
-    pub fn new(url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<RemoteClient> {
+    pub(crate) fn new(url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<RemoteClient> {
         Ok(RemoteClient { inner: cluster::EsClient::new(url, password, ca)?, kind: OnceCell::new() })
     }
 
     /// Detects the kind of the server.
-    pub fn detect_kind(&self, indices: &[String]) -> Result<ServerKind> {
+    pub(crate) fn detect_kind(&self, indices: &[String]) -> Result<ServerKind> {
         if let Some(known) = self.kind.get() {
             return Ok(*known);
         }
@@ -111,11 +111,11 @@ impl RemoteClient {
     }
 
     /// The detected kind, if it was detected before.
-    pub fn known_kind(&self) -> Option<ServerKind> {
+    pub(crate) fn known_kind(&self) -> Option<ServerKind> {
         self.kind.get().copied()
     }
 
-    pub fn count(&self, indices: &[String], body: &Value) -> Result<u64> {
+    pub(crate) fn count(&self, indices: &[String], body: &Value) -> Result<u64> {
         let path = self.index_path(indices, "_count");
         let counted: Value = self.read(&self.expect_success(self.send(
             "POST",
@@ -126,7 +126,7 @@ impl RemoteClient {
         counted["count"].as_u64().ok_or_else(|| self.error("the response has no count"))
     }
 
-    pub fn search(
+    pub(crate) fn search(
         &self,
         indices: &[String],
         query: Value,
@@ -170,7 +170,7 @@ impl RemoteClient {
     }
 
     /// Sends a request. The response can have any status.
-    pub fn send(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<EsResponse> {
+    pub(crate) fn send(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<EsResponse> {
         let method = if method == "GET" { Method::GET } else { Method::POST };
         let body = match body {
             None => EsRequestBody::Empty,
@@ -190,12 +190,12 @@ impl RemoteClient {
     }
 
     /// The address without credentials.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         self.inner.address()
     }
 
     /// The index names in the URL.
-    pub fn url_indices(&self) -> Option<&str> {
+    pub(crate) fn url_indices(&self) -> Option<&str> {
         self.inner.url_indices()
     }
 
@@ -204,7 +204,7 @@ impl RemoteClient {
     }
 
     /// Returns a successful response, or its error.
-    pub fn expect_success(&self, answer: EsResponse) -> Result<EsResponse> {
+    pub(crate) fn expect_success(&self, answer: EsResponse) -> Result<EsResponse> {
         match answer.status {
             200..=299 => Ok(answer),
             401 => Err(self.error("wrong user or password (status 401)")),
@@ -230,7 +230,7 @@ impl RemoteClient {
         Err(self.error(&format!("{} shards failed: {}", shards.failed, why.unwrap_or("no reason given"))))
     }
 
-    pub fn error(&self, cause: &str) -> Error {
+    pub(crate) fn error(&self, cause: &str) -> Error {
         Error::Query { store: self.address().to_owned(), cause: crate::cmd::args::listing::escape(cause) }
     }
 }

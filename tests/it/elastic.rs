@@ -1,6 +1,6 @@
 //! The Elasticsearch dialect over HTTP: beside the real one, and with peers that mean no good.
 
-pub mod compare;
+pub(crate) mod compare;
 mod edge;
 
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::http::client::{Answer, Client, Running};
 use crate::support::Workdir;
 
 /// The dialect on a store of its own, numbers as they are written.
-pub struct Events {
+pub(crate) struct Events {
     pub server: Running,
     _dir: Workdir,
 }
 
 impl Events {
-    pub fn start(config: HttpServerConfig, users: Users) -> Events {
+    pub(crate) fn start(config: HttpServerConfig, users: Users) -> Events {
         let dir = Workdir::new();
         let store = SqliteStore::open(dir.path(), StoreConfig::default()).unwrap();
         let elastic = EsApi::new(Arc::new(store), None, users, Arc::default());
@@ -28,7 +28,7 @@ impl Events {
 }
 
 /// Asks and waits for the answer.
-pub fn ask(client: &mut Client, method: &str, target: &str, body: &str) -> Answer {
+pub(crate) fn ask(client: &mut Client, method: &str, target: &str, body: &str) -> Answer {
     let kind = if target.contains("_bulk") { "application/x-ndjson" } else { "application/json" };
     let typed = if body.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
     client.send(format!(

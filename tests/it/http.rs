@@ -1,6 +1,6 @@
 //! The HTTP edge, in this process, with a client that says exactly what it is told to: limits, deadlines, stops.
 
-pub mod client;
+pub(crate) mod client;
 mod status;
 
 use std::io::{ErrorKind, Read, Write};

@@ -12,51 +12,51 @@ use lea::cc::vault::manifest::{
 use lea::cc::vault::scan::FileScan;
 use lea::cc::wire::name::{file_name, parse_fields, part_file_name};
 
-pub const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
+pub(crate) const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 
 /// Reads a recording from testdata/pcap.
-pub fn recording(name: &str) -> Vec<u8> {
+pub(crate) fn recording(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pcap").join(name)).unwrap()
 }
 
 /// Returns a command that runs the binary.
-pub fn lea(args: &[&str]) -> Command {
+pub(crate) fn lea(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lea"));
     command.args(args);
     command
 }
 
 /// An output directory with streams.
-pub struct OutputDir(tempfile::TempDir);
+pub(crate) struct OutputDir(tempfile::TempDir);
 
 impl OutputDir {
-    pub fn new() -> OutputDir {
+    pub(crate) fn new() -> OutputDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(".lea")).unwrap();
         OutputDir(dir)
     }
 
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.path().to_str().unwrap()
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.file(name), content).unwrap();
     }
 
     /// Stores a stream as if it had been received over one connection.
-    pub fn store(&self, name: &str, part: u32, content: &[u8], state: ManifestState) -> Manifest {
+    pub(crate) fn store(&self, name: &str, part: u32, content: &[u8], state: ManifestState) -> Manifest {
         let manifest = manifest(name, part, content, state);
         self.write(&manifest.file, content);
         self.write_manifest(&manifest);
         manifest
     }
 
-    pub fn write_manifest(&self, manifest: &Manifest) {
+    pub(crate) fn write_manifest(&self, manifest: &Manifest) {
         let text = serde_json::to_vec_pretty(manifest).unwrap();
         self.write(&format!("{}{SUFFIX}", manifest.file), text);
     }

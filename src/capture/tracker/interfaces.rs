@@ -24,13 +24,13 @@ pub(super) struct Interface {
 }
 
 impl Interface {
-    pub fn new(link_type: u16) -> Interface {
+    pub(super) fn new(link_type: u16) -> Interface {
         Interface { link_type, resolution: 6, offset_s: 0 }
     }
 
     /// Converts ticks to nanoseconds since 1970, rounded down, and saturates for hostile resolutions and
     /// offsets.
-    pub fn time_ns(&self, ticks: u64) -> i64 {
+    pub(super) fn time_ns(&self, ticks: u64) -> i64 {
         let ticks = i128::from(ticks);
         let exponent = u32::from(self.resolution & 0x7f);
         let since_offset_ns = if self.resolution & 0x80 != 0 {
@@ -65,7 +65,7 @@ struct InterfaceRun {
 
 impl InterfaceTable {
     /// Returns false for a deserialized table that no section can have.
-    pub fn is_consistent(&self) -> bool {
+    pub(super) fn is_consistent(&self) -> bool {
         let ends = || self.runs.iter().map(|run| run.end);
         self.runs.len() <= RUNS_MAX
             && std::iter::once(0).chain(ends()).zip(ends()).all(|(before, end)| before < end)
@@ -74,16 +74,16 @@ impl InterfaceTable {
     }
 
     /// Number of interfaces in the section so far.
-    pub fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         self.count
     }
 
     /// Number of interfaces that are remembered, from the first.
-    pub fn known_count(&self) -> u32 {
+    pub(super) fn known_count(&self) -> u32 {
         self.runs.last().map_or(0, |run| run.end)
     }
 
-    pub fn push(&mut self, interface: Interface) {
+    pub(super) fn push(&mut self, interface: Interface) {
         let bytes_max = packet_bytes_max(interface.link_type.into());
         if bytes_max > PACKET_BYTES_MAX {
             self.long_packet_bytes = self.long_packet_bytes.max(bytes_max);
@@ -101,25 +101,25 @@ impl InterfaceTable {
         }
     }
 
-    pub fn get(&self, number: u32) -> Option<&Interface> {
+    pub(super) fn get(&self, number: u32) -> Option<&Interface> {
         let run = self.runs.partition_point(|run| run.end <= number);
         self.runs.get(run).map(|run| &run.interface)
     }
 
-    pub fn packet_bytes_max(&self, number: u32) -> u32 {
+    pub(super) fn packet_bytes_max(&self, number: u32) -> u32 {
         self.get(number).map_or(PACKET_BYTES_MAX, |interface| packet_bytes_max(interface.link_type.into()))
     }
 
-    pub fn block_bytes_max(&self) -> u32 {
+    pub(super) fn block_bytes_max(&self) -> u32 {
         BLOCK_BYTES_MAX.max(self.long_packet_bytes + BLOCK_OVERHEAD_BYTES_MAX)
     }
 
-    pub fn set_first_snaplen(&mut self, snaplen: u32) {
+    pub(super) fn set_first_snaplen(&mut self, snaplen: u32) {
         self.first_snaplen = snaplen;
     }
 
     /// Captured length of a packet of interface 0. A snaplen of 0 means no limit.
-    pub fn truncate_to_first_snaplen(&self, packet_bytes: u32) -> u32 {
+    pub(super) fn truncate_to_first_snaplen(&self, packet_bytes: u32) -> u32 {
         if self.first_snaplen == 0 { packet_bytes } else { packet_bytes.min(self.first_snaplen) }
     }
 }

@@ -29,7 +29,7 @@ const BUFFER_BYTES_MIN: usize = 4 << 10;
 const HEAD_BYTES: usize = 24;
 
 /// Origin of the chunks, and limits.
-pub struct ContentLinesConfig {
+pub(crate) struct ContentLinesConfig {
     /// Source as recorded in manifests.
     pub source: StreamSource,
     /// Address of the sender.
@@ -43,7 +43,7 @@ pub struct ContentLinesConfig {
 }
 
 /// Table of open streams that chunks are stored in.
-pub struct ContentLineStore {
+pub(crate) struct ContentLineStore {
     vault: Vault,
     origin: ContentLinesConfig,
     open: LruCache<Box<str>, OpenLineStream>,
@@ -54,7 +54,7 @@ pub struct ContentLineStore {
 
 /// Totals of what was stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ContentLineTotals {
+pub(crate) struct ContentLineTotals {
     /// Number of streams. A stream that was closed and reopened counts again.
     pub streams: usize,
     pub bytes: u64,
@@ -78,13 +78,13 @@ impl PeerProbe for UnprobedPeer {
 }
 
 impl ContentLineStore {
-    pub fn new(vault: Vault, origin: ContentLinesConfig) -> ContentLineStore {
+    pub(crate) fn new(vault: Vault, origin: ContentLinesConfig) -> ContentLineStore {
         let open = LruCache::new(origin.streams_max);
         ContentLineStore { vault, origin, open, buffers_bytes: 0, stored: ContentLineTotals::default() }
     }
 
     /// Closes all streams and releases the vault.
-    pub fn finish(mut self, reason: EndReason) -> Result<ContentLineTotals, Error> {
+    pub(crate) fn finish(mut self, reason: EndReason) -> Result<ContentLineTotals, Error> {
         while let Some((_, stream)) = self.open.pop_lru() {
             stream.end(&self.vault, reason).map_err(store_error)?;
         }
@@ -92,7 +92,7 @@ impl ContentLineStore {
     }
 
     /// Writes what arrived since the last call, so that readers see it in the files.
-    pub fn flush(&mut self) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
         // The cache iterates from the most recently used stream.
         for (_, stream) in self.open.iter_mut() {
             if !std::mem::take(&mut stream.has_new_bytes) {
@@ -162,7 +162,7 @@ impl ContentLineStore {
     }
 
     /// Stores the next chunk of its stream.
-    pub fn take(&mut self, chunk: &Chunk<'_>) -> Result<(), VisitError> {
+    pub(crate) fn take(&mut self, chunk: &Chunk<'_>) -> Result<(), VisitError> {
         let bytes = self.append(chunk)?;
         self.stored.bytes += bytes as u64;
         if self.buffers_bytes > self.origin.buffers_bytes_max {

@@ -1,6 +1,6 @@
 //! Receivers of streams. Input is blocking, with one named thread per stream, joined by the thread that
 //! started it.
 
-pub mod content_lines;
+pub(crate) mod content_lines;
 pub mod kafka;
-pub mod tcp;
+pub(crate) mod tcp;

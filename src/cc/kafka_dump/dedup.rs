@@ -16,7 +16,7 @@ const GAP_MAX: i64 = 1 << 16;
 
 /// Result of looking up a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dedup {
+pub(super) enum Dedup {
     New,
     /// The same record occurred before.
     Duplicate,
@@ -26,7 +26,7 @@ pub enum Dedup {
 
 /// Table of the records seen.
 #[derive(Debug, Default)]
-pub struct DedupTable {
+pub(super) struct DedupTable {
     partitions: HashMap<(String, i32), usize>,
     tracks: Vec<PartitionFingerprints>,
     /// Partition of the previous record, which is usually that of the next one.
@@ -46,7 +46,7 @@ struct PartitionFingerprints {
 
 impl DedupTable {
     /// Looks a record up and inserts it.
-    pub fn check_and_insert(&mut self, position: &KafkaPosition<'_>, value: Option<&[u8]>) -> Dedup {
+    pub(super) fn check_and_insert(&mut self, position: &KafkaPosition<'_>, value: Option<&[u8]>) -> Dedup {
         let at = self.partition_mut(position);
         let track = &mut self.tracks[at];
         let before = track.fingerprints.len();

@@ -22,7 +22,7 @@ use crate::cc::wire::chunk::Chunk;
 use crate::{Error, Result};
 
 /// Stores the chunks of dumps in the vault.
-pub struct DumpImporter {
+pub(crate) struct DumpImporter {
     ledger: Ledger,
     letters: ImportedDeadLetters,
     dump: DumpInfo,
@@ -46,7 +46,7 @@ struct PartitionRoute {
 
 /// Totals of what was stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ImportTotals {
+pub(crate) struct ImportTotals {
     /// Streams; one that was closed and then continued counts twice.
     pub streams: u64,
     /// Content bytes.
@@ -55,7 +55,7 @@ pub struct ImportTotals {
 
 impl DumpImporter {
     /// Opens the ledger at the directory's last checkpoint. `read` lists the dumps that will be read.
-    pub fn open(vault: &Vault, dir: &Path, read: &[DumpSource]) -> Result<DumpImporter> {
+    pub(crate) fn open(vault: &Vault, dir: &Path, read: &[DumpSource]) -> Result<DumpImporter> {
         let ledger = Ledger::open(vault, "dump", STREAMS_MAX)?;
         let letters = ImportedDeadLetters::new(dir, read)?;
         let dump = DumpInfo { id: String::new(), is_dead_letters: false };
@@ -72,7 +72,7 @@ impl DumpImporter {
     }
 
     /// Closes all streams. All accepted records are durable afterwards.
-    pub fn finish(mut self) -> Result<ImportTotals> {
+    pub(crate) fn finish(mut self) -> Result<ImportTotals> {
         let flushed = self.ledger.flush();
         let stored =
             ImportTotals { streams: self.ledger.streams_started(), bytes: self.ledger.accepted_bytes() };

@@ -70,7 +70,7 @@ impl DumpSource {
 
 /// Reason why the input ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InputDamage {
+pub(super) enum InputDamage {
     /// The compressed file is truncated.
     Truncated,
     /// It cannot be read or decompressed further, for this reason.
@@ -78,7 +78,7 @@ pub enum InputDamage {
 }
 
 /// Open dump.
-pub struct DumpInput {
+pub(super) struct DumpInput {
     from: Box<dyn Read>,
     window: Vec<u8>,
     start: usize,
@@ -89,7 +89,7 @@ pub struct DumpInput {
 
 impl DumpInput {
     /// Opens a dump. `read_bytes` counts the bytes read, before decompression.
-    pub fn open(origin: &DumpSource, read_bytes: Arc<AtomicU64>) -> Result<DumpInput> {
+    pub(super) fn open(origin: &DumpSource, read_bytes: Arc<AtomicU64>) -> Result<DumpInput> {
         let raw: Box<dyn Read> = match origin {
             DumpSource::File(path) => Box::new(File::open(path).map_err(Error::path("open", path))?),
             DumpSource::Stdin => Box::new(io::stdin().lock()),
@@ -111,29 +111,29 @@ impl DumpInput {
     }
 
     /// Bytes that were read and not consumed.
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.window[self.start..self.end]
     }
 
     /// Reports whether nothing follows [`bytes`](Self::bytes).
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// Returns the reason if the input ended early.
-    pub fn damage(&self) -> Option<&InputDamage> {
+    pub(super) fn damage(&self) -> Option<&InputDamage> {
         self.broken.as_ref()
     }
 
     /// Reads until the format can be detected.
-    pub fn fill_for_detection(&mut self) {
+    pub(super) fn fill_for_detection(&mut self) {
         while self.bytes().len() < DETECT_BYTES_MAX && !self.ended {
             self.fill(DETECT_BYTES_MAX);
         }
     }
 
     /// Reads once, with room for `bytes` bytes in total.
-    pub fn fill(&mut self, bytes: usize) {
+    pub(super) fn fill(&mut self, bytes: usize) {
         self.window.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         // The size doubles each time, so a long record is not moved often.
@@ -166,7 +166,7 @@ impl DumpInput {
     }
 
     /// Discards bytes from the start of the window.
-    pub fn consume(&mut self, bytes: usize) {
+    pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
         debug_assert!(self.start <= self.end);
         if self.start == self.end && self.window.len() > 4 * READ_BYTES {

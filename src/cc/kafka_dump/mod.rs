@@ -2,11 +2,11 @@
 //! Rejected records are logged, counted and passed on as dead letters. Decoding continues after them.
 
 mod dedup;
-pub mod files;
+pub(crate) mod files;
 pub mod format;
 mod input;
 mod order;
-pub mod visitor;
+pub(crate) mod visitor;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -6,21 +6,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// The number of queued bytes of a vault.
 #[derive(Debug, Default)]
-pub struct WriteBacklog {
+pub(super) struct WriteBacklog {
     bytes: Mutex<u64>,
     written: Condvar,
 }
 
 /// Some queued bytes. They are counted until this value is dropped.
 #[derive(Debug)]
-pub struct QueuedBytes {
+pub(super) struct QueuedBytes {
     bytes: Vec<u8>,
     backlog: Arc<WriteBacklog>,
 }
 
 impl WriteBacklog {
     /// Starts to count `bytes`.
-    pub fn queue(self: &Arc<WriteBacklog>, bytes: Vec<u8>) -> QueuedBytes {
+    pub(super) fn queue(self: &Arc<WriteBacklog>, bytes: Vec<u8>) -> QueuedBytes {
         if !bytes.is_empty() {
             *self.lock() += bytes.len() as u64;
         }
@@ -29,7 +29,7 @@ impl WriteBacklog {
 
     /// Blocks while `is_too_much` returns true for the queued byte count and the count is not 0. Only the
     /// writer lowers it.
-    pub fn wait_while(&self, is_too_much: impl Fn(u64) -> bool) {
+    pub(super) fn wait_while(&self, is_too_much: impl Fn(u64) -> bool) {
         let mut bytes = self.lock();
         while *bytes > 0 && is_too_much(*bytes) {
             bytes = self.written.wait(bytes).unwrap_or_else(|poisoned| poisoned.into_inner());

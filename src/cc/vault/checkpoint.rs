@@ -17,7 +17,7 @@ use super::dir::VaultDir;
 use super::manifest::RecordSegment;
 
 /// Name of the checkpoint log in `.lea`.
-pub const FILE: &str = "checkpoints.jsonl";
+pub(crate) const FILE: &str = "checkpoints.jsonl";
 
 /// A line holds at most a partial packet (a pcapng block has at most 16 MiB) in hexadecimal and a thousand
 /// segments.
@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// State of a stream file at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileCheckpoint {
+pub(crate) struct FileCheckpoint {
     pub file: String,
     /// Length of the file.
     pub bytes: u64,
@@ -41,14 +41,14 @@ pub struct FileCheckpoint {
 
 impl FileCheckpoint {
     /// Returns the number of bytes received of the stream, including the partial packet.
-    pub fn received_bytes(&self) -> u64 {
+    pub(crate) fn received_bytes(&self) -> u64 {
         self.bytes.saturating_add(self.pending.len() as u64 / 2)
     }
 }
 
 /// A re-send that was equal to the stored stream so far, at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComparisonCheckpoint {
+pub(crate) struct ComparisonCheckpoint {
     /// Name of the stream in hexadecimal.
     pub name_hex: String,
     /// Number of bytes that were equal.
@@ -62,7 +62,7 @@ pub struct ComparisonCheckpoint {
 
 /// Offset up to which a partition's records are in the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionCheckpoint {
+pub(crate) struct PartitionCheckpoint {
     pub topic: String,
     /// Topic id, if the broker reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub struct PartitionCheckpoint {
 
 /// A range of offsets of one partition that a directory has read without a gap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadRange {
+pub(crate) struct ReadRange {
     pub topic: String,
     /// Topic id, if the broker reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +107,7 @@ pub struct ReadRange {
 
 impl PartitionCheckpoint {
     /// Returns the range that was read since the last gap, or `None` if nothing was.
-    pub fn read_range(&self) -> Option<ReadRange> {
+    pub(crate) fn read_range(&self) -> Option<ReadRange> {
         let first_offset = self.first_offset.filter(|first| *first < self.next_offset)?;
         Some(ReadRange {
             topic: self.topic.clone(),
@@ -121,7 +121,7 @@ impl PartitionCheckpoint {
     }
 
     /// Continues at `offset` after a gap.
-    pub fn start_at(&mut self, offset: Option<i64>, taken_over: bool, now: String) {
+    pub(crate) fn start_at(&mut self, offset: Option<i64>, taken_over: bool, now: String) {
         self.next_offset = offset.unwrap_or(0);
         self.first_offset = offset;
         self.taken_over = taken_over;
@@ -146,7 +146,7 @@ enum CheckpointLine {
 
 /// Contents of the checkpoint log after replaying all batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// Last state of each file, by file name.
     pub files: BTreeMap<String, FileCheckpoint>,
     /// Comparisons under way, by stream name in hexadecimal.
@@ -161,17 +161,17 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Reads the checkpoint log of the last process.
-    pub fn read(dir: &VaultDir) -> io::Result<Checkpoint> {
+    pub(crate) fn read(dir: &VaultDir) -> io::Result<Checkpoint> {
         Checkpoint::read_from(dir.meta_append(FILE)?)
     }
 
     /// Reads the batches in an open checkpoint log.
-    pub fn read_from(rounds: File) -> io::Result<Checkpoint> {
+    pub(crate) fn read_from(rounds: File) -> io::Result<Checkpoint> {
         replay(BufReader::new(rounds))
     }
 
     /// Serialises everything as one batch.
-    pub fn to_lines(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn to_lines(&self) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         for file in self.files.values() {
             append_line(&mut text, &CheckpointLine::File(file.clone()))?;
@@ -192,7 +192,7 @@ impl Checkpoint {
 }
 
 /// A batch of checkpoint lines on its way to the disk.
-pub struct CheckpointBatch {
+pub(crate) struct CheckpointBatch {
     /// The lines.
     pub text: Vec<u8>,
     /// Whether this batch replaces all earlier ones.
@@ -203,7 +203,7 @@ pub struct CheckpointBatch {
 
 impl CheckpointBatch {
     /// Writes the batch durably.
-    pub fn write(&self, dir: &VaultDir) -> io::Result<()> {
+    pub(crate) fn write(&self, dir: &VaultDir) -> io::Result<()> {
         if self.replaces_all {
             return dir.meta_replace(FILE, &self.text).map(drop);
         }
@@ -218,13 +218,13 @@ impl CheckpointBatch {
     }
 
     /// Reports the result to the waiting thread, if it still waits.
-    pub fn report(self, kept: io::Result<()>) {
+    pub(crate) fn report(self, kept: io::Result<()>) {
         let _ = self.done.send(kept);
     }
 }
 
 /// Atomically replaces the log by one batch.
-pub fn replace(dir: &VaultDir, checkpoint: &Checkpoint) -> io::Result<File> {
+pub(crate) fn replace(dir: &VaultDir, checkpoint: &Checkpoint) -> io::Result<File> {
     dir.meta_replace(FILE, &checkpoint.to_lines()?)
 }
 

@@ -13,7 +13,7 @@ use super::packet_aligner::PacketAligner;
 
 /// A part that is stored and closed.
 #[derive(Clone, Debug)]
-pub struct StoredPart {
+pub(super) struct StoredPart {
     pub manifest: Manifest,
     /// Length of the file.
     pub bytes: u64,
@@ -21,7 +21,7 @@ pub struct StoredPart {
 
 /// A comparison under way.
 #[derive(Debug)]
-pub struct ResendComparison {
+pub(super) struct ResendComparison {
     /// Tracks the stream without writing anything.
     pub aligner: PacketAligner,
     /// Parts that are equal to the stream so far, each up to its own length.
@@ -30,7 +30,7 @@ pub struct ResendComparison {
 
 /// Result of comparing one chunk.
 #[derive(Debug)]
-pub enum CompareOutcome {
+pub(super) enum CompareOutcome {
     /// A part contains all received bytes.
     Equal,
     /// No part contains all received bytes.
@@ -39,7 +39,7 @@ pub enum CompareOutcome {
 
 /// The parts to continue with after a chunk that no part contains.
 #[derive(Debug)]
-pub struct Divergence {
+pub(super) struct Divergence {
     /// The longest part that is a prefix of the stream. The stream continues this part. `None`: it needs a
     /// new part.
     pub longest_prefix: Option<StoredPart>,
@@ -49,14 +49,14 @@ pub struct Divergence {
 
 impl Divergence {
     /// Returns the length of the part to continue, or 0 if there is none.
-    pub fn prefix_bytes(&self) -> u64 {
+    pub(super) fn prefix_bytes(&self) -> u64 {
         self.longest_prefix.as_ref().map_or(0, |stored| stored.bytes)
     }
 }
 
 impl ResendComparison {
     /// Starts at byte 0 with all parts as candidates.
-    pub fn new(mut tail: PacketAligner, candidates: Vec<StoredPart>) -> ResendComparison {
+    pub(super) fn new(mut tail: PacketAligner, candidates: Vec<StoredPart>) -> ResendComparison {
         // Nothing is written during the comparison, so all bytes count as stored.
         tail.mark_stored(u64::MAX);
         ResendComparison { aligner: tail, candidates }
@@ -64,7 +64,7 @@ impl ResendComparison {
 
     /// Compares the next chunk. `scratch` is a buffer for stored bytes. The aligner takes the chunk only if
     /// it is equal.
-    pub fn compare(
+    pub(super) fn compare(
         &mut self,
         dir: &VaultDir,
         pressure: &DiskRetry,
@@ -95,7 +95,7 @@ impl ResendComparison {
     }
 
     /// Returns a part that contains all received bytes.
-    pub fn matching_part(&self) -> Option<&StoredPart> {
+    pub(super) fn matching_part(&self) -> Option<&StoredPart> {
         let received = self.aligner.tracker().received();
         self.candidates.iter().find(|stored| stored.bytes >= received)
     }

@@ -21,7 +21,7 @@ use super::manifest::{self, Manifest};
 use crate::{Error, Result};
 
 /// Directory of lea's own files within the output directory.
-pub const META_DIR: &str = ".lea";
+pub(crate) const META_DIR: &str = ".lea";
 
 /// Permissions of the files and directories that lea creates.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl Access {
 
 /// An output directory that only this process writes to.
 #[derive(Debug)]
-pub struct VaultDir {
+pub(crate) struct VaultDir {
     path: PathBuf,
     dir: OwnedFd,
     meta: OwnedFd,
@@ -61,7 +61,7 @@ pub struct VaultDir {
 
 impl VaultDir {
     /// Opens and locks the directory. Creates it if it is missing.
-    pub fn open(path: &Path, access: Access) -> Result<VaultDir> {
+    pub(crate) fn open(path: &Path, access: Access) -> Result<VaultDir> {
         let failed = |act| move |error: Errno| Error::path(act, path)(error.into());
         create_dirs(path, access).map_err(failed("create the directory"))?;
         let dir = open_dir(CWD, path, OFlags::empty()).map_err(failed("open the directory"))?;
@@ -82,23 +82,23 @@ impl VaultDir {
     }
 
     /// Path as given by the user.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Creates a stream file. Fails if the name already exists.
-    pub fn create(&self, file: &str) -> io::Result<OwnedFd> {
+    pub(crate) fn create(&self, file: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.dir, file, flags, Mode::from_raw_mode(0o600))?;
         set_mode_and_group(&fd, self.access.file_mode(), self.access)?;
         Ok(fd)
     }
 
-    pub fn open_to_write(&self, file: &str) -> io::Result<OwnedFd> {
+    pub(crate) fn open_to_write(&self, file: &str) -> io::Result<OwnedFd> {
         self.open_regular(file, OFlags::WRONLY)
     }
 
-    pub fn open_to_read(&self, file: &str) -> io::Result<File> {
+    pub(crate) fn open_to_read(&self, file: &str) -> io::Result<File> {
         Ok(File::from(self.open_regular(file, OFlags::RDONLY)?))
     }
 
@@ -107,7 +107,7 @@ impl VaultDir {
     }
 
     /// Returns whether the name exists, whatever kind of file it is.
-    pub fn name_exists(&self, file: &str) -> io::Result<bool> {
+    pub(crate) fn name_exists(&self, file: &str) -> io::Result<bool> {
         match statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -118,13 +118,13 @@ impl VaultDir {
     /// Reads the manifest of a stream file. Returns `None` if there is none, and an `InvalidData` error if it
     /// is malformed or belongs to another file: its contents decide which file is continued, so it must not
     /// point elsewhere.
-    pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
+    pub(crate) fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
         read_manifest(&self.dir, file)
     }
 
     /// Writes a manifest to `.lea/tmp`. [`publish_manifest`](Self::publish_manifest) then moves it to its
     /// final name.
-    pub fn write_temp_manifest(&self, manifest: &Manifest) -> io::Result<TempManifest> {
+    pub(crate) fn write_temp_manifest(&self, manifest: &Manifest) -> io::Result<TempManifest> {
         let mut text = serde_json::to_vec_pretty(manifest)?;
         text.push(b'\n');
         let name = self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string();
@@ -143,45 +143,45 @@ impl VaultDir {
     }
 
     /// Calls fsync on a temporary manifest.
-    pub fn sync_temp_manifest(&self, staged: &TempManifest) -> io::Result<()> {
+    pub(crate) fn sync_temp_manifest(&self, staged: &TempManifest) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(fs::fdatasync(openat(&self.tmp, &staged.name, flags, Mode::empty())?)?)
     }
 
     /// Atomically moves a temporary manifest to its final name.
-    pub fn publish_manifest(&self, staged: TempManifest) -> io::Result<()> {
+    pub(crate) fn publish_manifest(&self, staged: TempManifest) -> io::Result<()> {
         Ok(renameat(&self.tmp, &staged.name, &self.dir, &staged.target)?)
     }
 
     /// Writes a manifest atomically. It is durable only after [`sync_names`](Self::sync_names).
-    pub fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+    pub(crate) fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
         self.publish_manifest(self.write_temp_manifest(manifest)?)
     }
 
     /// Calls fsync on the directory, which makes created and renamed files durable.
-    pub fn sync_names(&self) -> io::Result<()> {
+    pub(crate) fn sync_names(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.dir)?)
     }
 
     /// Makes everything on the directory's file system durable.
-    pub fn sync_all(&self) -> io::Result<()> {
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
         Ok(fs::syncfs(&self.dir)?)
     }
 
     /// Returns the bytes that an unprivileged process can still write.
-    pub fn free_bytes(&self) -> io::Result<u64> {
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
         let stat = fs::fstatvfs(&self.dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Opens a file in `.lea` for appending. Creates it if it is missing.
-    pub fn meta_append(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn meta_append(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.meta, name, flags, Mode::from_raw_mode(0o600))?))
     }
 
     /// Replaces a file in `.lea`, atomically and durably. Returns it opened for appending.
-    pub fn meta_replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
+    pub(crate) fn meta_replace(&self, name: &str, content: &[u8]) -> io::Result<File> {
         let fresh = format!("{name}.new");
         match unlinkat(&self.meta, &fresh, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -199,7 +199,7 @@ impl VaultDir {
     }
 
     /// Removes a file in `.lea`.
-    pub fn meta_remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn meta_remove(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.meta, name, AtFlags::empty())?)
     }
 
@@ -217,7 +217,7 @@ impl VaultDir {
 
 /// An output directory opened for reading only. A shared lock keeps other lea processes from writing to it.
 #[derive(Debug)]
-pub struct LockedDir {
+pub(crate) struct LockedDir {
     path: PathBuf,
     dir: OwnedFd,
     own: OwnedFd,
@@ -227,7 +227,7 @@ pub struct LockedDir {
 
 impl LockedDir {
     /// Opens a directory that no process writes to.
-    pub fn open(path: &Path) -> Result<LockedDir> {
+    pub(crate) fn open(path: &Path) -> Result<LockedDir> {
         let failed = |act| move |error: Errno| Error::path(act, path)(error.into());
         let dir = open_dir(CWD, path, OFlags::empty()).map_err(failed("open the directory"))?;
         let own = match open_dir(&dir, META_DIR, OFlags::NOFOLLOW) {
@@ -257,13 +257,13 @@ impl LockedDir {
     }
 
     /// Path as given by the user.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the names of all files, except those that start with a dot or are not UTF-8: lea creates
     /// neither.
-    pub fn file_names(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn file_names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.dir)? {
             let entry = entry?;
@@ -275,17 +275,17 @@ impl LockedDir {
         Ok(names)
     }
 
-    pub fn open_to_read(&self, file: &str) -> io::Result<File> {
+    pub(crate) fn open_to_read(&self, file: &str) -> io::Result<File> {
         Ok(File::from(open_regular(&self.dir, file, OFlags::RDONLY)?))
     }
 
     /// Reads a manifest like [`VaultDir::manifest`].
-    pub fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
+    pub(crate) fn manifest(&self, file: &str) -> io::Result<Option<Manifest>> {
         read_manifest(&self.dir, file)
     }
 
     /// Opens a file in `.lea` for reading. Returns `None` if it does not exist.
-    pub fn open_meta(&self, name: &str) -> io::Result<Option<File>> {
+    pub(crate) fn open_meta(&self, name: &str) -> io::Result<Option<File>> {
         match open_regular(&self.own, name, OFlags::RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             opened => Ok(Some(File::from(opened?))),
@@ -326,7 +326,7 @@ fn read_lock_holder(lock: &File) -> String {
 
 /// A manifest in `.lea/tmp`. It holds no descriptor, because thousands of manifests may wait at once.
 #[derive(Debug)]
-pub struct TempManifest {
+pub(crate) struct TempManifest {
     name: String,
     target: String,
 }

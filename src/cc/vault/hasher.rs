@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::writer::WriteJob;
 
 /// Runs until all senders of jobs or the writer have ended.
-pub fn run(jobs: Receiver<WriteJob>, writer: Sender<WriteJob>) {
+pub(super) fn run(jobs: Receiver<WriteJob>, writer: Sender<WriteJob>) {
     for job in jobs {
         match &job {
             WriteJob::Write { part, body: Some((buffer, _)), hashed, .. } => part.hash(&buffer[..*hashed]),

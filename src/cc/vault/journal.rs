@@ -16,7 +16,7 @@ use super::disk_retry::is_transient;
 use super::manifest::StreamSource;
 
 /// Name of the journal in `.lea`.
-pub const FILE: &str = "open.jsonl";
+pub(super) const FILE: &str = "open.jsonl";
 
 /// The journal is rewritten with the open files only when it exceeds this number of lines.
 const LINES_MAX: usize = 100_000;
@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: u64 = 16 << 10;
 
 /// A journal entry: a stream file that is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalEntry {
+pub(super) struct JournalEntry {
     pub file: String,
     /// Name of the stream in hexadecimal.
     pub name_hex: String,
@@ -45,7 +45,7 @@ enum JournalLine {
 }
 
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     inner: Mutex<JournalState>,
 }
 
@@ -58,7 +58,7 @@ struct JournalState {
 
 impl Journal {
     /// Reads the journal. Also returns the files that were open when the last process ended.
-    pub fn open(dir: &VaultDir) -> io::Result<(Journal, Vec<JournalEntry>)> {
+    pub(super) fn open(dir: &VaultDir) -> io::Result<(Journal, Vec<JournalEntry>)> {
         let (open, whole_bytes) = replay(BufReader::new(dir.meta_append(FILE)?))?;
         let file = match dir.meta_replace(FILE, &to_lines(&open)?) {
             Err(error) if is_transient(&error) => {
@@ -76,7 +76,7 @@ impl Journal {
     }
 
     /// Records that a file is about to be opened.
-    pub fn record_opened(&self, opened: JournalEntry) -> io::Result<()> {
+    pub(super) fn record_opened(&self, opened: JournalEntry) -> io::Result<()> {
         let mut inner = self.lock();
         inner.append(&[JournalLine::Open(opened.clone())])?;
         inner.open.insert(opened.file.clone(), opened);
@@ -84,7 +84,7 @@ impl Journal {
     }
 
     /// Records that files are closed and have closed manifests.
-    pub fn record_closed(&self, dir: &VaultDir, files: &[String]) -> io::Result<()> {
+    pub(super) fn record_closed(&self, dir: &VaultDir, files: &[String]) -> io::Result<()> {
         let mut inner = self.lock();
         for file in files {
             inner.open.remove(file);
@@ -99,12 +99,12 @@ impl Journal {
     }
 
     /// Returns whether a file is open: a stream writes to it or it still has to be recovered.
-    pub fn is_open(&self, file: &str) -> bool {
+    pub(super) fn is_open(&self, file: &str) -> bool {
         self.lock().open.contains_key(file)
     }
 
     /// Calls fsync on the journal.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         let file = self.lock().file.try_clone()?;
         file.sync_data()
     }
@@ -142,7 +142,7 @@ fn to_lines(open: &BTreeMap<String, JournalEntry>) -> io::Result<Vec<u8>> {
 }
 
 /// Returns the files that were open when the last process ended, without changing the journal.
-pub fn read_unclosed(journal: File) -> io::Result<BTreeMap<String, JournalEntry>> {
+pub(super) fn read_unclosed(journal: File) -> io::Result<BTreeMap<String, JournalEntry>> {
     Ok(replay(BufReader::new(journal))?.0)
 }
 

@@ -12,19 +12,19 @@
 //!
 //! Dropping the last [`Vault`] ends the writer thread, and the end of the writer ends the syncer.
 
-pub mod dir;
+pub(crate) mod dir;
 pub mod disk_retry;
-pub mod ledger;
+pub(crate) mod ledger;
 pub mod manifest;
-pub mod merge;
-pub mod packet_aligner;
-pub mod pool;
+pub(crate) mod merge;
+pub(crate) mod packet_aligner;
+pub(crate) mod pool;
 pub mod scan;
 mod segments;
-pub mod time;
+pub(crate) mod time;
 
 mod backlog;
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 mod compare;
 mod hasher;
 mod journal;

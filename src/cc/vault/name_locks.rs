@@ -29,7 +29,7 @@ pub trait PeerProbe: Send + Sync {
 
 /// All stream names that are locked.
 #[derive(Default)]
-pub struct NameLocks {
+pub(super) struct NameLocks {
     held: Mutex<HashMap<NameKey, NameHolders>>,
 }
 
@@ -51,7 +51,7 @@ struct NameHolders {
 
 /// How a name is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockMode {
+pub(super) enum LockMode {
     /// No other stream has the name. The stream may continue a stored file.
     Exclusive,
     /// Another stream of the same name is open. The stream writes to a new part.
@@ -59,7 +59,7 @@ pub enum LockMode {
 }
 
 /// A locked name. Dropping it unlocks the name.
-pub struct NameLock {
+pub(super) struct NameLock {
     names: Arc<NameLocks>,
     key: NameKey,
     /// Id among the open streams. `None` once the stream is closing.
@@ -71,7 +71,7 @@ impl NameLocks {
     /// Locks a name for a stream. Waits for files of this name to be closed. Waits up to
     /// [`SAME_NAME_TIMEOUT`] for open streams of this name to end, and probes their peers meanwhile.
     /// `stopping` ends the wait early.
-    pub fn acquire(
+    pub(super) fn acquire(
         self: &Arc<NameLocks>,
         source: StreamSource,
         name: &[u8],
@@ -110,14 +110,14 @@ impl NameLocks {
     }
 
     /// Locks a name whose file is being recovered.
-    pub fn acquire_for_recovery(self: &Arc<NameLocks>, source: StreamSource, name: &[u8]) -> NameLock {
+    pub(super) fn acquire_for_recovery(self: &Arc<NameLocks>, source: StreamSource, name: &[u8]) -> NameLock {
         let key: NameKey = (source, name.into());
         self.table().entry(key.clone()).or_default().closing += 1;
         NameLock { names: Arc::clone(self), key, holder: None, mode: LockMode::Exclusive }
     }
 
     /// Returns whether any stream has locked the name.
-    pub fn is_locked(&self, source: StreamSource, name: &[u8]) -> bool {
+    pub(super) fn is_locked(&self, source: StreamSource, name: &[u8]) -> bool {
         self.table().contains_key(&(source, name.into()))
     }
 
@@ -128,16 +128,16 @@ impl NameLocks {
 
 impl NameLock {
     /// Name as sent.
-    pub fn name(&self) -> &Arc<[u8]> {
+    pub(super) fn name(&self) -> &Arc<[u8]> {
         &self.key.1
     }
 
-    pub fn mode(&self) -> LockMode {
+    pub(super) fn mode(&self) -> LockMode {
         self.mode
     }
 
     /// Records that the stream has ended. The name stays locked until this value is dropped.
-    pub fn mark_closing(&mut self) {
+    pub(super) fn mark_closing(&mut self) {
         let Some(holder) = self.holder.take() else { return };
         if let Some(holders) = self.names.table().get_mut(&self.key) {
             holders.live.retain(|(id, _)| *id != holder);
@@ -146,12 +146,12 @@ impl NameLock {
     }
 
     /// Returns the lowest part number that may be free.
-    pub fn next_part(&self) -> u32 {
+    pub(super) fn next_part(&self) -> u32 {
         self.names.table().get(&self.key).map_or(1, |holders| holders.next_part.max(1))
     }
 
     /// Records that all parts up to `part` exist.
-    pub fn mark_part_taken(&self, part: u32) {
+    pub(super) fn mark_part_taken(&self, part: u32) {
         if let Some(holders) = self.names.table().get_mut(&self.key) {
             holders.next_part = holders.next_part.max(part + 1);
         }

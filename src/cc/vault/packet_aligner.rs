@@ -13,7 +13,7 @@ use crate::capture::tracker::PacketTracker;
 
 /// Tracks and hashes a stream and holds back its partial packet.
 #[derive(Clone, Debug)]
-pub struct PacketAligner {
+pub(crate) struct PacketAligner {
     scan: FileScan,
     written_bytes: u64,
     pending: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct PacketAligner {
 
 /// Bytes that can be written now: `head`, then `chunk[body]`, at offset `at` of the file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PendingWrite {
+pub(crate) struct PendingWrite {
     /// Offset in the file.
     pub at: u64,
     /// Bytes that were held back until now.
@@ -32,24 +32,24 @@ pub struct PendingWrite {
 
 impl PacketAligner {
     /// Creates the aligner of an empty file.
-    pub fn new(hash: bool) -> PacketAligner {
+    pub(crate) fn new(hash: bool) -> PacketAligner {
         PacketAligner::resume(FileScan::new(hash))
     }
 
     /// Creates the aligner of a file with the scanned contents.
-    pub fn resume(scan: FileScan) -> PacketAligner {
+    pub(crate) fn resume(scan: FileScan) -> PacketAligner {
         PacketAligner { written_bytes: scan.bytes(), scan, pending: Vec::new() }
     }
 
     /// Declares that the first `bytes` bytes of the stream are already in the file, even if they are not
     /// received yet. Must not be called while a partial packet is held.
-    pub fn mark_stored(&mut self, bytes: u64) {
+    pub(crate) fn mark_stored(&mut self, bytes: u64) {
         debug_assert!(self.pending.is_empty(), "pending bytes would belong to another file");
         self.written_bytes = bytes;
     }
 
     /// Accepts the next bytes of the stream. Returns the bytes that can be written now, if any.
-    pub fn feed(&mut self, chunk: &[u8]) -> Option<PendingWrite> {
+    pub(crate) fn feed(&mut self, chunk: &[u8]) -> Option<PendingWrite> {
         let chunk_at = self.scan.bytes();
         self.scan.feed(chunk);
         let boundary = self.scan.tracker.packet_boundary().max(self.written_bytes);
@@ -67,7 +67,7 @@ impl PacketAligner {
     }
 
     /// Releases the partial packet: at the end of the stream, or to free memory.
-    pub fn flush(&mut self) -> Option<PendingWrite> {
+    pub(crate) fn flush(&mut self) -> Option<PendingWrite> {
         if self.pending.is_empty() {
             return None;
         }
@@ -78,27 +78,27 @@ impl PacketAligner {
     }
 
     /// Returns the number of bytes that are in the file or queued.
-    pub fn written_bytes(&self) -> u64 {
+    pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
 
     /// Returns the partial packet.
-    pub fn pending(&self) -> &[u8] {
+    pub(crate) fn pending(&self) -> &[u8] {
         &self.pending
     }
 
     /// Returns the size of the partial packet.
-    pub fn pending_bytes(&self) -> usize {
+    pub(crate) fn pending_bytes(&self) -> usize {
         self.pending.len()
     }
 
-    pub fn tracker(&self) -> &PacketTracker {
+    pub(crate) fn tracker(&self) -> &PacketTracker {
         &self.scan.tracker
     }
 
     /// Encodes the packet position and the hash after all received bytes. `hasher` replaces a hash that was
     /// [taken](Self::take_hasher).
-    pub fn resume_state(&self, hasher: Option<Sha256>) -> String {
+    pub(crate) fn resume_state(&self, hasher: Option<Sha256>) -> String {
         match hasher {
             None => resume_state::encode(&self.scan),
             hasher => resume_state::encode(&FileScan { tracker: self.scan.tracker.clone(), hasher }),
@@ -106,12 +106,12 @@ impl PacketAligner {
     }
 
     /// Takes the hash, so that another thread can continue it.
-    pub fn take_hasher(&mut self) -> Option<Sha256> {
+    pub(crate) fn take_hasher(&mut self) -> Option<Sha256> {
         self.scan.hasher.take()
     }
 
     /// Returns the SHA-256 of all received bytes in hexadecimal. `None` without hashing.
-    pub fn sha256(&self) -> Option<String> {
+    pub(crate) fn sha256(&self) -> Option<String> {
         self.scan.sha256()
     }
 }

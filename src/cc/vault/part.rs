@@ -12,7 +12,7 @@ use crate::cc::wire::name::hex;
 /// An open part of a stream. The stream's thread feeds the aligner, the writer thread writes, the syncer
 /// thread syncs and closes.
 #[derive(Debug)]
-pub struct StreamPart {
+pub(super) struct StreamPart {
     /// Unique number within this process.
     pub id: u64,
     /// Name of the stream file.
@@ -36,7 +36,7 @@ pub struct StreamPart {
 
 impl StreamPart {
     /// Creates the part of an existing file.
-    pub fn new(id: u64, mut tail: PacketAligner, manifest: Manifest) -> StreamPart {
+    pub(super) fn new(id: u64, mut tail: PacketAligner, manifest: Manifest) -> StreamPart {
         let is_of_records = manifest.source == StreamSource::Kafka;
         StreamPart {
             id,
@@ -52,24 +52,24 @@ impl StreamPart {
         }
     }
 
-    pub fn aligner(&self) -> MutexGuard<'_, PacketAligner> {
+    pub(super) fn aligner(&self) -> MutexGuard<'_, PacketAligner> {
         self.aligner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Hashes bytes of a Kafka stream.
-    pub fn hash(&self, bytes: &[u8]) {
+    pub(super) fn hash(&self, bytes: &[u8]) {
         if let Some(hasher) = &mut *self.hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             hasher.update(bytes);
         }
     }
 
     /// Returns the hash of a Kafka stream.
-    pub fn hasher(&self) -> Option<Sha256> {
+    pub(super) fn hasher(&self) -> Option<Sha256> {
         self.hasher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Puts the final hash of a Kafka stream into its manifest.
-    pub fn add_hash_to_manifest(&self) {
+    pub(super) fn add_hash_to_manifest(&self) {
         let Some(hasher) = self.hasher() else { return };
         let midstate = self.aligner().resume_state(Some(hasher.clone()));
         let mut manifest = self.manifest();
@@ -78,65 +78,65 @@ impl StreamPart {
     }
 
     /// Returns the manifest that will be written next.
-    pub fn manifest(&self) -> MutexGuard<'_, Manifest> {
+    pub(super) fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Counts bytes that cannot be written and stops all further writes, which would leave a hole in the
     /// file.
-    pub fn mark_broken(&self, bytes: u64) {
+    pub(super) fn mark_broken(&self, bytes: u64) {
         self.is_broken.store(true, Ordering::Relaxed);
         self.add_lost_bytes(bytes);
     }
 
     /// Counts bytes that were lost before they were queued. Queued bytes are still written.
-    pub fn add_lost_bytes(&self, bytes: u64) {
+    pub(super) fn add_lost_bytes(&self, bytes: u64) {
         self.lost_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Returns whether further writes are ignored.
-    pub fn is_broken(&self) -> bool {
+    pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }
 
-    pub fn lost_bytes(&self) -> u64 {
+    pub(super) fn lost_bytes(&self) -> u64 {
         self.lost_bytes.load(Ordering::Relaxed)
     }
 
     /// Records a write. Returns whether it is the first since the last fsync.
-    pub fn mark_dirty(&self) -> bool {
+    pub(super) fn mark_dirty(&self) -> bool {
         !self.is_dirty.swap(true, Ordering::AcqRel)
     }
 
     /// Records that an fsync starts. Later writes need another one.
-    pub fn mark_clean(&self) {
+    pub(super) fn mark_clean(&self) {
         self.is_dirty.store(false, Ordering::Release);
     }
 }
 
 /// Parts that need an fsync. The writer adds them and the syncer takes them.
 #[derive(Debug, Default)]
-pub struct DirtyParts {
+pub(super) struct DirtyParts {
     parts: Mutex<Vec<Arc<StreamPart>>>,
     has_new_names: AtomicBool,
 }
 
 impl DirtyParts {
-    pub fn add(&self, part: &Arc<StreamPart>) {
+    pub(super) fn add(&self, part: &Arc<StreamPart>) {
         self.lock().push(Arc::clone(part));
     }
 
-    pub fn take(&self) -> Vec<Arc<StreamPart>> {
+    pub(super) fn take(&self) -> Vec<Arc<StreamPart>> {
         std::mem::take(&mut *self.lock())
     }
 
     /// Records that a file was created or renamed.
-    pub fn mark_names_changed(&self) {
+    pub(super) fn mark_names_changed(&self) {
         self.has_new_names.store(true, Ordering::Release);
     }
 
     /// Returns whether files were created or renamed since the last call.
-    pub fn take_names_changed(&self) -> bool {
+    pub(super) fn take_names_changed(&self) -> bool {
         self.has_new_names.swap(false, Ordering::AcqRel)
     }
 

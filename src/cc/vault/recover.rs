@@ -19,7 +19,7 @@ use super::scan::{FileScan, scan};
 use crate::runtime::metrics::Counters;
 
 /// State of the recovery thread.
-pub struct Recovery {
+pub(super) struct Recovery {
     pub dir: Arc<VaultDir>,
     /// Journal that lists the open files.
     pub journal: Arc<Journal>,
@@ -32,7 +32,7 @@ pub struct Recovery {
 
 impl Recovery {
     /// Recovers the files and unlocks each name when its file is done.
-    pub fn run(self, files: Vec<(JournalEntry, NameLock)>) {
+    pub(super) fn run(self, files: Vec<(JournalEntry, NameLock)>) {
         let total = files.len();
         for (done, (opened, claim)) in files.into_iter().enumerate() {
             if self.disk_retry.has_given_up() {
@@ -89,7 +89,7 @@ impl Recovery {
 }
 
 /// Reads the file of `manifest` and publishes the manifest as `recovered`. Fails if `stopping` returns true.
-pub fn rebuild_manifest(
+pub(super) fn rebuild_manifest(
     dir: &VaultDir,
     manifest: &mut Manifest,
     hash: bool,
@@ -107,7 +107,7 @@ pub fn rebuild_manifest(
 }
 
 /// Updates the manifest of a file that was left open to the contents found by a scan.
-pub fn mark_recovered(manifest: &mut Manifest, scanned: &FileScan) {
+pub(super) fn mark_recovered(manifest: &mut Manifest, scanned: &FileScan) {
     manifest.state = ManifestState::Recovered;
     manifest.bytes = scanned.bytes();
     manifest.capture = scanned.tracker.summary();

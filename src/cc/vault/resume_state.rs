@@ -24,7 +24,7 @@ const BLOCK_BYTES: u64 = 64;
 
 /// Reason why a stored state is not used.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum ResumeError {
+pub(super) enum ResumeError {
     /// The text is truncated, altered, or not a resume state.
     #[error("it is damaged")]
     Damaged,
@@ -40,7 +40,7 @@ pub enum ResumeError {
 }
 
 /// Encodes the state of a scan as Base64.
-pub fn encode(scan: &FileScan) -> String {
+pub(super) fn encode(scan: &FileScan) -> String {
     let mut bytes = vec![VERSION];
     if let Some(hasher) = &scan.hasher {
         bytes.push(1);
@@ -56,7 +56,7 @@ pub fn encode(scan: &FileScan) -> String {
 }
 
 /// Decodes the state after `received` bytes. It must have a hash if `hash` is true.
-pub fn decode(text: &str, received: u64, hash: bool) -> Result<FileScan, ResumeError> {
+pub(super) fn decode(text: &str, received: u64, hash: bool) -> Result<FileScan, ResumeError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(ResumeError::Damaged);
     }

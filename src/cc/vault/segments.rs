@@ -13,7 +13,7 @@ const SEGMENTS_MAX: usize = 1000;
 
 /// Segments of a growing file.
 #[derive(Clone, Debug, Default)]
-pub struct SegmentList {
+pub(super) struct SegmentList {
     /// Segments in file order.
     pub list: Vec<RecordSegment>,
     /// Number of segments omitted from the list.
@@ -22,7 +22,7 @@ pub struct SegmentList {
 
 /// Where the bytes of a record were written.
 #[derive(Clone, Copy, Debug)]
-pub struct RecordPlacement {
+pub(super) struct RecordPlacement {
     /// Offset of the record in its partition.
     pub offset: i64,
     /// Offset in the file of the first byte.
@@ -36,12 +36,12 @@ pub struct RecordPlacement {
 
 impl SegmentList {
     /// Creates the list from a manifest.
-    pub fn new(list: Vec<RecordSegment>) -> SegmentList {
+    pub(super) fn new(list: Vec<RecordSegment>) -> SegmentList {
         SegmentList { list, omitted: 0 }
     }
 
     /// Adds a record, to the last segment if possible.
-    pub fn add_record(&mut self, of: &PartitionCheckpoint, place: RecordPlacement) {
+    pub(super) fn add_record(&mut self, of: &PartitionCheckpoint, place: RecordPlacement) {
         let RecordPlacement { offset, at, bytes, no_checkpoint_since: same_round, begins_capture } = place;
         let goes_on = same_round && !begins_capture;
         let follows = |last: &&mut RecordSegment| {
@@ -72,7 +72,7 @@ impl SegmentList {
     }
 
     /// Joins the last segments of a partition if no member can have taken over between them.
-    pub fn join_committed(&mut self, of: &PartitionCheckpoint) {
+    pub(super) fn join_committed(&mut self, of: &PartitionCheckpoint) {
         for at in (1..self.list.len()).rev() {
             let (before, after) = (&self.list[at - 1], &self.list[at]);
             if !is_in_read_range(before, of) || !is_in_read_range(after, of) || !are_adjacent(before, after) {
@@ -86,7 +86,7 @@ impl SegmentList {
 
     /// Continues a stored file after a comparison. `stored` are the segments of the file. Records that were
     /// equal to the file are marked as compared.
-    pub fn continue_stored(&mut self, stored: Vec<RecordSegment>) {
+    pub(super) fn continue_stored(&mut self, stored: Vec<RecordSegment>) {
         let end = stored.iter().map(|segment| segment.at + segment.bytes).max().unwrap_or(0);
         let sent = std::mem::replace(&mut self.list, stored);
         for segment in sent {
@@ -104,12 +104,12 @@ impl SegmentList {
     }
 
     /// Returns the segments of a re-send that was equal to the stored file, marked as compared.
-    pub fn into_compared(self) -> Vec<RecordSegment> {
+    pub(super) fn into_compared(self) -> Vec<RecordSegment> {
         self.list.into_iter().map(|segment| RecordSegment { compared: true, ..segment }).collect()
     }
 
     /// Appends segments.
-    pub fn append(&mut self, more: Vec<RecordSegment>) {
+    pub(super) fn append(&mut self, more: Vec<RecordSegment>) {
         for segment in more {
             self.limit_length();
             self.list.push(segment);

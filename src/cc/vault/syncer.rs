@@ -26,7 +26,7 @@ const SYNC_EACH_MAX: usize = 16;
 const CLOSE_BATCH_MAX: usize = 4096;
 
 /// A stream whose bytes are all written.
-pub struct EndedStream {
+pub(super) struct EndedStream {
     /// The stream's part. Its manifest contains the end reason.
     pub part: Arc<StreamPart>,
     /// Lock of the stream's name, held until the manifest is published.
@@ -34,7 +34,7 @@ pub struct EndedStream {
 }
 
 /// A job for the syncer.
-pub enum SyncJob {
+pub(super) enum SyncJob {
     Ended(EndedStream),
     /// A checkpoint whose bytes have all been written.
     Checkpoint(CheckpointBatch),
@@ -59,7 +59,7 @@ impl LossTotals {
 }
 
 /// State of the syncer thread.
-pub struct Syncer {
+pub(super) struct Syncer {
     pub dir: Arc<VaultDir>,
     pub journal: Arc<Journal>,
     /// Parts that need an fsync.
@@ -75,7 +75,7 @@ pub struct Syncer {
 }
 
 /// Logs and counts bytes of a stream that were received and are not stored.
-pub fn record_loss(losses: &Mutex<LossTotals>, file: &str, bytes: u64) {
+pub(super) fn record_loss(losses: &Mutex<LossTotals>, file: &str, bytes: u64) {
     log::error!("stream_incomplete file={file} lost_bytes={bytes}");
     let mut losses = lock(losses);
     losses.streams += 1;
@@ -88,7 +88,7 @@ fn lock(losses: &Mutex<LossTotals>) -> MutexGuard<'_, LossTotals> {
 
 impl Syncer {
     /// Runs until the writer has ended.
-    pub fn run(mut self, keep: Receiver<SyncJob>) -> LossTotals {
+    pub(super) fn run(mut self, keep: Receiver<SyncJob>) -> LossTotals {
         let mut next_round = Instant::now() + self.sync_interval;
         loop {
             match keep.recv_deadline(next_round) {

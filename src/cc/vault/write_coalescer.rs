@@ -7,36 +7,36 @@ use super::pool::{Buffer, BufferSize};
 
 /// Streams that may coalesce at the same time. This is half of the small buffers; the other half keeps
 /// circulating, so a thread that coalesces always gets a buffer.
-pub const COALESCING_STREAMS_MAX: usize = 128;
+pub(super) const COALESCING_STREAMS_MAX: usize = 128;
 
 /// The last bytes of a stream that have not been flushed.
 #[derive(Debug, Default)]
-pub struct WriteCoalescer {
+pub(super) struct WriteCoalescer {
     buffer: Option<Buffer>,
     bytes: usize,
 }
 
 impl WriteCoalescer {
     /// Returns whether no buffer is held.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_none()
     }
 
     /// Returns at least `bytes` bytes of free space after the coalesced bytes, if available. The caller fills
     /// it and calls [`advance`](Self::advance).
-    pub fn spare_space(&mut self, bytes: usize) -> Option<&mut [u8]> {
+    pub(super) fn spare_space(&mut self, bytes: usize) -> Option<&mut [u8]> {
         let room = &mut self.buffer.as_mut()?[self.bytes..];
         (room.len() >= bytes).then_some(room)
     }
 
     /// Adds `bytes` bytes that the caller wrote to [`spare_space`](Self::spare_space).
-    pub fn advance(&mut self, bytes: usize) {
+    pub(super) fn advance(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
     /// Starts with the first `bytes` bytes of `buffer`. Returns the buffer if it is not suited: large buffers
     /// are scarce, and one that is more than half full has too little space.
-    pub fn start(&mut self, buffer: Buffer, bytes: usize) -> Option<Buffer> {
+    pub(super) fn start(&mut self, buffer: Buffer, bytes: usize) -> Option<Buffer> {
         debug_assert!(self.is_empty(), "the buffer must be flushed first");
         if buffer.len() > BufferSize::Small.bytes() || bytes > buffer.len() / 2 {
             return Some(buffer);
@@ -46,7 +46,7 @@ impl WriteCoalescer {
     }
 
     /// Takes the coalesced bytes in order to flush them.
-    pub fn take(&mut self) -> Option<(Buffer, usize)> {
+    pub(super) fn take(&mut self) -> Option<(Buffer, usize)> {
         let bytes = std::mem::take(&mut self.bytes);
         self.buffer.take().map(|buffer| (buffer, bytes))
     }

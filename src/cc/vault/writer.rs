@@ -29,7 +29,7 @@ const FREE_SPACE_MAX_AGE: Duration = Duration::from_millis(200);
 const FILES_MIN: usize = 32;
 
 /// A job for the writer thread.
-pub enum WriteJob {
+pub(super) enum WriteJob {
     /// Writes `head`, then `body`, at offset `at` of the part's file.
     Write {
         part: Arc<StreamPart>,
@@ -50,7 +50,7 @@ pub enum WriteJob {
 }
 
 /// File system calls of the writer, so that tests can inject faults.
-pub trait StreamDisk {
+pub(super) trait StreamDisk {
     type File;
     /// Opens an existing stream file for writing.
     fn open(&self, file: &str) -> io::Result<Self::File>;
@@ -77,7 +77,7 @@ impl StreamDisk for Arc<VaultDir> {
 }
 
 /// State of the writer thread.
-pub struct DiskWriter<D: StreamDisk> {
+pub(super) struct DiskWriter<D: StreamDisk> {
     pub disk: D,
     /// Open files by part id.
     pub files: LruCache<u64, D::File>,
@@ -97,14 +97,14 @@ pub struct DiskWriter<D: StreamDisk> {
 
 /// Free space beyond the reserve.
 #[derive(Clone, Copy, Debug)]
-pub struct FreeSpace {
+pub(super) struct FreeSpace {
     seen_at: Instant,
     bytes: u64,
 }
 
 impl<D: StreamDisk> DiskWriter<D> {
     /// Runs until all senders of jobs have ended.
-    pub fn run(mut self, jobs: Receiver<WriteJob>) {
+    pub(super) fn run(mut self, jobs: Receiver<WriteJob>) {
         for job in jobs {
             match job {
                 WriteJob::Write { part, at, head, body, .. } => {
@@ -217,7 +217,7 @@ fn remaining_slices<'a>(head: &'a [u8], body: &'a [u8], done: usize) -> [&'a [u8
 }
 
 /// Creates the cache of open files. `close_idle_files` limits its size according to the number of streams.
-pub fn open_files<F>() -> LruCache<u64, F> {
+pub(super) fn open_files<F>() -> LruCache<u64, F> {
     LruCache::unbounded()
 }
 

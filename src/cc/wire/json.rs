@@ -17,11 +17,11 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 
 /// The text has an unusual form, or is not JSON: use `serde_json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeedsFullParser;
+pub(crate) struct NeedsFullParser;
 
 /// A string exactly as in the text, without its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawString<'a> {
+pub(crate) struct RawString<'a> {
     /// The bytes between the quotes, escapes included.
     pub raw: &'a [u8],
     pub escaped: bool,
@@ -29,7 +29,7 @@ pub struct RawString<'a> {
 
 /// Value of an object member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RawValue<'a> {
+pub(crate) enum RawValue<'a> {
     Text(RawString<'a>),
     Number(i64),
     Null,
@@ -39,20 +39,20 @@ pub enum RawValue<'a> {
 
 impl<'a> RawString<'a> {
     /// Returns the text if the string is printable ASCII without escapes, as almost all strings are.
-    pub fn as_plain_str(self) -> Result<&'a str, NeedsFullParser> {
+    pub(crate) fn as_plain_str(self) -> Result<&'a str, NeedsFullParser> {
         self.ensure_plain()?;
         std::str::from_utf8(self.raw).map_err(|_| NeedsFullParser)
     }
 
     /// Checks whether [`as_plain_str`](Self::as_plain_str) would succeed.
-    pub fn ensure_plain(self) -> Result<(), NeedsFullParser> {
+    pub(crate) fn ensure_plain(self) -> Result<(), NeedsFullParser> {
         // Without an early exit the compiler vectorizes this loop.
         let odd = |odd: bool, byte: &u8| odd | (*byte < 0x20) | (*byte == b'\\') | (*byte > 0x7e);
         if self.raw.iter().fold(false, odd) { Err(NeedsFullParser) } else { Ok(()) }
     }
 
     /// Decodes the escapes into `text`, which is cleared first. Input and output need not be UTF-8.
-    pub fn unescape(self, text: &mut Vec<u8>) -> Result<(), NeedsFullParser> {
+    pub(crate) fn unescape(self, text: &mut Vec<u8>) -> Result<(), NeedsFullParser> {
         text.clear();
         let mut rest = self.raw;
         while let Some(at) = memchr(b'\\', rest) {
@@ -87,7 +87,7 @@ fn parse_ascii_escape(text: &[u8]) -> Result<u8, NeedsFullParser> {
 
 /// Iterator over the members of an object, in order.
 #[derive(Debug)]
-pub struct MemberReader<'a> {
+pub(crate) struct MemberReader<'a> {
     text: &'a [u8],
     at: usize,
     has_started: bool,
@@ -95,14 +95,14 @@ pub struct MemberReader<'a> {
 
 impl<'a> MemberReader<'a> {
     /// Starts reading. The object must be the whole of `text`.
-    pub fn parse(text: &'a [u8]) -> Result<MemberReader<'a>, NeedsFullParser> {
+    pub(crate) fn parse(text: &'a [u8]) -> Result<MemberReader<'a>, NeedsFullParser> {
         let mut members = MemberReader { text, at: 0, has_started: false };
         members.expect(b'{')?;
         Ok(members)
     }
 
     /// Returns the next member, or `None` at the end of the object. Only white space may follow the object.
-    pub fn next_member(&mut self) -> Result<Option<(&'a [u8], RawValue<'a>)>, NeedsFullParser> {
+    pub(crate) fn next_member(&mut self) -> Result<Option<(&'a [u8], RawValue<'a>)>, NeedsFullParser> {
         match self.peek()? {
             b'}' => {
                 self.at += 1;
@@ -205,7 +205,7 @@ fn is_space(byte: &u8) -> bool {
 /// A member's value as read by `serde_json`: a string, an integer, or something else whose content is
 /// discarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum JsonScalar<'a> {
+pub(crate) enum JsonScalar<'a> {
     /// A string with its escapes decoded.
     Text(Cow<'a, str>),
     Number(i64),
@@ -215,14 +215,14 @@ pub enum JsonScalar<'a> {
 }
 
 impl<'a> JsonScalar<'a> {
-    pub fn into_text(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             JsonScalar::Text(text) => Some(text),
             JsonScalar::Number(_) | JsonScalar::Other => None,
         }
     }
 
-    pub fn as_number(&self) -> Option<i64> {
+    pub(crate) fn as_number(&self) -> Option<i64> {
         match self {
             JsonScalar::Number(number) => Some(*number),
             JsonScalar::Text(_) | JsonScalar::Other => None,
@@ -314,7 +314,7 @@ impl InvalidObject {
 }
 
 /// Parses an object with `serde_json` and calls `take` for each member, in order.
-pub fn for_each_member<'a>(
+pub(crate) fn for_each_member<'a>(
     text: &'a [u8],
     take: &mut dyn FnMut(&str, JsonScalar<'a>),
 ) -> Result<(), InvalidObject> {

@@ -3,5 +3,5 @@
 
 pub mod chunk;
 pub mod handshake;
-pub mod json;
+pub(crate) mod json;
 pub mod name;

@@ -13,7 +13,7 @@ use crate::cc::ingest::kafka::settings::KafkaProperty;
 use crate::{Error, Result};
 
 /// Environment variable that holds the SASL password.
-pub const PASSWORD_VARIABLE: &str = "KAFKAPASSWORD";
+pub(crate) const PASSWORD_VARIABLE: &str = "KAFKAPASSWORD";
 
 /// Longest accepted password.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -30,7 +30,7 @@ const SECRET_PROPERTIES: [&str; 5] = [
 /// Options for connections to Kafka brokers.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Kafka's brokers")]
-pub struct KafkaConnectionArgs {
+pub(crate) struct KafkaConnectionArgs {
     /// Connect with TLS and verify the brokers' certificates against the system's CA certificates
     #[arg(long)]
     tls: bool,
@@ -91,7 +91,7 @@ impl SaslMechanism {
 
 impl KafkaConnectionArgs {
     /// Returns true if any of these options was given.
-    pub fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.wants_tls() || self.login.sasl_user.is_some() || !self.properties.is_empty()
     }
 
@@ -100,7 +100,7 @@ impl KafkaConnectionArgs {
     }
 
     /// Converts the options to librdkafka properties. Reads the password file; `environment` looks up a variable.
-    pub fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<Vec<KafkaProperty>> {
+    pub(crate) fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<Vec<KafkaProperty>> {
         let tls = self.wants_tls();
         require_tls_feature(tls, "TLS")?;
         let mut own = Vec::new();

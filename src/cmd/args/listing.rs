@@ -12,7 +12,7 @@ use crate::{Error, Result, error};
 
 /// A stream file and its manifest, at least one of which exists.
 #[derive(Debug)]
-pub struct StreamEntry {
+pub(crate) struct StreamEntry {
     /// Path of the stream file, whether it exists or not.
     pub path: PathBuf,
     /// Length of the file; none if it does not exist or is not a regular file.
@@ -23,7 +23,7 @@ pub struct StreamEntry {
 
 /// Whether a stream file has a valid manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ManifestStatus {
+pub(crate) enum ManifestStatus {
     /// The manifest.
     Valid(Box<Manifest>),
     /// Why the manifest cannot be used.
@@ -34,20 +34,20 @@ pub enum ManifestStatus {
 
 impl StreamEntry {
     /// Reads the state of one stream file.
-    pub fn read(path: &Path) -> StreamEntry {
+    pub(crate) fn read(path: &Path) -> StreamEntry {
         // Links are not followed: a receiver creates none, so a link leads to a foreign file.
         let bytes = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len());
         StreamEntry { path: path.to_owned(), bytes, manifest: read_manifest(path) }
     }
 
     /// Returns the file name, escaped for printing.
-    pub fn escaped_name(&self) -> String {
+    pub(crate) fn escaped_name(&self) -> String {
         escape(&self.path.file_name().unwrap_or_default().to_string_lossy())
     }
 }
 
 /// Reads the manifest of a stream file.
-pub fn read_manifest(stream_file: &Path) -> ManifestStatus {
+pub(crate) fn read_manifest(stream_file: &Path) -> ManifestStatus {
     let path = manifest_path(stream_file);
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return ManifestStatus::Missing,
@@ -70,7 +70,7 @@ pub fn read_manifest(stream_file: &Path) -> ManifestStatus {
 
 /// Lists the streams of a directory, sorted by name and part. Hidden files and directories are skipped: no stream has such a
 /// name.
-pub fn list(dir: &Path) -> Result<Vec<StreamEntry>> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<StreamEntry>> {
     let unreadable = || Error::path("read the directory", dir);
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable())? {
@@ -89,7 +89,7 @@ pub fn list(dir: &Path) -> Result<Vec<StreamEntry>> {
 }
 
 /// Returns the stream file for a path that names a stream file or its manifest.
-pub fn stream_path(path: &Path) -> PathBuf {
+pub(crate) fn stream_path(path: &Path) -> PathBuf {
     let stem = path.to_str().and_then(|path| path.strip_suffix(SUFFIX));
     stem.map_or_else(|| path.to_owned(), PathBuf::from)
 }
@@ -101,7 +101,7 @@ fn manifest_path(stream_file: &Path) -> PathBuf {
 }
 
 /// Converts the result of a write to stdout: a closed pipe (`| head`) is not an error.
-pub fn ignore_broken_pipe(outcome: io::Result<()>) -> Result<()> {
+pub(crate) fn ignore_broken_pipe(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.map_err(Error::system("write to stdout")),
@@ -109,7 +109,7 @@ pub fn ignore_broken_pipe(outcome: io::Result<()>) -> Result<()> {
 }
 
 /// Escapes control characters and characters that could hide or reorder the surrounding text on a terminal.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if needs_escape(c) {
@@ -122,7 +122,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Returns true for characters that control a terminal, or hide or reorder text on it.
-pub fn needs_escape(c: char) -> bool {
+pub(crate) fn needs_escape(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -1,7 +1,7 @@
 //! cmd::args
 
-pub mod kafka;
-pub mod listing;
-pub mod query;
-pub mod time_zone;
-pub mod units;
+pub(crate) mod kafka;
+pub(crate) mod listing;
+pub(crate) mod query;
+pub(crate) mod time_zone;
+pub(crate) mod units;

@@ -26,9 +26,7 @@ use crate::search::sqlite::{SqliteStore, StoreConfig};
 use crate::search::store::{Store, StoreError};
 use crate::{Error, Result};
 
-pub use crate::search::export::PAGE_SIZE;
-
-pub use crate::search::store::EVENT_TIME;
+pub(crate) use crate::search::store::EVENT_TIME;
 
 /// Time field of a server that lea does not fill.
 const FOREIGN_TIME_FIELD: &str = "@timestamp";
@@ -36,7 +34,7 @@ const FOREIGN_TIME_FIELD: &str = "@timestamp";
 /// Options that name the store.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Where")]
-pub struct StoreTargetArgs {
+pub(crate) struct StoreTargetArgs {
     /// Output directory of a receiver, or the URL of a lea, Elasticsearch or OpenSearch:
     /// http[s]://USER:PASSWORD@HOST:9200. Prefer the environment variable for a URL with a password
     #[arg(
@@ -61,7 +59,7 @@ pub struct StoreTargetArgs {
 /// Options that select events.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Which")]
-pub struct EventFilterArgs {
+pub(crate) struct EventFilterArgs {
     /// Only events at or after TIME: a duration before now (90s, 15m, 2h, 2d, 1w), a date or a time
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
@@ -85,7 +83,7 @@ pub struct EventFilterArgs {
 
 /// A time range in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimeRange {
+pub(crate) struct TimeRange {
     /// Start, included.
     pub from_ms: Option<i64>,
     /// End, excluded.
@@ -93,7 +91,7 @@ pub struct TimeRange {
 }
 
 /// A parsed query with its opened store.
-pub struct QuerySession {
+pub(crate) struct QuerySession {
     source: OpenedSource,
     indices: Vec<String>,
     /// The query as written; `None`: all events.
@@ -109,7 +107,7 @@ pub struct QuerySession {
 
 /// A search apart from its query.
 #[derive(Clone, Debug, Default)]
-pub struct SearchRequest {
+pub(crate) struct SearchRequest {
     pub span: TimeRange,
     /// Sort keys; empty: order of insertion.
     pub sort: Vec<Sort>,
@@ -127,24 +125,24 @@ enum OpenedSource {
 }
 
 impl StoreTargetArgs {
-    pub fn is_url(&self) -> bool {
+    pub(crate) fn is_url(&self) -> bool {
         self.store.contains("://")
     }
 
     /// Creates a client for the URL, without connecting.
-    pub fn client(&self) -> Result<RemoteClient> {
+    pub(crate) fn client(&self) -> Result<RemoteClient> {
         RemoteClient::new(&self.store, None, self.store_ca.as_deref())
     }
 
     /// Rejects options that apply only to a URL.
-    pub fn check_directory(&self) -> Result<()> {
+    pub(crate) fn check_directory(&self) -> Result<()> {
         match self.store_ca {
             None => Ok(()),
             Some(_) => Err(Error::Usage("--store-ca applies only to an https URL in --store".to_owned())),
         }
     }
 
-    pub fn load_config(&self) -> Result<EffectiveConfig> {
+    pub(crate) fn load_config(&self) -> Result<EffectiveConfig> {
         let configured = config::load(self.config.as_deref(), &config::environment)?;
         configured.log_warnings();
         Ok(configured)
@@ -152,14 +150,18 @@ impl StoreTargetArgs {
 }
 
 /// Creates the normalizer from the configuration.
-pub fn load_normalizer(configured: &EffectiveConfig) -> Result<Arc<PhoneNumberNormalizer>> {
+pub(crate) fn load_normalizer(configured: &EffectiveConfig) -> Result<Arc<PhoneNumberNormalizer>> {
     let families = PhoneNumberNormalizer::new(configured.numbers.clone());
     families.map(Arc::new).map_err(|refuse| Error::Usage(format!("parameters.numbers: {refuse}")))
 }
 
 impl EventFilterArgs {
     /// Parses the query without opening the store.
-    pub fn parse_query(&self, text: Option<&str>, families: Option<&PhoneNumberNormalizer>) -> Result<Query> {
+    pub(crate) fn parse_query(
+        &self,
+        text: Option<&str>,
+        families: Option<&PhoneNumberNormalizer>,
+    ) -> Result<Query> {
         let tree = match text {
             None => Query::All,
             Some(text) => query_string::parse(text, &QueryStringOptions::default())
@@ -171,7 +173,7 @@ impl EventFilterArgs {
         })
     }
 
-    pub fn time_range(&self) -> Result<TimeRange> {
+    pub(crate) fn time_range(&self) -> Result<TimeRange> {
         let now_ms = Utc::now().timestamp_millis();
         let time = |option: &str, text: &Option<String>| {
             let read = text.as_deref().map(|text| self.time_zone.parse_time(text, now_ms)).transpose();
@@ -181,7 +183,7 @@ impl EventFilterArgs {
     }
 
     /// Opens the store. A malformed query is a usage error.
-    pub fn open(&self, place: &StoreTargetArgs, text: Option<&str>) -> Result<QuerySession> {
+    pub(crate) fn open(&self, place: &StoreTargetArgs, text: Option<&str>) -> Result<QuerySession> {
         let families = self.normalizer(place)?;
         let tree = self.parse_query(text, families.as_deref())?;
         let span = self.time_range()?;
@@ -220,7 +222,7 @@ impl EventFilterArgs {
     }
 
     /// The normalizer; `None` for `--number-match exact`.
-    pub fn normalizer(&self, place: &StoreTargetArgs) -> Result<Option<Arc<PhoneNumberNormalizer>>> {
+    pub(crate) fn normalizer(&self, place: &StoreTargetArgs) -> Result<Option<Arc<PhoneNumberNormalizer>>> {
         let families = load_normalizer(&place.load_config()?)?;
         Ok((self.number_match == NumberMatch::Families).then_some(families))
     }
@@ -236,18 +238,18 @@ fn open_directory(dir: &Path, families: Option<&Arc<PhoneNumberNormalizer>>) -> 
 }
 
 /// Sorts by a field.
-pub fn sort_by_field(field: &str, descending: bool) -> Sort {
+pub(crate) fn sort_by_field(field: &str, descending: bool) -> Sort {
     Sort { key: SortKey::Field(field.to_owned()), descending, missing_first: false, unmapped_type: None }
 }
 
 /// Sorts by the order of insertion.
-pub fn sort_by_seq_no(descending: bool) -> Sort {
+pub(crate) fn sort_by_seq_no(descending: bool) -> Sort {
     Sort { key: SortKey::SeqNo, descending, missing_first: false, unmapped_type: None }
 }
 
 impl QuerySession {
     /// Counts the events in a range.
-    pub fn count(&self, span: TimeRange) -> Result<u64> {
+    pub(crate) fn count(&self, span: TimeRange) -> Result<u64> {
         match &self.source {
             OpenedSource::Directory(store, dir) => {
                 let counted = store.count(&self.indices, false, &self.query_in(span));
@@ -260,7 +262,7 @@ impl QuerySession {
     }
 
     /// Runs a search.
-    pub fn search(&self, page: &SearchRequest) -> Result<SearchResult> {
+    pub(crate) fn search(&self, page: &SearchRequest) -> Result<SearchResult> {
         match &self.source {
             OpenedSource::Directory(store, dir) => {
                 let search = Search {
@@ -285,7 +287,11 @@ impl QuerySession {
 
     /// Runs a search that depends on a field. Text fields cannot be sorted or aggregated, so the search is
     /// repeated with the sub-field `.keyword` that mappings usually have.
-    pub fn search_by_field(&self, field: &str, page: impl Fn(&str) -> SearchRequest) -> Result<SearchResult> {
+    pub(crate) fn search_by_field(
+        &self,
+        field: &str,
+        page: impl Fn(&str) -> SearchRequest,
+    ) -> Result<SearchResult> {
         match self.search(&page(field)) {
             Err(error @ Error::Query { .. }) if is_text_field_error(&error) => {
                 self.search(&page(&format!("{field}.keyword"))).map_err(|_| error)
@@ -295,17 +301,17 @@ impl QuerySession {
     }
 
     /// Name of the field with the time of an event.
-    pub fn time_field(&self) -> &str {
+    pub(crate) fn time_field(&self) -> &str {
         &self.time_field
     }
 
     /// The normalizer; `None` for `--number-match exact`.
-    pub fn normalizer(&self) -> Option<&PhoneNumberNormalizer> {
+    pub(crate) fn normalizer(&self) -> Option<&PhoneNumberNormalizer> {
         self.normalizer.as_deref()
     }
 
     /// True if results can be sorted by the order of insertion: in a directory and on another lea.
-    pub fn has_seq_no(&self) -> bool {
+    pub(crate) fn has_seq_no(&self) -> bool {
         match &self.source {
             OpenedSource::Directory(..) => true,
             OpenedSource::Url(client) => client.known_kind() == Some(ServerKind::Lea),
@@ -313,7 +319,7 @@ impl QuerySession {
     }
 
     /// True for a server that is not filled by lea.
-    pub fn is_foreign(&self) -> bool {
+    pub(crate) fn is_foreign(&self) -> bool {
         matches!(&self.source, OpenedSource::Url(client) if client.known_kind() == Some(ServerKind::Foreign))
     }
 
@@ -367,7 +373,7 @@ fn query_error(dir: &Path, error: StoreError) -> Error {
 
 /// The query and its options.
 #[derive(Debug, clap::Args)]
-pub struct QueryArgs {
+pub(crate) struct QueryArgs {
     /// Query in the syntax of "lea search" [default: all events]
     #[arg(value_name = "QUERY")]
     query: Option<String>,
@@ -382,7 +388,7 @@ pub struct QueryArgs {
 
 impl QueryArgs {
     /// Prints the parsed query for --explain. Returns true if it did.
-    pub fn print_explanation(&self) -> Result<bool> {
+    pub(crate) fn print_explanation(&self) -> Result<bool> {
         if self.explain {
             let families = self.filter.normalizer(&self.target)?;
             let tree = self.filter.parse_query(self.query.as_deref(), families.as_deref())?;
@@ -392,7 +398,7 @@ impl QueryArgs {
     }
 
     /// Opens the store. A malformed query is a usage error.
-    pub fn open(&self) -> Result<QuerySession> {
+    pub(crate) fn open(&self) -> Result<QuerySession> {
         self.filter.open(&self.target, self.query.as_deref())
     }
 }

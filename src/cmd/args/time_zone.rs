@@ -6,7 +6,7 @@ use crate::search::date::{self, DateError, DateFormat, Rounding};
 
 /// A time zone given as an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeZoneArg {
+pub(crate) enum TimeZoneArg {
     /// The time zone of the system or of the variable TZ, with daylight saving time.
     Local,
     /// A fixed offset from UTC.
@@ -15,7 +15,7 @@ pub enum TimeZoneArg {
 
 impl TimeZoneArg {
     /// Parses `local`, `utc`, `Z` or `+01:00`.
-    pub fn parse(text: &str) -> Result<TimeZoneArg, String> {
+    pub(crate) fn parse(text: &str) -> Result<TimeZoneArg, String> {
         if text.eq_ignore_ascii_case("local") {
             return Ok(TimeZoneArg::Local);
         }
@@ -26,7 +26,7 @@ impl TimeZoneArg {
     }
 
     /// Parses a time: a duration before now (`2h`), a timestamp, a date, or date math (`now-1d/d`).
-    pub fn parse_time(self, text: &str, now_ms: i64) -> Result<i64, DateError> {
+    pub(crate) fn parse_time(self, text: &str, now_ms: i64) -> Result<i64, DateError> {
         let is_span = text.ends_with(['s', 'm', 'h', 'd', 'w'])
             && text[..text.len() - 1].bytes().all(|byte| byte.is_ascii_digit());
         if is_span {
@@ -50,24 +50,24 @@ impl TimeZoneArg {
     }
 
     /// Formats as RFC 3339 with milliseconds; UTC is `Z`.
-    pub fn format_ms(self, ms: i64) -> String {
+    pub(crate) fn format_ms(self, ms: i64) -> String {
         self.local_time(ms).to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
     /// Formats as RFC 3339 with microseconds.
-    pub fn format_us(self, us: i64) -> String {
+    pub(crate) fn format_us(self, us: i64) -> String {
         let within = TimeDelta::microseconds(us.rem_euclid(1_000));
         let at = self.local_time(us.div_euclid(1_000));
         at.checked_add_signed(within).unwrap_or(at).to_rfc3339_opts(SecondsFormat::Micros, true)
     }
 
     /// Returns the offset at a time, in minutes east of UTC.
-    pub fn offset_minutes(self, ms: i64) -> i32 {
+    pub(crate) fn offset_minutes(self, ms: i64) -> i32 {
         self.offset(ms).local_minus_utc() / 60
     }
 
     /// Returns the date of a time.
-    pub fn day(self, ms: i64) -> NaiveDate {
+    pub(crate) fn day(self, ms: i64) -> NaiveDate {
         self.local_time(ms).date_naive()
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parses a number of bytes: `4096`, `64K`, `64KiB`, `1.5G`. Units are powers of 1,024.
-pub fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
     let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
         "" => 0,
@@ -19,7 +19,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Parses a duration: `500ms`, `1s`, `1.5m`, `2h`, or a number of seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let seconds = match unit {
         "ms" => 0.001,
@@ -33,12 +33,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a duration; 0 is none.
-pub fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
+pub(crate) fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
     duration(text).map(|value| (!value.is_zero()).then_some(value))
 }
 
 /// Parses permission bits in octal: `0640`.
-pub fn mode(text: &str) -> Result<u32, String> {
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8)
         .map_err(|_| "not an octal number (expected something like 0640)".to_owned())?;
     match mode {

@@ -26,7 +26,7 @@ use crate::{Exit, Result};
 ///
 /// The exit code is 3 if a row was rejected or a call is incomplete.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Billing logs; - is stdin [default: the store]
     #[arg(value_name = "FILE")]
     files: Vec<String>,
@@ -51,7 +51,7 @@ struct BuildSummary {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let span = self.which.time_range()?;
         let source = RowSource { names: &self.files, place: &self.place, which: &self.which, span };
@@ -161,7 +161,7 @@ impl CallPrinter {
 }
 
 /// Returns a call as a JSON object. An unknown value is null.
-pub fn call_json(call: &BilledCall, zone: TimeZoneArg) -> Value {
+pub(super) fn call_json(call: &BilledCall, zone: TimeZoneArg) -> Value {
     json!({
         "call_id": call.call_id, "start": zone.format_us(call.start_us), "caller": call.caller, "callee": call.callee,
         "setup_us": call.setup_us, "answered": call.answered, "duration_us": call.duration_us,
@@ -189,12 +189,12 @@ fn csv_cells(call: &BilledCall, zone: TimeZoneArg) -> [Cow<'_, str>; COLUMNS.len
 }
 
 /// Formats a number; `None` becomes an empty text.
-pub fn to_text(number: Option<impl ToString>) -> String {
+pub(super) fn to_text(number: Option<impl ToString>) -> String {
     number.map_or_else(String::new, |number| number.to_string())
 }
 
 /// Formats microseconds as seconds; `None` becomes a dash.
-pub fn format_seconds(us: Option<i64>) -> String {
+pub(super) fn format_seconds(us: Option<i64>) -> String {
     let shown = |us: i64| {
         let sign = if us < 0 { "-" } else { "" };
         let us = us.unsigned_abs();
@@ -204,12 +204,12 @@ pub fn format_seconds(us: Option<i64>) -> String {
 }
 
 /// Formats a reply code; `None` becomes a dash.
-pub fn format_code(number: Option<u16>) -> String {
+pub(super) fn format_code(number: Option<u16>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 /// Formats a flag as yes or no; `None` becomes a dash.
-pub fn format_answered(answered: Option<bool>) -> &'static str {
+pub(super) fn format_answered(answered: Option<bool>) -> &'static str {
     answered.map_or("-", |answered| if answered { "yes" } else { "no" })
 }
 

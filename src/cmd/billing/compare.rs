@@ -34,7 +34,7 @@ const TOLERANCE_US_MAX: i64 = 86_400_000_000;
 ///
 /// The exit code is 3 if calls differ, if a call is missing on one side, or if a row was rejected.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The log of our side
     #[arg(value_name = "OURS")]
     ours: String,
@@ -87,7 +87,7 @@ struct CompareSummary {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let format = self.format.format();
         let show = match (self.show, format) {

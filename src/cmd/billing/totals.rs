@@ -19,11 +19,11 @@ const GROUPS_MAX: usize = 65_536;
 const SORT_BYTES: u64 = 16 << 20;
 
 /// The group of calls whose callee has no country code.
-pub const NO_PREFIX: &str = "other";
+pub(super) const NO_PREFIX: &str = "other";
 
 /// The sums of one group for both sides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GroupTotals {
+pub(super) struct GroupTotals {
     pub ours: CallSums,
     pub theirs: CallSums,
     /// Calls that differ or are missing on one side.
@@ -31,7 +31,7 @@ pub struct GroupTotals {
 }
 
 /// Adds up calls by group.
-pub struct TotalsBuilder<'a> {
+pub(super) struct TotalsBuilder<'a> {
     zone: TimeZoneArg,
     families: Option<&'a PhoneNumberNormalizer>,
     groups: HashMap<CallGroup, GroupTotals>,
@@ -39,13 +39,13 @@ pub struct TotalsBuilder<'a> {
 }
 
 /// Iterates over the groups in their order.
-pub struct SortedTotals {
+pub(super) struct SortedTotals {
     sorted: SortedRecords,
     current: Option<(CallGroup, GroupTotals)>,
 }
 
 impl<'a> TotalsBuilder<'a> {
-    pub fn new(
+    pub(super) fn new(
         zone: TimeZoneArg,
         families: Option<&'a PhoneNumberNormalizer>,
         sort: &SortArgs,
@@ -55,7 +55,7 @@ impl<'a> TotalsBuilder<'a> {
     }
 
     /// Adds a call that one side or both sides have. Our record, if there is one, determines its groups.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         ours: Option<&BilledCall>,
         theirs: Option<&BilledCall>,
@@ -90,7 +90,7 @@ impl<'a> TotalsBuilder<'a> {
     }
 
     /// Returns the groups, ordered by key and value.
-    pub fn finish(mut self) -> Result<SortedTotals> {
+    pub(super) fn finish(mut self) -> Result<SortedTotals> {
         self.spill()?;
         Ok(SortedTotals { sorted: self.sorter.finish()?, current: None })
     }
@@ -98,7 +98,7 @@ impl<'a> TotalsBuilder<'a> {
 
 impl SortedTotals {
     /// Returns the next group, or `None` at the end.
-    pub fn next(&mut self) -> Result<Option<(CallGroup, GroupTotals)>> {
+    pub(super) fn next(&mut self) -> Result<Option<(CallGroup, GroupTotals)>> {
         while let Some(record) = self.sorted.next()? {
             let damaged =
                 || std::io::Error::other("a temporary file is corrupt (has another process changed it?)");
@@ -125,7 +125,7 @@ impl GroupTotals {
     }
 
     /// The total duration of their side minus that of ours.
-    pub fn duration_difference_us(&self) -> i64 {
+    pub(super) fn duration_difference_us(&self) -> i64 {
         let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
         signed(self.theirs.duration_us) - signed(self.ours.duration_us)
     }

@@ -19,7 +19,7 @@ const OUT_BYTES: usize = 256 << 10;
 
 /// Totals of what was printed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OutputTotals {
+pub(super) struct OutputTotals {
     /// True if a record names the requested stream.
     pub is_found: bool,
     /// Number of streams printed.
@@ -39,7 +39,7 @@ fn decode<'a>(data: &ChunkData<'_>, into: &'a mut Vec<u8>) -> Result<&'a [u8], V
 }
 
 /// Writes the bytes of one stream.
-pub struct StreamPrinter {
+pub(super) struct StreamPrinter {
     name: Vec<u8>,
     out: BufWriter<Stdout>,
     decoded: Vec<u8>,
@@ -47,13 +47,13 @@ pub struct StreamPrinter {
 }
 
 impl StreamPrinter {
-    pub fn new(name: Vec<u8>) -> StreamPrinter {
+    pub(super) fn new(name: Vec<u8>) -> StreamPrinter {
         let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
         StreamPrinter { name, out, decoded: Vec::new(), shown: OutputTotals::default() }
     }
 
     /// Flushes the output.
-    pub fn finish(mut self) -> Result<OutputTotals> {
+    pub(super) fn finish(mut self) -> Result<OutputTotals> {
         flush(&mut self.out, &mut self.shown)?;
         Ok(self.shown)
     }
@@ -93,7 +93,7 @@ fn flush(out: &mut BufWriter<Stdout>, shown: &mut OutputTotals) -> Result<()> {
 }
 
 /// Prints one JSON line per chunk.
-pub struct ChunkPrinter {
+pub(super) struct ChunkPrinter {
     name: Option<Vec<u8>>,
     out: BufWriter<Stdout>,
     decoded: Vec<u8>,
@@ -116,13 +116,13 @@ struct ChunkLine<'a> {
 
 impl ChunkPrinter {
     /// Prints the chunks of the stream `name`, or of all streams.
-    pub fn new(name: Option<Vec<u8>>) -> ChunkPrinter {
+    pub(super) fn new(name: Option<Vec<u8>>) -> ChunkPrinter {
         let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
         ChunkPrinter { name, out, decoded: Vec::new(), names: HashSet::new(), shown: OutputTotals::default() }
     }
 
     /// Flushes the output.
-    pub fn finish(mut self) -> Result<OutputTotals> {
+    pub(super) fn finish(mut self) -> Result<OutputTotals> {
         flush(&mut self.out, &mut self.shown)?;
         self.shown.streams = self.names.len();
         Ok(self.shown)
@@ -160,7 +160,7 @@ impl RecordVisitor for ChunkPrinter {
 
 /// Collects one row per stream.
 #[derive(Default)]
-pub struct StreamList {
+pub(super) struct StreamList {
     rows: HashMap<Box<str>, StreamSummary>,
     decoded: Vec<u8>,
     bytes: u64,
@@ -253,7 +253,7 @@ impl StreamSummary {
 
 impl StreamList {
     /// Prints the rows in order of first occurrence. Returns the number of streams and of content bytes.
-    pub fn print(self, json: bool) -> Result<(usize, u64)> {
+    pub(super) fn print(self, json: bool) -> Result<(usize, u64)> {
         let mut rows: Vec<(Box<str>, StreamSummary)> = self.rows.into_iter().collect();
         rows.sort_by_key(|(_, row)| row.first_seen);
         crate::cmd::args::listing::ignore_broken_pipe(if json {

@@ -10,7 +10,7 @@ use crate::search::document::{Document, ID_BYTES_MAX, WriteMode, check_index_nam
 
 /// Why a line was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LineError {
+pub(super) enum LineError {
     #[error(transparent)]
     NotAnObject(#[from] NotAnObject),
     /// The line is content of a stream.
@@ -34,7 +34,7 @@ struct DumpedDocument<'a> {
 }
 
 /// Parses a line. An event without an index goes to the index that a listener would choose.
-pub fn parse_line(line: &[u8], indices: &EventIndices) -> Result<Document, LineError> {
+pub(super) fn parse_line(line: &[u8], indices: &EventIndices) -> Result<Document, LineError> {
     if let Ok(DumpedDocument { index, id, source }) = serde_json::from_slice(line) {
         if !(1..=ID_BYTES_MAX).contains(&id.len()) {
             return Err(LineError::Id(id.len()));

@@ -51,7 +51,7 @@ const REPORTED_MAX: u64 = 100;
 ///
 /// If a running lea uses the directory, load into the URL of that lea instead.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Files to load; - is standard input [default: the directory's dead letters]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -67,7 +67,7 @@ fn parse_index(text: &str) -> Result<String, String> {
 }
 
 impl Args {
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         let configured = self.store_target.load_config()?;
         let indices = match &self.index {

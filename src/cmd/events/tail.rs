@@ -47,7 +47,7 @@ const REMEMBERED_MAX: usize = 200_000;
 /// From a directory or another lea, every event is printed. From other servers, only events whose time is
 /// within the last 15 s when they become visible.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print only events that match this query, in the syntax of "lea search"
     #[arg(value_name = "QUERY")]
     query: Option<String>,
@@ -68,7 +68,7 @@ pub struct Args {
 
 impl Args {
     /// Follows until a signal, or until the reader of standard output is gone.
-    pub fn run(self, globals: &Globals) -> Result<Exit> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let asked = self.filter.open(&self.target, self.query.as_deref())?;
         let stop = Shutdown::on_signals()?;

@@ -16,7 +16,7 @@ const FULL_MAX: Duration = Duration::from_secs(60);
 /// Pause between retries.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
-pub enum LoadTarget {
+pub(super) enum LoadTarget {
     /// The store and its directory.
     Directory(Box<SqliteStore>, String),
     Url(RemoteClient),
@@ -24,7 +24,7 @@ pub enum LoadTarget {
 
 /// The result of writing one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoadOutcome {
+pub(super) enum LoadOutcome {
     Stored,
     AlreadyExists,
     Rejected(String),
@@ -32,7 +32,7 @@ pub enum LoadOutcome {
 
 impl LoadTarget {
     /// Writes events durably and returns one result for each, in order.
-    pub fn write(&self, documents: Vec<Document>) -> Result<Vec<LoadOutcome>> {
+    pub(super) fn write(&self, documents: Vec<Document>) -> Result<Vec<LoadOutcome>> {
         if documents.is_empty() {
             return Ok(Vec::new());
         }

@@ -52,7 +52,7 @@ const COLUMNS_MAX: usize = 8;
 
 /// Options for the output format.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct OutputFormatArgs {
+pub(crate) struct OutputFormatArgs {
     /// Print one JSON object per line
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -63,7 +63,7 @@ pub struct OutputFormatArgs {
 
 /// Output format of query results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputFormat {
+pub(crate) enum OutputFormat {
     /// Aligned columns.
     Table,
     /// One JSON object per line.
@@ -74,7 +74,7 @@ pub enum OutputFormat {
 
 impl OutputFormatArgs {
     /// Returns the chosen format.
-    pub fn format(self) -> OutputFormat {
+    pub(crate) fn format(self) -> OutputFormat {
         match (self.json, self.csv) {
             (true, _) => OutputFormat::Json,
             (_, true) => OutputFormat::Csv,
@@ -84,7 +84,7 @@ impl OutputFormatArgs {
 }
 
 /// Prints a table that fits the terminal's width. Columns whose indices are in `right` are right-aligned.
-pub fn table(head: &[&str], rows: &[Vec<String>], right: &[usize]) -> Result<()> {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>], right: &[usize]) -> Result<()> {
     let mut lines: Vec<Vec<String>> = vec![head.iter().map(|&name| escape(name)).collect()];
     lines.extend(rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()));
     let width = |column: usize| lines.iter().map(|line| line[column].width()).max().unwrap_or(0);
@@ -157,14 +157,14 @@ fn terminal_width() -> Option<usize> {
 }
 
 /// Writes CSV to stdout.
-pub struct CsvWriter {
+pub(crate) struct CsvWriter {
     writer: csv::Writer<StdoutLock<'static>>,
     is_terminal: bool,
 }
 
 impl CsvWriter {
     /// Writes the header line.
-    pub fn start(head: &[&str]) -> Result<CsvWriter> {
+    pub(crate) fn start(head: &[&str]) -> Result<CsvWriter> {
         let is_terminal = io::stdout().is_terminal();
         let mut csv = CsvWriter { writer: csv::Writer::from_writer(io::stdout().lock()), is_terminal };
         csv.write_row(head.iter().map(|name| Cow::Borrowed(*name)))?;
@@ -172,7 +172,7 @@ impl CsvWriter {
     }
 
     /// Writes a row. Returns false if the reader of stdout closed the pipe.
-    pub fn write_row<'a>(&mut self, cells: impl Iterator<Item = Cow<'a, str>>) -> Result<bool> {
+    pub(crate) fn write_row<'a>(&mut self, cells: impl Iterator<Item = Cow<'a, str>>) -> Result<bool> {
         let shown = |cell: Cow<'a, str>| if self.is_terminal { Cow::Owned(escape(&cell)) } else { cell };
         let cells: Vec<Cow<'a, str>> = cells.map(shown).collect();
         let written = self.writer.write_record(cells.iter().map(|cell| cell.as_bytes()));
@@ -183,13 +183,13 @@ impl CsvWriter {
     }
 
     /// Flushes the output.
-    pub fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         is_reader_there(self.writer.flush()).map(drop)
     }
 }
 
 /// Converts the result of a write to stdout: false if the reader closed the pipe, which is not an error.
-pub fn is_reader_there(written: io::Result<()>) -> Result<bool> {
+pub(crate) fn is_reader_there(written: io::Result<()>) -> Result<bool> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -198,7 +198,7 @@ pub fn is_reader_there(written: io::Result<()>) -> Result<bool> {
 }
 
 /// An event and its time, for output.
-pub struct EventView {
+pub(crate) struct EventView {
     /// The search hit with index, ID and source.
     pub hit: Hit,
     /// Time of the event.
@@ -208,19 +208,19 @@ pub struct EventView {
 
 impl EventView {
     /// Reads a hit. The time is its sort value number `time_at`.
-    pub fn new(hit: Hit, time_at: usize) -> EventView {
+    pub(crate) fn new(hit: Hit, time_at: usize) -> EventView {
         let time_ms = hit.sort.get(time_at).and_then(Value::as_i64);
         let source = serde_json::from_slice(&hit.source).unwrap_or(Value::Null);
         EventView { hit, time_ms, source }
     }
 
     /// Formats the time, or `-`.
-    pub fn time(&self, zone: TimeZoneArg) -> String {
+    pub(crate) fn time(&self, zone: TimeZoneArg) -> String {
         self.time_ms.map_or_else(|| "-".to_owned(), |ms| zone.format_ms(ms))
     }
 
     /// Returns the value of a field as text; `a.b` is `b` within `a`.
-    pub fn value(&self, field: &str) -> Option<Cow<'_, str>> {
+    pub(crate) fn value(&self, field: &str) -> Option<Cow<'_, str>> {
         let of_event = match field {
             "_index" => Some(&self.hit.index),
             "_id" => Some(&self.hit.id),
@@ -233,14 +233,14 @@ impl EventView {
     }
 
     /// Returns the names of all fields that have a value.
-    pub fn fields(&self) -> Vec<String> {
+    pub(crate) fn fields(&self) -> Vec<String> {
         let mut names = Vec::new();
         collect_leaf_names(&self.source, "", &mut names);
         names
     }
 
     /// Formats the event as a JSON line with `_index`, `_id`, `_time` and `_source`, which has only `fields` if any are given.
-    pub fn json(&self, zone: TimeZoneArg, fields: &[String]) -> String {
+    pub(crate) fn json(&self, zone: TimeZoneArg, fields: &[String]) -> String {
         let quoted = |text: &str| Value::from(text).to_string();
         let time = self.time_ms.map_or_else(|| "null".to_owned(), |ms| quoted(&zone.format_ms(ms)));
         let (index, id) = (quoted(&self.hit.index), quoted(&self.hit.id));
@@ -259,7 +259,7 @@ impl EventView {
 
 /// Returns JSON in one line with control characters escaped. Values do not change: line ends occur only between values, and
 /// other control characters only in strings.
-pub fn single_line_json(json: &str) -> String {
+pub(crate) fn single_line_json(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
@@ -301,7 +301,7 @@ fn collect_leaf_names(value: &Value, name: &str, names: &mut Vec<String>) {
 }
 
 /// Selects the columns of a table: the known fields that have values, else all fields.
-pub fn table_columns(events: &[EventView]) -> Vec<String> {
+pub(crate) fn table_columns(events: &[EventView]) -> Vec<String> {
     let is_there = |field: &&&str| {
         events.iter().any(|event| event.value(field).is_some_and(|value| !matches!(&*value, "" | "[]")))
     };
@@ -312,39 +312,39 @@ pub fn table_columns(events: &[EventView]) -> Vec<String> {
 }
 
 /// Returns all fields of the events in order of first occurrence.
-pub fn all_fields(events: &[EventView]) -> Vec<String> {
+pub(crate) fn all_fields(events: &[EventView]) -> Vec<String> {
     let mut seen = HashSet::new();
     let fields = events.iter().flat_map(EventView::fields);
     fields.filter(|field| seen.insert(field.clone())).collect()
 }
 
 /// Prints a line. Returns false if the reader of stdout closed the pipe.
-pub fn print_line(text: &str) -> Result<bool> {
+pub(crate) fn print_line(text: &str) -> Result<bool> {
     let mut out = io::stdout().lock();
     is_reader_there(writeln!(out, "{text}"))
 }
 
 /// Buffered lines for stdout.
-pub struct StdoutLines(BufWriter<StdoutLock<'static>>);
+pub(crate) struct StdoutLines(BufWriter<StdoutLock<'static>>);
 
 impl StdoutLines {
-    pub fn start() -> StdoutLines {
+    pub(crate) fn start() -> StdoutLines {
         StdoutLines(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
     }
 
     /// Writes a line. Returns false if the reader of stdout closed the pipe.
-    pub fn write_line(&mut self, text: &str) -> Result<bool> {
+    pub(crate) fn write_line(&mut self, text: &str) -> Result<bool> {
         is_reader_there(writeln!(self.0, "{text}"))
     }
 
     /// Flushes the output.
-    pub fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         is_reader_there(self.0.flush()).map(drop)
     }
 }
 
 /// Prints lines until the end, or until the reader of stdout closes the pipe.
-pub fn print_lines(lines: impl Iterator<Item = String>) -> Result<()> {
+pub(crate) fn print_lines(lines: impl Iterator<Item = String>) -> Result<()> {
     let mut out = StdoutLines::start();
     for text in lines {
         if !out.write_line(&text)? {

@@ -12,14 +12,14 @@ use crate::cmd::args::listing::StreamEntry;
 use crate::{Error, Result};
 
 /// A file that was sent under its own name as stream name.
-pub struct SentFile {
+pub(super) struct SentFile {
     path: PathBuf,
     /// Length at the start of the run.
     pub bytes: u64,
 }
 
 /// Lists the files of a directory. Links are followed; subdirectories are skipped.
-pub fn list(dir: &Path) -> Result<Vec<SentFile>> {
+pub(super) fn list(dir: &Path) -> Result<Vec<SentFile>> {
     let mut sent = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::path("read the directory", dir))? {
         let path = entry.map_err(Error::path("read the directory", dir))?.path();
@@ -33,10 +33,10 @@ pub fn list(dir: &Path) -> Result<Vec<SentFile>> {
 }
 
 /// The parts of each file name, in order.
-pub struct StoredParts<'a>(HashMap<&'a str, Vec<&'a Path>>);
+pub(super) struct StoredParts<'a>(HashMap<&'a str, Vec<&'a Path>>);
 
 impl<'a> StoredParts<'a> {
-    pub fn new(stored: &'a [StreamEntry]) -> StoredParts<'a> {
+    pub(super) fn new(stored: &'a [StreamEntry]) -> StoredParts<'a> {
         let mut index = StoredParts(HashMap::new());
         for stored in stored.iter().filter(|stored| stored.bytes.is_some()) {
             let name = stored.path.file_name().and_then(|name| name.to_str());
@@ -49,7 +49,7 @@ impl<'a> StoredParts<'a> {
 }
 
 /// Looks for a stored file that is equal to the sent one; `progress` is told the bytes compared.
-pub fn check(sent: &SentFile, index: &StoredParts<'_>, progress: &mut dyn FnMut(u64)) -> VerifyReport {
+pub(super) fn check(sent: &SentFile, index: &StoredParts<'_>, progress: &mut dyn FnMut(u64)) -> VerifyReport {
     let mut report = VerifyReport::new("sent", escaped_path(&sent.path));
     let file = file_name(sent.path.file_name().unwrap_or_default().as_bytes());
     let Some(parts) = index.0.get(file.as_str()) else {

@@ -12,7 +12,7 @@ use crate::cc::vault::scan::{FileScan, scan};
 use crate::cmd::args::listing::{ManifestStatus, StreamEntry};
 
 /// Reads the file and compares it with its manifest. Calls `progress` with the number of bytes of each read.
-pub fn check(
+pub(super) fn check(
     stored: &StreamEntry,
     manifest: &ManifestStatus,
     buffer: &mut [u8],

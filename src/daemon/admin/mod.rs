@@ -1,8 +1,8 @@
 //! The HTTP endpoints of `--admin-listen`: /health, /metrics, /partitions, /streams. Runs in connections' threads and only
 //! reads.
 
-pub mod partitions;
-pub mod process;
+pub(crate) mod partitions;
+pub(crate) mod process;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

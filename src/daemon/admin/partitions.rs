@@ -44,7 +44,7 @@ fn if_assigned(partition: &PartitionStats) -> Option<&PartitionStats> {
 }
 
 /// Appends the metrics `lea_kafka_partition_...` with the labels topic and partition in Prometheus text format.
-pub fn render(text: &mut String, partitions: &[Arc<PartitionStats>]) {
+pub(crate) fn render(text: &mut String, partitions: &[Arc<PartitionStats>]) {
     for (name, kind, help, value) in METRICS {
         let name = format!("lea_kafka_partition_{name}");
         // Writing to a String cannot fail.
@@ -64,7 +64,7 @@ pub fn render(text: &mut String, partitions: &[Arc<PartitionStats>]) {
 
 /// A partition in /partitions.
 #[derive(Serialize)]
-pub struct PartitionRow<'a> {
+pub(crate) struct PartitionRow<'a> {
     topic: &'a str,
     partition: i32,
     assigned: bool,
@@ -78,7 +78,7 @@ pub struct PartitionRow<'a> {
 }
 
 impl PartitionRow<'_> {
-    pub fn new(partition: &PartitionStats) -> PartitionRow<'_> {
+    pub(crate) fn new(partition: &PartitionStats) -> PartitionRow<'_> {
         let ours = if_assigned(partition);
         PartitionRow {
             topic: &partition.topic,

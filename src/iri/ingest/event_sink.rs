@@ -244,26 +244,26 @@ impl Drop for StoreWait<'_> {
 
 /// Events of one connection that are written together.
 #[derive(Debug, Default)]
-pub struct EventBatch {
+pub(crate) struct EventBatch {
     documents: Vec<Document>,
     bytes: usize,
 }
 
 impl EventBatch {
     /// Adds an event. Returns true if the batch should be written.
-    pub fn push(&mut self, document: Document) -> bool {
+    pub(crate) fn push(&mut self, document: Document) -> bool {
         self.bytes += document.source.len();
         self.documents.push(document);
         self.documents.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX
     }
 
     /// Writes all events and empties the batch.
-    pub fn write(&mut self, intake: &EventSink, from: MessageOrigin<'_>) -> Result<(), StoreClosed> {
+    pub(crate) fn write(&mut self, intake: &EventSink, from: MessageOrigin<'_>) -> Result<(), StoreClosed> {
         self.write_batch(intake, from, false)
     }
 
     /// Writes all events, which the sender sends again if this fails.
-    pub fn write_resendable(
+    pub(crate) fn write_resendable(
         &mut self,
         intake: &EventSink,
         from: MessageOrigin<'_>,

@@ -13,16 +13,16 @@ use grok::Grok;
 use grok::parser::{GrokComponent, grok_split};
 
 /// Maximum patterns in the configuration.
-pub const PATTERNS_MAX: usize = 64;
+pub(crate) const PATTERNS_MAX: usize = 64;
 
 /// Maximum named patterns in the configuration.
-pub const DEFINITIONS_MAX: usize = 256;
+pub(crate) const DEFINITIONS_MAX: usize = 256;
 
 /// Maximum size of a pattern. The built-in one has 400 bytes.
-pub const PATTERN_BYTES_MAX: usize = 8 << 10;
+pub(crate) const PATTERN_BYTES_MAX: usize = 8 << 10;
 
 /// Maximum backtracking steps of a match; the default of the regular expression engine. docs/events.md has timings.
-pub const BACKTRACK_LIMIT: usize = 1_000_000;
+pub(crate) const BACKTRACK_LIMIT: usize = 1_000_000;
 
 /// Pattern of the honeypots (docs/protocol.md), extended by what real messages contain: any user (`+447...`, `john.doe`)
 /// or no user, ports, URI parameters, IPv6 hosts in brackets, `sips:` and `tel:`, commas in the user agent. Its fields are
@@ -30,7 +30,7 @@ pub const BACKTRACK_LIMIT: usize = 1_000_000;
 ///
 /// Logstash's named patterns use look-around, which requires the backtracking engine. The comma-separated fields here need
 /// no look-around, so own named patterns allow the linear-time engine.
-pub const HONEYPOT: &str = concat!(
+pub(crate) const HONEYPOT: &str = concat!(
     r"^%{LEA_TIME:syslog_timestamp} (?:%{LEA_HOST:syslog_host} )?%{LEA_PROGRAM:syslog_program}",
     r"(?:\[%{LEA_POSINT:syslog_pid}\])?: %{LEA_IP:honey_pot_ip},%{LEA_IP:intruder_ip},%{LEA_WORD:sip_method},",
     r"(?:sips?|tel):(?:%{LEA_USER:ani}@)?%{LEA_DOMAIN:ani_domain}(?::%{LEA_POSINT:ani_port})?(?:;[^,]*)?,",
@@ -39,7 +39,7 @@ pub const HONEYPOT: &str = concat!(
 );
 
 /// Pattern of the honeypots as their documentation has it (docs/protocol.md).
-pub const HONEYPOT_PLAIN: &str = concat!(
+pub(crate) const HONEYPOT_PLAIN: &str = concat!(
     r"%{SYSLOGTIMESTAMP:syslog_timestamp} %{DATA:syslog_program}(?:\[%{POSINT:syslog_pid}\])?: ",
     r"%{IP:honey_pot_ip},%{IP:intruder_ip},%{WORD:sip_method},sip:%{WORD:ani}@%{HOSTNAME:ani_domain},",
     r"sip:%{GREEDYDATA:dnis}@%{GREEDYDATA:dnis_domain},%{GREEDYDATA:user_agent},",
@@ -48,7 +48,7 @@ pub const HONEYPOT_PLAIN: &str = concat!(
 
 /// Default patterns. The extended one comes first: if a user agent contains a comma, the plain one matches as well, but puts
 /// the part before the comma into the domain.
-pub const BUILT_IN: [&str; 2] = [HONEYPOT, HONEYPOT_PLAIN];
+pub(crate) const BUILT_IN: [&str; 2] = [HONEYPOT, HONEYPOT_PLAIN];
 
 /// Named patterns for the built-in patterns; the configuration may use them too. None has look-around or a capture group.
 const DEFINITIONS: [(&str, &str); 12] = [

@@ -19,7 +19,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::search::document::SOURCE_BYTES_MAX;
 
 /// Maximum size of a line: that of an event in the store. Chunks of stream content are much smaller.
-pub const LINE_BYTES_MAX: usize = SOURCE_BYTES_MAX;
+pub(crate) const LINE_BYTES_MAX: usize = SOURCE_BYTES_MAX;
 
 /// Streams open at once on a connection. When more are needed, the one that is idle longest is closed.
 const STREAMS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("the literal is not 0");
@@ -29,14 +29,14 @@ const COALESCED_BYTES_MAX: usize = 1 << 20;
 
 /// The kinds of lines that a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinePort {
+pub(crate) enum LinePort {
     Lines,
     /// Only stream content.
     ContentLines,
 }
 
 impl LinePort {
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             LinePort::Lines => "lines",
             LinePort::ContentLines => "content-lines",
@@ -45,7 +45,7 @@ impl LinePort {
 }
 
 /// Returns the factory for handlers of one listener.
-pub fn handler_factory(
+pub(crate) fn handler_factory(
     port: LinePort,
     intake: Arc<EventSink>,
     vault: Vault,

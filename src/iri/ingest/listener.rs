@@ -26,7 +26,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
 /// Connections of one listener. A log shipper keeps one open.
-pub const CONNECTIONS_MAX: usize = 512;
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 
 /// Memory for incomplete messages longer than [`UNCOUNTED_BYTES`], over all connections.
 const HELD_BYTES_MAX: usize = 64 << 20;
@@ -65,11 +65,11 @@ pub trait MessageHandler {
 }
 
 /// Creates the handler of a connection from the peer.
-pub type HandlerFactory = Arc<dyn Fn(SocketAddr) -> Box<dyn MessageHandler> + Send + Sync>;
+pub(crate) type HandlerFactory = Arc<dyn Fn(SocketAddr) -> Box<dyn MessageHandler> + Send + Sync>;
 
 /// The settings of one listener.
 #[derive(Clone)]
-pub struct ListenerConfig {
+pub(crate) struct ListenerConfig {
     /// Name in thread names and in the log: `lines`, `content-lines`, `syslog`.
     pub name: &'static str,
     pub framing: Framing,
@@ -90,7 +90,7 @@ struct ListenerShared {
 
 /// Dependencies that all listeners of a process share.
 #[derive(Clone)]
-pub struct ListenerDeps {
+pub(crate) struct ListenerDeps {
     pub intake: Arc<EventSink>,
     pub stop: Shutdown,
     /// Bytes of incomplete messages over all connections.
@@ -99,7 +99,7 @@ pub struct ListenerDeps {
 
 impl ListenerDeps {
     /// Starts the acceptor thread of an open listener. The thread ends after shutdown.
-    pub fn spawn(
+    pub(crate) fn spawn(
         &self,
         listener: TcpListener,
         config: ListenerConfig,

@@ -4,11 +4,11 @@
 //! documents (with `iri::event` and `grok`), `event_sink` writes documents. A source uses the store only through its trait.
 
 pub mod amqp;
-pub mod event_sink;
+pub(crate) mod event_sink;
 pub mod framing;
-pub mod grok;
-pub mod lines;
-pub mod listener;
+pub(crate) mod grok;
+pub(crate) mod lines;
+pub(crate) mod listener;
 pub mod syslog;
 
 use std::net::SocketAddr;

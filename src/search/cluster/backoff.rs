@@ -10,19 +10,19 @@ const LONGEST_MS: u64 = 10_000;
 
 /// Exponential backoff with jitter, so that several instances of lea do not retry at the same moment.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     step: u32,
     chance: u64,
 }
 
 impl Backoff {
     /// `seed` must differ between processes.
-    pub fn new(seed: u64) -> Backoff {
+    pub(super) fn new(seed: u64) -> Backoff {
         Backoff { step: 0, chance: seed | 1 }
     }
 
     /// Returns the next delay: a random time between half the current maximum and the maximum.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(super) fn next_delay(&mut self) -> Duration {
         let most = (FIRST_MS << self.step.min(16)).min(LONGEST_MS);
         self.step += 1;
         // xorshift64
@@ -33,7 +33,7 @@ impl Backoff {
     }
 
     /// Starts again with the shortest delay.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.step = 0;
     }
 }

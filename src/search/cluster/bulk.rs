@@ -10,19 +10,19 @@ const REASON_CHARS_MAX: usize = 1_000;
 
 /// An event with its number in the spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BulkItem {
+pub(super) struct BulkItem {
     pub number: u64,
     pub event: SpooledEvent,
 }
 
 impl BulkItem {
     /// Approximate size in a bulk request.
-    pub fn estimated_bytes(&self) -> usize {
+    pub(super) fn estimated_bytes(&self) -> usize {
         self.event.source.len() + 100
     }
 
     /// Appends the action line and the source.
-    pub fn append_to(&self, index: &str, log: u64, body: &mut Vec<u8>) {
+    pub(super) fn append_to(&self, index: &str, log: u64, body: &mut Vec<u8>) {
         let target = BulkTarget { index, id: &self.event.document_id(log, self.number) };
         let action = if self.event.is_create() {
             BulkActionLine::Create(target)
@@ -55,7 +55,7 @@ struct BulkTarget<'a> {
 
 /// The result of one bulk item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BulkItemResult {
+pub(super) enum BulkItemResult {
     Created,
     /// The id exists: the event was sent before, or another one has its id.
     AlreadyExists,
@@ -81,13 +81,13 @@ struct RawItemResult {
 }
 
 /// Requests the result of each item.
-pub const PER_ITEM_FILTER: &str = "filter_path=items.*.status,items.*.error";
+pub(super) const PER_ITEM_FILTER: &str = "filter_path=items.*.status,items.*.error";
 
 /// Requests only whether any item failed.
-pub const ERRORS_FILTER: &str = "filter_path=errors";
+pub(super) const ERRORS_FILTER: &str = "filter_path=errors";
 
 /// Parses a response requested with [`ERRORS_FILTER`]; `None` if it is malformed.
-pub fn has_errors(answer: &[u8]) -> Option<bool> {
+pub(super) fn has_errors(answer: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
     struct Errors {
         errors: bool,
@@ -97,7 +97,7 @@ pub fn has_errors(answer: &[u8]) -> Option<bool> {
 
 /// Parses a response requested with [`PER_ITEM_FILTER`]; `None` if it is malformed or does not have `count`
 /// items.
-pub fn parse_results(answer: &[u8], count: usize) -> Option<Vec<BulkItemResult>> {
+pub(super) fn parse_results(answer: &[u8], count: usize) -> Option<Vec<BulkItemResult>> {
     let answered: ClusterBulkResponse<'_> = serde_json::from_slice(answer).ok()?;
     if answered.items.len() != count {
         return None;
@@ -124,13 +124,13 @@ fn classify(is_created: bool, status: u16, error: &Value) -> BulkItemResult {
 }
 
 /// True for errors of the cluster that are reported as errors of the event.
-pub fn is_cluster_fault(kind: &str, error: &Value) -> bool {
+pub(super) fn is_cluster_fault(kind: &str, error: &Value) -> bool {
     let is_about_shards = error["reason"].as_str().is_some_and(|reason| reason.contains("shards"));
     kind == "cluster_block_exception" || (kind == "validation_exception" && is_about_shards)
 }
 
 /// The server's error text.
-pub fn error_text(error: &Value) -> String {
+pub(super) fn error_text(error: &Value) -> String {
     let texts = [&error["type"], &error["reason"], &error["caused_by"]["reason"]];
     let texts: Vec<&str> = texts.iter().filter_map(|text| text.as_str()).collect();
     let text = if texts.is_empty() { "no reason given".to_owned() } else { texts.join(": ") };
@@ -139,7 +139,7 @@ pub fn error_text(error: &Value) -> String {
 
 /// Selects the items to send again: those with [`BulkItemResult::Retry`], and later ones with the same id, so
 /// that the last write of an id stays the last.
-pub fn items_to_resend(items: &[BulkItem], fates: &[BulkItemResult]) -> Vec<bool> {
+pub(super) fn items_to_resend(items: &[BulkItem], fates: &[BulkItemResult]) -> Vec<bool> {
     let is_later =
         |fate: &BulkItemResult| matches!(fate, BulkItemResult::Retry(_) | BulkItemResult::IndexMissing);
     let mut held = Vec::new();

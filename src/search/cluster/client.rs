@@ -19,7 +19,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use crate::{Error, Result};
 
 /// Maximum size of a response.
-pub const ANSWER_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Maximum size of a file of CA certificates. The system's root certificates have 200 kB.
 const CA_BYTES_MAX: u64 = 4 << 20;
@@ -321,7 +321,7 @@ impl EsResponse {
 }
 
 /// Escapes a name for a path segment.
-pub fn encode_path_segment(name: &str) -> percent_encoding::PercentEncode<'_> {
+pub(crate) fn encode_path_segment(name: &str) -> percent_encoding::PercentEncode<'_> {
     utf8_percent_encode(name, PATH_SEGMENT)
 }
 

@@ -19,7 +19,7 @@ use crate::search::query::{
 use crate::search::store::EVENT_TIME;
 
 /// Maps a field of a query to its name in the cluster.
-pub fn cluster_field(name: &str) -> Cow<'_, str> {
+pub(crate) fn cluster_field(name: &str) -> Cow<'_, str> {
     if name == EVENT_TIME {
         return LEA_TIME_FIELD.into();
     }
@@ -33,7 +33,7 @@ pub fn cluster_field(name: &str) -> Cow<'_, str> {
 }
 
 /// Body of a `_search`. `timeout` is the time after which the cluster stops.
-pub fn search(search: &Search, timeout: &str) -> Json {
+pub(crate) fn search(search: &Search, timeout: &str) -> Json {
     let mut body = json!({
         "query": query(&search.query),
         "size": search.size,
@@ -59,7 +59,7 @@ pub fn search(search: &Search, timeout: &str) -> Json {
 }
 
 /// Translates a query.
-pub fn query(query: &Query) -> Json {
+pub(crate) fn query(query: &Query) -> Json {
     translate(query, false)
 }
 
@@ -306,7 +306,7 @@ fn format_zone(minutes: i32) -> String {
 }
 
 /// Translates one sort key.
-pub fn sort(sort: &Sort) -> Json {
+pub(crate) fn sort(sort: &Sort) -> Json {
     let mut how = json!({"order": if sort.descending { "desc" } else { "asc" }});
     let name = match &sort.key {
         SortKey::SeqNo => "_doc".into(),
@@ -337,7 +337,7 @@ fn source_filter(filter: &SourceFilter) -> Option<Json> {
 }
 
 /// Translates aggregations.
-pub fn aggregations(aggregations: &[(String, Aggregation)]) -> Json {
+pub(crate) fn aggregations(aggregations: &[(String, Aggregation)]) -> Json {
     let named = |(name, one): &(String, Aggregation)| (name.clone(), aggregation(one));
     Json::Object(aggregations.iter().map(named).collect())
 }
@@ -375,7 +375,7 @@ fn aggregation(aggregation: &Aggregation) -> Json {
 }
 
 /// Removes the `lea` object from the end of a source; a source without it is returned unchanged.
-pub fn strip_lea_object(source: &[u8]) -> Vec<u8> {
+pub(crate) fn strip_lea_object(source: &[u8]) -> Vec<u8> {
     stripped(source).unwrap_or_else(|| source.to_vec())
 }
 

@@ -29,7 +29,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// A document as it is stored in the spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpooledEvent {
+pub(super) struct SpooledEvent {
     /// Time of arrival in milliseconds since 1970.
     pub arrived_ms: i64,
     /// Index name from the sender, without a date.
@@ -48,7 +48,7 @@ pub struct SpooledEvent {
 impl SpooledEvent {
     /// Converts a document that arrived at `arrived_ms`. The day of its index is that of the event, unless
     /// that is more than `days_back` days before or one day after the arrival.
-    pub fn from_document(
+    pub(super) fn from_document(
         document: &Document,
         arrived_ms: i64,
         days_back: u32,
@@ -88,24 +88,24 @@ impl SpooledEvent {
     }
 
     /// The sender's id, or the one generated for record `number` of log `log`.
-    pub fn document_id(&self, log: u64, number: u64) -> String {
+    pub(super) fn document_id(&self, log: u64, number: u64) -> String {
         self.id.clone().unwrap_or_else(|| generated_id(log, number))
     }
 
     /// True if an existing id means that the event was sent before.
-    pub fn is_create(&self) -> bool {
+    pub(super) fn is_create(&self) -> bool {
         self.id.is_none() || self.mode == WriteMode::Create
     }
 
     /// The sender's source.
-    pub fn sender_source(&self) -> Vec<u8> {
+    pub(super) fn sender_source(&self) -> Vec<u8> {
         let mut own = self.source[..self.sender_bytes].to_vec();
         own.push(b'}');
         own
     }
 
     /// Appends the encoded event.
-    pub fn encode(&self, bytes: &mut Vec<u8>) {
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.arrived_ms.to_le_bytes());
         bytes.extend_from_slice(&self.day.to_le_bytes());
         bytes.push(u8::from(self.mode == WriteMode::Create));
@@ -119,7 +119,7 @@ impl SpooledEvent {
     }
 
     /// Decodes the output of [`SpooledEvent::encode`].
-    pub fn decode(bytes: &[u8]) -> Option<SpooledEvent> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<SpooledEvent> {
         let mut rest = bytes;
         let mut take = |count: usize| {
             let (taken, behind) = rest.split_at_checked(count)?;
@@ -157,19 +157,19 @@ const _: () = assert!(PAYLOAD_BYTES_MAX > SOURCE_BYTES_MAX + (64 << 10));
 /// A cluster looks up each id before it indexes a document. The ids of one log increase in lexical order, so
 /// it can skip all segments of an index that end before. 24 characters of the Base64 alphabet are stored as
 /// 18 bytes.
-pub fn generated_id(log: u64, number: u64) -> String {
+pub(super) fn generated_id(log: u64, number: u64) -> String {
     format!("{}-{number:012}", URL_SAFE_NO_PAD.encode(log.to_be_bytes()))
 }
 
 /// Returns the name of a daily index.
-pub fn daily_index(name: &str, day: i32) -> String {
+pub(super) fn daily_index(name: &str, day: i32) -> String {
     // Years have four digits here: days are close to the arrival, or were parsed from such a date.
     let date = NaiveDate::from_num_days_from_ce_opt(day.saturating_add(DAYS_TO_1970)).unwrap_or_default();
     format!("{name}-{}", date.format("%Y.%m.%d"))
 }
 
 /// Splits an index into name and day. Senders can write to daily indices themselves.
-pub fn split_daily_index(index: &str) -> (&str, Option<i32>) {
+pub(super) fn split_daily_index(index: &str) -> (&str, Option<i32>) {
     let day = index.len().checked_sub(DATE_BYTES).filter(|at| *at > 0 && index.is_char_boundary(*at));
     let Some((name, date)) = day.map(|at| index.split_at(at)) else { return (index, None) };
     let is_date = date.bytes().enumerate().all(|(nth, byte)| match nth {
@@ -191,7 +191,7 @@ fn days_since_epoch(date: NaiveDate) -> i32 {
 }
 
 /// Returns the day of a time, in days since 1970.
-pub fn day_of(ms: i64) -> i32 {
+pub(super) fn day_of(ms: i64) -> i32 {
     // The range of four-digit years.
     ms.div_euclid(DAY_MS).clamp(-719_162, 2_932_896) as i32
 }
@@ -270,7 +270,7 @@ fn append_lea_object(source: &mut Vec<u8>, time_ms: i64, numbers: Vec<(String, V
 }
 
 /// Name of a field's number in the `lea` object; a dot would create a nested object.
-pub fn number_field(field: &str) -> String {
+pub(super) fn number_field(field: &str) -> String {
     field.replace('.', "_")
 }
 

@@ -21,7 +21,7 @@ const CREATED_MAX: usize = 10_000;
 
 /// A failure that stops shipping.
 #[derive(Debug, thiserror::Error)]
-pub enum ShipError {
+pub(super) enum ShipError {
     #[error(transparent)]
     Unreachable(#[from] ClientError),
     /// A response with an error status.
@@ -46,7 +46,7 @@ impl ShipError {
 
     /// True if a smaller request might succeed: the request timed out or its connection broke, as happens to
     /// requests that are too large.
-    pub fn may_be_too_large(&self) -> bool {
+    pub(super) fn may_be_too_large(&self) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound};
         match self {
             ShipError::Unreachable(ClientError::TimedOut { .. }) => true,
@@ -58,7 +58,7 @@ impl ShipError {
     }
 
     /// State name for the log.
-    pub fn as_str(&self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             ShipError::Unreachable(_) => "unreachable",
             ShipError::Status { status: 401 | 403, .. } => "access_denied",
@@ -69,14 +69,14 @@ impl ShipError {
     }
 
     /// True if retries alone cannot succeed.
-    pub fn needs_operator(&self) -> bool {
+    pub(super) fn needs_operator(&self) -> bool {
         matches!(self, ShipError::NeedsOperator(_) | ShipError::Status { status: 400..=407, .. })
     }
 }
 
 /// The index for an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetIndex {
+pub(super) enum TargetIndex {
     Index(Arc<str>),
     /// The cluster rejects the name for this reason.
     Rejected(String),
@@ -93,7 +93,7 @@ enum Layout {
 
 /// Cache of the indices that are known to exist.
 #[derive(Debug)]
-pub struct IndexRouter {
+pub(super) struct IndexRouter {
     client: EsClient,
     params: TemplateParams,
     server: Option<ServerInfo>,
@@ -104,7 +104,7 @@ pub struct IndexRouter {
 }
 
 impl IndexRouter {
-    pub fn new(client: EsClient, given: TemplateParams) -> IndexRouter {
+    pub(super) fn new(client: EsClient, given: TemplateParams) -> IndexRouter {
         IndexRouter {
             client,
             params: given,
@@ -116,7 +116,7 @@ impl IndexRouter {
     }
 
     /// Returns the index for a name and day, and creates it if necessary.
-    pub fn ensure_index(&mut self, name: &str, day: i32) -> Result<TargetIndex, ShipError> {
+    pub(super) fn ensure_index(&mut self, name: &str, day: i32) -> Result<TargetIndex, ShipError> {
         if let Some((last_name, last_day, place)) = &self.last
             && (last_name.as_str(), *last_day) == (name, day)
         {
@@ -156,14 +156,14 @@ impl IndexRouter {
     }
 
     /// Forgets a name whose index no longer exists.
-    pub fn forget(&mut self, name: &str) {
+    pub(super) fn forget(&mut self, name: &str) {
         self.layouts.remove(name);
         self.created.clear();
         self.last = None;
     }
 
     /// Forgets everything, because another cluster may respond now.
-    pub fn forget_all(&mut self) {
+    pub(super) fn forget_all(&mut self) {
         self.server = None;
         self.layouts.clear();
         self.created.clear();
@@ -200,7 +200,7 @@ impl IndexRouter {
 }
 
 /// Checks that the server is a supported cluster.
-pub fn check_server(client: &EsClient) -> Result<ServerInfo, ShipError> {
+pub(super) fn check_server(client: &EsClient) -> Result<ServerInfo, ShipError> {
     match client.fetch_server_info(TIMEOUT)? {
         Ok(server) if server.is_supported() => Ok(server),
         Ok(server) => Err(ShipError::NeedsOperator(format!(
@@ -213,7 +213,7 @@ pub fn check_server(client: &EsClient) -> Result<ServerInfo, ShipError> {
 
 /// What a name denotes in the cluster, apart from lea's alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameKind {
+pub(super) enum NameKind {
     /// Nothing, or an alias.
     Free,
     Index,
@@ -221,7 +221,7 @@ pub enum NameKind {
 }
 
 /// Fetches what a name denotes.
-pub fn fetch_name_kind(client: &EsClient, name: &str) -> Result<NameKind, ShipError> {
+pub(super) fn fetch_name_kind(client: &EsClient, name: &str) -> Result<NameKind, ShipError> {
     let path = format!("/_resolve/index/{}", encode_path_segment(name));
     let answer = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
     if answer.status == 404 {
@@ -238,7 +238,7 @@ pub fn fetch_name_kind(client: &EsClient, name: &str) -> Result<NameKind, ShipEr
 }
 
 /// Creates the template of a name, or adds missing parts to it. Returns false if it existed.
-pub fn put_template(
+pub(super) fn put_template(
     client: &EsClient,
     name: &str,
     given: &TemplateParams,
@@ -270,7 +270,7 @@ pub fn put_template(
 }
 
 /// Creates an index if it does not exist. Returns the reason if its name is invalid.
-pub fn create_index(client: &EsClient, index: &str) -> Result<Option<String>, ShipError> {
+pub(super) fn create_index(client: &EsClient, index: &str) -> Result<Option<String>, ShipError> {
     let path = format!("/{}", encode_path_segment(index));
     let answer = client.send_with_timeout(&Method::PUT, &path, EsRequestBody::Json(b"{}"), TIMEOUT)?;
     let error = &parse_json(&answer)["error"];
@@ -282,7 +282,7 @@ pub fn create_index(client: &EsClient, index: &str) -> Result<Option<String>, Sh
 }
 
 /// Adds fields to an index, or to the indices of an alias.
-pub fn add_mapping(client: &EsClient, index: &str, mapping: &Mapping) -> Result<(), ShipError> {
+pub(super) fn add_mapping(client: &EsClient, index: &str, mapping: &Mapping) -> Result<(), ShipError> {
     let path = format!("/{}/_mapping", encode_path_segment(index));
     let body = mapping.to_json().to_string();
     expect_success(client.send_with_timeout(
@@ -297,7 +297,7 @@ pub fn add_mapping(client: &EsClient, index: &str, mapping: &Mapping) -> Result<
 /// Deletes the daily indices of before `first_day` and returns their number.
 ///
 /// Only indices with the name of one of lea's templates, a date, and that template's alias are deleted.
-pub fn delete_indices_before(client: &EsClient, first_day: i32) -> Result<u64, ShipError> {
+pub(super) fn delete_indices_before(client: &EsClient, first_day: i32) -> Result<u64, ShipError> {
     let answer =
         client.send_with_timeout(&Method::GET, &template::all_path(), EsRequestBody::Empty, TIMEOUT)?;
     let mut deleted = 0;

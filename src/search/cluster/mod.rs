@@ -16,8 +16,8 @@
 
 mod backoff;
 mod bulk;
-pub mod client;
-pub mod dsl;
+pub(crate) mod client;
+pub(crate) mod dsl;
 mod event;
 mod index_router;
 mod search;

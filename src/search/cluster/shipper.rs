@@ -75,7 +75,7 @@ impl Default for ShipConfig {
     }
 }
 
-pub struct Shipper {
+pub(super) struct Shipper {
     client: EsClient,
     shared: Arc<SpoolShared>,
     reader: SpoolReader,
@@ -149,7 +149,7 @@ enum BulkOutcome {
 
 impl Shipper {
     /// Creates a shipper that starts at the acked position.
-    pub fn new(
+    pub(super) fn new(
         client: EsClient,
         (shared, confirmer): (Arc<SpoolShared>, AckHandle),
         given: TemplateParams,
@@ -177,7 +177,7 @@ impl Shipper {
     }
 
     /// Ships until the spool is closed and everything is acked, or until the shutdown deadline.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         loop {
             self.delete_expired_indices();
             let (bulk, is_last) = self.next_batch();

@@ -66,18 +66,18 @@ const LONGS: [&str; 6] =
     ["microseconds", "portHost", "portIntruder", "reply_code", "syslog_facility", "syslog_severity"];
 
 /// Path of a name's template.
-pub fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("/_index_template/{PREFIX}{}", encode_path_segment(name))
 }
 
 /// Path of all templates of lea.
-pub fn all_path() -> String {
+pub(super) fn all_path() -> String {
     format!("/_index_template/{PREFIX}*")
 }
 
 /// Parameters of the templates, apart from a sender's mapping.
 #[derive(Clone, Debug, Default)]
-pub struct TemplateParams {
+pub(super) struct TemplateParams {
     /// Fields that contain phone numbers.
     pub numbers: Vec<String>,
     /// Index of billing rows.
@@ -85,7 +85,7 @@ pub struct TemplateParams {
 }
 
 /// Builds the template of a name.
-pub fn build(name: &str, given: &TemplateParams, sent: &Mapping) -> Value {
+pub(super) fn build(name: &str, given: &TemplateParams, sent: &Mapping) -> Value {
     let mut mappings = json!({
         "date_detection": false,
         "dynamic_templates": [{"texts": {"match_mapping_type": "string", "mapping": text_field()}}],
@@ -112,12 +112,12 @@ pub fn build(name: &str, given: &TemplateParams, sent: &Mapping) -> Value {
 }
 
 /// Extracts the template from a server's response.
-pub fn from_response(answer: &Value) -> Option<&Value> {
+pub(super) fn from_response(answer: &Value) -> Option<&Value> {
     Some(&answer["index_templates"].get(0)?["index_template"])
 }
 
 /// Extracts the names of lea's own templates from a server's response.
-pub fn own_names(answer: &Value) -> Vec<String> {
+pub(super) fn own_names(answer: &Value) -> Vec<String> {
     let templates = answer["index_templates"].as_array().map_or(&[][..], Vec::as_slice);
     let name = |template: &Value| {
         let meta = &template["index_template"]["_meta"];
@@ -128,7 +128,7 @@ pub fn own_names(answer: &Value) -> Vec<String> {
 
 /// Adds missing parts to an existing template; existing parts stay, even if an operator changed them. `None`:
 /// nothing is missing.
-pub fn complete(there: &Value, name: &str, given: &TemplateParams, sent: &Mapping) -> Option<Value> {
+pub(super) fn complete(there: &Value, name: &str, given: &TemplateParams, sent: &Mapping) -> Option<Value> {
     let mut template = build(name, given, sent);
     let wanted = template.clone();
     merge(&mut template, there);
@@ -139,7 +139,7 @@ pub fn complete(there: &Value, name: &str, given: &TemplateParams, sent: &Mappin
 }
 
 /// The mapping that an existing index needs for the `lea` object.
-pub fn lea_object_mapping(numbers: &[String]) -> Value {
+pub(super) fn lea_object_mapping(numbers: &[String]) -> Value {
     json!({"properties": {LEA_OBJECT: lea_object(numbers)}})
 }
 

@@ -13,7 +13,11 @@ const DETECTED_DATE_FORMAT: &str = "yyyy/MM/dd HH:mm:ss||yyyy/MM/dd||epoch_milli
 
 /// Returns the fields that a value creates under `name`; none for null, objects and arrays. `is_date` tells
 /// whether a text is a date in one of the detected formats (`strict_date_optional_time`, `yyyy/MM/dd`).
-pub fn detect_fields(name: &str, value: &Value, is_date: impl Fn(&str) -> bool) -> Vec<(String, Field)> {
+pub(crate) fn detect_fields(
+    name: &str,
+    value: &Value,
+    is_date: impl Fn(&str) -> bool,
+) -> Vec<(String, Field)> {
     let one = |kind| vec![(name.to_owned(), Field::of_type(kind))];
     match value {
         Value::Null | Value::Object(_) | Value::Array(_) => Vec::new(),

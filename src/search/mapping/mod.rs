@@ -3,16 +3,14 @@
 //!
 //! The types and the rules for detecting them are Elasticsearch's.
 
-pub mod dynamic;
+pub(crate) mod dynamic;
 mod parse;
 
 use std::collections::BTreeMap;
 
-pub use parse::MappingError;
-
 /// Maximum number of fields of an index (Elasticsearch's limit); more would mean that a sender uses data as
 /// field names.
-pub const FIELDS_MAX: usize = 1000;
+pub(crate) const FIELDS_MAX: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldType {

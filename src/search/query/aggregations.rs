@@ -5,10 +5,10 @@ use super::{Aggregation, Interval, QueryError};
 use crate::search::date;
 
 /// Maximum number of aggregations in one request, nested ones included.
-pub const AGGREGATIONS_MAX: usize = 32;
+pub(crate) const AGGREGATIONS_MAX: usize = 32;
 
 /// Maximum `size` of a `terms` aggregation (Elasticsearch's limit for buckets).
-pub const BUCKETS_MAX: i64 = 65_536;
+pub(crate) const BUCKETS_MAX: i64 = 65_536;
 
 /// Parses an `aggs` object. `room` is the number of aggregations that the request may still have.
 pub(super) fn parse_aggregations(

@@ -21,12 +21,12 @@ pub(super) enum OrderedJson {
 }
 
 impl OrderedJson {
-    pub fn parse(bytes: &[u8]) -> Result<OrderedJson, QueryError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<OrderedJson, QueryError> {
         serde_json::from_slice(bytes).map_err(|error| QueryError::json(error.to_string()))
     }
 
     /// Elasticsearch's name of the first token of this value.
-    pub fn token_name(&self) -> &'static str {
+    pub(super) fn token_name(&self) -> &'static str {
         match self {
             OrderedJson::Null => "VALUE_NULL",
             OrderedJson::Bool(_) => "VALUE_BOOLEAN",
@@ -38,7 +38,7 @@ impl OrderedJson {
     }
 
     /// A string, number or boolean, converted to text.
-    pub fn to_text(&self) -> Option<String> {
+    pub(super) fn to_text(&self) -> Option<String> {
         match self {
             OrderedJson::Text(text) => Some(text.clone()),
             OrderedJson::Bool(value) => Some(value.to_string()),
@@ -49,7 +49,7 @@ impl OrderedJson {
     }
 
     /// A string, number or boolean.
-    pub fn to_value(&self) -> Option<QueryValue> {
+    pub(super) fn to_value(&self) -> Option<QueryValue> {
         match self {
             OrderedJson::Text(text) => Some(QueryValue::Text(text.clone())),
             OrderedJson::Bool(value) => Some(QueryValue::Bool(*value)),
@@ -60,7 +60,7 @@ impl OrderedJson {
     }
 
     /// An integer, or a string that contains one.
-    pub fn to_long(&self, key: &str) -> Result<i64, QueryError> {
+    pub(super) fn to_long(&self, key: &str) -> Result<i64, QueryError> {
         let number = match self {
             OrderedJson::Long(number) => Some(*number),
             OrderedJson::Text(text) => text.parse().ok(),
@@ -72,7 +72,7 @@ impl OrderedJson {
     }
 
     /// A boolean, or a string that contains one.
-    pub fn to_bool(&self, key: &str) -> Result<bool, QueryError> {
+    pub(super) fn to_bool(&self, key: &str) -> Result<bool, QueryError> {
         match self.to_text().as_deref() {
             Some("true") => Ok(true),
             Some("false") => Ok(false),
@@ -81,7 +81,7 @@ impl OrderedJson {
     }
 
     /// The strings of a list; a single string counts as a list of one.
-    pub fn to_texts(&self, key: &str) -> Result<Vec<String>, QueryError> {
+    pub(super) fn to_texts(&self, key: &str) -> Result<Vec<String>, QueryError> {
         let list = match self {
             OrderedJson::List(list) => list.as_slice(),
             one => std::slice::from_ref(one),
@@ -93,7 +93,7 @@ impl OrderedJson {
     }
 
     /// True for null, false, 0, `"false"` and empty containers.
-    pub fn is_off(&self) -> bool {
+    pub(super) fn is_off(&self) -> bool {
         match self {
             OrderedJson::Null | OrderedJson::Bool(false) | OrderedJson::Long(0) => true,
             OrderedJson::List(list) => list.is_empty(),

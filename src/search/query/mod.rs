@@ -3,13 +3,13 @@
 //! `query_string` (the language of `q=`) and `search_request` (Elasticsearch's JSON) produce a [`Query`].
 //! Each store translates this tree into its own language. Anything unsupported is rejected with a reason.
 
-pub mod aggregations;
+pub(crate) mod aggregations;
 mod ast;
 mod display;
 mod error;
 mod json;
 mod lexer;
-pub mod query_dsl;
+pub(crate) mod query_dsl;
 pub mod query_string;
 mod search;
 pub mod search_request;

@@ -10,7 +10,7 @@ use super::{Bound, FieldSelector, Operator, Query, QueryError, query_string};
 use crate::search::date;
 
 /// Maximum nesting depth of queries, as in Elasticsearch.
-pub const DEPTH_MAX: usize = 20;
+pub(crate) const DEPTH_MAX: usize = 20;
 
 /// Parses `{"name": {...}}`.
 pub(super) fn parse_query(json: &OrderedJson, depth: usize) -> Result<Query, QueryError> {

@@ -21,7 +21,7 @@ const BUCKETS_MAX: usize = 65_536;
 type NamedBuckets = Vec<(String, Vec<Bucket>)>;
 
 /// Runs all aggregations on a set of documents.
-pub fn run_aggregations(
+pub(super) fn run_aggregations(
     searching: &SearchRun<'_>,
     docs: &RoaringBitmap,
     aggregations: &[(String, Aggregation)],

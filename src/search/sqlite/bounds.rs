@@ -3,7 +3,7 @@
 use crate::search::query::{Bound, QueryValue};
 
 /// Returns one bound of a key range: inclusive if it is the lower one, exclusive if it is the upper one.
-pub fn bound_key(
+pub(super) fn bound_key(
     bound: &Bound,
     is_upper: bool,
     read: impl Fn(&QueryValue) -> Option<Vec<u8>>,
@@ -25,7 +25,7 @@ pub fn bound_key(
 type KeyBounds = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Returns both bounds, or an error if a value does not have the type of the field.
-pub fn bound_keys(
+pub(super) fn bound_keys(
     from: &Bound,
     to: &Bound,
     read: impl Fn(&QueryValue) -> Option<Vec<u8>>,
@@ -41,7 +41,7 @@ pub fn bound_keys(
 }
 
 /// Returns a value as text.
-pub fn value_text(value: &QueryValue) -> String {
+pub(super) fn value_text(value: &QueryValue) -> String {
     match value {
         QueryValue::Text(text) => text.clone(),
         QueryValue::Long(number) => number.to_string(),
@@ -51,7 +51,7 @@ pub fn value_text(value: &QueryValue) -> String {
 }
 
 /// Returns a value as a number.
-pub fn to_number(value: &QueryValue) -> Option<f64> {
+pub(super) fn to_number(value: &QueryValue) -> Option<f64> {
     let number = match value {
         QueryValue::Text(text) => text.trim().parse().ok()?,
         QueryValue::Long(number) => *number as f64,
@@ -62,7 +62,7 @@ pub fn to_number(value: &QueryValue) -> Option<f64> {
 }
 
 /// Returns a value as an integer, if it is one.
-pub fn to_integer(value: &QueryValue) -> Option<i64> {
+pub(super) fn to_integer(value: &QueryValue) -> Option<i64> {
     match value {
         QueryValue::Text(text) => {
             text.trim().parse().ok().or_else(|| to_integer(&QueryValue::Double(text.trim().parse().ok()?)))

@@ -11,41 +11,41 @@ use crate::search::date::DateFormat;
 use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
 
 /// Maximum number of indices of a store: a query without index names searches them all.
-pub const INDICES_MAX: usize = 10_000;
+pub(super) const INDICES_MAX: usize = 10_000;
 
 /// Field ids that exist in every index.
-pub mod number {
+pub(super) mod number {
     /// All documents.
-    pub const ALL: u16 = 0;
+    pub(crate) const ALL: u16 = 0;
     /// Documents that have a field. The value is the id of that field.
-    pub const EXISTS: u16 = 1;
+    pub(crate) const EXISTS: u16 = 1;
     /// The hidden field `_event_time`.
-    pub const EVENT_TIME: u16 = 2;
+    pub(crate) const EVENT_TIME: u16 = 2;
     /// The hidden field `_number`.
-    pub const NUMBER: u16 = 3;
+    pub(crate) const NUMBER: u16 = 3;
     /// The document type, if the sender gave one.
-    pub const KIND: u16 = 4;
+    pub(crate) const KIND: u16 = 4;
     /// First id of the fields in a mapping.
-    pub const FIRST: u16 = 16;
+    pub(crate) const FIRST: u16 = 16;
     /// Bit that marks the hours of a date field.
-    pub const HOURS: u16 = 0x8000;
+    pub(crate) const HOURS: u16 = 0x8000;
 }
 
-pub use crate::search::store::EVENT_TIME;
+pub(super) use crate::search::store::EVENT_TIME;
 
 /// Name of the hidden field with all canonical numbers of a document.
-pub const ALL_NUMBERS: &str = "_number";
+pub(super) const ALL_NUMBERS: &str = "_number";
 /// Returns the type of a hidden field `F._number`.
-pub fn canonical_field() -> Field {
+pub(super) fn canonical_field() -> Field {
     Field { declared_type: Some(ALL_NUMBERS.to_owned()), ..Field::of_type(FieldType::Keyword) }
 }
 
 /// Suffix of the hidden field with the canonical numbers of a field.
-pub const NUMBER_SUFFIX: &str = "._number";
+pub(super) const NUMBER_SUFFIX: &str = "._number";
 
 /// A field of an index.
 #[derive(Clone, Debug)]
-pub struct FieldEntry {
+pub(super) struct FieldEntry {
     pub no: u16,
     pub field: Field,
     /// Names of the fields that index the same values in another way.
@@ -58,7 +58,7 @@ pub struct FieldEntry {
 
 /// The fields of one index.
 #[derive(Clone, Debug)]
-pub struct IndexFields {
+pub(super) struct IndexFields {
     /// Treatment of fields that are not in the mapping.
     pub dynamic: Dynamic,
     by_name: BTreeMap<String, FieldEntry>,
@@ -77,17 +77,17 @@ impl Default for IndexFields {
 
 impl IndexFields {
     /// Returns the field of that name. Hidden fields are included.
-    pub fn get(&self, name: &str) -> Option<&FieldEntry> {
+    pub(super) fn get(&self, name: &str) -> Option<&FieldEntry> {
         self.by_name.get(name)
     }
 
     /// Returns all fields sorted by name. Hidden fields are included.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldEntry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &FieldEntry)> {
         self.by_name.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
     /// Returns the mapping, without hidden fields.
-    pub fn mapping(&self) -> Mapping {
+    pub(super) fn mapping(&self) -> Mapping {
         let shown = self.iter().filter(|(name, _)| !is_hidden(name));
         let fields = shown.map(|(name, entry)| (name.to_owned(), entry.field.clone())).collect();
         Mapping { dynamic: self.dynamic, fields }
@@ -118,13 +118,13 @@ impl IndexFields {
 }
 
 /// Tells whether the store itself creates the field.
-pub fn is_hidden(name: &str) -> bool {
+pub(super) fn is_hidden(name: &str) -> bool {
     name == EVENT_TIME || name == ALL_NUMBERS || name.ends_with(NUMBER_SUFFIX)
 }
 
 /// An index and its fields.
 #[derive(Debug)]
-pub struct IndexEntry {
+pub(super) struct IndexEntry {
     pub no: u16,
     pub name: String,
     fields: RwLock<Arc<IndexFields>>,
@@ -132,14 +132,14 @@ pub struct IndexEntry {
 
 impl IndexEntry {
     /// Returns the current fields.
-    pub fn fields(&self) -> Arc<IndexFields> {
+    pub(super) fn fields(&self) -> Arc<IndexFields> {
         Arc::clone(&self.fields.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Addition that is not in the database yet.
 #[derive(Clone, Debug)]
-pub enum CatalogChange {
+pub(super) enum CatalogChange {
     /// An index that is new or whose `dynamic` changed.
     Index { no: u16, name: String, dynamic: Dynamic },
     /// A new field.
@@ -154,7 +154,7 @@ pub enum CatalogChange {
 
 /// Reason why fields cannot be added to a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MappingConflict {
+pub(super) enum MappingConflict {
     /// The field exists with another type.
     #[error("mapper [{name}] cannot be changed from type [{from}] to [{to}]")]
     Type {
@@ -175,7 +175,7 @@ pub enum MappingConflict {
 
 /// All indices of a store.
 #[derive(Debug, Default)]
-pub struct Catalog {
+pub(super) struct Catalog {
     by_name: RwLock<BTreeMap<String, Arc<IndexEntry>>>,
     by_id: Mutex<HashMap<u16, Arc<IndexEntry>>>,
     changes: Mutex<Vec<CatalogChange>>,
@@ -184,22 +184,22 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    pub fn get(&self, name: &str) -> Option<Arc<IndexEntry>> {
+    pub(super) fn get(&self, name: &str) -> Option<Arc<IndexEntry>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Returns all indices sorted by name.
-    pub fn all(&self) -> Vec<Arc<IndexEntry>> {
+    pub(super) fn all(&self) -> Vec<Arc<IndexEntry>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    pub fn index_by_id(&self, no: u16) -> Option<Arc<IndexEntry>> {
+    pub(super) fn index_by_id(&self, no: u16) -> Option<Arc<IndexEntry>> {
         lock(&self.by_id).get(&no).cloned()
     }
 
     /// Creates an index with these fields, or returns the existing one. The flag is true if the index is new. Returns
     /// `None` if the store has the most indices already.
-    pub fn create(&self, name: &str, mapping: &Mapping) -> Option<(Arc<IndexEntry>, bool)> {
+    pub(super) fn create(&self, name: &str, mapping: &Mapping) -> Option<(Arc<IndexEntry>, bool)> {
         let _adding = lock(&self.add_lock);
         if let Some(there) = self.get(name) {
             return Some((there, false));
@@ -225,7 +225,7 @@ impl Catalog {
     }
 
     /// Adds an index that was read from the database.
-    pub fn load_index(&self, no: u16, name: &str, dynamic: Dynamic) -> Arc<IndexEntry> {
+    pub(super) fn load_index(&self, no: u16, name: &str, dynamic: Dynamic) -> Arc<IndexEntry> {
         self.insert(no, name, IndexFields { dynamic, ..IndexFields::default() })
     }
 
@@ -238,13 +238,17 @@ impl Catalog {
     }
 
     /// Adds a field that was read from the database.
-    pub fn load_field(&self, index: &IndexEntry, no: u16, name: &str, field: Field) {
+    pub(super) fn load_field(&self, index: &IndexEntry, no: u16, name: &str, field: Field) {
         let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut fields).insert(name, field, Some(no));
     }
 
     /// Adds all of these fields to an index, or none. Existing fields must have the same type.
-    pub fn add_fields(&self, index: &IndexEntry, fields: &[(String, Field)]) -> Result<(), MappingConflict> {
+    pub(super) fn add_fields(
+        &self,
+        index: &IndexEntry,
+        fields: &[(String, Field)],
+    ) -> Result<(), MappingConflict> {
         let _adding = lock(&self.add_lock);
         let now = index.fields();
         for (name, field) in fields {
@@ -266,7 +270,7 @@ impl Catalog {
     }
 
     /// Sets the treatment of fields that are not in the mapping.
-    pub fn set_dynamic(&self, index: &IndexEntry, dynamic: Dynamic) {
+    pub(super) fn set_dynamic(&self, index: &IndexEntry, dynamic: Dynamic) {
         let _adding = lock(&self.add_lock);
         let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
         if fields.dynamic != dynamic {
@@ -276,12 +280,12 @@ impl Catalog {
     }
 
     /// Removes and returns the additions that are not in the database yet. The caller writes them, or restores them.
-    pub fn take_changes(&self) -> Vec<CatalogChange> {
+    pub(super) fn take_changes(&self) -> Vec<CatalogChange> {
         std::mem::take(&mut *self.changes())
     }
 
     /// Restores additions that could not be written, before newer ones.
-    pub fn restore_changes(&self, mut older: Vec<CatalogChange>) {
+    pub(super) fn restore_changes(&self, mut older: Vec<CatalogChange>) {
         let mut changes = self.changes();
         older.append(&mut changes);
         *changes = older;

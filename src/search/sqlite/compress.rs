@@ -25,7 +25,7 @@ const CODE_NO_DICTIONARY: u8 = 1;
 
 /// Compressor and decompressor of sources.
 #[derive(Default)]
-pub struct SourceCodec {
+pub(super) struct SourceCodec {
     dictionaries: RwLock<Vec<Arc<[u8]>>>,
     compressors: Mutex<Vec<(u8, Compressor<'static>)>>,
     decompressors: Mutex<Vec<(u8, Decompressor<'static>)>>,
@@ -48,13 +48,13 @@ impl Samples {
 
 impl SourceCodec {
     /// Adds the next dictionary.
-    pub fn add_dictionary(&self, bytes: &[u8]) {
+    pub(super) fn add_dictionary(&self, bytes: &[u8]) {
         self.dictionaries.write().unwrap_or_else(PoisonError::into_inner).push(bytes.into());
         let mut samples = lock(&self.samples);
         *samples = Samples { is_closed: true, ..Samples::default() };
     }
 
-    pub fn dictionary_count(&self) -> usize {
+    pub(super) fn dictionary_count(&self) -> usize {
         self.dictionaries.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
@@ -64,7 +64,7 @@ impl SourceCodec {
     }
 
     /// Returns the stored form of a source.
-    pub fn compress(&self, source: &[u8]) -> Vec<u8> {
+    pub(super) fn compress(&self, source: &[u8]) -> Vec<u8> {
         self.add_sample(source);
         let code = CODE_NO_DICTIONARY + self.dictionary_count() as u8;
         let kept = lock(&self.compressors).pop().filter(|(of, _)| *of == code);
@@ -99,7 +99,7 @@ impl SourceCodec {
     }
 
     /// Returns the source of a stored form.
-    pub fn decompress(&self, kept: &[u8]) -> io::Result<Vec<u8>> {
+    pub(super) fn decompress(&self, kept: &[u8]) -> io::Result<Vec<u8>> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "damaged source");
         let (&code, body) = kept.split_first().ok_or_else(damaged)?;
         if code == CODE_UNCOMPRESSED {
@@ -129,12 +129,12 @@ impl SourceCodec {
     }
 
     /// Tells whether there are enough samples to train a dictionary.
-    pub fn can_train(&self) -> bool {
+    pub(super) fn can_train(&self) -> bool {
         lock(&self.samples).is_sufficient()
     }
 
     /// Returns a new dictionary if there are enough samples, otherwise `None`.
-    pub fn train_dictionary(&self) -> Option<Vec<u8>> {
+    pub(super) fn train_dictionary(&self) -> Option<Vec<u8>> {
         let mut samples = lock(&self.samples);
         if !samples.is_sufficient() {
             return None;

@@ -21,7 +21,7 @@ const TERM_BYTES_MAX: usize = 256;
 type SegmentCounts = Arc<[(u64, u64)]>;
 
 /// The cache.
-pub struct CountCache(Mutex<LruCache<QueryPlan, SegmentCounts>>);
+pub(super) struct CountCache(Mutex<LruCache<QueryPlan, SegmentCounts>>);
 
 impl Default for CountCache {
     fn default() -> CountCache {
@@ -31,7 +31,7 @@ impl Default for CountCache {
 
 impl CountCache {
     /// Returns the known counts of a plan.
-    pub fn get(&self, plan: &QueryPlan) -> Option<SegmentCounts> {
+    pub(super) fn get(&self, plan: &QueryPlan) -> Option<SegmentCounts> {
         if !is_cacheable(plan) {
             return None;
         }
@@ -39,7 +39,7 @@ impl CountCache {
     }
 
     /// Stores the counts of a plan. `known` is the previous entry.
-    pub fn put(&self, plan: &QueryPlan, known: Option<&[(u64, u64)]>, learned: Vec<(u64, u64)>) {
+    pub(super) fn put(&self, plan: &QueryPlan, known: Option<&[(u64, u64)]>, learned: Vec<(u64, u64)>) {
         if !learned.is_empty() && known != Some(&learned[..]) && is_cacheable(plan) {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).put(plan.clone(), learned.into());
         }

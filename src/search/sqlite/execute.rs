@@ -18,7 +18,7 @@ use crate::search::store::StoreError;
 const KEYS_PER_DEADLINE_CHECK: u32 = 1_024;
 
 /// Everything that one search needs.
-pub struct SearchContext<'a> {
+pub(super) struct SearchContext<'a> {
     pub snapshot: &'a Snapshot,
     /// Reads blocks and rows.
     pub connection: &'a Connection,
@@ -46,12 +46,12 @@ impl From<rusqlite::Error> for StoreError {
 
 impl SearchContext<'_> {
     /// Fails if the deadline has passed.
-    pub fn check_deadline(&self) -> Result<(), StoreError> {
+    pub(super) fn check_deadline(&self) -> Result<(), StoreError> {
         if Instant::now() < self.deadline { Ok(()) } else { Err(StoreError::TimedOut(self.timeout_ms)) }
     }
 
     /// Returns the documents of an index that match a plan.
-    pub fn find(&self, index: u16, plan: &QueryPlan) -> DocsResult {
+    pub(super) fn find(&self, index: u16, plan: &QueryPlan) -> DocsResult {
         let plan = self.resolve_ids(index, plan)?;
         let mut all = RoaringBitmap::new();
         for segment in &self.snapshot.segments {
@@ -63,7 +63,7 @@ impl SearchContext<'_> {
     }
 
     /// Counts the documents of an index that match a plan.
-    pub fn count(&self, index: u16, plan: &QueryPlan) -> Result<u64, StoreError> {
+    pub(super) fn count(&self, index: u16, plan: &QueryPlan) -> Result<u64, StoreError> {
         let resolved = self.resolve_ids(index, plan)?;
         let cached = self.count_cache.get(plan);
         let (mut total, mut learned) = (0, Vec::new());
@@ -323,7 +323,7 @@ impl SearchContext<'_> {
     }
 
     /// Counts all documents of an index.
-    pub fn count_index(&self, index: u16) -> Result<u64, StoreError> {
+    pub(super) fn count_index(&self, index: u16) -> Result<u64, StoreError> {
         self.count(index, &QueryPlan::Term(term_key(index, number::ALL, &[])))
     }
 }
@@ -342,7 +342,7 @@ enum ResolvedPlan<'p> {
 }
 
 /// Adds the documents of an entry.
-pub fn add_docs(cursor: &SegmentCursor, docs: &mut RoaringBitmap) -> Result<(), SegmentError> {
+pub(super) fn add_docs(cursor: &SegmentCursor, docs: &mut RoaringBitmap) -> Result<(), SegmentError> {
     cursor.each_run(|from, count| {
         if count == 1 {
             docs.insert(from);

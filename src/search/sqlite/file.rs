@@ -15,13 +15,13 @@ const FILE: &str = "events.db";
 const LOCK: &str = "events.lock";
 
 /// Returns the path of the database in an output directory.
-pub fn path(dir: &Path) -> PathBuf {
+pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(OWN_DIR).join(FILE)
 }
 
 /// Creates the directory and the file if necessary, accessible by the user of the service only, and takes the lock.
 /// Closing the returned file releases the lock.
-pub fn prepare(dir: &Path) -> Result<(PathBuf, File)> {
+pub(super) fn prepare(dir: &Path) -> Result<(PathBuf, File)> {
     std::fs::create_dir_all(dir).map_err(Error::path("create the directory", dir))?;
     let own = dir.join(OWN_DIR);
     match mkdirat(CWD, &own, Mode::RWXU) {

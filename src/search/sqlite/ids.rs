@@ -12,7 +12,7 @@ const ID_CHARS: usize = 20;
 const TAG_BYTES: usize = 11;
 
 /// Returns the id of a document that was sent without one.
-pub fn make_id(secret: &[u8], doc: u32) -> String {
+pub(super) fn make_id(secret: &[u8], doc: u32) -> String {
     let tag = tag(secret, doc);
     let mut bytes = [0; TAG_BYTES + 4];
     bytes[..TAG_BYTES].copy_from_slice(&tag);
@@ -21,7 +21,7 @@ pub fn make_id(secret: &[u8], doc: u32) -> String {
 }
 
 /// Returns the document number in an id that this store made.
-pub fn doc_of_made_id(secret: &[u8], id: &str) -> Option<u32> {
+pub(super) fn doc_of_made_id(secret: &[u8], id: &str) -> Option<u32> {
     if id.len() != ID_CHARS {
         return None;
     }

@@ -33,7 +33,7 @@ pub type CanonicalNumberFn = Arc<dyn Fn(&str, &str) -> Option<String> + Send + S
 
 /// Terms of one document.
 #[derive(Debug, Default)]
-pub struct DocumentTerms {
+pub(super) struct DocumentTerms {
     bytes: Vec<u8>,
     /// End of each key in `bytes`, and its position.
     keys: Vec<(usize, Option<u32>)>,
@@ -55,7 +55,7 @@ impl DocumentTerms {
     }
 
     /// Returns the values of a field.
-    pub fn walk_values(&self, field: u16) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn walk_values(&self, field: u16) -> impl Iterator<Item = &[u8]> {
         let ends = self.keys.iter().map(|&(end, _)| end);
         let begins = std::iter::once(0).chain(ends.clone());
         let keys = begins.zip(ends).map(|(from, end)| &self.bytes[from..end]);
@@ -63,7 +63,7 @@ impl DocumentTerms {
     }
 
     /// Adds the terms to a batch.
-    pub fn add_to_batch(&self, batch: &mut TermBatch, doc: u32) {
+    pub(super) fn add_to_batch(&self, batch: &mut TermBatch, doc: u32) {
         let mut from = 0;
         for &(end, position) in &self.keys {
             batch.add(&self.bytes[from..end], doc, position);
@@ -74,7 +74,7 @@ impl DocumentTerms {
 
 /// Indexer of documents.
 #[derive(Clone)]
-pub struct DocumentIndexer {
+pub(super) struct DocumentIndexer {
     pub catalog: Arc<Catalog>,
     /// Normalizer of phone numbers.
     pub canonical_number: CanonicalNumberFn,
@@ -95,7 +95,7 @@ impl From<WriteRejected> for WalkStop {
 
 impl DocumentIndexer {
     /// Collects the terms of a source and adds new fields to the index. `now_ms` is the time of arrival.
-    pub fn index_document(
+    pub(super) fn index_document(
         &self,
         index: &IndexEntry,
         kind: Option<&str>,

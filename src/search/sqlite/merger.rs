@@ -20,7 +20,7 @@ const BLOCKS_PER_MESSAGE: usize = 256;
 
 /// Request of the writer.
 #[derive(Debug)]
-pub enum MergerRequest {
+pub(super) enum MergerRequest {
     /// There are new disk segments.
     Merge,
     /// There are enough samples for a dictionary.
@@ -29,7 +29,7 @@ pub enum MergerRequest {
 
 /// Data that the writer is to write.
 #[derive(Debug)]
-pub enum MergerOutput {
+pub(super) enum MergerOutput {
     /// Blocks of an unfinished segment.
     Blocks {
         /// Number of the segment.
@@ -64,7 +64,7 @@ enum MergeError {
 }
 
 /// Runs until the writer ends.
-pub fn run(
+pub(super) fn run(
     connection: Connection,
     shared: Arc<StoreState>,
     wakes: Receiver<MergerRequest>,

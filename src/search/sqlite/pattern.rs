@@ -10,11 +10,11 @@ enum PatternPart {
 
 /// Pattern for the values of a field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct WildcardPattern(Vec<PatternPart>);
+pub(super) struct WildcardPattern(Vec<PatternPart>);
 
 impl WildcardPattern {
     /// Returns the pattern for texts that start with `prefix`.
-    pub fn prefix(prefix: &str) -> WildcardPattern {
+    pub(super) fn prefix(prefix: &str) -> WildcardPattern {
         let mut pattern = WildcardPattern(Vec::new());
         prefix.chars().for_each(|c| pattern.push(c));
         pattern.0.push(PatternPart::AnyText);
@@ -22,7 +22,7 @@ impl WildcardPattern {
     }
 
     /// Parses a pattern: `*` is any text, `?` is any character, and a backslash escapes either.
-    pub fn wildcard(text: &str) -> WildcardPattern {
+    pub(super) fn wildcard(text: &str) -> WildcardPattern {
         let mut pattern = WildcardPattern(Vec::new());
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
@@ -45,7 +45,7 @@ impl WildcardPattern {
     }
 
     /// Converts the literal parts to lower case.
-    pub fn lowercase(self) -> WildcardPattern {
+    pub(super) fn lowercase(self) -> WildcardPattern {
         let lower = |piece| match piece {
             PatternPart::Literal(text) => PatternPart::Literal(text.to_lowercase()),
             other => other,
@@ -54,7 +54,7 @@ impl WildcardPattern {
     }
 
     /// Returns the bytes that each matching value starts with.
-    pub fn literal_prefix(&self) -> &[u8] {
+    pub(super) fn literal_prefix(&self) -> &[u8] {
         match self.0.first() {
             Some(PatternPart::Literal(text)) => text.as_bytes(),
             _ => &[],
@@ -62,17 +62,17 @@ impl WildcardPattern {
     }
 
     /// Tells whether every value that starts with [`literal_prefix`](Self::literal_prefix) matches.
-    pub fn is_prefix(&self) -> bool {
+    pub(super) fn is_prefix(&self) -> bool {
         matches!(&self.0[..], [PatternPart::AnyText] | [PatternPart::Literal(_), PatternPart::AnyText])
     }
 
     /// Tells whether the pattern is `*`.
-    pub fn matches_all(&self) -> bool {
+    pub(super) fn matches_all(&self) -> bool {
         self.0 == [PatternPart::AnyText]
     }
 
     /// Tells whether a value matches. Invalid UTF-8 does not.
-    pub fn matches(&self, value: &[u8]) -> bool {
+    pub(super) fn matches(&self, value: &[u8]) -> bool {
         std::str::from_utf8(value).is_ok_and(|value| match_parts(&self.0, value))
     }
 }
@@ -104,7 +104,7 @@ fn match_parts(pieces: &[PatternPart], value: &str) -> bool {
 }
 
 /// Tells whether a name matches a pattern in which only `*` is special.
-pub fn glob_matches(pattern: &str, name: &str) -> bool {
+pub(super) fn glob_matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, rest)) => {

@@ -13,7 +13,7 @@ use crate::search::store::StoreError;
 
 /// Plan of a query for one index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum QueryPlan {
+pub(super) enum QueryPlan {
     /// Matches no document.
     None,
     /// Documents with this key.
@@ -35,7 +35,7 @@ pub enum QueryPlan {
 }
 
 /// Returns a key: index id, field id, value.
-pub fn term_key(index: u16, field: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn term_key(index: u16, field: u16, value: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(4 + value.len());
     key.extend_from_slice(&index.to_be_bytes());
     key.extend_from_slice(&field.to_be_bytes());
@@ -44,7 +44,7 @@ pub fn term_key(index: u16, field: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the plan for documents that have a field.
-pub fn exists_plan(index: u16, field: u16) -> QueryPlan {
+pub(super) fn exists_plan(index: u16, field: u16) -> QueryPlan {
     match field {
         number::EVENT_TIME => QueryPlan::Term(term_key(index, number::ALL, &[])),
         number::NUMBER | number::KIND => {
@@ -56,7 +56,7 @@ pub fn exists_plan(index: u16, field: u16) -> QueryPlan {
 }
 
 /// Returns the first key after all keys that start with `prefix`.
-pub fn prefix_end(mut prefix: Vec<u8>) -> Vec<u8> {
+pub(super) fn prefix_end(mut prefix: Vec<u8>) -> Vec<u8> {
     while let Some(last) = prefix.last_mut() {
         if *last < 0xff {
             *last += 1;
@@ -76,7 +76,7 @@ enum Operand<'a> {
 }
 
 /// Planner of queries for one index.
-pub struct Planner<'a> {
+pub(super) struct Planner<'a> {
     index: &'a IndexEntry,
     fields: &'a IndexFields,
     /// Value of `now` in dates.
@@ -88,12 +88,12 @@ pub struct Planner<'a> {
 type PlanResult = Result<QueryPlan, StoreError>;
 
 impl<'a> Planner<'a> {
-    pub fn new(index: &'a IndexEntry, fields: &'a IndexFields, now_ms: i64) -> Planner<'a> {
+    pub(super) fn new(index: &'a IndexEntry, fields: &'a IndexFields, now_ms: i64) -> Planner<'a> {
         Planner { index, fields, now_ms, is_lenient: false }
     }
 
     /// Returns the plan for all documents of the index.
-    pub fn all_docs(&self) -> QueryPlan {
+    pub(super) fn all_docs(&self) -> QueryPlan {
         self.term(number::ALL, &[])
     }
 
@@ -102,7 +102,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a query.
-    pub fn plan(&self, query: &Query) -> PlanResult {
+    pub(super) fn plan(&self, query: &Query) -> PlanResult {
         match query {
             Query::All => Ok(self.all_docs()),
             Query::None => Ok(QueryPlan::None),
@@ -394,7 +394,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a range of times: keys of hours for complete hours, keys of times for the rest.
-    pub fn plan_times(&self, field: u16, low: i64, high: i64) -> QueryPlan {
+    pub(super) fn plan_times(&self, field: u16, low: i64, high: i64) -> QueryPlan {
         let hour = values::HOUR_MS;
         let first = low.div_euclid(hour) + i64::from(low.rem_euclid(hour) > 0);
         // The last hour that ends at or before `high`.
@@ -489,7 +489,7 @@ fn all_of(mut plans: Vec<QueryPlan>) -> QueryPlan {
 }
 
 /// Combines plans of which at least `count` must match.
-pub fn at_least(count: usize, mut plans: Vec<QueryPlan>) -> QueryPlan {
+pub(super) fn at_least(count: usize, mut plans: Vec<QueryPlan>) -> QueryPlan {
     plans.retain(|plan| *plan != QueryPlan::None);
     if count == 1 {
         // Duplicates need to be searched only once.

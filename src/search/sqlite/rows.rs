@@ -23,7 +23,7 @@ const TYPES: [FieldType; 8] = [
 ];
 
 /// Writes additions to the catalog.
-pub fn write_catalog_changes(connection: &Connection, changes: &[CatalogChange]) -> Result<()> {
+pub(super) fn write_catalog_changes(connection: &Connection, changes: &[CatalogChange]) -> Result<()> {
     for change in changes {
         match change {
             CatalogChange::Index { no, name, dynamic } => connection
@@ -60,7 +60,7 @@ fn field_from_json(text: &str) -> Option<Field> {
 }
 
 /// Reads indices and fields that the catalog does not have yet.
-pub fn read_catalog(connection: &Connection, catalogue: &Catalog) -> Result<()> {
+pub(super) fn read_catalog(connection: &Connection, catalogue: &Catalog) -> Result<()> {
     let mut statement = connection.prepare_cached("SELECT no, name, dynamic FROM indices")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -84,7 +84,7 @@ pub fn read_catalog(connection: &Connection, catalogue: &Catalog) -> Result<()> 
 }
 
 /// Reads dictionaries that the codec does not have yet.
-pub fn read_dictionaries(connection: &Connection, sources: &SourceCodec) -> Result<()> {
+pub(super) fn read_dictionaries(connection: &Connection, sources: &SourceCodec) -> Result<()> {
     let mut statement = connection.prepare_cached("SELECT data FROM dictionary WHERE no > ?1 ORDER BY no")?;
     let mut rows = statement.query([sources.dictionary_count()])?;
     while let Some(row) = rows.next()? {
@@ -94,7 +94,10 @@ pub fn read_dictionaries(connection: &Connection, sources: &SourceCodec) -> Resu
 }
 
 /// Reads all segments in the order of their documents. Segments in `known` are reused.
-pub fn read_segments(connection: &Connection, known: &[Arc<IndexSegment>]) -> Result<Vec<Arc<IndexSegment>>> {
+pub(super) fn read_segments(
+    connection: &Connection,
+    known: &[Arc<IndexSegment>],
+) -> Result<Vec<Arc<IndexSegment>>> {
     let mut segments = Vec::new();
     let of_disk =
         |id: u64, base: u32| known.iter().find(|known| known.id == id && known.base == base).cloned();
@@ -129,7 +132,7 @@ pub fn read_segments(connection: &Connection, known: &[Arc<IndexSegment>]) -> Re
 }
 
 /// Reads the set of deleted documents.
-pub fn read_deleted_docs(connection: &Connection) -> Result<RoaringBitmap> {
+pub(super) fn read_deleted_docs(connection: &Connection) -> Result<RoaringBitmap> {
     let mut statement = connection.prepare_cached("SELECT doc FROM gone ORDER BY doc")?;
     let mut gone = RoaringBitmap::new();
     let mut rows = statement.query([])?;
@@ -140,10 +143,10 @@ pub fn read_deleted_docs(connection: &Connection) -> Result<RoaringBitmap> {
 }
 
 /// Numbers of which at least one changes with each commit that concerns readers.
-pub type ChangeMark = [u64; 6];
+pub(super) type ChangeMark = [u64; 6];
 
 /// Reads the change mark of the state that the connection sees.
-pub fn read_change_mark(connection: &Connection) -> Result<ChangeMark> {
+pub(super) fn read_change_mark(connection: &Connection) -> Result<ChangeMark> {
     let sql = "SELECT 1 + next_doc, (SELECT count(*) FROM indices), (SELECT count(*) FROM fields),
         (SELECT coalesce(max(id), 0) FROM segment), (SELECT coalesce(max(no), 0) FROM dictionary),
         (SELECT count(*) FROM gone) FROM state";
@@ -157,12 +160,12 @@ pub fn read_change_mark(connection: &Connection) -> Result<ChangeMark> {
 }
 
 /// Reads the number of the next document, and the secret of the ids that the store makes.
-pub fn read_state(connection: &Connection) -> Result<(u32, Vec<u8>)> {
+pub(super) fn read_state(connection: &Connection) -> Result<(u32, Vec<u8>)> {
     connection.query_row("SELECT next_doc, secret FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// Returns the document with an id that a sender chose.
-pub fn doc_of_id(connection: &Connection, index: u16, id: &str) -> Result<Option<u32>> {
+pub(super) fn doc_of_id(connection: &Connection, index: u16, id: &str) -> Result<Option<u32>> {
     connection
         .prepare_cached("SELECT doc FROM ids WHERE index_no = ?1 AND id = ?2")?
         .query_row(params![index, id], |row| row.get(0))
@@ -171,7 +174,7 @@ pub fn doc_of_id(connection: &Connection, index: u16, id: &str) -> Result<Option
 
 /// Row of a document.
 #[derive(Debug)]
-pub struct DocumentRow {
+pub(super) struct DocumentRow {
     pub index: u16,
     /// The id, if the sender chose one.
     pub id: Option<String>,
@@ -184,7 +187,7 @@ pub struct DocumentRow {
 }
 
 /// Reads the row of a document.
-pub fn read_document(connection: &Connection, doc: u32) -> Result<Option<DocumentRow>> {
+pub(super) fn read_document(connection: &Connection, doc: u32) -> Result<Option<DocumentRow>> {
     connection
         .prepare_cached("SELECT index_no, id, version, kind, time_ms, source FROM documents WHERE doc = ?1")?
         .query_row([doc], |row| {

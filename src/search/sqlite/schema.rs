@@ -35,7 +35,7 @@ const MIGRATIONS: [&str; 1] = ["
 "];
 
 /// File version that this program writes.
-pub const VERSION: i32 = MIGRATIONS.len() as i32;
+pub(super) const VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// Cache of a read-only connection. The page cache of the system holds the rest.
 const READER_CACHE_KIB: i64 = 2_048;
@@ -45,7 +45,7 @@ const WRITER_CACHE_KIB: i64 = 16_384;
 
 /// Reason why a file cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreOpenError {
+pub(super) enum StoreOpenError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error("the file is a database of another program")]
@@ -58,7 +58,7 @@ pub enum StoreOpenError {
 
 /// Opens the file for the writer and upgrades it to [`VERSION`]. The file grows to at most `bytes_max`; 0 means no
 /// limit.
-pub fn open_to_write(path: &Path, bytes_max: u64) -> Result<Connection, StoreOpenError> {
+pub(super) fn open_to_write(path: &Path, bytes_max: u64) -> Result<Connection, StoreOpenError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -81,7 +81,7 @@ pub fn open_to_write(path: &Path, bytes_max: u64) -> Result<Connection, StoreOpe
 }
 
 /// Opens the file for reading. `standalone`: no writer in this process has upgraded it to [`VERSION`].
-pub fn open_to_read(path: &Path, standalone: bool) -> Result<Connection, StoreOpenError> {
+pub(super) fn open_to_read(path: &Path, standalone: bool) -> Result<Connection, StoreOpenError> {
     // A reader writes to the shared memory of the write-ahead log, so the file cannot be opened read-only. `query_only`
     // prevents all other writes.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -125,7 +125,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreOpenError> {
 }
 
 /// Returns the row number of a block in the table `block`.
-pub fn block_id(segment: u64, block: u32) -> i64 {
+pub(super) fn block_id(segment: u64, block: u32) -> i64 {
     (segment << 24 | u64::from(block)) as i64
 }
 

@@ -24,7 +24,7 @@ const WINDOW_MAX: usize = 10_000;
 const READ_DOCS_MAX: u64 = 2_000;
 
 /// State of one search.
-pub struct SearchRun<'a> {
+pub(super) struct SearchRun<'a> {
     pub context: &'a SearchContext<'a>,
     pub state: &'a StoreState,
     pub indexer: &'a DocumentIndexer,
@@ -33,7 +33,7 @@ pub struct SearchRun<'a> {
 }
 
 /// Runs a search with one plan per index.
-pub fn run_search(
+pub(super) fn run_search(
     context: &SearchContext<'_>,
     shared: &StoreState,
     preparer: &DocumentIndexer,
@@ -70,7 +70,7 @@ pub fn run_search(
 }
 
 /// Reads a document by number. The hit has no sort values.
-pub fn read_hit(
+pub(super) fn read_hit(
     context: &SearchContext<'_>,
     shared: &StoreState,
     doc: u32,
@@ -99,7 +99,7 @@ pub fn read_hit(
 }
 
 /// One sort criterion.
-pub struct SortField {
+pub(super) struct SortField {
     sort: Sort,
     kind: FieldType,
     /// Pairs of index id and field id.
@@ -107,14 +107,14 @@ pub struct SortField {
 }
 
 /// Type of a field, and its pairs of index id and field id.
-pub type TypedField = (FieldType, Vec<(u16, u16)>);
+pub(super) type TypedField = (FieldType, Vec<(u16, u16)>);
 
 /// The value by which a document is sorted. `None`: the document has no value.
 type SortValue = Option<Vec<u8>>;
 
 impl SearchRun<'_> {
     /// Looks up a field by name in all indices of the search. Text fields cannot be sorted.
-    pub fn typed_field(&self, name: &str) -> Result<Option<TypedField>, StoreError> {
+    pub(super) fn typed_field(&self, name: &str) -> Result<Option<TypedField>, StoreError> {
         let mut found: Option<TypedField> = None;
         for index in &self.indices {
             let fields = index.fields();
@@ -344,7 +344,7 @@ fn compare_values(sort: &Sort, a: &SortValue, b: &SortValue) -> Ordering {
 }
 
 /// Returns a value as JSON.
-pub fn value_to_json(kind: FieldType, value: Option<&[u8]>) -> Value {
+pub(super) fn value_to_json(kind: FieldType, value: Option<&[u8]>) -> Value {
     let Some(value) = value else { return Value::Null };
     let shown = match kind {
         FieldType::Long | FieldType::Date => values::decode_long(value).map(Value::from),

@@ -18,7 +18,7 @@ use crate::search::store::StoreError;
 const IDLE_READERS_MAX: usize = 8;
 
 /// State shared by the threads of the store and its callers.
-pub struct StoreState {
+pub(super) struct StoreState {
     pub path: PathBuf,
     pub catalog: Arc<Catalog>,
     pub source_codec: SourceCodec,
@@ -41,12 +41,12 @@ pub struct StoreState {
 
 impl StoreState {
     /// Returns the state after the last commit.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs `work` with a read-only connection.
-    pub fn with_reader<T>(
+    pub(super) fn with_reader<T>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -66,7 +66,7 @@ impl StoreState {
 }
 
 /// Reads everything that is kept in memory.
-pub fn load_state(
+pub(super) fn load_state(
     connection: &Connection,
     path: &Path,
     config: &StoreConfig,
@@ -93,7 +93,10 @@ pub fn load_state(
 }
 
 /// Reads the state that the connection sees. Segments in `known` are reused.
-pub fn read_snapshot(connection: &Connection, known: &[Arc<IndexSegment>]) -> rusqlite::Result<Snapshot> {
+pub(super) fn read_snapshot(
+    connection: &Connection,
+    known: &[Arc<IndexSegment>],
+) -> rusqlite::Result<Snapshot> {
     let mut segments = rows::read_segments(connection, known)?;
     let gone = Arc::new(rows::read_deleted_docs(connection)?);
     let young_from = segments.partition_point(|segment| matches!(segment.blocks, SegmentBlocks::Disk(_)));

@@ -16,7 +16,7 @@ const SETTLED_DOCS: u32 = 512;
 
 /// The state after a commit.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     /// Sorted by document number: disk segments, then memory segments.
     pub segments: Vec<Arc<IndexSegment>>,
     /// Documents that were replaced or rejected.
@@ -27,14 +27,14 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Returns the position of the first memory segment.
-    pub fn first_young(&self) -> usize {
+    pub(super) fn first_young(&self) -> usize {
         self.segments.partition_point(|segment| matches!(segment.blocks, SegmentBlocks::Disk(_)))
     }
 }
 
 /// Returns how many of the last segments are to be merged: none, or at least [`MERGE_FACTOR`] of similar size.
 /// `unit` is the number of documents of the smallest size.
-pub fn mergeable_count(segments: &[Arc<IndexSegment>], unit: u32) -> usize {
+pub(super) fn mergeable_count(segments: &[Arc<IndexSegment>], unit: u32) -> usize {
     let tier = |segment: &IndexSegment| (segment.span / unit).max(1).ilog(MERGE_FACTOR as u32);
     let Some(last) = segments.last().map(|last| tier(last)) else { return 0 };
     let alike = segments.iter().rev().take_while(|segment| tier(segment) <= last).count();
@@ -42,7 +42,10 @@ pub fn mergeable_count(segments: &[Arc<IndexSegment>], unit: u32) -> usize {
 }
 
 /// Merges many young segments into a few, in memory.
-pub fn compact_young(young: &mut Vec<Arc<IndexSegment>>, gone: &RoaringBitmap) -> Result<(), SegmentError> {
+pub(super) fn compact_young(
+    young: &mut Vec<Arc<IndexSegment>>,
+    gone: &RoaringBitmap,
+) -> Result<(), SegmentError> {
     loop {
         let settled =
             young.iter().rposition(|segment| segment.span >= SETTLED_DOCS).map_or(0, |last| last + 1);
@@ -69,12 +72,12 @@ fn merge_in_memory(
 }
 
 /// Merges neighbouring segments without deleted documents.
-pub fn join_parts(parts: Vec<IndexSegment>) -> Result<IndexSegment, SegmentError> {
+pub(super) fn join_parts(parts: Vec<IndexSegment>) -> Result<IndexSegment, SegmentError> {
     merge_in_memory(&parts.into_iter().map(Arc::new).collect::<Vec<_>>(), &RoaringBitmap::new())
 }
 
 /// Returns the first document of neighbouring segments and the number of documents that they span.
-pub fn doc_span(segments: &[Arc<IndexSegment>]) -> (u32, u32) {
+pub(super) fn doc_span(segments: &[Arc<IndexSegment>]) -> (u32, u32) {
     let base = segments.first().map_or(0, |first| first.base);
     let end = segments.last().map_or(0, |last| last.base + last.span);
     (base, end - base)
@@ -82,7 +85,7 @@ pub fn doc_span(segments: &[Arc<IndexSegment>]) -> (u32, u32) {
 
 /// Block reader for memory segments, which never need one.
 #[derive(Debug)]
-pub struct NoBlocks;
+pub(super) struct NoBlocks;
 
 impl super::segment::BlockReader for NoBlocks {
     fn read_block(&self, segment: u64, _: u32) -> Result<Vec<u8>, SegmentError> {

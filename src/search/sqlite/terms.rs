@@ -15,7 +15,7 @@ use crate::search::store::StoreError;
 const ENTRIES_PER_DEADLINE_CHECK: u32 = 1_024;
 
 /// Current entry of an enumeration.
-pub struct TermEntry<'a> {
+pub(super) struct TermEntry<'a> {
     pub value: &'a [u8],
     /// Documents with the value, deleted ones included. Set in the first entry of the term in a segment, otherwise 0.
     pub total: u32,
@@ -24,7 +24,7 @@ pub struct TermEntry<'a> {
 
 impl TermEntry<'_> {
     /// Calls `run` with each run of consecutive documents.
-    pub fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
+    pub(super) fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
         match self.cursor {
             TermCursor::Forward(cursor) => cursor.each_run(run),
             TermCursor::Reverse(cursor) => cursor.each_run(run),
@@ -32,7 +32,7 @@ impl TermEntry<'_> {
     }
 
     /// Counts the documents of the entry that are in `docs`.
-    pub fn count_in(&self, docs: &RoaringBitmap) -> Result<u64, SegmentError> {
+    pub(super) fn count_in(&self, docs: &RoaringBitmap) -> Result<u64, SegmentError> {
         let mut count = 0;
         self.each_run(|from, run| {
             count += if run == 1 {
@@ -45,7 +45,7 @@ impl TermEntry<'_> {
     }
 
     /// Adds the documents of the entry that are in `docs`.
-    pub fn add_to(&self, found: &mut RoaringBitmap, docs: &RoaringBitmap) -> Result<(), SegmentError> {
+    pub(super) fn add_to(&self, found: &mut RoaringBitmap, docs: &RoaringBitmap) -> Result<(), SegmentError> {
         self.each_run(|from, run| match run {
             1 if !docs.contains(from) => {}
             1 => drop(found.insert(from)),
@@ -120,7 +120,7 @@ impl PartialEq for TermSource<'_> {
 impl Eq for TermSource<'_> {}
 
 /// Calls `visit` with each entry of these fields (index id, field id) in the order of values, until it returns false.
-pub fn each_term(
+pub(super) fn each_term(
     context: &SearchContext<'_>,
     fields: &[(u16, u16)],
     is_backwards: bool,

@@ -9,7 +9,7 @@ use crate::search::date::{DateFormat, Rounding};
 use crate::search::query;
 
 /// Format of a date field without a `format`.
-pub static DEFAULT_DATE_FORMAT: LazyLock<DateFormat> =
+pub(crate) static DEFAULT_DATE_FORMAT: LazyLock<DateFormat> =
     LazyLock::new(|| parse_format("strict_date_optional_time||epoch_millis"));
 
 /// Formats of texts that give a new field the type date.
@@ -24,19 +24,19 @@ fn parse_format(text: &str) -> DateFormat {
 }
 
 /// Tells whether a text gives a new field the type date.
-pub fn is_date(text: &str) -> bool {
+pub(crate) fn is_date(text: &str) -> bool {
     DETECTED_DATE_FORMAT.parse_date(text, 0, Rounding::Down).is_ok()
 }
 
 /// Calls `word` with each lower-case word of a text and its position, counted from 0.
-pub fn each_word(text: &str, mut word: impl FnMut(&str, u32)) {
+pub(crate) fn each_word(text: &str, mut word: impl FnMut(&str, u32)) {
     for (at, found) in analysis::tokens(text).enumerate() {
         word(&found, u32::try_from(at).unwrap_or(u32::MAX));
     }
 }
 
 /// Reads the value of a date field in milliseconds since 1970.
-pub fn read_date(value: &Value, format: &DateFormat) -> Option<i64> {
+pub(crate) fn read_date(value: &Value, format: &DateFormat) -> Option<i64> {
     match value {
         Value::Number(number) => format.parse_date(&number.to_string(), 0, Rounding::Down).ok(),
         Value::String(text) => format.parse_date(text, 0, Rounding::Down).ok(),
@@ -46,7 +46,7 @@ pub fn read_date(value: &Value, format: &DateFormat) -> Option<i64> {
 
 /// Rules for reading the dates of a query.
 #[derive(Clone, Debug)]
-pub struct QueryDates {
+pub(crate) struct QueryDates {
     /// Format that the query names.
     pub format: Option<DateFormat>,
     /// Time zone of dates without one, in minutes east of UTC.
@@ -57,7 +57,7 @@ pub struct QueryDates {
 
 impl QueryDates {
     /// Returns the first and the last millisecond of a range, read by the format of the query or else of the field.
-    pub fn read_range(
+    pub(crate) fn read_range(
         &self,
         from: &query::Bound,
         to: &query::Bound,

@@ -4,49 +4,49 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
-pub const HOUR_MS: i64 = 3_600_000;
+pub(crate) const HOUR_MS: i64 = 3_600_000;
 
 /// Encodes an integer: 8 bytes, big endian, sign bit inverted.
-pub fn encode_long(number: i64) -> [u8; 8] {
+pub(crate) fn encode_long(number: i64) -> [u8; 8] {
     (number as u64 ^ 1 << 63).to_be_bytes()
 }
 
-pub fn decode_long(bytes: &[u8]) -> Option<i64> {
+pub(crate) fn decode_long(bytes: &[u8]) -> Option<i64> {
     Some((u64::from_be_bytes(bytes.try_into().ok()?) ^ 1 << 63) as i64)
 }
 
 /// Encodes a float: 8 bytes, big endian, all bits of a negative number and the sign bit of others inverted. -0
 /// becomes 0.
-pub fn encode_double(number: f64) -> [u8; 8] {
+pub(crate) fn encode_double(number: f64) -> [u8; 8] {
     let bits = (number + 0.0).to_bits();
     let ordered = if bits >> 63 == 1 { !bits } else { bits ^ 1 << 63 };
     ordered.to_be_bytes()
 }
 
-pub fn decode_double(bytes: &[u8]) -> Option<f64> {
+pub(crate) fn decode_double(bytes: &[u8]) -> Option<f64> {
     let ordered = u64::from_be_bytes(bytes.try_into().ok()?);
     Some(f64::from_bits(if ordered >> 63 == 1 { ordered ^ 1 << 63 } else { !ordered }))
 }
 
 /// Encodes an address: 16 bytes. IPv4 is mapped to `::ffff:0:0/96`.
-pub fn encode_ip(address: IpAddr) -> [u8; 16] {
+pub(crate) fn encode_ip(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
 }
 
-pub fn decode_ip(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn decode_ip(bytes: &[u8]) -> Option<IpAddr> {
     let v6 = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
     Some(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
 }
 
-pub fn encode_boolean(value: bool) -> [u8; 1] {
+pub(crate) fn encode_boolean(value: bool) -> [u8; 1] {
     [u8::from(value)]
 }
 
 /// Parses the time of an event to milliseconds since 1970, without a `format` of the mapping.
-pub fn parse_event_time(text: &str) -> Option<i64> {
+pub(crate) fn parse_event_time(text: &str) -> Option<i64> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Some(at.timestamp_millis());
     }

@@ -31,7 +31,7 @@ const DELETED_BLOCKS_MAX: i64 = 512;
 
 /// A document that is ready to be written.
 #[derive(Debug)]
-pub struct IndexedDocument {
+pub(super) struct IndexedDocument {
     /// Id of the index.
     pub index: u16,
     pub kind: Option<String>,
@@ -45,7 +45,7 @@ pub struct IndexedDocument {
 
 /// Documents and terms of one call.
 #[derive(Debug)]
-pub struct StoreJob {
+pub(super) struct StoreJob {
     pub documents: Vec<IndexedDocument>,
     /// Terms of the documents. The first document has number 0.
     pub segment: IndexSegment,
@@ -56,7 +56,7 @@ pub struct StoreJob {
 
 /// Reason why a commit failed.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(super) enum WriteError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
@@ -66,7 +66,7 @@ pub enum WriteError {
 }
 
 /// State of the thread.
-pub struct StoreWriter {
+pub(super) struct StoreWriter {
     connection: Connection,
     shared: Arc<StoreState>,
     jobs: Receiver<StoreJob>,
@@ -97,7 +97,7 @@ struct PendingCommit {
 
 impl StoreWriter {
     /// Creates the writer and deletes what a crash left behind.
-    pub fn new(
+    pub(super) fn new(
         connection: Connection,
         shared: Arc<StoreState>,
         jobs: Receiver<StoreJob>,
@@ -123,7 +123,7 @@ impl StoreWriter {
     }
 
     /// Runs until all senders of jobs are dropped.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         let (jobs, merged) = (self.jobs.clone(), self.merged.clone());
         let _ = self.wake.try_send(MergerRequest::Merge);
         loop {
@@ -473,7 +473,7 @@ impl StoreWriter {
 }
 
 /// Returns the document with an id and its version, if it is not deleted.
-pub fn find_by_id(
+pub(super) fn find_by_id(
     connection: &Connection,
     secret: &[u8],
     index: u16,

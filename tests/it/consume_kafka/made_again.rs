@@ -9,7 +9,7 @@ use crate::support::process::Process;
 use crate::support::status::{get, metric};
 use crate::support::{Broker, Workdir, manifest, wait_until};
 
-pub fn check(broker: &Broker) {
+pub(super) fn check(broker: &Broker) {
     while_it_runs(broker);
     while_it_does_not(broker);
 }

@@ -9,7 +9,7 @@ use crate::support::process::Process;
 use crate::support::status::get;
 use crate::support::{Broker, Workdir, wait_until};
 
-pub fn check(broker: &Broker) {
+pub(super) fn check(broker: &Broker) {
     broker.topic("numbers", 2);
     let work = Workdir::new();
     let mut consuming =
@@ -49,7 +49,7 @@ fn sum(rows: &[Value], key: &str) -> u64 {
 }
 
 /// What /partitions says.
-pub fn partitions(addr: SocketAddr) -> Vec<Value> {
+pub(super) fn partitions(addr: SocketAddr) -> Vec<Value> {
     let mut table: Value = serde_json::from_str(&get(addr, "/partitions")).unwrap();
     let rows: Vec<Value> = serde_json::from_value(table["partitions"].take()).unwrap();
     assert_eq!(table["count"], rows.len());

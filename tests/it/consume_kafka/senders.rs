@@ -12,7 +12,7 @@ use crate::support::{Broker, Workdir, kafka_python_sender, lea, manifest};
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 const OTHER_NAME: &str = "+447700900456-2-3_21_11_2026_20:59:41.pcap";
 
-pub fn check(broker: &Broker) {
+pub(super) fn check(broker: &Broker) {
     one_partition_keeps_the_order(broker);
     each_codec_of_kafka_python(broker);
     several_partitions_without_a_key_are_noticed(broker);

@@ -11,12 +11,12 @@ use super::{Events, ask};
 use crate::http::client::{Answer, Client};
 use crate::support::search_node::{self, Node};
 
-pub const REQUESTS: &str = include_str!("requests.txt");
+pub(crate) const REQUESTS: &str = include_str!("requests.txt");
 const TYPED: &str = include_str!("typed.txt");
 
 /// How a request's answers are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rule<'a> {
+pub(crate) enum Rule<'a> {
     Same,
     /// They differ, for this reason.
     Differs(&'a str),
@@ -24,7 +24,7 @@ pub enum Rule<'a> {
     Status(&'a str),
 }
 
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     pub rule: Rule<'a>,
     pub method: &'a str,
     pub target: &'a str,
@@ -32,7 +32,7 @@ pub struct Asked<'a> {
 }
 
 /// The requests of a table.
-pub fn requests(text: &str) -> Vec<Asked<'_>> {
+pub(crate) fn requests(text: &str) -> Vec<Asked<'_>> {
     let mut rule = Rule::Same;
     let mut found = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -52,7 +52,7 @@ pub fn requests(text: &str) -> Vec<Asked<'_>> {
 }
 
 /// What an answer says, without what is another each time: times, ids that were made, scores, shards.
-pub fn said(answer: &Answer) -> Value {
+pub(crate) fn said(answer: &Answer) -> Value {
     let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
         return json!({ "status": answer.status, "text": String::from_utf8_lossy(&answer.body) });
     };

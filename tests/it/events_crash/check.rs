@@ -15,12 +15,12 @@ const PAGE: u64 = 2_000;
 const DAYS: u64 = 20;
 
 /// The day of an event.
-pub fn day(n: u64) -> String {
+pub(super) fn day(n: u64) -> String {
     format!("2026-11-{:02}T{:02}:00:00Z", n % DAYS + 1, n % 24)
 }
 
 /// The stored events `from..to` of a sender.
-pub fn sources(server: &Events, sender: u64, from: u64, to: u64) -> Vec<Value> {
+pub(super) fn sources(server: &Events, sender: u64, from: u64, to: u64) -> Vec<Value> {
     let mut hits = Vec::new();
     for from in (from..to).step_by(PAGE as usize) {
         let question = format!("sender:{sender}%20AND%20n:%5B{from}%20TO%20{}%5D", to.min(from + PAGE) - 1);
@@ -33,7 +33,7 @@ pub fn sources(server: &Events, sender: u64, from: u64, to: u64) -> Vec<Value> {
 }
 
 /// Fails unless each kind of question finds so many events of each sender, and no others.
-pub fn totals(server: &Events, expected: &[(u64, u64)]) {
+pub(super) fn totals(server: &Events, expected: &[(u64, u64)]) {
     let total: u64 = expected.iter().map(|(_, count)| count).sum();
     for (sender, count) in expected {
         assert_eq!(server.count(&format!("/_count?q=sender:{sender}")), *count, "sender {sender}");
@@ -59,7 +59,7 @@ pub fn totals(server: &Events, expected: &[(u64, u64)]) {
 }
 
 /// Fails unless the store's file is whole, and has the rows of so many events, `own_ids` of them under ids that were given.
-pub fn file(output: &Path, total: u64, own_ids: u64) {
+pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     let connection = open(output);
     // One state of the file for all questions; the server may be merging segments.
     connection.execute_batch("BEGIN").unwrap();
@@ -88,7 +88,7 @@ pub fn file(output: &Path, total: u64, own_ids: u64) {
 }
 
 /// How many segments the store has made on the disk.
-pub fn segments(output: &Path) -> u64 {
+pub(super) fn segments(output: &Path) -> u64 {
     open(output).query_row("SELECT coalesce(max(id), 0) FROM segment", [], |row| row.get(0)).unwrap()
 }
 

@@ -19,7 +19,7 @@ const BULK_LONG: u64 = 4_000;
 
 /// The requests of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(super) enum Way {
     /// `_bulk`, the ids made by the server.
     Bulk,
     /// `_bulk` with ids; what comes again replaces.
@@ -37,11 +37,11 @@ pub enum Way {
 }
 
 impl Way {
-    pub const ALL: [Way; 7] =
+    pub(super) const ALL: [Way; 7] =
         [Way::Bulk, Way::BulkIndex, Way::BulkCreate, Way::Typed, Way::Post, Way::Put, Way::Create];
 
     /// True where the sender names its events.
-    pub fn has_own_ids(self) -> bool {
+    pub(super) fn has_own_ids(self) -> bool {
         !matches!(self, Way::Bulk | Way::Typed | Way::Post)
     }
 
@@ -73,7 +73,7 @@ struct Attempt {
 }
 
 /// A sender.
-pub struct Sender {
+pub(super) struct Sender {
     pub no: u64,
     pub way: Way,
     random: Random,
@@ -89,7 +89,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub fn new(no: u64, way: Way, random: Random) -> Sender {
+    pub(super) fn new(no: u64, way: Way, random: Random) -> Sender {
         Sender {
             no,
             way,
@@ -104,7 +104,7 @@ impl Sender {
     }
 
     /// Sends until the server is gone, and counts answers.
-    pub fn send_until_gone(&mut self, addr: SocketAddr, acknowledged: &AtomicU64) {
+    pub(super) fn send_until_gone(&mut self, addr: SocketAddr, acknowledged: &AtomicU64) {
         let Ok(mut client) = connect(addr) else { return };
         while self.send_one(&mut client).is_ok() {
             acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl Sender {
     }
 
     /// Sends many events, and waits for all answers.
-    pub fn fill(&mut self, server: &Events, events: u64) {
+    pub(super) fn fill(&mut self, server: &Events, events: u64) {
         let mut client = connect(server.http()).unwrap();
         while self.next < events {
             self.next += BULK_LONG;
@@ -124,7 +124,7 @@ impl Sender {
     }
 
     /// Sends what has no answer yet.
-    pub fn finish(&mut self, server: &Events) {
+    pub(super) fn finish(&mut self, server: &Events) {
         self.finish_with(&mut connect(server.http()).unwrap());
     }
 
@@ -235,7 +235,7 @@ impl Sender {
     }
 
     /// Finds out what became of requests without an answer, and checks all that was sent since the last time.
-    pub fn check_new(&mut self, server: &Events) {
+    pub(super) fn check_new(&mut self, server: &Events) {
         let found = self.found(server, self.unchecked);
         for nth in 0..self.attempts.len() {
             let Attempt { first, count, fate: Fate::Unknown } = self.attempts[nth] else { continue };
@@ -253,7 +253,7 @@ impl Sender {
     }
 
     /// Fails unless the events from number `from` on are stored as they were sent, once.
-    pub fn check(&self, server: &Events, from: u64) {
+    pub(super) fn check(&self, server: &Events, from: u64) {
         self.compare(self.found(server, from), from);
     }
 
@@ -308,7 +308,7 @@ impl Sender {
     }
 
     /// How many events of it are stored.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         let stored = self.attempts.iter().filter(|attempt| matches!(attempt.fate, Fate::Stored(_)));
         let mut batches: Vec<(u64, u64)> = stored.map(|attempt| (attempt.first, attempt.count)).collect();
         batches.sort();
@@ -327,7 +327,7 @@ fn connect(addr: SocketAddr) -> io::Result<Client> {
 }
 
 /// What was sent, in a few words.
-pub fn told(senders: &[Sender]) -> String {
+pub(super) fn told(senders: &[Sender]) -> String {
     let sum = |of: fn(&Sender) -> u64| senders.iter().map(of).sum::<u64>();
     let lost =
         |sender: &Sender| sender.attempts.iter().filter(|attempt| attempt.fate == Fate::Lost).count() as u64;

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// What it sends.
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub(super) enum Kind {
     /// JSON.
     Lines,
     /// RFC 3164.
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 /// A sender, which connects once a round.
-pub struct Stream {
+pub(super) struct Stream {
     pub no: u64,
     kind: Kind,
     /// The first event of this round, and the next one.
@@ -40,12 +40,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn new(no: u64, kind: Kind) -> Stream {
+    pub(super) fn new(no: u64, kind: Kind) -> Stream {
         Stream { no, kind, first: 0, next: 0, stored: 0, seen: 0 }
     }
 
     /// The listener that it sends to.
-    pub fn listener(&self) -> &'static str {
+    pub(super) fn listener(&self) -> &'static str {
         match self.kind {
             Kind::Lines => "lines",
             Kind::Syslog => "syslog transport=tcp",
@@ -53,7 +53,7 @@ impl Stream {
     }
 
     /// Sends until the server is gone, and asks meanwhile how much is stored.
-    pub fn send_until_gone(&mut self, addr: SocketAddr, http: SocketAddr) {
+    pub(super) fn send_until_gone(&mut self, addr: SocketAddr, http: SocketAddr) {
         let (no, gone) = (self.no, AtomicBool::new(false));
         let asked = thread::scope(|scope| {
             let asking = scope.spawn(|| last_count(http, no, &gone));
@@ -86,7 +86,7 @@ impl Stream {
     }
 
     /// Checks what is stored of this round, which is over.
-    pub fn check_new(&mut self, server: &Events) {
+    pub(super) fn check_new(&mut self, server: &Events) {
         let hits = check::sources(server, self.no, self.first, self.next);
         let mut found: Vec<u64> =
             hits.iter().map(|hit: &Value| hit["_source"]["n"].as_u64().unwrap()).collect();
@@ -105,7 +105,7 @@ impl Stream {
     }
 
     /// How many events of it are stored.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.stored
     }
 }

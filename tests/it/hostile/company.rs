@@ -24,18 +24,18 @@ const PACKET_INTERVAL: Duration = Duration::from_millis(10);
 const MEDIAN_MAX: Duration = Duration::from_millis(500);
 
 /// Streams under way.
-pub struct Company {
+pub(super) struct Company {
     over: Arc<AtomicBool>,
     streams: Vec<(String, JoinHandle<Vec<Duration>>)>,
     output: PathBuf,
 }
 
 /// How long packets took, from the send of their last byte until they were in the file.
-pub struct Delays(Vec<Duration>);
+pub(super) struct Delays(Vec<Duration>);
 
 impl Company {
     /// Starts `count` streams; `service` tells them from those of other companies of the same server.
-    pub fn start(ground: &Ground, service: &str, count: usize) -> Company {
+    pub(super) fn start(ground: &Ground, service: &str, count: usize) -> Company {
         let over = Arc::new(AtomicBool::new(false));
         let (addr, output) = (ground.addr(), ground.output());
         let stream = |number: usize| {
@@ -53,7 +53,7 @@ impl Company {
 
     /// The scenario is over: the streams end, and have to be whole.
     #[track_caller]
-    pub fn end(self) -> Delays {
+    pub(super) fn end(self) -> Delays {
         self.over.store(true, Ordering::Relaxed);
         let sent = testdata(CAPTURE);
         let mut delays = Vec::new();
@@ -83,7 +83,7 @@ impl Delays {
     }
 
     /// For the figures.
-    pub fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let ms = |percent| self.at(percent).as_millis();
         format!(
             "packet to file p50 {} ms, p99 {} ms, max {} ms of {} packets",

@@ -33,7 +33,7 @@ fn packet_body(interface: u32, captured: u32, data: &[u8]) -> Vec<u8> {
 }
 
 /// A pcap stream: a header of this link type, and a packet that claims a length.
-pub fn pcap(link_type: u32, claimed: u32, data: &[u8]) -> Vec<u8> {
+pub(super) fn pcap(link_type: u32, claimed: u32, data: &[u8]) -> Vec<u8> {
     let header = b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0";
     let packet = [1u32, 0, claimed, claimed].map(u32::to_le_bytes).concat();
     [&header[..], &link_type.to_le_bytes(), &packet, data].concat()

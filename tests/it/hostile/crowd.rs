@@ -14,19 +14,19 @@ use crate::support::{DEADLINE, long};
 static ONE: Mutex<()> = Mutex::new(());
 
 /// Connections that are open, in the order in which they were made.
-pub struct Crowd {
+pub(super) struct Crowd {
     pub streams: Vec<TcpStream>,
     _one: Option<MutexGuard<'static, ()>>,
 }
 
 /// How many connections a crowd has: 10,000 in the long form.
-pub fn size() -> usize {
+pub(super) fn size() -> usize {
     if long() { 10_000 } else { 1_000 }
 }
 
 impl Crowd {
     /// Nobody yet.
-    pub fn new() -> Crowd {
+    pub(super) fn new() -> Crowd {
         let one = long().then(|| ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let maximum = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -35,7 +35,7 @@ impl Crowd {
 
     /// `count` connections more; each sends what `first` gives for its number.
     #[track_caller]
-    pub fn come(&mut self, addr: SocketAddr, count: usize, first: impl Fn(usize) -> Vec<u8>) {
+    pub(super) fn come(&mut self, addr: SocketAddr, count: usize, first: impl Fn(usize) -> Vec<u8>) {
         for _ in 0..count {
             let number = self.streams.len();
             let mut stream = connect(addr, number);
@@ -46,7 +46,7 @@ impl Crowd {
 
     /// `count` connections more, which may be refused before they can send.
     #[track_caller]
-    pub fn come_whatever(&mut self, addr: SocketAddr, count: usize) {
+    pub(super) fn come_whatever(&mut self, addr: SocketAddr, count: usize) {
         for number in 0..count {
             let mut stream = connect(addr, number);
             let _ = stream.write_all(b"one too many");
@@ -55,25 +55,25 @@ impl Crowd {
     }
 
     /// All close.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.streams.clear();
     }
 
     /// All reset.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.streams.drain(..).for_each(reset);
     }
 }
 
 /// A connection from one of several addresses of this machine: one alone has ports for 28,000.
 #[track_caller]
-pub fn connect(addr: SocketAddr, number: usize) -> TcpStream {
+pub(super) fn connect(addr: SocketAddr, number: usize) -> TcpStream {
     connect_from(2 + (number % 8) as u8, addr)
 }
 
 /// A connection from 127.0.0.`host`.
 #[track_caller]
-pub fn connect_from(host: u8, addr: SocketAddr) -> TcpStream {
+pub(super) fn connect_from(host: u8, addr: SocketAddr) -> TcpStream {
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
@@ -89,6 +89,6 @@ pub fn connect_from(host: u8, addr: SocketAddr) -> TcpStream {
 }
 
 /// Ends a connection with a reset.
-pub fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }

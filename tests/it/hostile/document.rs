@@ -11,26 +11,31 @@ use crate::support::long;
 static WRITING: Mutex<()> = Mutex::new(());
 
 /// A table of the document: what was sent, what `lea` did, which counters grew.
-pub struct Table {
+pub(super) struct Table {
     section: &'static str,
     rows: Vec<[String; 3]>,
 }
 
 impl Table {
     /// An empty table for a section.
-    pub fn new(section: &'static str) -> Table {
+    pub(super) fn new(section: &'static str) -> Table {
         Table { section, rows: Vec::new() }
     }
 
     /// Adds a row.
-    pub fn row(&mut self, input: impl Into<String>, did: impl Into<String>, counters: impl Into<String>) {
+    pub(super) fn row(
+        &mut self,
+        input: impl Into<String>,
+        did: impl Into<String>,
+        counters: impl Into<String>,
+    ) {
         let row = [input.into(), did.into(), counters.into()];
         eprintln!("{}: {}", self.section, row.join(" | "));
         self.rows.push(row.map(|cell| cell.replace('|', "\\|")));
     }
 
     /// Writes the table into the document, or fails if the document says something else.
-    pub fn check(self) {
+    pub(super) fn check(self) {
         let mut text = "| input | what `lea` did | counters |\n|---|---|---|\n".to_owned();
         for row in &self.rows {
             writeln!(text, "| {} |", row.join(" | ")).unwrap();
@@ -47,7 +52,7 @@ impl Table {
 }
 
 /// Notes what was measured, as a list item a line. Only the long form writes it down.
-pub fn figures(name: &'static str, lines: &[String]) {
+pub(super) fn figures(name: &'static str, lines: &[String]) {
     let text: String = lines.iter().map(|line| format!("- {}\n", line.replace(". ", ".\n  "))).collect();
     eprintln!("{name}:\n{text}");
     if updates() && long() {

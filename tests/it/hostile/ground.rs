@@ -37,10 +37,10 @@ const USUAL: [&str; 13] = [
 const REFUSED_AT_ACCEPT: [&str; 3] =
     ["refused_streams_max_total", "refused_peer_total", "refused_thread_total"];
 
-pub type Counters = BTreeMap<String, u64>;
+pub(super) type Counters = BTreeMap<String, u64>;
 
 /// A server, its folder, and what lies around it.
-pub struct Ground {
+pub(super) struct Ground {
     pub server: Server,
     pub status: SocketAddr,
     work: Workdir,
@@ -58,13 +58,13 @@ enum Thing {
 }
 
 /// A moment, from which on is counted.
-pub struct Mark {
+pub(super) struct Mark {
     counters: Counters,
     files: BTreeSet<String>,
 }
 
 /// What a scenario left behind.
-pub struct Since {
+pub(super) struct Since {
     pub counters: Counters,
     /// Stream files that were made, with their manifests.
     pub files: Vec<(String, Manifest)>,
@@ -73,13 +73,13 @@ pub struct Since {
 impl Ground {
     /// Lays the ground and starts the server.
     #[track_caller]
-    pub fn new(flags: &[&str]) -> Ground {
+    pub(super) fn new(flags: &[&str]) -> Ground {
         Ground::with(flags, |_| {})
     }
 
     /// The same, with `plant` to put something into the output folder before the start.
     #[track_caller]
-    pub fn with(flags: &[&str], plant: impl FnOnce(&Path)) -> Ground {
+    pub(super) fn with(flags: &[&str], plant: impl FnOnce(&Path)) -> Ground {
         let work = Workdir::new();
         // So deep that `../../etc/passwd` still lies within the test's own folder.
         let output = work.join("a/b/out");
@@ -97,22 +97,22 @@ impl Ground {
         ground
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         self.server.addr()
     }
 
-    pub fn output(&self) -> PathBuf {
+    pub(super) fn output(&self) -> PathBuf {
         self.server.output().to_owned()
     }
 
     /// A path outside the output folder.
-    pub fn outside(&self, name: &str) -> PathBuf {
+    pub(super) fn outside(&self, name: &str) -> PathBuf {
         self.work.join(name)
     }
 
     /// What /metrics says.
     #[track_caller]
-    pub fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         let text = get(self.status, "/metrics");
         let lines = text.lines().filter_map(|line| line.strip_prefix("lea_")?.split_once(' '));
         lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
@@ -120,19 +120,19 @@ impl Ground {
 
     /// One of them.
     #[track_caller]
-    pub fn counter(&self, name: &str) -> u64 {
+    pub(super) fn counter(&self, name: &str) -> u64 {
         *self.counters().get(name).unwrap_or_else(|| panic!("no counter {name}"))
     }
 
     /// Kilobytes of memory: `VmHWM` the most so far, `VmRSS` now.
-    pub fn memory_kb(&mut self, what: &str) -> u64 {
+    pub(super) fn memory_kb(&mut self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.process().id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Processor time used so far.
-    pub fn processor_time(&mut self) -> Duration {
+    pub(super) fn processor_time(&mut self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.server.process().id())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
@@ -141,7 +141,7 @@ impl Ground {
     }
 
     /// How many memory maps there are.
-    pub fn maps(&mut self) -> usize {
+    pub(super) fn maps(&mut self) -> usize {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.server.process().id())).unwrap();
         maps.lines().count()
     }
@@ -154,19 +154,19 @@ impl Ground {
 
     /// From here on is counted.
     #[track_caller]
-    pub fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark { counters: self.counters(), files: self.files() }
     }
 
     /// By how much a counter grew since the mark.
     #[track_caller]
-    pub fn grown(&self, mark: &Mark, name: &str) -> u64 {
+    pub(super) fn grown(&self, mark: &Mark, name: &str) -> u64 {
         self.counter(name) - mark.counters[name]
     }
 
     /// Waits until `connections` or more have come since the mark, and all of them have ended. Tells what they left.
     #[track_caller]
-    pub fn since(&self, mark: &Mark, connections: usize) -> Since {
+    pub(super) fn since(&self, mark: &Mark, connections: usize) -> Since {
         wait_until(4 * DEADLINE, "the end of the connections", || {
             let now = self.counters();
             let grown = |name: &str| now[name] - mark.counters[name];
@@ -195,7 +195,7 @@ impl Ground {
 
     /// The stream files in the folder. Fails on any entry that is neither one of them nor a manifest.
     #[track_caller]
-    pub fn files(&self) -> BTreeSet<String> {
+    pub(super) fn files(&self) -> BTreeSet<String> {
         let mut files = BTreeSet::new();
         for entry in fs::read_dir(self.server.output()).unwrap() {
             let name = entry.unwrap().file_name().into_vec();
@@ -211,7 +211,7 @@ impl Ground {
 
     /// Nothing outside has changed, nothing is left over, and the server ends in good order. Gives its stderr.
     #[track_caller]
-    pub fn end(mut self) -> String {
+    pub(super) fn end(mut self) -> String {
         assert!(self.server.process().is_running(), "the server has ended");
         wait_until(DEADLINE, "the end of all streams", || self.counter("streams_open") == 0);
         let (descriptors, threads) = (self.descriptors, self.threads);
@@ -239,7 +239,7 @@ impl Ground {
 
 impl Since {
     /// The counters that grew; `+1 each` where a counter grew once for each of `connections`.
-    pub fn counted(&self, connections: usize) -> String {
+    pub(super) fn counted(&self, connections: usize) -> String {
         let grown =
             self.counters.iter().filter(|(name, value)| **value > 0 && !USUAL.contains(&name.as_str()));
         let told: Vec<String> = grown
@@ -253,7 +253,7 @@ impl Since {
     }
 
     /// What became of one connection that sent `content` behind its name.
-    pub fn told(&self, output: &Path, content: &[u8]) -> String {
+    pub(super) fn told(&self, output: &Path, content: &[u8]) -> String {
         let files: Vec<String> =
             self.files.iter().map(|(file, manifest)| told_file(output, file, manifest, content)).collect();
         let is_refused =
@@ -298,7 +298,7 @@ fn told_content(manifest: &Manifest) -> String {
 }
 
 /// A file name, the middle of a long one left out.
-pub fn shown(file: &str) -> String {
+pub(super) fn shown(file: &str) -> String {
     if file.len() <= 60 {
         return format!("`{file}`");
     }
@@ -307,7 +307,7 @@ pub fn shown(file: &str) -> String {
 
 /// The body of a GET.
 #[track_caller]
-pub fn get(addr: SocketAddr, path: &str) -> String {
+pub(super) fn get(addr: SocketAddr, path: &str) -> String {
     // Where all places are taken by others, the answer is 503: that is not what is asked here.
     wait_for(DEADLINE, "an answer on --status", || {
         let mut stream = TcpStream::connect(addr).ok()?;

@@ -10,9 +10,9 @@ use lea::runtime::metrics::Counters;
 use lea::runtime::shutdown::Shutdown;
 
 /// No wait of a test is longer.
-pub const PATIENCE: Duration = crate::support::DEADLINE;
+pub(crate) const PATIENCE: Duration = crate::support::DEADLINE;
 
-pub struct Running {
+pub(crate) struct Running {
     pub addr: SocketAddr,
     pub stop: Shutdown,
     pub counters: Arc<Counters>,
@@ -20,7 +20,7 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(config: HttpServerConfig, handler: impl Handler + 'static) -> Running {
+    pub(crate) fn start(config: HttpServerConfig, handler: impl Handler + 'static) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (stop, counters) = (Shutdown::new().unwrap(), Arc::new(Counters::default()));
         let handle =
@@ -29,12 +29,12 @@ impl Running {
         Running { addr: handle.local_addr(), stop, counters, handle }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.addr)
     }
 
     /// Asks for the stop, and joins; returns how long that took.
-    pub fn end(self) -> Duration {
+    pub(crate) fn end(self) -> Duration {
         let started = Instant::now();
         self.stop.trigger();
         self.handle.join().unwrap();
@@ -44,7 +44,7 @@ impl Running {
 }
 
 /// Waits for a condition.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
@@ -53,63 +53,63 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (given, value) = line.split_once(": ")?;
             given.eq_ignore_ascii_case(name).then_some(value)
         })
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn closes(&self) -> bool {
+    pub(crate) fn closes(&self) -> bool {
         self.header("Connection") == Some("close")
     }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     pub stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Client {
-    pub fn connect(addr: SocketAddr) -> Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Client {
         Client::try_connect(addr).unwrap()
     }
 
     /// An error where nobody listens.
-    pub fn try_connect(addr: SocketAddr) -> io::Result<Client> {
+    pub(crate) fn try_connect(addr: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Client { stream, received: Vec::new() })
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    pub fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         self.answer()
     }
 
     /// The next response, with its body.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         self.try_answer().unwrap()
     }
 
     /// The answer to a request; an error where the server goes away before it is whole.
-    pub fn try_ask(&mut self, request: &[u8]) -> io::Result<Answer> {
+    pub(crate) fn try_ask(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.stream.write_all(request)?;
         self.try_answer()
     }
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// The next response to HEAD, or one that has no body.
-    pub fn head_only(&mut self) -> Answer {
+    pub(crate) fn head_only(&mut self) -> Answer {
         self.try_head().unwrap()
     }
 
@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// True if the server closes without another byte. A reset counts: bytes of ours were left unread.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.received.is_empty() && self.read() == 0
     }
 

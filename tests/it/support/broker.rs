@@ -26,10 +26,10 @@ use serde_json::Value;
 use super::{DEADLINE, Workdir, wait_until};
 
 /// The versions that are tested: the last of 3.x, and 4.x, which has dropped old requests.
-pub const VERSIONS: [&str; 2] = ["3.9.2", "4.3.1"];
+pub(crate) const VERSIONS: [&str; 2] = ["3.9.2", "4.3.1"];
 
 /// A running broker in a folder of its own. Dropping it kills it, and nothing else.
-pub struct Broker {
+pub(crate) struct Broker {
     version: &'static str,
     is_secured: bool,
     port: u16,
@@ -39,13 +39,13 @@ pub struct Broker {
 impl Broker {
     /// Starts one on a free port.
     #[track_caller]
-    pub fn start(version: &'static str) -> Broker {
+    pub(crate) fn start(version: &'static str) -> Broker {
         Broker::start_as(version, false)
     }
 
     /// Starts one that has listeners with TLS and SASL too: [`listener`](Broker::listener).
     #[track_caller]
-    pub fn start_secured(version: &'static str) -> Broker {
+    pub(crate) fn start_secured(version: &'static str) -> Broker {
         Broker::start_as(version, true)
     }
 
@@ -66,18 +66,18 @@ impl Broker {
     }
 
     /// Its address, as clients take it.
-    pub fn addr(&self) -> String {
+    pub(crate) fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Stops it in good order.
     #[track_caller]
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         succeed(&self.script("stop", &[self.path()]));
     }
 
     /// Kills it, as a crash would, and waits until it is gone.
-    pub fn kill9(&self) {
+    pub(crate) fn kill9(&self) {
         let Some(pid) = self.pid() else { return };
         let _ = kill_process(pid, Signal::KILL);
         // A process loses its memory, and so its command line, before its sockets.
@@ -87,7 +87,7 @@ impl Broker {
 
     /// Starts it again after its end: same port, same data.
     #[track_caller]
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         succeed(&self.start_script());
     }
 
@@ -98,18 +98,18 @@ impl Broker {
     }
 
     /// The address of a secured broker's listener: `tls`, `sasl`, `sasl-tls`.
-    pub fn listener(&self, name: &str) -> String {
+    pub(crate) fn listener(&self, name: &str) -> String {
         format!("127.0.0.1:{}", fs::read_to_string(self.file(&format!("port-{name}"))).unwrap().trim())
     }
 
     /// A file of its folder, as the script describes it.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// Makes a topic.
     #[track_caller]
-    pub fn topic(&self, name: &str, partitions: i32) {
+    pub(crate) fn topic(&self, name: &str, partitions: i32) {
         self.try_topic(name, partitions)
             .unwrap_or_else(|reason| panic!("cannot make topic {name}: {reason}"));
     }
@@ -131,14 +131,14 @@ impl Broker {
 
     /// Deletes a topic.
     #[track_caller]
-    pub fn delete_topic(&self, name: &str) {
+    pub(crate) fn delete_topic(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         assert!(deleted.iter().all(Result::is_ok), "cannot delete topic {name}: {deleted:?}");
     }
 
     /// Deletes a topic and makes it again as soon as the broker lets it.
     #[track_caller]
-    pub fn make_topic_again(&self, name: &str, partitions: i32) {
+    pub(crate) fn make_topic_again(&self, name: &str, partitions: i32) {
         self.delete_topic(name);
         wait_until(DEADLINE, "the deleted topic to be made again", || {
             self.try_topic(name, partitions).is_ok()
@@ -146,7 +146,7 @@ impl Broker {
     }
 
     /// All records of a topic, partition by partition.
-    pub fn records(&self, topic: &str, partitions: i32) -> Vec<Record> {
+    pub(crate) fn records(&self, topic: &str, partitions: i32) -> Vec<Record> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.addr()).set("group.id", "reader");
         let consumer: BaseConsumer = config.set("enable.auto.commit", "false").create().unwrap();
@@ -167,7 +167,7 @@ impl Broker {
 
     /// Runs a program of Kafka's with `--bootstrap-server`; its stdout.
     #[track_caller]
-    pub fn tool(&self, class: &str, args: &[&str]) -> Vec<u8> {
+    pub(crate) fn tool(&self, class: &str, args: &[&str]) -> Vec<u8> {
         let addr = self.addr();
         let args = [&["tool", self.path(), class, "--bootstrap-server", &addr], args].concat();
         let output = self.script(args[0], &args[1..]);
@@ -177,7 +177,7 @@ impl Broker {
 
     /// The values of a topic's first `count` records, a line each, as Kafka's own console consumer prints them.
     #[track_caller]
-    pub fn console_values(&self, topic: &str, count: usize) -> Vec<u8> {
+    pub(crate) fn console_values(&self, topic: &str, count: usize) -> Vec<u8> {
         let count = count.to_string();
         let args = ["--topic", topic, "--from-beginning", "--max-messages", &count, "--timeout-ms", "20000"];
         self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)
@@ -185,7 +185,7 @@ impl Broker {
 
     /// A partition's first segment as DumpLogSegments prints it.
     #[track_caller]
-    pub fn dump_log(&self, topic: &str, partition: i32) -> String {
+    pub(crate) fn dump_log(&self, topic: &str, partition: i32) -> String {
         let segment = self.segment(topic, partition);
         let args = ["--print-data-log", "--files", segment.to_str().unwrap()];
         let class = match self.version.starts_with('3') {
@@ -198,12 +198,12 @@ impl Broker {
     }
 
     /// The file of a partition's first segment.
-    pub fn segment(&self, topic: &str, partition: i32) -> PathBuf {
+    pub(crate) fn segment(&self, topic: &str, partition: i32) -> PathBuf {
         self.dir.join(format!("data/{topic}-{partition}/00000000000000000000.log"))
     }
 
     /// What it has said.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
@@ -247,7 +247,7 @@ impl Drop for Broker {
 }
 
 /// A record as it lies in a topic.
-pub struct Record {
+pub(crate) struct Record {
     /// Its partition.
     pub partition: i32,
     /// Its key.
@@ -258,24 +258,24 @@ pub struct Record {
 
 impl Record {
     /// The value's fields.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.value).unwrap()
     }
 
     /// Its bytes, unless they are no base64.
-    pub fn data(&self) -> Option<Vec<u8>> {
+    pub(crate) fn data(&self) -> Option<Vec<u8>> {
         STANDARD.decode(self.json()["data"].as_str()?).ok()
     }
 
     /// The stream's name.
-    pub fn stream(&self) -> String {
+    pub(crate) fn stream(&self) -> String {
         self.json()["interceptionfilename"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// A port below those that the kernel gives to clients: a client that tries to reach a broker that is down would
 /// sooner or later be given that very port, and connect to itself.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let chance = RandomState::new().hash_one(0);
         let port = 10_000 + (chance % 20_000) as u16;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A packet of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub(crate) struct Packet {
     /// The offset after its last byte.
     pub end: usize,
     /// Its time after the first packet.
@@ -14,7 +14,7 @@ pub struct Packet {
 
 /// The packets of a whole capture: little-endian pcap with microseconds, or little-endian pcapng whose interfaces
 /// count nanoseconds. The samples are such.
-pub fn packets(capture: &[u8]) -> Vec<Packet> {
+pub(crate) fn packets(capture: &[u8]) -> Vec<Packet> {
     let times = match capture[..4] {
         [0xd4, 0xc3, 0xb2, 0xa1] => pcap(capture),
         [0x0a, 0x0d, 0x0d, 0x0a] => pcapng(capture),

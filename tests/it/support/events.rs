@@ -12,7 +12,7 @@ use super::process::Process;
 use super::{DEADLINE, Workdir, lea, wait_for};
 
 /// A running server; dropping it kills it.
-pub struct Events {
+pub(crate) struct Events {
     process: Process,
     output: PathBuf,
     flags: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Events {
 impl Events {
     /// Starts `lea serve-events --http 0 --output OUTPUT FLAGS...` and waits until it listens.
     #[track_caller]
-    pub fn start(output: &Path, flags: &[&str]) -> Events {
+    pub(crate) fn start(output: &Path, flags: &[&str]) -> Events {
         Events::start_with(output, flags.iter().map(|flag| flag.to_string()).collect())
     }
 
@@ -41,24 +41,24 @@ impl Events {
     }
 
     /// Kills it, as a crash would.
-    pub fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         self.process.kill();
     }
 
     /// Starts it again after its end: same folder, same flags, other ports.
     #[track_caller]
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self = Events::start_with(&self.output, self.flags.clone());
     }
 
     /// Starts it after its end and does not wait until it listens.
-    pub fn begin(&self) -> Process {
+    pub(crate) fn begin(&self) -> Process {
         Process::start(&mut Events::command(&self.output, &self.flags))
     }
 
     /// The same with a user, whose password is asked for. Its configuration is in `work`, its folder `out` there.
     #[track_caller]
-    pub fn with_user(work: &Workdir, user: &str, password: &str, flags: &[&str]) -> Events {
+    pub(crate) fn with_user(work: &Workdir, user: &str, password: &str, flags: &[&str]) -> Events {
         let mut command = assert_cmd::Command::new(lea());
         let made = command.args(["events", "hash-password"]).write_stdin(password).output().unwrap();
         let hash = String::from_utf8(made.stdout).unwrap();
@@ -69,53 +69,53 @@ impl Events {
 
     /// Where it listens for `what`: `lines`, `syslog transport=udp`.
     #[track_caller]
-    pub fn addr(&mut self, what: &str) -> SocketAddr {
+    pub(crate) fn addr(&mut self, what: &str) -> SocketAddr {
         listening(&mut self.process, &format!("listener={what}"))
     }
 
     /// Its folder.
-    pub fn output(&self) -> &Path {
+    pub(crate) fn output(&self) -> &Path {
         &self.output
     }
 
     /// Where it speaks Elasticsearch's dialect.
-    pub fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.http
     }
 
     /// Its process.
-    pub fn process(&mut self) -> &mut Process {
+    pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
     /// What it answers to `GET PATH`.
     #[track_caller]
-    pub fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         get(self.http, path)
     }
 
     /// What it answers to `POST PATH` with a body.
     #[track_caller]
-    pub fn post(&self, path: &str, body: &str) -> Value {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Value {
         json(path, ask_with(self.http, "POST", path, body))
     }
 
     /// How many documents `PATH/_count` finds; none while the index is not there.
     #[track_caller]
-    pub fn count(&self, path: &str) -> u64 {
+    pub(crate) fn count(&self, path: &str) -> u64 {
         self.get(path)["count"].as_u64().unwrap_or(0)
     }
 
     /// Waits until `path` counts so many.
     #[track_caller]
-    pub fn wait_count(&self, path: &str, count: u64) {
+    pub(crate) fn wait_count(&self, path: &str, count: u64) {
         wait_for(DEADLINE, &format!("{count} of {path}"), || (self.count(path) >= count).then_some(()));
         assert_eq!(self.count(path), count, "{path}");
     }
 
     /// The sources of all documents of an index, as they were stored.
     #[track_caller]
-    pub fn sources(&self, index: &str) -> Vec<Value> {
+    pub(crate) fn sources(&self, index: &str) -> Vec<Value> {
         let found = self.get(&format!("/{index}/_search?size=1000"));
         let hits = found["hits"]["hits"].as_array().unwrap_or_else(|| panic!("no hits: {found}"));
         hits.iter().map(|hit| hit["_source"].clone()).collect()
@@ -123,7 +123,7 @@ impl Events {
 
     /// Asks it to drain, and fails unless it exits with 0. Gives what it said on stderr.
     #[track_caller]
-    pub fn term(mut self) -> String {
+    pub(crate) fn term(mut self) -> String {
         self.process.signal(Signal::TERM);
         self.process.wait_code(DEADLINE, 0);
         self.process.stderr()
@@ -132,7 +132,7 @@ impl Events {
 
 /// The body of an answer to `GET PATH`, as JSON.
 #[track_caller]
-pub fn get(addr: SocketAddr, path: &str) -> Value {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Value {
     json(path, ask(addr, path))
 }
 
@@ -143,7 +143,7 @@ fn json(path: &str, (head, body): (String, String)) -> Value {
 
 /// Head and body of an answer to `GET PATH`.
 #[track_caller]
-pub fn ask(addr: SocketAddr, path: &str) -> (String, String) {
+pub(crate) fn ask(addr: SocketAddr, path: &str) -> (String, String) {
     ask_with(addr, "GET", path, "")
 }
 

@@ -5,7 +5,7 @@ use super::Random;
 
 /// A whole capture.
 #[derive(Clone, Debug)]
-pub struct Generated {
+pub(crate) struct Generated {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// The offsets at which a reader may find its end: 0, and after the file header and each packet (pcap), or
@@ -25,7 +25,7 @@ impl Generated {
 }
 
 /// A pcap capture of at least `bytes_min` bytes: little-endian, microseconds, Ethernet.
-pub fn pcap(random: &mut Random, bytes_min: usize) -> Generated {
+pub(crate) fn pcap(random: &mut Random, bytes_min: usize) -> Generated {
     let mut made = Generated::new();
     let head = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1]);
     made.unit(&[&head]);
@@ -40,7 +40,7 @@ pub fn pcap(random: &mut Random, bytes_min: usize) -> Generated {
 }
 
 /// A pcapng capture of at least `bytes_min` bytes: little-endian, one interface, microseconds.
-pub fn pcapng(random: &mut Random, bytes_min: usize) -> Generated {
+pub(crate) fn pcapng(random: &mut Random, bytes_min: usize) -> Generated {
     let mut made = Generated::new();
     made.unit(&[&words(&[0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28])]);
     made.unit(&[&words(&[1, 20, 1, 262_144, 20])]);

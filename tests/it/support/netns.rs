@@ -14,12 +14,12 @@ use super::process::Process;
 use super::{DEADLINE, wait_until};
 
 /// A network namespace of its own.
-pub struct Netns {
+pub(crate) struct Netns {
     process: Process,
 }
 
 /// The name of the cable's end in each namespace.
-pub const CABLE: &str = "v0";
+pub(crate) const CABLE: &str = "v0";
 
 impl Netns {
     /// A namespace with loopback and nothing else. An error says why there can be none: it takes root.
@@ -42,12 +42,12 @@ impl Netns {
 
     /// Two namespaces with a cable (veth) between them, and an IPv4 address each.
     #[track_caller]
-    pub fn pair(addrs: [&str; 2]) -> [Netns; 2] {
+    pub(crate) fn pair(addrs: [&str; 2]) -> [Netns; 2] {
         Netns::try_pair(addrs).unwrap_or_else(|reason| panic!("no network namespaces: {reason}"))
     }
 
     /// The same, for a test that has another way where there can be no namespaces.
-    pub fn try_pair(addrs: [&str; 2]) -> Result<[Netns; 2], String> {
+    pub(crate) fn try_pair(addrs: [&str; 2]) -> Result<[Netns; 2], String> {
         let pair = [Netns::new()?, Netns::new()?];
         let peer = pair[1].process.id().to_string();
         pair[0].try_ip(&["link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", &peer])?;
@@ -60,13 +60,13 @@ impl Netns {
 
     /// Takes this side's end of the cable down.
     #[track_caller]
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.ip(&["link", "set", CABLE, "down"]);
     }
 
     /// Runs `act` in a thread of the namespace; sockets and processes that it makes belong there.
     #[track_caller]
-    pub fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let netns = File::open(format!("/proc/{}/ns/net", self.process.id())).unwrap();
         let done = thread::scope(|scope| {
             let inside = || {

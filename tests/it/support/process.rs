@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::wait_for;
 
 /// A running child. Dropping it kills it, and nothing else.
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -21,7 +21,7 @@ pub struct Process {
 impl Process {
     /// Starts `command`; a thread collects its stderr.
     #[track_caller]
-    pub fn start(command: &mut Command) -> Process {
+    pub(crate) fn start(command: &mut Command) -> Process {
         let name = format!("{command:?}");
         command.stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
@@ -37,18 +37,23 @@ impl Process {
     }
 
     /// The process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// What stderr has said so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 
     /// Waits until a line on stderr has what `find` looks for. Fails at once if the process ends without it.
     #[track_caller]
-    pub fn wait_line<T>(&mut self, deadline: Duration, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+    pub(crate) fn wait_line<T>(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> T {
         wait_for(deadline, what, || {
             let ended = self.child.try_wait().unwrap();
             if ended.is_some() {
@@ -66,12 +71,12 @@ impl Process {
     }
 
     /// True until it has ended.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Sends a signal to this process alone.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         // It may have ended in this moment; the wait after it shows how.
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
@@ -87,13 +92,13 @@ impl Process {
 
     /// Waits for its end and fails unless it exits with `code`.
     #[track_caller]
-    pub fn wait_code(&mut self, deadline: Duration, code: i32) {
+    pub(crate) fn wait_code(&mut self, deadline: Duration, code: i32) {
         let status = self.wait(deadline);
         assert_eq!(status.code(), Some(code), "{} ended with {status}:\n{}", self.name, self.stderr());
     }
 
     /// Kills it (SIGKILL) and takes it away.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.join_reader();

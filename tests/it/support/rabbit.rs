@@ -8,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 use super::Workdir;
 
 /// A running node. It ends with this process at the latest.
-pub struct Rabbit {
+pub(crate) struct Rabbit {
     dir: Workdir,
 }
 
 impl Rabbit {
     /// Starts one on a free port.
     #[track_caller]
-    pub fn start() -> Rabbit {
+    pub(crate) fn start() -> Rabbit {
         let rabbit = Rabbit { dir: Workdir::new() };
         rabbit.restart();
         rabbit
@@ -23,29 +23,29 @@ impl Rabbit {
 
     /// Starts it again: same port, same data.
     #[track_caller]
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         succeed(&self.script("start"));
     }
 
     /// Stops it in good order.
     #[track_caller]
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         succeed(&self.script("stop"));
     }
 
     /// Its port.
-    pub fn port(&self) -> String {
+    pub(crate) fn port(&self) -> String {
         fs::read_to_string(self.dir.join("port")).unwrap().trim().to_owned()
     }
 
     /// Its URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2F", self.port())
     }
 
     /// Publishes lines, a message each; gives how many messages the queue has then.
     #[track_caller]
-    pub fn publish(&self, queue: &str, lines: &[u8], flags: &[&str]) -> u64 {
+    pub(crate) fn publish(&self, queue: &str, lines: &[u8], flags: &[&str]) -> u64 {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = Command::new(root.join("scripts/pika")).output().unwrap();
         succeed(&python);

@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing moments and sizes.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// A generator with a fresh seed, which goes to stderr: a failed test shows it. `LEA_TEST_SEED` sets it.
-    pub fn new(test: &str) -> Random {
+    pub(crate) fn new(test: &str) -> Random {
         let seed = match std::env::var("LEA_TEST_SEED") {
             Ok(text) => text.parse().expect("LEA_TEST_SEED is a number"),
             Err(_) => RandomState::new().hash_one(test),
@@ -17,12 +17,12 @@ impl Random {
     }
 
     /// A generator that starts at `seed`.
-    pub fn with_seed(seed: u64) -> Random {
+    pub(crate) fn with_seed(seed: u64) -> Random {
         Random(seed)
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,12 +31,12 @@ impl Random {
     }
 
     /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
     /// `len` bytes.
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
     }
 }

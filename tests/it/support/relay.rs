@@ -19,14 +19,14 @@ impl Gate {
 }
 
 /// A relay; it takes connections as long as the process lives.
-pub struct Relay {
+pub(crate) struct Relay {
     addr: SocketAddr,
     gate: Arc<Gate>,
 }
 
 impl Relay {
     /// Hands connections on to a server.
-    pub fn start(server: SocketAddr) -> Relay {
+    pub(crate) fn start(server: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (addr, gate) = (listener.local_addr().unwrap(), Arc::new(Gate::default()));
         let passes = Arc::clone(&gate);
@@ -44,17 +44,17 @@ impl Relay {
     }
 
     /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// From now on nothing passes; connections stay.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         *self.gate.held.lock().unwrap() = true;
     }
 
     /// What was held up passes.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         *self.gate.held.lock().unwrap() = false;
         self.gate.opened.notify_all();
     }

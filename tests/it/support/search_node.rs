@@ -12,31 +12,31 @@ use super::broker::free_port;
 use super::{DEADLINE, Workdir};
 
 /// The version whose dialect is spoken.
-pub const ELASTICSEARCH_7: &str = "elasticsearch-7.17.29";
+pub(crate) const ELASTICSEARCH_7: &str = "elasticsearch-7.17.29";
 
 /// The version that takes types as they were meant.
-pub const ELASTICSEARCH_2: &str = "elasticsearch-2.4.6";
+pub(crate) const ELASTICSEARCH_2: &str = "elasticsearch-2.4.6";
 
 /// The newest OpenSearch.
-pub const OPENSEARCH_3: &str = "opensearch-3.8.0";
+pub(crate) const OPENSEARCH_3: &str = "opensearch-3.8.0";
 
 /// Starts the OpenSearch 3 node, or gives the one that runs.
 #[track_caller]
-pub fn opensearch_3() -> SocketAddr {
+pub(crate) fn opensearch_3() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();
     *NODE.get_or_init(|| start(OPENSEARCH_3))
 }
 
 /// Starts the 7.17 node, or gives the one that runs.
 #[track_caller]
-pub fn elasticsearch_7() -> SocketAddr {
+pub(crate) fn elasticsearch_7() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();
     *NODE.get_or_init(|| start(ELASTICSEARCH_7))
 }
 
 /// Starts the 2.4 node, or gives the one that runs.
 #[track_caller]
-pub fn elasticsearch_2() -> SocketAddr {
+pub(crate) fn elasticsearch_2() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();
     *NODE.get_or_init(|| start(ELASTICSEARCH_2))
 }
@@ -58,7 +58,7 @@ fn start(version: &'static str) -> SocketAddr {
 }
 
 /// A node of a test's own, which can be killed and started again where it was.
-pub struct Node {
+pub(crate) struct Node {
     version: &'static str,
     config: &'static str,
     dir: Workdir,
@@ -67,19 +67,19 @@ pub struct Node {
 
 impl Node {
     /// A node that is not started yet; `config`: lines of its configuration.
-    pub fn new(version: &'static str, config: &'static str) -> Node {
+    pub(crate) fn new(version: &'static str, config: &'static str) -> Node {
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
         Node { version, config, dir: Workdir::new(), addr }
     }
 
     /// Where it is, or will be.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Starts it.
     #[track_caller]
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         let output = self.try_start();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "search-node ended with {}: {text}", output.status);
@@ -92,7 +92,7 @@ impl Node {
 
     /// Kills it (SIGKILL).
     #[track_caller]
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let pid: i32 = std::fs::read_to_string(self.dir.join("pid")).unwrap().trim().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
         // Waits until nobody answers there any more.
@@ -105,14 +105,14 @@ impl Node {
 
     /// Asks it; gives status and body.
     #[track_caller]
-    pub fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let answer = exchange(self.addr, method, path, body.to_string().as_bytes());
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// Asks it; an answer that is none of 2xx fails the test.
     #[track_caller]
-    pub fn good(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) fn good(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(method, path, body);
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
@@ -126,7 +126,7 @@ impl Drop for Node {
 }
 
 /// Sends a request with a JSON body (`null`: none) and reads the answer, which may be anything.
-pub fn exchange(
+pub(crate) fn exchange(
     addr: SocketAddr,
     method: &str,
     path: &str,

@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::DEADLINE;
 
 /// What real senders sleep between the name and the content.
-pub const NAME_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const NAME_PAUSE: Duration = Duration::from_secs(1);
 
 /// What real senders put into one send.
-pub const CHUNK_BYTES: usize = 100;
+pub(crate) const CHUNK_BYTES: usize = 100;
 
 /// How the end of the name is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
+pub(crate) enum Handshake {
     /// The name in one send, then a second of silence.
     Gap,
     /// `\n` after the name.
@@ -26,7 +26,7 @@ pub enum Handshake {
 }
 
 /// One connection. Each send leaves at once (TCP_NODELAY), so a chunk is a segment.
-pub struct Sender {
+pub(crate) struct Sender {
     stream: TcpStream,
     /// A name that waits for the first content.
     held: Vec<u8>,
@@ -35,7 +35,7 @@ pub struct Sender {
 impl Sender {
     /// Connects, and sends nothing yet.
     #[track_caller]
-    pub fn connect(addr: SocketAddr) -> Sender {
+    pub(crate) fn connect(addr: SocketAddr) -> Sender {
         let stream =
             TcpStream::connect(addr).unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
         stream.set_nodelay(true).unwrap();
@@ -46,7 +46,7 @@ impl Sender {
 
     /// Connects and sends the name.
     #[track_caller]
-    pub fn open(addr: SocketAddr, name: impl AsRef<[u8]>, handshake: Handshake) -> Sender {
+    pub(crate) fn open(addr: SocketAddr, name: impl AsRef<[u8]>, handshake: Handshake) -> Sender {
         let name = name.as_ref();
         let mut sender = Sender::connect(addr);
         match handshake {
@@ -63,12 +63,12 @@ impl Sender {
 
     /// One send.
     #[track_caller]
-    pub fn send(&mut self, content: &[u8]) {
+    pub(crate) fn send(&mut self, content: &[u8]) {
         self.try_send(content).unwrap();
     }
 
     /// One send, for where the receiver may be gone.
-    pub fn try_send(&mut self, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn try_send(&mut self, content: &[u8]) -> io::Result<()> {
         if self.held.is_empty() {
             return self.stream.write_all(content);
         }
@@ -79,17 +79,17 @@ impl Sender {
 
     /// The content in sends of `chunk_bytes`.
     #[track_caller]
-    pub fn send_chunks(&mut self, content: &[u8], chunk_bytes: usize) {
+    pub(crate) fn send_chunks(&mut self, content: &[u8], chunk_bytes: usize) {
         content.chunks(chunk_bytes).for_each(|chunk| self.send(chunk));
     }
 
     /// The client's address, as the receiver sees it.
-    pub fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
 
     /// Ends the sending direction.
-    pub fn half_close(&mut self) {
+    pub(crate) fn half_close(&mut self) {
         if !self.held.is_empty() {
             self.send(&[]);
         }
@@ -98,7 +98,7 @@ impl Sender {
 
     /// Waits until the receiver closes. True if it closed in order, false if it reset the connection.
     #[track_caller]
-    pub fn wait_close(&mut self) -> bool {
+    pub(crate) fn wait_close(&mut self) -> bool {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
             Ok(0) => true,
@@ -110,13 +110,13 @@ impl Sender {
 
     /// Ends the sending direction and waits until the receiver has closed too.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.half_close();
         assert!(self.wait_close(), "the receiver reset a stream that had ended in order");
     }
 
     /// Resets the connection (SO_LINGER 0): what lies in the send buffer is lost.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use super::process::Process;
 use super::{DEADLINE, lea};
 
 /// A running server. Dropping it kills it, and nothing else.
-pub struct Server {
+pub(crate) struct Server {
     process: Process,
     output: PathBuf,
     flags: Vec<String>,
@@ -20,7 +20,7 @@ pub struct Server {
 impl Server {
     /// Starts `lea serve-tcp --listen 127.0.0.1:0 --output OUTPUT FLAGS...` and waits until it listens.
     #[track_caller]
-    pub fn start(output: &Path, flags: &[&str]) -> Server {
+    pub(crate) fn start(output: &Path, flags: &[&str]) -> Server {
         Server::start_with(output, flags.iter().map(|flag| flag.to_string()).collect())
     }
 
@@ -35,49 +35,49 @@ impl Server {
     }
 
     /// Where it takes streams.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Where it answers /health, /metrics and /streams; it has to be started with `--status 127.0.0.1:0`.
     #[track_caller]
-    pub fn status_addr(&mut self) -> SocketAddr {
+    pub(crate) fn status_addr(&mut self) -> SocketAddr {
         listening(&mut self.process, "status")
     }
 
     /// Its folder.
-    pub fn output(&self) -> &Path {
+    pub(crate) fn output(&self) -> &Path {
         &self.output
     }
 
     /// Its process.
-    pub fn process(&mut self) -> &mut Process {
+    pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
     /// Asks it to drain, waits for its end, and fails unless it exits with 0. Gives what it said on stderr.
     #[track_caller]
-    pub fn term(mut self) -> String {
+    pub(crate) fn term(mut self) -> String {
         self.process.signal(Signal::TERM);
         self.process.wait_code(DEADLINE, 0);
         self.process.stderr()
     }
 
     /// Kills it, as a crash would.
-    pub fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         self.process.kill();
     }
 
     /// Starts it again after its end: same folder, same flags, another port.
     #[track_caller]
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self = Server::start_with(&self.output, self.flags.clone());
     }
 }
 
 /// The address in the line `listening addr=IP:PORT listener=NAME`.
 #[track_caller]
-pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
+pub(crate) fn listening(process: &mut Process, what: &str) -> SocketAddr {
     let wanted = format!("listener={what}");
     process.wait_line(DEADLINE, &format!("a line `listening addr=... {wanted}`"), |line| {
         let (_, rest) = line.split_once("listening addr=")?;

@@ -7,7 +7,7 @@ use super::DEADLINE;
 
 /// The body that `path` answers with.
 #[track_caller]
-pub fn get(addr: SocketAddr, path: &str) -> String {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").unwrap();
@@ -19,7 +19,7 @@ pub fn get(addr: SocketAddr, path: &str) -> String {
 
 /// A number of /metrics, by its name without `lea_`.
 #[track_caller]
-pub fn metric(addr: SocketAddr, name: &str) -> u64 {
+pub(crate) fn metric(addr: SocketAddr, name: &str) -> u64 {
     let body = get(addr, "/metrics");
     let value =
         body.lines().find_map(|line| line.strip_prefix("lea_")?.strip_prefix(name)?.strip_prefix(' '));
@@ -28,7 +28,7 @@ pub fn metric(addr: SocketAddr, name: &str) -> u64 {
 
 /// What /health says: `ok`, `disk_full`, `draining`.
 #[track_caller]
-pub fn health(addr: SocketAddr) -> String {
+pub(crate) fn health(addr: SocketAddr) -> String {
     let body: serde_json::Value = serde_json::from_str(&get(addr, "/health")).unwrap();
     body["status"].as_str().unwrap().to_owned()
 }

@@ -14,7 +14,7 @@ use super::{DEADLINE, assert_same, manifest, wait_for};
 
 /// Waits until a stream file is closed after its `connections`th connection, and gives its manifest.
 #[track_caller]
-pub fn wait_connections(output: &Path, file: &str, connections: usize) -> Manifest {
+pub(crate) fn wait_connections(output: &Path, file: &str, connections: usize) -> Manifest {
     wait_for(DEADLINE, &format!("connection {connections} of {file}"), || {
         manifest(output, file).filter(|manifest| {
             manifest.state != ManifestState::Open && manifest.connections.len() == connections
@@ -24,7 +24,7 @@ pub fn wait_connections(output: &Path, file: &str, connections: usize) -> Manife
 
 /// Fails unless a stream file is `sent`, and its manifest says so: closed, length, hash, and no loss.
 #[track_caller]
-pub fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
+pub(crate) fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
     assert_same(&output.join(file), sent);
     let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
     assert_eq!(manifest.state, ManifestState::Closed, "{file}");
@@ -34,7 +34,7 @@ pub fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
 
 /// Fails unless the manifest of a stream file that is not open has its length and hash.
 #[track_caller]
-pub fn assert_vouched(output: &Path, file: &str) {
+pub(crate) fn assert_vouched(output: &Path, file: &str) {
     let stored = fs::read(output.join(file)).unwrap();
     let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
     assert_ne!(manifest.state, ManifestState::Open, "{file}");
@@ -46,7 +46,7 @@ pub fn assert_vouched(output: &Path, file: &str) {
 /// Fails unless the folder holds these stream files and their manifests, `.lea`, and nothing else, and nothing in
 /// `.lea` is left of work under way.
 #[track_caller]
-pub fn assert_only<'a>(output: &Path, files: impl IntoIterator<Item = &'a str>) {
+pub(crate) fn assert_only<'a>(output: &Path, files: impl IntoIterator<Item = &'a str>) {
     let mut expected = BTreeSet::from([".lea".to_owned()]);
     for file in files {
         expected.extend([file.to_owned(), format!("{file}{SUFFIX}")]);
@@ -62,7 +62,7 @@ pub fn assert_only<'a>(output: &Path, files: impl IntoIterator<Item = &'a str>) 
 }
 
 /// The files that the journal names as open.
-pub fn open_in_journal(output: &Path) -> BTreeSet<String> {
+pub(crate) fn open_in_journal(output: &Path) -> BTreeSet<String> {
     let mut open = BTreeSet::new();
     for line in fs::read_to_string(output.join(".lea/open.jsonl")).unwrap().lines() {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -76,18 +76,18 @@ pub fn open_in_journal(output: &Path) -> BTreeSet<String> {
 }
 
 /// The names in a folder.
-pub fn names_in(dir: &Path) -> BTreeSet<String> {
+pub(crate) fn names_in(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("cannot list {}: {error}", dir.display()));
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// What changes when a file is written or replaced: inode, length, and time of the last write in nanoseconds.
-pub fn identity(file: &Path) -> (u64, u64, i64, i64) {
+pub(crate) fn identity(file: &Path) -> (u64, u64, i64, i64) {
     let metadata = fs::symlink_metadata(file).unwrap();
     (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }
 
 /// How the last connection of a stream file ended.
-pub fn end_reason(output: &Path, file: &str) -> Option<EndReason> {
+pub(crate) fn end_reason(output: &Path, file: &str) -> Option<EndReason> {
     manifest(output, file).and_then(|manifest| manifest.end_reason)
 }

@@ -8,14 +8,14 @@ use std::process::Command;
 use super::Workdir;
 
 /// A mounted tmpfs; unmounted when dropped.
-pub struct Tmpfs {
+pub(crate) struct Tmpfs {
     path: PathBuf,
 }
 
 impl Tmpfs {
     /// Mounts one of `bytes` bytes in the test's folder.
     #[track_caller]
-    pub fn mount(work: &Workdir, bytes: u64) -> Tmpfs {
+    pub(crate) fn mount(work: &Workdir, bytes: u64) -> Tmpfs {
         let path = work.join("disk");
         fs::create_dir(&path).unwrap();
         let output = Command::new("mount")
@@ -32,19 +32,19 @@ impl Tmpfs {
     }
 
     /// A path on it.
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Bytes that are free.
-    pub fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.path).unwrap();
         stat.f_bavail * stat.f_frsize
     }
 
     /// Takes room until only `leave` bytes are free.
     #[track_caller]
-    pub fn fill(&self, leave: u64) {
+    pub(crate) fn fill(&self, leave: u64) {
         let mut filler = OpenOptions::new().append(true).create(true).open(self.filler()).unwrap();
         while self.free_bytes() > leave {
             let bytes = (self.free_bytes() - leave).min(1 << 20);
@@ -57,7 +57,7 @@ impl Tmpfs {
 
     /// Gives all room back that was taken by [`fill`](Self::fill).
     #[track_caller]
-    pub fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The binary under test.
-pub fn lea() -> PathBuf {
+pub(crate) fn lea() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_lea"))
 }
 
 /// Reads the whole file with tshark. An error is what tshark complained of: any exit code but 0, or any line on
 /// stderr but its remark on running as root.
-pub fn tshark_ok(file: &Path) -> Result<(), String> {
+pub(crate) fn tshark_ok(file: &Path) -> Result<(), String> {
     let output = tshark(file, &[]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     let complaint: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("Running as user")).collect();
@@ -22,7 +22,7 @@ pub fn tshark_ok(file: &Path) -> Result<(), String> {
 
 /// One field of all packets that a display filter lets through, as tshark prints it; a line a packet.
 #[track_caller]
-pub fn tshark_fields(file: &Path, filter: &str, field: &str) -> Vec<String> {
+pub(crate) fn tshark_fields(file: &Path, filter: &str, field: &str) -> Vec<String> {
     let output = tshark(file, &["-Y", filter, "-T", "fields", "-e", field]);
     assert!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -40,7 +40,7 @@ fn tshark(file: &Path, args: &[&str]) -> Output {
 
 /// `support/sender.py` with these arguments, in an environment of its own with the library that the field's senders
 /// use, from PyPI.
-pub fn kafka_python_sender(args: &[&str]) -> Command {
+pub(crate) fn kafka_python_sender(args: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = python("kafka-python");
     python.arg(root.join("tests/it/support/sender.py")).args(args).stdin(Stdio::null());
@@ -48,12 +48,12 @@ pub fn kafka_python_sender(args: &[&str]) -> Command {
 }
 
 /// The folder of a program of Debian's that is not installed: `syslog-ng`, `kamailio`.
-pub fn unpacked(name: &str) -> PathBuf {
+pub(crate) fn unpacked(name: &str) -> PathBuf {
     PathBuf::from(printed(Command::new("scripts/debian-unpacked").arg(name)))
 }
 
 /// The interpreter of a Python environment that this script of scripts/ makes.
-pub fn python(script: &str) -> Command {
+pub(crate) fn python(script: &str) -> Command {
     Command::new(printed(&mut Command::new(Path::new("scripts").join(script))))
 }
 

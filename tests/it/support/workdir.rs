@@ -8,30 +8,30 @@ use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX};
 use super::{DEADLINE, wait_for};
 
 /// A folder that goes with the test; after a failure it stays, and its path is printed.
-pub struct Workdir {
+pub(crate) struct Workdir {
     dir: Option<tempfile::TempDir>,
     path: PathBuf,
 }
 
 impl Workdir {
     /// A fresh folder.
-    pub fn new() -> Workdir {
+    pub(crate) fn new() -> Workdir {
         let dir = tempfile::Builder::new().prefix("lea-test-").tempdir().unwrap();
         Workdir { path: dir.path().to_owned(), dir: Some(dir) }
     }
 
     /// The folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// A path in it.
-    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
 
     /// Writes a file into it.
-    pub fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, content).unwrap();
         path
@@ -49,13 +49,13 @@ impl Drop for Workdir {
 }
 
 /// The content of a file in testdata/: `testdata("pcap/answered-call.pcap")`.
-pub fn testdata(name: &str) -> Vec<u8> {
+pub(crate) fn testdata(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
 /// The manifest of a stream file in an output folder; none if there is none.
-pub fn manifest(output: &Path, file_name: &str) -> Option<Manifest> {
+pub(crate) fn manifest(output: &Path, file_name: &str) -> Option<Manifest> {
     let path = output.join(format!("{file_name}{SUFFIX}"));
     let text = match fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
@@ -67,7 +67,7 @@ pub fn manifest(output: &Path, file_name: &str) -> Option<Manifest> {
 
 /// Waits until a stream file is closed, and gives its manifest.
 #[track_caller]
-pub fn wait_closed(output: &Path, file_name: &str) -> Manifest {
+pub(crate) fn wait_closed(output: &Path, file_name: &str) -> Manifest {
     wait_for(DEADLINE, &format!("the end of {file_name}"), || {
         manifest(output, file_name).filter(|manifest| manifest.state == ManifestState::Closed)
     })
@@ -75,7 +75,7 @@ pub fn wait_closed(output: &Path, file_name: &str) -> Manifest {
 
 /// Fails if the file is not `sent` byte for byte; says where it differs first, and never prints its content.
 #[track_caller]
-pub fn assert_same(file: &Path, sent: &[u8]) {
+pub(crate) fn assert_same(file: &Path, sent: &[u8]) {
     let stored = fs::read(file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
     if stored == sent {
         return;

@@ -9,7 +9,7 @@ use super::{DEADLINE, lea};
 
 /// Starts `WRAPPER... lea serve-tcp --listen 127.0.0.1:0 --output OUTPUT FLAGS...` and waits until it listens.
 #[track_caller]
-pub fn start(wrapper: &[&str], output: &Path, flags: &[&str]) -> (Process, SocketAddr) {
+pub(crate) fn start(wrapper: &[&str], output: &Path, flags: &[&str]) -> (Process, SocketAddr) {
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]).arg(lea());
     command.args(["serve-tcp", "--listen", "127.0.0.1:0", "--output"]).arg(output).args(flags);
@@ -20,13 +20,13 @@ pub fn start(wrapper: &[&str], output: &Path, flags: &[&str]) -> (Process, Socke
 
 /// The first address in a line `listening addr=IP:PORT listener=NAME`.
 #[track_caller]
-pub fn listening(process: &mut Process, what: &str) -> SocketAddr {
+pub(crate) fn listening(process: &mut Process, what: &str) -> SocketAddr {
     addresses(process, what, 1)[0]
 }
 
 /// Waits for `count` listeners and gives their addresses, in the order of the lines.
 #[track_caller]
-pub fn addresses(process: &mut Process, what: &str, count: usize) -> Vec<SocketAddr> {
+pub(crate) fn addresses(process: &mut Process, what: &str, count: usize) -> Vec<SocketAddr> {
     let wanted = format!(" listener={what}");
     // The lines come together, so the last one is waited for by waiting for as many as there have to be.
     super::wait_for(DEADLINE, &format!("{count} lines `listening addr=...{wanted}`"), || {

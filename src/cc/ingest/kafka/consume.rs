@@ -51,7 +51,7 @@ pub enum StartFrom {
 
 /// Configuration of the consumer loop.
 #[derive(Clone, Debug)]
-pub struct ConsumeConfig {
+pub(crate) struct ConsumeConfig {
     pub from: StartFrom,
     /// Exit at the last record that each partition had at the start.
     pub exit_at_end: bool,
@@ -74,7 +74,7 @@ pub struct Consumed {
 }
 
 /// Consumer loop with everything it needs.
-pub struct ConsumeLoop<'a> {
+pub(crate) struct ConsumeLoop<'a> {
     pub client: &'a mut dyn KafkaConsumer,
     pub ledger: Ledger,
     pub config: ConsumeConfig,
@@ -154,7 +154,7 @@ struct PartitionBounds {
 impl<'a> ConsumeLoop<'a> {
     /// Consumes until a shutdown is requested or the end is reached. Then everything is stored, committed and
     /// closed.
-    pub fn run(self) -> Result<Consumed> {
+    pub(crate) fn run(self) -> Result<Consumed> {
         let checkpoint_at = Instant::now() + self.config.checkpoint_interval;
         let mut running = LoopState {
             consumer: self,

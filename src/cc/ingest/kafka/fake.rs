@@ -10,11 +10,11 @@ use crate::cc::ingest::kafka::client::{
 };
 
 /// Hook that runs before each poll. Gets the number of earlier polls.
-pub type OnPoll = Box<dyn FnMut(&mut FakeConsumer, usize) + Send>;
+pub(crate) type OnPoll = Box<dyn FnMut(&mut FakeConsumer, usize) + Send>;
 
 /// Fake consumer: its setup, and what became of it.
 #[derive(Default)]
-pub struct FakeConsumer {
+pub(crate) struct FakeConsumer {
     /// Values of each partition. The first has offset 0.
     pub logs: BTreeMap<TopicPartition, Vec<Vec<u8>>>,
     /// Rebalances that the next polls return, one each, before any record.
@@ -40,23 +40,23 @@ pub struct FakeConsumer {
 }
 
 impl FakeConsumer {
-    pub fn produce(&mut self, partition: &TopicPartition, value: impl Into<Vec<u8>>) {
+    pub(crate) fn produce(&mut self, partition: &TopicPartition, value: impl Into<Vec<u8>>) {
         self.logs.entry(partition.clone()).or_default().push(value.into());
     }
 
     /// Makes the next poll assign these partitions.
-    pub fn queue_assignment(&mut self, partitions: &[TopicPartition]) {
+    pub(crate) fn queue_assignment(&mut self, partitions: &[TopicPartition]) {
         self.rebalances.push_back(Rebalance::Assigned(partitions.to_vec()));
     }
 
     /// Makes the next poll revoke these partitions.
-    pub fn queue_revocation(&mut self, partitions: &[TopicPartition], lost: bool) {
+    pub(crate) fn queue_revocation(&mut self, partitions: &[TopicPartition], lost: bool) {
         self.rebalances.push_back(Rebalance::Revoked { partitions: partitions.to_vec(), lost });
     }
 
     /// Deletes a topic and recreates it empty with another id. The next poll reports it. Assigned partitions
     /// keep their position, as in librdkafka.
-    pub fn recreate_topic(&mut self, topic: &str, id: &str) {
+    pub(crate) fn recreate_topic(&mut self, topic: &str, id: &str) {
         self.ids.insert(topic.to_owned(), id.to_owned());
         self.logs.iter_mut().filter(|(at, _)| &*at.topic == topic).for_each(|(_, log)| log.clear());
         let ours: Vec<TopicPartition> =

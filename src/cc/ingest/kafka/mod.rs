@@ -3,9 +3,9 @@
 //! offers. `consume` is the loop that stores records.
 
 pub mod client;
-pub mod consume;
+pub(crate) mod consume;
 #[cfg(test)]
-pub mod fake;
+pub(crate) mod fake;
 pub mod librdkafka;
 mod native;
 pub mod settings;

@@ -70,7 +70,11 @@ fn error_code(code: rd::rd_kafka_resp_err_t) -> Option<RDKafkaErrorCode> {
 }
 
 /// Returns the low and high watermarks of a partition from the broker's last fetch response.
-pub fn watermarks<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<(i64, i64)> {
+pub(super) fn watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<(i64, i64)> {
     let topic = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     // SAFETY: the client is alive, the string ends with NUL, and the two numbers outlive the call.
@@ -84,7 +88,7 @@ pub fn watermarks<C: ClientContext>(client: &Client<C>, topic: &str, partition: 
 
 /// Queries the id of a topic, in Kafka's own notation (base64url). `None` if the topic does not exist or the
 /// broker has no topic ids.
-pub fn topic_id<C: ClientContext>(
+pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     timeout: Duration,
@@ -164,7 +168,7 @@ fn parse_described_id(answer: &AnswerEvent) -> KafkaResult<Option<String>> {
 }
 
 /// Result of a commit.
-pub struct CommitResult {
+pub(super) struct CommitResult {
     /// Error of the whole commit.
     pub error: Option<RDKafkaErrorCode>,
     /// Offset or error of each partition.
@@ -173,19 +177,19 @@ pub struct CommitResult {
 
 /// Commits whose acknowledgements arrive on a separate queue: waiting for one neither returns records nor
 /// triggers rebalances.
-pub struct CommitQueue<C: ConsumerContext + 'static> {
+pub(super) struct CommitQueue<C: ConsumerContext + 'static> {
     // Fields are dropped in order: the queue must be destroyed before the consumer.
     queue: AnswerQueue,
     consumer: Arc<BaseConsumer<C>>,
 }
 
 impl<C: ConsumerContext + 'static> CommitQueue<C> {
-    pub fn new(consumer: &Arc<BaseConsumer<C>>) -> CommitQueue<C> {
+    pub(super) fn new(consumer: &Arc<BaseConsumer<C>>) -> CommitQueue<C> {
         CommitQueue { queue: AnswerQueue::new(consumer.client()), consumer: Arc::clone(consumer) }
     }
 
     /// Requests a commit. [`next_result`](CommitQueue::next_result) returns its result.
-    pub fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()> {
+    pub(super) fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()> {
         // SAFETY: client, list and queue are alive, and the list is copied. There is no callback, so no
         // opaque is needed.
         let code = unsafe {
@@ -201,7 +205,7 @@ impl<C: ConsumerContext + 'static> CommitQueue<C> {
     }
 
     /// Waits for the next result.
-    pub fn next_result(&self, timeout: Duration) -> Option<CommitResult> {
+    pub(super) fn next_result(&self, timeout: Duration) -> Option<CommitResult> {
         let deadline = Instant::now() + timeout;
         loop {
             let event = self.queue.poll(deadline.saturating_duration_since(Instant::now()))?;

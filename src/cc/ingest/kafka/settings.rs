@@ -185,7 +185,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Settings of a member whose broker does not exist.
-    pub fn test_settings(properties: &[&str]) -> ConsumerSettings {
+    pub(crate) fn test_settings(properties: &[&str]) -> ConsumerSettings {
         ConsumerSettings {
             brokers: "127.0.0.1:1".to_owned(),
             group: "interception".to_owned(),

@@ -34,7 +34,7 @@ const UNJOINED_MAX: usize = 64;
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accepts until shutdown, then joins all streams. A failure to accept shuts everything down.
-pub fn run(listener: TcpListener, shared: &Arc<ReceiverContext>) -> Result<()> {
+pub(super) fn run(listener: TcpListener, shared: &Arc<ReceiverContext>) -> Result<()> {
     let mut streams = StreamThreads::default();
     let accepted = accept_streams(&listener, shared, &mut streams).inspect_err(|_| shared.stop.trigger());
     // The kernel now refuses new connections. Otherwise they would be accepted and then forgotten.

@@ -11,7 +11,7 @@ const PAGE_BYTES: usize = 4096;
 /// Releases the unused pages of this thread's stack: everything below the current frame, and pages of zeros
 /// above it, which read as zeros again when they are touched. Costs a few microseconds.
 #[allow(unsafe_code)]
-pub fn trim_stack() {
+pub(super) fn trim_stack() {
     let Some((low, high)) = stack_bounds() else { return };
     let here = (&raw const low).addr();
     if !(low..high).contains(&here) {

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 const BACKLOG: i32 = 4096;
 
 #[derive(Clone, Debug)]
-pub struct TcpTimeouts {
+pub(crate) struct TcpTimeouts {
     /// Silence that ends a name.
     pub name_timeout: Duration,
     /// Time for the first byte.
@@ -39,7 +39,7 @@ pub struct TcpTimeouts {
 
 /// Configuration of the receiver.
 #[derive(Clone, Debug)]
-pub struct TcpConfig {
+pub(crate) struct TcpConfig {
     /// Listening addresses.
     pub listen: Vec<SocketAddr>,
     /// Allowed peers. Empty: all.
@@ -65,13 +65,13 @@ struct ReceiverContext {
 }
 
 /// Running receiver.
-pub struct TcpReceiver {
+pub(crate) struct TcpReceiver {
     acceptors: Vec<JoinHandle<Result<()>>>,
 }
 
 /// Opens a listening socket. IPv6 sockets are IPv6-only, so that both address families can be configured
 /// separately.
-pub fn bind(addr: SocketAddr) -> Result<TcpListener> {
+pub(crate) fn bind(addr: SocketAddr) -> Result<TcpListener> {
     let open = || {
         let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -87,7 +87,7 @@ pub fn bind(addr: SocketAddr) -> Result<TcpListener> {
 
 impl TcpReceiver {
     /// Starts accepting on open listeners.
-    pub fn spawn(
+    pub(crate) fn spawn(
         listeners: Vec<TcpListener>,
         config: &TcpConfig,
         vault: Vault,
@@ -119,7 +119,7 @@ impl TcpReceiver {
     }
 
     /// Waits until a shutdown was requested and all streams have ended.
-    pub fn join(self) -> Result<()> {
+    pub(crate) fn join(self) -> Result<()> {
         let mut result = Ok(());
         for acceptor in self.acceptors {
             let ended = acceptor.join().unwrap_or_else(|_| Err(Error::Thread("tcp-accept".to_owned())));

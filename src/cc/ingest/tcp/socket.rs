@@ -30,14 +30,14 @@ struct Keepalive {
 
 /// Socket of a stream. Its own thread reads it, other threads may probe it.
 #[derive(Debug)]
-pub struct StreamSocket {
+pub(super) struct StreamSocket {
     tcp: TcpStream,
     min_ready_bytes: AtomicU32,
 }
 
 /// Result of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitOutcome {
+pub(super) enum WaitOutcome {
     /// Bytes, the end or an error can be read. `true`: the peer has closed its side.
     Ready(bool),
     TimedOut,
@@ -47,7 +47,7 @@ pub enum WaitOutcome {
 
 /// Result of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketRead {
+pub(super) enum SocketRead {
     /// Number of bytes read.
     Bytes(usize),
     /// No bytes are available now.
@@ -59,7 +59,7 @@ pub enum SocketRead {
 
 impl StreamSocket {
     /// Takes over an accepted connection.
-    pub fn new(tcp: TcpStream) -> io::Result<StreamSocket> {
+    pub(super) fn new(tcp: TcpStream) -> io::Result<StreamSocket> {
         tcp.set_nonblocking(true)?;
         let socket = StreamSocket { tcp, min_ready_bytes: AtomicU32::new(1) };
         // Urgent data counts as content. Out of line it would be lost.
@@ -77,7 +77,12 @@ impl StreamSocket {
     }
 
     /// Waits until `bytes` bytes, the end or an error can be read, for at most `timeout` (`None`: no limit).
-    pub fn wait(&self, bytes: usize, timeout: Option<Duration>, stop: &Shutdown) -> io::Result<WaitOutcome> {
+    pub(super) fn wait(
+        &self,
+        bytes: usize,
+        timeout: Option<Duration>,
+        stop: &Shutdown,
+    ) -> io::Result<WaitOutcome> {
         self.set_min_ready_bytes(bytes)?;
         let mut fds = [
             PollFd::new(&self.tcp, PollFlags::IN | PollFlags::RDHUP),
@@ -97,17 +102,17 @@ impl StreamSocket {
     }
 
     /// Reads the available bytes.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<SocketRead> {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<SocketRead> {
         self.receive(buffer, RecvFlags::DONTWAIT)
     }
 
     /// Peeks at the available bytes. It never sees past the start of urgent data.
-    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<SocketRead> {
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<SocketRead> {
         self.receive(buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)
     }
 
     /// Number of received bytes that were not read.
-    pub fn unread_bytes(&self) -> u64 {
+    pub(super) fn unread_bytes(&self) -> u64 {
         // This is called for sockets that already failed: then 0 is assumed.
         rustix::io::ioctl_fionread(&self.tcp).unwrap_or(0)
     }

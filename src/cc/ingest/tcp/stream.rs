@@ -34,7 +34,7 @@ const HEAD_BYTES: usize = 12;
 const MAGIC_BYTES: usize = 4;
 
 /// Stream being received.
-pub struct StreamReceiver<'a> {
+pub(super) struct StreamReceiver<'a> {
     pub socket: &'a Arc<StreamSocket>,
     /// Statistics for other threads.
     pub live: &'a StreamStats,
@@ -43,7 +43,7 @@ pub struct StreamReceiver<'a> {
 
 /// Reason why a connection did not become a stream.
 #[derive(Debug)]
-pub enum ReceiveError {
+pub(super) enum ReceiveError {
     /// No byte arrived before the end or the timeout.
     Silent,
     /// More bytes arrived than a name can have.
@@ -60,7 +60,7 @@ impl From<io::Error> for ReceiveError {
 
 impl StreamReceiver<'_> {
     /// Receives the stream. Returns its escaped name and the reason why it ended.
-    pub fn receive_stream(&self) -> Result<(String, EndReason), ReceiveError> {
+    pub(super) fn receive_stream(&self) -> Result<(String, EndReason), ReceiveError> {
         // Memory touched by the thread's start is not needed while it waits.
         super::memory::trim_stack();
         let name = self.read_name()?;

@@ -4,17 +4,17 @@
 use super::codec::Codec;
 
 /// Size of a batch header. The records follow it.
-pub const HEADER_BYTES: usize = 61;
+pub(super) const HEADER_BYTES: usize = 61;
 
 /// Size of the offset and length fields, which the length does not count.
-pub const LENGTH_PREFIX_BYTES: usize = 12;
+pub(super) const LENGTH_PREFIX_BYTES: usize = 12;
 
 /// Start of the bytes that the checksum covers.
 const CRC_START: usize = 21;
 
 /// Header of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchHeader {
+pub(super) struct BatchHeader {
     /// Offset of the first record, before compaction may have removed it.
     pub base_offset: i64,
     /// Size of the batch, header included.
@@ -30,7 +30,7 @@ pub struct BatchHeader {
 impl BatchHeader {
     /// Parses the header at the start of `bytes`, which has at least [`HEADER_BYTES`] bytes. Returns `None`
     /// if this cannot be a header. Few other byte sequences pass.
-    pub fn parse(bytes: &[u8], bytes_max: usize) -> Option<BatchHeader> {
+    pub(super) fn parse(bytes: &[u8], bytes_max: usize) -> Option<BatchHeader> {
         let header = BatchHeader {
             base_offset: i64::from_be_bytes(at(bytes, 0)?),
             bytes: LENGTH_PREFIX_BYTES + usize::try_from(i32::from_be_bytes(at(bytes, 8)?)).ok()?,
@@ -55,23 +55,23 @@ impl BatchHeader {
     }
 
     /// Verifies the checksum of the complete batch.
-    pub fn is_intact(&self, batch: &[u8]) -> bool {
+    pub(super) fn is_intact(&self, batch: &[u8]) -> bool {
         batch.get(CRC_START..self.bytes).is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
     }
 
     /// Returns the compression codec, or the unknown codec number as an error.
-    pub fn codec(&self) -> Result<Codec, u16> {
+    pub(super) fn codec(&self) -> Result<Codec, u16> {
         Codec::from_number(self.attributes & 7)
     }
 
     /// Reports whether this batch ends a transaction.
-    pub fn is_control(&self) -> bool {
+    pub(super) fn is_control(&self) -> bool {
         self.attributes & 0x20 != 0
     }
 }
 
 /// Verifies the checksum of a complete message in an earlier format: a CRC-32 of everything after it.
-pub fn is_intact_message(message: &[u8]) -> bool {
+pub(super) fn is_intact_message(message: &[u8]) -> bool {
     let Some((head, checked)) = message.split_at_checked(16) else { return false };
     let mut crc = flate2::Crc::new();
     crc.update(checked);
@@ -79,7 +79,7 @@ pub fn is_intact_message(message: &[u8]) -> bool {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchRecord<'a> {
+pub(super) struct BatchRecord<'a> {
     pub offset_delta: i32,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
@@ -87,7 +87,7 @@ pub struct BatchRecord<'a> {
 
 /// Parses the record at the start of `records` and returns it with its length, or `None` if there is no valid
 /// record.
-pub fn parse_record(records: &[u8]) -> Option<(BatchRecord<'_>, usize)> {
+pub(super) fn parse_record(records: &[u8]) -> Option<(BatchRecord<'_>, usize)> {
     let mut rest = records;
     let length = usize::try_from(read_varint(&mut rest)?).ok()?;
     let (mut body, after) = rest.split_at_checked(length)?;
@@ -107,7 +107,7 @@ pub fn parse_record(records: &[u8]) -> Option<(BatchRecord<'_>, usize)> {
 }
 
 /// Reports whether a control record aborts its transaction.
-pub fn is_abort(control: &BatchRecord<'_>) -> bool {
+pub(super) fn is_abort(control: &BatchRecord<'_>) -> bool {
     control.key.and_then(|key| at(key, 2)).is_some_and(|kind: [u8; 2]| kind == [0, 0])
 }
 

@@ -9,7 +9,7 @@ const XERIAL_HEADER_BYTES: usize = 16;
 
 /// Compression codec of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
+pub(super) enum Codec {
     None,
     Gzip,
     Snappy,
@@ -19,7 +19,7 @@ pub enum Codec {
 
 impl Codec {
     /// Looks up the codec number in a batch's attributes.
-    pub fn from_number(number: u16) -> Result<Codec, u16> {
+    pub(super) fn from_number(number: u16) -> Result<Codec, u16> {
         match number {
             0 => Ok(Codec::None),
             1 => Ok(Codec::Gzip),
@@ -41,7 +41,7 @@ impl Codec {
     }
 
     /// Decompresses `from` into `into`, which is cleared first. The error is the reason as text.
-    pub fn decompress(self, from: &[u8], into: &mut Vec<u8>, bytes_max: usize) -> Result<(), String> {
+    pub(super) fn decompress(self, from: &[u8], into: &mut Vec<u8>, bytes_max: usize) -> Result<(), String> {
         into.clear();
         let done = match self {
             Codec::None => {

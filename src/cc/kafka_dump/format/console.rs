@@ -13,7 +13,7 @@ const OFFSET: &[u8] = b"Offset:";
 const OTHERS: [&[u8]; 3] = [b"Delivery:", b"Epoch:", b"NO_HEADERS"];
 
 /// Reports whether a line can only have this format.
-pub fn is_console_line(line: &[u8]) -> bool {
+pub(super) fn is_console_line(line: &[u8]) -> bool {
     let Some(tab) = memchr(b'\t', line) else { return false };
     let first = &line[..tab];
     if line.first() == Some(&b'{') {
@@ -27,7 +27,7 @@ fn is_property(column: &[u8]) -> bool {
 }
 
 /// Parses a line.
-pub fn parse_line(line: &[u8]) -> ParsedLine<'_> {
+pub(super) fn parse_line(line: &[u8]) -> ParsedLine<'_> {
     if is_tool_message(line) {
         return ParsedLine::Skip;
     }

@@ -16,7 +16,7 @@ use super::{DumpLocation, KafkaPosition};
 use crate::cc::wire::json::{self, JsonScalar};
 
 /// First member of every dead letter. Its value is the format version.
-pub const MARK: &[u8] = b"lea_dead_letter";
+pub(super) const MARK: &[u8] = b"lea_dead_letter";
 
 const VERSION: u32 = 1;
 
@@ -87,7 +87,7 @@ impl RecordDeadLetter<'_> {
 }
 
 /// Parses a line.
-pub fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
+pub(super) fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
     let (mut version, mut topic, mut partition, mut offset) = (None, JsonScalar::Other, None, None);
     let (mut value, mut base64) = (JsonScalar::Other, JsonScalar::Other);
     let read = json::for_each_member(line, &mut |name, member| match name {

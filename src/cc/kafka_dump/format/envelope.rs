@@ -28,7 +28,7 @@ struct Envelope<'a> {
 }
 
 /// Parses a line.
-pub fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
+pub(super) fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
     if is_tool_message(line) {
         return ParsedLine::Skip;
     }

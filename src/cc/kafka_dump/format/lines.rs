@@ -23,7 +23,7 @@ pub enum LineFormat {
 
 /// Parsed line.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ParsedLine<'a> {
+pub(super) enum ParsedLine<'a> {
     /// Something to ignore.
     Skip,
     /// Position and value of a record.
@@ -34,7 +34,7 @@ pub enum ParsedLine<'a> {
 
 /// State that line parsers keep between lines: reusable buffers and the current topic and partition.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub(super) struct Scratch {
     /// Topic of the current line.
     pub topic: String,
     /// Partition of the current line.
@@ -47,7 +47,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Sets the topic. It is usually the topic of the previous line.
-    pub fn set_topic(&mut self, topic: &str) {
+    pub(super) fn set_topic(&mut self, topic: &str) {
         if self.topic != topic {
             topic.clone_into(&mut self.topic);
         }
@@ -189,13 +189,13 @@ impl LineFormat {
 
 /// Reports whether a line is a message of the dumping tool: those on stderr, if both outputs went to one
 /// file, and the deprecation notice that Kafka 4's console consumer prints on stdout.
-pub fn is_tool_message(line: &[u8]) -> bool {
+pub(super) fn is_tool_message(line: &[u8]) -> bool {
     let remarks: [&[u8]; 3] = [b"% ", b"Processed a total of ", b"Option --property is deprecated"];
     remarks.iter().any(|remark| line.starts_with(remark))
 }
 
 /// Detects the format from a line, if the line is conclusive.
-pub fn detect(line: &[u8]) -> Option<DumpFormat> {
+pub(super) fn detect(line: &[u8]) -> Option<DumpFormat> {
     if log_text::is_log_line(line) {
         return Some(DumpFormat::LogText);
     }

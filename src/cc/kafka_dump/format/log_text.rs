@@ -14,7 +14,7 @@ use crate::limits::RECORD_BYTES_MAX;
 const PAYLOAD: &[u8] = b" payload: ";
 
 /// Reports whether a line has this format.
-pub fn is_log_line(line: &[u8]) -> bool {
+pub(super) fn is_log_line(line: &[u8]) -> bool {
     is_head_line(line) || is_record_line(line)
 }
 
@@ -28,7 +28,7 @@ fn is_record_line(line: &[u8]) -> bool {
 }
 
 /// Parses a line.
-pub fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
+pub(super) fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
     if let Some(file) = line.strip_prefix(b"Dumping ") {
         set_partition(file, scratch);
         return ParsedLine::Skip;
@@ -89,7 +89,7 @@ fn parse_number(line: &[u8], mark: &[u8]) -> Option<i64> {
 }
 
 /// Size of a record whose value contains line ends, from the start of its first line.
-pub fn multiline_record_bytes(line: &[u8]) -> Option<usize> {
+pub(super) fn multiline_record_bytes(line: &[u8]) -> Option<usize> {
     if !is_record_line(line) {
         return None;
     }
@@ -100,7 +100,7 @@ pub fn multiline_record_bytes(line: &[u8]) -> Option<usize> {
 
 /// Returns the multi-line record at the start of the input, if it is one: it ends at a line end, and none of
 /// its lines looks like the start of another record.
-pub fn multiline_record(input: &[u8], bytes: usize) -> Option<&[u8]> {
+pub(super) fn multiline_record(input: &[u8], bytes: usize) -> Option<&[u8]> {
     let record = input.get(..bytes)?;
     let ends = input.get(bytes).is_none_or(|byte| *byte == b'\n');
     let mut lines = record.split(|byte| *byte == b'\n').skip(1);

@@ -13,7 +13,7 @@ use crate::cc::wire::chunk::{Chunk, ChunkData, ChunkError};
 
 /// Result of accepting a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
+pub(crate) enum Accepted {
     /// The bytes are on their way to the file.
     New,
     /// The record was accepted before.
@@ -22,7 +22,7 @@ pub enum Accepted {
 
 /// Reason why a record was not accepted.
 #[derive(Debug)]
-pub enum AcceptError {
+pub(crate) enum AcceptError {
     /// The record is malformed. Nothing was changed.
     Rejected(ChunkError),
     /// A file cannot be written. The ledger accepts no more records and writes no more checkpoints.
@@ -43,7 +43,7 @@ impl From<io::Error> for AcceptError {
 
 impl Ledger {
     /// Accepts a record with the next bytes of its stream.
-    pub fn accept(
+    pub(crate) fn accept(
         &mut self,
         partition: PartitionId,
         offset: i64,
@@ -144,7 +144,7 @@ impl Ledger {
 
     /// Flushes all coalesced bytes. Called every few milliseconds, so that readers of the files see recent
     /// data.
-    pub fn flush_coalesced(&mut self) -> io::Result<()> {
+    pub(crate) fn flush_coalesced(&mut self) -> io::Result<()> {
         for (_, open) in self.streams.iter_mut() {
             if self.coalescing == 0 {
                 break;
@@ -157,7 +157,7 @@ impl Ledger {
     }
 
     /// Returns whether any bytes are coalesced.
-    pub fn is_coalescing(&self) -> bool {
+    pub(crate) fn is_coalescing(&self) -> bool {
         self.coalescing > 0
     }
 }

@@ -16,7 +16,7 @@ pub(super) const LOG_BYTES_MIN: u64 = 8 << 20;
 
 /// An offset to commit for the consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OffsetCommit {
+pub(crate) struct OffsetCommit {
     pub partition: PartitionId,
     /// Offset after the last stored record.
     pub next_offset: i64,
@@ -30,7 +30,7 @@ pub(super) struct PendingCheckpoint {
 
 impl Ledger {
     /// Starts a checkpoint unless one is pending.
-    pub fn start_checkpoint(&mut self) -> io::Result<()> {
+    pub(crate) fn start_checkpoint(&mut self) -> io::Result<()> {
         if self.pending_checkpoint.is_some() {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Ledger {
     }
 
     /// Returns the offsets to commit once the pending checkpoint is durable, and `None` before.
-    pub fn poll_checkpoint(&mut self) -> io::Result<Option<Vec<OffsetCommit>>> {
+    pub(crate) fn poll_checkpoint(&mut self) -> io::Result<Option<Vec<OffsetCommit>>> {
         let Some(in_flight) = &self.pending_checkpoint else { return Ok(None) };
         match in_flight.done.try_recv() {
             Err(TryRecvError::Empty) => Ok(None),
@@ -80,7 +80,7 @@ impl Ledger {
     }
 
     /// Makes everything accepted durable. Returns the offsets to commit.
-    pub fn finish_checkpoint(&mut self) -> io::Result<Vec<OffsetCommit>> {
+    pub(crate) fn finish_checkpoint(&mut self) -> io::Result<Vec<OffsetCommit>> {
         // A pending checkpoint may have started before the last record.
         let before = self.wait_for_checkpoint()?;
         self.start_checkpoint()?;
@@ -89,13 +89,13 @@ impl Ledger {
     }
 
     /// Writes partial packets and makes everything durable, before a shutdown. Returns the offsets to commit.
-    pub fn flush(&mut self) -> io::Result<Vec<OffsetCommit>> {
+    pub(crate) fn flush(&mut self) -> io::Result<Vec<OffsetCommit>> {
         self.flush_if(|_| true)
     }
 
     /// Does the same for streams of these partitions, before they are revoked. Other streams keep their
     /// partial packets.
-    pub fn flush_partitions(&mut self, partitions: &[PartitionId]) -> io::Result<Vec<OffsetCommit>> {
+    pub(crate) fn flush_partitions(&mut self, partitions: &[PartitionId]) -> io::Result<Vec<OffsetCommit>> {
         let states: Vec<_> = partitions.iter().map(|id| self.partitions[id.0].state.clone()).collect();
         let is_of = |segment: &RecordSegment| {
             states.iter().any(|state| (segment.partition, &segment.topic) == (state.partition, &state.topic))

@@ -7,7 +7,7 @@ use super::{Accepted, Ledger, PartitionId};
 use crate::cc::vault::VaultInner;
 
 /// Name of the dead-letter file in `.lea`. It has one JSON line per record.
-pub const DEAD_LETTERS_FILE: &str = "dead-letters.jsonl";
+pub(crate) const DEAD_LETTERS_FILE: &str = "dead-letters.jsonl";
 
 /// The open dead-letter file.
 pub(super) struct DeadLetterFile {
@@ -18,7 +18,7 @@ pub(super) struct DeadLetterFile {
 
 impl DeadLetterFile {
     /// Opens the file and truncates it to its length at the last checkpoint.
-    pub fn open(shared: &VaultInner, bytes: Option<u64>) -> io::Result<DeadLetterFile> {
+    pub(super) fn open(shared: &VaultInner, bytes: Option<u64>) -> io::Result<DeadLetterFile> {
         let file = shared.dir.meta_append(DEAD_LETTERS_FILE)?;
         let found = file.metadata()?.len();
         let bytes = bytes.map_or(found, |bytes| bytes.min(found));
@@ -29,7 +29,7 @@ impl DeadLetterFile {
 
 impl Ledger {
     /// Appends a record that cannot be used as a line of the dead-letter file.
-    pub fn store_dead_letter(
+    pub(crate) fn store_dead_letter(
         &mut self,
         partition: PartitionId,
         offset: i64,

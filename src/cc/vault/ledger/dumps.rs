@@ -10,7 +10,12 @@ const DUMPS_MAX: usize = 256;
 impl Ledger {
     /// Adds a partition of a dump, or finds it if it is known. With an `id` the partition belongs to this
     /// dump only.
-    pub fn add_dump_partition(&mut self, topic: &str, partition: i32, id: Option<&str>) -> PartitionId {
+    pub(crate) fn add_dump_partition(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        id: Option<&str>,
+    ) -> PartitionId {
         let is = |known: &LedgerPartition| {
             let state = &known.state;
             let same = id.is_none() || state.topic_id.as_deref() == id;
@@ -27,13 +32,13 @@ impl Ledger {
     }
 
     /// Declares that another dump starts, so the next record of the partition may follow a gap.
-    pub fn expect_gap(&mut self, partition: PartitionId) {
+    pub(crate) fn expect_gap(&mut self, partition: PartitionId) {
         self.partitions[partition.0].expects_gap = true;
     }
 
     /// Returns whether a record below the partition's next offset was never accepted, because it is before
     /// the first offset or in a gap.
-    pub fn was_skipped(&self, partition: PartitionId, offset: i64) -> bool {
+    pub(crate) fn was_skipped(&self, partition: PartitionId, offset: i64) -> bool {
         let state = &self.partitions[partition.0].state;
         let is_of = |read: &&ReadRange| {
             (&read.topic, read.partition, &read.topic_id) == (&state.topic, state.partition, &state.topic_id)

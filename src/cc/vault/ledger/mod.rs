@@ -33,11 +33,11 @@ use super::{Vault, VaultInner};
 use crate::cc::wire::name::hex;
 use crate::{Error, Result};
 
-pub use accept::{AcceptError, Accepted};
-pub use checkpoint_log::OffsetCommit;
-pub use dead_letters::DEAD_LETTERS_FILE;
+pub(crate) use accept::{AcceptError, Accepted};
+pub(crate) use checkpoint_log::OffsetCommit;
+pub(crate) use dead_letters::DEAD_LETTERS_FILE;
 pub(super) use open::{HEAD_BYTES, has_same_capture_header};
-pub use partition::PartitionId;
+pub(crate) use partition::PartitionId;
 
 use checkpoint_log::{LOG_BYTES_MIN, PendingCheckpoint};
 use dead_letters::DeadLetterFile;
@@ -48,10 +48,10 @@ use rollback::roll_back;
 /// Default limit on open streams. A stream needs about 4 KiB, twice that while a checkpoint includes it or it
 /// is being closed. Beyond the limit half of the streams are closed, which costs one manifest each. A closed
 /// stream continues later without reading its file. Descriptors are limited separately.
-pub const STREAMS_MAX: usize = 8_192;
+pub(crate) const STREAMS_MAX: usize = 8_192;
 
 /// The streams of all partitions that this process reads.
-pub struct Ledger {
+pub(crate) struct Ledger {
     shared: Arc<VaultInner>,
     vault: Vault,
     origin: String,
@@ -89,7 +89,7 @@ impl PeerProbe for NoProbe {
 impl Ledger {
     /// Opens the ledger and rolls the files back to the last checkpoint. `origin` is stored as the peer in
     /// manifests.
-    pub fn open(vault: &Vault, origin: &str, streams_max: usize) -> Result<Ledger> {
+    pub(crate) fn open(vault: &Vault, origin: &str, streams_max: usize) -> Result<Ledger> {
         let shared = Arc::clone(&vault.shared);
         let failed = || Error::path("restore the last checkpoint in", shared.dir.path());
         let checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
@@ -121,22 +121,22 @@ impl Ledger {
     }
 
     /// Returns the number of open streams.
-    pub fn open_streams(&self) -> usize {
+    pub(crate) fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
     /// Returns the number of streams opened, including reopened ones.
-    pub fn streams_started(&self) -> u64 {
+    pub(crate) fn streams_started(&self) -> u64 {
         self.streams_started
     }
 
     /// Returns the number of stream bytes accepted.
-    pub fn accepted_bytes(&self) -> u64 {
+    pub(crate) fn accepted_bytes(&self) -> u64 {
         self.accepted_bytes
     }
 
     /// Closes all streams. Must be called after [`flush`](Self::flush) and after its offsets are committed.
-    pub fn close(mut self) {
+    pub(crate) fn close(mut self) {
         let stored = self.flush_coalesced().is_ok() && !self.has_failed;
         // Closed files need no checkpoint, and from here on other processes may append dead letters.
         let round =

@@ -41,7 +41,7 @@ pub(super) struct RecordInfo {
 }
 
 impl RecordInfo {
-    pub fn new(offset: i64, round: u64, data: &[u8]) -> RecordInfo {
+    pub(super) fn new(offset: i64, round: u64, data: &[u8]) -> RecordInfo {
         RecordInfo {
             offset,
             checkpoint: round,
@@ -52,7 +52,7 @@ impl RecordInfo {
 }
 
 impl OpenStream {
-    pub fn new(intake: StreamWriter, head: Vec<u8>, segments: Vec<RecordSegment>) -> OpenStream {
+    pub(super) fn new(intake: StreamWriter, head: Vec<u8>, segments: Vec<RecordSegment>) -> OpenStream {
         OpenStream {
             received_bytes: intake.received_bytes(),
             coalescer: WriteCoalescer::default(),
@@ -65,14 +65,14 @@ impl OpenStream {
     }
 
     /// Flushes coalesced bytes. Returns whether there were any.
-    pub fn flush_coalesced(&mut self) -> io::Result<bool> {
+    pub(super) fn flush_coalesced(&mut self) -> io::Result<bool> {
         match self.coalescer.take() {
             None => Ok(false),
             Some((buffer, bytes)) => self.feed(buffer, bytes).map(|()| true),
         }
     }
 
-    pub fn feed(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
+    pub(super) fn feed(&mut self, data: Buffer, bytes: usize) -> io::Result<()> {
         if bytes == 0 {
             return Ok(());
         }
@@ -86,7 +86,7 @@ impl OpenStream {
     }
 
     /// Adds a record that contains the next bytes of the stream.
-    pub fn add_record(&mut self, known: &PartitionCheckpoint, came: RecordInfo) {
+    pub(super) fn add_record(&mut self, known: &PartitionCheckpoint, came: RecordInfo) {
         let RecordInfo { offset, checkpoint: round, bytes, starts_capture } = came;
         let at = self.received_bytes;
         let begins_capture = at > 0 && starts_capture;
@@ -117,11 +117,11 @@ impl OpenStream {
     }
 
     /// Returns the checkpoint of the file after all queued jobs.
-    pub fn checkpoint(&self) -> Option<FileCheckpoint> {
+    pub(super) fn checkpoint(&self) -> Option<FileCheckpoint> {
         self.writer.checkpoint(self.segments.list.clone())
     }
 
-    pub fn finish(self, reason: EndReason, partitions: &[LedgerPartition]) {
+    pub(super) fn finish(self, reason: EndReason, partitions: &[LedgerPartition]) {
         let OpenStream { writer: mut intake, mut segments, .. } = self;
         let last = segments.list.last().map(|last| (last.topic.clone(), last.partition));
         let of = last.and_then(|(topic, partition)| {

@@ -18,10 +18,10 @@ pub(super) struct LedgerPartition {
 
 /// Index of a partition. It is valid for the lifetime of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartitionId(pub(super) usize);
+pub(crate) struct PartitionId(pub(super) usize);
 
 impl LedgerPartition {
-    pub fn new(topic: &str, topic_id: Option<&str>, partition: i32) -> LedgerPartition {
+    pub(super) fn new(topic: &str, topic_id: Option<&str>, partition: i32) -> LedgerPartition {
         LedgerPartition::from(PartitionCheckpoint {
             topic: topic.to_owned(),
             topic_id: topic_id.map(str::to_owned),
@@ -40,7 +40,7 @@ impl From<PartitionCheckpoint> for LedgerPartition {
 impl Ledger {
     /// Assigns a partition. Returns its id and the offset to read from. `committed` is the offset committed
     /// by the consumer group. It wins if another member has read further.
-    pub fn assign(
+    pub(crate) fn assign(
         &mut self,
         topic: &str,
         topic_id: Option<&str>,
@@ -84,7 +84,7 @@ impl Ledger {
 
     /// Continues a partition at another offset: a lower one if the topic was recreated and its offsets now
     /// belong to new records, or a higher one after records that the broker no longer has.
-    pub fn restart_at(&mut self, partition: PartitionId, offset: i64) {
+    pub(crate) fn restart_at(&mut self, partition: PartitionId, offset: i64) {
         let state = &mut self.partitions[partition.0].state;
         self.read_ranges.extend(state.read_range());
         state.start_at(Some(offset), false, now_rfc3339());
@@ -93,12 +93,12 @@ impl Ledger {
     }
 
     /// Returns the topic, partition and offsets.
-    pub fn partition(&self, partition: PartitionId) -> &PartitionCheckpoint {
+    pub(crate) fn partition(&self, partition: PartitionId) -> &PartitionCheckpoint {
         &self.partitions[partition.0].state
     }
 
     /// Advances the partition past a record. Returns false if it was already past it.
-    pub fn advance_past(&mut self, partition: PartitionId, offset: i64) -> bool {
+    pub(crate) fn advance_past(&mut self, partition: PartitionId, offset: i64) -> bool {
         self.start_read_range(partition, offset);
         let next = &mut self.partitions[partition.0].state.next_offset;
         let new = offset >= *next;
@@ -119,7 +119,7 @@ impl Ledger {
     }
 
     /// Records that the consumer group has committed offsets.
-    pub fn record_commits(&mut self, commits: &[OffsetCommit]) {
+    pub(crate) fn record_commits(&mut self, commits: &[OffsetCommit]) {
         for commit in commits {
             let state = &mut self.partitions[commit.partition.0].state;
             state.acknowledged = state.acknowledged.max(commit.next_offset);
@@ -127,7 +127,7 @@ impl Ledger {
     }
 
     /// Records that a partition was revoked.
-    pub fn unassign(&mut self, partition: PartitionId) {
+    pub(crate) fn unassign(&mut self, partition: PartitionId) {
         self.partitions[partition.0].is_assigned = false;
     }
 }

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 /// The output directory of one group member.
 #[derive(Debug)]
-pub struct MemberDir {
+pub(super) struct MemberDir {
     /// The directory, locked against writers.
     pub dir: LockedDir,
     pub files: Vec<StoredFile>,
@@ -30,7 +30,7 @@ pub struct MemberDir {
 
 /// A stream file of a member.
 #[derive(Clone, Debug)]
-pub struct StoredFile {
+pub(super) struct StoredFile {
     pub name: Vec<u8>,
     /// Manifest of the file. For an open file it has the segments of the last checkpoint.
     pub manifest: Manifest,
@@ -47,12 +47,12 @@ pub struct StoredFile {
 
 impl StoredFile {
     /// Returns the number of bytes of the stream.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.bytes + self.pending.len() as u64
     }
 
     /// Reads up to `buffer.len()` bytes of the stream at offset `at`. `file` is the open file.
-    pub fn read_at(&self, file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    pub(super) fn read_at(&self, file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         if at >= self.bytes {
             let from = usize::try_from(at - self.bytes).unwrap_or(usize::MAX).min(self.pending.len());
             let some = buffer.len().min(self.pending.len() - from);
@@ -65,7 +65,7 @@ impl StoredFile {
     }
 
     /// Returns the segments. Bytes of omitted segments are added to the one before.
-    pub fn segments(&self) -> Vec<RecordSegment> {
+    pub(super) fn segments(&self) -> Vec<RecordSegment> {
         let mut segments = self.manifest.segments.clone();
         let mut end = self.len();
         for segment in segments.iter_mut().rev().filter(|segment| !segment.compared) {
@@ -80,7 +80,7 @@ impl StoredFile {
 
 impl MemberDir {
     /// Reads a directory. Files that cannot be used are added to `problems`.
-    pub fn open(path: &Path, problems: &mut Vec<MergeProblem>) -> Result<MemberDir> {
+    pub(super) fn open(path: &Path, problems: &mut Vec<MergeProblem>) -> Result<MemberDir> {
         let dir = LockedDir::open(path)?;
         let failed = |act| Error::path(act, path);
         let journal = dir.open_meta(journal::FILE).map_err(failed("read the journal in"))?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A reference to a segment of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentRef {
+pub(super) struct SegmentRef {
     /// Index of the file.
     pub file: usize,
     /// Index of the segment in the file.
@@ -22,7 +22,7 @@ pub struct SegmentRef {
 }
 
 /// Interleaves the segments of several files.
-pub fn interleave(files: Vec<Vec<SegmentRef>>) -> Vec<SegmentRef> {
+pub(super) fn interleave(files: Vec<Vec<SegmentRef>>) -> Vec<SegmentRef> {
     // Remaining segments of each incarnation of a topic and of each partition.
     let mut lives: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
     let mut offsets: BTreeMap<(usize, i32), BTreeMap<i64, usize>> = BTreeMap::new();

@@ -30,7 +30,7 @@ use streams::Merger;
 
 /// Options of a merge.
 #[derive(Clone, Debug)]
-pub struct MergeConfig {
+pub(crate) struct MergeConfig {
     /// Directories to merge.
     pub dirs: Vec<PathBuf>,
     /// Directory to create.
@@ -44,7 +44,7 @@ pub struct MergeConfig {
 
 /// A problem with an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergeProblem {
+pub(crate) struct MergeProblem {
     pub dir: PathBuf,
     /// File in the directory. Empty if the problem concerns the whole directory.
     pub file: String,
@@ -53,7 +53,7 @@ pub struct MergeProblem {
 
 /// Offsets that no member has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingRange {
+pub(crate) struct MissingRange {
     pub topic: String,
     /// Topic id, if the broker reported one.
     pub topic_id: Option<String>,
@@ -66,7 +66,7 @@ pub struct MissingRange {
 
 /// A stream of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergedStream {
+pub(crate) struct MergedStream {
     /// Names of its files, in part order.
     pub files: Vec<String>,
     /// Total size of its files.
@@ -81,7 +81,7 @@ pub struct MergedStream {
 
 /// Result of a merge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MergeReport {
+pub(crate) struct MergeReport {
     /// Streams by name.
     pub streams: Vec<MergedStream>,
     /// Offsets that no member has read.
@@ -93,7 +93,7 @@ pub struct MergeReport {
 }
 
 /// Merges directories. Calls `progress` with the bytes read so far and the total.
-pub fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<MergeReport> {
+pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<MergeReport> {
     output::check_distinct(&config.dirs)?;
     let mut merged = MergeReport::default();
     let folders = config.dirs.iter().map(|dir| MemberDir::open(dir, &mut merged.problems));

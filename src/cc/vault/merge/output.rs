@@ -16,7 +16,7 @@ const UNFINISHED_SUFFIX: &str = ".lea-merge";
 const MARKER_FILE: &str = "merging";
 
 /// Fails if a directory is given twice.
-pub fn check_distinct(dirs: &[PathBuf]) -> Result<()> {
+pub(super) fn check_distinct(dirs: &[PathBuf]) -> Result<()> {
     let mut seen = HashSet::new();
     for dir in dirs {
         let is = fs::canonicalize(dir).map_err(Error::path("open the directory", dir))?;
@@ -28,7 +28,7 @@ pub fn check_distinct(dirs: &[PathBuf]) -> Result<()> {
 }
 
 /// Creates the temporary directory.
-pub fn create_unfinished(output: &Path, access: Access) -> Result<PathBuf> {
+pub(super) fn create_unfinished(output: &Path, access: Access) -> Result<PathBuf> {
     let entries = match fs::read_dir(output) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         entries => Some(entries.map_err(Error::path("list", output))?),
@@ -73,7 +73,7 @@ fn is_unfinished(dir: &Path) -> bool {
 }
 
 /// Renames the complete directory to its final name.
-pub fn publish(dir: &VaultDir, unfinished: &Path, output: &Path) -> Result<()> {
+pub(super) fn publish(dir: &VaultDir, unfinished: &Path, output: &Path) -> Result<()> {
     let failed = || Error::path("rename the finished directory to", output);
     dir.meta_remove(MARKER_FILE).and_then(|()| dir.sync_all()).map_err(Error::path("sync", unfinished))?;
     fs::rename(unfinished, output).map_err(failed())?;

@@ -11,7 +11,7 @@ use crate::cc::vault::manifest::RecordSegment;
 
 /// A partition of one incarnation of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartitionKey {
+pub(super) struct PartitionKey {
     pub topic: String,
     /// Topic id, if the broker reported one.
     pub topic_id: Option<String>,
@@ -19,7 +19,7 @@ pub struct PartitionKey {
 }
 
 impl PartitionKey {
-    pub fn of_segment(segment: &RecordSegment) -> PartitionKey {
+    pub(super) fn of_segment(segment: &RecordSegment) -> PartitionKey {
         PartitionKey {
             topic: segment.topic.clone(),
             topic_id: segment.topic_id.clone(),
@@ -27,7 +27,7 @@ impl PartitionKey {
         }
     }
 
-    pub fn of_range(range: &ReadRange) -> PartitionKey {
+    pub(super) fn of_range(range: &ReadRange) -> PartitionKey {
         PartitionKey {
             topic: range.topic.clone(),
             topic_id: range.topic_id.clone(),
@@ -38,7 +38,7 @@ impl PartitionKey {
 
 /// What one member has of a partition.
 #[derive(Clone, Debug, Default)]
-pub struct DirRanges {
+pub(super) struct DirRanges {
     /// Offset ranges read: first offset, next offset, and whether the group had committed the first offset.
     pub reads: Vec<(i64, i64, bool)>,
     /// First and next offset of each segment.
@@ -47,7 +47,7 @@ pub struct DirRanges {
 
 /// A range of offsets whose records are taken from one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnedRange {
+pub(super) struct OwnedRange {
     /// Index of the member's directory.
     pub dir: usize,
     pub first: i64,
@@ -57,7 +57,7 @@ pub struct OwnedRange {
 
 /// A range of offsets that no member has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnreadRange {
+pub(super) struct UnreadRange {
     /// First offset. `None` if only the end of the range is known.
     pub first: Option<i64>,
     /// Offset after the last one.
@@ -66,7 +66,7 @@ pub struct UnreadRange {
 
 /// An offset at which the records should switch to another member, but a segment crosses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SplitImpossible {
+pub(super) struct SplitImpossible {
     /// Index of the directory whose segment crosses the offset.
     pub folder: usize,
     pub offset: i64,
@@ -74,7 +74,7 @@ pub struct SplitImpossible {
 
 /// The merge plan of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MergePlan {
+pub(super) struct MergePlan {
     /// In order and without overlaps.
     pub owned: Vec<OwnedRange>,
     pub missing: Vec<UnreadRange>,
@@ -83,7 +83,7 @@ pub struct MergePlan {
 
 impl MergePlan {
     /// Returns whether records of these offsets are taken from this member.
-    pub fn owns(&self, folder: usize, first: i64, next: i64) -> bool {
+    pub(super) fn owns(&self, folder: usize, first: i64, next: i64) -> bool {
         let from = self.owned.partition_point(|owned| owned.next <= first);
         self.owned[from..].iter().take_while(|owned| owned.first < next).any(|owned| owned.dir == folder)
     }
@@ -94,7 +94,7 @@ const SPLIT_IMPOSSIBLE_COST: u64 = 1 << 32;
 
 /// Plans one partition. If several members have the same records, those of the first one in `shares` are
 /// used.
-pub fn plan(shares: &BTreeMap<usize, DirRanges>) -> MergePlan {
+pub(super) fn plan(shares: &BTreeMap<usize, DirRanges>) -> MergePlan {
     let ranges = ranges(shares);
     let points: Vec<i64> = {
         let all: BTreeSet<i64> = ranges.iter().flat_map(|range| [range.first, range.next]).collect();
@@ -217,7 +217,7 @@ fn unread_before(shares: &BTreeMap<usize, DirRanges>, points: &[i64]) -> Vec<Unr
 }
 
 /// Numbers the ids of each topic in the order in which the members first read them.
-pub fn generations(ranges: &[&ReadRange]) -> BTreeMap<(String, Option<String>), usize> {
+pub(super) fn generations(ranges: &[&ReadRange]) -> BTreeMap<(String, Option<String>), usize> {
     let mut since: BTreeMap<(&str, &Option<String>), &str> = BTreeMap::new();
     for range in ranges {
         let found = since.entry((&range.topic, &range.topic_id)).or_insert(&range.since);

@@ -25,7 +25,7 @@ use crate::cc::wire::name::file_name;
 use crate::{Error, Result};
 
 /// State of a merge.
-pub struct Merger<'a> {
+pub(super) struct Merger<'a> {
     pub dirs: &'a [MemberDir],
     /// Whose records are used.
     pub plans: &'a BTreeMap<PartitionKey, MergePlan>,
@@ -56,7 +56,7 @@ impl PeerProbe for NoPeerProbe {
 
 impl<'a> Merger<'a> {
     /// Writes all streams. Returns each one with the name of its first file.
-    pub fn merge_streams(&mut self) -> Result<Vec<(String, MergedStream)>> {
+    pub(super) fn merge_streams(&mut self) -> Result<Vec<(String, MergedStream)>> {
         let mut by_name: BTreeMap<&'a [u8], Vec<DirFile<'a>>> = BTreeMap::new();
         for (number, folder) in self.dirs.iter().enumerate() {
             for file in &folder.files {
@@ -263,7 +263,7 @@ impl<'a> Merger<'a> {
     }
 
     /// Merges the dead letters. A line that several members have is written once.
-    pub fn merge_dead_letters(&mut self) -> Result<u64> {
+    pub(super) fn merge_dead_letters(&mut self) -> Result<u64> {
         #[derive(Deserialize)]
         struct Known {
             offset: Option<i64>,

@@ -35,7 +35,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// The reason why a connection could not be opened, or ended.
 #[derive(Debug, thiserror::Error)]
-pub enum AmqpError {
+pub(super) enum AmqpError {
     /// A system call on the socket failed.
     #[error("cannot {act}: {source}")]
     Socket {
@@ -70,7 +70,7 @@ pub enum AmqpError {
 
 /// A message from the queue.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub(super) struct Delivery {
     /// Delivery tag, unique on this connection.
     pub tag: u64,
     /// The broker may have delivered it before.
@@ -85,7 +85,7 @@ pub struct Delivery {
 
 /// The result of waiting for a message.
 #[derive(Debug)]
-pub enum NextMessage {
+pub(super) enum NextMessage {
     Delivery(Delivery),
     /// No complete message has arrived.
     NoneReady,
@@ -94,7 +94,7 @@ pub enum NextMessage {
 }
 
 /// A connection that consumes one queue.
-pub struct AmqpClient {
+pub(super) struct AmqpClient {
     stream: TcpStream,
     input: Vec<u8>,
     consumed: usize,
@@ -120,7 +120,7 @@ fn socket_error(act: &'static str) -> impl FnOnce(io::Error) -> AmqpError {
 
 impl AmqpClient {
     /// Connects, logs in and starts to consume the queue.
-    pub fn open(url: &AmqpUrl, queue: &str, stop: &Shutdown) -> Result<AmqpClient, AmqpError> {
+    pub(super) fn open(url: &AmqpUrl, queue: &str, stop: &Shutdown) -> Result<AmqpClient, AmqpError> {
         let now = Instant::now();
         let mut client = AmqpClient {
             stream: connect(url)?,
@@ -165,7 +165,7 @@ impl AmqpClient {
     }
 
     /// Returns the next message. With `wait` it waits for one; otherwise it returns [`NextMessage::NoneReady`].
-    pub fn next(&mut self, wait: bool, stop: &Shutdown) -> Result<NextMessage, AmqpError> {
+    pub(super) fn next(&mut self, wait: bool, stop: &Shutdown) -> Result<NextMessage, AmqpError> {
         loop {
             self.send()?;
             while let Some(said) = self.take_frame()? {
@@ -187,19 +187,19 @@ impl AmqpClient {
     }
 
     /// Acknowledges all messages up to this one.
-    pub fn ack_to(&mut self, tag: u64) -> Result<(), AmqpError> {
+    pub(super) fn ack_to(&mut self, tag: u64) -> Result<(), AmqpError> {
         self.out.ack_to(tag);
         self.send()
     }
 
     /// Rejects one message; the broker does not deliver it again.
-    pub fn reject(&mut self, tag: u64) -> Result<(), AmqpError> {
+    pub(super) fn reject(&mut self, tag: u64) -> Result<(), AmqpError> {
         self.out.reject(tag);
         self.send()
     }
 
     /// Closes the connection and waits briefly for the reply, which proves that acknowledgements have arrived.
-    pub fn close(mut self) {
+    pub(super) fn close(mut self) {
         self.out.close();
         let until = Instant::now() + CLOSE_TIMEOUT;
         let mut closing = || -> Result<(), AmqpError> {

@@ -10,7 +10,7 @@
 
 mod client;
 pub mod frame;
-pub mod url;
+pub(crate) mod url;
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};

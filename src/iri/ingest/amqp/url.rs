@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 const PORT_DEFAULT: u16 = 5_672;
 
 /// Maximum size of a short string in AMQP.
-pub const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 const PASSWORD_BYTES_MAX: usize = 1_024;
 

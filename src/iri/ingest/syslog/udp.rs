@@ -224,7 +224,7 @@ mod meminfo {
 
     /// Returns the number of datagrams that the kernel dropped because the socket's buffer was full.
     #[allow(unsafe_code)]
-    pub fn read_drops(socket: &impl AsRawFd) -> io::Result<u32> {
+    pub(super) fn read_drops(socket: &impl AsRawFd) -> io::Result<u32> {
         let mut values = [0u32; DROPS + 1];
         let mut bytes = size_of_val(&values) as libc::socklen_t;
         // SAFETY: the pointers refer to a live array and to its size in bytes, and getsockopt(2) does not write beyond that

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 /// The directory of the spool.
 #[derive(Debug)]
-pub struct SpoolDisk {
+pub(super) struct SpoolDisk {
     dir: PathBuf,
     /// Number of calls until the first failure, and the number of failures.
     #[cfg(test)]
@@ -19,7 +19,7 @@ pub struct SpoolDisk {
 
 impl SpoolDisk {
     /// Creates the directory if necessary, accessible only by the service's user.
-    pub fn open(dir: &Path) -> io::Result<SpoolDisk> {
+    pub(super) fn open(dir: &Path) -> io::Result<SpoolDisk> {
         match mkdirat(CWD, dir, Mode::RWXU) {
             Ok(()) => dir.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?,
             Err(Errno::EXIST) => {}
@@ -32,12 +32,12 @@ impl SpoolDisk {
         })
     }
 
-    pub fn path(&self, base: u64) -> PathBuf {
+    pub(super) fn path(&self, base: u64) -> PathBuf {
         self.dir.join(format!("{base:016x}.log"))
     }
 
     /// Returns the existing segments, oldest first.
-    pub fn segments(&self) -> io::Result<Vec<u64>> {
+    pub(super) fn segments(&self) -> io::Result<Vec<u64>> {
         let mut bases = Vec::new();
         for entry in self.dir.read_dir()? {
             let name = entry?.file_name();
@@ -50,21 +50,21 @@ impl SpoolDisk {
     }
 
     /// Creates a segment. A file of that name was never acknowledged, so it is overwritten.
-    pub fn create(&self, base: u64) -> io::Result<File> {
+    pub(super) fn create(&self, base: u64) -> io::Result<File> {
         self.may_fail()?;
         open(&self.path(base), OpenOptions::new().create(true).truncate(true))
     }
 
-    pub fn open_segment(&self, base: u64) -> io::Result<File> {
+    pub(super) fn open_segment(&self, base: u64) -> io::Result<File> {
         open(&self.path(base), &mut OpenOptions::new())
     }
 
     /// Opens or creates another file in the directory.
-    pub fn open_file(&self, name: &str) -> io::Result<File> {
+    pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
         open(&self.dir.join(name), OpenOptions::new().create(true))
     }
 
-    pub fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    pub(super) fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         if let Err(error) = self.may_fail() {
             // A full disk writes a part, too.
             file.write_all_at(&bytes[..bytes.len() / 2], at)?;
@@ -73,29 +73,29 @@ impl SpoolDisk {
         file.write_all_at(bytes, at)
     }
 
-    pub fn sync(&self, file: &File) -> io::Result<()> {
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
         self.may_fail()?;
         file.sync_data()
     }
 
     /// Makes the directory entries durable.
-    pub fn sync_names(&self) -> io::Result<()> {
+    pub(super) fn sync_names(&self) -> io::Result<()> {
         self.may_fail()?;
         File::open(&self.dir)?.sync_all()
     }
 
-    pub fn truncate(&self, file: &File, bytes: u64) -> io::Result<()> {
+    pub(super) fn truncate(&self, file: &File, bytes: u64) -> io::Result<()> {
         self.may_fail()?;
         file.set_len(bytes)
     }
 
-    pub fn remove(&self, base: u64) -> io::Result<()> {
+    pub(super) fn remove(&self, base: u64) -> io::Result<()> {
         self.may_fail()?;
         std::fs::remove_file(self.path(base))
     }
 
     /// Free space on the file system.
-    pub fn free_bytes(&self) -> io::Result<u64> {
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let found = statvfs(&self.dir)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }

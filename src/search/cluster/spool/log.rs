@@ -13,7 +13,7 @@ use super::segment::{self, HEADER_BYTES, RECORD_HEAD_BYTES, SegmentHeader};
 
 /// The log of a directory, open for appending.
 #[derive(Debug)]
-pub struct SpoolLog {
+pub(super) struct SpoolLog {
     disk: SpoolDisk,
     id: u64,
     segment_bytes: u64,
@@ -28,7 +28,7 @@ pub struct SpoolLog {
 
 /// A log and what its recovery found.
 #[derive(Debug)]
-pub struct RecoveredLog {
+pub(super) struct RecoveredLog {
     pub log: SpoolLog,
     /// The segments, oldest first; at least one.
     pub segments: Vec<u64>,
@@ -38,7 +38,7 @@ pub struct RecoveredLog {
 
 impl SpoolLog {
     /// Opens the log of a directory, or creates one.
-    pub fn open(disk: SpoolDisk, segment_bytes: u64) -> io::Result<RecoveredLog> {
+    pub(super) fn open(disk: SpoolDisk, segment_bytes: u64) -> io::Result<RecoveredLog> {
         let mut segments = disk.segments()?;
         if let Some(&last) = segments.last()
             && lacks_header(&disk, last)?
@@ -69,22 +69,22 @@ impl SpoolLog {
     }
 
     /// Random id that distinguishes this log from all others.
-    pub fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.id
     }
 
     /// Position after the last record.
-    pub fn end(&self) -> LogPosition {
+    pub(super) fn end(&self) -> LogPosition {
         self.end
     }
 
-    pub fn disk(&self) -> &SpoolDisk {
+    pub(super) fn disk(&self) -> &SpoolDisk {
         &self.disk
     }
 
     /// Appends `records` records durably. `bytes` was encoded with [`segment::append_record`], with the
     /// numbers from [`SpoolLog::end`] on. Returns the start of a new segment, if one was needed.
-    pub fn append(&mut self, bytes: &[u8], records: u64) -> io::Result<Option<u64>> {
+    pub(super) fn append(&mut self, bytes: &[u8], records: u64) -> io::Result<Option<u64>> {
         if self.has_failed_tail {
             self.disk.truncate(&self.file, self.end.byte - self.base)?;
             self.has_failed_tail = false;
@@ -134,14 +134,14 @@ fn lacks_header(disk: &SpoolDisk, base: u64) -> io::Result<bool> {
 }
 
 /// Reads a segment's header, if it is valid.
-pub fn read_header(disk: &SpoolDisk, base: u64) -> io::Result<Option<SegmentHeader>> {
+pub(super) fn read_header(disk: &SpoolDisk, base: u64) -> io::Result<Option<SegmentHeader>> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     disk.open_segment(base)?.take(HEADER_BYTES as u64).read_to_end(&mut bytes)?;
     Ok(SegmentHeader::parse(&bytes).filter(|header| header.base == base))
 }
 
 /// Returns the number of a segment's first record, from its header or from its first valid record.
-pub fn first_record_number(disk: &SpoolDisk, base: u64) -> io::Result<Option<u64>> {
+pub(super) fn first_record_number(disk: &SpoolDisk, base: u64) -> io::Result<Option<u64>> {
     if let Some(header) = read_header(disk, base)? {
         return Ok(Some(header.first));
     }

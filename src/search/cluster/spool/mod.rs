@@ -26,8 +26,8 @@ use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-pub use reader::{Damage, SpoolEntry, SpoolReader};
-pub use segment::PAYLOAD_BYTES_MAX;
+pub(super) use reader::{Damage, SpoolEntry, SpoolReader};
+pub(super) use segment::PAYLOAD_BYTES_MAX;
 
 use crate::runtime::metrics::Counters;
 use crate::search::cluster::spool::disk::SpoolDisk;
@@ -38,7 +38,7 @@ use crate::search::store::StoreError;
 use crate::{Error, Result};
 
 /// Name of the directory in DIR/.lea.
-pub const DIR: &str = "queue";
+pub(super) const DIR: &str = "queue";
 
 /// Maximum number of calls waiting for the writer.
 const JOBS_MAX: usize = 1_024;
@@ -48,7 +48,7 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// A position in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogPosition {
+pub(super) struct LogPosition {
     /// Number of bytes of the log before it.
     pub byte: u64,
     /// Number of records of the log before it.
@@ -76,19 +76,19 @@ impl SpoolConfig {
 
 /// Payloads that are appended together.
 #[derive(Debug, Default)]
-pub struct Payloads {
+pub(super) struct Payloads {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Payloads {
     /// Adds the payload that `write` appends.
-    pub fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
         self.ends.push(self.bytes.len());
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
@@ -100,7 +100,7 @@ impl Payloads {
 
 /// State shared by the threads of the spool.
 #[derive(Debug)]
-pub struct SpoolShared {
+pub(super) struct SpoolShared {
     disk: SpoolDisk,
     log_id: u64,
     state: Mutex<SpoolState>,
@@ -124,7 +124,7 @@ struct SpoolState {
 
 /// The state at the end of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitResult {
+pub(super) struct WaitResult {
     /// Position after the last durable record.
     pub end: LogPosition,
     /// True when nothing is appended any more.
@@ -135,7 +135,7 @@ pub struct WaitResult {
 
 impl SpoolShared {
     /// Random id that distinguishes this log from all others.
-    pub fn log_id(&self) -> u64 {
+    pub(super) fn log_id(&self) -> u64 {
         self.log_id
     }
 
@@ -155,22 +155,22 @@ impl SpoolShared {
     }
 
     /// The cluster has stored everything before this position.
-    pub fn acked(&self) -> LogPosition {
+    pub(super) fn acked(&self) -> LogPosition {
         self.lock().acked
     }
 
     /// Waits until there are records after `at`, the spool is closed, or `until`.
-    pub fn wait_after(&self, at: LogPosition, until: Instant) -> WaitResult {
+    pub(super) fn wait_after(&self, at: LogPosition, until: Instant) -> WaitResult {
         self.wait(until, |state| state.end.byte > at.byte || state.is_closed)
     }
 
     /// Waits until `until` or the shutdown deadline.
-    pub fn pause(&self, until: Instant) -> WaitResult {
+    pub(super) fn pause(&self, until: Instant) -> WaitResult {
         self.wait(until, |_| false)
     }
 
     /// Waits until every record that exists now is acked, or until `until`. Returns true if all are acked.
-    pub fn wait_acked(&self, until: Instant) -> bool {
+    pub(super) fn wait_acked(&self, until: Instant) -> bool {
         let end = self.lock().end;
         self.wait(until, |state| state.acked.number >= end.number);
         self.lock().acked.number >= end.number
@@ -195,19 +195,19 @@ impl SpoolShared {
     }
 
     /// Sets the time after which nothing waits for the cluster.
-    pub fn set_deadline(&self, at: Instant) {
+    pub(super) fn set_deadline(&self, at: Instant) {
         let mut state = self.lock();
         state.deadline = Some(state.deadline.map_or(at, |before| before.min(at)));
         self.changed.notify_all();
     }
 
     /// The shutdown deadline, if it is set.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.lock().deadline
     }
 
     /// True after the shutdown deadline.
-    pub fn is_deadline_reached(&self) -> bool {
+    pub(super) fn is_deadline_reached(&self) -> bool {
         self.deadline().is_some_and(|at| Instant::now() >= at)
     }
 
@@ -238,7 +238,7 @@ impl SpoolShared {
 }
 
 /// The spool. On drop, waits until accepted records are durable.
-pub struct Spool {
+pub(super) struct Spool {
     shared: Arc<SpoolShared>,
     jobs: Option<Sender<AppendJob>>,
     writer: Option<JoinHandle<()>>,
@@ -246,7 +246,7 @@ pub struct Spool {
 
 /// Moves the acked position. Only one exists.
 #[derive(Debug)]
-pub struct AckHandle {
+pub(super) struct AckHandle {
     shared: Arc<SpoolShared>,
     ack_file: AckFile,
     is_write_failing: bool,
@@ -254,7 +254,11 @@ pub struct AckHandle {
 
 impl Spool {
     /// Opens the spool of a directory that this process has locked, and starts the writer thread.
-    pub fn open(own_dir: &Path, config: SpoolConfig, counters: Arc<Counters>) -> Result<(Spool, AckHandle)> {
+    pub(super) fn open(
+        own_dir: &Path,
+        config: SpoolConfig,
+        counters: Arc<Counters>,
+    ) -> Result<(Spool, AckHandle)> {
         let dir = own_dir.join(DIR);
         let (log, shared, file) =
             open(&dir, config, counters).map_err(Error::path("open the spool", &dir))?;
@@ -266,13 +270,13 @@ impl Spool {
         Ok((Spool { shared, jobs: Some(jobs), writer: Some(writer) }, confirmer))
     }
 
-    pub fn shared(&self) -> &Arc<SpoolShared> {
+    pub(super) fn shared(&self) -> &Arc<SpoolShared> {
         &self.shared
     }
 
     /// Appends payloads of at most [`PAYLOAD_BYTES_MAX`] bytes each. They are durable when this returns.
     /// Returns the number of the first record.
-    pub fn append(&self, payloads: Payloads) -> Result<u64, StoreError> {
+    pub(super) fn append(&self, payloads: Payloads) -> Result<u64, StoreError> {
         let (reply, answer) = bounded(1);
         let jobs = self.jobs.as_ref().ok_or(StoreError::ShuttingDown)?;
         jobs.try_send(AppendJob { payloads, reply }).map_err(|error| match error {
@@ -290,7 +294,7 @@ impl Spool {
     }
 
     /// Waits until accepted records are durable, and accepts no more.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.jobs = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
@@ -309,7 +313,7 @@ impl Drop for Spool {
 
 impl AckHandle {
     /// Records that the cluster has stored everything before `position`.
-    pub fn ack(&mut self, position: LogPosition) {
+    pub(super) fn ack(&mut self, position: LogPosition) {
         let kept = self.ack_file.write(&self.shared.disk, position);
         if let Err(error) = &kept
             && !self.is_write_failing
@@ -335,7 +339,7 @@ impl AckHandle {
 }
 
 /// Counts the unacked records of a directory's spool; 0 if there is no spool.
-pub fn count_unacked(own_dir: &Path) -> Result<u64> {
+pub(super) fn count_unacked(own_dir: &Path) -> Result<u64> {
     let dir = own_dir.join(DIR);
     if !dir.is_dir() {
         return Ok(0);

@@ -16,7 +16,7 @@ const SLOT_BYTES: u64 = 512;
 const USED_BYTES: usize = 36;
 
 #[derive(Debug)]
-pub struct AckFile {
+pub(super) struct AckFile {
     file: File,
     log: u64,
     round: u64,
@@ -24,7 +24,7 @@ pub struct AckFile {
 
 impl AckFile {
     /// Opens the file and returns its position, if it belongs to this log.
-    pub fn open(disk: &SpoolDisk, log: u64) -> io::Result<(AckFile, Option<LogPosition>)> {
+    pub(super) fn open(disk: &SpoolDisk, log: u64) -> io::Result<(AckFile, Option<LogPosition>)> {
         let file = disk.open_file(FILE)?;
         if file.metadata()?.len() < 2 * SLOT_BYTES {
             disk.write(&file, &[0; 2 * SLOT_BYTES as usize], 0)?;
@@ -42,7 +42,7 @@ impl AckFile {
     }
 
     /// Writes a position durably.
-    pub fn write(&mut self, disk: &SpoolDisk, position: LogPosition) -> io::Result<()> {
+    pub(super) fn write(&mut self, disk: &SpoolDisk, position: LogPosition) -> io::Result<()> {
         let round = self.round + 1;
         let mut bytes = [0; USED_BYTES];
         for (nth, value) in [self.log, round, position.byte, position.number].into_iter().enumerate() {

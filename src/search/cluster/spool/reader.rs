@@ -17,14 +17,14 @@ const PIECE_BYTES: usize = 4096;
 
 /// The next entry of the log.
 #[derive(Debug, PartialEq, Eq)]
-pub enum SpoolEntry {
+pub(crate) enum SpoolEntry {
     Record { number: u64, payload: Vec<u8> },
     Damaged(Damage),
 }
 
 /// A damaged range of a segment.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Damage {
+pub(crate) struct Damage {
     /// Name of the segment's file.
     pub file: String,
     pub offset: u64,
@@ -40,7 +40,7 @@ pub struct Damage {
 const DAMAGE_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
-pub struct SpoolReader {
+pub(crate) struct SpoolReader {
     shared: Arc<SpoolShared>,
     /// Position of the next record.
     at: LogPosition,
@@ -53,7 +53,7 @@ pub struct SpoolReader {
 
 impl SpoolReader {
     /// Creates a reader that starts at a position.
-    pub fn open(shared: Arc<SpoolShared>, at: LogPosition) -> io::Result<SpoolReader> {
+    pub(crate) fn open(shared: Arc<SpoolShared>, at: LogPosition) -> io::Result<SpoolReader> {
         let base = shared.segment_of(at.byte);
         let file = shared.disk.open_segment(base)?;
         let at = LogPosition { byte: at.byte.max(base + HEADER_BYTES as u64), ..at };
@@ -61,12 +61,12 @@ impl SpoolReader {
     }
 
     /// Position of the next record.
-    pub fn position(&self) -> LogPosition {
+    pub(crate) fn position(&self) -> LogPosition {
         self.at
     }
 
     /// Returns the next entry before `end`; `None` if there is none yet.
-    pub fn next(&mut self, end: LogPosition) -> io::Result<Option<SpoolEntry>> {
+    pub(crate) fn next(&mut self, end: LogPosition) -> io::Result<Option<SpoolEntry>> {
         loop {
             if self.at.byte >= end.byte {
                 return Ok(None);

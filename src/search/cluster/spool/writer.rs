@@ -19,7 +19,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const BATCH_BYTES_KEPT: usize = 16 << 20;
 
 /// An append request of a caller.
-pub struct AppendJob {
+pub(super) struct AppendJob {
     pub payloads: Payloads,
     /// Receives the number of the first record.
     pub reply: Sender<Result<u64, AppendError>>,
@@ -27,13 +27,13 @@ pub struct AppendJob {
 
 /// Why no part of a job was written.
 #[derive(Clone, Debug)]
-pub enum AppendError {
+pub(super) enum AppendError {
     /// The limit of the spool is reached, or the disk is full.
     Full,
     Failed(String),
 }
 
-pub struct SpoolWriter {
+pub(super) struct SpoolWriter {
     log: SpoolLog,
     config: SpoolConfig,
     shared: Arc<SpoolShared>,
@@ -46,7 +46,7 @@ pub struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    pub fn new(log: SpoolLog, config: SpoolConfig, shared: Arc<SpoolShared>) -> SpoolWriter {
+    pub(super) fn new(log: SpoolLog, config: SpoolConfig, shared: Arc<SpoolShared>) -> SpoolWriter {
         let next = log.end().number;
         SpoolWriter {
             log,
@@ -60,7 +60,7 @@ impl SpoolWriter {
     }
 
     /// Runs until all senders are dropped.
-    pub fn run(mut self, jobs: &Receiver<AppendJob>) {
+    pub(super) fn run(mut self, jobs: &Receiver<AppendJob>) {
         while let Ok(first) = jobs.recv() {
             let mut next = Some(first);
             while let Some(job) = next {

@@ -8,10 +8,10 @@
 
 /// The bytes are not a valid encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodecError;
+pub(crate) struct CodecError;
 
 /// Appends a varint.
-pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -20,7 +20,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Reads a varint at `*at`.
-pub fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, CodecError> {
+pub(crate) fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, CodecError> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at).ok_or(CodecError)?;
@@ -34,7 +34,7 @@ pub fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, CodecError> {
 }
 
 /// Reads a varint and as many bytes as it says.
-pub fn take_bytes<'a>(bytes: &'a [u8], at: &mut usize) -> Result<&'a [u8], CodecError> {
+pub(crate) fn take_bytes<'a>(bytes: &'a [u8], at: &mut usize) -> Result<&'a [u8], CodecError> {
     let length = usize::try_from(take_varint(bytes, at)?).map_err(|_| CodecError)?;
     let end = at.checked_add(length).ok_or(CodecError)?;
     let taken = bytes.get(*at..end).ok_or(CodecError)?;
@@ -43,14 +43,14 @@ pub fn take_bytes<'a>(bytes: &'a [u8], at: &mut usize) -> Result<&'a [u8], Codec
 }
 
 /// Appends the length of `bytes` as a varint, and then `bytes`.
-pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Encoder for the documents of a term, in ascending order.
 #[derive(Debug, Default)]
-pub struct DocListWriter {
+pub(crate) struct DocListWriter {
     bytes: Vec<u8>,
     /// Number after the last document in `bytes`.
     next: u32,
@@ -60,12 +60,12 @@ pub struct DocListWriter {
 
 impl DocListWriter {
     /// Adds a document.
-    pub fn add(&mut self, doc: u32) {
+    pub(crate) fn add(&mut self, doc: u32) {
         self.add_run(doc, 1);
     }
 
     /// Adds consecutive documents.
-    pub fn add_run(&mut self, from: u32, docs: u32) {
+    pub(crate) fn add_run(&mut self, from: u32, docs: u32) {
         if self.run > 0 && from == self.run_from + self.run {
             self.run += docs;
             return;
@@ -88,25 +88,25 @@ impl DocListWriter {
     }
 
     /// Returns the size of the output, without the current run.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Completes and returns the output. Call [`clear`](Self::clear) before adding documents of another list.
-    pub fn finish(&mut self) -> &[u8] {
+    pub(crate) fn finish(&mut self) -> &[u8] {
         self.close_run();
         &self.bytes
     }
 
     /// Prepares for another list.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         (self.next, self.run) = (0, 0);
         self.bytes.clear();
     }
 }
 
 /// Calls `run` with the first document and the length of each run.
-pub fn each_run(bytes: &[u8], mut run: impl FnMut(u32, u32)) -> Result<(), CodecError> {
+pub(crate) fn each_run(bytes: &[u8], mut run: impl FnMut(u32, u32)) -> Result<(), CodecError> {
     let (mut at, mut next) = (0, 0u32);
     while at < bytes.len() {
         let head = take_varint(bytes, &mut at)?;
@@ -120,7 +120,7 @@ pub fn each_run(bytes: &[u8], mut run: impl FnMut(u32, u32)) -> Result<(), Codec
 }
 
 /// Appends the positions of one document, in ascending order.
-pub fn put_positions(out: &mut Vec<u8>, positions: &[u32]) {
+pub(crate) fn put_positions(out: &mut Vec<u8>, positions: &[u32]) {
     if let [only] = positions {
         return put_varint(out, u64::from(*only) << 1);
     }
@@ -133,7 +133,11 @@ pub fn put_positions(out: &mut Vec<u8>, positions: &[u32]) {
 }
 
 /// Reads the positions of one document.
-pub fn take_positions(bytes: &[u8], at: &mut usize, positions: &mut Vec<u32>) -> Result<(), CodecError> {
+pub(crate) fn take_positions(
+    bytes: &[u8],
+    at: &mut usize,
+    positions: &mut Vec<u32>,
+) -> Result<(), CodecError> {
     positions.clear();
     let head = take_varint(bytes, at)?;
     let narrow = |number: u64| u32::try_from(number).map_err(|_| CodecError);

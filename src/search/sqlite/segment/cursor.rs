@@ -7,7 +7,7 @@ use super::codec::{CodecError, each_run, take_bytes, take_varint};
 use super::{BlockReader, IndexSegment, SegmentError};
 
 /// Forward cursor. It is at an entry, or after the last one.
-pub struct SegmentCursor<'a> {
+pub(crate) struct SegmentCursor<'a> {
     segment: &'a IndexSegment,
     reader: &'a dyn BlockReader,
     number: u32,
@@ -24,7 +24,7 @@ pub struct SegmentCursor<'a> {
 
 impl<'a> SegmentCursor<'a> {
     /// Moves to the first entry whose key is not below `key`.
-    pub fn seek(
+    pub(crate) fn seek(
         segment: &'a IndexSegment,
         reader: &'a dyn BlockReader,
         key: &[u8],
@@ -89,7 +89,7 @@ impl<'a> SegmentCursor<'a> {
     }
 
     /// Moves to the first entry with exactly this key. Usually reads one block.
-    pub fn find(
+    pub(crate) fn find(
         segment: &'a IndexSegment,
         reader: &'a dyn BlockReader,
         key: &[u8],
@@ -99,17 +99,17 @@ impl<'a> SegmentCursor<'a> {
     }
 
     /// Returns the key, or `None` after the last entry.
-    pub fn key(&self) -> Option<&[u8]> {
+    pub(crate) fn key(&self) -> Option<&[u8]> {
         (!self.is_at_end).then_some(&self.key)
     }
 
     /// Returns the number of documents with the term, or 0 in a continuation entry.
-    pub fn total(&self) -> u32 {
+    pub(crate) fn total(&self) -> u32 {
         self.total
     }
 
     /// Moves to the next entry.
-    pub fn step(&mut self) -> Result<(), SegmentError> {
+    pub(crate) fn step(&mut self) -> Result<(), SegmentError> {
         if self.at >= self.end {
             if self.number + 1 >= self.segment.block_count() {
                 self.is_at_end = true;
@@ -141,23 +141,23 @@ impl<'a> SegmentCursor<'a> {
     }
 
     /// Calls `run` with each run of documents in the entry.
-    pub fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
+    pub(crate) fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
         each_run_of(self.segment, &self.block[self.docs.clone()], run)
     }
 
     /// Returns the encoded positions, see [`super::codec::take_positions`].
-    pub fn positions(&self) -> &[u8] {
+    pub(crate) fn positions(&self) -> &[u8] {
         &self.block[self.positions.clone()]
     }
 
     /// Returns the error for damage in this segment.
-    pub fn damaged(&self, _: CodecError) -> SegmentError {
+    pub(crate) fn damaged(&self, _: CodecError) -> SegmentError {
         SegmentError::Damaged { segment: self.segment.id }
     }
 }
 
 /// Reverse cursor. It is at an entry, or before the first one.
-pub struct ReverseCursor<'a> {
+pub(crate) struct ReverseCursor<'a> {
     segment: &'a IndexSegment,
     reader: &'a dyn BlockReader,
     number: u32,
@@ -174,7 +174,7 @@ struct BufferedEntry {
 
 impl<'a> ReverseCursor<'a> {
     /// Moves to the last entry whose key is below `key`.
-    pub fn seek(
+    pub(crate) fn seek(
         segment: &'a IndexSegment,
         reader: &'a dyn BlockReader,
         key: &[u8],
@@ -215,23 +215,23 @@ impl<'a> ReverseCursor<'a> {
     }
 
     /// Returns the key, or `None` before the first entry.
-    pub fn key(&self) -> Option<&[u8]> {
+    pub(crate) fn key(&self) -> Option<&[u8]> {
         self.entries.last().map(|place| place.key.as_slice())
     }
 
     /// See [`SegmentCursor::total`].
-    pub fn total(&self) -> u32 {
+    pub(crate) fn total(&self) -> u32 {
         self.entries.last().map_or(0, |place| place.total)
     }
 
     /// Moves to the previous entry.
-    pub fn step(&mut self) -> Result<(), SegmentError> {
+    pub(crate) fn step(&mut self) -> Result<(), SegmentError> {
         self.entries.pop();
         self.load_until_entry()
     }
 
     /// See [`SegmentCursor::each_run`].
-    pub fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
+    pub(crate) fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
         let docs = self.entries.last().map_or(0..0, |place| place.docs.clone());
         each_run_of(self.segment, &self.block[docs], run)
     }

@@ -7,7 +7,7 @@ use super::{BlockReader, IndexSegment, SegmentCursor, SegmentError, SegmentWrite
 
 /// Writes the terms of neighbouring segments, in the order of their documents, without the documents in `gone`.
 /// `ready` is called after each term and may take the full blocks of the writer.
-pub fn merge_segments<E: From<SegmentError>>(
+pub(crate) fn merge_segments<E: From<SegmentError>>(
     segments: &[&IndexSegment],
     reader: &dyn BlockReader,
     gone: &RoaringBitmap,

@@ -8,26 +8,26 @@
 //! database. Fence keys tell which block contains a key, so a lookup reads one block. docs/store-format.md describes
 //! each byte.
 
-pub mod codec;
+pub(crate) mod codec;
 mod cursor;
 mod merge;
 mod write;
 
 use std::borrow::Cow;
 
-pub use codec::CodecError;
-pub use cursor::{ReverseCursor, SegmentCursor};
-pub use merge::merge_segments;
-pub use write::{SegmentWriter, TermBatch};
+pub(super) use codec::CodecError;
+pub(super) use cursor::{ReverseCursor, SegmentCursor};
+pub(super) use merge::merge_segments;
+pub(super) use write::{SegmentWriter, TermBatch};
 
 use codec::{put_bytes, take_bytes};
 
 /// Maximum size in bytes of a block. With the overhead of SQLite it fills a page of 8 KiB.
-pub const BLOCK_BYTES_MAX: usize = 8_100;
+pub(super) const BLOCK_BYTES_MAX: usize = 8_100;
 
 /// Location of the blocks of a segment.
 #[derive(Debug)]
-pub enum SegmentBlocks {
+pub(super) enum SegmentBlocks {
     /// In memory, for a young segment.
     Memory(Vec<Box<[u8]>>),
     /// In the table `block`. The value is the number of blocks.
@@ -36,7 +36,7 @@ pub enum SegmentBlocks {
 
 /// A segment.
 #[derive(Debug)]
-pub struct IndexSegment {
+pub(super) struct IndexSegment {
     /// Number in the table `segment`, or 0 for a memory segment.
     pub id: u64,
     /// First document.
@@ -50,7 +50,7 @@ pub struct IndexSegment {
 }
 
 /// Reader of disk blocks.
-pub trait BlockReader {
+pub(super) trait BlockReader {
     fn read_block(&self, segment: u64, block: u32) -> Result<Vec<u8>, SegmentError>;
 }
 
@@ -65,7 +65,7 @@ pub enum SegmentError {
 
 impl IndexSegment {
     /// Returns the range of documents.
-    pub fn doc_range(&self) -> std::ops::Range<u32> {
+    pub(super) fn doc_range(&self) -> std::ops::Range<u32> {
         self.base..self.base + self.span
     }
 
@@ -84,14 +84,14 @@ impl IndexSegment {
     }
 
     /// Returns the fence keys as stored in the table `segment`.
-    pub fn encode_fences(&self) -> Vec<u8> {
+    pub(super) fn encode_fences(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.fences.bytes.len() + 2 * self.fences.ends.len());
         (0..self.fences.ends.len()).for_each(|at| put_bytes(&mut bytes, self.fences.get(at)));
         bytes
     }
 
     /// Creates a disk segment from its row.
-    pub fn from_row(
+    pub(super) fn from_row(
         id: u64,
         base: u32,
         span: u32,
@@ -107,7 +107,7 @@ impl IndexSegment {
     }
 
     /// Returns all blocks in one piece, as stored in the table of young segments.
-    pub fn pack(&self) -> Vec<u8> {
+    pub(super) fn pack(&self) -> Vec<u8> {
         let SegmentBlocks::Memory(blocks) = &self.blocks else { return Vec::new() };
         let mut bytes = Vec::with_capacity(self.bytes as usize + 4 * blocks.len());
         blocks.iter().for_each(|block| put_bytes(&mut bytes, block));
@@ -115,7 +115,7 @@ impl IndexSegment {
     }
 
     /// Reads a segment from the output of [`pack`](Self::pack).
-    pub fn unpack(base: u32, span: u32, packed: &[u8]) -> Result<IndexSegment, CodecError> {
+    pub(super) fn unpack(base: u32, span: u32, packed: &[u8]) -> Result<IndexSegment, CodecError> {
         let (mut at, mut blocks, mut fences) = (0, Vec::new(), FenceKeys::default());
         while at < packed.len() {
             let block = take_bytes(packed, &mut at)?;

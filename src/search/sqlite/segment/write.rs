@@ -19,7 +19,7 @@ const POSTINGS_MAX: usize = 1 << 20;
 
 /// Terms of consecutive documents, in memory.
 #[derive(Debug, Default)]
-pub struct TermBatch {
+pub(crate) struct TermBatch {
     /// Distinct keys, concatenated.
     keys: Vec<u8>,
     /// End of each key.
@@ -42,7 +42,7 @@ struct Posting {
 
 impl TermBatch {
     /// Adds a term of document `doc`. The documents must ascend, and so must the positions within one.
-    pub fn add(&mut self, key: &[u8], doc: u32, position: Option<u32>) {
+    pub(crate) fn add(&mut self, key: &[u8], doc: u32, position: Option<u32>) {
         let TermBatch { keys, ends, slots: places, hasher, .. } = self;
         let hash = hasher.hash_one(key);
         let is_same = |place: &u32| key_at(keys, ends, *place) == key;
@@ -61,12 +61,12 @@ impl TermBatch {
     }
 
     /// Tells whether the batch should be closed.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.postings.len() >= POSTINGS_MAX
     }
 
     /// Returns the segment of `span` documents. Its base is set when it is written.
-    pub fn finish(self, span: u32) -> IndexSegment {
+    pub(crate) fn finish(self, span: u32) -> IndexSegment {
         let mut writer = SegmentWriter::default();
         let mut blocks = Vec::new();
         let (begins, postings) = self.postings_by_slot();
@@ -129,7 +129,7 @@ fn key_at<'a>(keys: &'a [u8], ends: &[usize], place: u32) -> &'a [u8] {
 
 /// Writer of entries into blocks.
 #[derive(Debug, Default)]
-pub struct SegmentWriter {
+pub(crate) struct SegmentWriter {
     /// Blocks that are full.
     pub full_blocks: Vec<Box<[u8]>>,
     block: Vec<u8>,
@@ -180,25 +180,25 @@ impl TermBuilder {
 
 impl SegmentWriter {
     /// Starts a term. Keys must ascend.
-    pub fn begin_term(&mut self, key: &[u8]) {
+    pub(crate) fn begin_term(&mut self, key: &[u8]) {
         self.open_term.key.clear();
         self.open_term.key.extend_from_slice(key);
     }
 
     /// Adds consecutive documents of the current term.
-    pub fn add_docs(&mut self, from: u32, docs: u32) {
+    pub(crate) fn add_docs(&mut self, from: u32, docs: u32) {
         self.split_if_large();
         self.add_run(from, docs);
     }
 
     /// Adds a document with its positions.
-    pub fn add_doc_with_positions(&mut self, doc: u32, positions: &[u32]) {
+    pub(crate) fn add_doc_with_positions(&mut self, doc: u32, positions: &[u32]) {
         self.add_docs(doc, 1);
         put_positions(&mut self.open_term.positions, positions);
     }
 
     /// Adds the documents that `runs` passes to its argument, and their positions in encoded form.
-    pub fn copy_entry<E>(
+    pub(crate) fn copy_entry<E>(
         &mut self,
         runs: impl FnOnce(&mut dyn FnMut(u32, u32)) -> Result<(), E>,
         positions: &[u8],
@@ -224,7 +224,7 @@ impl SegmentWriter {
     }
 
     /// Completes the current term. A term without documents is omitted.
-    pub fn finish_term(&mut self) {
+    pub(crate) fn finish_term(&mut self) {
         let mut term = std::mem::take(&mut self.open_term);
         if term.total > 0 {
             // The first entry contains the total.
@@ -284,7 +284,7 @@ impl SegmentWriter {
     }
 
     /// Closes the last block and returns a memory segment of `blocks` and the remaining full blocks.
-    pub fn into_segment(mut self, mut blocks: Vec<Box<[u8]>>, base: u32, span: u32) -> IndexSegment {
+    pub(crate) fn into_segment(mut self, mut blocks: Vec<Box<[u8]>>, base: u32, span: u32) -> IndexSegment {
         self.close_block();
         blocks.append(&mut self.full_blocks);
         IndexSegment {
@@ -298,7 +298,12 @@ impl SegmentWriter {
     }
 
     /// Closes the last block. Returns the remaining blocks and a disk segment.
-    pub fn into_disk_segment(mut self, id: u64, base: u32, span: u32) -> (Vec<Box<[u8]>>, IndexSegment) {
+    pub(crate) fn into_disk_segment(
+        mut self,
+        id: u64,
+        base: u32,
+        span: u32,
+    ) -> (Vec<Box<[u8]>>, IndexSegment) {
         self.close_block();
         let count = self.fences.ends.len() as u32;
         let blocks = std::mem::take(&mut self.full_blocks);
