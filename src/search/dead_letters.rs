@@ -149,7 +149,7 @@ pub fn read(from: impl Read) -> impl Iterator<Item = io::Result<DeadLetter>> {
             }
             Ok(_) => Some(
                 parse_letter(&bytes)
-                    .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a dead parse_letter")),
+                    .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a dead letter")),
             ),
             Err(error) => Some(Err(error)),
         }

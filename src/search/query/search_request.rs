@@ -43,7 +43,7 @@ pub fn parse_search<'a>(
     let mut room = AGGREGATIONS_MAX;
     for (key, json) in body_members(body)? {
         match (key.as_str(), &json) {
-            ("question", OrderedJson::Object(_)) => search.query = parse_query(&json, 0)?,
+            ("query", OrderedJson::Object(_)) => search.query = parse_query(&json, 0)?,
             ("from", OrderedJson::Long(_) | OrderedJson::Text(_)) => {
                 search.from = parse_count_value("from", json.to_long("from")?, 0)?
             }
