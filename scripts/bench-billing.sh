@@ -79,9 +79,9 @@ rows=$((4 * calls))
 [ "$(wc -l <"$tmp/ours")" = "$rows" ] || fail 'the rows are not as many as they should be'
 for ((round = 1; round <= rounds; round++)); do
     measured sort 0 sort -S "$memory" --parallel=2 -t '"' -k 22,22 "$tmp/ours"
-    measured build 0 "$lea" billing build --memory "$memory" --time-zone utc --csv "$tmp/ours"
+    measured build 0 "$lea" billing build --sort-memory "$memory" --time-zone utc --csv "$tmp/ours"
     [ "$(wc -l <"$tmp/out")" = $((calls + 1)) ] || fail 'build: calls are lacking'
-    measured compare 3 "$lea" billing compare --memory "$memory" --time-zone utc --csv "$tmp/ours" "$tmp/theirs"
+    measured compare 3 "$lea" billing compare --sort-memory "$memory" --time-zone utc --csv "$tmp/ours" "$tmp/theirs"
     [ "$(grep -c ',duration,' "$tmp/out")" = $(((calls + 999) / 1000)) ] || fail 'compare: not the calls that differ'
 done
 

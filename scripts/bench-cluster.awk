@@ -27,7 +27,7 @@ function goal(name, text,    ratio) {
 }
 
 END {
-    label["lea"] = "**lea serve-events --store**"
+    label["lea"] = "**lea serve-events --cluster**"
     label["rsyslog"] = "rsyslog, omelasticsearch"
     label["syslog-ng"] = "syslog-ng, elasticsearch-http"
     label["syslog-ng-disk"] = "syslog-ng, disk-buffer"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Events into a real OpenSearch: `lea serve-events --store` beside rsyslog's omelasticsearch and syslog-ng's
+# Events into a real OpenSearch: `lea serve-events --cluster` beside rsyslog's omelasticsearch and syslog-ng's
 # elasticsearch-http, the same events over TCP, all in one run on this machine: three rounds, medians. The table goes
 # into docs/benchmarks.md between its markers. --short: few events, one round, the table to stdout only.
 set -euo pipefail
@@ -143,7 +143,7 @@ start_shipper() {
     local memory_queue='queue.type="FixedArray" queue.size="200000" queue.timeoutEnqueue="600000"' own
     memory_queue+=" queue.dequeueBatchSize=\"$batch\" queue.workerThreads=\"$workers\" queue.workerThreadMinimumMessages=\"$batch\""
     case $1 in
-        lea) "$lea" serve-events --syslog tcp:127.0.0.1:0 --output "$tmp/files/lea" --store "$url" >/dev/null 2>"$tmp/log" & ;;
+        lea) "$lea" serve-events --syslog tcp:127.0.0.1:0 --output "$tmp/files/lea" --cluster "$url" >/dev/null 2>"$tmp/log" & ;;
         rsyslog)
             rsyslog_config "$memory_queue" >"$tmp/conf"
             rsyslogd -n -f "$tmp/conf" -i "$tmp/files/pid" >"$tmp/log" 2>&1 &

@@ -97,7 +97,7 @@ consume() {
     case $1 in
         kcat) kcat -C -q -e -b "$brokers" -t interception -o beginning >/dev/null ;;
         bare) target/release/examples/kafka_poll "$brokers" interception "$group" "$records" ;;
-        lea) "$lea" -q consume-kafka -b "$brokers" -t interception -g "$group" --output "$tmp/files" --until-end ;;
+        lea) "$lea" -q consume-kafka -b "$brokers" -t interception -g "$group" --output "$tmp/files" --exit-at-end ;;
         python) old_receiver "$group" ;;
     esac
 }

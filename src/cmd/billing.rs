@@ -38,7 +38,7 @@ impl Args {
 pub(crate) struct SortArgs {
     /// Memory for sorting, from 64K to 4G; more rows are sorted in temporary files
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = parse_sort_memory)]
-    memory: u64,
+    sort_memory: u64,
     /// Directory for temporary files, which need about as much space as the rows [default: $TMPDIR, else /tmp]
     #[arg(long, value_name = "DIR")]
     temp_dir: Option<PathBuf>,

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     from: StartFrom,
     /// Exit after the last record that each partition had at the start; exit with 3 if a record was rejected
     #[arg(long)]
-    until_end: bool,
+    exit_at_end: bool,
     #[command(flatten)]
     connect: KafkaConnectionArgs,
     #[command(flatten)]
@@ -56,7 +56,7 @@ impl Args {
             topics,
             group: self.group,
             start_from: self.from,
-            exit_at_end: self.until_end,
+            exit_at_end: self.exit_at_end,
             properties: self.connect.resolve(config::environment)?,
         };
         Service::resolve(self.service, None, Some(kafka), None)?.run()

@@ -64,9 +64,6 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     store: OutputArgs,
-    /// The same as --file-group
-    #[arg(long, value_name = "GROUP", conflicts_with = "file_group", help_heading = "Storage")]
-    group: Option<String>,
 }
 
 impl Args {
@@ -90,7 +87,7 @@ impl Args {
             (name, false, true) => run.show_chunks(name.map(OsStringExt::into_vec)),
             (None, false, false) => {
                 let descriptors = MachineLimits::detect().descriptors_shared().min(DESCRIPTORS_MAX);
-                run.store(&self.store.resolve(self.group, descriptors)?)
+                run.store(&self.store.resolve(descriptors)?)
             }
         }
     }

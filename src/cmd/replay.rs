@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::kafka::KafkaConnectionArgs;
+use super::args::units;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cli::Globals;
 use crate::config;
@@ -62,10 +63,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 100, help_heading = "Receiver",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     chunk: u32,
-    /// Give up if no connection is established within this time, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 5000, help_heading = "Receiver",
-          value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
-    connect_timeout_ms: u32,
+    /// Give up if no connection is established within this time
+    #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Receiver",
+          value_parser = units::duration_in(1..=3_600_000))]
+    connect_timeout: Duration,
     /// Stream name [default: the file's name]
     #[arg(long, help_heading = "Streams")]
     name: Option<std::ffi::OsString>,
@@ -201,7 +202,7 @@ impl Args {
     }
 
     fn sink(&self) -> Result<Box<dyn StreamSink>> {
-        let connect_timeout = Duration::from_millis(self.connect_timeout_ms.into());
+        let connect_timeout = self.connect_timeout;
         Ok(match (&self.tcp, &self.kafka, &self.logstash) {
             (Some(addr), ..) => {
                 let peer = resolve_peer("--tcp", addr, connect_timeout)?;

@@ -30,7 +30,7 @@ impl Args {
         let config = self.service.load_config(globals)?;
         let Some(events) = EventServiceConfig::resolve(&config, Some(&self.listen), &self.events)? else {
             return Err(Error::Usage(
-                "nothing to listen on: give --lines, --data-lines, --syslog or --http, or set parameters.events in the \
+                "nothing to listen on: give --lines, --content-lines, --syslog or --http, or set parameters.events in the \
                  configuration"
                     .to_owned(),
             ));

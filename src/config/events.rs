@@ -115,7 +115,7 @@ pub(crate) fn read(
         let value = member.value;
         let read = match &*member.key {
             "lines" => read_address(value)?.map(|addr| events.lines = addr),
-            "dataLines" => read_address(value)?.map(|addr| events.content_lines = addr),
+            "contentLines" => read_address(value)?.map(|addr| events.content_lines = addr),
             "http" => read_address(value)?.map(|addr| events.http = addr),
             "amqp" => read_amqp(value)?.map(|amqp| events.amqp = amqp),
             "syslog" => read_syslog(value)?.map(|list| events.syslog = list),
@@ -125,8 +125,8 @@ pub(crate) fn read(
             "definitions" => read_pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
             "users" => read_pairs(value, USERS_MAX)?.and_then(check_users).map(|users| events.users = users),
             "indices" => read_indices(value, &mut events.indices)?,
-            "store" => read_text(value)?.and_then(check_cluster_url).map(|store| events.cluster = store),
-            "storeCa" => read_text(value)?.map(|path| events.cluster_ca = Some(path.into())),
+            "cluster" => read_text(value)?.and_then(check_cluster_url).map(|store| events.cluster = store),
+            "clusterCa" => read_text(value)?.map(|path| events.cluster_ca = Some(path.into())),
             "keepDays" => read_keep_days(value)?.map(|days| events.keep_days = Some(days)),
             unknown => {
                 let text = format!("unknown key {} in {PATH}", check::quote(unknown));
@@ -185,7 +185,7 @@ fn check_cluster_url(url: String) -> Result<Option<String>, String> {
         return Ok(None);
     }
     // The error does not contain the URL, which may have a password.
-    EsClient::new(&url, None, None).map_err(|error| error.to_string())?;
+    EsClient::new("URL", &url, None, None).map_err(|error| error.to_string())?;
     Ok(Some(url))
 }
 
@@ -263,7 +263,7 @@ mod tests {
     fn all_keys_of_the_section_are_read() {
         let hash = crate::es_api::hash_password(b"secret").unwrap();
         let (events, wrongs) = check(
-            &r#"{"lines": "0.0.0.0:5959", "dataLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
+            &r#"{"lines": "0.0.0.0:5959", "contentLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
                 "http": "", "users": {"proxy": "HASH"}, "patterns": ["%{CALL:call}"],
                 "definitions": {"CALL": "[0-9]+"}, "indices": {"syslog": "honeypot", "billing": "bills"}}"#
                 .replace("HASH", &hash),
@@ -281,7 +281,7 @@ mod tests {
         );
         assert!(check("{}").0.is_off());
         let (events, wrongs) =
-            check(r#"{"store": "https://lea@search:9200", "storeCa": "ca.pem", "keepDays": 36500}"#);
+            check(r#"{"cluster": "https://lea@search:9200", "clusterCa": "ca.pem", "keepDays": 36500}"#);
         assert_eq!(wrongs, []);
         assert_eq!(events.cluster.as_deref(), Some("https://lea@search:9200"));
         assert_eq!((events.cluster_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
@@ -317,7 +317,7 @@ mod tests {
         check_wrong(r#"{"amqp": {"url": "amqp://a"}}"#, "the name of the queue must have 1 to 255 bytes");
         check_wrong(r#"{"amqp": {"x": "q"}}"#, "(expected url or queue)");
         check_wrong(r#"{"indices": {"x": "a"}}"#, "(expected calls, sentrypeer, syslog or billing)");
-        check_wrong(r#"{"store": "ftp://a"}"#, "not an http or https URL");
+        check_wrong(r#"{"cluster": "ftp://a"}"#, "not an http or https URL");
         for days in ["0", "36501", "1.5", "-1", "[]", "true", r#""x""#] {
             check_wrong(&format!(r#"{{"keepDays": {days}}}"#), "number");
         }

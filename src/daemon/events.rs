@@ -34,7 +34,7 @@ pub struct ListenerArgs {
     lines: Option<SocketAddr>,
     /// Listen for JSON lines with stream content only [usual port: 5960]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen_address)]
-    data_lines: Option<SocketAddr>,
+    content_lines: Option<SocketAddr>,
     /// Listen for syslog on udp:ADDR:PORT or tcp:ADDR:PORT; repeatable
     #[arg(long, value_name = "udp|tcp:ADDR:PORT", value_parser = SyslogListen::parse)]
     syslog: Vec<SyslogListen>,
@@ -44,11 +44,11 @@ pub struct ListenerArgs {
     http: Option<SocketAddr>,
     /// Consume events and billing rows from RabbitMQ at amqp://USER:PASSWORD@HOST:PORT/VHOST, one JSON object per message; set
     /// the environment variable to keep the password out of the process list
-    #[arg(long, value_name = "URL", env = "LEA_AMQP", hide_env_values = true, requires = "queue")]
+    #[arg(long, value_name = "URL", env = "LEA_AMQP", hide_env_values = true, requires = "amqp_queue")]
     amqp: Option<String>,
-    /// Name of an existing queue
+    /// Name of an existing RabbitMQ queue
     #[arg(long, value_name = "NAME", requires = "amqp")]
-    queue: Option<String>,
+    amqp_queue: Option<String>,
 }
 
 /// Options for handling events.
@@ -60,7 +60,7 @@ pub struct EventArgs {
     #[arg(long, value_name = "REGION")]
     default_region: Option<String>,
     /// How a number in an HTTP query matches: in every spelling, or only as it is written
-    #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
+    #[arg(long, value_enum, default_value_t = NumberMatch::Canonical)]
     number_match: NumberMatch,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -70,17 +70,17 @@ pub struct EventArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 struct ClusterArgs {
-    /// Store events there rather than in DIR: http:// or https://USER:PASSWORD@HOST:9200 of Elasticsearch 7.17 to 9, or
-    /// OpenSearch 2 or 3. They are acknowledged when they are in the queue in DIR/.lea/queue. A password is better given in the
-    /// environment [default: store of the configuration, else none]
-    #[arg(long, value_name = "URL", env = "LEA_EVENTS_STORE", hide_env_values = true)]
-    store: Option<String>,
-    /// Trust the certificates in this file (PEM), rather than the world's, where the cluster is asked over https
+    /// Store events in a cluster (Elasticsearch 7.17 to 9, OpenSearch 2 or 3) instead of DIR: http[s]://USER:PASSWORD@HOST:9200.
+    /// Senders get their acknowledgement when an event is in the spool (DIR/.lea/spool). Set the environment variable to keep
+    /// the password out of the process list [default: cluster of the configuration, else none]
+    #[arg(long, value_name = "URL", env = "LEA_CLUSTER", hide_env_values = true)]
+    cluster: Option<String>,
+    /// CA certificates (PEM) to verify an https cluster with [default: the system's CA certificates]
     #[arg(long, value_name = "FILE")]
-    store_ca: Option<PathBuf>,
-    /// Bytes of events that the cluster has not confirmed yet; past it, or on a full disk, senders wait
+    cluster_ca: Option<PathBuf>,
+    /// Maximum size of the spool; senders wait while it is full
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = parse_spool_bytes)]
-    queue_bytes_max: u64,
+    spool_bytes_max: u64,
     /// Delete daily indices that are older than N days [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=KEEP_DAYS_MAX))]
     keep_days: Option<u32>,
@@ -101,7 +101,7 @@ fn parse_spool_bytes(text: &str) -> Result<u64, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum NumberMatch {
     /// In every spelling
-    Families,
+    Canonical,
     /// Only as it is written
     Exact,
 }
@@ -122,28 +122,28 @@ pub struct EventServiceConfig {
 /// A cluster as the event store.
 struct ClusterConfig {
     client: EsClient,
-    queue_bytes_max: u64,
+    spool_bytes_max: u64,
     keep_days: Option<u32>,
 }
 
 impl ClusterArgs {
     /// Combines options and configuration; options win.
     fn resolve(&self, configured: &EventSettings) -> Result<Option<ClusterConfig>> {
-        let url = self.store.as_deref().or(configured.cluster.as_deref()).filter(|url| !url.is_empty());
-        let ca = self.store_ca.as_deref().or(configured.cluster_ca.as_deref());
+        let url = self.cluster.as_deref().or(configured.cluster.as_deref()).filter(|url| !url.is_empty());
+        let ca = self.cluster_ca.as_deref().or(configured.cluster_ca.as_deref());
         let keep_days = self.keep_days.or(configured.keep_days);
         let Some(url) = url else {
-            return match (&self.store_ca, self.keep_days) {
+            return match (&self.cluster_ca, self.keep_days) {
                 (None, None) => Ok(None),
                 _ => Err(Error::Usage("--cluster-ca and --keep-days require --cluster".to_owned())),
             };
         };
-        let client = EsClient::new(url, None, ca)?;
+        let client = EsClient::new("--cluster", url, None, ca)?;
         if client.url_indices().is_some() {
             let why = "--cluster: the URL must not contain an index; set index names in the configuration";
             return Err(Error::Usage(why.to_owned()));
         }
-        Ok(Some(ClusterConfig { client, queue_bytes_max: self.queue_bytes_max, keep_days }))
+        Ok(Some(ClusterConfig { client, spool_bytes_max: self.spool_bytes_max, keep_days }))
     }
 }
 
@@ -156,19 +156,12 @@ impl EventServiceConfig {
     ) -> Result<Option<EventServiceConfig>> {
         let mut received = config.events.clone();
         if let Some(given) = listen.filter(|given| !given.is_empty()) {
-            let ListenerArgs { lines, data_lines, syslog, http, amqp, queue } = given;
-            let (lines, data_lines, http) = (*lines, *data_lines, *http);
-            let amqp = amqp.as_deref().zip(queue.as_deref());
+            let ListenerArgs { lines, content_lines, syslog, http, amqp, amqp_queue } = given;
+            let (lines, content_lines, http) = (*lines, *content_lines, *http);
+            let amqp = amqp.as_deref().zip(amqp_queue.as_deref());
             let amqp = amqp.map(|(url, queue)| AmqpConfig::parse(url, queue)).transpose();
             let amqp = amqp.map_err(|why| Error::Usage(format!("--amqp: {why}")))?;
-            received = EventSettings {
-                lines,
-                content_lines: data_lines,
-                syslog: syslog.clone(),
-                amqp,
-                http,
-                ..received
-            };
+            received = EventSettings { lines, content_lines, syslog: syslog.clone(), amqp, http, ..received };
         }
         if received.is_off() {
             return Ok(None);
@@ -206,7 +199,7 @@ impl EventServiceConfig {
                     search_timeout: SEARCH_TIMEOUT,
                     families: Some(Arc::clone(&self.normalizer)),
                     billing_index: self.settings.indices.billing.clone(),
-                    spool: SpoolConfig::of(cluster.queue_bytes_max, free_bytes_min),
+                    spool: SpoolConfig::of(cluster.spool_bytes_max, free_bytes_min),
                     ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
                 };
                 log::info!("store cluster={}", cluster.client.address());
@@ -264,7 +257,7 @@ impl EventServiceConfig {
         let users =
             Users::new(self.settings.users.clone()).map_err(|error| Error::Usage(error.to_string()))?;
         let families = match self.number_match {
-            NumberMatch::Families => Some(Arc::clone(&self.normalizer)),
+            NumberMatch::Canonical => Some(Arc::clone(&self.normalizer)),
             NumberMatch::Exact => None,
         };
         let counters = Arc::clone(start.counters);
@@ -282,7 +275,7 @@ impl EventServiceConfig {
 impl ListenerArgs {
     fn is_empty(&self) -> bool {
         self.lines.is_none()
-            && self.data_lines.is_none()
+            && self.content_lines.is_none()
             && self.syslog.is_empty()
             && self.http.is_none()
             && self.amqp.is_none()

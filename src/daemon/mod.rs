@@ -51,13 +51,12 @@ pub struct ServiceArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Service")]
 struct DaemonArgs {
-    /// After a signal, go on reading a stream that does not end for so long, in ms; a full disk is not waited for
-    /// longer either
-    #[arg(long, value_name = "MS", default_value_t = 2_000)]
-    drain_ms: u64,
-    /// Serve /health, /metrics and /streams over HTTP here; a bare port is one of 127.0.0.1 [default: off]
-    #[arg(long, value_name = "ADDR:PORT")]
-    status: Option<String>,
+    /// Time after a signal for open streams to end and pending writes to complete; then the rest is given up
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = units::duration)]
+    shutdown_timeout: Duration,
+    /// Serve /health, /metrics and /streams over HTTP on this address; a port alone means 127.0.0.1 [default: off]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = http::parse_listen_address)]
+    admin_listen: Option<SocketAddr>,
 }
 
 /// Options for the output directory.
@@ -81,28 +80,25 @@ pub struct OutputArgs {
     sync_interval: Duration,
     /// Memory for partial packets over all streams; at the limit the largest is written before it is complete
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::bytes)]
-    pending_bytes_max: u64,
+    partial_packet_memory: u64,
     /// Disk space that stays free: below it streams wait, as on a full disk [default: 16M, for manifests]
     #[arg(long, value_name = "BYTES", default_value = "16M", hide_default_value = true, value_parser = units::bytes)]
-    free_bytes_min: u64,
+    reserve_disk: u64,
 }
 
 /// Options for receiving streams over TCP.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Receiving")]
 pub struct TcpArgs {
-    /// End a stream's name after so much quiet, in ms
-    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    name_gap_ms: u64,
-    /// Refuse a peer that has sent nothing for so long, in ms
-    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
-    handshake_timeout_ms: u64,
+    /// Pause after which a stream's name is complete, 1ms to 1m
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = units::duration_in(1..=60_000))]
+    name_timeout: Duration,
+    /// Close a connection that sends nothing for this time
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = units::duration_in(1..=31_536_000_000))]
+    handshake_timeout: Duration,
     /// End a stream that sends nothing for this time; 0 never does (a call may be on hold for hours)
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = units::duration)]
     idle_timeout: Duration,
-    /// The same as --file-group
-    #[arg(long, value_name = "GROUP", conflicts_with = "file_group")]
-    group: Option<String>,
     /// Maximum number of open streams [default: limited by descriptors, memory maps and threads of this machine]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     streams_max: Option<u64>,
@@ -163,10 +159,9 @@ pub fn resolve_addresses(listen: &config::HostPort) -> Result<Vec<SocketAddr>> {
 }
 
 impl OutputArgs {
-    /// Checks the options. `group` applies if `--file-group` is not given. `descriptors` is the number of descriptors that
-    /// stream files may use.
-    pub fn resolve(self, group: Option<String>, descriptors: usize) -> Result<VaultConfig> {
-        let group = self.file_group.or(group);
+    /// Checks the options. `descriptors` is the number of descriptors that stream files may use.
+    pub fn resolve(self, descriptors: usize) -> Result<VaultConfig> {
+        let group = self.file_group;
         Ok(VaultConfig {
             dir: self.output,
             access: Access {
@@ -174,9 +169,9 @@ impl OutputArgs {
                 group: group.as_deref().map(look_up_group).transpose()?,
             },
             hash: self.hash == HashAlgorithm::Sha256,
-            partial_packet_bytes_max: self.pending_bytes_max,
+            partial_packet_bytes_max: self.partial_packet_memory,
             descriptors,
-            free_bytes_min: self.free_bytes_min,
+            free_bytes_min: self.reserve_disk,
             sync_interval: self.sync_interval.max(Duration::from_millis(1)),
         })
     }
@@ -195,8 +190,8 @@ impl TcpArgs {
             streams_max: asked.unwrap_or(carried).min(carried),
             stream_bytes_max: if self.stream_bytes_max == 0 { u64::MAX } else { self.stream_bytes_max },
             timing: TcpTimeouts {
-                name_timeout: Duration::from_millis(self.name_gap_ms),
-                handshake_timeout: Duration::from_millis(self.handshake_timeout_ms),
+                name_timeout: self.name_timeout,
+                handshake_timeout: self.handshake_timeout,
                 idle_timeout: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
                 shutdown_timeout: drain,
             },
@@ -216,15 +211,13 @@ impl Service {
         let ServiceArgs { store, common, .. } = args;
         kafka.as_ref().map_or(Ok(()), KafkaConfig::check)?;
         let machine = MachineLimits::detect();
-        let drain = Duration::from_millis(common.drain_ms);
-        // `--group` means the files' group where there is no other: consume-kafka has the consumers' one.
-        let group = tcp.as_ref().and_then(|(_, args)| args.group.clone());
+        let drain = common.shutdown_timeout;
         Ok(Service {
-            vault: store.resolve(group, machine.descriptors_shared())?,
+            vault: store.resolve(machine.descriptors_shared())?,
             tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, drain)),
             kafka,
             events,
-            admin_listen: common.status.as_deref().map(http::parse_listen_address).transpose()?,
+            admin_listen: common.admin_listen,
             shutdown_timeout: drain,
         })
     }

@@ -95,7 +95,7 @@ counters! {
     failed_streams_total: counter,
     /// Bytes received that could not be written at all.
     lost_bytes_total: counter,
-    /// Begun packets written through because all together passed --pending-bytes-max.
+    /// Begun packets written through because all together passed --partial-packet-memory.
     pending_written_through_total: counter,
     /// Bytes of begun packets that wait in memory.
     pending_bytes: gauge,
@@ -125,13 +125,13 @@ counters! {
     events_refused_full_total: counter,
     /// HTTP requests refused: malformed, too large, too slow, or too many at once.
     http_refused_total: counter,
-    /// Connections of --lines, --data-lines and --syslog open now.
+    /// Connections of --lines, --content-lines and --syslog open now.
     event_connections_open: gauge,
     /// Connections of these accepted, refused ones included.
     event_connections_total: counter,
     /// Connections of these refused: too many at once, or no thread could be started.
     event_connections_refused_total: counter,
-    /// Lines that came to --lines and --data-lines.
+    /// Lines that came to --lines and --content-lines.
     event_lines_total: counter,
     /// Lines with content of a stream, which went into stream files.
     event_data_lines_total: counter,

@@ -82,7 +82,10 @@ impl RemoteClient {
     /// Parses a URL, `http[s]://USER:PASSWORD@HOST:PORT/INDEX`, without connecting. `ca` is a file of CA
     /// certificates.
     pub(crate) fn new(url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<RemoteClient> {
-        Ok(RemoteClient { inner: cluster::EsClient::new(url, password, ca)?, kind: OnceCell::new() })
+        Ok(RemoteClient {
+            inner: cluster::EsClient::new("--store", url, password, ca)?,
+            kind: OnceCell::new(),
+        })
     }
 
     /// Detects the kind of the server.

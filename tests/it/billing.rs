@@ -402,7 +402,7 @@ fn more_rows_than_memory_make_the_same_calls() {
     let (ours, theirs) = (ours.to_str().unwrap(), theirs.to_str().unwrap());
     let temp = work.join("temp");
     fs::create_dir(&temp).unwrap();
-    let little = ["--memory", "64K", "--temp-dir", temp.to_str().unwrap(), "-v"];
+    let little = ["--sort-memory", "64K", "--temp-dir", temp.to_str().unwrap(), "-v"];
     for (args, code) in [(vec!["build", ours, "--csv"], 0), (vec!["compare", ours, theirs, "--json"], 3)] {
         let at_once = billing(&args);
         let in_runs = billing(&[&args[..], &little].concat());
@@ -417,7 +417,7 @@ fn more_rows_than_memory_make_the_same_calls() {
         assert!(!String::from_utf8_lossy(&at_once.stderr).contains(" runs="));
         assert_eq!(fs::read_dir(&temp).unwrap().count(), 0);
     }
-    check_code(&billing(&["build", ours, "--memory", "64K", "--temp-dir", "/nonexistent"]), 1);
+    check_code(&billing(&["build", ours, "--sort-memory", "64K", "--temp-dir", "/nonexistent"]), 1);
 }
 
 /// A queue is consumed while lea is killed, and the broker goes away and comes back: each row is there once.
@@ -431,7 +431,7 @@ fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     let rabbit = Rabbit::start();
     assert_eq!(rabbit.publish("rows", &rows, &[]), count);
     let url = rabbit.url();
-    let flags = ["--amqp", &url, "--queue", "rows", "--status", "0"];
+    let flags = ["--amqp", &url, "--amqp-queue", "rows", "--admin-listen", "0"];
     let start = || Events::start(&work.join("out"), &flags);
     let some = |server: &Events, at_least: u64| {
         wait_until(DEADLINE, "rows", || server.count("/billing/_count") >= at_least);

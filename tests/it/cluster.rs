@@ -58,7 +58,7 @@ impl Front {
 
     #[track_caller]
     fn restart(&mut self) {
-        let mut flags = vec!["--store", &self.url, "--status", "0"];
+        let mut flags = vec!["--cluster", &self.url, "--admin-listen", "0"];
         flags.extend(self.flags.iter().map(String::as_str));
         let events = Events::start(&self.work.join("out"), &flags);
         *self.addr.lock().unwrap() = Some(events.http());
@@ -506,8 +506,8 @@ fn check_tls(node: &Node) {
     let url = format!("https://lea:secret@127.0.0.1:{port}");
     for (ca, is_trusted) in [(true, true), (false, false)] {
         let path = work.join("ca.pem").display().to_string();
-        let mut flags = vec!["--store", &url, "--status", "0"];
-        flags.extend(if ca { vec!["--store-ca", &path] } else { Vec::new() });
+        let mut flags = vec!["--cluster", &url, "--admin-listen", "0"];
+        flags.extend(if ca { vec!["--cluster-ca", &path] } else { Vec::new() });
         let mut events = Events::start(&work.join(format!("out-{ca}")), &flags);
         let status = events.addr("status");
         exchange(events.http(), "POST", "/tls/_doc", b"{}").unwrap();
@@ -528,7 +528,7 @@ fn nobody() -> SocketAddr {
 
 #[test]
 fn a_full_queue_is_told_and_nothing_acknowledged_is_lost_over_stops() {
-    let mut front = Front::start(nobody(), &["--queue-bytes-max", "1M", "--lines", "0"]);
+    let mut front = Front::start(nobody(), &["--spool-bytes-max", "1M", "--lines", "0"]);
     let http = front.events().http();
     let event = json!({"text": "x".repeat(20_000)}).to_string();
     let mut taken = 0;
@@ -578,13 +578,13 @@ fn what_cannot_be_a_store_is_wrong_usage() {
         let said = process.stderr();
         assert!(said.contains(why) && !said.contains("secret"), "{flags:?}: {said}");
     };
-    check(&["--store", "ftp://u:secret@a"], "not an http or https URL");
-    check(&["--store", "http://u:secret@a/index"], "the URL has none");
-    check(&["--store", "http://a", "--store-ca", "x.pem"], "no https URL");
-    check(&["--store", "http://a", "--keep-days", "0"], "--keep-days");
-    check(&["--store", "http://a", "--keep-days", "36501"], "--keep-days");
-    check(&["--store", "http://a", "--queue-bytes-max", "1023K"], "at least 1M");
-    check(&["--keep-days", "1"], "give --store");
+    check(&["--cluster", "ftp://u:secret@a"], "not an http or https URL");
+    check(&["--cluster", "http://u:secret@a/index"], "must not contain an index");
+    check(&["--cluster", "http://a", "--cluster-ca", "x.pem"], "applies only to an https URL");
+    check(&["--cluster", "http://a", "--keep-days", "0"], "--keep-days");
+    check(&["--cluster", "http://a", "--keep-days", "36501"], "--keep-days");
+    check(&["--cluster", "http://a", "--spool-bytes-max", "1023K"], "at least 1M");
+    check(&["--keep-days", "1"], "require --cluster");
 }
 
 #[test]
@@ -592,7 +592,7 @@ fn the_configuration_names_the_cluster_and_a_start_without_it_tells_what_is_left
     let work = Workdir::new();
     let config = json!({"parameters": {
         "loggerLevel": "INFO", "tcpServer": {"address": "", "port": 0},
-        "events": {"http": "127.0.0.1:0", "store": format!("http://lea:secret@{}", nobody()), "keepDays": 30},
+        "events": {"http": "127.0.0.1:0", "cluster": format!("http://lea:secret@{}", nobody()), "keepDays": 30},
     }});
     let config = work.write("lea.conf", config.to_string());
     let mut command = Command::new(lea());

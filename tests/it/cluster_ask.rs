@@ -48,7 +48,7 @@ impl Edge {
         std::fs::create_dir(work.join(".lea")).unwrap();
         let numbers = Arc::new(PhoneNumberNormalizer::new(NumberSettings::default()).unwrap());
         let config = ClusterStoreConfig {
-            client: ClusterClient::new(&format!("http://{cluster}"), None, None).unwrap(),
+            client: ClusterClient::new("--cluster", &format!("http://{cluster}"), None, None).unwrap(),
             search_timeout,
             families: Some(Arc::clone(&numbers)),
             billing_index: "billing".to_owned(),
@@ -65,7 +65,7 @@ impl Edge {
 /// `lea serve-events` on a cluster.
 fn serve(work: &Workdir, cluster: SocketAddr, flags: &[&str]) -> Events {
     let url = format!("http://{cluster}");
-    Events::start(&work.join("out"), &[&["--store", &url], flags].concat())
+    Events::start(&work.join("out"), &[&["--cluster", &url], flags].concat())
 }
 
 fn once(addr: SocketAddr, method: &str, target: &str, body: &str) -> Answer {

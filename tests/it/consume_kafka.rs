@@ -80,7 +80,7 @@ fn consume_until_end(broker: &Broker, topic: &str, output: &Path) -> String {
 
 /// The exit code, and what it said.
 fn consume_batch(broker: &Broker, topic: &str, output: &Path) -> (Option<i32>, String) {
-    let output = consumer(broker, topic, output, &["--until-end"]).output().unwrap();
+    let output = consumer(broker, topic, output, &["--exit-at-end"]).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -193,7 +193,7 @@ fn a_broker_that_dies_and_comes_back_costs_nothing() {
     let work = Workdir::new();
     broker.topic("t", 2);
     let output = work.path().join("out");
-    let args = ["--status", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
+    let args = ["--admin-listen", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
     let mut process = Process::start(&mut consumer(&broker, "t", &output, &args));
     let addr = listening(&mut process, "status");
     let mut sent = Vec::new();

@@ -124,8 +124,8 @@ fn very_many_streams_take_few_descriptors_and_little_memory() {
     for kill_at in [Some(streams / 2), Some(streams), None] {
         let started = Instant::now();
         // Who ends by itself is another member: it has to wait until the one before is given up.
-        let mut args = vec!["--status", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
-        args.extend(kill_at.is_none().then_some("--until-end"));
+        let mut args = vec!["--admin-listen", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
+        args.extend(kill_at.is_none().then_some("--exit-at-end"));
         let mut process = Process::start(&mut consumer(&broker, &output, &args));
         let addr = listening(&mut process, "status");
         let (mut peak, mut open) = (0, 0);
@@ -180,11 +180,8 @@ fn a_full_disk_costs_nothing() {
         sender.flush();
     };
     let output = disk.join("out");
-    let mut process = Process::start(&mut consumer(
-        &broker,
-        &output,
-        &["--free-bytes-min", "0", "--sync-interval", "50ms"],
-    ));
+    let mut process =
+        Process::start(&mut consumer(&broker, &output, &["--reserve-disk", "0", "--sync-interval", "50ms"]));
     let bytes = |at| std::fs::metadata(output.join(name(at))).map_or(0, |metadata| metadata.len());
     send(0..20);
     wait_until(patience, "the first half is stored", || (0..STREAMS).all(|at| bytes(at) > 90_000));

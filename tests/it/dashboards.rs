@@ -390,7 +390,7 @@ fn check_saved(node: &mut Client) {
 fn check_on(node: SocketAddr) {
     let work = Workdir::new();
     let store_url = format!("http://{node}");
-    let flags = ["--lines", "0", "--syslog", "tcp:127.0.0.1:0", "--store", &store_url];
+    let flags = ["--lines", "0", "--syslog", "tcp:127.0.0.1:0", "--cluster", &store_url];
     let mut events = Events::start(&work.join("out"), &flags);
     store(&mut events);
     let mut node = Client::connect(node);

@@ -151,10 +151,11 @@ fn the_files_are_those_of_a_consumer() {
     produce(&broker, "t", &[first.clone(), second.clone()]);
 
     let consumed = work.join("consumed");
-    let run = lea(&["-q", "consume-kafka", "--until-end", "--topic", "t", "--brokers", &broker.addr(), "-o"])
-        .arg(&consumed)
-        .assert()
-        .code(3);
+    let run =
+        lea(&["-q", "consume-kafka", "--exit-at-end", "--topic", "t", "--brokers", &broker.addr(), "-o"])
+            .arg(&consumed)
+            .assert()
+            .code(3);
     let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
     assert!(said.contains("dead_letters=8"), "{said}");
     assert!(consumed.join("c.2").exists());

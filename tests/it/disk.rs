@@ -35,7 +35,7 @@ impl Scene {
         let work = Workdir::new();
         let disk = Tmpfs::mount(&work, disk_bytes);
         let output = disk.join("out");
-        let mut server = Server::start(&output, &[&["--status", "127.0.0.1:0"], flags].concat());
+        let mut server = Server::start(&output, &[&["--admin-listen", "127.0.0.1:0"], flags].concat());
         let status_addr = server.status_addr();
         Scene { server, status_addr, disk, output, random: Random::new(test), _work: work }
     }
@@ -71,7 +71,7 @@ fn count(stderr: &str, event: &str) -> usize {
 
 #[test]
 fn streams_wait_for_room_and_go_on_by_themselves() {
-    let mut scene = Scene::new("waits for room", 16 * MIB, &["--free-bytes-min", "0"]);
+    let mut scene = Scene::new("waits for room", 16 * MIB, &["--reserve-disk", "0"]);
     let contents: Vec<_> = (0..8).map(|_| scene.capture(300_000)).collect();
     let mut senders: Vec<_> = (0..6).map(|number| scene.open(&format!("stream-{number}"))).collect();
     for (sender, content) in senders.iter_mut().zip(&contents) {
@@ -122,7 +122,7 @@ fn streams_wait_for_room_and_go_on_by_themselves() {
 
 #[test]
 fn a_disk_that_fills_again_and_again_is_warned_of_once_a_minute() {
-    let mut scene = Scene::new("again and again", 8 * MIB, &["--free-bytes-min", "0"]);
+    let mut scene = Scene::new("again and again", 8 * MIB, &["--reserve-disk", "0"]);
     let content = scene.capture(900_000);
     let mut sender = scene.open("stream");
     sender.send(&content[..1_000]);
@@ -148,7 +148,7 @@ const OURS: u64 = 256 << 10;
 
 #[test]
 fn so_much_room_stays_free() {
-    let mut scene = Scene::new("stays free", 24 * MIB, &["--free-bytes-min", "8M"]);
+    let mut scene = Scene::new("stays free", 24 * MIB, &["--reserve-disk", "8M"]);
     let (fits, fast) = (scene.capture(1_000_000), scene.capture(30_000_000));
     scene.disk.fill(8 * MIB + 1_200_000 + OURS);
     scene.send("fits", &fits, 1);
@@ -191,7 +191,7 @@ fn lost(stderr: &str) -> BTreeMap<String, u64> {
 
 #[test]
 fn still_full_at_the_drain_it_says_what_is_missing() {
-    let flags = ["--free-bytes-min", "0", "--drain-ms", "500"];
+    let flags = ["--reserve-disk", "0", "--shutdown-timeout", "500ms"];
     let mut scene = Scene::new("full at the drain", 8 * MIB, &flags);
     let names = ["grows", "sent-again", "differs", "new", "whole"];
     let mut contents: BTreeMap<&str, Vec<u8>> =
@@ -253,7 +253,7 @@ fn still_full_at_the_drain_it_says_what_is_missing() {
 
 #[test]
 fn a_start_on_a_full_disk_write_blocked_too() {
-    let mut scene = Scene::new("start", 8 * MIB, &["--free-bytes-min", "0"]);
+    let mut scene = Scene::new("start", 8 * MIB, &["--reserve-disk", "0"]);
     let names: Vec<String> = (0..200).map(|number| format!("stream-{number}")).collect();
     let contents: Vec<_> = names.iter().map(|_| scene.capture(2_000)).collect();
     let mut senders: Vec<_> = names.iter().map(|name| scene.open(name)).collect();

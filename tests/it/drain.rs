@@ -23,7 +23,7 @@ mod packets;
 /// Whatever the packets in it, what arrived before a signal is stored, and all has an end.
 fn check_signal(signal: Signal) {
     let work = Workdir::new();
-    let mut server = Server::start(&work.join("out"), &["--name-gap-ms", "60000"]);
+    let mut server = Server::start(&work.join("out"), &["--name-timeout", "60000ms"]);
     let mut random = Random::new("signal");
     let content = generated::pcap(&mut random, 5_000).bytes;
     let cut = &content[..content.len() - 10];
@@ -81,7 +81,7 @@ fn each_signal_keeps_what_arrived() {
 #[test]
 fn a_drain_ends_beside_senders_that_do_not() {
     let work = Workdir::new();
-    let mut server = Server::start(&work.join("out"), &["--drain-ms", "300"]);
+    let mut server = Server::start(&work.join("out"), &["--shutdown-timeout", "300ms"]);
     let (addr, output) = (server.addr(), server.output().to_owned());
     let content = generated::pcap(&mut Random::new("endless"), 100_000).bytes;
     thread::scope(|scope| {
@@ -108,7 +108,8 @@ fn a_drain_ends_beside_senders_that_do_not() {
 fn a_second_signal_ends_it_at_once() {
     let work = Workdir::new();
     let disk = Tmpfs::mount(&work, 4 << 20);
-    let mut server = Server::start(&disk.join("out"), &["--drain-ms", "600000", "--free-bytes-min", "0"]);
+    let mut server =
+        Server::start(&disk.join("out"), &["--shutdown-timeout", "600000ms", "--reserve-disk", "0"]);
     let mut sender = Sender::open(server.addr(), "waits", Handshake::Newline);
     let content = generated::pcap(&mut Random::new("second signal"), 100_000).bytes;
     sender.send(&content[..50_000]);

@@ -81,7 +81,7 @@ impl Scene {
 
     /// Takes what is left, as a member with this folder.
     fn take_rest(&self, broker: &Broker, member: &str) {
-        let output = self.consumer(broker, member, &["--until-end"]).output().unwrap();
+        let output = self.consumer(broker, member, &["--exit-at-end"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 

@@ -327,7 +327,7 @@ fn a_thousand_streams_at_once() {
 #[test]
 fn nobody_listens() {
     let (_taken, addr) = nobody();
-    let output = lea(addr, &["--connect-timeout-ms", "150", &answered_call()]);
+    let output = lea(addr, &["--connect-timeout", "150ms", &answered_call()]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(

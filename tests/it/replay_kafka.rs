@@ -202,7 +202,7 @@ fn what_was_not_acknowledged_is_said(broker: &Broker) {
     assert!(text.contains("records to topic outage") && text.contains("failed=1"), "{text}");
 
     // Nobody answers at all any more.
-    let args = ["--connect-timeout-ms", "300", "--topspeed", &call];
+    let args = ["--connect-timeout", "300ms", "--topspeed", &call];
     let text = check_code(&replay(&["--kafka", &addr], &args), 1);
     assert!(text.contains(&format!("lea: cannot connect to {addr}")), "{text}");
 }
@@ -247,7 +247,7 @@ fn lines_are_what_a_real_sender_sends() {
 fn a_signal_ends_it_where_nobody_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let args = ["--connect-timeout-ms", "600000", &capture("answered-call.pcap")];
+    let args = ["--connect-timeout", "600000ms", &capture("answered-call.pcap")];
     let mut sender = Process::start(&mut command(&["--kafka", &addr], &args));
     let _peer = listener.accept().unwrap();
     sender.signal(Signal::INT);

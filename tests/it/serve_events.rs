@@ -62,7 +62,7 @@ fn recorded_call_events_are_stored_and_found() {
 
 #[test]
 fn recorded_content_goes_into_a_file_on_either_port() {
-    for (flag, what) in [("--lines", "lines"), ("--data-lines", "content-lines")] {
+    for (flag, what) in [("--lines", "lines"), ("--content-lines", "content-lines")] {
         let work = Workdir::new();
         let mut events = Events::start(&work.join("out"), &[flag, "0"]);
         let mut stream = TcpStream::connect(events.addr(what)).unwrap();
@@ -89,7 +89,7 @@ fn recorded_content_goes_into_a_file_on_either_port() {
 #[test]
 fn what_cannot_be_used_is_kept_and_the_connection_goes_on() {
     let work = Workdir::new();
-    let mut events = Events::start(&work.join("out"), &["--lines", "0", "--status", "0"]);
+    let mut events = Events::start(&work.join("out"), &["--lines", "0", "--admin-listen", "0"]);
     let status = events.addr("status");
     let mut stream = TcpStream::connect(events.addr("lines")).unwrap();
     let long = |bytes: usize| format!("{{\"event\":\"undefined\",\"x\":\"{}\"}}\n", "x".repeat(bytes - 28));

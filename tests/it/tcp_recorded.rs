@@ -82,7 +82,7 @@ fn check_splits(cuts: usize, make: impl Fn(usize) -> (String, Vec<u8>, Vec<u8>) 
     // The pause makes the first part arrive alone; the gap is far longer, however busy the machine is.
     const PAUSE: Duration = Duration::from_millis(100);
     let work = Workdir::new();
-    let server = Server::start(&work.join("out"), &["--name-gap-ms", "30000"]);
+    let server = Server::start(&work.join("out"), &["--name-timeout", "30000ms"]);
     thread::scope(|scope| {
         for cut in 1..cuts {
             let (make, server) = (&make, &server);
@@ -132,7 +132,7 @@ fn all_splits_around_a_newline() {
 #[test]
 fn one_byte_a_segment() {
     let work = Workdir::new();
-    let server = Server::start(&work.join("out"), &["--name-gap-ms", "30000"]);
+    let server = Server::start(&work.join("out"), &["--name-timeout", "30000ms"]);
     thread::scope(|scope| {
         for (file, ending) in CAPTURES {
             let server = &server;

@@ -71,7 +71,7 @@ pub(crate) struct EventFilterArgs {
     pub index: Vec<String>,
     /// Whether a phone number matches all its spellings, or only the one given. A lea behind a URL decides
     /// this by its own option
-    #[arg(long, value_enum, default_value_t = NumberMatch::Families)]
+    #[arg(long, value_enum, default_value_t = NumberMatch::Canonical)]
     pub number_match: NumberMatch,
     /// Field with the time of an event [default: lea's own; @timestamp on a server that lea does not fill]
     #[arg(long, value_name = "FIELD")]
@@ -224,7 +224,7 @@ impl EventFilterArgs {
     /// The normalizer; `None` for `--number-match exact`.
     pub(crate) fn normalizer(&self, place: &StoreTargetArgs) -> Result<Option<Arc<PhoneNumberNormalizer>>> {
         let families = load_normalizer(&place.load_config()?)?;
-        Ok((self.number_match == NumberMatch::Families).then_some(families))
+        Ok((self.number_match == NumberMatch::Canonical).then_some(families))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Parsers of option values: sizes, durations, permission bits. Pure.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Parses a number of bytes: `4096`, `64K`, `64KiB`, `1.5G`. Units are powers of 1,024.
@@ -30,6 +31,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("unknown unit {unit:?}: use ms, s, m, h or d")),
     };
     Duration::try_from_secs_f64(parse_number(number)? * seconds).map_err(|error| error.to_string())
+}
+
+/// Returns a parser of durations within a range of milliseconds.
+pub(crate) fn duration_in(
+    range_ms: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    let (min, max) = (Duration::from_millis(*range_ms.start()), Duration::from_millis(*range_ms.end()));
+    move |text| match duration(text)? {
+        value if (min..=max).contains(&value) => Ok(value),
+        _ => Err(format!("out of range: expected {} to {}", format_duration(min), format_duration(max))),
+    }
+}
+
+/// Formats a duration of whole milliseconds with its largest exact unit.
+fn format_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(unit, _)| ms > 0 && ms % unit == 0);
+    unit.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
 }
 
 /// Parses a duration; 0 is none.
@@ -88,6 +108,16 @@ mod tests {
         check("1y", None);
         check("", None);
         assert_eq!(duration_or_off("0"), Ok(None));
+    }
+
+    #[test]
+    fn a_duration_out_of_range_says_the_range() {
+        let parse = duration_in(1..=60_000);
+        assert_eq!((parse("1ms"), parse("1m")), (Ok(Duration::from_millis(1)), Ok(Duration::from_secs(60))));
+        for text in ["0", "61s", "0.5ms"] {
+            assert_eq!(parse(text), Err("out of range: expected 1ms to 1m".to_owned()), "{text}");
+        }
+        assert!(duration_in(5..=1_500)("0").unwrap_err().ends_with("5ms to 1500ms"));
     }
 
     #[test]

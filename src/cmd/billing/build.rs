@@ -55,7 +55,7 @@ impl Args {
         logging::start(globals.level(LevelFilter::Warn));
         let span = self.which.time_range()?;
         let source = RowSource { names: &self.files, place: &self.place, which: &self.which, span };
-        let mut calls = CallReader::read(&source, &self.sort, self.sort.memory)?;
+        let mut calls = CallReader::read(&source, &self.sort, self.sort.sort_memory)?;
         let mut printer = CallPrinter::start(self.format.format(), self.which.time_zone)?;
         let mut sums = BuildSummary::default();
         while let Some(call) = calls.next()? {

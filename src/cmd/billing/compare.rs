@@ -153,7 +153,7 @@ impl Args {
     fn side(&self, name: &str, place: &StoreTargetArgs, span: TimeRange) -> Result<CallReader> {
         let names = [name.to_owned()];
         let source = RowSource { names: &names, place, which: &self.which, span };
-        CallReader::read(&source, &self.sort, self.sort.memory / 2)
+        CallReader::read(&source, &self.sort, self.sort.sort_memory / 2)
     }
 }
 

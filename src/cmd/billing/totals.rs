@@ -50,7 +50,7 @@ impl<'a> TotalsBuilder<'a> {
         families: Option<&'a PhoneNumberNormalizer>,
         sort: &SortArgs,
     ) -> TotalsBuilder<'a> {
-        let sorter = ExternalSorter::new(&sort.temp_dir(), SORT_BYTES.min(sort.memory));
+        let sorter = ExternalSorter::new(&sort.temp_dir(), SORT_BYTES.min(sort.sort_memory));
         TotalsBuilder { zone, families, groups: HashMap::new(), sorter }
     }
 
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn groups_beyond_the_memory_limit_are_merged() {
-        let sort = SortArgs { memory: 64 << 10, temp_dir: None };
+        let sort = SortArgs { sort_memory: 64 << 10, temp_dir: None };
         let mut totals = TotalsBuilder::new(TimeZoneArg::parse("utc").unwrap(), None, &sort);
         let call = |caller: u64| {
             let row =

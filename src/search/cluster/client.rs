@@ -139,11 +139,11 @@ impl std::fmt::Display for ServerInfo {
 }
 
 impl EsClient {
-    /// Parses a URL, `http[s]://USER:PASSWORD@HOST:PORT/INDEX`, without connecting. `password` applies if the
-    /// URL has none. `ca` is a PEM file of certificates that replace the system's.
-    pub fn new(url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<EsClient> {
+    /// Parses a URL, `http[s]://USER:PASSWORD@HOST:PORT/INDEX`, without connecting. `option` names the URL in errors. `password`
+    /// applies if the URL has none. `ca` is a PEM file of certificates that replace the system's.
+    pub fn new(option: &str, url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<EsClient> {
         let wrong =
-            |why: &str| Error::Usage(format!("--store: {why}; write http[s]://USER:PASSWORD@HOST:9200"));
+            |why: &str| Error::Usage(format!("{option}: {why}; write http[s]://USER:PASSWORD@HOST:9200"));
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => ("https", rest),
@@ -170,7 +170,7 @@ impl EsClient {
         }
         let address = format!("{scheme}://{name}:{port}");
         address.parse::<Uri>().map_err(|_| wrong("invalid host"))?;
-        let tls = tls_config(scheme, ca)?;
+        let tls = tls_config(option, scheme, ca)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -181,7 +181,7 @@ impl EsClient {
             .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
             .timeout_global(Some(Duration::from_secs(120)))
             .user_agent(concat!("lea/", env!("CARGO_PKG_VERSION")));
-        let authorization = login.map(|login| basic_authorization(login, password)).transpose()?;
+        let authorization = login.map(|login| basic_authorization(option, login, password)).transpose()?;
         Ok(EsClient { agent: config.build().into(), address, authorization, path: path.to_owned() })
     }
 
@@ -326,7 +326,7 @@ pub(crate) fn encode_path_segment(name: &str) -> percent_encoding::PercentEncode
 }
 
 /// Value of the `Authorization` header for a percent-encoded `USER:PASSWORD`.
-fn basic_authorization(login: &str, password: Option<&str>) -> Result<HeaderValue> {
+fn basic_authorization(option: &str, login: &str, password: Option<&str>) -> Result<HeaderValue> {
     let mut plain: Vec<u8> = percent_decode_str(login).collect();
     if !login.contains(':') {
         plain.push(b':');
@@ -334,18 +334,18 @@ fn basic_authorization(login: &str, password: Option<&str>) -> Result<HeaderValu
     }
     let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(plain)));
     let mut value = value.map_err(|_| {
-        Error::Usage("--store: the user or password contains a character that is not allowed".to_owned())
+        Error::Usage(format!("{option}: the user or password contains a character that is not allowed"))
     })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// TLS settings with these CA certificates.
-fn tls_config(scheme: &str, ca: Option<&Path>) -> Result<TlsConfig> {
+fn tls_config(option: &str, scheme: &str, ca: Option<&Path>) -> Result<TlsConfig> {
     let Some(path) = ca else { return Ok(TlsConfig::default()) };
-    let wrong = |why: &str| Error::Usage(format!("--store-ca {}: {why}", path.display()));
+    let wrong = |why: &str| Error::Usage(format!("{option}-ca {}: {why}", path.display()));
     if scheme != "https" {
-        return Err(Error::Usage("--store-ca applies only to an https URL in --store".to_owned()));
+        return Err(Error::Usage(format!("{option}-ca applies only to an https URL in {option}")));
     }
     let length = path.metadata().map_err(Error::path("read", path))?.len();
     if length > CA_BYTES_MAX {
@@ -373,7 +373,8 @@ mod tests {
 
     #[track_caller]
     fn check_url(url: &str, address: &str, login: Option<&str>, path: &str) {
-        let client = EsClient::new(url, Some("given"), None).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let client = EsClient::new("--store", url, Some("given"), None)
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
         let authorization = login.map(|login| format!("Basic {}", STANDARD.encode(login)));
         assert_eq!((client.address.as_str(), client.path.as_str()), (address, path), "{url}");
         let found = client.authorization.as_ref().map(|value| value.to_str().unwrap().to_owned());
@@ -403,13 +404,13 @@ mod tests {
             "http://a\r\nx: y",
             "http://a]",
         ] {
-            assert!(EsClient::new(wrong, None, None).is_err(), "{wrong}");
+            assert!(EsClient::new("--store", wrong, None, None).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn errors_do_not_contain_the_password() {
-        let client = EsClient::new("http://user:secret@127.0.0.1:1", None, None).unwrap();
+        let client = EsClient::new("--store", "http://user:secret@127.0.0.1:1", None, None).unwrap();
         let error = client.fetch_server_info(Duration::from_secs(10)).unwrap_err();
         let shown = format!("{error} {client:?}");
         assert!(!shown.contains("secret") && !shown.contains(&STANDARD.encode("user:secret")), "{shown}");
@@ -419,7 +420,7 @@ mod tests {
     fn malformed_ca_files_are_usage_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
-        let new = |url: &str| EsClient::new(url, None, Some(&path)).map(drop);
+        let new = |url: &str| EsClient::new("--store", url, None, Some(&path)).map(drop);
         assert!(new("https://a").unwrap_err().to_string().contains("ca.pem"));
         for (text, why) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\n", "ca.pem")] {
             std::fs::write(&path, text).unwrap();

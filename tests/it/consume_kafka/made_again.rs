@@ -61,7 +61,7 @@ fn while_it_runs(broker: &Broker) {
     let (pieces, output) = (Pieces::new(), Workdir::new());
     broker.topic("again", 1);
     let mut consuming =
-        Process::start(&mut consumer(broker, "again", output.path(), &["--status", "127.0.0.1:0"]));
+        Process::start(&mut consumer(broker, "again", output.path(), &["--admin-listen", "127.0.0.1:0"]));
     let addr = listening(&mut consuming, "status");
     let mut records = 0;
     for nth in 0..3 {

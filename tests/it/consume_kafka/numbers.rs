@@ -13,7 +13,7 @@ pub(super) fn check(broker: &Broker) {
     broker.topic("numbers", 2);
     let work = Workdir::new();
     let mut consuming =
-        Process::start(&mut consumer(broker, "numbers", work.path(), &["--status", "127.0.0.1:0"]));
+        Process::start(&mut consumer(broker, "numbers", work.path(), &["--admin-listen", "127.0.0.1:0"]));
     let addr = listening(&mut consuming, "status");
     let file = capture("answered-call.pcap");
     for name in ["a.pcap", "b.pcap", "c.pcap"] {

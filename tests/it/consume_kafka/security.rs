@@ -29,7 +29,7 @@ impl Scene<'_> {
 
     fn replay(&self) -> Output {
         let file = capture("answered-call.pcap");
-        let args = ["replay", &file, "--topspeed", "--chunk", "1000", "--connect-timeout-ms", "20000"];
+        let args = ["replay", &file, "--topspeed", "--chunk", "1000", "--connect-timeout", "20000ms"];
         self.command(&[&args[..], &["--kafka", &self.addr, "--topic", self.topic]].concat()).output().unwrap()
     }
 
@@ -46,7 +46,7 @@ impl Scene<'_> {
         let sent = self.replay();
         assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
         let work = Workdir::new();
-        let consumed = self.consume(work.path(), &["--until-end"]).output().unwrap();
+        let consumed = self.consume(work.path(), &["--exit-at-end"]).output().unwrap();
         let text = String::from_utf8_lossy(&consumed.stderr);
         assert!(consumed.status.success(), "{text}");
         check_whole(work.path(), &[("answered-call.pcap".to_owned(), read("answered-call.pcap"))]);

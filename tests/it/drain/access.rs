@@ -8,7 +8,7 @@ use super::*;
 #[track_caller]
 fn check_allowed(networks: &[&str], v4: bool, v6: bool) {
     let work = Workdir::new();
-    let mut flags = vec!["--listen", "[::1]:0", "--status", "127.0.0.1:0"];
+    let mut flags = vec!["--listen", "[::1]:0", "--admin-listen", "127.0.0.1:0"];
     flags.extend(networks.iter().flat_map(|network| ["--allow", network]));
     let mut server = Server::start(&work.join("out"), &flags);
     let addrs = wrapped::addresses(server.process(), "tcp", 2);
@@ -56,7 +56,7 @@ fn files_and_folders_that_are_made_can_be_read_by_whom_they_are_for() {
     let own = rustix::process::getegid().as_raw();
     for (flags, mode, dir_mode, group) in [
         (&[][..], 0o600, 0o700, own),
-        (&["--file-mode", "0640", "--group", "54321"], 0o640, 0o750, 54_321),
+        (&["--file-mode", "0640", "--file-group", "54321"], 0o640, 0o750, 54_321),
         (&["--file-mode", "0664"], 0o664, 0o775 & !0o020, own),
     ] {
         let work = Workdir::new();
@@ -92,6 +92,6 @@ fn a_folder_that_is_there_keeps_its_mode() {
     let output = work.join("out");
     fs::create_dir(&output).unwrap();
     let before = access(&output);
-    Server::start(&output, &["--file-mode", "0644", "--group", "54321"]).term();
+    Server::start(&output, &["--file-mode", "0644", "--file-group", "54321"]).term();
     assert_eq!(access(&output), before);
 }

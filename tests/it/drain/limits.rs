@@ -34,7 +34,7 @@ fn a_stream_has_so_many_bytes_at_most() {
     let limit = content.len();
     let mut server = Server::start(
         &work.join("out"),
-        &["--stream-bytes-max", &limit.to_string(), "--status", "127.0.0.1:0"],
+        &["--stream-bytes-max", &limit.to_string(), "--admin-listen", "127.0.0.1:0"],
     );
     let (addr, output) = (server.addr(), server.output().to_owned());
     let over = [&content[..], b"x"].concat();
@@ -66,7 +66,7 @@ fn a_stream_has_so_many_bytes_at_most() {
 fn so_many_streams_at_once() {
     const MAX: usize = 5;
     let work = Workdir::new();
-    let flags = ["--streams-max", &MAX.to_string(), "--status", "127.0.0.1:0"];
+    let flags = ["--streams-max", &MAX.to_string(), "--admin-listen", "127.0.0.1:0"];
     let mut server = Server::start(&work.join("out"), &flags);
     let (addr, status_addr) = (server.addr(), server.status_addr());
     let content = generated::pcap(&mut Random::new("streams"), 3_000).bytes;
@@ -115,7 +115,7 @@ fn begun_packets_take_so_much_memory_at_most() {
     const STREAMS: u64 = 40;
     const MAX: u64 = 1_000_000;
     let work = Workdir::new();
-    let flags = ["--pending-bytes-max", &MAX.to_string(), "--status", "127.0.0.1:0"];
+    let flags = ["--partial-packet-memory", &MAX.to_string(), "--admin-listen", "127.0.0.1:0"];
     let mut server = Server::start(&work.join("out"), &flags);
     let (addr, status_addr, mut random) = (server.addr(), server.status_addr(), Random::new("pending"));
     let captures: Vec<_> = (0..STREAMS).map(|_| begun_packet(&mut random)).collect();
@@ -156,7 +156,7 @@ fn more_streams_than_descriptors_for_their_files() {
     const STREAMS: usize = 900;
     let work = Workdir::new();
     let output = work.join("out");
-    let flags = ["--status", "127.0.0.1:0"];
+    let flags = ["--admin-listen", "127.0.0.1:0"];
     let (mut process, addr) = wrapped::start(&["prlimit", "--nofile=1200:1200"], &output, &flags);
     let status_addr = wrapped::listening(&mut process, "status");
     let Generated { bytes: content, ends } = generated::pcap(&mut Random::new("descriptors"), 4_000);

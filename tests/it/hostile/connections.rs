@@ -66,7 +66,7 @@ fn wait_accepted(ground: &Ground, mark: &Mark, count: usize) {
 fn crowds_that_are_no_streams() {
     let mut table = Table::new("crowds");
     let mut lines = Vec::new();
-    let mut ground = Ground::new(&["--handshake-timeout-ms", "1500", "--name-gap-ms", "300"]);
+    let mut ground = Ground::new(&["--handshake-timeout", "1500ms", "--name-timeout", "300ms"]);
     let count = size();
 
     check_crowd(
@@ -212,7 +212,7 @@ fn drip(ground: &Ground, bytes: &[u8], interval: Duration) {
 #[test]
 fn one_byte_at_a_time() {
     let mut table = Table::new("drips");
-    let ground = Ground::new(&["--name-gap-ms", "500", "--handshake-timeout-ms", "800"]);
+    let ground = Ground::new(&["--name-timeout", "500ms", "--handshake-timeout", "800ms"]);
     let company = Company::start(&ground, "drip", 2);
     let slow = Duration::from_millis(if long() { 60_000 } else { 1_000 });
     let mut check = |input: &str, bytes: &[u8], interval, content: &[u8]| {
@@ -375,7 +375,7 @@ fn streams_of_one_name() {
 #[test]
 fn resets_at_every_stage() {
     let mut table = Table::new("resets");
-    let ground = Ground::new(&["--name-gap-ms", "300"]);
+    let ground = Ground::new(&["--name-timeout", "300ms"]);
     let capture = testdata("pcap/rejected-call.pcap");
     let company = Company::start(&ground, "r", 2);
     let first_packet = crate::support::capture::packets(&capture)[0].end;
@@ -422,7 +422,7 @@ fn wait_taken(ground: &Ground, mark: &Mark, name: &str, content: &[u8]) {
 #[test]
 fn random_peers() {
     let mut random = Random::new("random_peers");
-    let ground = Ground::new(&["--name-gap-ms", "50", "--handshake-timeout-ms", "200"]);
+    let ground = Ground::new(&["--name-timeout", "50ms", "--handshake-timeout", "200ms"]);
     let company = Company::start(&ground, "random", 2);
     let count = if long() { 5000 } else { 300 };
     let mark = ground.mark();

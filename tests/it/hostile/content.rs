@@ -208,7 +208,7 @@ fn a_handshake_that_cannot_go_on_costs_nothing() {
         },
     ];
     let mut table = Table::new("stalls");
-    let mut ground = Ground::new(&["--name-gap-ms", "200"]);
+    let mut ground = Ground::new(&["--name-timeout", "200ms"]);
     for stall in stalls {
         check_stall(&mut ground, &mut table, stall);
     }

@@ -90,7 +90,7 @@ impl Ground {
         }
         plant(&output);
         let around = tree(work.path(), &output);
-        let mut server = Server::start(&output, &[&["--status", "127.0.0.1:0"], flags].concat());
+        let mut server = Server::start(&output, &[&["--admin-listen", "127.0.0.1:0"], flags].concat());
         let status = server.status_addr();
         let mut ground = Ground { server, status, work, around, descriptors: 0, threads: 0 };
         (ground.descriptors, ground.threads) = (ground.count("fd"), ground.count("task"));
@@ -309,7 +309,7 @@ pub(super) fn shown(file: &str) -> String {
 #[track_caller]
 pub(super) fn get(addr: SocketAddr, path: &str) -> String {
     // Where all places are taken by others, the answer is 503: that is not what is asked here.
-    wait_for(DEADLINE, "an answer on --status", || {
+    wait_for(DEADLINE, "an answer on --admin-listen", || {
         let mut stream = TcpStream::connect(addr).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\n\r\n").ok()?;

@@ -29,7 +29,7 @@ fn begun_packets_have_a_ceiling() {
     let (count, ceiling_mib) = if long() { (3000, 64) } else { (200, 8) };
     let mut table = Table::new("memory");
     let mut lines = Vec::new();
-    let mut ground = Ground::new(&["--pending-bytes-max", &format!("{ceiling_mib}M")]);
+    let mut ground = Ground::new(&["--partial-packet-memory", &format!("{ceiling_mib}M")]);
     let company = Company::start(&ground, "giant", 2);
     let mark = ground.mark();
     let mut crowd = Crowd::new();
@@ -74,7 +74,7 @@ fn begun_packets_have_a_ceiling() {
 /// The disk takes nothing, and peers send packets of 128 MiB for as long as they are let.
 fn check_full_disk(table: &mut Table, lines: &mut Vec<String>) {
     const PEERS: usize = 4;
-    let mut ground = Ground::new(&["--pending-bytes-max", "8M", "--free-bytes-min", "1000T"]);
+    let mut ground = Ground::new(&["--partial-packet-memory", "8M", "--reserve-disk", "1000T"]);
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         for number in 0..PEERS {
@@ -128,7 +128,7 @@ fn flood(mut stream: TcpStream, number: usize, over: &AtomicBool, sent: &AtomicU
 fn check_threads(table: &mut Table, lines: &mut Vec<String>) {
     // As many as stay below the limit, and then as many more as would be past it.
     let (stay, come_and_go) = if long() { (15_000, 20_000) } else { (600, 600) };
-    let mut ground = Ground::new(&["--handshake-timeout-ms", "600000"]);
+    let mut ground = Ground::new(&["--handshake-timeout", "600000ms"]);
     let before = ground.maps();
     let mark = ground.mark();
     let mut crowd = Crowd::new();

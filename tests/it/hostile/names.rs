@@ -7,7 +7,7 @@ use crate::support::{Handshake, Sender, testdata};
 
 #[test]
 fn names_become_files_in_the_folder_or_are_refused() {
-    let ground = Ground::new(&["--name-gap-ms", "5000"]);
+    let ground = Ground::new(&["--name-timeout", "5000ms"]);
     let company = Company::start(&ground, "names", 2);
     let mut table = Table::new("names");
     for (input, name) in names() {

@@ -1,4 +1,4 @@
-//! A stream at full speed beside slow ones, and peers that mistreat `--status` beside streams.
+//! A stream at full speed beside slow ones, and peers that mistreat `--admin-listen` beside streams.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

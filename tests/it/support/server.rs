@@ -39,7 +39,7 @@ impl Server {
         self.addr
     }
 
-    /// Where it answers /health, /metrics and /streams; it has to be started with `--status 127.0.0.1:0`.
+    /// Where it answers /health, /metrics and /streams; it has to be started with `--admin-listen 127.0.0.1:0`.
     #[track_caller]
     pub(crate) fn status_addr(&mut self) -> SocketAddr {
         listening(&mut self.process, "status")
@@ -103,7 +103,7 @@ mod tests {
         let work = Workdir::new();
         let mut random = Random::new("a_killed_server_starts_again_in_its_folder");
         let capture = testdata("pcap/answered-call.pcap");
-        let mut server = Server::start(&work.join("out"), &["--status", "127.0.0.1:0"]);
+        let mut server = Server::start(&work.join("out"), &["--admin-listen", "127.0.0.1:0"]);
         assert_ne!(server.status_addr(), server.addr());
 
         let mut sender = Sender::open(server.addr(), NAME, Handshake::Joined);

@@ -1,4 +1,4 @@
-//! What `--status` answers, asked the short way: HTTP/1.0, the whole answer until the end.
+//! What `--admin-listen` answers, asked the short way: HTTP/1.0, the whole answer until the end.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
