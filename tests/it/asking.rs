@@ -1,5 +1,6 @@
-//! `lea search`, `count`, `top`, `events tail`, `events load`, `calls report`: on a folder and on a URL, with the recorded
-//! call events and with attempts on one number in all its spellings.
+//! `lea search`, `count`, `top`, `events tail`, `events load` and `calls report`, with a directory and with a
+//! URL as the store. The events are the recorded call events, and attempts on one number in all its
+//! spellings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +16,7 @@ use crate::support::{DEADLINE, Random, Workdir, lea, testdata, wait_until};
 
 const PASSWORD: &str = "p:ss wörd";
 
-/// All of them are one number.
+/// Spellings of one number.
 const SPELLINGS: [&str; 6] = [
     "+972598294121",
     "00972598294121",
@@ -25,7 +26,7 @@ const SPELLINGS: [&str; 6] = [
     "972598294121",
 ];
 
-/// Runs lea in a folder without a configuration.
+/// Runs lea in a directory without a configuration.
 fn run(work: &Workdir, args: &[&str]) -> Output {
     let mut command = Command::new(lea());
     command.current_dir(work.path()).args(args).env_remove("LEA_STORE").env("TZ", "UTC");
@@ -44,7 +45,7 @@ fn ask(work: &Workdir, args: &[&str]) -> String {
     stdout(run(work, args), 0)
 }
 
-/// What was said at the end of a load.
+/// The summary line of `lea events load`.
 #[track_caller]
 fn load(work: &Workdir, code: i32, args: &[&str]) -> String {
     let args = [&["events", "load"], args].concat();
@@ -54,7 +55,7 @@ fn load(work: &Workdir, code: i32, args: &[&str]) -> String {
     stderr.lines().last().unwrap_or_default().to_owned()
 }
 
-/// `lea serve-events` with users, on a folder of the test.
+/// `lea serve-events` with users.
 struct Edge {
     process: Process,
     url: String,
@@ -89,7 +90,7 @@ impl Edge {
     }
 }
 
-/// Attempts on one number, each in another spelling, and some on another.
+/// Attempts on one number in different spellings, and some on another number.
 fn attempts(work: &Workdir) -> PathBuf {
     let mut lines = String::new();
     for (n, number) in SPELLINGS.iter().chain(&["+12025550100", "100"]).enumerate() {
@@ -103,12 +104,12 @@ fn attempts(work: &Workdir) -> PathBuf {
     work.write("attempts.jsonl", lines)
 }
 
-/// The recorded call events, in a folder.
+/// A store directory with the recorded call events.
 fn recorded(work: &Workdir) -> PathBuf {
     work.write("calls.jsonl", testdata("wire/logstash-call-events.jsonl"))
 }
 
-/// A folder and a URL with the recorded events and the attempts; a lea writes to the folder meanwhile.
+/// A directory and a URL with the recorded events and the attempts. A running lea has the directory open.
 fn both() -> (Workdir, Edge) {
     let work = Workdir::new();
     let edge = Edge::start(&work, "out");
@@ -121,7 +122,7 @@ fn both() -> (Workdir, Edge) {
     (work, edge)
 }
 
-/// The same answer from the folder and from the URL.
+/// Checks that the directory and the URL give the same answer.
 #[track_caller]
 fn ask_both(work: &Workdir, edge: &Edge, args: &[&str]) -> String {
     let answers = ["out", &edge.url].map(|place| ask(work, &[args, &["--store", place]].concat()));
@@ -244,7 +245,7 @@ fn what_is_wrong_is_said() {
     edge.stop();
 }
 
-/// A field that tries to write on the terminal, and one that tries to break CSV.
+/// One field contains terminal control characters, another one CSV metacharacters.
 #[test]
 fn text_of_documents_stays_in_its_cell() {
     let work = Workdir::new();
@@ -270,11 +271,12 @@ fn calls_are_reported_by_subscriber_and_day() {
             + "\n"
     };
     let more = [
-        // Midnight lies between the call and its answer; the second spelling is the same subscriber.
+        // The call comes in before midnight and is answered after it. The second spelling means the same
+        // subscriber.
         line("2026-11-22T23:59:00Z", "+447700900200", "incoming_call"),
         line("2026-11-23T00:01:00Z", "00447700900200", "start_call"),
         line("2026-11-23T00:09:00Z", "+447700900200", "stop_call"),
-        // Missed, and one that another subscriber answers at the same time.
+        // A missed call, and a call that another subscriber answers at the same time.
         line("2026-11-22T10:00:00Z", "+447700900300", "incoming_call"),
         line("2026-11-22T10:03:01Z", "+447700900300", "start_call"),
         line("2026-11-22T10:00:01Z", "+447700900200", "incoming_call"),
@@ -304,14 +306,14 @@ DAY          STARTED   STOPPED  REJECTED    MISSED  SUBSCRIBER
     edge.stop();
 }
 
-/// More than a page, and more than a page in one millisecond.
+/// More events than fit on a page, also within one millisecond.
 #[test]
 fn all_events_come_once_and_in_order() {
     let work = Workdir::new();
     let mut random = Random::new("all_events_come_once_and_in_order");
     let mut lines = String::new();
     for n in 0..12_500 {
-        // A third in one millisecond, some years before, the others in a day.
+        // A third of the events in one millisecond, some years earlier, the others within a day.
         let ms = match n % 3 {
             0 => 1_795_305_600_000,
             1 if n % 50 == 1 => random.below(1_795_305_600_000),
@@ -352,7 +354,7 @@ fn rfc3339(ms: u64) -> String {
 fn each_line_is_stored_once_also_after_kills() {
     let work = Workdir::new();
     let mut random = Random::new("each_line_is_stored_once_also_after_kills");
-    // Every fourth line is there twice: two events.
+    // Every fourth line occurs twice and gives two events.
     let line =
         |n: u64| format!("{{\"@timestamp\":\"2026-11-21T00:00:00Z\",\"n\":{}}}\n", n - u64::from(n % 4 == 1));
     let lines: String = (0..20_000).map(line).collect();
@@ -369,7 +371,7 @@ fn each_line_is_stored_once_also_after_kills() {
     assert!(done.ends_with("rejected=0"), "{done}");
     assert_eq!(ask(&work, &["count", "-s", "out"]), "20000\n");
     assert_eq!(ask(&work, &["count", "-s", "out", "n:8"]), "2\n");
-    // Lines added at the end are new, the others are there.
+    // Lines added at the end are new; the others are duplicates.
     fs::write(&path, lines + &line(20_000)).unwrap();
     assert_eq!(load(&work, 0, &["-s", "out", "many.jsonl"]), "loaded stored=1 duplicates=20000 rejected=0");
 }
@@ -407,26 +409,26 @@ fn dead_letters_are_taken_in_again_and_the_others_stay() {
         ask(&work, &["count", "-s", "out", "--index", "interception", "to_user:\"+447700900456\""]),
         "1\n"
     );
-    // The letter that was mended.
+    // The dead letter that was fixed.
     let path = work.join("out/.lea").join(dead_letters::FILE_NAME);
     let text = fs::read_to_string(&path).unwrap().replace("{half", r#"{\"event\":\"undefined\"}"#);
     fs::write(&path, text).unwrap();
     assert_eq!(load(&work, 3, &["-s", "out"]), "loaded stored=1 duplicates=0 rejected=1");
     assert_eq!(left(), bad[1..]);
-    // Another file stays as it is.
+    // Files other than the dead-letter file are not changed.
     let other = work.write("other.jsonl", "{}\n\n[1]\n");
     assert_eq!(load(&work, 3, &["-s", "out", "other.jsonl"]), "loaded stored=1 duplicates=0 rejected=1");
     assert_eq!(fs::read_to_string(other).unwrap(), "{}\n\n[1]\n");
 }
 
-/// The sender is told, and the event is kept for the day when its field is mended.
+/// The sender gets an error, and the event is kept as a dead letter until its field is fixed.
 #[test]
 fn what_http_refuses_is_a_dead_letter() {
     let work = Workdir::new();
     let edge = Edge::start(&work, "out");
     work.write("a.jsonl", "{\"_index\":\"opensips\",\"_id\":\"1\",\"_source\":{\"n\":1}}\n");
     load(&work, 0, &["-s", &edge.url, "a.jsonl"]);
-    // A second time it is there already, which is no dead letter.
+    // The second time it is a duplicate, which is not a dead letter.
     load(&work, 0, &["-s", &edge.url, "a.jsonl"]);
     work.write("b.jsonl", "{\"_index\":\"opensips\",\"_id\":\"2\",\"_source\":{\"n\":\"many\"}}\n");
     load(&work, 3, &["-s", &edge.url, "b.jsonl"]);
@@ -445,7 +447,7 @@ fn what_http_refuses_is_a_dead_letter() {
     assert_eq!(ask(&work, &["count", "-s", "out", "n:[2 TO 2]"]), "1\n");
 }
 
-/// What the tail of a place has printed so far goes into a file.
+/// Starts `lea events tail` on a store, with its output in a file.
 fn tail(work: &Workdir, name: &str, args: &[&str]) -> (Process, PathBuf) {
     let path = work.join(name);
     let mut command = Command::new(lea());
@@ -474,7 +476,7 @@ fn tail_prints_what_is_there_and_what_comes() {
         assert_eq!(lines[1], format!("2026-11-21T17:02:07.000Z{ends}"));
     }
     wait_lines(&calls_out, 1);
-    // Older than what was printed, and still new.
+    // This event has an earlier time than the printed ones, but it is new.
     let line = |n: u32| {
         format!("{{\"@timestamp\":\"2020-01-01T00:00:00Z\",\"event\":\"start_call\",\"userid\":\"{n}\"}}\n")
     };

@@ -1,5 +1,5 @@
-//! `lea billing`: logs of two real SIPp sides with planted differences, rows in all their forms, more rows than memory, and a
-//! real RabbitMQ.
+//! `lea billing`: logs of two real SIPp sides with known differences, rows in all formats, more rows than fit
+//! in memory, and a real RabbitMQ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use super::support::process::Process;
 use super::support::{DEADLINE, Events, Rabbit, Random, Workdir, events, lea, long, wait_until};
 
-/// The columns that the scenarios of SIPp log.
+/// The columns that the SIPp scenarios log.
 const HEAD: &str = "method;request_time;reply_time;microseconds;reply_code;caller_id;callee_id;call_id\n";
 
-/// Calls of two sides on one machine differ by little; a machine under load is slow to notice them.
+/// Tolerance for calls whose two sides run on one machine. A machine under load delays the log of one side.
 const TOLERANCE: &str = "10s";
 
-/// Planted, of each kind: 37 together.
+/// Number of known differences of each kind, 37 in total.
 const PLANTED: [(&str, usize); 6] = [
     ("missing_ours", 4),
     ("missing_theirs", 4),
@@ -30,11 +30,11 @@ const PLANTED: [(&str, usize); 6] = [
     ("hung_up", 7),
 ];
 
-/// Who is busy, and who hangs up, in the callee's scenario.
+/// How the callee's scenario ends the call: who is busy, and who hangs up.
 const BUSY: &str = "+447700900998";
 const HANGS_UP: &str = "+447700900999";
 
-/// A row as it is logged, by column.
+/// A logged row: values by column.
 #[derive(Clone, PartialEq)]
 struct Row(Vec<String>);
 
@@ -90,7 +90,7 @@ fn objects(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A UDP port that is free now.
+/// Returns a free UDP port.
 fn udp_port() -> String {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
@@ -104,7 +104,7 @@ fn sipp(work: &Workdir, side: &str, args: &[&str]) -> Process {
     Process::start(command.stdin(Stdio::null()).stdout(out))
 }
 
-/// So many calls between two SIPp; the rows that each side logged.
+/// Makes `calls` calls between two SIPp processes. Returns the rows that each side logged.
 #[track_caller]
 fn call(work: &Workdir, calls: usize) -> [Vec<Row>; 2] {
     let mut list = "SEQUENTIAL\n".to_owned();
@@ -141,7 +141,7 @@ fn call(work: &Workdir, calls: usize) -> [Vec<Row>; 2] {
     })
 }
 
-/// Changes the logs so that the calls that are given back differ, each in its way.
+/// Changes the logs. Returns the calls that differ now, with the kind of difference.
 fn plant(ours: &mut Vec<Row>, theirs: &mut Vec<Row>, random: &mut Random) -> BTreeMap<String, &'static str> {
     let ids = |wanted: &dyn Fn(&Row) -> bool| -> BTreeSet<String> {
         ours.iter().filter(|row| wanted(row)).map(|row| row.call_id().to_owned()).collect()
@@ -179,7 +179,7 @@ fn plant(ours: &mut Vec<Row>, theirs: &mut Vec<Row>, random: &mut Random) -> BTr
     planted
 }
 
-/// Rows twice, and all of them in any order: no difference.
+/// Duplicates rows and shuffles them, which must not make a difference.
 fn disorder(rows: &mut Vec<Row>, random: &mut Random) {
     for nth in 0..rows.len() / 10 {
         rows.push(rows[nth * 10].clone());
@@ -189,7 +189,7 @@ fn disorder(rows: &mut Vec<Row>, random: &mut Random) {
     }
 }
 
-/// The calls that differ, with the gravest of what differs.
+/// The calls that differ, each with its most important difference.
 fn found(output: &Output) -> BTreeMap<String, String> {
     let lines = objects(output);
     let calls = lines.iter().filter(|line| line.get("call_id").is_some());
@@ -212,7 +212,7 @@ fn exactly_the_planted_differences_of_two_sipp_sides_are_found() {
     };
     let compare =
         |ours: &str, theirs: &str| billing(&["compare", ours, theirs, "--tolerance", TOLERANCE, "--json"]);
-    // As they are, both sides say the same.
+    // Unchanged logs have no difference.
     let (our_file, their_file) = (write("ours.csv", &ours), write("theirs.csv", &theirs));
     let output = compare(&our_file, &their_file);
     assert_eq!(found(&output), BTreeMap::new());
@@ -232,7 +232,7 @@ fn exactly_the_planted_differences_of_two_sipp_sides_are_found() {
     assert_eq!(found(&output), expected);
     check_sums(&output, calls as u64);
 
-    // The same through lines into a store, and asked for in its folder and over HTTP.
+    // The same rows, sent as lines to a store, and read from its directory and over HTTP.
     let store = work.join("store");
     let mut server = Events::start(&store, &["--lines", "0"]);
     let mut lines = TcpStream::connect(server.addr("lines")).unwrap();
@@ -247,7 +247,7 @@ fn exactly_the_planted_differences_of_two_sipp_sides_are_found() {
     server.term();
 }
 
-/// The sums of both sides: by caller, by country code, by day, and of all calls.
+/// The totals of both sides: by caller, by country code, by day, and of all calls.
 #[track_caller]
 fn check_sums(output: &Output, calls: u64) {
     let lines = objects(output);
@@ -295,7 +295,7 @@ fn rows_over_http_are_dates_and_numbers_and_make_calls() {
     let work = Workdir::new();
     let mut server = Events::start(&work.join("out"), &["--lines", "0"]);
     let rows: Vec<&str> = WHOLE.lines().collect();
-    // The first row has an empty time: it must not decide the field's type, nor be refused.
+    // The empty time in the first row must neither decide the type of the field nor cause a rejection.
     let answer = post(server.http(), "/billing/_doc", rows[0]);
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     let bulk = format!("{{\"index\":{{}}}}\n{}\n{{\"index\":{{}}}}\n{}\n", rows[1], rows[2]);
@@ -338,7 +338,7 @@ fn rows_over_http_are_dates_and_numbers_and_make_calls() {
         "rows": 4, "doubled": 0, "reordered": 0, "missing": [],
     }]);
     assert_eq!(Value::from(objects(&output)), expected);
-    // By when the call began, and not by when its rows were.
+    // The range selects calls by their start, not by the times of their rows.
     let built =
         |flags: &[&str]| objects(&billing(&[&["build", "--store", &place, "--json"], flags].concat())).len();
     assert_eq!(built(&["--since", "2026-11-22T00:00:00Z"]), 1);
@@ -372,7 +372,7 @@ fn incomplete_calls_are_named_and_what_is_no_row_is_refused() {
     check_code(&billing(&["build", "/dev/null"]), 0);
 }
 
-/// Rows of so many calls: all INVITEs, all their replies, all BYEs, and all of theirs.
+/// Rows of `calls` calls: all INVITE requests, all their replies, all BYE requests, all their replies.
 fn passes(work: &Workdir, name: &str, calls: u32, longer: u32) -> PathBuf {
     let mut text = String::new();
     for (method, at, code) in
@@ -420,7 +420,7 @@ fn more_rows_than_memory_make_the_same_calls() {
     check_code(&billing(&["build", ours, "--sort-memory", "64K", "--temp-dir", "/nonexistent"]), 1);
 }
 
-/// A queue is consumed while lea is killed, and the broker goes away and comes back: each row is there once.
+/// Consumes a queue while lea is killed and the broker restarts. Each row must be stored once.
 #[test]
 fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     let work = Workdir::new();
@@ -445,7 +445,7 @@ fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     rabbit.stop();
     rabbit.restart();
     wait_until(2 * DEADLINE, "all rows", || server.count("/billing/_count") >= count);
-    // Each message was acknowledged, and so were those that cannot be used, which are dead letters.
+    // All messages were acknowledged, also the unusable ones, which became dead letters.
     let unusable =
         format!("hello\n[]\n{{\"userid\":\"a\",\"data\":\"AA==\"}}\n{{\"x\":\"{}\"}}\n", "x".repeat(1 << 20));
     rabbit.publish("rows", unusable.as_bytes(), &["--ids"]);
@@ -458,7 +458,7 @@ fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     wait_until(DEADLINE, "dead letters", || metric("lea_event_dead_letters_total ") >= 4);
     assert_eq!((metric("lea_event_dead_letters_total "), metric("lea_amqp_connected ")), (4, 1));
     assert!(metric("lea_amqp_redelivered_total ") > 0);
-    // Messages with ids of their own are events of their own; equal ones are one.
+    // Messages with different ids are different events; equal messages without ids are one event.
     let twice = b"{\"event\":\"undefined\"}\n{\"event\":\"undefined\"}\n";
     rabbit.publish("rows", twice, &["--ids"]);
     server.wait_count("/interception/_count", 2);
@@ -466,7 +466,7 @@ fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     server.wait_count("/interception/_count", 3);
     assert_eq!(server.count("/billing/_count"), count);
     server.term();
-    // The connection was closed, so whatever was not acknowledged is in the queue again.
+    // The connection was closed, so the broker has requeued the unacknowledged messages.
     assert_eq!(rabbit.publish("rows", b"", &[]), 0);
     let output = billing(&["build", "--store", work.join("out").to_str().unwrap(), "--csv"]);
     check_code(&output, 0);

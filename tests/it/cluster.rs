@@ -1,5 +1,5 @@
-//! A cluster as the store: on real nodes of Elasticsearch 7.17 and OpenSearch 3. Each acknowledged event is there once,
-//! whatever is killed, away or full meanwhile.
+//! A cluster as the store, with real nodes of Elasticsearch 7.17 and OpenSearch 3. Each acknowledged event
+//! must be stored once, although processes are killed, nodes are unreachable and disks are full.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,25 +19,25 @@ use super::support::search_node::{ELASTICSEARCH_7, Node, OPENSEARCH_3, exchange}
 use super::support::status::{health, metric};
 use super::support::{DEADLINE, Events, Random, Workdir, lea, long, wait_for, wait_until};
 
-/// What a node may take to start while others do, on a machine with two cores.
+/// Time limit for the start of a node, while other nodes start on the same two cores.
 const NODE_DEADLINE: Duration = Duration::from_secs(240);
 
-/// Events of one request.
+/// Events per request.
 const BULK: u64 = 20;
 
-/// Between two requests of a sender: a node that starts beside them needs the machine too.
+/// Pause between two requests of a sender, so that a node can start at the same time.
 const PACE: Duration = Duration::from_millis(20);
 
-/// The same while a node is away for an hour: what gathers has to be read back.
+/// The same pause in the long outage, because all spooled events must be checked afterwards.
 const SLOW_PACE: Duration = Duration::from_secs(1);
 
-/// More than any disk has free.
+/// More than the free space of any disk.
 const WATERMARK_REACHED: &str = "100tb";
 
-/// What is free on every disk here.
+/// Less than the free space of every disk.
 const WATERMARK_FAR: &str = "1mb";
 
-/// A lea in front of a cluster, that can be killed and started again.
+/// A lea in front of a cluster, which can be killed and restarted.
 struct Front {
     work: Workdir,
     url: String,
@@ -91,14 +91,15 @@ impl Front {
         wait_until(NODE_DEADLINE, &format!("{name} {what}"), || is_met(metric(status, name)));
     }
 
-    /// Waits until the cluster has all.
+    /// Waits until the cluster has all events.
     #[track_caller]
     fn wait_shipped(&mut self) {
         self.wait_metric("queue_events", "to be 0", |events| events == 0);
     }
 }
 
-/// Senders that post bulks to a lea until they are stopped. No event is sent twice: what is not acknowledged is given up.
+/// Senders that post bulk requests to a lea until they are stopped. No event is sent twice; unacknowledged
+/// ones are dropped.
 struct Load {
     stop: Arc<AtomicBool>,
     is_slow: Arc<AtomicBool>,
@@ -123,7 +124,7 @@ impl Load {
         self.is_slow.store(on, Ordering::Relaxed);
     }
 
-    /// Waits for so many more events to be acknowledged.
+    /// Waits until `count` more events are acknowledged.
     #[track_caller]
     fn wait_more(&self, count: u64) {
         let wanted = self.acknowledged.load(Ordering::Relaxed) + count;
@@ -132,7 +133,7 @@ impl Load {
         });
     }
 
-    /// The numbers of all events that were acknowledged.
+    /// The numbers of all acknowledged events.
     fn end(self) -> Vec<u64> {
         self.stop.store(true, Ordering::Relaxed);
         self.senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect()
@@ -153,7 +154,7 @@ fn send(
         let mut body = String::new();
         for number in first..first + BULK {
             let action = match number % 5 {
-                // A sender's own id, in both ways.
+                // An id given by the sender, in both possible places.
                 0 => json!({"index": {"_id": format!("own-{number}")}}),
                 1 => json!({"create": {"_id": format!("own-{number}")}}),
                 _ => json!({"index": {}}),
@@ -172,14 +173,14 @@ fn send(
                 acknowledged.fetch_add(BULK, Ordering::Relaxed);
             }
             Ok((status, answer)) => assert!(matches!(status, 429 | 503), "{status} {answer}"),
-            // It was killed.
+            // The server was killed.
             Err(_) => {}
         }
     }
     known
 }
 
-/// How often each event is in the cluster, by its number.
+/// How often each event number is in the cluster.
 #[track_caller]
 fn found(node: &Node) -> BTreeMap<u64, u64> {
     node.good("POST", "/opensips/_refresh", Value::Null);
@@ -198,7 +199,7 @@ fn found(node: &Node) -> BTreeMap<u64, u64> {
         match hits.last() {
             Some(last) => after = Some(last["sort"].clone()),
             None => {
-                // Two of a number could stand on both sides of a page's end.
+                // Two events with one number could be on different pages.
                 assert_eq!(answer["hits"]["total"]["value"], found.values().sum::<u64>());
                 return found;
             }
@@ -226,7 +227,7 @@ fn each_acknowledged_event_is_in_opensearch_once() {
     check_all(OPENSEARCH_3);
 }
 
-/// All that needs a node, one behind the other.
+/// All scenarios that need a node, one after another.
 fn check_all(version: &'static str) {
     let node = Node::new(version, "http.max_content_length: 1mb");
     let acknowledged = check_outages(&node);
@@ -239,14 +240,15 @@ fn check_all(version: &'static str) {
     check_tls(&node);
 }
 
-/// Two lea under load in front of a node that is away, killed and read-only, one of them killed again and again.
+/// Two lea processes under load, in front of a node that is unreachable, killed and read-only. One of them is
+/// killed repeatedly.
 fn check_outages(node: &Node) -> Vec<u64> {
     let numbers = Arc::default();
     let mut random = Random::new("check_outages");
     let mut fronts = [Front::start(node.addr(), &[]), Front::start(node.addr(), &[])];
     let loads = [Load::start(&fronts[0].addr, &numbers, 2), Load::start(&fronts[1].addr, &numbers, 1)];
 
-    // Away from the begin on: events are taken all the same.
+    // The node is unreachable from the start; events are accepted.
     loads.iter().for_each(|load| load.wait_more(500));
     let status = fronts[0].status();
     wait_until(DEADLINE, "the outage in /health", || health(status) == "cluster_away");
@@ -255,7 +257,7 @@ fn check_outages(node: &Node) -> Vec<u64> {
     fronts[0].wait_metric("cluster_confirmed_total", "to grow", |events| events >= 500);
     wait_until(DEADLINE, "the end of the outage in /health", || health(status) == "ok");
 
-    // Killed in the middle.
+    // The lea is killed.
     for _ in 0..if long() { 200 } else { 10 } {
         loads[0].wait_more(BULK * (1 + random.below(20)));
         fronts[0].kill9();
@@ -265,7 +267,7 @@ fn check_outages(node: &Node) -> Vec<u64> {
 
     check_full_disk(node, &mut fronts[0], &loads);
 
-    // The node is killed, and away for a while.
+    // The node is killed and stays down for some time.
     node.kill();
     let away = Instant::now();
     loads.iter().for_each(|load| load.wait_more(500));
@@ -287,8 +289,8 @@ fn check_outages(node: &Node) -> Vec<u64> {
     acknowledged
 }
 
-/// The disk's watermark is reached, so that indices become read-only: by the node's own look at the disk, which takes it
-/// half a minute, and in the short form by the block that it would set.
+/// The disk watermark is reached, so that indices become read-only. In the long form the node detects it,
+/// which takes half a minute; in the short form the test sets the block itself.
 fn check_full_disk(node: &Node, front: &mut Front, loads: &[Load]) {
     let is_full = |on: bool| {
         if !long() {
@@ -313,7 +315,7 @@ fn check_full_disk(node: &Node, front: &mut Front, loads: &[Load]) {
     assert_eq!(refused, 0, "a full disk is nobody's mistake");
 }
 
-/// What stands in the cluster: names, types, what is added.
+/// The indices in the cluster: names, types, added fields.
 fn check_form(node: &Node) {
     let mut front = Front::start(node.addr(), &["--lines", "0"]);
     let http = front.events().http();
@@ -324,7 +326,7 @@ fn check_form(node: &Node) {
     });
     let (status, answer) = exchange(http, "POST", "/honeypot/1", event.to_string().as_bytes()).unwrap();
     assert_eq!((status, &answer["result"]), (201, &json!("created")));
-    // Values that do not fit their fields' types are no reason to lose an event.
+    // Values that do not fit their types must not lose an event.
     let odd =
         json!({"time": "soon", "ipIntruder": "somewhere", "location": "x", "portHost": "many", "destNum": 7});
     let (status, _) = exchange(http, "POST", "/honeypot/_doc/own", odd.to_string().as_bytes()).unwrap();
@@ -353,12 +355,12 @@ fn check_form(node: &Node) {
     assert_eq!(count(json!({"range": {"time": {"gte": "now-1d"}}})), 1);
     let near = json!({"geo_distance": {"distance": "1km", "location": {"lat": -23.54, "lon": -46.63}}});
     assert_eq!(count(near), 1);
-    // Through lea every spelling means the number.
+    // A query through lea finds the number by any spelling.
     assert_eq!(front.events().count("/honeypot/_count?q=destNum:00972598294121"), 1);
     front.events.take().unwrap().term();
 }
 
-/// An event that the cluster refuses goes to the dead letters, with its reason, and stops no other.
+/// An event that the cluster rejects becomes a dead letter with the reason, and does not stop other events.
 fn check_unfit(node: &Node) {
     let mut front = Front::start(node.addr(), &[]);
     let http = front.events().http();
@@ -383,7 +385,7 @@ fn check_unfit(node: &Node) {
     front.events.take().unwrap().term();
 }
 
-/// A bulk that is too large is sent in parts; an event that is too large alone is a dead letter.
+/// A bulk request that is too large is split; a single event that is too large becomes a dead letter.
 fn check_large(node: &Node) {
     let mut front = Front::start(node.addr(), &[]);
     let event = |bytes: usize| json!({"x": "x".repeat(bytes - 8)}).to_string();
@@ -404,7 +406,7 @@ fn check_large(node: &Node) {
     front.events.take().unwrap().term();
 }
 
-/// Events are in the indices of their own days, which go when they are too old; nobody else's do.
+/// Events are in the indices of their days. Old ones are deleted, and indices of other programs are not.
 fn check_days(node: &Node) {
     let day = |back: i64| chrono::Utc::now() - chrono::TimeDelta::days(back);
     let name = |back: i64| format!("aged-{}", day(back).format("%Y.%m.%d"));
@@ -414,7 +416,7 @@ fn check_days(node: &Node) {
         let event = json!({"@timestamp": day(back).to_rfc3339(), "back": back});
         exchange(http, "POST", "/aged/_doc", event.to_string().as_bytes()).unwrap();
     }
-    // A sender that makes daily indices itself.
+    // A sender that uses daily index names itself.
     exchange(http, "POST", "/aged-2020.01.02/_doc", b"{}").unwrap();
     front.wait_shipped();
     front.events.take().unwrap().term();
@@ -443,7 +445,7 @@ fn check_days(node: &Node) {
     front.events.take().unwrap().term();
 }
 
-/// A sender's own mapping counts, also for the days to come; an index that was there is written to.
+/// The mapping of a sender applies, also to later days. An existing index is used as it is.
 fn check_mappings(node: &Node) {
     node.good("PUT", "/standing", json!({"mappings": {"properties": {"destNum": {"type": "keyword"}}}}));
     let mut front = Front::start(node.addr(), &[]);
@@ -469,7 +471,7 @@ fn check_mappings(node: &Node) {
     front.events.take().unwrap().term();
 }
 
-/// Over https with a private authority; without it nothing is sent.
+/// https with a private authority. Without the certificate nothing is sent.
 fn check_tls(node: &Node) {
     let work = Workdir::new();
     let certificate = |name: &str, more: &[&str]| {
@@ -521,7 +523,7 @@ fn check_tls(node: &Node) {
     }
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
@@ -545,13 +547,13 @@ fn a_full_queue_is_told_and_nothing_acknowledged_is_lost_over_stops() {
     assert_eq!(taken, (1 << 20) / 20_100, "events of a little more than 20,000 bytes");
     let status = front.status();
     assert_eq!(health(status), "queue_full");
-    // Lines wait.
+    // Lines are not read.
     let mut lines = std::net::TcpStream::connect(front.events().addr("lines")).unwrap();
     std::io::Write::write_all(&mut lines, format!("{event}\n").as_bytes()).unwrap();
     assert_eq!(front.metric("queue_events"), taken);
     drop(lines);
 
-    // A stop waits no longer for a cluster that is away than for anything else.
+    // The shutdown timeout also limits the wait for an unreachable cluster.
     let stopping = Instant::now();
     let mut events = front.events.take().unwrap();
     events.process().signal(Signal::TERM);

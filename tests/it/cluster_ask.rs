@@ -1,5 +1,5 @@
-//! Questions to a cluster that is the store: through lea and straight to it, beside each other; what number families
-//! change; what comes when it is late or away.
+//! Queries to a cluster that is the store: the answers through lea and directly from the cluster are
+//! compared. Also: the expansion of numbers, and a slow or unreachable cluster.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::support::process::Process;
 use crate::support::relay::Relay;
 use crate::support::{DEADLINE, Events, Workdir, lea, search_node, wait_until};
 
-/// All of them are one number.
+/// Spellings of one number.
 const SPELLINGS: [&str; 6] = [
     "+972598294121",
     "00972598294121",
@@ -32,10 +32,10 @@ const SPELLINGS: [&str; 6] = [
     "972598294121",
 ];
 
-/// A part of each request whose answers differ: lea says of itself that it speaks the dialect of Elasticsearch 7.17.
+/// A part of each request whose answers differ, because lea reports itself as Elasticsearch 7.17.
 const OPENSEARCH_DIFFERS: [&str; 1] = ["GET /?filter_path=version.number"];
 
-/// The dialect on a cluster, with a time for questions that a test can wait for.
+/// The HTTP API in front of a cluster, with a short query timeout.
 struct Edge {
     server: Running,
     _work: Workdir,
@@ -62,7 +62,7 @@ impl Edge {
     }
 }
 
-/// `lea serve-events` on a cluster.
+/// `lea serve-events` in front of a cluster.
 fn serve(work: &Workdir, cluster: SocketAddr, flags: &[&str]) -> Events {
     let url = format!("http://{cluster}");
     Events::start(&work.join("out"), &[&["--cluster", &url], flags].concat())
@@ -76,7 +76,7 @@ fn json(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
 }
 
-/// True for what writes: it goes through lea alone.
+/// Returns whether a request writes. Such requests are sent only through lea.
 fn writes(asked: &Asked<'_>) -> bool {
     let Asked { method, target, .. } = asked;
     let path = target.split('?').next().unwrap();
@@ -84,8 +84,8 @@ fn writes(asked: &Asked<'_>) -> bool {
     !is_question && !matches!(*method, "GET" | "HEAD")
 }
 
-/// The same without what lea adds to a source, without types, which later clusters do not tell, and without the names of
-/// fields whose values a cluster has passed over, which lea does not tell.
+/// Removes the parts that may differ: the member `lea` of a source, types (which later clusters do not
+/// return), and the names of ignored fields (which lea does not return).
 fn bare(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -93,7 +93,7 @@ fn bare(value: Value) -> Value {
                 map.into_iter().map(|(key, value)| (key, bare(value))).collect();
             map.remove("_type");
             map.remove("_ignored");
-            // A source alone is the body.
+            // The body is a bare source.
             for whole in ["_source", "body"] {
                 if let Some(source) = map.get_mut(whole).and_then(Value::as_object_mut) {
                     source.remove("lea");
@@ -106,7 +106,8 @@ fn bare(value: Value) -> Value {
     }
 }
 
-/// Fills the cluster through lea and asks both; the differences that nothing explains, and how many were compared.
+/// Fills the cluster through lea and queries both. Returns unexpected differences and the number of compared
+/// answers.
 fn differences(cluster: SocketAddr, reasons: &[&str]) -> (String, usize) {
     let work = Workdir::new();
     let events = serve(&work, cluster, &["--number-match", "exact"]);
@@ -165,7 +166,7 @@ fn answers_through_lea_are_those_of_opensearch_3() {
     check_same(search_node::opensearch_3(), &OPENSEARCH_DIFFERS);
 }
 
-/// Attempts on one number, a spelling each, and on two others.
+/// Attempts on one number in different spellings, and on two other numbers.
 #[track_caller]
 fn attempts(edge: SocketAddr, index: &str) {
     let mut lines = String::new();
@@ -181,14 +182,14 @@ fn attempts(edge: SocketAddr, index: &str) {
     refresh(edge, &format!("/{index}"));
 }
 
-/// What is refreshed at the edge is found. A slow cluster may need more time than a question has.
+/// Waits until a refresh through lea succeeds. A slow cluster can need more time than one query has.
 #[track_caller]
 fn refresh(edge: SocketAddr, path: &str) {
     let target = format!("{path}/_refresh");
     wait_until(DEADLINE, &target, || once(edge, "POST", &target, "").status == 200);
 }
 
-/// Runs lea on the cluster straight.
+/// Runs a query command of lea directly on the cluster.
 #[track_caller]
 fn run(cluster: SocketAddr, args: &[&str]) -> String {
     let mut command = Command::new(lea());
@@ -217,23 +218,23 @@ fn check_families(cluster: SocketAddr, index: &str) {
     let named = r#"{"query":{"terms":{"destNum":["972598294121","12025550100"]}}}"#;
     let phrase = r#"{"query":{"match_phrase":{"destNum":"+972 59-829-4121"}}}"#;
     for number in SPELLINGS.map(|number| number.replace('+', "%2B")) {
-        // A plus sign is no part of a word.
+        // A plus sign is not part of a word.
         let plain = if number.trim_start_matches("%2B") == "972598294121" { 2 } else { 1 };
         assert_eq!(both(&format!("?q=destNum:%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
-        // Written as it stands in what lea adds, a number is found there without lea too.
+        // The canonical number in the field that lea adds is found without lea, too.
         let anywhere = if number.starts_with("%2B") { 6 } else { plain };
         assert_eq!(both(&format!("?q=%22{number}%22"), ""), (json!(6), json!(anywhere)), "{number}");
         assert_eq!(both(&format!("?q=NOT%20destNum:%22{number}%22"), ""), (json!(2), json!(8 - plain)));
     }
     assert_eq!(both("", phrase), (json!(6), json!(0)));
     assert_eq!(both("", named), (json!(7), json!(3)));
-    // What asks for a spelling stays.
+    // A query for one spelling is not expanded.
     assert_eq!(both("", terms), (json!(1), json!(1)));
     assert_eq!(both("?q=destNum:9011*", ""), (json!(1), json!(1)));
     assert_eq!(both("?q=destNum:100", ""), (json!(1), json!(1)));
     assert_eq!(both("?q=friendly-scanner", ""), (json!(8), json!(8)));
 
-    // The commands add the families, since the cluster does not.
+    // The commands expand the numbers, because the cluster does not.
     let at = ["--index", index];
     let ask = |args: &[&str]| run(cluster, &[args, &at].concat());
     assert_eq!(ask(&["count", "destNum:9011972598294121"]).trim(), "6");
@@ -249,8 +250,8 @@ fn check_families(cluster: SocketAddr, index: &str) {
     events.term();
 }
 
-/// Rows as protocol, section 8 has them, of which the replies have no other time, in a cluster: the calls are those that
-/// the same rows make from a file.
+/// Billing rows (docs/protocol.md, section 8) in a cluster give the same calls as in a file. The replies have
+/// only `reply_time`.
 fn check_billing(cluster: SocketAddr, index: &str) {
     let work = Workdir::new();
     let config = format!(r#"{{"parameters":{{"events":{{"indices":{{"billing":"{index}"}}}}}}}}"#);
@@ -313,7 +314,7 @@ fn a_number_is_found_in_all_spellings_through_opensearch_3() {
     check_families(search_node::opensearch_3(), "families3");
 }
 
-/// Calls are reported from a cluster as from a folder, and its events are followed.
+/// The calls report and `events tail` work on a cluster as on a directory.
 fn check_commands(cluster: SocketAddr, index: &str) {
     let work = Workdir::new();
     let line = |time: &str, subscriber: &str, event: &str| {
@@ -363,7 +364,7 @@ fn calls_are_reported_and_followed_in_a_cluster() {
     check_commands(search_node::opensearch_3(), "calls3");
 }
 
-/// A cluster that no lea fills is asked as it was written.
+/// A query to a cluster that lea does not fill is sent unchanged.
 #[test]
 fn a_foreign_cluster_is_asked_as_it_was_written() {
     let cluster = search_node::elasticsearch_7();
@@ -398,7 +399,7 @@ fn a_cluster_that_is_late_or_away_is_a_clear_error_in_time() {
     wait_until(DEADLINE, "6 events", || count() == 6);
     edge.server.end();
 
-    // Nobody listens there any more.
+    // The node is gone.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let edge = Edge::start(gone, limit);
     for target in ["/late/_search?q=1", "/late/_count", "/_cat/indices", "/_cluster/health", "/late/_mapping"]

@@ -1,5 +1,5 @@
-//! `lea consume-kafka` against real brokers: what was produced is in the files, each record once, also when the
-//! process is killed at any moment.
+//! `lea consume-kafka` with real brokers: each produced record is in its file once, also if the process is
+//! killed at any moment.
 
 mod company;
 mod made_again;
@@ -16,10 +16,10 @@ use crate::support::process::Process;
 use crate::support::server::listening;
 use crate::support::{Broker, Random, Workdir, lea, long, wait_until};
 
-/// A consumer has this long to take what is there.
+/// Time limit for a consumer that reads a whole topic.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A sender that takes its time has this long: the longest capture in the long form.
+/// Time limit for a paced sender: the longest capture in the long form.
 const SENDING: Duration = Duration::from_secs(400);
 
 fn capture(name: &str) -> String {
@@ -31,7 +31,7 @@ fn read(name: &str) -> Vec<u8> {
     std::fs::read(capture(name)).unwrap()
 }
 
-/// A sender of `streams` copies of both captures; `args` say how fast.
+/// A `lea replay` of `streams` copies of both captures; `args` set the speed.
 fn sender(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Command {
     let mut command = Command::new(lea());
     command
@@ -42,7 +42,7 @@ fn sender(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Comman
     command
 }
 
-/// The names of so many copies beside their content.
+/// The names of `streams` copies with their content.
 fn copies(streams: usize) -> Vec<(String, Vec<u8>)> {
     let copies = |stem: &'static str, extension: &'static str| {
         let content = read(&format!("{stem}.{extension}"));
@@ -54,7 +54,7 @@ fn copies(streams: usize) -> Vec<(String, Vec<u8>)> {
     copies("answered-call", "pcap").chain(copies("three-calls", "pcapng")).collect()
 }
 
-/// Produces `streams` copies of both captures; gives their names beside their content.
+/// Produces `streams` copies of both captures. Returns their names with their content.
 fn produce(broker: &Broker, topic: &str, streams: usize, args: &[&str]) -> Vec<(String, Vec<u8>)> {
     let output = sender(broker, topic, streams, &[&["--topspeed"], args].concat()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -78,13 +78,14 @@ fn consume_until_end(broker: &Broker, topic: &str, output: &Path) -> String {
     text
 }
 
-/// The exit code, and what it said.
+/// The exit code and stderr.
 fn consume_batch(broker: &Broker, topic: &str, output: &Path) -> (Option<i32>, String) {
     let output = consumer(broker, topic, output, &["--exit-at-end"]).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The folder holds exactly these streams, closed and as they were sent, and `lea verify` finds no difference.
+/// Checks that the directory contains exactly these streams, closed and equal to what was sent, and that `lea
+/// verify` finds no difference.
 #[track_caller]
 fn check_whole(output: &Path, expected: &[(String, Vec<u8>)]) {
     for (name, content) in expected {
@@ -100,7 +101,8 @@ fn check_whole(output: &Path, expected: &[(String, Vec<u8>)]) {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
 
-/// What a broker of each version has to show, one after another: starting one takes longer than most of these.
+/// All scenarios for one broker version, one after another, because starting a broker takes longer than most
+/// of them.
 fn check_version(version: &'static str) {
     let broker = Broker::start(version);
     each_codec_arrives(&broker);
@@ -129,7 +131,7 @@ fn each_codec_arrives(broker: &Broker) {
         let text = consume_until_end(broker, &topic, &output);
         assert!(text.contains("duplicates=0 dead_letters=0"), "{codec}: {text}");
         check_whole(&output, &sent);
-        // Again: the group and the folder know that nothing is new.
+        // A second run finds nothing new, because the group and the directory know the offsets.
         assert!(consume_until_end(broker, &topic, &output).contains("consumed records=0"));
         check_whole(&output, &sent);
     }
@@ -151,7 +153,7 @@ fn a_record_that_cannot_be_used_is_kept_and_the_rest_goes_on() {
     for (name, _) in &sent {
         assert!(output.join(name).exists(), "{name}");
     }
-    // They were refused once; nothing is now.
+    // The records were rejected in the first run; the second one has none.
     assert!(consume_until_end(&broker, "t", &output).contains("records=0 duplicates=0 dead_letters=0"));
 }
 
@@ -163,7 +165,7 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
     broker.topic("t", 3);
     let output = work.path().join("out");
     let sent = copies(32);
-    // So slow that records come until the last rounds.
+    // Slow enough that records still arrive in the last rounds.
     let (rounds, mbps) = if long() { (200, "0.02") } else { (10, "0.4") };
     let mut sending = Process::start(&mut sender(&broker, "t", 32, &["--chunk", "500", "--mbps", mbps]));
     let all: u64 = sent.iter().map(|(_, content)| content.len() as u64).sum();
@@ -173,7 +175,7 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
         let before = stored_bytes(&output);
         let after = Duration::from_millis(random.below(1500));
         let started = std::time::Instant::now();
-        // At a number of bytes, or at a time: the first of both, so that also joining and ending are met.
+        // The kill comes at a number of bytes or at a time, so that it also hits joining and ending.
         while process.is_running() && stored_bytes(&output) < before + bytes && started.elapsed() < after {
             std::thread::yield_now();
         }
@@ -185,8 +187,8 @@ fn each_record_is_in_once_after_kills_at_random_moments() {
     check_whole(&output, &sent);
 }
 
-/// The broker is killed while records come, and comes back: sender and consumer go on by themselves. The outage may be
-/// longer than the session: then the group shuts the consumer out, and it joins again.
+/// The broker is killed while records arrive, and restarts. Sender and consumer continue by themselves. If
+/// the outage is longer than the session timeout, the group fences the consumer, and it joins again.
 #[test]
 fn a_broker_that_dies_and_comes_back_costs_nothing() {
     let broker = Broker::start(VERSIONS[0]);
@@ -240,7 +242,7 @@ fn produce_as(broker: &Broker, topic: &str, name: &str, file: &str, args: &[&str
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Bytes of all stream files.
+/// Total size of all stream files.
 fn stored_bytes(output: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(output) else { return 0 };
     entries

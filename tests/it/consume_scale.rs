@@ -1,5 +1,5 @@
-//! `lea consume-kafka` with very many streams: few descriptors, little memory, each file whole. Restarts: what is in
-//! the files already is not read again. And a disk that is full for a while.
+//! `lea consume-kafka` with very many streams: few descriptors, little memory, complete files. Restarts that
+//! do not read stored files again. A disk that is full for some time.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,12 +25,12 @@ fn name(stream: usize) -> String {
     format!("+447700900123-2-{stream}_21_11_2026_20:59:41.pcap")
 }
 
-/// A short capture, another one for each stream.
+/// A short capture, different for each stream.
 fn content(stream: usize) -> Vec<u8> {
     generated::pcap(&mut Random::with_seed(stream as u64), 600).bytes
 }
 
-/// The `record`th of `of` pieces of `content`; packets are cut.
+/// Piece number `record` of `of` pieces of `content`. Pieces end within packets.
 fn piece(content: &[u8], record: usize, of: usize) -> &[u8] {
     let step = content.len().div_ceil(of);
     &content[(record * step).min(content.len())..((record + 1) * step).min(content.len())]
@@ -59,7 +59,7 @@ impl Sender {
         );
     }
 
-    /// Sends what is no chunk.
+    /// Sends a value that is not a chunk.
     fn send_bad(&self, topic: &str) {
         self.send_value(topic, "no chunk at all");
     }
@@ -69,7 +69,7 @@ impl Sender {
             let record = BaseRecord::<(), str>::to(topic).partition(0).payload(value);
             match self.producer.send(record) {
                 Ok(()) => return,
-                // Its queue is full.
+                // The queue of the producer is full.
                 Err(_) => self.producer.poll(Duration::from_millis(10)),
             }
         }
@@ -92,7 +92,7 @@ fn consumer(broker: &Broker, output: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// A number in a file of /proc/PID; none once the process has ended.
+/// A number in a file of /proc/PID; `None` after the end of the process.
 fn proc_number(process: &Process, file: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{}/{file}", process.id())).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
@@ -120,10 +120,11 @@ fn very_many_streams_take_few_descriptors_and_little_memory() {
     }
     sender.flush();
     let output = work.join("out");
-    // Killed in the middle of the streams' first records, and of their second ones, it goes on within the same bounds.
+    // Kills the process within the first and within the second records of the streams. It continues within
+    // the same limits.
     for kill_at in [Some(streams / 2), Some(streams), None] {
         let started = Instant::now();
-        // Who ends by itself is another member: it has to wait until the one before is given up.
+        // With --exit-at-end each run is a new member, which waits until the group has removed the previous one.
         let mut args = vec!["--admin-listen", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
         args.extend(kill_at.is_none().then_some("--exit-at-end"));
         let mut process = Process::start(&mut consumer(&broker, &output, &args));
@@ -158,7 +159,7 @@ fn very_many_streams_take_few_descriptors_and_little_memory() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
 
-/// The disk is full in the middle, for a while: files, dead letters and checkpoints wait, and then all goes on.
+/// The disk is full for some time: files, dead letters and checkpoints wait, and then continue.
 #[test]
 fn a_full_disk_costs_nothing() {
     const STREAMS: usize = 16;
@@ -185,7 +186,7 @@ fn a_full_disk_costs_nothing() {
     let bytes = |at| std::fs::metadata(output.join(name(at))).map_or(0, |metadata| metadata.len());
     send(0..20);
     wait_until(patience, "the first half is stored", || (0..STREAMS).all(|at| bytes(at) > 90_000));
-    // From here on nothing finds room: neither dead letters, nor the next bytes, nor what says so.
+    // From here on nothing can be written: no dead letters, no content, no checkpoints.
     disk.fill(0);
     (0..BAD).for_each(|_| sender.send_bad("t"));
     send(20..30);
@@ -214,8 +215,9 @@ fn a_full_disk_costs_nothing() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
 
-/// Killed when a large file is under way: the next process cuts it back, goes on, and has the right hash, all
-/// without reading what is stored. Where the stored state is damaged, the file is read, and the hash is right too.
+/// Kills the process while it writes a large file. The next process truncates the file, continues, and
+/// computes the right hash without reading the file. If the stored state is damaged, it reads the file, and
+/// the hash is right as well.
 #[test]
 fn a_restart_does_not_read_what_is_stored() {
     const BYTES: usize = 24 << 20;

@@ -1,6 +1,6 @@
-//! The receiver is killed (SIGKILL) at random moments: while streams grow, while they are sent again and compared,
-//! while it recovers, and while it makes many files. After each kill what is stored is the start of what was sent;
-//! after a last full re-send every file is what was sent, and nothing else is there.
+//! The receiver is killed (SIGKILL) at random moments: while streams grow, while re-sends are compared,
+//! during recovery, and while it creates many files. After each kill each file is a prefix of what was sent.
+//! After a final re-send each file equals what was sent, and there are no other files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +18,13 @@ use crate::support::sender::CHUNK_BYTES;
 use crate::support::stored::{assert_only, assert_whole, names_in};
 use crate::support::{DEADLINE, Random, Server, Workdir, generated, lea, long, testdata};
 
-/// Streams that are sent again in each round.
+/// Streams that are re-sent in each round.
 const STREAMS: usize = 24;
 
-/// Small streams that are new in a round of creation.
+/// New small streams in a round that creates files.
 const NEW_STREAMS: usize = 100;
 
-/// A capture on its way, as its sender sends it.
+/// A capture, and how its sender sends it.
 struct Stream {
     name: String,
     content: Vec<u8>,
@@ -35,11 +35,11 @@ struct Stream {
 /// When the receiver is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// While all streams are sent from their start: first they are compared, then they grow.
+    /// While all streams are re-sent: first they are compared, then they grow.
     Load,
-    /// While it starts and recovers, with nobody sending.
+    /// While it starts and recovers, without senders.
     Recovery,
-    /// While many new streams begin.
+    /// While many new streams start.
     Creation,
 }
 
@@ -73,7 +73,7 @@ fn every_file_is_whole_after_kills_and_a_full_re_send() {
         server.restart();
     }
     let addr = server.addr();
-    // So many at once as threads are cheap.
+    // All at once, because threads are cheap.
     for some in streams.chunks(STREAMS + NEW_STREAMS) {
         thread::scope(|scope| {
             for stream in some {
@@ -88,7 +88,7 @@ fn every_file_is_whole_after_kills_and_a_full_re_send() {
     assert_only(&output, streams.iter().map(|stream| &*stream.name));
 }
 
-/// A stream of any size and pace, of both formats; the recorded calls are among them.
+/// A stream of random size, speed and format, or one of the recorded calls.
 fn stream(number: usize, random: &mut Random) -> Stream {
     let ending = ["pcap", "pcapng"][number % 2];
     let content = match number {
@@ -106,7 +106,7 @@ fn stream(number: usize, random: &mut Random) -> Stream {
         2 => (64 << 10, 1000 * random.below(20)),
         _ => (content.len(), 0),
     };
-    // No stream takes longer than some seconds.
+    // Each stream takes at most some seconds.
     let chunk_bytes = chunk_bytes.max(content.len() / 2000);
     let name = format!("+447700900{number:03}-2-3_21_11_2026_20:59:41.{ending}");
     Stream { name, content, chunk_bytes, pause: Duration::from_micros(pause_us) }
@@ -118,7 +118,7 @@ fn small(round: usize, number: usize, random: &mut Random) -> Stream {
 }
 
 impl Stream {
-    /// Sends all from the first byte; an error once the receiver is gone.
+    /// Sends everything from the first byte. Fails when the receiver is gone.
     fn send(&self, addr: SocketAddr) -> io::Result<()> {
         let mut tcp = TcpStream::connect(addr)?;
         tcp.set_nodelay(true)?;
@@ -137,15 +137,15 @@ impl Stream {
     }
 }
 
-/// Sends the streams, all at once, and kills the receiver meanwhile.
+/// Sends all streams at once, and kills the receiver meanwhile.
 fn kill_under_load(server: &mut Server, streams: &[Stream], random: &mut Random) {
     let addr = server.addr();
-    // Short times are the more interesting ones, long ones let streams grow.
+    // Short times are preferred; long ones let streams grow.
     let time_max = [50, 200, 800][random.below(3) as usize];
     let time = Duration::from_millis(random.below(time_max));
     thread::scope(|scope| {
         for stream in streams {
-            // The receiver goes away under it: that is what this is about.
+            // An error is expected, because the receiver is killed.
             scope.spawn(move || stream.send(addr).unwrap_or_default());
         }
         thread::sleep(time);
@@ -153,7 +153,7 @@ fn kill_under_load(server: &mut Server, streams: &[Stream], random: &mut Random)
     });
 }
 
-/// Starts a receiver on the folder and kills it before it listens, or just after.
+/// Starts a receiver on the directory and kills it before or shortly after it listens.
 fn kill_at_start(output: &Path, random: &mut Random) {
     let mut command = Command::new(lea());
     command.args(["serve-tcp", "--listen", "127.0.0.1:0", "--output"]).arg(output);
@@ -162,7 +162,7 @@ fn kill_at_start(output: &Path, random: &mut Random) {
     process.kill();
 }
 
-/// Nothing is stored but the starts of what was sent, each in one file, with a manifest or without.
+/// Checks that only prefixes of what was sent are stored, one file each, with or without a manifest.
 fn check_starts(output: &Path, streams: &[Stream]) {
     let sent: BTreeMap<&str, &[u8]> =
         streams.iter().map(|stream| (&*stream.name, &*stream.content)).collect();

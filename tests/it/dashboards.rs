@@ -1,6 +1,5 @@
-//! The saved objects in config/dashboards: whole in themselves, and on real nodes that have what lea stored. What needs
-//! the web server of OpenSearch Dashboards or Kibana (its import, its drawing) is not tried here; the requests that it
-//! sends for each visualization are.
+//! The saved objects in config/dashboards: their form, and their requests to real nodes with events that lea
+//! has stored. The import and the display of OpenSearch Dashboards and Kibana are not tested.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -14,12 +13,12 @@ use crate::support::{DEADLINE, Events, Workdir, search_node, wait_for};
 
 const FILE: &str = include_str!("../../config/dashboards/lea.ndjson");
 
-/// Versions of the form that the objects have: the highest that all of OpenSearch Dashboards 2 and 3 know. Kibana knows
-/// later ones, and brings older objects up to date.
+/// Format versions of the objects: the highest ones that OpenSearch Dashboards 2 and 3 both support. Kibana
+/// upgrades older objects.
 const FORMS: [(&str, &str); 3] =
     [("index-pattern", "7.6.0"), ("visualization", "7.10.0"), ("dashboard", "7.9.3")];
 
-/// What a saved object's index is made of in both products: a member that is not here is refused.
+/// Members of a saved object in both products. Other members are rejected.
 const SAVED_OBJECTS: &str = r#"{"mappings": {"dynamic": "strict", "properties": {
     "type": {"type": "keyword"}, "updated_at": {"type": "date"}, "migrationVersion": {"dynamic": "true", "type": "object"},
     "references": {"type": "nested", "properties": {"name": {"type": "keyword"}, "type": {"type": "keyword"}, "id": {"type": "keyword"}}},
@@ -46,7 +45,7 @@ fn of_type(kind: &str) -> Vec<Value> {
     objects().into_iter().filter(|object| object["type"] == kind).collect()
 }
 
-/// JSON that stands as text in an object's attribute.
+/// JSON that is stored as text in an attribute of an object.
 #[track_caller]
 fn packed(object: &Value, pointer: &str) -> Value {
     let text = object.pointer(pointer).and_then(Value::as_str);
@@ -62,7 +61,7 @@ fn name_of(object: &Value) -> String {
     format!("{}:{}", object["type"].as_str().unwrap(), object["id"].as_str().unwrap())
 }
 
-/// The names of references that an object's parts use.
+/// The names of references that the parts of an object use.
 fn names_used(object: &Value) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     if object["type"] != "index-pattern" {
@@ -115,7 +114,7 @@ fn panels_stand_beside_each_other() {
     }
 }
 
-/// The day of all events here: what other tests store on the node is of other days.
+/// The day of all events in this test. Other tests on the node use other days.
 const DAY: &str = "2021-03-04";
 
 /// Stores events of all kinds.
@@ -160,7 +159,7 @@ fn store(events: &mut Events) {
     }
 }
 
-/// Buckets and metrics of each visualization over the events of `store`, a line a bucket.
+/// Expected buckets and metrics of each visualization for the events of `store`, one line per bucket.
 fn expected(id: &str) -> &'static [&'static str] {
     match id {
         "lea-calls-over-time" => &[
@@ -197,7 +196,7 @@ fn expected(id: &str) -> &'static [&'static str] {
     }
 }
 
-/// The question of a search bar: nothing, or `FIELD:*`.
+/// The query of a search bar: empty, or `FIELD:*`.
 fn question(query: &Value) -> Value {
     assert_eq!(query["language"], "kuery");
     match query["query"].as_str().unwrap() {
@@ -209,7 +208,7 @@ fn question(query: &Value) -> Value {
     }
 }
 
-/// One bucket aggregation as the product asks for it, with what is asked within each bucket.
+/// One bucket aggregation as the product requests it, with its sub-aggregations.
 fn bucket(agg: &Value, mut within: Map<String, Value>) -> Map<String, Value> {
     let (id, params) = (agg["id"].as_str().unwrap(), &agg["params"]);
     let field = &params["field"];
@@ -218,7 +217,7 @@ fn bucket(agg: &Value, mut within: Map<String, Value>) -> Map<String, Value> {
             assert_eq!(params["orderBy"], "1", "the first metric counts");
             json!({"terms": {"field": field, "size": params["size"], "order": {"_count": params["order"]}}})
         }
-        // The product chooses the interval by the span: half an hour for a day.
+        // The product chooses the interval from the time range: half an hour for a day.
         "date_histogram" => json!({"date_histogram": {
             "field": field, "fixed_interval": "30m", "time_zone": "UTC", "min_doc_count": params["min_doc_count"],
         }}),
@@ -235,7 +234,7 @@ fn bucket(agg: &Value, mut within: Map<String, Value>) -> Map<String, Value> {
     if params["isFilteredByCollar"] != true {
         return asked;
     }
-    // What is seen of the map, which is all of the world here.
+    // The visible part of the map, here the whole world.
     let (top_left, bottom_right) = (json!({"lat": 89.9, "lon": -179.9}), json!({"lat": -89.9, "lon": 179.9}));
     let mut seen = json!({"ignore_unmapped": true});
     seen[field.as_str().unwrap()] = json!({"top_left": top_left, "bottom_right": bottom_right});
@@ -243,13 +242,13 @@ fn bucket(agg: &Value, mut within: Map<String, Value>) -> Map<String, Value> {
     Map::from_iter([("filter_agg".to_owned(), filter)])
 }
 
-/// The body of the `_search` that the product sends for a visualization over the day of the events.
+/// The body of the `_search` request of a visualization for the day of the events.
 fn request(visualization: &Value, time_field: &str) -> Value {
     let state = packed(visualization, "/attributes/visState");
     let aggs = state["aggs"].as_array().unwrap();
     let (metrics, buckets): (Vec<&Value>, Vec<&Value>) =
         aggs.iter().partition(|agg| agg["schema"] == "metric");
-    // A count is in each bucket as it is.
+    // Each bucket has a count without an aggregation for it.
     let metrics = metrics.iter().filter(|metric| metric["type"] != "count");
     let innermost = metrics.map(|metric| {
         let id = metric["id"].as_str().unwrap().to_owned();
@@ -265,7 +264,7 @@ fn request(visualization: &Value, time_field: &str) -> Value {
     })
 }
 
-/// The buckets of an answer, a line each: keys, count, metrics.
+/// The buckets of an answer, one line each: keys, count, metrics.
 fn lines(aggs: &Value, before: &str) -> Vec<String> {
     if let Some(filtered) = aggs.get("filter_agg") {
         return lines(filtered, before);
@@ -300,7 +299,7 @@ fn metrics(bucket: &Value) -> String {
     text
 }
 
-/// The metrics of a visualization by id, as its columns are called.
+/// The metrics of a visualization by id, with the titles of their columns.
 fn columns(visualization: &Value, line: &str) -> String {
     let state = packed(visualization, "/attributes/visState");
     state["aggs"].as_array().unwrap().iter().fold(line.to_owned(), |line, agg| {
@@ -309,11 +308,11 @@ fn columns(visualization: &Value, line: &str) -> String {
     })
 }
 
-/// The type of a field in all indices of a pattern, as the product learns it.
+/// The type of a field in all indices of a pattern, as the product reads it.
 #[track_caller]
 fn type_of(fields: &Value, field: &str) -> String {
     let types = fields["fields"][field].as_object().unwrap_or_else(|| panic!("no field {field}"));
-    // Of several types the product makes a conflict, and refuses to aggregate.
+    // The product reports a conflict for several types, and does not aggregate such a field.
     let [(kind, said)] = &types.iter().filter(|(kind, _)| *kind != "unmapped").collect::<Vec<_>>()[..] else {
         panic!("{field} is of several types: {types:?}");
     };
@@ -337,7 +336,8 @@ fn answer(node: &mut Client, method: &str, target: &str, body: &str) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-/// Each field of a visualization is one that its aggregation can use; its request gives what was stored.
+/// Each field of a visualization has a type that its aggregation supports, and the request returns the stored
+/// events.
 fn check_visualization(
     node: &mut Client,
     visualization: &Value,
@@ -361,7 +361,7 @@ fn check_visualization(
     assert_eq!(lines, expected(id), "{id}: {body}\n{found}");
 }
 
-/// The objects in an index as the product has it, and back.
+/// Stores the objects in an index with the product's mapping, and reads them back.
 fn check_saved(node: &mut Client) {
     let index = "/.kibana_lea_1";
     answer(node, "PUT", index, SAVED_OBJECTS);
@@ -399,7 +399,7 @@ fn check_on(node: SocketAddr) {
         let (title, time_field) = (title.as_str().unwrap(), time_field.as_str().unwrap());
         let range = json!({"query": {"range": { time_field: {"gte": DAY, "lte": DAY} }}}).to_string();
         wait_for(DEADLINE, "14 events in the cluster", || {
-            // Before the first events are there, there is no index, or one that does not answer yet.
+            // Before the first events there is no index, or one that is not ready.
             let refreshed = ask(&mut node, "POST", &format!("/{title}/_refresh"), "").status == 200;
             let found = ask(&mut node, "POST", &format!("/{title}/_count"), &range);
             let count = || serde_json::from_slice::<Value>(&found.body).unwrap()["count"].as_u64();

@@ -1,4 +1,4 @@
-//! `lea decode`: the sample dumps of one stream, whole, compressed, joined and damaged.
+//! `lea decode` with sample dumps of one stream: complete, compressed, concatenated and damaged.
 
 use std::fs;
 use std::io::Write;
@@ -26,7 +26,7 @@ fn capture() -> Vec<u8> {
     testdata("pcap/answered-call.pcap")
 }
 
-/// What a run said: its stdout, its stderr, and the numbers of its last line.
+/// Output of a run: stdout, stderr, and the numbers of the summary line.
 struct Run {
     stdout: Vec<u8>,
     stderr: String,
@@ -46,7 +46,7 @@ fn decode(args: &[&str], stdin: &[u8], code: i32) -> Run {
     Run { stdout: output.stdout, stderr: String::from_utf8(output.stderr).unwrap() }
 }
 
-/// Decodes into a fresh folder, and expects the whole capture there.
+/// Decodes into a new directory and expects the complete capture.
 #[track_caller]
 fn check_whole(dumps: &[&str], stdin: &[u8], code: i32) -> (Workdir, Run) {
     let dir = Workdir::new();
@@ -107,7 +107,7 @@ fn a_dump_that_is_cut_is_nothing_unusual() {
                 (1, 0, 0),
                 "{dump}"
             );
-            // The whole dump after it: sent again from the start.
+            // The complete dump after it is a re-send from the start.
             decode(&["-o", out.to_str().unwrap()], &bytes, 0);
             assert_same(&out.join(NAME), &capture());
         }
@@ -127,7 +127,7 @@ fn several_dumps_go_by_their_offsets() {
         let (_, run) = check_whole(&files, b"", 0);
         assert_eq!((run.number("files"), run.number("repeated")), (3, 100));
     }
-    // A segment's partition is in its folder's name; one of its batches is in both of these.
+    // The partition of a segment is in the name of its directory. One batch is in both files.
     let segment = testdata("kafka/00000000000000000000.log");
     let first = 12 + u32::from_be_bytes(segment[8..12].try_into().unwrap()) as usize;
     fs::create_dir(dir.join("interception-0")).unwrap();
@@ -135,7 +135,7 @@ fn several_dumps_go_by_their_offsets() {
     let begin = dir.write("interception-0/0.log", &segment[..1000]);
     let (_, run) = check_whole(&[later.to_str().unwrap(), begin.to_str().unwrap()], b"", 0);
     assert_eq!((run.number("cut"), run.number("records")), (1, 1182));
-    // Joined dumps without offsets: the same stream, sent again.
+    // Concatenated dumps without offsets are a re-send of the same stream.
     let values = testdata("kafka/values.jsonl");
     let (_, run) = check_whole(&[], &[&values[..], &values].concat(), 0);
     assert_eq!(run.number("records"), 2360);
@@ -165,14 +165,14 @@ fn what_is_damaged_is_named_and_kept_and_can_be_read_again() {
     assert_eq!(values, [r#"{"data":"YWJj"}"#, "no JSON", r#"{"userid":"y","data":"YW!j"}"#]);
     assert_eq!((&kept[1]["line"], &kept[1]["file"]), (&Value::from(702), &Value::from("-")));
 
-    // Read again into the same folder, they are not written into the file that is read.
+    // If they are decoded into the same directory, nothing is appended to the file that is being read.
     let before = fs::read(&letters).unwrap();
     let out = dir.join("out");
     let run = decode(&[letters.to_str().unwrap(), "-o", out.to_str().unwrap()], b"", 3);
     assert_eq!((run.number("records"), run.number("refused")), (3, 3));
     assert!(run.stderr.contains("dead_letters_not_written"), "{}", run.stderr);
     assert_eq!(fs::read(&letters).unwrap(), before);
-    // Mended, they are records.
+    // After a fix they are records.
     let mended = String::from_utf8(before).unwrap().replace("YW!j", "YWFj");
     decode(&["-o", out.to_str().unwrap()], mended.as_bytes(), 3);
     assert_eq!(fs::read(out.join("y.pcap")).unwrap(), b"aac");
@@ -196,7 +196,7 @@ fn a_damaged_batch_leaves_the_others() {
     assert!(run.stderr.contains(&format!("byte={second} ")), "{}", run.stderr);
     let letters = fs::read_to_string(out.join(".lea/dead-letters.jsonl")).unwrap();
     assert_eq!(letters.lines().count(), 2);
-    // A file that is damaged as a whole is lost from there on, and the next one is read.
+    // A file with a damaged compression is lost from there on; the next file is read.
     let mut broken = gzip(&testdata("kafka/values.jsonl"));
     let middle = broken.len() / 2;
     broken[middle..middle + 100].fill(0xff);

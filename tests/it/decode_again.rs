@@ -1,5 +1,5 @@
-//! `lea decode --output` beside `lea consume-kafka`: the same files from the same records, and nothing twice, whatever
-//! the folder has already.
+//! `lea decode --output` compared with `lea consume-kafka`: the same records give the same files, and nothing
+//! is stored twice, whatever the directory contains before.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ use crate::support::process::Process;
 use crate::support::stored::{identity, names_in};
 use crate::support::{Broker, Random, Server, Workdir, assert_same, long, testdata};
 
-/// What a run said in its last line.
+/// The summary line of a run.
 struct Said(String);
 
 impl Said {
@@ -38,7 +38,7 @@ fn decode(output: &Path, dumps: &[&Path], args: &[&str], code: i32) -> Said {
     Said(String::from_utf8(run.get_output().stderr.clone()).unwrap())
 }
 
-/// A record's value; every other one in the other spelling.
+/// The value of a record, alternately in the two spellings of the user field.
 fn value(name: &str, nth: usize, data: &[u8]) -> String {
     let user = if nth.is_multiple_of(2) { "userid" } else { "user_id" };
     let data = STANDARD.encode(data);
@@ -49,7 +49,7 @@ fn values(name: &str, content: &[u8], chunk: usize) -> Vec<String> {
     content.chunks(chunk).enumerate().map(|(nth, data)| value(name, nth, data)).collect()
 }
 
-/// One of each in turn.
+/// Takes one of each in turn.
 fn mixed(streams: &[Vec<String>]) -> Vec<String> {
     let most = streams.iter().map(Vec::len).max().unwrap();
     (0..most).flat_map(|at| streams.iter().filter_map(move |values| values.get(at).cloned())).collect()
@@ -66,7 +66,8 @@ fn kcat(values: &[String], first_offset: usize) -> String {
     })
 }
 
-/// Stream files with their content, and manifests without what a run adds of its own: times, peer, version.
+/// Stream files with their content, and manifests without the parts that differ between runs: times, peer,
+/// version.
 fn folder(dir: &Path) -> BTreeMap<String, (Vec<u8>, Option<Manifest>)> {
     let files = names_in(dir).into_iter().filter(|name| name != ".lea" && !name.ends_with(SUFFIX));
     files
@@ -74,7 +75,7 @@ fn folder(dir: &Path) -> BTreeMap<String, (Vec<u8>, Option<Manifest>)> {
             let content = fs::read(dir.join(&file)).unwrap();
             let manifest = crate::support::manifest(dir, &file).map(|mut manifest| {
                 manifest.lea_version.clear();
-                // How the bytes were split shows in what is left over in its buffers.
+                // The parser state depends on how the bytes were split.
                 manifest.midstate = None;
                 manifest.segments.iter_mut().for_each(|segment| segment.topic_id = None);
                 for connection in &mut manifest.connections {
@@ -90,7 +91,7 @@ fn folder(dir: &Path) -> BTreeMap<String, (Vec<u8>, Option<Manifest>)> {
         .collect()
 }
 
-/// Both folders have the same files and manifests; content is never printed.
+/// Checks that both directories have the same files and manifests. Never prints content.
 #[track_caller]
 fn check_same(one: &Path, other: &Path) {
     let (one, other) = (folder(one), folder(other));
@@ -115,7 +116,7 @@ fn letters(dir: &Path) -> Vec<String> {
     letters
 }
 
-/// Produces to two partitions; an empty value stands for none at all.
+/// Produces to two partitions. An empty value means a record without a value.
 fn produce(broker: &Broker, topic: &str, partitions: &[Vec<String>]) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", broker.addr()).set("linger.ms", "5").create().unwrap();
@@ -139,7 +140,7 @@ fn the_files_are_those_of_a_consumer() {
     other[5_000] ^= 1;
     let no_name = values("", &pcap[..3_000], 400);
     let mut first = mixed(&[values("a", &pcap, 700), values("b", &pcapng, 900), no_name]);
-    // Sent again from the start: once the same, and once with a difference.
+    // Re-sends from the start: one equal, one with a difference.
     first.extend(values("a", &pcap, 1_300));
     first.extend(values("b", b"goes on", 3));
     let mut second = mixed(&[values("c", &pcap, 500), values("d", b"no capture", 2)]);
@@ -184,7 +185,7 @@ fn the_files_are_those_of_a_consumer() {
     check_same(&consumed, &from_segments);
     assert_eq!(letters(&consumed), letters(&from_segments));
 
-    // The folder has all of it.
+    // The directory has all records already.
     let files =
         |dir: &Path| names_in(dir).into_iter().map(|file| identity(&dir.join(file))).collect::<Vec<_>>();
     let before = (files(&consumed), letters(&consumed));
@@ -195,7 +196,7 @@ fn the_files_are_those_of_a_consumer() {
     check_same(&consumed, &from_segments);
 }
 
-/// A stream that is a capture, one that is none, and one whose begin is not in the dump.
+/// A stream that is a capture, one that is not, and one whose start is not in the dump.
 fn three_streams() -> (Vec<String>, BTreeMap<&'static str, Vec<u8>>) {
     let pcap = testdata("pcap/answered-call.pcap");
     let text = b"no capture at all ".repeat(500);
@@ -224,7 +225,8 @@ fn a_dump_that_is_decoded_again_brings_nothing() {
             check_streams(&output, &streams);
         }
     }
-    // Another file with the same records: offsets tell; without them a capture is compared, and the others go on.
+    // Another file with the same records: known offsets are skipped. Without offsets a capture is compared,
+    // and other streams are appended.
     let output = |name: &str| work.join(format!("{name}-out"));
     let copy = work.join("copy");
     fs::copy(&envelopes, &copy).unwrap();
@@ -243,7 +245,7 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     let half = records.len() / 2;
     let begin = work.write("begin", kcat(&records[..half], 0));
     let end = work.write("end", kcat(&records[half..], half));
-    // Together they are put in order; one behind the other too.
+    // The dumps are sorted, also if they are given one after another.
     let output = work.join("together");
     decode(&output, &[&end, &begin], &[], 0);
     check_streams(&output, &streams);
@@ -251,14 +253,15 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     decode(&output, &[&begin], &[], 0);
     decode(&output, &[&end], &[], 0);
     check_streams(&output, &streams);
-    // The other way round the begin would end up behind the end.
+    // In the opposite order the start would be appended after the end.
     let output = work.join("backwards");
     decode(&output, &[&end], &[], 0);
     let before = folder(&output);
     let said = decode(&output, &[&begin], &[], 3);
     assert_eq!((said.number("behind"), said.number("known")), (half as u64, 0), "{}", said.0);
     assert!(said.0.contains(" record_late ") && folder(&output) == before, "{}", said.0);
-    // In one dump it is as it stands there, and each record once: offsets of two topics, or a topic made again.
+    // Within one dump the order is kept, and each record counts once: offsets of two topics, or of a
+    // recreated topic.
     let twice = work.write("twice", kcat(&records, 0) + &kcat(&values("late", b"late records", 4), 0));
     let output = work.join("again");
     for known in [0, records.len() as u64 + 3] {
@@ -284,7 +287,7 @@ fn dead_letters_that_are_still_bad_are_not_doubled() {
     assert_eq!((said.number("refused"), said.number("known")), (2, 0), "{}", said.0);
     assert_same(&output.join("y.pcap"), b"aac");
     assert_eq!(letters(&output), kept);
-    // A folder that has not got them keeps them.
+    // A directory without these dead letters stores them.
     let other = work.join("other");
     decode(&other, &[&mended], &[], 3);
     assert_eq!(letters(&other).len(), 2);

@@ -81,7 +81,7 @@ fn streams_wait_for_room_and_go_on_by_themselves() {
     wait_until(DEADLINE, "the start of all", || (0..6).all(|number| stored(number) > 90_000));
     scene.disk.fill(0);
     thread::scope(|scope| {
-        // They need not know of it: what does not fit into the sockets waits.
+        // Senders do not have to notice it: their bytes wait in the sockets.
         for (sender, content) in senders.into_iter().zip(&contents) {
             let mut sender = sender;
             scope.spawn(move || {
@@ -89,7 +89,7 @@ fn streams_wait_for_room_and_go_on_by_themselves() {
                 sender.finish();
             });
         }
-        // Two that are new on a full disk.
+        // Two new streams on the full disk.
         for (number, content) in contents.iter().enumerate().skip(6) {
             let scene = &scene;
             scope.spawn(move || {
@@ -143,7 +143,7 @@ fn a_disk_that_fills_again_and_again_is_warned_of_once_a_minute() {
     assert_whole(&scene.output, "stream", &content);
 }
 
-/// Room that manifests and the journal may take beyond what is to stay free.
+/// Space that manifests and the journal may use below the reserved space.
 const OURS: u64 = 256 << 10;
 
 #[test]
@@ -154,7 +154,7 @@ fn so_much_room_stays_free() {
     scene.send("fits", &fits, 1);
     assert_eq!(status::health(scene.status_addr), "ok");
     scene.disk.free();
-    // As fast as can be: it must not run past the bound before anybody looks.
+    // At full speed: the writer must not exceed the limit before the next check of the free space.
     let mut sender = scene.open("fast");
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -215,7 +215,7 @@ fn still_full_at_the_drain_it_says_what_is_missing() {
         sender.send(&contents[content]);
         waiting.push(sender);
     }
-    // Until all of it lies in the receiver's sockets at least.
+    // Waits until all bytes are at least in the sockets of the receiver.
     thread::sleep(Duration::from_millis(500));
     scene.server.process().signal(Signal::TERM);
     scene.server.process().wait_code(DEADLINE, 1);
@@ -226,14 +226,15 @@ fn still_full_at_the_drain_it_says_what_is_missing() {
         let missing = contents[name].len() as u64 - file_len(&scene.output.join(name));
         assert_eq!(lost.get(name), Some(&missing), "{name}: {stderr}");
     }
-    // Of one that differs, a part may have been made or not; what is not stored begins before the difference.
+    // A part for the stream that differs may exist or not. The missing bytes start before the difference.
     let missing = contents["differs.2"].len() as u64 - file_len(&scene.output.join("differs.2"));
     let differs = *lost.get("differs").or(lost.get("differs.2")).unwrap();
     assert!((contents["differs"].len() as u64 - 50_000..=missing).contains(&differs), "{differs}: {stderr}");
     assert_eq!(lost.len(), 4, "{stderr}");
     assert!(!scene.output.join("grows").exists() || manifest(&scene.output, "grows").is_some());
 
-    // The next start, still without room, and then with some: what was stored is known, and all goes on.
+    // The next start, first without and then with free space: stored data is recognized, and everything
+    // continues.
     scene.server.restart();
     scene.disk.free();
     for name in ["grows", "sent-again", "new"] {
@@ -262,7 +263,7 @@ fn a_start_on_a_full_disk_write_blocked_too() {
     scene.server.kill9();
     scene.disk.fill(0);
     drop(senders);
-    // With streams to recover, and a journal that names them.
+    // There are streams to recover, and a journal with their names.
     scene.server.restart();
     thread::scope(|scope| {
         for (name, content) in names.iter().zip(&contents) {
@@ -302,7 +303,7 @@ fn an_error_that_does_not_pass_ends_that_stream_alone() {
     assert_eq!(lost.bytes, LIMIT as u64);
     assert!(lost.lost_bytes > 0 && lost.bytes + lost.lost_bytes <= large.len() as u64);
     assert_vouched(&output, "large");
-    // The others do not notice.
+    // The other streams are not affected.
     beside.send(&small[20_000..]);
     beside.finish();
     let mut fits = open("exact");
@@ -314,7 +315,7 @@ fn an_error_that_does_not_pass_ends_that_stream_alone() {
     assert_eq!(count(&process.stderr(), "stream_incomplete file=large lost_bytes="), 1);
     assert_whole(&output, "beside", &small);
     assert_whole(&output, "exact", &exact);
-    // Without the limit, a re-send makes it whole.
+    // Without the limit, a re-send completes the file.
     let server = Server::start(&output, &[]);
     let mut again = Sender::open(server.addr(), "large", Handshake::Newline);
     again.send(&large);

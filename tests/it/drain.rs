@@ -1,4 +1,4 @@
-//! How a receiver ends, and how its streams do: signals, limits, and what growing files look like until then.
+//! Shutdown of a receiver and end of its streams: signals, limits, and the state of growing files until then.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ mod access;
 mod limits;
 mod packets;
 
-/// Whatever the packets in it, what arrived before a signal is stored, and all has an end.
+/// All bytes that arrived before a signal are stored, and the process ends.
 fn check_signal(signal: Signal) {
     let work = Workdir::new();
     let mut server = Server::start(&work.join("out"), &["--name-timeout", "60000ms"]);
@@ -30,7 +30,8 @@ fn check_signal(signal: Signal) {
     let addr = server.addr();
     let output = server.output().to_owned();
 
-    // One stream goes on, one has ended, one has begun a packet, and of three only a name has come, or less.
+    // One stream continues, one has ended, one has a partial packet, and three have sent only a name or part
+    // of it.
     let mut grows = Sender::open(addr, "grows", Handshake::Newline);
     grows.send(cut);
     let mut ended = Sender::open(addr, "ended", Handshake::Newline);
@@ -45,7 +46,8 @@ fn check_signal(signal: Signal) {
     wait_until(DEADLINE, "the stream that grows", || {
         fs::metadata(output.join("grows")).is_ok_and(|metadata| metadata.len() > 3_000)
     });
-    // While the receiver stands still, more arrives: on an open stream, and in the backlog.
+    // While the receiver is stopped (SIGSTOP), more bytes arrive on an open stream, and a connection in the
+    // backlog.
     server.process().signal(Signal::STOP);
     let mut backlog = Sender::open(addr, "backlog", Handshake::Joined);
     backlog.send(cut);
@@ -85,7 +87,7 @@ fn a_drain_ends_beside_senders_that_do_not() {
     let (addr, output) = (server.addr(), server.output().to_owned());
     let content = generated::pcap(&mut Random::new("endless"), 100_000).bytes;
     thread::scope(|scope| {
-        // One sends without end, one connects without end.
+        // One peer sends endlessly, another one connects endlessly.
         scope.spawn(|| {
             let mut sender = Sender::open(addr, "endless", Handshake::Newline);
             while sender.try_send(&content).is_ok() {}
@@ -128,7 +130,7 @@ fn a_second_signal_ends_it_at_once() {
     server.process().wait_code(DEADLINE, 130);
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    // What was stored is known to the next start.
+    // The next start recognizes the stored data.
     disk.free();
     server.restart();
     let mut again = Sender::open(server.addr(), "waits", Handshake::Newline);
@@ -159,7 +161,7 @@ fn one_process_writes_to_a_folder() {
     let folder = server.output().to_owned();
     wait_connections(&folder, "stream", 1);
     server.kill9();
-    // A lock goes with its holder, however that ends.
+    // The lock is released when its holder ends in any way.
     server.restart();
     server.term();
     assert_whole(&folder, "stream", &content);

@@ -1,4 +1,4 @@
-//! The Elasticsearch dialect over HTTP: beside the real one, and with peers that mean no good.
+//! The HTTP API of Elasticsearch: compared with a real server, and with hostile peers.
 
 pub(crate) mod compare;
 mod edge;
@@ -12,7 +12,7 @@ use lea::search::sqlite::{SqliteStore, StoreConfig};
 use crate::http::client::{Answer, Client, Running};
 use crate::support::Workdir;
 
-/// The dialect on a store of its own, numbers as they are written.
+/// The HTTP API with a store, without the expansion of numbers.
 pub(crate) struct Events {
     pub server: Running,
     _dir: Workdir,
@@ -27,7 +27,7 @@ impl Events {
     }
 }
 
-/// Asks and waits for the answer.
+/// Sends a request and waits for the response.
 pub(crate) fn ask(client: &mut Client, method: &str, target: &str, body: &str) -> Answer {
     let kind = if target.contains("_bulk") { "application/x-ndjson" } else { "application/json" };
     let typed = if body.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };

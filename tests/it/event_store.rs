@@ -1,4 +1,4 @@
-//! The events' store on a disk that fills up, as a library: the commands that use it have tests of their own.
+//! The embedded event store on a disk that fills up, used as a library.
 
 use lea::search::document::{Document, WriteMode};
 use lea::search::query::Query;
@@ -8,7 +8,7 @@ use lea::search::store::{Store, StoreError};
 use crate::support::Workdir;
 use crate::support::tmpfs::Tmpfs;
 
-/// An event that does not compress well, under an id of its own.
+/// An event with a unique id that does not compress well.
 fn event(n: u64) -> Document {
     let noise: String = (1..60).map(|at| format!("{:x}", (n + 1) * 2_654_435_761 * at)).collect();
     let source = format!("{{\"n\":{n},\"noise\":\"{noise}\"}}").into_bytes().into();

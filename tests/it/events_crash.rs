@@ -1,6 +1,7 @@
-//! `lea serve-events` is killed (SIGKILL) at random moments: while events come in all ways at once, and while it starts.
-//! Senders keep what was acknowledged and send the rest again, as shippers do. After each kill exactly what was sent and
-//! acknowledged is there, once; what had no answer is there once or not at all, a bulk as a whole; nothing else is.
+//! `lea serve-events` is killed (SIGKILL) at random moments: while events arrive over all protocols, and
+//! while it starts. Senders re-send unacknowledged events, as shippers do. After each kill all acknowledged
+//! events are stored once. Unacknowledged ones are stored once or not at all, a bulk request as a whole.
+//! There are no other events.
 
 mod check;
 mod sender;
@@ -15,21 +16,21 @@ use stream::{Kind, Stream};
 
 use crate::support::{Events, Random, Workdir, long};
 
-/// Numbers in syslog lines become fields, as those of other events are.
+/// The pattern that stores the numbers in syslog lines in a field, as in other events.
 const CONFIG: &str = r#"{"parameters":{"events":{"patterns":["sender %{INT:sender:int} n %{INT:n:int}$"]}}}"#;
 
-/// Events that are there before the first kill. Few more, and the store writes its first segment to the disk.
+/// Events before the first kill. With a few more the store writes its first segment to disk.
 const FILLED: u64 = 32_000;
 
-/// On a slow machine a kill waits no longer for its moment.
+/// On a slow machine a kill does not wait longer for its moment.
 const LOAD_MAX: Duration = Duration::from_secs(5);
 
 /// When the server is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// While events come.
+    /// While events arrive.
     Load,
-    /// While it starts, or just after, with nobody sending.
+    /// While it starts or shortly after, without senders.
     Start,
 }
 
@@ -71,7 +72,7 @@ fn acknowledged_events_are_there_once_after_kills() {
             started.elapsed()
         );
     }
-    // What has no answer yet is sent once more.
+    // Unacknowledged events are sent once more.
     senders.iter_mut().for_each(|sender| sender.finish(&server));
     senders.iter().for_each(|sender| sender.check(&server, 0));
     let total = check_all_ways(&server, &senders, &streams);
@@ -79,7 +80,7 @@ fn acknowledged_events_are_there_once_after_kills() {
     eprintln!("events_crash: {total} events, {segments} segments made, {}", sender::told(&senders));
     assert!(segments > 0, "no kill has had a segment on the disk to deal with");
     assert!(answered >= rounds as u64, "the server was killed before it had done anything");
-    // The same after an end in good order.
+    // The same after a regular shutdown.
     let output = server.output().to_owned();
     server.term();
     let server = Events::start(&output, &flags);
@@ -87,14 +88,15 @@ fn acknowledged_events_are_there_once_after_kills() {
     server.term();
 }
 
-/// All send at once, and the server is killed meanwhile. Gives how many requests were answered.
+/// Runs all senders and kills the server meanwhile. Returns the number of answered requests.
 fn kill_under_load(
     server: &mut Events,
     senders: &mut [Sender],
     streams: &mut [Stream],
     random: &mut Random,
 ) -> u64 {
-    // Few requests are the more interesting ones, many let the store grow. The time behind them is no multiple of a request.
+    // Few requests are preferred; many let the store grow. The extra time is not a multiple of the duration
+    // of a request.
     let requests_max = [5, 40, 160][random.below(3) as usize];
     let requests = random.below(requests_max);
     let time = Duration::from_millis(random.below(20));
@@ -119,7 +121,7 @@ fn kill_under_load(
     acknowledged.into_inner()
 }
 
-/// Counts all events by each kind of question, and in the file; gives how many there are.
+/// Counts all events with each kind of query and in the file. Returns the number.
 fn check_all_ways(server: &Events, senders: &[Sender], streams: &[Stream]) -> u64 {
     let mut expected: Vec<(u64, u64)> = senders.iter().map(|sender| (sender.no, sender.total())).collect();
     expected.extend(streams.iter().map(|stream| (stream.no, stream.total())));

@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets, through the same checks, on the stable toolchain.
+//! Runs the seeds of the fuzz targets with the same checks, on the stable toolchain.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests: a failure is the test's.
 
@@ -7,7 +7,7 @@ use std::path::Path;
 #[path = "../../fuzz/checks.rs"]
 mod checks;
 
-/// Runs each seed of a target, and a few hundred inputs made of it: cut at each of its first and last bytes, and
+/// Runs each seed of a target and a few hundred variants: truncated at each of its first and last bytes, and
 /// with that byte changed.
 fn check_seeds(target: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fuzz").join(target);

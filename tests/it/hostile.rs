@@ -1,9 +1,9 @@
-//! Hostile input, and what `lea` makes of it: the rows of docs/hostile-input.md.
+//! Hostile input: the scenarios of docs/hostile-input.md.
 //!
-//! Each scenario has a server of its own, real streams beside it that have to arrive whole, and an end at which
-//! nothing outside the output folder has changed and nothing is left over: no thread, no descriptor, no foreign file.
-//! The tables are written by this test: `LEA_UPDATE=1` writes them, otherwise they are compared. The measured figures
-//! are written where `LEA_TEST_LONG=1` comes with it.
+//! Each scenario has its own server, and real streams at the same time that must arrive completely. At the
+//! end nothing outside the output directory has changed, and no thread, descriptor or foreign file is left.
+//! `LEA_UPDATE=1` writes the tables; otherwise they are compared. The measured figures are written if
+//! `LEA_TEST_LONG=1` is set as well.
 
 mod company;
 mod connections;

@@ -1,4 +1,5 @@
-//! The HTTP edge, in this process, with a client that says exactly what it is told to: limits, deadlines, stops.
+//! The HTTP server, in this process, with a client that sends exactly the given bytes: limits, deadlines,
+//! shutdown.
 
 pub(crate) mod client;
 mod status;
@@ -13,13 +14,13 @@ use client::{Client, Running, until};
 use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
 use lea::http::{Handler, HttpServerConfig, Request, Response};
 
-/// Answers with what it got, and some paths with trouble.
+/// A handler that returns the request. Some paths make it fail.
 #[derive(Default)]
 struct Echo {
     gate: &'static Gate,
 }
 
-/// Holds a handler until it is opened.
+/// A gate that blocks a handler until it is opened.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
@@ -72,7 +73,7 @@ fn echo(config: HttpServerConfig) -> Running {
     Running::start(config, Echo::default())
 }
 
-/// Short deadlines, so that tests of them are short too.
+/// Short deadlines keep the tests short.
 fn hasty() -> HttpServerConfig {
     HttpServerConfig {
         request_timeout_ms: 400,
@@ -197,11 +198,11 @@ fn all_bodies_together_are_limited() {
     let config = HttpServerConfig { limits, bodies_bytes_max: 3 << 20, ..HttpServerConfig::default() };
     let server = echo(config);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n";
-    // More than fits is begun, and not one is completed: the last ones are turned away.
+    // More bodies are started than fit into memory, and none is completed: the last ones are rejected.
     let mut clients: Vec<Client> = (0..6).map(|_| server.client()).collect();
     for client in &mut clients {
         client.send(head);
-        // A refused one is free to close before it has all of this.
+        // A rejected connection can be closed before it has read everything.
         let _ = client.stream.write_all(&vec![b'y'; 1_048_575]);
     }
     until("some are refused", || server.counters.http_refused_total.get() > 0);
@@ -210,7 +211,7 @@ fn all_bodies_together_are_limited() {
     let mut client = server.client();
     client.send(format!("{head}{}", "y".repeat(1 << 20)));
     assert_eq!(client.answer().status, 200);
-    // A response can be too much too.
+    // A response can exceed the memory, too.
     assert_eq!(client.get("/large").status, 503);
     assert_eq!(client.get("/").status, 200);
     server.end();
@@ -227,10 +228,10 @@ fn a_body_is_asked_for_only_where_it_is_wanted() {
     assert_eq!(client.head_only().status, 100);
     client.send("abc");
     assert_eq!(client.answer().text(), "Put /a  abc");
-    // What comes with its body is not asked for it.
+    // A request that already has its body gets no `100 Continue`.
     client.send(put("/b", 3) + "abc");
     assert_eq!(client.answer().text(), "Put /b  abc");
-    // Refused without a body to come: the connection goes on.
+    // Rejected without a pending body: the connection stays open.
     assert_eq!(client.get("/forbidden").status, 403);
     client.send(put("/forbidden", 3));
     let answer = client.answer();
@@ -301,7 +302,8 @@ fn half_requests_end_at_their_deadline() {
         assert!(answer.status == 408 && answer.closes());
         assert!(started.elapsed() >= deadline);
     }
-    // One that ends in the middle is told so, too: it may have closed only its sending side.
+    // An incomplete request gets an answer as well, because the peer may have closed only its sending
+    // direction.
     let mut client = server.client();
     client.send("GET / HTTP/1.1\r\n");
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -309,7 +311,7 @@ fn half_requests_end_at_their_deadline() {
     server.end();
 }
 
-/// Sends a byte each 20 ms for as long as the server takes them; how long that was.
+/// Sends one byte every 20 ms while the server accepts them. Returns the duration.
 fn drip(server: &Running, head: &str) -> (u16, Duration) {
     let mut client = server.client();
     client.send(head);
@@ -353,7 +355,7 @@ fn a_header_of_a_gigabyte_is_cut_off_early() {
 
 #[test]
 fn three_hundred_slow_peers_do_not_stand_in_the_way() {
-    // Longer than the test takes on any machine, so that all of them are there at once.
+    // Longer than the test takes on any machine, so that all connections are open at once.
     let server = echo(HttpServerConfig { request_timeout_ms: 600_000, ..HttpServerConfig::default() });
     let mut slow: Vec<Client> = (0..300).map(|_| server.client()).collect();
     for client in &mut slow {
@@ -467,7 +469,7 @@ fn a_peer_that_does_not_read_is_cut_off() {
     let mut received = Vec::new();
     let _ = client.stream.read_to_end(&mut received);
     assert!(received.len() < LARGE_BYTES);
-    // One that reads gets it all.
+    // A client that reads gets the whole response.
     assert_eq!(server.client().get("/large").body.len(), LARGE_BYTES);
     server.end();
 }
@@ -477,7 +479,7 @@ fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
     let server = echo(HttpServerConfig { stop_grace_ms: 300, ..HttpServerConfig::default() });
     let mut client = server.client();
     client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
-    // The answer has begun.
+    // The response has started.
     client.stream.peek(&mut [0]).unwrap();
     let took = server.end();
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -489,7 +491,7 @@ fn a_stop_does_not_wait_for_a_peer_that_reads_slowly() {
     let mut client = server.client();
     client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     let (ended, has_ended) = std::sync::mpsc::channel::<()>();
-    // 4 KiB a millisecond at most: the whole response would take 4 s.
+    // At most 4 KiB per millisecond: the whole response would take 4 s.
     let reader = std::thread::spawn(move || {
         let mut received = 0;
         while let Err(RecvTimeoutError::Timeout) = has_ended.recv_timeout(Duration::from_millis(1)) {
@@ -544,7 +546,7 @@ fn check_splits(input: &[u8]) {
     }
 }
 
-/// The fuzz target's seeds, and many inputs near to each, so that they are tried in every run of the tests.
+/// The seeds of the fuzz target and many similar inputs, tried in each run of the tests.
 #[test]
 fn seeds_of_the_fuzz_target() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fuzz/http");

@@ -1,4 +1,4 @@
-//! The Kafka client against real brokers: records of all codecs, groups, commits, outages, topics made again.
+//! The Kafka client with real brokers: records in all codecs, groups, commits, outages, recreated topics.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -32,18 +32,18 @@ fn settings_of(brokers: &str, topic: &str, instance: Option<&str>) -> ConsumerSe
         instance: instance.map(str::to_owned),
         topics: vec![topic.to_owned()],
         reset: AutoOffsetReset::Earliest,
-        // A test does not wait for the usual 45 s.
+        // Shorter than the usual session timeout of 45 s.
         properties: vec![KafkaProperty::parse("session.timeout.ms=6000").unwrap()],
     }
 }
 
-/// The offset behind the last record of a partition.
+/// The offset after the last record of a partition.
 fn next_of(seen: &[(i32, i64, Vec<u8>)], partition: i32) -> Option<i64> {
     seen.iter().rev().find(|(number, ..)| *number == partition).map(|(_, offset, _)| offset + 1)
 }
 
-/// A member that starts where the group has committed, or at the first record of a topic that was made again;
-/// and what it was handed, each record once.
+/// A member that starts at the committed offset, or at the first record of a recreated topic, and the records
+/// that it received.
 struct Reader {
     member: RdKafkaConsumer,
     ids: HashMap<Arc<str>, String>,
@@ -70,7 +70,7 @@ impl Reader {
         let seen = &mut self.seen;
         let mut take = |record: KafkaRecord<'_>| {
             let (number, offset) = (record.partition, record.offset);
-            // After an outage the group may start again at an older commit.
+            // After an outage the group can continue at an older commit.
             if next_of(seen, number).is_none_or(|next| offset >= next) {
                 seen.push((number, offset, record.value.unwrap_or_default().to_vec()));
             }
@@ -125,7 +125,7 @@ impl Reader {
         self.until(&format!("{count} records"), |reader| reader.seen.len() >= count);
     }
 
-    /// Commits all that was handed over, and waits for the acknowledgement.
+    /// Commits all received records and waits for the acknowledgement.
     fn commit(&mut self) -> Vec<(TopicPartition, i64)> {
         let next = |partition: &TopicPartition| {
             next_of(&self.seen, partition.number).map(|next| (partition.clone(), next))
@@ -142,7 +142,7 @@ fn producer(broker: &Broker, codec: &str) -> BaseProducer {
     config.set("reconnect.backoff.max.ms", "200").create().unwrap()
 }
 
-/// Values of some length, so that each codec makes them smaller.
+/// Values that are long enough for each codec to compress them.
 fn values(from: usize, to: usize) -> Vec<Vec<u8>> {
     (from..to).map(|number| format!("{number}-").repeat(50).into_bytes()).collect()
 }
@@ -203,7 +203,7 @@ fn commits_are_acknowledged_and_found_again(broker: &Broker) {
     let of_first = progress.iter().find(|progress| progress.partition == partitions[0]).unwrap();
     assert_eq!((of_first.next_offset, of_first.end_offset), (Some(10), Some(10)));
 
-    // A crash: nothing is said to the group. The same instance gets its partitions back without a wait.
+    // A crash: the member does not leave the group. The same instance gets its partitions back at once.
     std::mem::forget(reader);
     produce(broker, "commits", 0, "none", &values(10, 15));
     let begun = Instant::now();
@@ -213,7 +213,7 @@ fn commits_are_acknowledged_and_found_again(broker: &Broker) {
     assert_eq!(again.seen[0].1, 10, "it starts at the committed offset");
 }
 
-/// The marker of a transaction's end takes an offset and is never handed over.
+/// The end marker of a transaction has an offset and is never returned.
 fn positions_pass_what_transactions_leave(broker: &Broker) {
     broker.topic("transactions", 1);
     let mut config = ClientConfig::new();
@@ -274,7 +274,7 @@ fn a_topic_made_again_is_read_from_its_start(broker: &Broker) {
     }
 }
 
-/// Another process was this member for a while.
+/// Another process has used the same member id for some time.
 #[test]
 fn who_is_shut_out_joins_again() {
     let broker = &Broker::start(VERSIONS[0]);
@@ -308,7 +308,7 @@ fn outages_are_survived(broker: &Broker, version: usize) {
             0 => broker.stop(),
             _ => broker.kill9(),
         }
-        // While nobody is there it neither fails nor holds its caller up.
+        // Without a broker it neither fails nor blocks its caller.
         let begun = Instant::now();
         reader.turn();
         reader.member.commit(&[(TopicPartition::new("outages", 0), count as i64)]).unwrap();
@@ -325,7 +325,7 @@ fn outages_are_survived(broker: &Broker, version: usize) {
     let offsets: Vec<i64> = reader.seen.iter().map(|(_, offset, _)| *offset).collect();
     let expected: Vec<i64> = (0..count as i64 + 50).collect();
     assert_eq!(offsets, expected, "each record once and in order");
-    // Also its end does not wait for a broker that is gone, with a commit on its way.
+    // Closing does not wait for a broker that is gone, even with a pending commit.
     broker.kill9();
     reader.member.commit(&[(TopicPartition::new("outages", 0), count as i64)]).unwrap();
     let begun = Instant::now();
@@ -333,8 +333,8 @@ fn outages_are_survived(broker: &Broker, version: usize) {
     assert!(begun.elapsed() < Duration::from_secs(10), "closing took {:?}", begun.elapsed());
 }
 
-/// Not a test of its own: the second member, in a process that can be killed. It commits only what it is asked to
-/// give up, and says what it has.
+/// Not a test: the second member, in a process that can be killed. It commits only partitions that are
+/// revoked, and prints what it has.
 #[test]
 fn member_process() {
     let Ok(brokers) = std::env::var("LEA_TEST_MEMBER") else { return };
@@ -361,15 +361,15 @@ fn two_members_share_and_take_over() {
     send(0, 10);
     let mut one = Reader::join(&settings(&broker, "shared", Some("one")));
     one.until_seen(40);
-    // The second comes: the first is told, commits, and gives up two partitions, no more.
+    // The second member joins: two partitions of the first one are revoked, and it commits them.
     let mut two = start_member(&broker);
     one.until("two partitions to go", |one| one.assigned.len() == 2);
     assert_eq!(one.taken, 2, "only what moves is taken");
     one.until("two partitions at the second", |_| two.stderr().contains("assigned=2"));
     send(10, 20);
     one.until("each its share", |one| one.seen.len() == 60 && two.stderr().contains("assigned=2 seen=20"));
-    // It dies without a word and without a commit: its partitions come back after the session's time, and with
-    // them what it had not committed.
+    // The second member dies without leaving and without a commit. Its partitions and uncommitted records
+    // return after the session timeout.
     two.kill();
     one.until_seen(80);
     assert_eq!((one.assigned.len(), one.seen.len()), (4, 80), "from the committed offset, nothing else");

@@ -1,5 +1,5 @@
-//! Kamailio as a SIP honeypot that tells `lea` of each attempt and refuses calls to known numbers, and SIPp as the
-//! attacker.
+//! Kamailio as a SIP honeypot that reports each attempt to `lea` and rejects calls to known numbers, and SIPp
+//! as the attacker.
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::support::process::Process;
 use super::support::{DEADLINE, Events, Workdir, unpacked};
 
-/// Kamailio with testdata/kamailio/honeypot.cfg. It ends its processes itself when it is asked to end.
+/// Kamailio with testdata/kamailio/honeypot.cfg. It ends its own child processes.
 struct Honeypot {
     process: Process,
     port: u16,
@@ -33,13 +33,13 @@ impl Honeypot {
         Honeypot { process, port }
     }
 
-    /// Tries numbers one after the other; what became of each.
+    /// Calls numbers one after another. Returns the outcome of each call.
     #[track_caller]
     fn attack(&mut self, work: &Workdir, attempts: &[(&str, &str)]) -> Vec<String> {
         let lines = attempts.iter().map(|(number, agent)| format!("{number};{agent}\n"));
         let numbers = work.write("numbers.csv", format!("SEQUENTIAL\n{}", lines.collect::<String>()));
         let mut sipp = Command::new("sipp");
-        // A call after the other, each when the one before has ended.
+        // One call at a time.
         sipp.arg("-sf")
             .arg(testdata("sipp/attacker.xml"))
             .arg("-inf")
@@ -67,14 +67,14 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
-/// They are in a folder of the machine's kind.
+/// The modules are in a directory named after the architecture.
 fn modules(root: &Path) -> PathBuf {
     let kinds = std::fs::read_dir(root.join("usr/lib")).unwrap();
     let mut modules = kinds.map(|kind| kind.unwrap().path().join("kamailio/modules"));
     modules.find(|path| path.is_dir()).expect("Kamailio has modules")
 }
 
-/// A UDP port that nobody has just now.
+/// Returns a free UDP port.
 fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -92,7 +92,7 @@ fn attempts_are_stored_and_known_numbers_refused() {
             ("+447700900456", "a \"quoted\" one, with a comma"),
             ("00447700900456", "x"),
             ("447700900457", "x"),
-            // No number is never asked for.
+            // A call without a number is not looked up.
             ("admin&q=*", "x"),
         ],
     );
@@ -111,7 +111,7 @@ fn attempts_are_stored_and_known_numbers_refused() {
     let said = events.term();
     assert!(said.contains("events=6 "), "each is stored once: {said}");
 
-    // Found under a spelling that nobody dialled, by address and by words.
+    // The events are found by a spelling that was not dialled, by address and by words.
     let again = Events::start(&work.join("out"), &[]);
     let count = |question: &str| again.count(&format!("/opensips/1/_count?q={question}"));
     assert_eq!(count("destNum:00972598294121"), 2);

@@ -59,7 +59,9 @@ fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
 /// The directory that a module path belongs to: the longest name in [`LAYERS`] that it starts with.
 fn directory(module: &str) -> Option<&'static str> {
     let names = LAYERS.iter().flat_map(|layer| layer.iter().copied());
-    names.filter(|name| module == *name || module.starts_with(&format!("{name}/"))).max_by_key(|name| name.len())
+    names
+        .filter(|name| module == *name || module.starts_with(&format!("{name}/")))
+        .max_by_key(|name| name.len())
 }
 
 /// The source without comments and without the tests in it, line by line.
@@ -126,9 +128,9 @@ fn expand(text: &str, prefix: &str, paths: &mut Vec<String>) -> usize {
     match rest[end..].strip_prefix("::") {
         Some(next) => skipped + end + 2 + expand(next, &path, paths),
         None => {
-            let alias = rest[end..].strip_prefix(" as ").map_or(0, |alias| {
-                4 + alias.find(|c| !is_name(c)).unwrap_or(alias.len())
-            });
+            let alias = rest[end..]
+                .strip_prefix(" as ")
+                .map_or(0, |alias| 4 + alias.find(|c| !is_name(c)).unwrap_or(alias.len()));
             paths.push(path);
             skipped + end + alias
         }
@@ -157,7 +159,8 @@ fn arrows() -> Vec<Arrow> {
                 "Exit" => "exit".to_owned(),
                 _ => path,
             };
-            let to = directory(&path).unwrap_or_else(|| panic!("src/{relative}:{line}: crate::{path} is in no layer"));
+            let to = directory(&path)
+                .unwrap_or_else(|| panic!("src/{relative}:{line}: crate::{path} is in no layer"));
             if from != to {
                 let place = format!("src/{relative}:{line}");
                 arrows.push(Arrow { from: from.to_owned(), to: to.to_owned(), place });
@@ -200,8 +203,11 @@ fn directories_have_no_cycle() {
     }
     // Directories that use only directories without a cycle are taken away until none is left.
     loop {
-        let free: Vec<String> =
-            used.iter().filter(|(_, to)| to.iter().all(|to| !used.contains_key(to))).map(|(from, _)| from.clone()).collect();
+        let free: Vec<String> = used
+            .iter()
+            .filter(|(_, to)| to.iter().all(|to| !used.contains_key(to)))
+            .map(|(from, _)| from.clone())
+            .collect();
         if free.is_empty() {
             break;
         }
@@ -229,8 +235,16 @@ fn arrows_that_go_up_are_found() {
     check("use crate::cc::{wire::{self, name}, vault};\n", &["cc/wire/self", "cc/wire/name", "cc/vault"]);
     check("use crate::{\n    Error, Result,\n    http,\n};\n", &["Error", "Result", "http"]);
     check("let x = crate::http::Server::new(crate::limits::MAX);\n", &["http/Server/new", "limits/MAX"]);
-    check("use super::{Server, Handler};\nuse super::super::limits::MAX;\n", &["http/Server", "http/Handler", "limits/MAX"]);
+    check(
+        "use super::{Server, Handler};\nuse super::super::limits::MAX;\n",
+        &["http/Server", "http/Handler", "limits/MAX"],
+    );
     check("// use crate::http;\n#[cfg(test)]\nmod tests { use crate::http; }\n", &[]);
     assert!(is_allowed("cmd", "search") && is_allowed("cc", "cc/wire"));
-    assert!(!is_allowed("search", "es_api") && !is_allowed("cc/wire", "cc") && !is_allowed("iri", "es_api") && !is_allowed("capture", "phone"));
+    assert!(
+        !is_allowed("search", "es_api")
+            && !is_allowed("cc/wire", "cc")
+            && !is_allowed("iri", "es_api")
+            && !is_allowed("capture", "phone")
+    );
 }

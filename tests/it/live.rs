@@ -1,7 +1,7 @@
-//! Live calls: SIPp between two network namespaces, captured by tcpdump and dumpcap, streamed into `lea` while the
-//! captures grow. What `lea` stores is what the capture programs wrote.
+//! Live calls: SIPp between two network namespaces, captured by tcpdump and dumpcap, and streamed to `lea`
+//! while the captures grow. The stored files equal the captures.
 //!
-//! Where no namespaces can be made, the calls go over loopback; capturing takes root in any case.
+//! If namespaces cannot be created, the calls use the loopback interface. Capturing needs root in any case.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -23,12 +23,12 @@ use crate::support::{
     wait_until,
 };
 
-/// What a run of the scenario is like.
+/// Parameters of a run.
 struct Form {
     calls: usize,
     calls_per_second: usize,
     talk: Duration,
-    /// How long a sender sleeps at the end of a capture that still grows.
+    /// How long a sender sleeps at the end of a growing capture.
     poll: Duration,
 }
 
@@ -56,7 +56,7 @@ fn calls_are_stored_while_they_are_captured() {
             let (addr, name, file, poll) = (server.addr(), capture.name, capture.file.clone(), form.poll);
             scope.spawn(move || stream(addr, name, &file, poll, ended));
         }
-        // Whatever fails here, the senders come to an end.
+        // The senders end also if a check fails.
         let _end = EndOnDrop(&ended);
         let mut callee = Sip::callee(&network, &work, form.calls);
         let mut caller = Sip::caller(&network, &work, &callee, &form);
@@ -80,7 +80,8 @@ fn calls_are_stored_while_they_are_captured() {
     server.term();
 }
 
-/// The stored file is the capture, and tshark finds in it each call with its dialog and its audio.
+/// Checks that the stored file equals the capture, and that tshark finds each call in it, with its dialog and
+/// its audio.
 fn check_stored(server: &Server, capture: &Capture, calls: usize) {
     let manifest = wait_closed(server.output(), capture.name);
     let stored = server.output().join(capture.name);
@@ -95,17 +96,18 @@ fn check_stored(server: &Server, capture: &Capture, calls: usize) {
         assert_eq!(dialogs.len(), calls, "{}: dialogs with {method}", capture.name);
     }
     let audio = tshark_fields(&stored, "rtp && rtp.p_type == 8", "rtp.ssrc");
-    // 50 packets a second and direction; a busy machine sends fewer.
+    // 50 packets per second and direction; a busy machine sends fewer.
     assert!(audio.len() > calls * 25, "{}: {} audio packets in {calls} calls", capture.name, audio.len());
 }
 
-/// Sends a growing file as real senders do: the name, a second, 100-byte sends, a look each `poll` at its end.
+/// Sends a growing file as real senders do: the name, a pause of one second, sends of 100 bytes, and a check
+/// for new bytes every `poll`.
 fn stream(addr: SocketAddr, name: &str, file: &Path, poll: Duration, ended: &AtomicBool) {
     let mut sender = Sender::open(addr, name, Handshake::Gap);
     let mut file = File::open(file).unwrap();
     let mut chunk = [0; CHUNK_BYTES];
     loop {
-        // Asked before the read: what was written until the end is read after it.
+        // This is read before the file, so that bytes written until the end are not missed.
         let ended = ended.load(Ordering::SeqCst);
         match file.read(&mut chunk).unwrap() {
             0 if ended => break,
@@ -124,17 +126,17 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// How often `needle` stands in a file; 0 while there is none.
+/// How often `needle` occurs in a file; 0 if there is no file.
 fn count(file: &Path, needle: &[u8]) -> usize {
     let content = fs::read(file).unwrap_or_default();
     content.windows(needle.len()).filter(|window| *window == needle).count()
 }
 
-/// Where the calls go.
+/// The network of the calls.
 enum Network {
-    /// Two namespaces and a cable between them: the caller's and the callee's.
+    /// Two connected namespaces: caller and callee.
     Namespaces([Netns; 2]),
-    /// 127.0.0.1 for both.
+    /// 127.0.0.1 for both sides.
     Loopback,
 }
 
@@ -181,7 +183,7 @@ impl Network {
     }
 }
 
-/// A capture program, its file, and the stream's name.
+/// A capture program, its file, and the name of the stream.
 struct Capture {
     name: &'static str,
     file: PathBuf,
@@ -189,19 +191,19 @@ struct Capture {
 }
 
 impl Capture {
-    /// tcpdump, flushed packet by packet, into pcap.
+    /// tcpdump, which flushes each packet to a pcap file.
     fn tcpdump(network: &Network, work: &Workdir) -> Capture {
         let file = work.join("tcpdump.pcap");
         let mut command = Command::new("tcpdump");
         command.args(["-i", network.interface(), "-U", "-w"]).arg(&file);
         if geteuid().is_root() {
-            // Else it becomes a user who may not write here.
+            // Otherwise it changes to a user who may not write here.
             command.args(["-Z", "root"]);
         }
         Capture::start(network, command.arg("udp"), "+447700900123-2-3_21_11_2026_20:59:41.pcap", file)
     }
 
-    /// dumpcap, into pcapng.
+    /// dumpcap, which writes pcapng.
     fn dumpcap(network: &Network, work: &Workdir) -> Capture {
         let file = work.join("dumpcap.pcapng");
         let mut command = Command::new("dumpcap");
@@ -219,7 +221,7 @@ impl Capture {
         Capture { name, file, process }
     }
 
-    /// Waits until all calls' ends are in the file, then stops.
+    /// Waits until the ends of all calls are in the file, and stops the capture.
     fn finish(&mut self, calls: usize) {
         // A BYE and its reply.
         wait_until(DEADLINE, "the last call's end in the capture", || {
@@ -237,14 +239,14 @@ struct Sip {
 }
 
 impl Sip {
-    /// Answers `calls` calls and sends their audio back. It is there when this returns.
+    /// Starts SIPp to answer `calls` calls and to echo their audio. Returns when it listens.
     fn callee(network: &Network, work: &Workdir, calls: usize) -> Sip {
         let mut command = Sip::command(network, Side::Callee, work);
         let port = free_port();
         command.args(["-p", &port.to_string(), "-m", &calls.to_string(), "-rtp_echo"]);
         command.args(["-mp", &free_port().to_string()]);
         let process = network.start(Side::Callee, &mut command);
-        // The kernel's table of the process's own network: local address and port in hexadecimal.
+        // The UDP table of the network namespace: local address and port in hexadecimal.
         let (table, entry) =
             (format!("/proc/{}/net/udp", process.id()), format!(":{port:04X} 00000000:0000"));
         wait_until(DEADLINE, "the callee", || {
@@ -253,9 +255,9 @@ impl Sip {
         Sip { process, port }
     }
 
-    /// Makes the calls, and ends after the last.
+    /// Starts SIPp to make the calls. It ends after the last one.
     fn caller(network: &Network, work: &Workdir, callee: &Sip, form: &Form) -> Sip {
-        // A second of a quiet tone in A-law, again and again as the scenario says: 8,000 samples a second.
+        // One second of a quiet tone in A-law, with 8,000 samples per second. The scenario repeats it.
         let wave = [0xd5, 0xc5, 0xf5, 0xc5, 0xd5, 0x45, 0x75, 0x45];
         work.write("audio.alaw", wave.repeat(1000 * form.talk.as_secs() as usize));
         let mut command = Sip::command(network, Side::Caller, work);
@@ -279,7 +281,7 @@ impl Sip {
     }
 }
 
-/// A UDP port that nobody has just now.
+/// Returns a free UDP port.
 fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,6 +1,6 @@
-//! Integration tests: the real binary. A file a subcommand or scenario; `support` is the kit.
+//! Integration tests with the real binary: one file per subcommand or scenario. `support` is the test kit.
 //!
-//! A panic is how a test fails, and a test prints what it did where that is needed to run it again.
+//! A test fails with a panic. A test with random input prints its seed.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;

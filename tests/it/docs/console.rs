@@ -104,7 +104,8 @@ impl Session {
     #[track_caller]
     fn start_server(&mut self, step: &Step, command: &str) {
         let command = command.replace("scripts/run.sh", "lea run");
-        let mut server = Process::start(self.bash(&format!("exec {command}")).stdin(Stdio::null()).stdout(Stdio::null()));
+        let mut server =
+            Process::start(self.bash(&format!("exec {command}")).stdin(Stdio::null()).stdout(Stdio::null()));
         for expected in &step.output {
             let expected = self.with_free_ports(expected);
             server.wait_line(DEADLINE, &expected, |line| line_matches(&expected, line).then_some(()));
@@ -139,7 +140,11 @@ impl Session {
         let bin = Path::new(LEA).parent().unwrap().display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         command.arg("-c").arg(script).current_dir(self.dir());
-        command.env("PATH", format!("{bin}:{path}")).env("TZ", "UTC").env_remove("LEA_STORE").env_remove("LEA_CLUSTER");
+        command
+            .env("PATH", format!("{bin}:{path}"))
+            .env("TZ", "UTC")
+            .env_remove("LEA_STORE")
+            .env_remove("LEA_CLUSTER");
         command
     }
 
@@ -207,7 +212,9 @@ pub(super) fn lines_match(expected: &[String], lines: &[&str]) -> bool {
     match (expected.split_first(), lines.split_first()) {
         (None, None) => true,
         (None, Some(_)) => false,
-        (Some((first, rest)), _) if first == "..." => (0..=lines.len()).any(|skipped| lines_match(rest, &lines[skipped..])),
+        (Some((first, rest)), _) if first == "..." => {
+            (0..=lines.len()).any(|skipped| lines_match(rest, &lines[skipped..]))
+        }
         (Some(_), None) => false,
         (Some((first, rest)), Some((line, lines))) => line_matches(first, line) && lines_match(rest, lines),
     }
@@ -234,7 +241,9 @@ fn wildcards_match() {
     let expected = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     assert!(lines_match(&expected(&["a", "...", "c"]), &["a", "b", "b", "c"]));
     assert!(lines_match(&expected(&["..."]), &[]) && lines_match(&[], &[]));
-    assert!(!lines_match(&expected(&["a"]), &["a", "b"]) && !lines_match(&expected(&["a", "c"]), &["a", "b"]));
+    assert!(
+        !lines_match(&expected(&["a"]), &["a", "b"]) && !lines_match(&expected(&["a", "c"]), &["a", "b"])
+    );
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Command;
 
 use super::{
-    MarkdownKind, assert_documented, assert_none, code_spans, documented_names, log_events, markdown_files, markdown_lines,
-    read, table_cells,
+    MarkdownKind, assert_documented, assert_none, code_spans, documented_names, log_events, markdown_files,
+    markdown_lines, read, table_cells,
 };
 use crate::support::process::Process;
 use crate::support::server::listening;
@@ -58,14 +58,28 @@ fn mentioned_options(text: &str) -> Vec<String> {
 
 /// Programs in examples whose options are not ours.
 const FOREIGN: [&str; 14] = [
-    "cargo", "curl", "git", "scripts/bench.sh", "scripts/test.sh", "scripts/install.sh", "scripts/bench-events.sh", "socat",
-    "ncat", "kafka-", "openssl", "sipp", "jq", "rabbitmqadmin",
+    "cargo",
+    "curl",
+    "git",
+    "scripts/bench.sh",
+    "scripts/test.sh",
+    "scripts/install.sh",
+    "scripts/bench-events.sh",
+    "socat",
+    "ncat",
+    "kafka-",
+    "openssl",
+    "sipp",
+    "jq",
+    "rabbitmqadmin",
 ];
 
 /// A line of a code block, or a code span, that runs another program.
 fn is_foreign(code: &str) -> bool {
     let code = code.trim_start().trim_start_matches("$ ");
-    FOREIGN.iter().any(|program| code.starts_with(program)) || code.contains("| curl") || code.starts_with("-H ")
+    FOREIGN.iter().any(|program| code.starts_with(program))
+        || code.contains("| curl")
+        || code.starts_with("-H ")
 }
 
 /// The options that Markdown mentions, with their places.
@@ -102,19 +116,23 @@ fn options_are_documented_and_documented_options_exist() {
         .filter(|(option, _)| !existing.contains(*option))
         .map(|(option, place)| format!("{place}: {option} does not exist"))
         .collect();
-    let missing = existing.iter().filter(|option| !documented.contains_key(*option) && !hidden.contains(*option));
+    let missing =
+        existing.iter().filter(|option| !documented.contains_key(*option) && !hidden.contains(*option));
     problems.extend(missing.map(|option| format!("{option} is in no page of docs/")));
     assert_none("options", &problems);
 }
 
 fn hidden_options(command: &Command) -> BTreeSet<String> {
     let hidden = command.get_arguments().filter(|arg| arg.is_hide_set());
-    let mut names: BTreeSet<String> = hidden.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+    let mut names: BTreeSet<String> =
+        hidden.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
     // A hidden alias is for old command lines.
     for arg in command.get_arguments() {
         let visible = arg.get_visible_aliases().unwrap_or_default();
         let aliases = arg.get_all_aliases().unwrap_or_default();
-        names.extend(aliases.iter().filter(|alias| !visible.contains(alias)).map(|alias| format!("--{alias}")));
+        names.extend(
+            aliases.iter().filter(|alias| !visible.contains(alias)).map(|alias| format!("--{alias}")),
+        );
     }
     names
 }
@@ -143,10 +161,15 @@ fn examples_use_options_of_their_command() {
 }
 
 /// The command that a line of an example runs, and its arguments up to a pipe or comment.
-fn command_line<'a, 'b>(code: &'a str, commands: &'b BTreeMap<String, Command>) -> Option<(&'b str, &'a str)> {
+fn command_line<'a, 'b>(
+    code: &'a str,
+    commands: &'b BTreeMap<String, Command>,
+) -> Option<(&'b str, &'a str)> {
     let (before, arguments) = code.split_once("lea ")?;
     let is_start = before.is_empty() || before.ends_with(['/', ' ']);
-    let named = |name: &&String| arguments.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+    let named = |name: &&String| {
+        arguments.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
     let name = commands.keys().filter(named).max_by_key(|name| name.len()).filter(|_| is_start)?;
     let end = arguments.find([';', '|', '#', '`']).unwrap_or(arguments.len());
     Some((name, &arguments[name.len()..end.max(name.len())]))
@@ -155,7 +178,10 @@ fn command_line<'a, 'b>(code: &'a str, commands: &'b BTreeMap<String, Command>) 
 /// The table of a page whose header row starts with these cells: first cell and second cell of each row.
 fn table(text: &str, header: &str) -> Vec<Vec<String>> {
     let lines = markdown_lines(text);
-    let start = lines.iter().position(|line| line.text.starts_with(header)).unwrap_or_else(|| panic!("no table {header}"));
+    let start = lines
+        .iter()
+        .position(|line| line.text.starts_with(header))
+        .unwrap_or_else(|| panic!("no table {header}"));
     let rows = lines[start + 2..].iter().take_while(|line| line.kind == MarkdownKind::Table);
     rows.map(|line| table_cells(&line.text)).collect()
 }
@@ -165,7 +191,11 @@ fn exit_codes_of_each_command_are_documented() {
     let page = read("docs/commands.md");
     let mut documented: BTreeMap<String, BTreeSet<u8>> = BTreeMap::new();
     for cells in table(&page, "| command |") {
-        let name = cells[0].trim_matches('`').strip_prefix("lea ").unwrap_or_else(|| panic!("{}", cells[0])).to_owned();
+        let name = cells[0]
+            .trim_matches('`')
+            .strip_prefix("lea ")
+            .unwrap_or_else(|| panic!("{}", cells[0]))
+            .to_owned();
         let mut codes = BTreeSet::from([0, 1, 2]);
         codes.extend((cells[1] != "-").then_some(3));
         codes.extend((cells[2] != "-").then_some(130));
@@ -177,7 +207,11 @@ fn exit_codes_of_each_command_are_documented() {
         existing.insert(name, exit_codes_of_page(&man));
     }
     for (name, codes) in &existing {
-        assert_eq!(documented.get(name), Some(codes), "docs/commands.md and the man page of lea {name} differ");
+        assert_eq!(
+            documented.get(name),
+            Some(codes),
+            "docs/commands.md and the man page of lea {name} differ"
+        );
     }
     assert_eq!(documented.len(), existing.len(), "docs/commands.md has a command that does not exist");
 }
@@ -191,7 +225,8 @@ fn exit_codes_of_page(man: &str) -> BTreeSet<u8> {
 
 #[test]
 fn environment_variables_are_documented() {
-    let mut existing: BTreeSet<String> = lea::config::KEYS.iter().map(|key| key.variable.to_owned()).collect();
+    let mut existing: BTreeSet<String> =
+        lea::config::KEYS.iter().map(|key| key.variable.to_owned()).collect();
     for command in commands().values() {
         existing.extend(command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())));
     }
@@ -217,7 +252,8 @@ fn variables_in_source() -> BTreeSet<String> {
         for call in ["var(\"", "var_os(\"", "PASSWORD_VARIABLE: &str = \""] {
             for (at, _) in text.match_indices(call) {
                 let name = text[at + call.len()..].split('"').next().unwrap_or_default();
-                let is_variable = name.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !name.is_empty();
+                let is_variable =
+                    name.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !name.is_empty();
                 found.extend(is_variable.then(|| name.to_owned()));
             }
         }
@@ -238,9 +274,15 @@ fn configuration_keys_are_documented() {
         table(&page, header).iter().flat_map(|cells| code_spans(&cells[0])).map(str::to_owned).collect()
     };
     assert_documented("keys", "docs/configuration.md", &existing, &documented("| key | variable |"));
-    assert_documented("keys of events", "docs/configuration.md", &events, &documented("| key of `parameters.events` | meaning |"));
+    assert_documented(
+        "keys of events",
+        "docs/configuration.md",
+        &events,
+        &documented("| key of `parameters.events` | meaning |"),
+    );
     let in_man = |key: &&String| man.contains(&format!("\\fB{key}\\fR"));
-    let missing: Vec<&String> = existing.iter().filter(|key| *key != "events").chain(&events).filter(|key| !in_man(key)).collect();
+    let missing: Vec<&String> =
+        existing.iter().filter(|key| *key != "events").chain(&events).filter(|key| !in_man(key)).collect();
     assert!(missing.is_empty(), "man/lea.conf.5 lacks the keys {missing:?}");
 }
 
@@ -262,7 +304,14 @@ fn metrics_of_a_server() -> BTreeMap<String, BTreeSet<String>> {
     command.args(["serve-events", "--admin-listen", "127.0.0.1:0", "--lines", "127.0.0.1:0", "--output"]);
     command.arg(work.join("out"));
     // Nobody listens there: what is shown of a cluster and of a broker is shown all the same.
-    command.args(["--cluster", "http://127.0.0.1:1", "--amqp", "amqp://127.0.0.1:1/", "--amqp-queue", "rows"]);
+    command.args([
+        "--cluster",
+        "http://127.0.0.1:1",
+        "--amqp",
+        "amqp://127.0.0.1:1/",
+        "--amqp-queue",
+        "rows",
+    ]);
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut server = Process::start(&mut command);
     let admin = listening(&mut server, "admin");
@@ -288,7 +337,9 @@ fn metrics_are_documented() {
     let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in markdown_lines(&page).into_iter().filter(|line| line.kind == MarkdownKind::Table) {
         let cells = table_cells(&line.text);
-        if let [name, labels, _] = &cells[..] && name.starts_with('`') {
+        if let [name, labels, _] = &cells[..]
+            && name.starts_with('`')
+        {
             let labels = code_spans(labels).into_iter().map(str::to_owned).collect();
             documented.insert(name.trim_matches('`').to_owned(), labels);
         }
@@ -336,7 +387,9 @@ fn log_events_are_documented() {
 fn options_and_commands_are_found_in_texts() {
     assert_eq!(mentioned_options("`lea x --a-b C --d=e`, --- and a--b"), ["--a-b", "--d"]);
     let commands = commands();
-    let check = |code: &str, expected: Option<(&str, &str)>| assert_eq!(command_line(code, &commands), expected, "{code}");
+    let check = |code: &str, expected: Option<(&str, &str)>| {
+        assert_eq!(command_line(code, &commands), expected, "{code}")
+    };
     check("$ lea events load FILE --index x | cat", Some(("events load", " FILE --index x ")));
     check("target/release/lea ls interceptions", Some(("ls", " interceptions")));
     check("release ls", None);

@@ -70,7 +70,9 @@ fn events_in(text: &str) -> BTreeSet<String> {
     for name in lines.filter_map(event_name) {
         match COMPOSED.iter().find(|(composed, _)| *composed == name) {
             Some((_, parts)) => names.extend(parts.iter().map(|part| (*part).to_owned())),
-            None if name.contains('{') => panic!("the event {name} is put together from parts: add it to COMPOSED"),
+            None if name.contains('{') => {
+                panic!("the event {name} is put together from parts: add it to COMPOSED")
+            }
             None => drop(names.insert(name.to_owned())),
         }
     }
@@ -87,7 +89,9 @@ pub(super) fn all() -> BTreeSet<String> {
 
 #[test]
 fn events_are_found_in_a_source() {
-    let check = |text: &str, expected: &[&str]| assert_eq!(events_in(text).iter().collect::<Vec<_>>(), expected, "{text}");
+    let check = |text: &str, expected: &[&str]| {
+        assert_eq!(events_in(text).iter().collect::<Vec<_>>(), expected, "{text}")
+    };
     check("log::info!(\"stream_ended peer={} reason={reason}\");", &["stream_ended"]);
     check("log::warn!(\n    \"offset_gap partition={partition}\"\n);", &["offset_gap"]);
     check("throttle.warn(\"full\", format_args!(\"spool_full reason={full}\"));", &["spool_full"]);

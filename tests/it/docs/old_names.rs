@@ -38,7 +38,9 @@ fn searched_files() -> Vec<String> {
     let mut files: Vec<String> = DIRS.iter().flat_map(|dir| files_below(dir, "")).collect();
     files.extend(FILES.map(str::to_owned));
     // Corpora and locks have no names of ours.
-    files.retain(|file| !file.starts_with("fuzz/corpus") && !file.starts_with("fuzz/target") && !file.ends_with(".lock"));
+    files.retain(|file| {
+        !file.starts_with("fuzz/corpus") && !file.starts_with("fuzz/target") && !file.ends_with(".lock")
+    });
     files
 }
 
@@ -61,7 +63,8 @@ fn old_names_occur_only_in_the_changelog() {
 
 #[test]
 fn old_names_are_found() {
-    let changelog = "| old | new |\n|---|---|\n| `--old MS`, `OLD` | `--new` |\n| `--kept` of `lea x` | `--other` |\n";
+    let changelog =
+        "| old | new |\n|---|---|\n| `--old MS`, `OLD` | `--new` |\n| `--kept` of `lea x` | `--other` |\n";
     assert_eq!(old_names(changelog), ["--old", "OLD"]);
     assert_eq!(occurrences("a --old b --older, --old=1", "--old"), [2, 19]);
     assert_eq!(occurrences("OLDER, lea.OLD, OLD_X, (OLD)", "OLD"), [24]);

@@ -134,7 +134,9 @@ fn comments_and_documents_have_no_banned_phrases() {
 
 #[test]
 fn banned_phrases_are_found() {
-    let check = |text: &str, expected: usize| assert_eq!(problems("x.rs", &rust_comments(text)).len(), expected, "{text}");
+    let check = |text: &str, expected: usize| {
+        assert_eq!(problems("x.rs", &rust_comments(text)).len(), expected, "{text}")
+    };
     check("// A file that is no capture.\n", 1);
     check("    /// Waits so\n    /// long.\n", 1);
     check("let text = \"is no capture\";\n", 0);

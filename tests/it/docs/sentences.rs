@@ -16,11 +16,14 @@ fn sentences(text: &str) -> Vec<String> {
         let sentence = sentences.last_mut().expect("there is always one");
         sentence.push_str(word);
         sentence.push(' ');
-        let ends = word.trim_end_matches(['*', ')', '"', '_']).ends_with(['.', '?', '!']) && !word.ends_with("...");
+        let ends =
+            word.trim_end_matches(['*', ')', '"', '_']).ends_with(['.', '?', '!']) && !word.ends_with("...");
         let starts = words.peek().is_some_and(|next| {
-            next.trim_start_matches(['*', '(', '"', '[', '_']).starts_with(|c: char| c.is_uppercase() || c == '`')
+            next.trim_start_matches(['*', '(', '"', '[', '_'])
+                .starts_with(|c: char| c.is_uppercase() || c == '`')
         });
-        let is_abbreviation = ["e.g.", "i.e."].contains(&word) || (sentence.trim_end() == word && super::is_numbered(sentence));
+        let is_abbreviation =
+            ["e.g.", "i.e."].contains(&word) || (sentence.trim_end() == word && super::is_numbered(sentence));
         if ends && starts && !is_code && !is_abbreviation {
             sentences.push(String::new());
         }
@@ -36,7 +39,9 @@ fn blocks(lines: &[MarkdownLine]) -> Vec<(usize, String)> {
     for line in lines {
         let text = line.text.trim();
         match line.kind {
-            MarkdownKind::Table => blocks.extend(table_cells(text).into_iter().map(|cell| (line.number, cell))),
+            MarkdownKind::Table => {
+                blocks.extend(table_cells(text).into_iter().map(|cell| (line.number, cell)))
+            }
             MarkdownKind::Item | MarkdownKind::Paragraph if !text.is_empty() => match blocks.last_mut() {
                 Some((_, block)) if continues && !starts_item(text) => {
                     block.push(' ');
