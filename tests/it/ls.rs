@@ -77,7 +77,7 @@ missing  gone      -        0  0:01:02.250  192.0.2.7:40000  2026-11-21T21:00:44
     let folder = OutputDir::new();
     folder.write("x", "");
     folder.write("x.lea.json", "{");
-    // A manifest that names another file does not count.
+    // A manifest that names another file is ignored.
     let mut manifest = folder.store("y", 1, b"", ManifestState::Closed);
     manifest.file = "../y".to_owned();
     folder.write("y.lea.json", serde_json::to_vec(&manifest).unwrap());

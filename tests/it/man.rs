@@ -1,4 +1,4 @@
-//! The manual pages in man/ match the clap tree, and `lea completions` writes a script for each shell.
+//! The man pages in man/ match the clap definitions, and `lea completions` writes a script for each shell.
 //! `LEA_UPDATE=1 cargo test` rewrites the pages.
 
 use std::collections::BTreeMap;

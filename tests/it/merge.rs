@@ -1,4 +1,5 @@
-//! `lea merge`: what members of a group have, also after one was killed in the middle, becomes one exact file a stream.
+//! `lea merge`: the directories of the members of a group become one exact file per stream, even if a member
+//! was killed in between.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,16 +14,16 @@ use crate::support::generated::{pcap, pcapng};
 use crate::support::process::Process;
 use crate::support::{Broker, Random, Workdir, assert_same, lea, long, wait_until};
 
-/// A member has this long to take what is there.
+/// Time limit for a member to read its records.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Streams of a scene, half of them pcap and half pcapng, each its own.
+/// Number of streams in a scene, half of them pcap and half pcapng, all different.
 const STREAMS: usize = 64;
 
-/// Bytes of a record.
+/// Bytes per record.
 const CHUNK: usize = 200;
 
-/// Bytes of a stream.
+/// Bytes per stream.
 const BYTES: usize = 16 << 10;
 
 /// Streams of one topic, and what was sent.
@@ -47,7 +48,7 @@ impl Scene {
         Scene { work, topic, sent }
     }
 
-    /// Sends all streams at once, while members work.
+    /// Sends all streams at once, while members consume.
     fn producer(&self, broker: &Broker) -> Process {
         let mut command = Command::new(lea());
         command
@@ -79,7 +80,7 @@ impl Scene {
         Process::start(&mut self.consumer(broker, member, &[]))
     }
 
-    /// Takes what is left, as a member with this folder.
+    /// Consumes the remaining records, as a member with this directory.
     fn take_rest(&self, broker: &Broker, member: &str) {
         let output = self.consumer(broker, member, &["--exit-at-end"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -92,7 +93,7 @@ impl Scene {
         command.output().unwrap()
     }
 
-    /// Merges, and the output is exactly what was sent; what was merged stays as it was.
+    /// Merges. Checks that the output equals what was sent, and that the merged directories did not change.
     #[track_caller]
     fn check_merged(&self, members: &[&str], output: &str) {
         let before: Vec<_> = members.iter().map(|member| all_files(&self.dir(member))).collect();
@@ -127,7 +128,7 @@ fn stored_bytes(dir: &Path) -> u64 {
     stream_files(dir).iter().map(length).sum()
 }
 
-/// All files below a folder and what is in them.
+/// Returns all files in a directory with their content.
 fn all_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -146,7 +147,7 @@ fn all_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_member_that_was_killed_and_the_one_that_went_on() {
     let broker = Broker::start(VERSIONS[1]);
     let mut random = Random::new("merge");
-    // Side by side: each waits for seconds until the broker has given the killed member up.
+    // In parallel, because each waits for seconds until the group removes the killed member.
     for batch in 0..if long() { 20 } else { 2 } {
         let scenes = (0..5).map(|at| Scene::new(&broker, format!("t-{batch}-{at}"), 3));
         let scenes: Vec<Scene> = scenes.collect();
@@ -164,7 +165,7 @@ fn kill_and_merge(broker: &Broker, scene: &Scene, mut random: Random) {
     let mut producer = scene.producer(broker);
     let mut first = scene.member(broker, "a");
     wait_until(PATIENCE, "records in the first folder", || stored_bytes(&scene.dir("a")) > 0);
-    // At a number of bytes, or at a time: the first of both.
+    // Kill after a number of bytes or after a time, whichever comes first.
     let at = 1 + random.below(scene.bytes_sent());
     let after = Duration::from_millis(random.below(1000));
     let started = Instant::now();
@@ -183,10 +184,10 @@ fn kill_and_merge(broker: &Broker, scene: &Scene, mut random: Random) {
     );
     scene.check_merged(&["a", "b"], "killed");
     scene.check_merged(&["b", "a"], "turned");
-    // Back again, it cuts its files to its last checkpoint and has nothing to add.
+    // After its restart, the member rolls its files back to the last checkpoint and has nothing to add.
     scene.take_rest(broker, "a");
     scene.check_merged(&["a", "b"], "back");
-    // What was merged can be merged again.
+    // A merged directory can be merged again.
     scene.check_merged(&["b", "killed"], "again");
 }
 
@@ -201,7 +202,7 @@ fn members_that_hand_over_in_good_order() {
     let stored = || stored_bytes(&scene.dir("a")) + stored_bytes(&scene.dir("b"));
     producer.wait_code(PATIENCE, 0);
     wait_until(PATIENCE, "all records", || stored() >= scene.bytes_sent());
-    // In use by members that run: refused, and nothing is made.
+    // Directories of running members are rejected, and nothing is created.
     let refused = scene.merge(&["a", "b"], "refused");
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("is in use by process"));
@@ -210,7 +211,7 @@ fn members_that_hand_over_in_good_order() {
         member.signal(rustix::process::Signal::TERM);
         member.wait_code(PATIENCE, 0);
     }
-    // On a busy machine a member may have lost its partitions for a while, and bytes were counted twice.
+    // On a busy machine a member may have lost its partitions for a while, so bytes were counted twice.
     scene.take_rest(&broker, "b");
     scene.check_merged(&["a", "b"], "all");
 }
@@ -219,7 +220,7 @@ fn members_that_hand_over_in_good_order() {
 fn what_nobody_has_is_named() {
     let broker = Broker::start(VERSIONS[1]);
     let scene = Scene::new(&broker, "t".to_owned(), 1);
-    // Three folders one after the other, and the middle one is lost.
+    // Three directories in sequence; the second one is lost.
     for member in ["a", "b", "c"] {
         scene.producer(&broker).wait_code(PATIENCE, 0);
         scene.take_rest(&broker, member);
@@ -233,7 +234,7 @@ fn what_nobody_has_is_named() {
     let said = String::from_utf8_lossy(&merged.stdout).into_owned();
     assert_eq!(merged.status.code(), Some(3), "{said}");
     assert!(said.contains(&format!("missing t-0: offsets before {each}\n")), "{said}");
-    // All three: each stream was sent three times, and is in once.
+    // With all three directories: each stream was sent three times, and is stored once.
     scene.check_merged(&["a", "b", "c"], "whole");
 }
 
@@ -256,13 +257,13 @@ fn a_merge_never_writes_into_what_is_there_and_can_be_run_again() {
     check(&["a", "a/.", "--output", "out"], 2, "is given twice");
     work.write("foreign/file", "x");
     check(&["a", "--output", "foreign"], 2, "is not empty");
-    // Left by a merge that was killed.
+    // Left by a killed merge.
     fs::create_dir_all(work.join("out.lea-merge/.lea")).unwrap();
     work.write("out.lea-merge/.lea/merging", "");
     work.write("out.lea-merge/half", "x");
     check(&["a", "--output", "out"], 0, "merged streams=0");
     assert!(stream_files(&work.join("out")).is_empty() && !work.join("out.lea-merge").exists());
-    // Left by somebody else.
+    // Left by another program.
     fs::create_dir(work.join("new.lea-merge")).unwrap();
     work.write("new.lea-merge/file", "x");
     check(&["a", "--output", "new"], 2, "was not created by a merge");

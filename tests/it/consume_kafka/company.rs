@@ -1,4 +1,4 @@
-//! `lea run`: Kafka beside TCP. Neither disturbs the other, whatever becomes of the broker.
+//! `lea run` with Kafka and TCP. Neither disturbs the other, even if the broker stops.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::support::{
     Broker, Handshake, Sender, Workdir, assert_same, lea, manifest, wait_closed, wait_until,
 };
 
-/// A stream over TCP takes no longer than this, broker or not.
+/// Time limit for a stream over TCP, with or without a broker.
 const TCP_TIME: Duration = Duration::from_secs(10);
 
 struct Scene {
@@ -41,7 +41,7 @@ impl Scene {
         Scene { broker, work, process, sent: read("answered-call.pcap") }
     }
 
-    /// A stream over TCP goes into `file` while all else goes on.
+    /// Sends a stream over TCP, which goes into `file`, while the rest continues.
     fn send_tcp(&mut self, name: &str, file: &str) {
         let addr = listening(&mut self.process, "tcp");
         let begun = Instant::now();
@@ -53,7 +53,7 @@ impl Scene {
         assert!(begun.elapsed() < TCP_TIME, "{name} took {:?}", begun.elapsed());
     }
 
-    /// A stream over Kafka goes into `file`.
+    /// Sends a stream over Kafka, which goes into `file`.
     fn send_kafka(&mut self, name: &str, file: &str) {
         produce_as(&self.broker, "t", name, &capture("answered-call.pcap"), &[]);
         let path = self.work.join("out").join(file);
@@ -71,23 +71,23 @@ fn a_broker_comes_and_goes_and_each_name_has_one_source() {
     broker.topic("t", 1);
     broker.kill9();
     let mut scene = Scene::start(broker);
-    // Nobody answers at the start: that is said, and TCP works.
+    // No broker answers at the start: lea logs it, and TCP works.
     scene.process.wait_line(PATIENCE, "a warning with a hint", |line| {
         let hint = "hint=\"check that the broker runs, its address, ";
         (line.contains("WARN") && line.contains("kafka_error") && line.contains(hint)).then_some(())
     });
     scene.send_tcp("tcp-first.pcap", "tcp-first.pcap");
-    // It comes: its records are taken, and a name that TCP had gets a part of its own.
+    // The broker starts: its records are stored, and a name that TCP used gets a second part.
     scene.broker.restart();
     scene.send_kafka("tcp-first.pcap", "tcp-first.pcap.2");
     scene.send_kafka("kafka-first.pcap", "kafka-first.pcap");
     scene.send_tcp("kafka-first.pcap", "kafka-first.pcap.2");
-    // It goes, and comes back.
+    // The broker stops and restarts.
     scene.broker.kill9();
     scene.send_tcp("alone.pcap", "alone.pcap");
     scene.broker.restart();
     scene.send_kafka("back.pcap", "back.pcap");
-    // It goes for good.
+    // The broker stops for good.
     scene.broker.kill9();
     let begun = Instant::now();
     scene.process.signal(Signal::TERM);

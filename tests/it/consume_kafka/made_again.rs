@@ -1,4 +1,5 @@
-//! A topic that is deleted and made again under its name: it starts at offset 0, and each of its records is new.
+//! A topic is deleted and created again with the same name. It starts at offset 0, and each of its records is
+//! new.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,8 +15,8 @@ pub(super) fn check(broker: &Broker) {
     while_it_does_not(broker);
 }
 
-/// A capture in three pieces, each for a generation of the topic: the second has fewer records than the first, the
-/// third more.
+/// A capture in three pieces, one for each generation of the topic. The second piece has fewer records than
+/// the first, the third has more.
 struct Pieces {
     work: Workdir,
     content: Vec<u8>,
@@ -29,12 +30,13 @@ impl Pieces {
         Pieces { work: Workdir::new(), content, ends }
     }
 
-    /// Sends a piece; gives how many records it has.
+    /// Sends a piece and returns its number of records.
     fn produce(&self, broker: &Broker, topic: &str, nth: usize) -> u64 {
         let piece = &self.content[self.ends[nth]..self.ends[nth + 1]];
         let file = self.work.write("piece", piece);
         produce_as(broker, topic, "a.pcap", file.to_str().unwrap(), &[]);
-        // The first 24 bytes of a capture again would be a re-send: each generation has a stream of its own too.
+        // A repeat of the first 24 bytes of a capture would be a re-send, so each generation also has a
+        // stream that no other generation has.
         let own = self.work.write("own", &self.content[..5000 + nth]);
         produce_as(broker, topic, &format!("own-{nth}.pcap"), own.to_str().unwrap(), &[]);
         piece.len().div_ceil(1000) as u64 + 6 - u64::from(nth == 0)
@@ -71,14 +73,14 @@ fn while_it_runs(broker: &Broker) {
         let fresh = pieces.produce(broker, "again", nth);
         records += fresh;
         wait_until(PATIENCE, "each new record", || metric(addr, "kafka_records_total") >= records);
-        // Also where the group had a higher one of the topic before.
+        // The group also gets the new offset if it had a higher offset of the deleted topic.
         wait_until(PATIENCE, "the group to have the new topic's offset", || committed(addr) == Some(fresh));
     }
     consuming.signal(rustix::process::Signal::TERM);
     consuming.wait_code(PATIENCE, 0);
     assert_eq!(consuming.stderr().matches("topic_recreated").count(), 2, "{}", consuming.stderr());
     pieces.check_stored(output.path());
-    // The group has the last generation's offset, not one of those before.
+    // The group has the offset of the last generation.
     let text = consume_until_end(broker, "again", output.path());
     assert!(text.contains("consumed records=0 duplicates=0") && !text.contains("WARN"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What /metrics and /partitions say of each partition.
+//! Per-partition values in /metrics and /partitions.
 
 use std::net::SocketAddr;
 
@@ -48,7 +48,7 @@ fn sum(rows: &[Value], key: &str) -> u64 {
     rows.iter().map(|row| row[key].as_u64().unwrap()).sum()
 }
 
-/// What /partitions says.
+/// Returns the partitions in /partitions.
 pub(super) fn partitions(addr: SocketAddr) -> Vec<Value> {
     let mut table: Value = serde_json::from_str(&get(addr, "/partitions")).unwrap();
     let rows: Vec<Value> = serde_json::from_value(table["partitions"].take()).unwrap();
@@ -56,7 +56,7 @@ pub(super) fn partitions(addr: SocketAddr) -> Vec<Value> {
     rows
 }
 
-/// A sample of /metrics, as a collector finds it.
+/// Returns a sample of /metrics, as a Prometheus scraper reads it.
 fn sample(addr: SocketAddr, name: &str, partition: usize) -> Option<u64> {
     let start = format!("lea_kafka_partition_{name}{{topic=\"numbers\",partition=\"{partition}\"}} ");
     let text = get(addr, "/metrics");

@@ -1,5 +1,5 @@
-//! Brokers that want TLS or a password. SASL with PLAIN needs no OpenSSL; the rest is tested with the feature
-//! `kafka-tls`.
+//! Brokers that require TLS or a password. SASL PLAIN without TLS needs no OpenSSL; the other cases are
+//! tested with the feature `kafka-tls`.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,7 @@ use crate::support::broker::VERSIONS;
 use crate::support::process::Process;
 use crate::support::{Broker, Workdir, lea};
 
-/// `lea` with a secured broker's listener, and what to connect with.
+/// A listener of a secured broker and the options to connect to it.
 struct Scene<'a> {
     addr: String,
     options: &'a [&'a str],
@@ -39,7 +39,7 @@ impl Scene<'_> {
         command
     }
 
-    /// What is sent through it arrives through it.
+    /// Checks that records sent through the listener arrive through it.
     #[track_caller]
     fn check_works(&self, broker: &Broker) {
         broker.topic(self.topic, 1);
@@ -53,7 +53,7 @@ impl Scene<'_> {
         assert!(self.password.is_none_or(|password| !text.contains(password)), "the password is in the log");
     }
 
-    /// A consumer goes on trying and says what may help; a replay ends.
+    /// A consumer keeps trying and logs a hint. A replay ends.
     #[track_caller]
     fn check_refused(&self, hint: &str) {
         let work = Workdir::new();
@@ -153,7 +153,7 @@ fn tls_and_each_mechanism_over_it() {
                 Scene { addr, options: &user, password: None, topic: &topic }.check_works(&broker);
             }
         }
-        // The system's authorities do not know the test's.
+        // The system's certificate authorities do not include the test's authority.
         let unknown =
             Scene { addr: broker.listener("tls"), options: &["--tls"], password: None, topic: "tls" };
         unknown.check_refused("check --tls-ca, --tls-cert and --tls-key");

@@ -1,5 +1,5 @@
-//! What senders of the field write: kafka-python and `lea replay`, with and without a key, to one partition and to
-//! several.
+//! Records as senders in the field write them: kafka-python and `lea replay`, with and without a key, to one
+//! partition and to several.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(super) fn check(broker: &Broker) {
     several_partitions_without_a_key_are_noticed(broker);
 }
 
-/// Sends the answered call as kafka-python does.
+/// Sends the answered call with kafka-python.
 #[track_caller]
 fn send_python(broker: &Broker, topic: &str, name: &str, chunk_bytes: &str, user_field: &str, codec: &str) {
     let capture = capture("answered-call.pcap");
@@ -42,7 +42,8 @@ fn one_partition_keeps_the_order(broker: &Broker) {
     }
 }
 
-/// Its libraries compress, and frame snappy, otherwise than librdkafka; the broker keeps batches as they came.
+/// kafka-python's libraries compress, and frame snappy, differently from librdkafka. The broker stores
+/// batches as they arrive.
 fn each_codec_of_kafka_python(broker: &Broker) {
     let sent = [(NAME.to_owned(), read("answered-call.pcap"))];
     for codec in ["gzip", "snappy", "lz4", "zstd"] {
@@ -71,7 +72,7 @@ fn several_partitions_without_a_key_are_noticed(broker: &Broker) {
         broker.topic(&topic, 3);
         match sender {
             "python" => send_python(broker, &topic, NAME, "1000", "userid", "none"),
-            // Without a wait for more, batches are small, and many partitions get their turn.
+            // Without lingering, batches are small, and the records are spread over many partitions.
             _ => produce_as(
                 broker,
                 &topic,
@@ -88,7 +89,7 @@ fn several_partitions_without_a_key_are_noticed(broker: &Broker) {
     }
 }
 
-/// Each record is in the file once, where the manifest says.
+/// Checks that each record is in the file once, at the place that the manifest names.
 #[track_caller]
 fn check_scattered(output: &Path, file: &str, records: &[Record], sent: &[u8]) {
     let manifest = manifest(output, file).unwrap();

@@ -1,10 +1,10 @@
-//! Who may send, and who may read.
+//! Access control: which peers may send, and which users may read.
 
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
 
-/// Which of 127.0.0.1 and ::1 may send, under these networks.
+/// Checks whether 127.0.0.1 and ::1 may send when these networks are allowed.
 #[track_caller]
 fn check_allowed(networks: &[&str], v4: bool, v6: bool) {
     let work = Workdir::new();
@@ -39,13 +39,13 @@ fn peers_are_allowed_by_network() {
     check_allowed(&["::1"], false, true);
     check_allowed(&["192.0.2.0/24", "::/64"], false, true);
     check_allowed(&["::1", "127.0.0.1/32"], true, true);
-    // An IPv4 network in the words of IPv6.
+    // An IPv4 network written as IPv4-mapped IPv6.
     check_allowed(&["::ffff:127.0.0.1"], true, false);
     check_allowed(&["::ffff:127.0.0.0/104"], true, false);
     check_allowed(&["::ffff:192.0.2.0/120"], false, false);
 }
 
-/// Mode and group of a path.
+/// Returns mode and group of a path.
 fn access(path: &Path) -> (u32, u32) {
     let metadata = fs::symlink_metadata(path).unwrap();
     (metadata.mode() & 0o7777, metadata.gid())
@@ -60,7 +60,7 @@ fn files_and_folders_that_are_made_can_be_read_by_whom_they_are_for() {
         (&["--file-mode", "0664"], 0o664, 0o775 & !0o020, own),
     ] {
         let work = Workdir::new();
-        // An umask that would take all of it away, and folders above that are made too.
+        // A umask that removes all permissions, and parent directories that are created too.
         let umask = ["sh", "-c", "umask 077; exec \"$@\"", "sh"];
         let output = work.join("made/above/out");
         let content = generated::pcap(&mut Random::new("access"), 2_000).bytes;

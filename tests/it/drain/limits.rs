@@ -10,7 +10,7 @@ fn a_silent_stream_ends_as_idle_where_that_is_asked_for() {
     let output = server.output().to_owned();
     let began = Instant::now();
     let mut sender = Sender::open(server.addr(), "idle", Handshake::Newline);
-    // Not silent for as long as that: it goes on.
+    // The pauses are shorter than the timeout, so the stream continues.
     for chunk in content.chunks(content.len() / 6) {
         sender.send(chunk);
         thread::sleep(Duration::from_millis(300));
@@ -52,7 +52,7 @@ fn a_stream_has_so_many_bytes_at_most() {
         assert_whole(&output, name, &sent[..sent.len().min(limit)]);
     }
     assert_eq!(status::metric(server.status_addr(), "limited_streams_total"), 1);
-    // At the limit without an end: it may still come.
+    // A name at the limit without an end: the end may still arrive.
     let mut waits = Sender::open(addr, "waits", Handshake::Newline);
     waits.send(&content);
     wait_until(DEADLINE, "all of it", || {
@@ -81,7 +81,7 @@ fn so_many_streams_at_once() {
     }
     assert_eq!(status::metric(status_addr, "refused_streams_max_total"), 30);
     let seconds = began.elapsed().as_secs() as usize;
-    // Room again: the next one is taken.
+    // After one stream has ended, the next one is accepted.
     let mut first = open.remove(0);
     first.send(&content[1_000..]);
     first.finish();
@@ -100,7 +100,7 @@ fn so_many_streams_at_once() {
     assert_only(&output, names.iter().map(|name| &**name));
 }
 
-/// A begun packet of 200,000 bytes, of which 100,000 are there.
+/// Returns a packet of 200,000 bytes of which 100,000 are present.
 fn begun_packet(random: &mut Random) -> (Vec<u8>, usize) {
     let mut capture = generated::pcap(random, 1_000).bytes;
     let packet = random.bytes(200_000);
@@ -145,14 +145,14 @@ fn begun_packets_take_so_much_memory_at_most() {
     }
 }
 
-/// Sends to `count` new streams, and keeps them open.
+/// Sends to `count` new streams and keeps them open.
 fn open_streams(addr: SocketAddr, prefix: &str, count: usize) -> Vec<Sender> {
     (0..count).map(|number| Sender::open(addr, format!("{prefix}-{number}"), Handshake::Newline)).collect()
 }
 
 #[test]
 fn more_streams_than_descriptors_for_their_files() {
-    // 128 descriptors are the process's own; what 900 streams leave is for the files.
+    // The process reserves 128 descriptors. 900 streams leave the rest for files.
     const STREAMS: usize = 900;
     let work = Workdir::new();
     let output = work.join("out");
@@ -170,7 +170,7 @@ fn more_streams_than_descriptors_for_their_files() {
     let descriptors = fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count();
     eprintln!("descriptors: {STREAMS} streams and their files in {descriptors}");
     assert!(descriptors <= 1200 - 64, "{descriptors} of 1,200 descriptors are open");
-    // All end at once, and as many others take their place, while the files of the first are being closed.
+    // All streams end at once, and as many new ones start, while the files of the first are being closed.
     first.iter_mut().for_each(Sender::half_close);
     first.iter_mut().for_each(|sender| assert!(sender.wait_close()));
     wait_until(DEADLINE, "room", || status::metric(status_addr, "streams_open") == 0);

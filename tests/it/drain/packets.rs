@@ -1,4 +1,5 @@
-//! While a stream comes byte by byte, its file ends at a packet at every moment, and each packet is there soon.
+//! A stream arrives byte by byte. At every moment its file ends with a complete packet, and each packet is in
+//! the file soon after its last byte.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::support::wait_for;
 
-/// What half of the packets may take from their last byte to the file. The goal is 50 ms, and the printed numbers
-/// tell; this much is for a machine that runs many tests at once.
+/// Limit for the median delay from the last byte of a packet to the file. The goal is 50 ms, and the test
+/// prints the measured values. This limit allows for a machine that runs many tests at once.
 const SOON: Duration = Duration::from_millis(250);
 
-/// What each of them may take there.
+/// Limit for the delay of each packet.
 const LATE: Duration = Duration::from_secs(5);
 
-/// What one write may take where its thread has to wait for a processor.
+/// Time that one write may take if its thread waits for a processor.
 const WRITE: Duration = Duration::from_secs(1);
 
 #[test]
@@ -50,11 +51,11 @@ fn a_growing_file_ends_at_a_packet_and_each_packet_is_there_soon() {
     }
 }
 
-/// Sends a capture byte by byte and watches its file; gives how long each packet took.
+/// Sends a capture byte by byte and watches its file. Returns the delay of each packet.
 fn watch(server: &Server, name: &str, capture: &Generated, mut random: Random) -> Vec<Duration> {
     let file = server.output().join(name);
     let ended = AtomicBool::new(false);
-    // When the last byte of each unit was sent.
+    // Times at which the last byte of each unit was sent.
     let sent = Mutex::new(Vec::new());
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -63,11 +64,11 @@ fn watch(server: &Server, name: &str, capture: &Generated, mut random: Random) -
             let mut ends = capture.ends[1..].iter().peekable();
             for (at, byte) in capture.bytes.iter().enumerate() {
                 if ends.next_if(|end| **end == at + 1).is_some() {
-                    // Taken before the send: nothing is measured too short.
+                    // The time is taken before the send, so no delay is measured too short.
                     sent.lock().unwrap().push(Instant::now());
                 }
                 sender.send(std::slice::from_ref(byte));
-                // Now and then long enough for what came to be written.
+                // Pauses now and then for long enough that the received bytes are written.
                 let pause_us = if random.below(100) == 0 { random.below(60_000) } else { 0 };
                 thread::sleep(Duration::from_micros(pause_us));
             }
@@ -95,8 +96,8 @@ fn watch(server: &Server, name: &str, capture: &Generated, mut random: Random) -
     })
 }
 
-/// The length of a file, which is one of `ends`. The kernel lengthens a file page by page, so a look can fall into a
-/// write; then the next ones do not find it there for long.
+/// Returns the length of a file, which must be one of `ends`. The kernel extends a file page by page, so a
+/// single look can fall into a write; later looks then find a valid length.
 fn len_between_writes(file: &Path, ends: &[usize]) -> usize {
     let what = format!("an end at a packet of {}", file.display());
     wait_for(WRITE, &what, || {

@@ -1,4 +1,5 @@
-//! The same requests to lea and to real Elasticsearch; each difference has a reason, listed in docs/elasticsearch.md.
+//! The same requests to lea and to a real Elasticsearch. Each difference has a reason, which
+//! docs/elasticsearch.md lists.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,13 +15,13 @@ use crate::support::search_node::{self, Node};
 pub(crate) const REQUESTS: &str = include_str!("requests.txt");
 const TYPED: &str = include_str!("typed.txt");
 
-/// How a request's answers are compared.
+/// How the answers to a request are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rule<'a> {
     Same,
     /// They differ, for this reason.
     Differs(&'a str),
-    /// The status and an error's type are the same, the rest differs, for this reason.
+    /// The status and the error type are equal. The rest differs, for this reason.
     Status(&'a str),
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct Asked<'a> {
     pub body: String,
 }
 
-/// The requests of a table.
+/// Returns the requests of a table.
 pub(crate) fn requests(text: &str) -> Vec<Asked<'_>> {
     let mut rule = Rule::Same;
     let mut found = Vec::new();
@@ -51,7 +52,7 @@ pub(crate) fn requests(text: &str) -> Vec<Asked<'_>> {
     found
 }
 
-/// What an answer says, without what is another each time: times, ids that were made, scores, shards.
+/// Returns an answer without members that differ each time: times, generated ids, scores, shards.
 pub(crate) fn said(answer: &Answer) -> Value {
     let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
         return json!({ "status": answer.status, "text": String::from_utf8_lossy(&answer.body) });
@@ -66,7 +67,7 @@ pub(crate) fn said(answer: &Answer) -> Value {
     said
 }
 
-/// The error that lies at the root, and what it was wrapped in.
+/// Returns the root cause of an error and the errors around it.
 fn error(error: &Value) -> Value {
     let root = &error["root_cause"][0];
     json!({ "type": error["type"], "root": root["type"], "reason": plain(&root["reason"]) })
@@ -81,7 +82,7 @@ fn hits(body: &Map<String, Value>) -> Value {
     json!({ "total": hits["total"], "hits": list, "aggregations": body.get("aggregations") })
 }
 
-/// The same without what is another each time.
+/// Returns a value without members that differ each time.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -110,7 +111,7 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// A method that a path does not take: Java gives the others in an order that is another one each time it starts.
+/// Sorts the allowed methods in an error text: Java lists them in a different order each time it starts.
 fn methods_in_order(text: &str) -> String {
     let Some((before, list)) = text.split_once("allowed: [") else { return text.to_owned() };
     let (list, after) = list.split_once(']').unwrap_or((list, ""));
@@ -119,7 +120,7 @@ fn methods_in_order(text: &str) -> String {
     format!("{before}allowed: [{}]{after}", methods.join(", "))
 }
 
-/// Ids and uuids that a server made up, as one word.
+/// Replaces generated ids and uuids by one word.
 fn made_up(text: &str) -> String {
     let is_of_word = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
     let mut out = String::new();
@@ -135,8 +136,8 @@ fn made_up(text: &str) -> String {
     out
 }
 
-/// Base64 of 15 or 16 bytes. Names of errors and parameters, which may be as long, are in small letters; one in fifteen
-/// million ids is so too. Digits alone do not tell: one id in thirty has none.
+/// Recognizes base64 of 15 or 16 bytes. Names of errors and parameters of the same length are lower case; one
+/// in fifteen million ids is too. A digit is not required, because one in thirty ids has none.
 fn is_id(word: &str) -> bool {
     (20..=22).contains(&word.len())
         && word.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
@@ -156,14 +157,15 @@ fn ids_are_told_from_words() {
     check("", "");
 }
 
-/// Sends all requests to both; the differences that nothing explains, and the reasons that explain nothing.
+/// Sends all requests to both servers. Returns the unexplained differences, and the reasons that explain
+/// nothing.
 fn differences(text: &str, ours: SocketAddr, theirs: SocketAddr) -> String {
     let (mut ours, mut theirs) = (Client::connect(ours), Client::connect(theirs));
     let mut found = String::new();
     for asked in requests(text) {
         let one = |client: &mut Client| {
             let answer = ask(client, asked.method, asked.target, &asked.body);
-            // A request that is refused before its body comes ends the connection.
+            // A request that is rejected before its body arrives ends the connection.
             if answer.closes() {
                 *client = Client::connect(client.stream.peer_addr().unwrap());
             }
@@ -192,7 +194,8 @@ fn differences(text: &str, ours: SocketAddr, theirs: SocketAddr) -> String {
 #[test]
 fn answers_are_those_of_elasticsearch_7() {
     assert!(requests(REQUESTS).len() >= 120);
-    // A node of its own: it makes indices of the names that lea makes aliases of elsewhere.
+    // This test needs its own node, because it creates indices whose names lea uses for aliases in other
+    // tests.
     let theirs = Node::new(search_node::ELASTICSEARCH_7, "");
     theirs.start();
     let ours = Events::start(EsApi::server_config(), Users::allow_all());
@@ -210,7 +213,7 @@ fn typed_forms_are_taken_as_elasticsearch_2_takes_them() {
     ours.server.end();
 }
 
-/// The list in docs/elasticsearch.md is that of the tables.
+/// docs/elasticsearch.md must list the reasons of the tables.
 #[test]
 fn differences_are_listed() {
     let mut list = String::new();

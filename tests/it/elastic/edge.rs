@@ -1,4 +1,4 @@
-//! Peers that mean no good, on the listener with the large bodies; and good requests beside them.
+//! Hostile peers on the listener that accepts large bodies, and well-behaved requests at the same time.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ fn events() -> Events {
     Events::start(EsApi::server_config(), Users::allow_all())
 }
 
-/// A look-up is served as ever.
+/// Checks that a look-up still works.
 #[track_caller]
 fn check_served(events: &Events) {
     let answer = ask(&mut events.server.client(), "GET", "/_count?q=destNum:1", "");
@@ -46,7 +46,7 @@ fn gzip_bombs_are_refused_in_time_and_memory() {
     assert!(bomb.len() < 1 << 20, "{} bytes are no bomb", bomb.len());
     let answer = send_packed(&mut events.server.client(), &bomb);
     assert_eq!(answer.status, 413, "{}", answer.text());
-    // Many at once: each is refused, whichever bound it meets first.
+    // Several at once: each is rejected, by one limit or another.
     let mut clients: Vec<Client> = (0..4).map(|_| events.server.client()).collect();
     std::thread::scope(|scope| {
         for client in &mut clients {
@@ -103,7 +103,7 @@ fn headers_without_an_end_are_cut_off() {
     client.send("GET /_count HTTP/1.1\r\nHost: a\r\n");
     let line = format!("X-A: {}\r\n", "b".repeat(1000)).repeat(64);
     let mut sent = 0_u64;
-    // A gigabyte would be sent, if it were taken.
+    // Sends up to a gigabyte if the server accepts it.
     while sent < 1 << 30 && client.stream.write_all(line.as_bytes()).is_ok() {
         sent += line.len() as u64;
     }
@@ -112,7 +112,8 @@ fn headers_without_an_end_are_cut_off() {
     events.server.end();
 }
 
-/// A server with 300 connections whose requests have begun, and do not end in the time that one may take.
+/// Starts a server with 300 connections whose requests have started and do not end within the request
+/// timeout.
 fn slow(request_timeout_ms: u64) -> (Events, Vec<Client>) {
     let events =
         Events::start(HttpServerConfig { request_timeout_ms, ..EsApi::server_config() }, Users::allow_all());
@@ -127,7 +128,7 @@ fn slow(request_timeout_ms: u64) -> (Events, Vec<Client>) {
 
 #[test]
 fn slow_connections_leave_room_for_good_ones() {
-    // Longer than the test takes on any machine, so that all of them are there at once.
+    // The timeout is longer than the test takes on any machine, so all connections are open at once.
     let (events, slow) = slow(600_000);
     until("300 slow connections", || events.server.counters.http_connections_open.get() == 300);
     check_served(&events);
@@ -138,7 +139,7 @@ fn slow_connections_leave_room_for_good_ones() {
 
 #[test]
 fn slow_connections_are_cut_off() {
-    // However many of them are there at once.
+    // The number of open connections does not matter here.
     let (events, mut slow) = slow(200);
     for client in &mut slow {
         assert_eq!(client.answer().status, 408);
@@ -149,17 +150,17 @@ fn slow_connections_are_cut_off() {
 
 #[test]
 fn bodies_are_bounded_together() {
-    // What is held stays held until its peer goes.
+    // Held memory stays held until its peer disconnects.
     let config = HttpServerConfig { request_timeout_ms: 600_000, ..EsApi::server_config() };
     let events = Events::start(config, Users::allow_all());
     let part = vec![b' '; BODY_BYTES_MAX - 1];
     let mut clients: Vec<Client> = (0..4).map(|_| events.server.client()).collect();
     for client in &mut clients {
         client.send(format!("POST /_bulk HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES_MAX}\r\n\r\n"));
-        // The last byte never comes. A write fails where the server has had enough.
+        // The last byte never arrives. The write fails when the server closes the connection.
         let _ = client.stream.write_all(&part);
     }
-    // All four are more than 64 MiB, so at least one is refused; and each that is not is held whole.
+    // Four bodies exceed 64 MiB in total, so at least one is rejected. Accepted bodies are held completely.
     until("a body too many is refused", || events.server.counters.http_refused_total.get() >= 1);
     check_served(&events);
     drop(clients);
@@ -168,7 +169,7 @@ fn bodies_are_bounded_together() {
     events.server.end();
 }
 
-/// Whoever guesses passwords is refused, and those who know one are served meanwhile.
+/// Password guessing is rejected, and clients with a valid password are served in the meantime.
 #[test]
 fn guessing_passwords_does_not_stop_others() {
     let user = User { name: "proxy".to_owned(), password_hash: hash_password(b"secret").unwrap() };

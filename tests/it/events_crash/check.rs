@@ -1,4 +1,4 @@
-//! Questions whose answers have to agree, and a look into the store's file.
+//! Queries whose answers must agree, and a check of the store's file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::support::Events;
 
-/// Events asked for at once: some have several kilobytes, and an answer has a bound.
+/// Events per query. Some events have several kilobytes, and the size of an answer is limited.
 const PAGE: u64 = 2_000;
 
-/// Days that events are spread over.
+/// Number of days over which events are spread.
 const DAYS: u64 = 20;
 
-/// The day of an event.
+/// Returns the day of an event.
 pub(super) fn day(n: u64) -> String {
     format!("2026-11-{:02}T{:02}:00:00Z", n % DAYS + 1, n % 24)
 }
 
-/// The stored events `from..to` of a sender.
+/// Returns the stored events `from..to` of a sender.
 pub(super) fn sources(server: &Events, sender: u64, from: u64, to: u64) -> Vec<Value> {
     let mut hits = Vec::new();
     for from in (from..to).step_by(PAGE as usize) {
@@ -32,7 +32,7 @@ pub(super) fn sources(server: &Events, sender: u64, from: u64, to: u64) -> Vec<V
     hits
 }
 
-/// Fails unless each kind of question finds so many events of each sender, and no others.
+/// Checks that each kind of query finds this many events of each sender, and no others.
 pub(super) fn totals(server: &Events, expected: &[(u64, u64)]) {
     let total: u64 = expected.iter().map(|(_, count)| count).sum();
     for (sender, count) in expected {
@@ -58,10 +58,11 @@ pub(super) fn totals(server: &Events, expected: &[(u64, u64)]) {
     assert_eq!(buckets("days").iter().map(|(_, count)| count).sum::<u64>(), total);
 }
 
-/// Fails unless the store's file is whole, and has the rows of so many events, `own_ids` of them under ids that were given.
+/// Checks that the store's file is intact and has the rows of this many events, `own_ids` of them with ids
+/// set by the sender.
 pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     let connection = open(output);
-    // One state of the file for all questions; the server may be merging segments.
+    // One read transaction for all queries, because the server may be merging segments.
     connection.execute_batch("BEGIN").unwrap();
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
     let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
@@ -87,7 +88,7 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     assert_eq!(number(empty), 0, "segments without blocks");
 }
 
-/// How many segments the store has made on the disk.
+/// Returns how many segments the store has written to the disk.
 pub(super) fn segments(output: &Path) -> u64 {
     open(output).query_row("SELECT coalesce(max(id), 0) FROM segment", [], |row| row.get(0)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A sender over HTTP: it knows what was acknowledged, and sends again what was not.
+//! A sender over HTTP. It remembers which requests were acknowledged, and sends the others again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,21 +10,22 @@ use super::check;
 use crate::http::client::{Answer, Client};
 use crate::support::{DEADLINE, Events, Random};
 
-/// Words that are in no other event: they make the store's segments grow, so that kills meet those that are written.
+/// Words that no other event contains. They make the store's segments grow, so that kills hit segments that
+/// are being written.
 const WORDS: u64 = 40;
 
-/// Events of a bulk at most; a long one is one of [`Sender::fill`].
+/// Largest bulk request in events. Longer ones come from [`Sender::fill`].
 const BULK_MAX: u64 = 60;
 const BULK_LONG: u64 = 4_000;
 
-/// The requests of a sender.
+/// Kinds of requests that a sender makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// `_bulk`, the ids made by the server.
+    /// `_bulk`, the server generates the ids.
     Bulk,
-    /// `_bulk` with ids; what comes again replaces.
+    /// `_bulk` with ids; a repeated event replaces the stored one.
     BulkIndex,
-    /// `_bulk` with ids; what comes again is refused.
+    /// `_bulk` with ids; a repeated event is rejected.
     BulkCreate,
     /// `POST /opensips/1`.
     Typed,
@@ -40,7 +41,7 @@ impl Way {
     pub(super) const ALL: [Way; 7] =
         [Way::Bulk, Way::BulkIndex, Way::BulkCreate, Way::Typed, Way::Post, Way::Put, Way::Create];
 
-    /// True where the sender names its events.
+    /// Returns true if the sender sets the ids of its events.
     pub(super) fn has_own_ids(self) -> bool {
         !matches!(self, Way::Bulk | Way::Typed | Way::Post)
     }
@@ -54,35 +55,34 @@ impl Way {
     }
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// No answer came; [`Sender::check_new`] finds out.
+    /// No answer arrived. [`Sender::check_new`] determines the outcome.
     Unknown,
-    /// Acknowledged, or found after a kill: these ids.
+    /// Acknowledged, or found after a kill, with these ids.
     Stored(Vec<String>),
-    /// Nothing of it was stored: refused, or killed too early.
+    /// Nothing was stored: rejected, or killed too early.
     Lost,
 }
 
-/// A request: the events `first..first + count`.
+/// A request with the events `first..first + count`.
 struct Attempt {
     first: u64,
     count: u64,
     fate: Fate,
 }
 
-/// A sender.
 pub(super) struct Sender {
     pub no: u64,
     pub way: Way,
     random: Random,
     attempts: Vec<Attempt>,
-    /// The next event that is new.
+    /// Number of the next new event.
     next: u64,
-    /// What was sent last, until it is acknowledged.
+    /// Last request, until it is acknowledged.
     pending: Option<(u64, u64)>,
-    /// Events from here on were not checked yet.
+    /// Number of the first event that has not been checked yet.
     unchecked: u64,
     refused: u64,
     again: u64,
@@ -103,7 +103,7 @@ impl Sender {
         }
     }
 
-    /// Sends until the server is gone, and counts answers.
+    /// Sends until the server is gone. Counts answers.
     pub(super) fn send_until_gone(&mut self, addr: SocketAddr, acknowledged: &AtomicU64) {
         let Ok(mut client) = connect(addr) else { return };
         while self.send_one(&mut client).is_ok() {
@@ -111,7 +111,7 @@ impl Sender {
         }
     }
 
-    /// Sends many events, and waits for all answers.
+    /// Sends many events and waits for all answers.
     pub(super) fn fill(&mut self, server: &Events, events: u64) {
         let mut client = connect(server.http()).unwrap();
         while self.next < events {
@@ -119,11 +119,11 @@ impl Sender {
             self.pending = Some((self.next - BULK_LONG, BULK_LONG));
             self.finish_with(&mut client);
         }
-        // They are acknowledged: the last check looks at them.
+        // These events are acknowledged. The last check covers them.
         self.unchecked = self.next;
     }
 
-    /// Sends what has no answer yet.
+    /// Sends the request that has no answer yet.
     pub(super) fn finish(&mut self, server: &Events) {
         self.finish_with(&mut connect(server.http()).unwrap());
     }
@@ -151,7 +151,8 @@ impl Sender {
         Ok(())
     }
 
-    /// What has no answer; now and then, where that is harmless, what has one; else what is new.
+    /// Chooses the next events: those without an answer, sometimes acknowledged ones where a repeat is
+    /// harmless, otherwise new ones.
     fn choose(&mut self) -> (u64, u64) {
         if let Some(pending) = self.pending {
             self.again += 1;
@@ -200,7 +201,7 @@ impl Sender {
     fn source(&self, n: u64, nth: usize) -> String {
         let mut source = json!({"sender": self.no, "n": n, "try": nth, "@timestamp": check::day(n)});
         match self.way {
-            // The many of [`Sender::fill`] are among these.
+            // The events of [`Sender::fill`] are among these.
             Way::Bulk => {}
             Way::BulkIndex => {
                 let words: Vec<String> = (0..WORDS).map(|word| format!("{n:x}w{word:x}")).collect();
@@ -211,7 +212,7 @@ impl Sender {
         source.to_string()
     }
 
-    /// What an answer says; fails if it is none that this request may have.
+    /// Evaluates an answer. Panics if this request cannot have this answer.
     fn acknowledged(&self, answer: &Answer, first: u64, count: u64) -> Fate {
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         let items: Vec<(u64, &Value)> = if self.way.is_bulk() {
@@ -234,7 +235,7 @@ impl Sender {
         Fate::Stored(items.iter().map(|(_, item)| item["_id"].as_str().unwrap().to_owned()).collect())
     }
 
-    /// Finds out what became of requests without an answer, and checks all that was sent since the last time.
+    /// Determines the outcome of requests without an answer, and checks everything sent since the last call.
     pub(super) fn check_new(&mut self, server: &Events) {
         let found = self.found(server, self.unchecked);
         for nth in 0..self.attempts.len() {
@@ -252,7 +253,7 @@ impl Sender {
         self.unchecked = self.next;
     }
 
-    /// Fails unless the events from number `from` on are stored as they were sent, once.
+    /// Checks that the events from number `from` on are stored once, as they were sent.
     pub(super) fn check(&self, server: &Events, from: u64) {
         self.compare(self.found(server, from), from);
     }
@@ -273,7 +274,7 @@ impl Sender {
         }
     }
 
-    /// Number, request and id of what is stored.
+    /// Returns number, request and id of the stored events.
     fn found(&self, server: &Events, from: u64) -> Vec<(u64, u64, String)> {
         let hits = check::sources(server, self.no, from, self.next);
         let number = |hit: &Value, name: &str| hit["_source"][name].as_u64().unwrap();
@@ -284,7 +285,8 @@ impl Sender {
         found
     }
 
-    /// The same as it has to be: all requests, or of those that have own ids the first or the last that was stored.
+    /// Returns what must be stored: all requests, or for events with own ids the first or the last stored
+    /// one.
     fn expected(&self, from: u64) -> Vec<(u64, u64, String)> {
         let mut expected = Vec::new();
         for (nth, attempt) in self.attempts.iter().enumerate() {
@@ -307,7 +309,7 @@ impl Sender {
         expected
     }
 
-    /// How many events of it are stored.
+    /// Returns how many events of this sender are stored.
     pub(super) fn total(&self) -> u64 {
         let stored = self.attempts.iter().filter(|attempt| matches!(attempt.fate, Fate::Stored(_)));
         let mut batches: Vec<(u64, u64)> = stored.map(|attempt| (attempt.first, attempt.count)).collect();
@@ -319,14 +321,14 @@ impl Sender {
     }
 }
 
-/// A segment that is written to the disk keeps all waiting: on a slow machine for long.
+/// Writing a segment to the disk blocks all requests, for long on a slow machine.
 fn connect(addr: SocketAddr) -> io::Result<Client> {
     let client = Client::try_connect(addr)?;
     client.stream.set_read_timeout(Some(DEADLINE))?;
     Ok(client)
 }
 
-/// What was sent, in a few words.
+/// Summarizes what was sent.
 pub(super) fn told(senders: &[Sender]) -> String {
     let sum = |of: fn(&Sender) -> u64| senders.iter().map(of).sum::<u64>();
     let lost =

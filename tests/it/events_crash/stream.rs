@@ -1,5 +1,5 @@
-//! A sender of lines or syslog, which get no acknowledgement: what is stored of a connection is the begin of what was
-//! sent, and what a question found before a kill is there after it.
+//! A sender of lines or syslog, which get no acknowledgement. The stored events of a connection are a prefix
+//! of those sent, and events that a query found before a kill are still stored after it.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,11 +13,11 @@ use super::check;
 use crate::http::client::Client;
 use crate::support::Events;
 
-/// Lines written at once, and the time between: others want to be served too.
+/// Lines per write, and the pause between writes, which leaves time for other senders.
 const AT_ONCE: u64 = 25;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What it sends.
+/// Format of the lines.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// JSON.
@@ -26,16 +26,16 @@ pub(super) enum Kind {
     Syslog,
 }
 
-/// A sender, which connects once a round.
+/// A sender that connects once per round.
 pub(super) struct Stream {
     pub no: u64,
     kind: Kind,
-    /// The first event of this round, and the next one.
+    /// First event of this round, and the next event.
     first: u64,
     next: u64,
     /// Events that were stored in earlier rounds.
     stored: u64,
-    /// What a question found last, of all rounds.
+    /// Highest count that a query returned, over all rounds.
     seen: u64,
 }
 
@@ -44,7 +44,7 @@ impl Stream {
         Stream { no, kind, first: 0, next: 0, stored: 0, seen: 0 }
     }
 
-    /// The listener that it sends to.
+    /// Returns the listener that it sends to.
     pub(super) fn listener(&self) -> &'static str {
         match self.kind {
             Kind::Lines => "lines",
@@ -52,12 +52,12 @@ impl Stream {
         }
     }
 
-    /// Sends until the server is gone, and asks meanwhile how much is stored.
+    /// Sends until the server is gone. Meanwhile queries how many events are stored.
     pub(super) fn send_until_gone(&mut self, addr: SocketAddr, http: SocketAddr) {
         let (no, gone) = (self.no, AtomicBool::new(false));
         let asked = thread::scope(|scope| {
             let asking = scope.spawn(|| last_count(http, no, &gone));
-            // The server goes away under it: that is what this is about.
+            // The server is killed on purpose, so the send fails.
             let _ = self.send(addr);
             gone.store(true, Ordering::Relaxed);
             asking.join().unwrap()
@@ -85,7 +85,7 @@ impl Stream {
         }
     }
 
-    /// Checks what is stored of this round, which is over.
+    /// Checks what is stored of the round that has ended.
     pub(super) fn check_new(&mut self, server: &Events) {
         let hits = check::sources(server, self.no, self.first, self.next);
         let mut found: Vec<u64> =
@@ -104,13 +104,13 @@ impl Stream {
         self.first = self.next;
     }
 
-    /// How many events of it are stored.
+    /// Returns how many of its events are stored.
     pub(super) fn total(&self) -> u64 {
         self.stored
     }
 }
 
-/// Asks again and again until there is nobody to ask; the last answer.
+/// Queries the count repeatedly until the server is gone. Returns the last answer.
 fn last_count(http: SocketAddr, no: u64, gone: &AtomicBool) -> Option<u64> {
     let mut client = Client::try_connect(http).ok()?;
     let request = format!("GET /_count?q=sender:{no} HTTP/1.1\r\nHost: a\r\n\r\n");

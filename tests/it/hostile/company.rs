@@ -1,4 +1,4 @@
-//! Real streams that run beside a scenario from its begin to its end, and have to arrive whole and in time.
+//! Real streams that run during a scenario and must arrive complete and in time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use crate::support::{DEADLINE, Handshake, Sender, assert_same, long, testdata, w
 
 const CAPTURE: &str = "pcap/answered-call.pcap";
 
-/// Between two packets of a real stream: a call has 50 a second each way.
+/// Interval between two packets of a real stream. A call has 50 packets per second and direction.
 const PACKET_INTERVAL: Duration = Duration::from_millis(10);
 
-/// So late half of the packets may be at most, on a busy machine and without optimisation. On an idle one it is 50 ms
-/// for nearly all (the benchmarks measure that).
+/// Limit for the median delay, on a busy machine and without optimisation. On an idle machine nearly all
+/// packets take less than 50 ms, which the benchmarks measure.
 const MEDIAN_MAX: Duration = Duration::from_millis(500);
 
-/// Streams under way.
+/// Running streams.
 pub(super) struct Company {
     over: Arc<AtomicBool>,
     streams: Vec<(String, JoinHandle<Vec<Duration>>)>,
     output: PathBuf,
 }
 
-/// How long packets took, from the send of their last byte until they were in the file.
+/// Delay of each packet from the send of its last byte until it was in the file.
 pub(super) struct Delays(Vec<Duration>);
 
 impl Company {
-    /// Starts `count` streams; `service` tells them from those of other companies of the same server.
+    /// Starts `count` streams. `service` distinguishes them from other streams of the same server.
     pub(super) fn start(ground: &Ground, service: &str, count: usize) -> Company {
         let over = Arc::new(AtomicBool::new(false));
         let (addr, output) = (ground.addr(), ground.output());
@@ -51,7 +51,7 @@ impl Company {
         Company { over, streams, output }
     }
 
-    /// The scenario is over: the streams end, and have to be whole.
+    /// Ends the streams after the scenario and checks that they are complete.
     #[track_caller]
     pub(super) fn end(self) -> Delays {
         self.over.store(true, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Delays {
             .unwrap_or_default()
     }
 
-    /// For the figures.
+    /// Returns the delays as text for the document.
     pub(super) fn told(&self) -> String {
         let ms = |percent| self.at(percent).as_millis();
         format!(
@@ -95,8 +95,8 @@ impl Delays {
     }
 }
 
-/// Sends packet by packet and watches the file, until the scenario is over or the capture is at its last packet; the
-/// rest goes at once.
+/// Sends packet by packet and watches the file, until the scenario has ended or the last packet is reached.
+/// The rest is sent at once.
 fn run(mut sender: Sender, file: &Path, over: &AtomicBool) -> Vec<Duration> {
     let capture = testdata(CAPTURE);
     let packets = packets(&capture);

@@ -1,4 +1,4 @@
-//! Connections that are no streams, too many of them, and streams that come and go.
+//! Connections that are not streams, too many connections, and streams that start and end quickly.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -13,12 +13,12 @@ use crate::support::sender::CHUNK_BYTES;
 use crate::support::{DEADLINE, Handshake, Random, Sender, long, testdata, wait_until};
 use lea::cc::vault::manifest::Manifest;
 
-/// A name of the usual form, cut in the middle.
+/// A usual stream name, cut in the middle.
 fn half_name(number: usize) -> Vec<u8> {
     format!("+44770090{number:05}-2-3_21_11_2").into_bytes()
 }
 
-/// How the streams of a crowd ended: `all` or how many.
+/// Returns how many streams ended in each way, or `all`.
 fn ended(since: &Since, count: usize) -> String {
     let empty = since.files.iter().filter(|(_, manifest)| manifest.bytes == 0).count();
     let of = |some: usize| if some == count { "each".to_owned() } else { format!("{some} of them") };
@@ -29,7 +29,7 @@ fn ended(since: &Since, count: usize) -> String {
     }
 }
 
-/// One scenario of a crowd beside real streams.
+/// Runs one scenario with many connections and real streams.
 fn check_crowd(
     table: &mut Table,
     lines: &mut Vec<String>,
@@ -55,7 +55,7 @@ fn check_crowd(
     ));
 }
 
-/// Waits until the server has taken all of a crowd in.
+/// Waits until the server has accepted all connections.
 fn wait_accepted(ground: &Ground, mark: &Mark, count: usize) {
     wait_until(4 * DEADLINE, "the crowd to be accepted", || {
         ground.grown(mark, "streams_accepted_total") >= count as u64
@@ -192,7 +192,7 @@ fn more_connections_than_the_limit() {
         wait_until(DEADLINE, "500 refused", || ground.grown(&mark, "refused_peer_total") == 500);
         500
     });
-    // The limit is one on streams that are open: once they are gone there is room again.
+    // The limit counts open streams: once they have ended, new streams are accepted.
     let company = Company::start(&ground, "c", 2);
     company.end();
     assert!(ground.server.process().is_running());
@@ -200,7 +200,7 @@ fn more_connections_than_the_limit() {
     table.check();
 }
 
-/// Sends `bytes` one at a time.
+/// Sends `bytes` one byte at a time.
 fn drip(ground: &Ground, bytes: &[u8], interval: Duration) {
     let mut stream = connect(ground.addr(), 0);
     for byte in bytes {
@@ -287,7 +287,7 @@ fn streams_that_come_and_go() {
     figures("churn-figures", &lines);
 }
 
-/// Fails unless each stream has a whole file of its own.
+/// Checks that each stream has a complete file.
 fn whole(since: &Since, count: usize, bytes: usize) -> String {
     assert_eq!(since.files.len(), count);
     assert!(since.files.iter().all(|(_, manifest)| manifest.bytes == bytes as u64 && manifest.part == 1));
@@ -301,7 +301,7 @@ fn streams_of_one_name() {
     let mut ground = Ground::new(&[]);
     let capture = testdata("pcap/rejected-call.pcap");
 
-    // The first lives; the second waits for its end, and is reset meanwhile.
+    // The first stream is open. The second one waits for its end and is reset while it waits.
     let company = Company::start(&ground, "a", 2);
     let mark = ground.mark();
     let mut first = Sender::open(ground.addr(), "held.pcap", Handshake::Joined);
@@ -323,7 +323,8 @@ fn streams_of_one_name() {
         since.counted(1),
     );
 
-    // Many of one name at once, each with content of its own. Half of them come while the others wait or live.
+    // Many streams with the same name at once, each with different content. Half of them arrive while others
+    // wait or are open.
     let company = Company::start(&ground, "b", 2);
     let mark = ground.mark();
     let mut crowd = Crowd::new();
@@ -336,7 +337,7 @@ fn streams_of_one_name() {
         ground.grown(&mark, "parts_total") == count as u64 / 2 - 1
     });
     crowd.come(ground.addr(), count / 2, first);
-    // Others need not wait for them.
+    // Other streams do not wait for them.
     let came = Instant::now();
     Company::start(&ground, "newcomer", 1).end();
     let newcomer = came.elapsed();
@@ -371,7 +372,7 @@ fn streams_of_one_name() {
     table.check();
 }
 
-/// The stages at which a connection can be reset: how many bytes of the name and the content are sent before.
+/// Stages at which a connection can be reset: bytes of name and content sent before the reset.
 #[test]
 fn resets_at_every_stage() {
     let mut table = Table::new("resets");
@@ -404,7 +405,7 @@ fn resets_at_every_stage() {
     table.check();
 }
 
-/// Waits until the server has read what was sent: a reset must not overtake it.
+/// Waits until the server has read what was sent, so that the reset does not overtake it.
 fn wait_taken(ground: &Ground, mark: &Mark, name: &str, content: &[u8]) {
     wait_until(DEADLINE, "what was sent to be taken", || {
         let accepted = ground.grown(mark, "streams_accepted_total") == 1;
@@ -418,7 +419,7 @@ fn wait_taken(ground: &Ground, mark: &Mark, name: &str, content: &[u8]) {
     });
 }
 
-/// All that a peer can do with its bytes, at random: no panic, nothing left over.
+/// Random input of every kind that a peer can send: no panic, nothing left open.
 #[test]
 fn random_peers() {
     let mut random = Random::new("random_peers");
@@ -434,7 +435,7 @@ fn random_peers() {
             if random.below(2) == 0 {
                 bytes.splice(..0, *b"\n\r\r\n\x1c\0\0\0\x4d\x3c\x2b\x1a");
             }
-            // It may have been refused meanwhile.
+            // The server may have rejected it already.
             let _: Result<(), _> = TcpStream::write_all(&mut stream, &bytes);
         }
         if random.below(2) == 0 {

@@ -1,5 +1,4 @@
-//! Bytes after the name that are no capture, or one that lies about itself; and bytes that keep the handshake from
-//! coming to an end.
+//! Content that is not a capture or has wrong lengths, and bytes that keep the handshake from completing.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -20,19 +19,19 @@ const SECTION: &[u8] =
     b"\n\r\r\n\x1c\0\0\0\x4d\x3c\x2b\x1a\x01\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x1c\0\0\0";
 const INTERFACE: &[u8] = b"\x01\0\0\0\x14\0\0\0\x01\0\0\0\0\0\x04\0\x14\0\0\0";
 
-/// A pcapng block: the type, the length that it claims at its start, and what stands between that and the length
-/// that it claims at its end.
+/// Returns a pcapng block: its type, the length at its start, its body, and the length at its end, which may
+/// differ.
 fn block(kind: u32, total_bytes: u32, body: &[u8], trailer: u32) -> Vec<u8> {
     [&kind.to_le_bytes()[..], &total_bytes.to_le_bytes(), body, &trailer.to_le_bytes()].concat()
 }
 
-/// The body of an enhanced packet block.
+/// Returns the body of an enhanced packet block.
 fn packet_body(interface: u32, captured: u32, data: &[u8]) -> Vec<u8> {
     let words = [interface, 0, 0, captured, captured].map(u32::to_le_bytes).concat();
     [&words[..], data].concat()
 }
 
-/// A pcap stream: a header of this link type, and a packet that claims a length.
+/// Returns a pcap stream: a header with this link type, and a packet with this captured length.
 pub(super) fn pcap(link_type: u32, claimed: u32, data: &[u8]) -> Vec<u8> {
     let header = b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0";
     let packet = [1u32, 0, claimed, claimed].map(u32::to_le_bytes).concat();
@@ -47,7 +46,7 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
     let ends = packets(&capture);
     let mut lie = capture.clone();
     lie[ends[1].end + 8..ends[1].end + 12].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
-    // The table must be the same in each run, so these bytes are.
+    // The seed is fixed because the table must be the same in each run.
     let mut random = Random::with_seed(1);
     vec![
         ("100,000 random bytes", random.bytes(100_000)),
@@ -146,20 +145,20 @@ fn content_is_stored_as_it_came() {
     table.check();
 }
 
-/// What is sent once all that came is looked at, and the handshake may be waiting for more.
+/// Bytes sent in two steps. After the first step the handshake may wait for more bytes.
 struct Stall {
     input: &'static str,
-    /// What comes at once.
+    /// Bytes of the first step.
     first: Vec<u8>,
     /// A byte sent as urgent data.
     urgent: Option<u8>,
-    /// What comes behind it.
+    /// Bytes of the second step.
     rest: Vec<u8>,
-    /// The content that has to be in the file: none, where the name is refused.
+    /// Expected content of the file, or `None` if the name is rejected.
     content: Option<Vec<u8>>,
 }
 
-/// Inputs at which a handshake could wait and be woken at the same time.
+/// Inputs that could make a handshake wait and be woken at the same time.
 #[test]
 fn a_handshake_that_cannot_go_on_costs_nothing() {
     let name = vec![b'n'; 4096];
@@ -217,7 +216,7 @@ fn a_handshake_that_cannot_go_on_costs_nothing() {
 }
 
 fn check_stall(ground: &mut Ground, table: &mut Table, stall: Stall) {
-    /// The peer stays for so long.
+    /// How long the peer stays connected.
     const STAY: Duration = Duration::from_millis(800);
     let mark = ground.mark();
     let mut stream = connect(ground.addr(), 0);

@@ -10,22 +10,22 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::{DEADLINE, long};
 
-/// Two crowds of the long form together would need more descriptors than one process has.
+/// Two crowds of the long form together would exceed the descriptor limit of one process.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Connections that are open, in the order in which they were made.
+/// Open connections, in the order of their creation.
 pub(super) struct Crowd {
     pub streams: Vec<TcpStream>,
     _one: Option<MutexGuard<'static, ()>>,
 }
 
-/// How many connections a crowd has: 10,000 in the long form.
+/// Returns the number of connections: 10,000 in the long form.
 pub(super) fn size() -> usize {
     if long() { 10_000 } else { 1_000 }
 }
 
 impl Crowd {
-    /// Nobody yet.
+    /// Creates an empty crowd.
     pub(super) fn new() -> Crowd {
         let one = long().then(|| ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let maximum = getrlimit(Resource::Nofile).maximum;
@@ -33,7 +33,7 @@ impl Crowd {
         Crowd { streams: Vec::new(), _one: one }
     }
 
-    /// `count` connections more; each sends what `first` gives for its number.
+    /// Opens `count` more connections. Each sends what `first` returns for its number.
     #[track_caller]
     pub(super) fn come(&mut self, addr: SocketAddr, count: usize, first: impl Fn(usize) -> Vec<u8>) {
         for _ in 0..count {
@@ -44,7 +44,7 @@ impl Crowd {
         }
     }
 
-    /// `count` connections more, which may be refused before they can send.
+    /// Opens `count` more connections, which may be rejected before they can send.
     #[track_caller]
     pub(super) fn come_whatever(&mut self, addr: SocketAddr, count: usize) {
         for number in 0..count {
@@ -54,30 +54,30 @@ impl Crowd {
         }
     }
 
-    /// All close.
+    /// Closes all connections.
     pub(super) fn close(&mut self) {
         self.streams.clear();
     }
 
-    /// All reset.
+    /// Resets all connections.
     pub(super) fn reset(&mut self) {
         self.streams.drain(..).for_each(reset);
     }
 }
 
-/// A connection from one of several addresses of this machine: one alone has ports for 28,000.
+/// Connects from one of several local addresses, because one address has only 28,000 ports.
 #[track_caller]
 pub(super) fn connect(addr: SocketAddr, number: usize) -> TcpStream {
     connect_from(2 + (number % 8) as u8, addr)
 }
 
-/// A connection from 127.0.0.`host`.
+/// Connects from 127.0.0.`host`.
 #[track_caller]
 pub(super) fn connect_from(host: u8, addr: SocketAddr) -> TcpStream {
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
-    // A full queue of the listener is no failure: the kernel tries again each second.
+    // A full accept queue is not a failure: the kernel retries each second.
     socket
         .connect_timeout(&addr.into(), DEADLINE)
         .unwrap_or_else(|error| panic!("a connection from {from}: {error}"));

@@ -1,4 +1,4 @@
-//! docs/hostile-input.md: its tables and figures, written or compared.
+//! Writes or compares the tables and figures of docs/hostile-input.md.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use crate::support::long;
 
-/// Tests run at the same time, and write into one file.
+/// Tests run in parallel and write into one file.
 static WRITING: Mutex<()> = Mutex::new(());
 
 /// A table of the document: what was sent, what `lea` did, which counters grew.
@@ -17,7 +17,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// An empty table for a section.
+    /// Creates an empty table for a section.
     pub(super) fn new(section: &'static str) -> Table {
         Table { section, rows: Vec::new() }
     }
@@ -34,7 +34,7 @@ impl Table {
         self.rows.push(row.map(|cell| cell.replace('|', "\\|")));
     }
 
-    /// Writes the table into the document, or fails if the document says something else.
+    /// Writes the table into the document, or fails if the document differs.
     pub(super) fn check(self) {
         let mut text = "| input | what `lea` did | counters |\n|---|---|---|\n".to_owned();
         for row in &self.rows {
@@ -51,7 +51,7 @@ impl Table {
     }
 }
 
-/// Notes what was measured, as a list item a line. Only the long form writes it down.
+/// Records measured figures, one list item per line. Only the long form writes them.
 pub(super) fn figures(name: &'static str, lines: &[String]) {
     let text: String = lines.iter().map(|line| format!("- {}\n", line.replace(". ", ".\n  "))).collect();
     eprintln!("{name}:\n{text}");
@@ -68,7 +68,7 @@ fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hostile-input.md")
 }
 
-/// Compares a section with `text`; what stands there if it is something else. `update` writes it.
+/// Compares a section with `text`. Returns the section if it differs. `update` writes it.
 fn section(name: &str, text: &str, update: bool) -> Option<String> {
     let _writing = WRITING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let document = fs::read_to_string(path()).unwrap();

@@ -1,4 +1,4 @@
-//! Where a scenario takes place: a server in a folder with something to lose around it.
+//! Environment of a scenario: a server in a directory that is surrounded by files it must not touch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{DEADLINE, Server, Workdir, manifest, wait_for, wait_until};
 
-/// Counters that say nothing about a refusal or a fault.
+/// Counters that do not indicate a rejection or a fault.
 const USUAL: [&str; 13] = [
     "streams_open",
     "streams_accepted_total",
@@ -39,7 +39,7 @@ const REFUSED_AT_ACCEPT: [&str; 3] =
 
 pub(super) type Counters = BTreeMap<String, u64>;
 
-/// A server, its folder, and what lies around it.
+/// A server, its directory, and the files around it.
 pub(super) struct Ground {
     pub server: Server,
     pub status: SocketAddr,
@@ -49,7 +49,7 @@ pub(super) struct Ground {
     threads: usize,
 }
 
-/// What stands at a path.
+/// Kind and content of a path.
 #[derive(Debug, PartialEq, Eq)]
 enum Thing {
     Dir,
@@ -57,7 +57,7 @@ enum Thing {
     Link(PathBuf),
 }
 
-/// A moment, from which on is counted.
+/// A point in time from which counters are compared.
 pub(super) struct Mark {
     counters: Counters,
     files: BTreeSet<String>,
@@ -66,22 +66,22 @@ pub(super) struct Mark {
 /// What a scenario left behind.
 pub(super) struct Since {
     pub counters: Counters,
-    /// Stream files that were made, with their manifests.
+    /// Stream files that were created, with their manifests.
     pub files: Vec<(String, Manifest)>,
 }
 
 impl Ground {
-    /// Lays the ground and starts the server.
+    /// Creates the files and starts the server.
     #[track_caller]
     pub(super) fn new(flags: &[&str]) -> Ground {
         Ground::with(flags, |_| {})
     }
 
-    /// The same, with `plant` to put something into the output folder before the start.
+    /// Like `new`, but `plant` puts something into the output directory before the start.
     #[track_caller]
     pub(super) fn with(flags: &[&str], plant: impl FnOnce(&Path)) -> Ground {
         let work = Workdir::new();
-        // So deep that `../../etc/passwd` still lies within the test's own folder.
+        // The directory is so deep that `../../etc/passwd` is still within the test's directory.
         let output = work.join("a/b/out");
         fs::create_dir_all(&output).unwrap();
         fs::create_dir(work.join("a/etc")).unwrap();
@@ -105,12 +105,12 @@ impl Ground {
         self.server.output().to_owned()
     }
 
-    /// A path outside the output folder.
+    /// Returns a path outside the output directory.
     pub(super) fn outside(&self, name: &str) -> PathBuf {
         self.work.join(name)
     }
 
-    /// What /metrics says.
+    /// Returns the counters of /metrics.
     #[track_caller]
     pub(super) fn counters(&self) -> Counters {
         let text = get(self.status, "/metrics");
@@ -118,53 +118,54 @@ impl Ground {
         lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 
-    /// One of them.
+    /// Returns one counter of /metrics.
     #[track_caller]
     pub(super) fn counter(&self, name: &str) -> u64 {
         *self.counters().get(name).unwrap_or_else(|| panic!("no counter {name}"))
     }
 
-    /// Kilobytes of memory: `VmHWM` the most so far, `VmRSS` now.
+    /// Returns kilobytes of memory: `VmHWM` is the peak, `VmRSS` the current value.
     pub(super) fn memory_kb(&mut self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.process().id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// Processor time used so far.
+    /// Returns the processor time used.
     pub(super) fn processor_time(&mut self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.server.process().id())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // A tick is 10 ms on every Linux that this runs on (USER_HZ).
+        // A clock tick is 10 ms on every Linux that runs these tests (USER_HZ).
         Duration::from_millis(10 * ticks)
     }
 
-    /// How many memory maps there are.
+    /// Returns the number of memory maps.
     pub(super) fn maps(&mut self) -> usize {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.server.process().id())).unwrap();
         maps.lines().count()
     }
 
-    /// How many entries a folder of /proc/PID has.
+    /// Returns the number of entries in a directory of /proc/PID.
     fn count(&mut self, what: &str) -> usize {
         let path = format!("/proc/{}/{what}", self.server.process().id());
         fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
     }
 
-    /// From here on is counted.
+    /// Takes a mark, from which counters are compared.
     #[track_caller]
     pub(super) fn mark(&self) -> Mark {
         Mark { counters: self.counters(), files: self.files() }
     }
 
-    /// By how much a counter grew since the mark.
+    /// Returns the increase of a counter since the mark.
     #[track_caller]
     pub(super) fn grown(&self, mark: &Mark, name: &str) -> u64 {
         self.counter(name) - mark.counters[name]
     }
 
-    /// Waits until `connections` or more have come since the mark, and all of them have ended. Tells what they left.
+    /// Waits until at least `connections` connections have arrived since the mark and all have ended. Returns
+    /// what they left.
     #[track_caller]
     pub(super) fn since(&self, mark: &Mark, connections: usize) -> Since {
         wait_until(4 * DEADLINE, "the end of the connections", || {
@@ -193,7 +194,7 @@ impl Ground {
         files.into_iter().map(read).collect()
     }
 
-    /// The stream files in the folder. Fails on any entry that is neither one of them nor a manifest.
+    /// Returns the stream files in the directory. Panics if an entry is neither a stream file nor a manifest.
     #[track_caller]
     pub(super) fn files(&self) -> BTreeSet<String> {
         let mut files = BTreeSet::new();
@@ -209,13 +210,14 @@ impl Ground {
         files
     }
 
-    /// Nothing outside has changed, nothing is left over, and the server ends in good order. Gives its stderr.
+    /// Checks that nothing outside has changed and nothing is left open, and that the server shuts down
+    /// cleanly. Returns its stderr.
     #[track_caller]
     pub(super) fn end(mut self) -> String {
         assert!(self.server.process().is_running(), "the server has ended");
         wait_until(DEADLINE, "the end of all streams", || self.counter("streams_open") == 0);
         let (descriptors, threads) = (self.descriptors, self.threads);
-        // The looks at /metrics are connections too; they end a moment later.
+        // Requests to /metrics are connections too, and end a moment later.
         wait_until(DEADLINE, "no descriptor left over", || self.count("fd") <= descriptors);
         wait_until(DEADLINE, "no thread left over", || self.count("task") <= threads);
         let counters = self.counters();
@@ -238,7 +240,7 @@ impl Ground {
 }
 
 impl Since {
-    /// The counters that grew; `+1 each` where a counter grew once for each of `connections`.
+    /// Returns the counters that grew, with `+1 each` if a counter grew once per connection.
     pub(super) fn counted(&self, connections: usize) -> String {
         let grown =
             self.counters.iter().filter(|(name, value)| **value > 0 && !USUAL.contains(&name.as_str()));
@@ -252,7 +254,7 @@ impl Since {
         if told.is_empty() { "-".to_owned() } else { told.join(", ") }
     }
 
-    /// What became of one connection that sent `content` behind its name.
+    /// Describes what became of one connection that sent `content` after its name.
     pub(super) fn told(&self, output: &Path, content: &[u8]) -> String {
         let files: Vec<String> =
             self.files.iter().map(|(file, manifest)| told_file(output, file, manifest, content)).collect();
@@ -297,7 +299,7 @@ fn told_content(manifest: &Manifest) -> String {
     }
 }
 
-/// A file name, the middle of a long one left out.
+/// Returns a file name, without the middle of a long one.
 pub(super) fn shown(file: &str) -> String {
     if file.len() <= 60 {
         return format!("`{file}`");
@@ -305,10 +307,10 @@ pub(super) fn shown(file: &str) -> String {
     format!("`{}` ... `{}` ({} bytes)", &file[..20], &file[file.len() - 20..], file.len())
 }
 
-/// The body of a GET.
+/// Returns the body of a GET.
 #[track_caller]
 pub(super) fn get(addr: SocketAddr, path: &str) -> String {
-    // Where all places are taken by others, the answer is 503: that is not what is asked here.
+    // While other connections use all slots, the answer is 503, which does not matter here.
     wait_for(DEADLINE, "an answer on --admin-listen", || {
         let mut stream = TcpStream::connect(addr).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -320,7 +322,7 @@ pub(super) fn get(addr: SocketAddr, path: &str) -> String {
     })
 }
 
-/// All that lies in a folder, but for what lies in `except`.
+/// Returns all files in a directory, except those in `except`.
 fn tree(folder: &Path, except: &Path) -> BTreeMap<PathBuf, Thing> {
     let mut things = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -1,4 +1,4 @@
-//! Links and files that somebody else planted in the output folder: `lea` never follows one out of it.
+//! Links and files that another user planted in the output directory: `lea` never follows them out of it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use super::document::Table;
 use super::ground::Ground;
 use crate::support::{Handshake, Sender, Workdir, lea, testdata};
 
-/// A manifest as `lea` writes it, of another file.
+/// Returns a manifest as `lea` writes it, for another file.
 fn manifest_of(file: &str, bytes: usize) -> String {
     format!(
         "{{\"format_version\":1,\"name\":\"call-7\",\"source\":\"tcp\",\"file\":\"{file}\",\"part\":1,\"state\":\"closed\",\
@@ -21,7 +21,8 @@ fn manifest_of(file: &str, bytes: usize) -> String {
 
 type Plant = fn(&Path, &str);
 
-/// What is planted for a stream of this name. `../../etc/passwd` leads out of the folder to a file that is there.
+/// What is planted for a stream of this name. `../../etc/passwd` leads to an existing file outside the
+/// directory.
 const PLANTS: [(&str, Plant); 10] = [
     ("NAME is a link to a file outside", |dir, name| symlink("../../etc/passwd", dir.join(name)).unwrap()),
     ("NAME is a link to nothing outside", |dir, name| symlink("../../etc/shadow", dir.join(name)).unwrap()),
@@ -59,7 +60,8 @@ fn what_is_planted_is_never_followed_and_never_changed() {
     for (number, (input, plant)) in PLANTS.into_iter().enumerate() {
         let name = format!("call-{number}");
         plant(&ground.output(), &name);
-        // Bytes that are no capture would be appended to what is stored, a capture would be compared with it.
+        // Bytes that are not a capture would be appended to the stored file. A capture would be compared with
+        // it.
         for (behind, content) in [("more bytes", &b"+ more bytes"[..]), ("a capture", &capture)] {
             let mark = ground.mark();
             let mut sender = Sender::open(ground.addr(), &name, Handshake::Newline);
@@ -77,7 +79,8 @@ fn what_is_planted_is_never_followed_and_never_changed() {
     table.check();
 }
 
-/// What is ours is a link, or leads out by what it says: the server does not start, or passes it over.
+/// A file of lea's metadata is a link, or its content points outside: the server refuses to start, or skips
+/// it.
 fn check_own_folder(table: &mut Table) {
     let plants: [(&str, Plant); 5] = [
         ("`.lea` is a link to a directory outside", |dir, outside| {
@@ -116,7 +119,7 @@ fn check_own_folder(table: &mut Table) {
     }
 }
 
-/// Starts a server on the folder, and ends it if it runs.
+/// Starts a server on the directory, and stops it if it runs.
 fn start(output: &Path) -> String {
     use std::io::{BufRead, BufReader};
     let mut command = Command::new(lea());

@@ -1,4 +1,4 @@
-//! What a peer can make `lea` keep: memory, threads that have ended, maps.
+//! Memory, ended threads and memory maps that a peer can make `lea` keep.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -16,15 +16,15 @@ use crate::support::{DEADLINE, long, wait_until};
 const ETHERNET: u32 = 1;
 const USB: u32 = 249;
 
-/// Beside the begun packets: buffers (8.5 MiB), the process itself, allocator's slack.
+/// Memory besides partial packets: buffers (8.5 MiB), the process itself, allocator overhead.
 const BESIDE_KB: u64 = 40 << 10;
 
-/// What one stream may take: the pages of its stack that are touched, and what is known of it.
+/// Memory of one stream: the touched pages of its stack and its state.
 const STREAM_KB: u64 = 24;
 
 #[test]
 fn begun_packets_have_a_ceiling() {
-    /// Of a packet of 256 KiB.
+    /// Bytes sent of a packet of 256 KiB.
     const SENT: usize = 200_000;
     let (count, ceiling_mib) = if long() { (3000, 64) } else { (200, 8) };
     let mut table = Table::new("memory");
@@ -71,7 +71,7 @@ fn begun_packets_have_a_ceiling() {
     figures("memory-figures", &lines);
 }
 
-/// The disk takes nothing, and peers send packets of 128 MiB for as long as they are let.
+/// The disk accepts nothing, and peers send packets of 128 MiB until they are blocked.
 fn check_full_disk(table: &mut Table, lines: &mut Vec<String>) {
     const PEERS: usize = 4;
     let mut ground = Ground::new(&["--partial-packet-memory", "8M", "--reserve-disk", "1000T"]);
@@ -106,7 +106,7 @@ fn check_full_disk(table: &mut Table, lines: &mut Vec<String>) {
         sent >> 20,
         most >> 10
     ));
-    // Nothing of this can be stored: an orderly end would say so and exit with 1.
+    // Nothing can be stored, and a clean shutdown would report that and exit with 1.
     ground.server.kill9();
 }
 
@@ -123,10 +123,10 @@ fn flood(mut stream: TcpStream, number: usize, over: &AtomicBool, sent: &AtomicU
     }
 }
 
-/// Threads that have ended still have a stack until they are joined, and past vm.max_map_count the standard library
-/// aborts the process.
+/// An ended thread keeps its stack until it is joined. Above vm.max_map_count the standard library aborts the
+/// process.
 fn check_threads(table: &mut Table, lines: &mut Vec<String>) {
-    // As many as stay below the limit, and then as many more as would be past it.
+    // First as many streams as stay below the limit, then enough short ones to exceed it if stacks were kept.
     let (stay, come_and_go) = if long() { (15_000, 20_000) } else { (600, 600) };
     let mut ground = Ground::new(&["--handshake-timeout", "600000ms"]);
     let before = ground.maps();
@@ -145,7 +145,7 @@ fn check_threads(table: &mut Table, lines: &mut Vec<String>) {
         ground.grown(&mark, "streams_ended_total") == come_and_go as u64 + 1
     });
     let maps = ground.maps();
-    // A thread that runs takes 4; the C library keeps 40 MiB of stacks for the next threads.
+    // A running thread has 4 maps. The C library keeps 40 MiB of stacks for new threads.
     let allowed = before + 4 * (stay + 1) + 2 * (40 << 10) / 128 + 64;
     assert!(maps <= allowed, "{maps} memory maps; allowed are {allowed}");
     let most = ground.memory_kb("VmHWM");

@@ -1,4 +1,4 @@
-//! Names that are no file names (protocol, section 1).
+//! Stream names that are not valid file names (docs/protocol.md, section 1).
 
 use super::company::Company;
 use super::document::Table;
@@ -13,7 +13,7 @@ fn names_become_files_in_the_folder_or_are_refused() {
     for (input, name) in names() {
         check_name(&ground, &mut table, input, &name);
     }
-    // One that the table cannot show, because it is another in each run.
+    // This name differs in each run, so the table cannot show it.
     let absolute = ground.outside("absolute").into_os_string().into_encoded_bytes();
     Sender::open(ground.addr(), absolute, Handshake::Newline).finish();
     company.end();
@@ -62,16 +62,16 @@ fn names() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Sends a capture under the name, in one send; its magic ends the name.
+/// Sends a capture under the name in one send. The magic of the capture ends the name.
 fn check_name(ground: &Ground, table: &mut Table, input: &str, name: &[u8]) {
     let capture = testdata("pcap/rejected-call.pcap");
     let mark = ground.mark();
     let mut sender = Sender::open(ground.addr(), name, Handshake::Joined);
-    // A refused name is refused before all is sent.
+    // The server may reject the name before everything is sent.
     let _ = sender.try_send(&capture);
     drop(sender);
     let since = ground.since(&mark, 1);
-    // What stands behind a newline is content.
+    // Bytes after a newline are content.
     let behind = name.iter().position(|byte| *byte == b'\n').map_or(&[][..], |at| &name[at + 1..]);
     let content = [behind, &capture].concat();
     table.row(input, since.told(&ground.output(), &content), since.counted(1));

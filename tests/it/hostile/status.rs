@@ -1,4 +1,4 @@
-//! A stream at full speed beside slow ones, and peers that mistreat `--admin-listen` beside streams.
+//! A stream at full speed with slow streams, and peers that misuse `--admin-listen`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use super::document::{Table, figures};
 use super::ground::{Ground, get};
 use crate::support::{DEADLINE, Random, long};
 
-/// How long a scenario without an end of its own takes.
+/// Returns the duration of a scenario that has no end of its own.
 fn time() -> Duration {
     Duration::from_secs(if long() { 20 } else { 3 })
 }
@@ -23,7 +23,7 @@ fn a_flood_does_not_starve_slow_streams() {
     let mut table = Table::new("floods");
     let mut lines = Vec::new();
     let mut ground = Ground::new(&[]);
-    // Packets of 1,500 bytes, as many as a send takes.
+    // Packets of 1,500 bytes, as many as one send holds.
     let packet = pcap(1, 1484, &vec![7; 1484])[24..].to_vec();
     let whole = packet.repeat(170);
     let random = Random::with_seed(2).bytes(256 << 10);
@@ -156,7 +156,7 @@ fn stream(ground: &Ground, _: u64, over: &AtomicBool, asked: &AtomicU64) {
     }
 }
 
-/// Sends bytes, and reads until the other side closes.
+/// Sends bytes, and reads until the server closes the connection.
 fn spoken(ground: &Ground, bytes: &[u8]) -> std::io::Result<()> {
     let mut stream: TcpStream = connect(ground.status, 0);
     stream.write_all(bytes)?;

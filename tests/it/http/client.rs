@@ -1,4 +1,4 @@
-//! A server of the library on port 0, and a client that says exactly the bytes that it is told to.
+//! A server of the library on port 0, and a client that sends exactly the given bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use lea::http::{Handler, HttpServer, HttpServerConfig, HttpServerHandle};
 use lea::runtime::metrics::Counters;
 use lea::runtime::shutdown::Shutdown;
 
-/// No wait of a test is longer.
+/// Longest wait of a test.
 pub(crate) const PATIENCE: Duration = crate::support::DEADLINE;
 
 pub(crate) struct Running {
@@ -33,7 +33,7 @@ impl Running {
         Client::connect(self.addr)
     }
 
-    /// Asks for the stop, and joins; returns how long that took.
+    /// Triggers the shutdown and joins. Returns the duration.
     pub(crate) fn end(self) -> Duration {
         let started = Instant::now();
         self.stop.trigger();
@@ -86,7 +86,7 @@ impl Client {
         Client::try_connect(addr).unwrap()
     }
 
-    /// An error where nobody listens.
+    /// Connects. Fails if no server listens.
     pub(crate) fn try_connect(addr: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -103,12 +103,12 @@ impl Client {
         self.answer()
     }
 
-    /// The next response, with its body.
+    /// Reads the next response with its body.
     pub(crate) fn answer(&mut self) -> Answer {
         self.try_answer().unwrap()
     }
 
-    /// The answer to a request; an error where the server goes away before it is whole.
+    /// Sends a request and reads the response. Fails if the server closes before the response is complete.
     pub(crate) fn try_ask(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.stream.write_all(request)?;
         self.try_answer()
@@ -124,7 +124,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// The next response to HEAD, or one that has no body.
+    /// Reads the next response that has no body, such as one to HEAD.
     pub(crate) fn head_only(&mut self) -> Answer {
         self.try_head().unwrap()
     }
@@ -148,7 +148,8 @@ impl Client {
         }
     }
 
-    /// True if the server closes without another byte. A reset counts: bytes of ours were left unread.
+    /// Returns true if the server closes without sending another byte. A reset counts, because the server may
+    /// leave bytes unread.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.received.is_empty() && self.read() == 0
     }

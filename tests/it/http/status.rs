@@ -74,7 +74,7 @@ fn metrics_are_prometheus_text() {
     assert!(value("process_open_fds") >= 4.0);
     assert!(value("process_threads") >= 3.0);
     assert!(value("process_start_time_seconds") > 1.7e9);
-    // Each sample has its type before it, and each line is of a known form.
+    // Each sample follows its TYPE line, and each line has a known form.
     for line in answer.text().lines().filter(|line| !line.starts_with("# ")) {
         let name = line.split(' ').next().unwrap();
         assert!(answer.text().contains(&format!("# TYPE {name} ")), "{line}");
@@ -148,7 +148,7 @@ fn other_paths_and_methods() {
     kit.server.end();
 }
 
-/// A client that others wrote.
+/// A third-party client.
 #[test]
 fn curl_understands_it() {
     let kit = status();
