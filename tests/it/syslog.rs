@@ -1,4 +1,4 @@
-//! Syslog into the store: real senders, both transports, both forms; patterns.
+//! Syslog into the store: real senders, both transports, both formats, patterns.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::support::process::Process;
 use super::support::{DEADLINE, Events, Workdir, lea, unpacked, wait_for};
 
-/// What an attacker's request looks like in a honeypot's log.
+/// A line that a honeypot logs for an attack.
 const TEXT: &str = "198.51.100.7,203.0.113.9,INVITE,sip:100@198.51.100.7,sip:9011972598294121@198.51.100.7,\
     friendly-scanner,[-46.63,-23.54]";
 
@@ -48,7 +48,7 @@ fn logger_in_all_its_forms() {
             ]);
             run(&mut command);
             sent += 1;
-            // One by one, so that what is missing is known.
+            // One message at a time, so that a missing one can be identified.
             events.wait_count("/syslog/_count", sent);
             assert_eq!(events.count(FOUND), sent, "{form:?} {transport:?}");
         }
@@ -115,7 +115,7 @@ fn syslog_ng_over_udp_tcp_and_http() {
     let config = work.write(
         "syslog-ng.conf",
         format!(
-            // What begins with @ stands at the begin of its line.
+            // syslog-ng requires `@version` at the start of a line.
             r#"@version: 3.38
 @include "{root}/usr/share/syslog-ng/include/scl/elasticsearch/elastic-http.conf"
                source s {{ file("{log}" flags(no-parse) program-override("opensips") read-old-records(yes)); }};

@@ -1,5 +1,5 @@
-//! The recorded stream, in every form in which the network can deliver it: the file is the capture, byte for byte,
-//! and it can be read at any moment while it grows.
+//! The recorded stream in every form in which the network can deliver it. The stored file equals the capture,
+//! and it is readable at every moment while it grows.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use crate::support::{
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 
-/// Both kinds of capture, and a name's ending for each.
+/// A capture of each format, with the file name extension of its stream.
 const CAPTURES: [(&str, &str); 2] =
     [("pcap/answered-call.pcap", "pcap"), ("pcap/three-calls.pcapng", "pcapng")];
 
-/// A stream name of the usual form, and as long as the recorded one.
+/// Returns a stream name of the usual form and of the same length as the recorded one.
 fn name(number: usize, ending: &str) -> String {
     assert!(number < 1000);
     format!("+447700900{number:03}-2-3_21_11_2026_20:59:41.{ending}")
@@ -62,7 +62,7 @@ fn joined_and_newline_forms() {
     for (file, ending) in CAPTURES {
         let capture = testdata(file);
         for handshake in [Handshake::Joined, Handshake::Newline, Handshake::CrLf] {
-            // All in one send, in the chunks of real senders, and in larger ones.
+            // In one send, in the chunks of real senders, and in larger ones.
             for chunk_bytes in [capture.len(), CHUNK_BYTES, 4096] {
                 let name = name(number, ending);
                 number += 1;
@@ -76,10 +76,11 @@ fn joined_and_newline_forms() {
     server.term();
 }
 
-/// Sends `stream` in two sends, cut at each of the first `cuts` offsets, all cuts at the same time: a name and
-/// content each, from `make`, and what the file has to be.
+/// Sends `stream` in two sends, once for each of the first `cuts` offsets, in parallel. `make` returns name,
+/// stream and expected file.
 fn check_splits(cuts: usize, make: impl Fn(usize) -> (String, Vec<u8>, Vec<u8>) + Sync) {
-    // The pause makes the first part arrive alone; the gap is far longer, however busy the machine is.
+    // The pause makes the first part arrive alone. The name timeout is far longer, however busy the machine
+    // is.
     const PAUSE: Duration = Duration::from_millis(100);
     let work = Workdir::new();
     let server = Server::start(&work.join("out"), &["--name-timeout", "30000ms"]);
@@ -115,7 +116,7 @@ fn all_splits_of_the_recorded_stream() {
 #[test]
 fn all_splits_around_a_newline() {
     for (file, ending) in CAPTURES {
-        // The start of the capture is enough: what is split is the end of the name.
+        // The split affects the end of the name, so the start of the capture is enough.
         let capture = testdata(file);
         let content = &capture[..packets(&capture)[1].end];
         for newline in ["\n", "\r\n"] {
@@ -149,7 +150,7 @@ fn one_byte_a_segment() {
     server.term();
 }
 
-/// How often a growing file is looked at.
+/// Number of times that a growing file is read.
 const MOMENTS: usize = 50;
 
 #[test]
@@ -166,20 +167,21 @@ fn readable_at_any_moment() {
     server.term();
 }
 
-/// Sends a capture while it is read: a 51st part of it for each moment, in chunks that cut packets anywhere.
+/// Sends a capture while it is read, 1/51 of it between two reads, in chunks that cut packets anywhere.
 fn moments_at_the_readers_pace(server: &Server, ending: &str, capture: &[u8]) {
     let (name, part_bytes) = (name(0, ending), capture.len() / (MOMENTS + 1));
     let file = server.output().join(&name);
     let (go, gone) = crossbeam_channel::bounded(1);
     thread::scope(|scope| {
-        // Owned in here: where a check fails, the sender must not wait for it.
+        // Moved in: if a check fails, the sender must not wait for it.
         let go = go;
         scope.spawn(|| {
             let mut sender = Sender::open(server.addr(), &name, Handshake::Newline);
             for part in capture.chunks(part_bytes) {
-                // The reader went away: the rest goes at once, or it has failed.
+                // If the reader has ended, the rest is sent at once, because the reader is done or has
+                // failed.
                 let read_along = gone.recv().is_ok();
-                // About the time in which tshark starts and reads.
+                // About as long as tshark takes to start and read.
                 let pause = if read_along { part_pause(part) } else { Duration::ZERO };
                 for chunk in part.chunks(CHUNK_BYTES) {
                     sender.send(chunk);
@@ -204,7 +206,7 @@ fn part_pause(part: &[u8]) -> Duration {
     Duration::from_millis(400) / part.len().div_ceil(CHUNK_BYTES) as u32
 }
 
-/// Sends a capture at its own pace, again and again, until it has been read often enough.
+/// Sends a capture at its own pace, repeatedly, until it has been read often enough.
 fn moments_at_the_captures_pace(server: &Server, ending: &str, capture: &[u8]) {
     let mut moments = 0;
     let mut round = 0;
@@ -240,7 +242,8 @@ fn file_len(file: &Path) -> u64 {
     fs::metadata(file).map_or(0, |metadata| metadata.len())
 }
 
-/// Fails unless the file is whole packets and tshark takes it. One retry: a reader can fall into a write.
+/// Checks that the file consists of complete packets and that tshark reads it. One retry, because a read can
+/// coincide with a write.
 #[track_caller]
 fn assert_readable(file: &Path, capture: &[u8]) {
     let first = look(file, capture);

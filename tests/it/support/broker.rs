@@ -1,6 +1,5 @@
-//! A real Kafka broker of a test's own, by `scripts/kafka-broker`.
-//!
-//! Topics are made and deleted through librdkafka: a Java program takes over a second to start.
+//! A Kafka broker for one test, started by `scripts/kafka-broker`. Topics are created and deleted through
+//! librdkafka, because one of Kafka's Java programs takes over a second to start.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -25,10 +24,10 @@ use serde_json::Value;
 
 use super::{DEADLINE, Workdir, wait_until};
 
-/// The versions that are tested: the last of 3.x, and 4.x, which has dropped old requests.
+/// Tested versions: the last of 3.x, and 4.x, which removed old requests.
 pub(crate) const VERSIONS: [&str; 2] = ["3.9.2", "4.3.1"];
 
-/// A running broker in a folder of its own. Dropping it kills it, and nothing else.
+/// A running broker in its own directory. Dropping it kills this broker only.
 pub(crate) struct Broker {
     version: &'static str,
     is_secured: bool,
@@ -37,13 +36,13 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Starts one on a free port.
+    /// Starts a broker on a free port.
     #[track_caller]
     pub(crate) fn start(version: &'static str) -> Broker {
         Broker::start_as(version, false)
     }
 
-    /// Starts one that has listeners with TLS and SASL too: [`listener`](Broker::listener).
+    /// Starts a broker with additional TLS and SASL listeners: [`listener`](Broker::listener).
     #[track_caller]
     pub(crate) fn start_secured(version: &'static str) -> Broker {
         Broker::start_as(version, true)
@@ -51,7 +50,7 @@ impl Broker {
 
     #[track_caller]
     fn start_as(version: &'static str, is_secured: bool) -> Broker {
-        // Between choosing a port and listening on it another program may take it.
+        // Another program may take the port before the broker listens on it.
         for _ in 0..3 {
             let port = free_port();
             let broker = Broker { version, is_secured, port, dir: Workdir::new() };
@@ -65,27 +64,27 @@ impl Broker {
         panic!("no free port for a broker");
     }
 
-    /// Its address, as clients take it.
+    /// Returns the address in the form that clients take.
     pub(crate) fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Stops it in good order.
+    /// Shuts the broker down cleanly.
     #[track_caller]
     pub(crate) fn stop(&self) {
         succeed(&self.script("stop", &[self.path()]));
     }
 
-    /// Kills it, as a crash would, and waits until it is gone.
+    /// Kills the broker with SIGKILL and waits until it is gone.
     pub(crate) fn kill9(&self) {
         let Some(pid) = self.pid() else { return };
         let _ = kill_process(pid, Signal::KILL);
-        // A process loses its memory, and so its command line, before its sockets.
+        // A dying process loses its command line before its sockets.
         let listens = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
         wait_until(DEADLINE, "the end of the broker", || self.pid().is_none() && !listens());
     }
 
-    /// Starts it again after its end: same port, same data.
+    /// Restarts the broker with the same port and data.
     #[track_caller]
     pub(crate) fn restart(&self) {
         succeed(&self.start_script());
@@ -97,17 +96,17 @@ impl Broker {
         self.script("start", &args[..if self.is_secured { 4 } else { 3 }])
     }
 
-    /// The address of a secured broker's listener: `tls`, `sasl`, `sasl-tls`.
+    /// Returns the address of a secured broker's listener: `tls`, `sasl`, `sasl-tls`.
     pub(crate) fn listener(&self, name: &str) -> String {
         format!("127.0.0.1:{}", fs::read_to_string(self.file(&format!("port-{name}"))).unwrap().trim())
     }
 
-    /// A file of its folder, as the script describes it.
+    /// Returns the path of a file in the broker's directory; see the script for the files.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     #[track_caller]
     pub(crate) fn topic(&self, name: &str, partitions: i32) {
         self.try_topic(name, partitions)
@@ -120,7 +119,7 @@ impl Broker {
         if !made.iter().all(Result::is_ok) {
             return Err(format!("{made:?}"));
         }
-        // A broker under load says that it is made before it says that it knows it.
+        // A broker under load acknowledges the creation before its metadata has the topic.
         let admin = self.admin();
         wait_until(DEADLINE, &format!("topic {name}"), || {
             let known = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
@@ -129,14 +128,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes a topic.
     #[track_caller]
     pub(crate) fn delete_topic(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         assert!(deleted.iter().all(Result::is_ok), "cannot delete topic {name}: {deleted:?}");
     }
 
-    /// Deletes a topic and makes it again as soon as the broker lets it.
+    /// Deletes a topic and creates it again as soon as the broker allows it.
     #[track_caller]
     pub(crate) fn make_topic_again(&self, name: &str, partitions: i32) {
         self.delete_topic(name);
@@ -145,7 +143,7 @@ impl Broker {
         });
     }
 
-    /// All records of a topic, partition by partition.
+    /// Returns all records of a topic, partition by partition.
     pub(crate) fn records(&self, topic: &str, partitions: i32) -> Vec<Record> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.addr()).set("group.id", "reader");
@@ -165,7 +163,7 @@ impl Broker {
         records
     }
 
-    /// Runs a program of Kafka's with `--bootstrap-server`; its stdout.
+    /// Runs one of Kafka's programs with `--bootstrap-server`. Returns its stdout.
     #[track_caller]
     pub(crate) fn tool(&self, class: &str, args: &[&str]) -> Vec<u8> {
         let addr = self.addr();
@@ -175,7 +173,8 @@ impl Broker {
         output.stdout
     }
 
-    /// The values of a topic's first `count` records, a line each, as Kafka's own console consumer prints them.
+    /// Returns the values of a topic's first `count` records, one per line, as Kafka's console consumer
+    /// prints them.
     #[track_caller]
     pub(crate) fn console_values(&self, topic: &str, count: usize) -> Vec<u8> {
         let count = count.to_string();
@@ -183,7 +182,7 @@ impl Broker {
         self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)
     }
 
-    /// A partition's first segment as DumpLogSegments prints it.
+    /// Returns a partition's first segment as DumpLogSegments prints it.
     #[track_caller]
     pub(crate) fn dump_log(&self, topic: &str, partition: i32) -> String {
         let segment = self.segment(topic, partition);
@@ -197,12 +196,12 @@ impl Broker {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The file of a partition's first segment.
+    /// Returns the file of a partition's first segment.
     pub(crate) fn segment(&self, topic: &str, partition: i32) -> PathBuf {
         self.dir.join(format!("data/{topic}-{partition}/00000000000000000000.log"))
     }
 
-    /// What it has said.
+    /// Returns the broker's log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -215,7 +214,8 @@ impl Broker {
         ClientConfig::new().set("bootstrap.servers", self.addr()).create().unwrap()
     }
 
-    /// Its process, if that runs: the number alone may be another's by now.
+    /// Returns the process id if the process runs. The command line is checked because the kernel may have
+    /// reused the id.
     fn pid(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.dir.join("pid")).ok()?;
         let pid = Pid::from_raw(text.trim().parse().ok()?)?;
@@ -228,7 +228,7 @@ impl Broker {
     fn script(&self, command: &str, args: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-broker");
         let mut child = Command::new(&script);
-        // Whatever becomes of the tests, the broker ends with them.
+        // The broker ends when the test process ends.
         child.env("KAFKA_BROKER_OWNER", std::process::id().to_string());
         child.arg(command).args(args).stdin(Stdio::null());
         child.output().unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()))
@@ -246,35 +246,32 @@ impl Drop for Broker {
     }
 }
 
-/// A record as it lies in a topic.
+/// A record of a topic.
 pub(crate) struct Record {
-    /// Its partition.
     pub partition: i32,
-    /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its value.
     pub value: Vec<u8>,
 }
 
 impl Record {
-    /// The value's fields.
+    /// Parses the value as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.value).unwrap()
     }
 
-    /// Its bytes, unless they are no base64.
+    /// Returns the decoded `data` field, or `None` if it is not base64.
     pub(crate) fn data(&self) -> Option<Vec<u8>> {
         STANDARD.decode(self.json()["data"].as_str()?).ok()
     }
 
-    /// The stream's name.
+    /// Returns the stream name.
     pub(crate) fn stream(&self) -> String {
         self.json()["interceptionfilename"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// A port below those that the kernel gives to clients: a client that tries to reach a broker that is down would
-/// sooner or later be given that very port, and connect to itself.
+/// Returns a free port below the ephemeral range. From that range the kernel could assign this very port to a
+/// client that connects to a stopped broker, and the client would connect to itself.
 pub(crate) fn free_port() -> u16 {
     loop {
         let chance = RandomState::new().hash_one(0);
@@ -297,7 +294,7 @@ fn options() -> AdminOptions {
         .request_timeout(Some(Duration::from_secs(20)))
 }
 
-/// Waits for a future: librdkafka's own threads complete it.
+/// Waits for a future that librdkafka's threads complete.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

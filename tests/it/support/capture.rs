@@ -1,19 +1,19 @@
-//! Where the packets of the sample captures end, and when they were captured: an own, small reading of the two
-//! formats, so that what `lea` says about captures is not tested against itself.
+//! Packet boundaries and times of the sample captures. This parser is independent of `lea`, so that `lea` is
+//! not tested against itself.
 
 use std::time::Duration;
 
 /// A packet of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Packet {
-    /// The offset after its last byte.
+    /// Offset after its last byte.
     pub end: usize,
-    /// Its time after the first packet.
+    /// Time since the first packet.
     pub at: Duration,
 }
 
-/// The packets of a whole capture: little-endian pcap with microseconds, or little-endian pcapng whose interfaces
-/// count nanoseconds. The samples are such.
+/// Returns the packets of a complete capture: little-endian pcap with microseconds, or little-endian pcapng
+/// with nanoseconds, which are the formats of the samples.
 pub(crate) fn packets(capture: &[u8]) -> Vec<Packet> {
     let times = match capture[..4] {
         [0xd4, 0xc3, 0xb2, 0xa1] => pcap(capture),

@@ -1,4 +1,4 @@
-//! `lea serve-events`, the real binary, and questions to it over HTTP.
+//! Runs `lea serve-events` and queries it over HTTP.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::process::Process;
 use super::{DEADLINE, Workdir, lea, wait_for};
 
-/// A running server; dropping it kills it.
+/// A running server. Dropping it kills it.
 pub(crate) struct Events {
     process: Process,
     output: PathBuf,
@@ -40,23 +40,24 @@ impl Events {
         command
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill9(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after its end: same folder, same flags, other ports.
+    /// Restarts the server with the same directory and options. Its ports change.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         *self = Events::start_with(&self.output, self.flags.clone());
     }
 
-    /// Starts it after its end and does not wait until it listens.
+    /// Restarts the server without waiting until it listens.
     pub(crate) fn begin(&self) -> Process {
         Process::start(&mut Events::command(&self.output, &self.flags))
     }
 
-    /// The same with a user, whose password is asked for. Its configuration is in `work`, its folder `out` there.
+    /// Starts a server with a user and password. Its configuration is in `work`, its output directory is
+    /// `work/out`.
     #[track_caller]
     pub(crate) fn with_user(work: &Workdir, user: &str, password: &str, flags: &[&str]) -> Events {
         let mut command = assert_cmd::Command::new(lea());
@@ -67,53 +68,52 @@ impl Events {
         Events::start(&work.join("out"), &[&["--config", config.to_str().unwrap()], flags].concat())
     }
 
-    /// Where it listens for `what`: `lines`, `syslog transport=udp`.
+    /// Returns the address of a listener such as `lines` or `syslog transport=udp`.
     #[track_caller]
     pub(crate) fn addr(&mut self, what: &str) -> SocketAddr {
         listening(&mut self.process, &format!("listener={what}"))
     }
 
-    /// Its folder.
+    /// Returns the output directory.
     pub(crate) fn output(&self) -> &Path {
         &self.output
     }
 
-    /// Where it speaks Elasticsearch's dialect.
+    /// Returns the address of the HTTP API.
     pub(crate) fn http(&self) -> SocketAddr {
         self.http
     }
 
-    /// Its process.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// What it answers to `GET PATH`.
+    /// Returns the answer to `GET PATH`.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Value {
         get(self.http, path)
     }
 
-    /// What it answers to `POST PATH` with a body.
+    /// Returns the answer to `POST PATH` with a body.
     #[track_caller]
     pub(crate) fn post(&self, path: &str, body: &str) -> Value {
         json(path, ask_with(self.http, "POST", path, body))
     }
 
-    /// How many documents `PATH/_count` finds; none while the index is not there.
+    /// Returns the number of documents that `PATH/_count` finds, or `None` while the index does not exist.
     #[track_caller]
     pub(crate) fn count(&self, path: &str) -> u64 {
         self.get(path)["count"].as_u64().unwrap_or(0)
     }
 
-    /// Waits until `path` counts so many.
+    /// Waits until `path` counts this many documents.
     #[track_caller]
     pub(crate) fn wait_count(&self, path: &str, count: u64) {
         wait_for(DEADLINE, &format!("{count} of {path}"), || (self.count(path) >= count).then_some(()));
         assert_eq!(self.count(path), count, "{path}");
     }
 
-    /// The sources of all documents of an index, as they were stored.
+    /// Returns the sources of all documents of an index, as they are stored.
     #[track_caller]
     pub(crate) fn sources(&self, index: &str) -> Vec<Value> {
         let found = self.get(&format!("/{index}/_search?size=1000"));
@@ -121,7 +121,7 @@ impl Events {
         hits.iter().map(|hit| hit["_source"].clone()).collect()
     }
 
-    /// Asks it to drain, and fails unless it exits with 0. Gives what it said on stderr.
+    /// Shuts the server down, and panics unless it exits with 0. Returns its stderr.
     #[track_caller]
     pub(crate) fn term(mut self) -> String {
         self.process.signal(Signal::TERM);
@@ -130,7 +130,7 @@ impl Events {
     }
 }
 
-/// The body of an answer to `GET PATH`, as JSON.
+/// Returns the JSON body of the answer to `GET PATH`.
 #[track_caller]
 pub(crate) fn get(addr: SocketAddr, path: &str) -> Value {
     json(path, ask(addr, path))
@@ -141,7 +141,7 @@ fn json(path: &str, (head, body): (String, String)) -> Value {
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {head}\n{body}"))
 }
 
-/// Head and body of an answer to `GET PATH`.
+/// Returns head and body of the answer to `GET PATH`.
 #[track_caller]
 pub(crate) fn ask(addr: SocketAddr, path: &str) -> (String, String) {
     ask_with(addr, "GET", path, "")

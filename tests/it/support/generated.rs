@@ -1,15 +1,14 @@
-//! Captures of any size, made by chance, and where their packets end. What a test reads back it compares with these
-//! bytes, so no two captures may be alike.
+//! Random captures of any size, with their packet boundaries. Tests compare stored files with these bytes, so
+//! no two captures are alike.
 
 use super::Random;
 
-/// A whole capture.
+/// A complete capture.
 #[derive(Clone, Debug)]
 pub(crate) struct Generated {
-    /// Its bytes.
     pub bytes: Vec<u8>,
-    /// The offsets at which a reader may find its end: 0, and after the file header and each packet (pcap), or
-    /// after each block (pcapng).
+    /// Offsets at which the file may end while it grows: 0, and after the file header and each packet (pcap),
+    /// or after each block (pcapng).
     pub ends: Vec<usize>,
 }
 
@@ -24,7 +23,7 @@ impl Generated {
     }
 }
 
-/// A pcap capture of at least `bytes_min` bytes: little-endian, microseconds, Ethernet.
+/// Returns a pcap capture of at least `bytes_min` bytes: little-endian, microseconds, Ethernet.
 pub(crate) fn pcap(random: &mut Random, bytes_min: usize) -> Generated {
     let mut made = Generated::new();
     let head = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1]);
@@ -39,7 +38,7 @@ pub(crate) fn pcap(random: &mut Random, bytes_min: usize) -> Generated {
     made
 }
 
-/// A pcapng capture of at least `bytes_min` bytes: little-endian, one interface, microseconds.
+/// Returns a pcapng capture of at least `bytes_min` bytes: little-endian, one interface, microseconds.
 pub(crate) fn pcapng(random: &mut Random, bytes_min: usize) -> Generated {
     let mut made = Generated::new();
     made.unit(&[&words(&[0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28])]);
@@ -55,7 +54,7 @@ pub(crate) fn pcapng(random: &mut Random, bytes_min: usize) -> Generated {
     made
 }
 
-/// Mostly the packets of a call, now and then a large one.
+/// Returns a packet of the size of a call's packets, or sometimes a large one.
 fn packet(random: &mut Random) -> Vec<u8> {
     let len = match random.below(20) {
         0 => 1500,

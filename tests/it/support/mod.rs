@@ -1,8 +1,6 @@
-//! The kit of the integration tests: a folder, a server, a sender, tools, time, chance.
-//!
-//! What waits has a deadline and says what it waited for. What starts a process ends it, on failure too.
-//
-// A kit has parts that no test needs today.
+//! The kit of the integration tests: directories, servers, senders, tools, time, random numbers. Each wait
+//! has a deadline and names what it waits for. Each process ends when its owner is dropped, also after a
+//! failure. Some parts of the kit are used by few tests.
 #![allow(dead_code, unused_imports)]
 
 pub(crate) mod broker;
@@ -38,21 +36,21 @@ pub(crate) use workdir::{Workdir, assert_same, manifest, testdata, wait_closed};
 /// How long a test waits for something that takes milliseconds on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Time between two looks at a condition.
+/// Interval at which a condition is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// True where the long form of each scenario is asked for (`scripts/test.sh --long`).
+/// Returns true for the long form of each scenario (`scripts/test.sh --long`).
 pub(crate) fn long() -> bool {
     std::env::var_os("LEA_TEST_LONG").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// Waits until `condition` holds; past the deadline the test fails and says what it waited for.
+/// Waits until `condition` holds. After the deadline the test fails and names what it waited for.
 #[track_caller]
 pub(crate) fn wait_until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(deadline, what, || condition().then_some(()));
 }
 
-/// Waits until `look` finds something; past the deadline the test fails and says what it waited for.
+/// Waits until `look` returns a value. After the deadline the test fails and names what it waited for.
 #[track_caller]
 pub(crate) fn wait_for<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

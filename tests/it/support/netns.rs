@@ -1,7 +1,6 @@
-//! Network namespaces, so that a peer can vanish without a word: its cable is cut.
-//!
-//! A namespace has no name: it lives as long as a process in it that waits on a pipe from here, so nothing is left
-//! behind even where the test is killed. It takes root.
+//! Network namespaces, in which a peer can disappear silently: its link is taken down. A namespace lives as
+//! long as a helper process in it, which waits on a pipe from here, so nothing is left even if the test is
+//! killed. Needs root.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -13,16 +12,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::process::Process;
 use super::{DEADLINE, wait_until};
 
-/// A network namespace of its own.
+/// A network namespace.
 pub(crate) struct Netns {
     process: Process,
 }
 
-/// The name of the cable's end in each namespace.
+/// Name of the link's end in each namespace.
 pub(crate) const CABLE: &str = "v0";
 
 impl Netns {
-    /// A namespace with loopback and nothing else. An error says why there can be none: it takes root.
+    /// Creates a namespace with loopback only. The error gives the reason, usually that it needs root.
     fn new() -> Result<Netns, String> {
         let mut command = Command::new("unshare");
         command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -40,13 +39,13 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Two namespaces with a cable (veth) between them, and an IPv4 address each.
+    /// Creates two namespaces with a link (veth) between them, and one IPv4 address each.
     #[track_caller]
     pub(crate) fn pair(addrs: [&str; 2]) -> [Netns; 2] {
         Netns::try_pair(addrs).unwrap_or_else(|reason| panic!("no network namespaces: {reason}"))
     }
 
-    /// The same, for a test that has another way where there can be no namespaces.
+    /// Like `pair`, for a test that can do without namespaces.
     pub(crate) fn try_pair(addrs: [&str; 2]) -> Result<[Netns; 2], String> {
         let pair = [Netns::new()?, Netns::new()?];
         let peer = pair[1].process.id().to_string();
@@ -58,13 +57,14 @@ impl Netns {
         Ok(pair)
     }
 
-    /// Takes this side's end of the cable down.
+    /// Takes this end of the link down.
     #[track_caller]
     pub(crate) fn cut(&self) {
         self.ip(&["link", "set", CABLE, "down"]);
     }
 
-    /// Runs `act` in a thread of the namespace; sockets and processes that it makes belong there.
+    /// Runs `act` in a thread of the namespace. Sockets and processes that it creates belong to the
+    /// namespace.
     #[track_caller]
     pub(crate) fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let netns = File::open(format!("/proc/{}/ns/net", self.process.id())).unwrap();

@@ -1,4 +1,4 @@
-//! A child process that does not outlive its test, and whose stderr can be waited on.
+//! A child process that does not outlive its test, and whose stderr tests can wait for.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait_for;
 
-/// A running child. Dropping it kills it, and nothing else.
+/// A running child. Dropping it kills this process only.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -19,7 +19,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`; a thread collects its stderr.
+    /// Starts `command`. A thread collects its stderr.
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Process {
         let name = format!("{command:?}");
@@ -36,17 +36,16 @@ impl Process {
         Process { name, child, lines, reader: Some(reader) }
     }
 
-    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What stderr has said so far.
+    /// Returns the stderr so far.
     pub(crate) fn stderr(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// Waits until a line on stderr has what `find` looks for. Fails at once if the process ends without it.
+    /// Waits until `find` finds a value in a line of stderr. Fails at once if the process ends first.
     #[track_caller]
     pub(crate) fn wait_line<T>(
         &mut self,
@@ -70,18 +69,18 @@ impl Process {
         })
     }
 
-    /// True until it has ended.
+    /// Returns true until the process has ended.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends a signal to this process alone.
+    /// Sends a signal to this process only.
     pub(crate) fn signal(&self, signal: Signal) {
-        // It may have ended in this moment; the wait after it shows how.
+        // The process may end at this moment; the wait after this reports its exit status.
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     #[track_caller]
     fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
@@ -90,14 +89,14 @@ impl Process {
         status
     }
 
-    /// Waits for its end and fails unless it exits with `code`.
+    /// Waits for the end of the process, and panics unless it exits with `code`.
     #[track_caller]
     pub(crate) fn wait_code(&mut self, deadline: Duration, code: i32) {
         let status = self.wait(deadline);
         assert_eq!(status.code(), Some(code), "{} ended with {status}:\n{}", self.name, self.stderr());
     }
 
-    /// Kills it (SIGKILL) and takes it away.
+    /// Kills the process with SIGKILL and reaps it.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

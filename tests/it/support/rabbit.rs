@@ -1,4 +1,4 @@
-//! A real RabbitMQ of a test's own, by `scripts/rabbitmq`, and its publishers, in Python with pika.
+//! A RabbitMQ node for one test, started by `scripts/rabbitmq`, and publishers that use Python's pika.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,13 +7,13 @@ use std::process::{Command, Output, Stdio};
 
 use super::Workdir;
 
-/// A running node. It ends with this process at the latest.
+/// A running node. It ends with the test process at the latest.
 pub(crate) struct Rabbit {
     dir: Workdir,
 }
 
 impl Rabbit {
-    /// Starts one on a free port.
+    /// Starts a node on a free port.
     #[track_caller]
     pub(crate) fn start() -> Rabbit {
         let rabbit = Rabbit { dir: Workdir::new() };
@@ -21,29 +21,27 @@ impl Rabbit {
         rabbit
     }
 
-    /// Starts it again: same port, same data.
+    /// Restarts the node with the same port and data.
     #[track_caller]
     pub(crate) fn restart(&self) {
         succeed(&self.script("start"));
     }
 
-    /// Stops it in good order.
+    /// Shuts the node down cleanly.
     #[track_caller]
     pub(crate) fn stop(&self) {
         succeed(&self.script("stop"));
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> String {
         fs::read_to_string(self.dir.join("port")).unwrap().trim().to_owned()
     }
 
-    /// Its URL.
     pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2F", self.port())
     }
 
-    /// Publishes lines, a message each; gives how many messages the queue has then.
+    /// Publishes one message per line. Returns the number of messages in the queue afterwards.
     #[track_caller]
     pub(crate) fn publish(&self, queue: &str, lines: &[u8], flags: &[&str]) -> u64 {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

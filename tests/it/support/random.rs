@@ -1,12 +1,12 @@
-//! Chance that can be repeated: a small generator whose seed is printed, and taken from `LEA_TEST_SEED`.
+//! Random numbers that can be repeated: the seed is printed, and `LEA_TEST_SEED` sets it.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing moments and sizes.
+/// SplitMix64 (Steele, Lea, Flood 2014), which is sufficient for choosing times and sizes.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// A generator with a fresh seed, which goes to stderr: a failed test shows it. `LEA_TEST_SEED` sets it.
+    /// Creates a generator with a new seed, which it prints to stderr. `LEA_TEST_SEED` sets the seed.
     pub(crate) fn new(test: &str) -> Random {
         let seed = match std::env::var("LEA_TEST_SEED") {
             Ok(text) => text.parse().expect("LEA_TEST_SEED is a number"),
@@ -16,12 +16,12 @@ impl Random {
         Random::with_seed(seed)
     }
 
-    /// A generator that starts at `seed`.
+    /// Creates a generator with the seed `seed`.
     pub(crate) fn with_seed(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -30,12 +30,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// Returns a number below `bound`, which must not be 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// `len` bytes.
+    /// Returns `len` bytes.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
     }

@@ -1,4 +1,5 @@
-//! A way to a server that can be held up or closed: what passes is handed on as it is. A thread a direction.
+//! A TCP relay to a server that can be paused or closed. It forwards bytes unchanged, with one thread per
+//! direction.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,14 +19,14 @@ impl Gate {
     }
 }
 
-/// A relay; it takes connections as long as the process lives.
+/// A relay. It accepts connections as long as the process lives.
 pub(crate) struct Relay {
     addr: SocketAddr,
     gate: Arc<Gate>,
 }
 
 impl Relay {
-    /// Hands connections on to a server.
+    /// Starts a relay to a server.
     pub(crate) fn start(server: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (addr, gate) = (listener.local_addr().unwrap(), Arc::new(Gate::default()));
@@ -43,17 +44,17 @@ impl Relay {
         Relay { addr, gate }
     }
 
-    /// Where it listens.
+    /// Returns the address on which the relay listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// From now on nothing passes; connections stay.
+    /// Pauses forwarding. Connections stay open.
     pub(crate) fn hold(&self) {
         *self.gate.held.lock().unwrap() = true;
     }
 
-    /// What was held up passes.
+    /// Resumes forwarding, including the bytes that were held.
     pub(crate) fn release(&self) {
         *self.gate.held.lock().unwrap() = false;
         self.gate.opened.notify_all();
@@ -72,7 +73,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, gate: &Gate) {
         let read = from.read(&mut buffer).unwrap_or(0);
         gate.pass();
         if read == 0 || to.write_all(&buffer[..read]).is_err() {
-            // The other direction ends by it too.
+            // This also ends the other direction.
             let _ = to.shutdown(Shutdown::Both);
             let _ = from.shutdown(Shutdown::Both);
             return;

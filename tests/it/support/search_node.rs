@@ -1,4 +1,5 @@
-//! A real Elasticsearch of the tests, by `scripts/search-node`. Each version is started once, and ends with this process.
+//! Elasticsearch and OpenSearch nodes for the tests, started by `scripts/search-node`. Each version is
+//! started once, and ends with the test process.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,30 +12,30 @@ use serde_json::Value;
 use super::broker::free_port;
 use super::{DEADLINE, Workdir};
 
-/// The version whose dialect is spoken.
+/// The version whose API lea provides.
 pub(crate) const ELASTICSEARCH_7: &str = "elasticsearch-7.17.29";
 
-/// The version that takes types as they were meant.
+/// The last version with several types per index.
 pub(crate) const ELASTICSEARCH_2: &str = "elasticsearch-2.4.6";
 
 /// The newest OpenSearch.
 pub(crate) const OPENSEARCH_3: &str = "opensearch-3.8.0";
 
-/// Starts the OpenSearch 3 node, or gives the one that runs.
+/// Returns the OpenSearch 3 node, and starts it if it does not run.
 #[track_caller]
 pub(crate) fn opensearch_3() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();
     *NODE.get_or_init(|| start(OPENSEARCH_3))
 }
 
-/// Starts the 7.17 node, or gives the one that runs.
+/// Returns the Elasticsearch 7.17 node, and starts it if it does not run.
 #[track_caller]
 pub(crate) fn elasticsearch_7() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();
     *NODE.get_or_init(|| start(ELASTICSEARCH_7))
 }
 
-/// Starts the 2.4 node, or gives the one that runs.
+/// Returns the Elasticsearch 2.4 node, and starts it if it does not run.
 #[track_caller]
 pub(crate) fn elasticsearch_2() -> SocketAddr {
     static NODE: OnceLock<SocketAddr> = OnceLock::new();
@@ -43,9 +44,9 @@ pub(crate) fn elasticsearch_2() -> SocketAddr {
 
 #[track_caller]
 fn start(version: &'static str) -> SocketAddr {
-    // Between choosing a port and listening on it another program may take it.
+    // Another program may take the port before the node listens on it.
     for _ in 0..3 {
-        // Kept for the process's life: the script ends the node with it.
+        // The node is leaked on purpose: the script ends it with the test process.
         let node = Box::leak(Box::new(Node::new(version, "")));
         let output = node.try_start();
         let text = String::from_utf8_lossy(&output.stderr);
@@ -57,7 +58,7 @@ fn start(version: &'static str) -> SocketAddr {
     panic!("no free port for a node");
 }
 
-/// A node of a test's own, which can be killed and started again where it was.
+/// A node of one test, which can be killed and restarted with its data.
 pub(crate) struct Node {
     version: &'static str,
     config: &'static str,
@@ -66,18 +67,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node that is not started yet; `config`: lines of its configuration.
+    /// Creates a node without starting it. `config` adds lines to its configuration.
     pub(crate) fn new(version: &'static str, config: &'static str) -> Node {
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
         Node { version, config, dir: Workdir::new(), addr }
     }
 
-    /// Where it is, or will be.
+    /// Returns the address, which is fixed before the node starts.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Starts it.
     #[track_caller]
     pub(crate) fn start(&self) {
         let output = self.try_start();
@@ -90,12 +90,12 @@ impl Node {
         run(command.env("SEARCH_NODE_CONFIG", self.config))
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills the node with SIGKILL.
     #[track_caller]
     pub(crate) fn kill(&self) {
         let pid: i32 = std::fs::read_to_string(self.dir.join("pid")).unwrap().trim().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-        // Waits until nobody answers there any more.
+        // Waits until the port no longer answers.
         self.stop();
     }
 
@@ -103,14 +103,14 @@ impl Node {
         run(&mut script(&["stop"], &self.dir));
     }
 
-    /// Asks it; gives status and body.
+    /// Sends a request. Returns status and body.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let answer = exchange(self.addr, method, path, body.to_string().as_bytes());
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    /// Asks it; an answer that is none of 2xx fails the test.
+    /// Sends a request. Panics unless the answer has status 2xx.
     #[track_caller]
     pub(crate) fn good(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(method, path, body);
@@ -125,7 +125,7 @@ impl Drop for Node {
     }
 }
 
-/// Sends a request with a JSON body (`null`: none) and reads the answer, which may be anything.
+/// Sends a request with a JSON body (`null` means none) and returns the answer, whatever its status.
 pub(crate) fn exchange(
     addr: SocketAddr,
     method: &str,

@@ -1,4 +1,4 @@
-//! A sender as the protocol has them: a name in one of its forms, then content in chunks.
+//! A sender that follows docs/protocol.md: a name in one of its forms, then content in chunks.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,34 +6,34 @@ use std::time::Duration;
 
 use super::DEADLINE;
 
-/// What real senders sleep between the name and the content.
+/// Pause of real senders between the name and the content.
 pub(crate) const NAME_PAUSE: Duration = Duration::from_secs(1);
 
-/// What real senders put into one send.
+/// Bytes per send of real senders.
 pub(crate) const CHUNK_BYTES: usize = 100;
 
 /// How the end of the name is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
-    /// The name in one send, then a second of silence.
+    /// The name in one send, then one second of silence.
     Gap,
     /// `\n` after the name.
     Newline,
     /// `\r\n` after the name.
     CrLf,
-    /// Nothing: the name stands in one send with the first content.
+    /// No mark: the name and the first content are in one send.
     Joined,
 }
 
-/// One connection. Each send leaves at once (TCP_NODELAY), so a chunk is a segment.
+/// One connection. TCP_NODELAY is set, so each send is one segment.
 pub(crate) struct Sender {
     stream: TcpStream,
-    /// A name that waits for the first content.
+    /// The name, until the first content is sent with it.
     held: Vec<u8>,
 }
 
 impl Sender {
-    /// Connects, and sends nothing yet.
+    /// Connects without sending anything.
     #[track_caller]
     pub(crate) fn connect(addr: SocketAddr) -> Sender {
         let stream =
@@ -61,13 +61,13 @@ impl Sender {
         sender
     }
 
-    /// One send.
+    /// Sends bytes in one send.
     #[track_caller]
     pub(crate) fn send(&mut self, content: &[u8]) {
         self.try_send(content).unwrap();
     }
 
-    /// One send, for where the receiver may be gone.
+    /// Sends bytes in one send, and returns an error if the receiver is gone.
     pub(crate) fn try_send(&mut self, content: &[u8]) -> io::Result<()> {
         if self.held.is_empty() {
             return self.stream.write_all(content);
@@ -77,18 +77,18 @@ impl Sender {
         self.stream.write_all(&joined)
     }
 
-    /// The content in sends of `chunk_bytes`.
+    /// Sends the content in sends of `chunk_bytes`.
     #[track_caller]
     pub(crate) fn send_chunks(&mut self, content: &[u8], chunk_bytes: usize) {
         content.chunks(chunk_bytes).for_each(|chunk| self.send(chunk));
     }
 
-    /// The client's address, as the receiver sees it.
+    /// Returns the client's address, as the receiver sees it.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
 
-    /// Ends the sending direction.
+    /// Shuts down the sending direction.
     pub(crate) fn half_close(&mut self) {
         if !self.held.is_empty() {
             self.send(&[]);
@@ -96,7 +96,7 @@ impl Sender {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Waits until the receiver closes. True if it closed in order, false if it reset the connection.
+    /// Waits until the receiver closes. Returns true after a clean close, and false after a reset.
     #[track_caller]
     pub(crate) fn wait_close(&mut self) -> bool {
         let mut byte = [0];
@@ -108,14 +108,14 @@ impl Sender {
         }
     }
 
-    /// Ends the sending direction and waits until the receiver has closed too.
+    /// Shuts down the sending direction and waits until the receiver has closed too.
     #[track_caller]
     pub(crate) fn finish(mut self) {
         self.half_close();
         assert!(self.wait_close(), "the receiver reset a stream that had ended in order");
     }
 
-    /// Resets the connection (SO_LINGER 0): what lies in the send buffer is lost.
+    /// Resets the connection (SO_LINGER 0). Bytes in the send buffer are lost.
     pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! `lea serve-tcp`, the real binary, on a free port.
+//! Runs `lea serve-tcp` on a free port.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::process::Process;
 use super::{DEADLINE, lea};
 
-/// A running server. Dropping it kills it, and nothing else.
+/// A running server. Dropping it kills this process only.
 pub(crate) struct Server {
     process: Process,
     output: PathBuf,
@@ -34,28 +34,28 @@ impl Server {
         Server { process, output: output.to_owned(), flags, addr }
     }
 
-    /// Where it takes streams.
+    /// Returns the address that accepts streams.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it answers /health, /metrics and /streams; it has to be started with `--admin-listen 127.0.0.1:0`.
+    /// Returns the address of /health, /metrics and /streams. The server must be started with `--admin-listen
+    /// 127.0.0.1:0`.
     #[track_caller]
     pub(crate) fn status_addr(&mut self) -> SocketAddr {
         listening(&mut self.process, "status")
     }
 
-    /// Its folder.
+    /// Returns the output directory.
     pub(crate) fn output(&self) -> &Path {
         &self.output
     }
 
-    /// Its process.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Asks it to drain, waits for its end, and fails unless it exits with 0. Gives what it said on stderr.
+    /// Shuts the server down, and panics unless it exits with 0. Returns its stderr.
     #[track_caller]
     pub(crate) fn term(mut self) -> String {
         self.process.signal(Signal::TERM);
@@ -63,19 +63,19 @@ impl Server {
         self.process.stderr()
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill9(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after its end: same folder, same flags, another port.
+    /// Restarts the server with the same directory and options. Its port changes.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         *self = Server::start_with(&self.output, self.flags.clone());
     }
 }
 
-/// The address in the line `listening addr=IP:PORT listener=NAME`.
+/// Returns the address in the line `listening addr=IP:PORT listener=NAME`.
 #[track_caller]
 pub(crate) fn listening(process: &mut Process, what: &str) -> SocketAddr {
     let wanted = format!("listener={what}");

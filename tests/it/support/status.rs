@@ -1,11 +1,11 @@
-//! What `--admin-listen` answers, asked the short way: HTTP/1.0, the whole answer until the end.
+//! Requests to `--admin-listen` over HTTP/1.0, which ends each answer by closing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::DEADLINE;
 
-/// The body that `path` answers with.
+/// Returns the body of the answer to `path`.
 #[track_caller]
 pub(crate) fn get(addr: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
@@ -17,7 +17,7 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> String {
     body.to_owned()
 }
 
-/// A number of /metrics, by its name without `lea_`.
+/// Returns a value of /metrics, by its name without `lea_`.
 #[track_caller]
 pub(crate) fn metric(addr: SocketAddr, name: &str) -> u64 {
     let body = get(addr, "/metrics");
@@ -26,7 +26,7 @@ pub(crate) fn metric(addr: SocketAddr, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
 }
 
-/// What /health says: `ok`, `disk_full`, `draining`.
+/// Returns the state in /health: `ok`, `disk_full`, `shutting_down`.
 #[track_caller]
 pub(crate) fn health(addr: SocketAddr) -> String {
     let body: serde_json::Value = serde_json::from_str(&get(addr, "/health")).unwrap();

@@ -1,4 +1,4 @@
-//! What lies in an output folder: the stream files and manifests that have to be there, and nothing else.
+//! Checks of an output directory: the expected stream files and manifests, and nothing else.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{DEADLINE, assert_same, manifest, wait_for};
 
-/// Waits until a stream file is closed after its `connections`th connection, and gives its manifest.
+/// Waits until a stream file is closed after its connection number `connections`. Returns its manifest.
 #[track_caller]
 pub(crate) fn wait_connections(output: &Path, file: &str, connections: usize) -> Manifest {
     wait_for(DEADLINE, &format!("connection {connections} of {file}"), || {
@@ -22,7 +22,7 @@ pub(crate) fn wait_connections(output: &Path, file: &str, connections: usize) ->
     })
 }
 
-/// Fails unless a stream file is `sent`, and its manifest says so: closed, length, hash, and no loss.
+/// Checks that a stream file equals `sent`, and that its manifest agrees: closed, length, hash, no loss.
 #[track_caller]
 pub(crate) fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
     assert_same(&output.join(file), sent);
@@ -32,7 +32,7 @@ pub(crate) fn assert_whole(output: &Path, file: &str, sent: &[u8]) {
     assert_eq!((manifest.lost_bytes, manifest.file.as_str()), (0, file));
 }
 
-/// Fails unless the manifest of a stream file that is not open has its length and hash.
+/// Checks that the manifest of a closed stream file has its length and hash.
 #[track_caller]
 pub(crate) fn assert_vouched(output: &Path, file: &str) {
     let stored = fs::read(output.join(file)).unwrap();
@@ -43,8 +43,8 @@ pub(crate) fn assert_vouched(output: &Path, file: &str) {
     assert_eq!(manifest.sha256.as_deref(), Some(&*sha256), "the hash of {file}");
 }
 
-/// Fails unless the folder holds these stream files and their manifests, `.lea`, and nothing else, and nothing in
-/// `.lea` is left of work under way.
+/// Checks that the directory holds these stream files, their manifests and `.lea`, and that `.lea` has no
+/// temporary files.
 #[track_caller]
 pub(crate) fn assert_only<'a>(output: &Path, files: impl IntoIterator<Item = &'a str>) {
     let mut expected = BTreeSet::from([".lea".to_owned()]);
@@ -61,7 +61,7 @@ pub(crate) fn assert_only<'a>(output: &Path, files: impl IntoIterator<Item = &'a
     assert_eq!(open_in_journal(output), BTreeSet::new(), "the journal names files as open");
 }
 
-/// The files that the journal names as open.
+/// Returns the files that the journal lists as open.
 pub(crate) fn open_in_journal(output: &Path) -> BTreeSet<String> {
     let mut open = BTreeSet::new();
     for line in fs::read_to_string(output.join(".lea/open.jsonl")).unwrap().lines() {
@@ -75,19 +75,20 @@ pub(crate) fn open_in_journal(output: &Path) -> BTreeSet<String> {
     open
 }
 
-/// The names in a folder.
+/// Returns the names in a directory.
 pub(crate) fn names_in(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("cannot list {}: {error}", dir.display()));
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// What changes when a file is written or replaced: inode, length, and time of the last write in nanoseconds.
+/// Returns what changes when a file is written or replaced: inode, length, and modification time in
+/// nanoseconds.
 pub(crate) fn identity(file: &Path) -> (u64, u64, i64, i64) {
     let metadata = fs::symlink_metadata(file).unwrap();
     (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// How the last connection of a stream file ended.
+/// Returns how the last connection of a stream file ended.
 pub(crate) fn end_reason(output: &Path, file: &str) -> Option<EndReason> {
     manifest(output, file).and_then(|manifest| manifest.end_reason)
 }

@@ -1,4 +1,4 @@
-//! A small disk that can be filled: a tmpfs of its own. Mounting takes root, which scripts/test.sh sees to.
+//! A small disk that can be filled: a tmpfs. Mounting needs root; scripts/test.sh arranges it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -7,13 +7,13 @@ use std::process::Command;
 
 use super::Workdir;
 
-/// A mounted tmpfs; unmounted when dropped.
+/// A mounted tmpfs, which is unmounted when dropped.
 pub(crate) struct Tmpfs {
     path: PathBuf,
 }
 
 impl Tmpfs {
-    /// Mounts one of `bytes` bytes in the test's folder.
+    /// Mounts a tmpfs of `bytes` bytes in the test's directory.
     #[track_caller]
     pub(crate) fn mount(work: &Workdir, bytes: u64) -> Tmpfs {
         let path = work.join("disk");
@@ -31,18 +31,18 @@ impl Tmpfs {
         Tmpfs { path }
     }
 
-    /// A path on it.
+    /// Returns a path on the tmpfs.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Bytes that are free.
+    /// Returns the free bytes.
     pub(crate) fn free_bytes(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.path).unwrap();
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Takes room until only `leave` bytes are free.
+    /// Fills the disk until only `leave` bytes are free.
     #[track_caller]
     pub(crate) fn fill(&self, leave: u64) {
         let mut filler = OpenOptions::new().append(true).create(true).open(self.filler()).unwrap();
@@ -55,7 +55,7 @@ impl Tmpfs {
         assert!(self.free_bytes() <= leave);
     }
 
-    /// Gives all room back that was taken by [`fill`](Self::fill).
+    /// Frees what [`fill`](Self::fill) has used.
     #[track_caller]
     pub(crate) fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
@@ -74,7 +74,7 @@ impl AsRef<Path> for Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: a process that was just killed may still hold it for a moment.
+        // Lazy unmount, because a process that was just killed may still use the disk for a moment.
         let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
     }
 }

@@ -1,15 +1,15 @@
-//! Programs that the tests run: `lea` itself, and tshark as the judge of captures.
+//! Programs that the tests run: `lea` itself, and tshark as an independent reader of captures.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The binary under test.
+/// Returns the path of the binary under test.
 pub(crate) fn lea() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_lea"))
 }
 
-/// Reads the whole file with tshark. An error is what tshark complained of: any exit code but 0, or any line on
-/// stderr but its remark on running as root.
+/// Reads the whole file with tshark. Fails on any exit code except 0, and on any line on stderr except its
+/// warning about running as root.
 pub(crate) fn tshark_ok(file: &Path) -> Result<(), String> {
     let output = tshark(file, &[]);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -20,7 +20,7 @@ pub(crate) fn tshark_ok(file: &Path) -> Result<(), String> {
     Err(format!("tshark on {}: {}: {}", file.display(), output.status, complaint.join(" / ")))
 }
 
-/// One field of all packets that a display filter lets through, as tshark prints it; a line a packet.
+/// Returns one field of all packets that match a display filter, one line per packet, as tshark prints it.
 #[track_caller]
 pub(crate) fn tshark_fields(file: &Path, filter: &str, field: &str) -> Vec<String> {
     let output = tshark(file, &["-Y", filter, "-T", "fields", "-e", field]);
@@ -28,7 +28,7 @@ pub(crate) fn tshark_fields(file: &Path, filter: &str, field: &str) -> Vec<Strin
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// tshark without name look-ups and without the user's own settings.
+/// Runs tshark without name resolution and without the user's settings.
 fn tshark(file: &Path, args: &[&str]) -> Output {
     let mut command = Command::new("tshark");
     command.args(["-n", "-r"]).arg(file).args(args);
@@ -38,8 +38,8 @@ fn tshark(file: &Path, args: &[&str]) -> Output {
         .unwrap_or_else(|error| panic!("cannot run tshark: {error} (scripts/test.sh installs it)"))
 }
 
-/// `support/sender.py` with these arguments, in an environment of its own with the library that the field's senders
-/// use, from PyPI.
+/// Runs `support/sender.py` with these arguments, in a Python environment with the Kafka library of the
+/// senders in the field.
 pub(crate) fn kafka_python_sender(args: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = python("kafka-python");
@@ -47,17 +47,17 @@ pub(crate) fn kafka_python_sender(args: &[&str]) -> Command {
     python
 }
 
-/// The folder of a program of Debian's that is not installed: `syslog-ng`, `kamailio`.
+/// Returns the directory of a Debian program that is unpacked and not installed: `syslog-ng`, `kamailio`.
 pub(crate) fn unpacked(name: &str) -> PathBuf {
     PathBuf::from(printed(Command::new("scripts/debian-unpacked").arg(name)))
 }
 
-/// The interpreter of a Python environment that this script of scripts/ makes.
+/// Returns the interpreter of the Python environment that this script of scripts/ creates.
 pub(crate) fn python(script: &str) -> Command {
     Command::new(printed(&mut Command::new(Path::new("scripts").join(script))))
 }
 
-/// The one line that a script prints.
+/// Returns the single line that a script prints.
 fn printed(script: &mut Command) -> String {
     let output = script.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{script:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! A folder for one test, and what lies in an output folder.
+//! A directory for one test, and helpers for output directories.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,25 +7,24 @@ use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX};
 
 use super::{DEADLINE, wait_for};
 
-/// A folder that goes with the test; after a failure it stays, and its path is printed.
+/// A directory that is removed after the test. After a failure it is kept, and its path is printed.
 pub(crate) struct Workdir {
     dir: Option<tempfile::TempDir>,
     path: PathBuf,
 }
 
 impl Workdir {
-    /// A fresh folder.
+    /// Creates a new directory.
     pub(crate) fn new() -> Workdir {
         let dir = tempfile::Builder::new().prefix("lea-test-").tempdir().unwrap();
         Workdir { path: dir.path().to_owned(), dir: Some(dir) }
     }
 
-    /// The folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A path in it.
+    /// Returns a path in it.
     pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
@@ -48,24 +47,24 @@ impl Drop for Workdir {
     }
 }
 
-/// The content of a file in testdata/: `testdata("pcap/answered-call.pcap")`.
+/// Returns the content of a file in testdata/: `testdata("pcap/answered-call.pcap")`.
 pub(crate) fn testdata(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
-/// The manifest of a stream file in an output folder; none if there is none.
+/// Returns the manifest of a stream file in an output directory, or `None` if it does not exist.
 pub(crate) fn manifest(output: &Path, file_name: &str) -> Option<Manifest> {
     let path = output.join(format!("{file_name}{SUFFIX}"));
     let text = match fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         read => read.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display())),
     };
-    // It is renamed into its place, so it is never seen half written.
+    // The manifest is renamed into place, so a reader never sees a partial one.
     Some(serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
-/// Waits until a stream file is closed, and gives its manifest.
+/// Waits until a stream file is closed. Returns its manifest.
 #[track_caller]
 pub(crate) fn wait_closed(output: &Path, file_name: &str) -> Manifest {
     wait_for(DEADLINE, &format!("the end of {file_name}"), || {
@@ -73,7 +72,7 @@ pub(crate) fn wait_closed(output: &Path, file_name: &str) -> Manifest {
     })
 }
 
-/// Fails if the file is not `sent` byte for byte; says where it differs first, and never prints its content.
+/// Checks that the file equals `sent`. Reports the first difference without printing content.
 #[track_caller]
 pub(crate) fn assert_same(file: &Path, sent: &[u8]) {
     let stored = fs::read(file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));

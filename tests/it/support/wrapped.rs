@@ -1,4 +1,4 @@
-//! `lea serve-tcp` run by another program (`prlimit`, `env`), which becomes it.
+//! `lea serve-tcp` started by a wrapper such as `prlimit` or `env`.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use super::process::Process;
 use super::{DEADLINE, lea};
 
-/// Starts `WRAPPER... lea serve-tcp --listen 127.0.0.1:0 --output OUTPUT FLAGS...` and waits until it listens.
+/// Starts `WRAPPER... lea serve-tcp --listen 127.0.0.1:0 --output OUTPUT FLAGS...` and waits until it
+/// listens.
 #[track_caller]
 pub(crate) fn start(wrapper: &[&str], output: &Path, flags: &[&str]) -> (Process, SocketAddr) {
     let mut command = Command::new(wrapper[0]);
@@ -18,17 +19,17 @@ pub(crate) fn start(wrapper: &[&str], output: &Path, flags: &[&str]) -> (Process
     (process, addr)
 }
 
-/// The first address in a line `listening addr=IP:PORT listener=NAME`.
+/// Returns the first address in a line `listening addr=IP:PORT listener=NAME`.
 #[track_caller]
 pub(crate) fn listening(process: &mut Process, what: &str) -> SocketAddr {
     addresses(process, what, 1)[0]
 }
 
-/// Waits for `count` listeners and gives their addresses, in the order of the lines.
+/// Waits for `count` listeners and returns their addresses, in the order of the lines.
 #[track_caller]
 pub(crate) fn addresses(process: &mut Process, what: &str, count: usize) -> Vec<SocketAddr> {
     let wanted = format!(" listener={what}");
-    // The lines come together, so the last one is waited for by waiting for as many as there have to be.
+    // The log is read again until it has a line for each listener.
     super::wait_for(DEADLINE, &format!("{count} lines `listening addr=...{wanted}`"), || {
         assert!(process.is_running(), "it ended before it listened:\n{}", process.stderr());
         let stderr = process.stderr();
