@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The billing log: ten million rows made into calls, and laid beside ten million others, in bounded memory; beside them
-# GNU sort, which only brings the same rows together. One run; the table goes into docs/benchmarks.md between its markers.
-# --short: a few rows, the table to stdout only.
+# Measures `lea billing build` and `compare` on ten million rows per side, in bounded memory, and GNU sort on the same
+# rows for comparison. One run. The table replaces the one between the markers in docs/benchmarks.md.
+# --short: a few rows, the table goes to stdout only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,8 +32,8 @@ free_mib=$(df --output=avail -m "$tmp" | tail -1)
 lea=${LEA:-target/release/lea}
 load=$(cut -d' ' -f1 /proc/loadavg)
 
-# The rows of all calls as a proxy may log them: hung up one or two minutes later, so that a call's rows stand far apart.
-# Of each thousand calls one is longer by $1 seconds.
+# Writes the rows of all calls in the order of a proxy's log. Calls last one or two minutes, so the rows of a call are far
+# apart. One call in a thousand is longer by $1 seconds.
 make_rows() {
     awk -v calls="$calls" -v longer="$1" '
         function row(nth, method, column, time, code) {
@@ -55,7 +55,7 @@ make_rows() {
         }'
 }
 
-# Runs a command with its output in $tmp/out: notes $1 (what), seconds, CPU seconds, MiB at the peak, exit code $2.
+# Runs a command with its output in $tmp/out. Records $1 (label), seconds, CPU seconds, peak MiB. Expects exit code $2.
 measured() {
     local name=$1 wanted=$2
     shift 2

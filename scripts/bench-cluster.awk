@@ -1,5 +1,5 @@
-# Makes the cluster table of docs/benchmarks.md from the results of scripts/bench-cluster.sh: medians, ratios, goals.
-# Variables: shippers (in the table's order), goals (0: without).
+# Prints the cluster table of docs/benchmarks.md from the results of scripts/bench-cluster.sh: medians, ratios, goals.
+# Variables: shippers (in the order of the table), goals (0 prints no goals).
 
 {
     round = ++rounds[$1]
@@ -11,7 +11,7 @@
     stored[$1, round] = $7
 }
 
-# The median of values[name, 1..count].
+# Returns the median of values[name, 1..count].
 function median(values, name, count,    sorted, i, j, swap) {
     for (i = 1; i <= count; i++) {
         sorted[i] = values[name, i] + 0

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Events into a real OpenSearch: `lea serve-events --cluster` beside rsyslog's omelasticsearch and syslog-ng's
-# elasticsearch-http, the same events over TCP, all in one run on this machine: three rounds, medians. The table goes
-# into docs/benchmarks.md between its markers. --short: few events, one round, the table to stdout only.
+# Measures how fast events get into a real OpenSearch: `lea serve-events --cluster`, rsyslog's omelasticsearch and
+# syslog-ng's elasticsearch-http receive the same events over TCP. All run on this machine in one run: three rounds,
+# medians. The table replaces the one between the markers in docs/benchmarks.md. --short: few events, one round, the
+# table goes to stdout only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -31,7 +32,7 @@ done
 lea=${LEA:-target/release/lea}
 syslog_ng=$(scripts/debian-unpacked syslog-ng)
 
-# On a disk, as queues and indices are. The node's user must be able to come to its folder.
+# On a disk, like spools and indices in production. The node's user must be able to enter its directory.
 tmp=$(mktemp -d "${BENCH_DIR:-/var/tmp}/lea-bench.XXXXXX")
 chmod 711 "$tmp"
 results=$tmp/results
@@ -58,7 +59,7 @@ start_node() {
     fail "no node"
 }
 
-# Requests to a proxy as it logs them: 500 attackers, 20 numbers in six spellings, five user agents, today.
+# Writes log lines of a proxy: 500 attackers, 20 numbers in six dialled forms, five user agents, today's date.
 make_events() {
     awk -v count="$1" -v day="$(date '+%b %e')" 'BEGIN {
         srand(1)
@@ -76,7 +77,7 @@ make_events() {
     }'
 }
 
-# rsyslog takes the line apart with a rule base, which is its fastest parser; $1: parameters of the action's queue.
+# Configures rsyslog with a rule base, its fastest parser. $1: parameters of the action's queue.
 rsyslog_config() {
     cat >"$tmp/rules" <<'RULES'
 version=2
@@ -111,7 +112,7 @@ ruleset(name="events" $1) {
 CONF
 }
 
-# A connection's window must hold more than a bulk: else each bulk waits for its time-out.
+# The receive window must hold more than one bulk request, else each one waits for a time-out.
 syslog_ng_config() {
     cat <<CONF
 @version: 3.38
@@ -131,7 +132,7 @@ log { source(s); parser(p); destination(d); flags(flow-control); };
 CONF
 }
 
-# A port that nothing listens on now.
+# Prints a port that is free now.
 free_port() {
     local candidate
     while candidate=$((10000 + RANDOM % 20000)) && ss -Hltn | grep -q ":$candidate "; do :; done
@@ -171,18 +172,21 @@ start_shipper() {
     done
 }
 
-# CPU seconds of a process until now.
+# Prints the CPU seconds of a process so far.
 cpu() { sed 's/.*) //' "/proc/$1/stat" | awk -v hz="$(getconf CLK_TCK)" '{ print ($12 + $13) / hz }'; }
 
-# How many documents the node has taken, whether they can be found already or not.
-taken() { curl -sf "$url/syslog-*/_stats/indexing?filter_path=_all.primaries.indexing.index_total" | jq '._all.primaries.indexing.index_total // 0'; }
+# Sends a request. If it fails, curl's message and the answer's body are shown.
+request() { curl --silent --show-error --fail-with-body "$@" || fail "request failed: $*"; }
 
-# One measurement of shipper $1 with the events in the files $2.*: a line of name, events, seconds, CPU seconds of
-# the shipper and of the node, MiB, bytes of the index.
+# Prints how many documents the node has indexed, searchable or not.
+taken() { request "$url/syslog-*/_stats/indexing?filter_path=_all.primaries.indexing.index_total" | jq '._all.primaries.indexing.index_total // 0'; }
+
+# Measures shipper $1 with the events in the files $2.*. Prints name, events, seconds, CPU seconds of the shipper and of
+# the node, MiB, bytes of the index.
 measure() {
     local wanted part node_before began ended memory_kib senders=()
     wanted=$(cat "$2".* | wc -l)
-    curl -sf -XDELETE "$url/syslog-*" >/dev/null
+    request -XDELETE "$url/syslog-*" >/dev/null
     rm -rf "$tmp/files"
     mkdir "$tmp/files"
     start_shipper "$1"
@@ -200,10 +204,10 @@ measure() {
     ended=$EPOCHREALTIME
     wait "${senders[@]}"
     memory_kib=$(awk '$1 == "VmHWM:" { print $2 }' "/proc/$shipper_pid/status")
-    curl -sf -XPOST "$url/syslog-*/_refresh" >/dev/null
+    request -XPOST "$url/syslog-*/_refresh" >/dev/null
     awk -v name="$1" -v events="$wanted" -v began="$began" -v ended="$ended" -v cpu="$(cpu "$shipper_pid")" -v memory_kib="$memory_kib" \
         -v node="$(cpu "$(cat "$node/pid")")" -v before="$node_before" \
-        -v stored="$(curl -sf "$url/syslog-*/_stats/store?filter_path=_all.primaries.store.size_in_bytes" | jq ._all.primaries.store.size_in_bytes)" \
+        -v stored="$(request "$url/syslog-*/_stats/store?filter_path=_all.primaries.store.size_in_bytes" | jq ._all.primaries.store.size_in_bytes)" \
         'BEGIN { print name, events, ended - began, cpu, node - before, memory_kib / 1024, stored }' | tee -a "$3"
     check "$1" "$wanted"
     kill -TERM "$shipper_pid"
@@ -211,11 +215,11 @@ measure() {
     shipper_pid=
 }
 
-# Each event is there once, with its fields.
+# Checks that each event is stored once, with its fields.
 check() {
     local found query
     for query in '' '?q=_exists_:dnis+AND+_exists_:user_agent+AND+intruder_ip:*+AND+syslog_program:opensips+AND+ani_domain:198.51.100.7+AND+type:syslog+AND+_exists_:syslog_timestamp'; do
-        found=$(curl -sf "$url/syslog-*/_count$query" | jq .count)
+        found=$(request "$url/syslog-*/_count$query" | jq .count)
         [ "$found" = "$2" ] || fail "$1: $found of $2 events are in the index ($query)"
     done
 }
@@ -226,15 +230,14 @@ load=$(cut -d' ' -f1 /proc/loadavg)
 make_events "$events" >"$tmp/events"
 split -n "l/$connections" "$tmp/events" "$tmp/part."
 head -n "$warm_up" "$tmp/events" >"$tmp/warm.a"
-# The first documents meet a cold node, which takes the next ones faster and faster for a while. lea's template stays
-# for the others.
+# Warm-up: a cold node indexes the first documents slowly. lea's template stays for the other shippers.
 for name in $shippers; do
     measure "$name" "$tmp/warm" /dev/null >/dev/null
 done
 order=$shippers
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds"
-    # Each in another place of its round.
+    # The order changes from round to round.
     for name in $order; do
         measure "$name" "$tmp/part" "$results"
     done

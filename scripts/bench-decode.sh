@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `lea decode` beside cp, jq and Python, on dumps of 16 streams in a tmpfs; rounds in turn, medians. The table goes to
-# stdout, what happens to stderr. --short: tiny dumps, one round (it shows that the benchmark runs). bench.sh calls it.
+# Measures `lea decode`, cp, jq and Python on dumps of 16 streams in a tmpfs: alternating rounds, medians. The table goes
+# to stdout, progress to stderr. --short: tiny dumps and one round, to show that the benchmark runs. bench.sh calls this.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
 target/release/examples/make_dumps "$tmp" testdata/pcap/answered-call.pcap 16 "$mib"
 
-# What a script of a few lines does: a file a stream, no manifest, no hash, no check.
+# A script of a few lines: one file per stream, without manifest, hash and checks.
 python='
 import base64, json, os, sys
 files = {}
@@ -49,7 +49,7 @@ run() {
     esac
 }
 
-# One measurement: dump, who, seconds, bytes of the dump.
+# Prints one measurement: dump, program, seconds, bytes of the dump.
 measure() {
     local file=$tmp/$2 seconds
     rm -rf "$tmp/out"

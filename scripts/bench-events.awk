@@ -1,5 +1,5 @@
-# Makes the tables of events in docs/benchmarks.md from the figures of scripts/bench-events.sh: a file a part, in each line
-# server, figure, value. Medians; of memory the highest. Variable: goals (0: without).
+# Prints the tables of events in docs/benchmarks.md from the figures of scripts/bench-events.sh, which are in one file
+# per part, with server, figure and value in each line. Medians, except for memory, where the maximum counts. Variable: goals (0 prints no goals).
 
 FNR == 1 { part = FILENAME; sub(/.*\//, "", part); sub(/-.*/, "", part) }
 {
@@ -8,7 +8,7 @@ FNR == 1 { part = FILENAME; sub(/.*\//, "", part); sub(/-.*/, "", part) }
     if ($2 == "memory_mib" && $1 == "lea" && $3 + 0 > memory) memory = $3 + 0
 }
 
-# The median of a figure.
+# Returns the median of a figure.
 function of(part, server, name,    key, sorted, count, i, j, swap) {
     key = part SUBSEP server SUBSEP name
     count = times[key]
@@ -35,7 +35,7 @@ function stores(part, title) {
 function lines(server, label) {
     printf "| %s | %.0f | %.2f |\n", label, of("syslog", server, "lines_per_s"), of("syslog", server, "lines_per_s") / of("syslog", "rsyslog", "lines_per_s")
 }
-# A line of the goals: direction is 1 where more is better.
+# Prints a goal's line. direction is 1 if more is better.
 function goal(label, unit, wanted, measured, direction) {
     printf "| %s | %s %g%s | %.2f%s | %s (%+.0f %%) |\n", label, (direction > 0 ? ">=" : "<="), wanted, unit, measured, unit,
         ((measured - wanted) * direction >= 0 ? "met" : "**missed**"), (measured / wanted - 1) * 100

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Events: `lea serve-events`, the real binary with users, beside OpenSearch, and its syslog beside rsyslog and syslog-ng,
-# all on this machine: three rounds, medians. The tables go into docs/benchmarks.md between their markers.
+# Measures events: `lea serve-events` with users and OpenSearch over HTTP, and the syslog listeners of lea, rsyslog and
+# syslog-ng. All run on this machine: three rounds, medians. The tables replace those between the markers in
+# docs/benchmarks.md.
 #
 # usage: scripts/bench-events.sh [--short]       all parts; --short: tiny sizes, one round, the tables to stdout only
 #        scripts/bench-events.sh PART            one of them: small, large-lea, large-opensearch, syslog, tables
 #
-# Parts leave their figures in target/bench-events, where `tables` takes them from. The stores are in a folder of
-# ${TMPDIR:-/tmp}, which should be on a disk: what is measured has to be durable.
+# Each part writes its figures to target/bench-events, and `tables` reads them. The stores are in ${TMPDIR:-/tmp}, which
+# should be on a disk, because durable writes are measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -54,18 +55,18 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
-# OpenSearch runs as nobody where root starts it.
+# OpenSearch runs as nobody if root starts it.
 chmod a+x "$tmp"
 
-# A figure of this part: server, what it is, value.
+# Records a figure of this part: server, name, value.
 note() { echo "$*" | tee -a "$figures/$part"; }
 
-# The value behind $1= in what the client printed.
+# Prints the value after $1= in the client's output.
 value() { sed -n "s/.*\b$1=\([^ ]*\).*/\1/p"; }
 
 memory_mib() { awk '$1 == "VmHWM:" { printf "%.0f\n", $2 / 1024 }' "/proc/$1/status"; }
 
-# Waits for a file that a program fills when it is ready.
+# Waits until file $2 contains $1.
 wait_for() {
     local tries
     for ((tries = 0; tries < 1500; tries++)); do
@@ -82,7 +83,7 @@ start_lea() {
         jq -n --arg hash "$(echo secret | "$lea" events hash-password)" \
             '{parameters: {events: {users: {proxy: $hash}}}}' >"$tmp/lea.json"
     fi
-    # What an earlier one said is not this one's.
+    # The log of an earlier process must not be read.
     rm -f "$tmp/lea.log"
     "$lea" serve-events --config "$tmp/lea.json" --http 0 --syslog tcp:127.0.0.1:0 --output "$1" 2>"$tmp/lea.log" &
     lea_pid=$!
@@ -92,14 +93,14 @@ start_lea() {
     lea_syslog=$(sed -n 's/.*listening addr=\([^ ]*\) listener=syslog.*/\1/p' "$tmp/lea.log")
 }
 
-# Ends lea, and notes the peak of its memory.
+# Stops lea and records its peak memory.
 stop_lea() {
     note lea memory_mib "$(memory_mib "$lea_pid")"
     kill -TERM "$lea_pid"
     wait "$lea_pid" || { cat "$tmp/lea.log" >&2; fail 'lea failed'; }
 }
 
-# What its store takes on the disk when it has ended.
+# Records the disk space of the store after lea has ended.
 note_lea_disk() { note lea bytes_an_event "$(stat -c %s "$1"/.lea/events.db* | awk -v events="$2" '{ sum += $1 } END { print sum / events }')"; }
 
 start_opensearch() {
@@ -123,16 +124,16 @@ stop_opensearch() {
     node=''
 }
 
-request() { curl --silent --show-error --fail-with-body ${LEA_BENCH_USER:+--user "$LEA_BENCH_USER"} "$@" || fail "curl $*"; }
+request() { curl --silent --show-error --fail-with-body ${LEA_BENCH_USER:+--user "$LEA_BENCH_USER"} "$@" || fail "request failed: $*: $(cat "$tmp/answer" 2>/dev/null)"; }
 
-# An empty index on the server at $1: one shard, no replicas, and besides the time all fields as the server finds them.
+# Creates an empty index on the server at $1: one shard, no replicas, and dynamic mapping of all fields except the time.
 make_index() {
     request -X PUT "http://$1/opensips" -H 'Content-Type: application/json' -o "$tmp/answer" -d '{
         "settings": { "number_of_shards": 1, "number_of_replicas": 0 },
         "mappings": { "properties": { "time": { "type": "date", "format": "yyyy-MM-dd HH:mm:ssZ" } } } }'
 }
 
-# Fills the index of server $1 at $2 with $3 events, in bulks of $4.
+# Writes $3 events into the index of server $1 at $2, in bulk requests of $4.
 fill() {
     local said
     said=$("$client" fill "$2" "$3" "$4" "$connections")
@@ -147,7 +148,7 @@ count() {
     note "$1" count_p99_us "$(value p99_us <<<"$said")"
 }
 
-# A histogram by day of all $3 events; OpenSearch would remember the answer.
+# Measures a histogram by day of all $3 events. OpenSearch's request cache is off.
 histogram() {
     local said target='/opensips/_search'
     [ "$1" = lea ] || target+='?request_cache=false'
@@ -166,15 +167,15 @@ ask() {
     done
 }
 
-# What the index's files take: the figure that it tells itself is some seconds old.
+# Prints the size of the index files. The node's own statistics are some seconds old.
 opensearch_bytes() { find "$node/data" -path '*/index/*' -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum }'; }
 
-# On the disk: when all is written out, and when it is all one segment, for $1 events.
+# Records the disk space for $1 events after a flush, and after a merge into one segment.
 note_opensearch_disk() {
     request -X POST "http://$opensearch_http/opensips/_flush?wait_if_ongoing=true" -o "$tmp/answer"
     note opensearch bytes_an_event "$(($(opensearch_bytes) / $1))"
     request -X POST "http://$opensearch_http/opensips/_forcemerge?max_num_segments=1" -o "$tmp/answer"
-    # Only then the segments that it was made of are gone.
+    # The merged segments are deleted after these two requests.
     request -X POST "http://$opensearch_http/opensips/_refresh" -o "$tmp/answer"
     request -X POST "http://$opensearch_http/opensips/_flush?wait_if_ongoing=true&force=true" -o "$tmp/answer"
     note opensearch merged_bytes_an_event "$(($(opensearch_bytes) / $1))"
@@ -184,7 +185,7 @@ small() {
     local round
     note lea events "$small"
     start_opensearch
-    # Before, so that its code is compiled.
+    # Warm-up: the JVM compiles its code.
     make_index "$opensearch_http"
     for ((round = 0; round < rounds; round++)); do
         "$client" fill "$opensearch_http" "$small" 1000 "$connections" >"$tmp/warm"
@@ -232,7 +233,7 @@ large-opensearch() {
 }
 
 start_rsyslog() {
-    # All of a line between its commas, as lea's built-in pattern finds it.
+    # Splits a line at its commas, like lea's built-in pattern.
     cat >"$tmp/rules" <<'RULES'
 rule=: %honey_pot_ip:ipv4%,%intruder_ip:ipv4%,%sip_method:char-to:,%,sip:%ani:char-to:@%@%ani_domain:char-to:,%,sip:%dnis:char-to:@%@%dnis_domain:char-to:,%,%user_agent:char-to:,%,[%longitude:char-to:,%,%latitude:char-to:]%]
 RULES
@@ -270,7 +271,7 @@ CONFIG
     other_addr=127.0.0.1:$port
 }
 
-# Lines taken apart by lea into its store, and by the others into a file of JSON.
+# lea parses the lines into its store, the others into a JSON file.
 syslog() {
     local round name number
     note lea lines "$lines"

@@ -1,5 +1,5 @@
-# Makes the Kafka table of docs/benchmarks.md from the results of scripts/bench-kafka.sh: medians, ratios, the goal.
-# Variables: consumers (in the table's order), record_bytes, goals (0: without).
+# Prints the Kafka table of docs/benchmarks.md from the results of scripts/bench-kafka.sh: medians, ratios, the goal.
+# Variables: consumers (in the order of the table), record_bytes, goals (0 prints no goals).
 
 {
     round = ++rounds[$1]
@@ -8,7 +8,7 @@
     cpu[$1, round] = $4
 }
 
-# The median of values[name, 1..count].
+# Returns the median of values[name, 1..count].
 function median(values, name, count,    sorted, i, j, swap) {
     for (i = 1; i <= count; i++) {
         sorted[i] = values[name, i] + 0

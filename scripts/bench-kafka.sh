@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Throughput and CPU of `lea consume-kafka` beside other consumers of the same topic of a real broker, all in one run
-# on this machine: three rounds, medians. Everything is on a tmpfs. The table goes into docs/benchmarks.md between its
-# markers. --short: tiny sizes, one round, the table to stdout only.
+# Measures throughput and CPU of `lea consume-kafka` and of other consumers on the same topic of a real broker. All run on
+# this machine in one run: three rounds, medians, everything on a tmpfs. The table replaces the one between the markers in
+# docs/benchmarks.md. --short: tiny sizes, one round, the table goes to stdout only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
-# Senders give no key, so a topic of theirs has one partition (docs/replay.md).
+# Senders set no key, so their topic has one partition (docs/replay.md).
 partitions=${KAFKA_PARTITIONS:-1} streams=16 chunk=2991 version=4.3.1
 document=docs/benchmarks.md rounds=3 records=262144 python_records=32768
 case "$#:${1-}" in
@@ -26,7 +26,7 @@ fail() {
 for tool in kcat java python3 awk; do
     command -v "$tool" >/dev/null || fail "$tool is missing (scripts/test.sh installs it)"
 done
-# The topic, its content twice, and some room.
+# Space for the topic, for its content twice, and some reserve.
 wanted_mib=$((records * 3 / 256 + 256))
 free_mib=$(df --output=avail -m /dev/shm | tail -1)
 [ "$free_mib" -gt "$wanted_mib" ] || fail "/dev/shm has $((free_mib)) MiB free; $wanted_mib are needed"
@@ -58,7 +58,7 @@ start_broker() {
     fail "no broker"
 }
 
-# The packets of a real call again and again, as many as make a stream's records, and all of that into the topic.
+# Repeats the packets of a real call to the length of a stream, and produces all streams to the topic.
 produce() {
     local bytes=$((records * chunk / streams))
     tail -c +25 testdata/pcap/answered-call.pcap >"$tmp/packets"
@@ -71,7 +71,7 @@ produce() {
         --streams "$streams" --name '+447700900123-2-3_21_11_2026_20:59:41.pcap'
 }
 
-# What receivers did before: each record's content is appended to the file of its name.
+# A minimal receiver: appends the content of each record to the file of its name.
 old_receiver() {
     cat >"$tmp/old.py" <<'PYTHON'
 import base64, json, os, sys
@@ -102,7 +102,7 @@ consume() {
     esac
 }
 
-# One measurement: a line of consumer, records, seconds, CPU seconds.
+# Prints one measurement: consumer, records, seconds, CPU seconds.
 measure() {
     local took count=$records
     rm -rf "$tmp/files"
@@ -114,7 +114,7 @@ measure() {
     [ "$1" != lea ] || check_files
 }
 
-# Each stream's file is what was sent, and its manifest says so.
+# Checks that each stream's file equals what was sent, and that its manifest agrees.
 check_files() {
     local file files=("$tmp"/files/*.pcap)
     [ "${#files[@]}" = "$streams" ] || fail "${#files[@]} files in place of $streams"

@@ -1,5 +1,5 @@
-# Makes the tables of docs/benchmarks.md from the results of scripts/bench.sh: medians, ratios, goals.
-# Variables: order (the receivers, in the table's order), many (the number of streams beside 1), goals (0: without).
+# Prints the tables of docs/benchmarks.md from the results of scripts/bench.sh: medians, ratios, goals.
+# Variables: order (the receivers, in the table's order), many (the number of streams beside 1), goals (0 prints no goals).
 
 FILENAME ~ /\.slow$/ {
     if (!($1 in slow_rounds)) slow_order[++slow_count] = $1
@@ -13,7 +13,7 @@ FILENAME ~ /\.slow$/ {
     cpu[$1, $2, round] = $4
 }
 
-# The median of values[key, 1..count].
+# Returns the median of values[key, 1..count].
 function median(values, key, count,    sorted, i, j, swap) {
     for (i = 1; i <= count; i++) {
         sorted[i] = values[key, i] + 0
@@ -25,7 +25,7 @@ function speed_of(name, streams) { return median(speed, name SUBSEP streams, rou
 function cpu_of(name, streams) { return median(cpu, name SUBSEP streams, rounds[name, streams]) }
 function slow_of(streams, column) { return median(slow, streams SUBSEP column, slow_rounds[streams]) }
 
-# A goal's line: what, goal, measured, and by how much it is met or missed. `at_most`: less is better.
+# Prints a goal's line: name, goal, measured value, difference. `at_most`: less is better.
 function goal(what, wanted, got, unit, at_most,    met, by) {
     met = at_most ? got <= wanted : got >= wanted
     by = (got / wanted - 1) * 100

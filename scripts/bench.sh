@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Throughput, CPU and memory of lea beside other receivers, all in one run on this machine: three rounds, medians.
-# Receivers write to a tmpfs, one sender feeds them all. The tables go into docs/benchmarks.md between its markers.
-# --short: tiny sizes, one round, the tables to stdout only (it shows that the benchmark runs, not how fast lea is).
+# Measures throughput, CPU and memory of lea and of other receivers, in one run on this machine: three rounds, medians.
+# Receivers write to a tmpfs, and one sender feeds them all. The tables replace those between the markers in
+# docs/benchmarks.md. --short: tiny sizes and one round, to show that the benchmark runs; tables go to stdout only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -31,7 +31,7 @@ cargo build --release --locked --bin lea --examples
 lea=target/release/lea
 examples=target/release/examples
 capture=testdata/pcap/answered-call.pcap
-# 10,000 streams take as many descriptors on the sender's side.
+# 10,000 streams need as many descriptors in the sender.
 ulimit -n "$(ulimit -Hn)"
 
 tmp=$(mktemp -d /dev/shm/lea-bench.XXXXXX)
@@ -47,8 +47,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-# Starts receiver number $1, the command after it, in the background. Its process id is in pid.$1; its CPU seconds,
-# user and system, stand in cpu.$1 when it ends; its stderr in log.$1; its stdout goes to the file $stdout.
+# Starts receiver number $1 with the given command in the background. Files: pid.$1 has its process id, cpu.$1 its user
+# and system CPU seconds after its end, log.$1 its stderr, $stdout its stdout.
 start() {
     local number=$1
     shift
@@ -59,7 +59,7 @@ start() {
     } 2>"$tmp/cpu.$number" &
 }
 
-# The address that receiver number $1 listens on; waits for it, ten seconds at most. $2: what else its lines have.
+# Prints the address on which receiver number $1 listens, and waits for it up to ten seconds. $2: further text of the line.
 address() {
     local found='' tries
     for ((tries = 0; tries < 500; tries++)); do
@@ -76,7 +76,7 @@ address() {
     fail "receiver $1 does not listen"
 }
 
-# Starts the receiver of that name for N streams. One process takes all streams, or N processes one each.
+# Starts the receiver $1 for N streams: one process for all streams, or N processes for one stream each.
 receiver() {
     local name=$1 streams=$2 number
     processes=1 sender=(--name none)
@@ -106,7 +106,7 @@ single() {
     esac
 }
 
-# Asks lea to end (the others have ended with their last stream), and fails if a receiver failed.
+# Shuts lea down; the other receivers have ended with their last stream. Fails if a receiver failed.
 finish() {
     case $1 in lea*) kill -TERM "$(cat "$tmp/pid.0")" ;; esac
     local job
@@ -115,7 +115,7 @@ finish() {
     done
 }
 
-# One measurement: a line in results of receiver, streams, bytes/s, CPU seconds per GiB.
+# Appends one measurement to results: receiver, streams, bytes/s, CPU seconds per GiB.
 measure() {
     local name=$1 streams=$2 number addresses=() sent cpu
     rm -rf "$tmp"/files "$tmp"/pid.* "$tmp"/cpu.*
@@ -132,7 +132,7 @@ measure() {
         '{ print name, streams, $1 / $2, cpu / ($1 / 2 ^ 30) }' <<<"$sent" | tee -a "$results"
 }
 
-# openssl over the bytes that the last measurement left.
+# Measures openssl's SHA-256 over the files of the last measurement.
 measure_openssl() {
     local bytes seconds
     bytes=$(stat -c %s "$tmp"/files/*.pcap | awk '{ sum += $1 } END { print sum }')
@@ -142,7 +142,8 @@ measure_openssl() {
         '{ print "openssl", streams, bytes / $1, ($2 + $3) / (bytes / 2 ^ 30) }' <<<"$seconds" | tee -a "$results"
 }
 
-# Many slow streams: a line in results.slow of streams, sends/s, whole, p50, p99, highest latency, memory, CPU s/s.
+# Measures many slow streams. Appends to results.slow: streams, sends/s, complete files, p50, p99, highest latency, memory,
+# CPU s/s.
 measure_slow() {
     local streams=$1 rate=$2 report memory_kib
     rm -rf "$tmp"/files "$tmp"/pid.* "$tmp"/cpu.*
@@ -171,7 +172,7 @@ for ((round = 1; round <= rounds; round++)); do
         for name in $receivers; do
             measure "$name" "$streams"
         done
-        # lea-sha256 was the last: its files are here.
+        # lea-sha256 ran last, so its files are here.
         measure_openssl "$streams"
     done
     for each in $slow; do

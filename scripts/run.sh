@@ -3,5 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 cargo build --release --locked --bin lea
-# exec: a signal to this process reaches lea.
+# exec replaces the shell, so signals reach lea.
 exec target/release/lea run "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need, then runs them all: format, lints, documentation, tests, the scripts themselves, and
-# the benchmarks in small. --long: the full form of each scenario, cargo deny, and the full benchmarks.
-# Nothing is skipped: what is missing and cannot be installed is a failure.
+# Installs what the tests need and runs all checks: format, lints, documentation, scripts, tests, and short benchmarks.
+# --long: the full form of each scenario, cargo deny, and the full benchmarks.
+# No check is skipped: a missing tool that cannot be installed is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -33,7 +33,7 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-# A tool and the Debian package that has it, a line each.
+# One tool per line, with its Debian package.
 tools='
 c++ g++
 cc gcc
@@ -70,11 +70,11 @@ missing_packages() {
     while read -r tool package; do
         [ -z "$tool" ] || command -v "$tool" >/dev/null || echo "$package"
     done <<<"$tools" | sort -u
-    # What rsyslog sends to Elasticsearch with, and the libraries of what scripts/debian-unpacked unpacks, which have no tool.
+    # Packages without a tool: rsyslog's Elasticsearch module, and libraries for the programs of scripts/debian-unpacked.
     for package in rsyslog-elasticsearch libivykis0 libnet1 libpcre3 libwrap0 libcurl4 libjson-c5 libjansson4; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed' || echo "$package"
     done
-    # Debian's Python comes without what makes a virtual environment.
+    # Debian's Python cannot create virtual environments without this package.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
@@ -83,7 +83,7 @@ mapfile -t packages < <(missing_packages)
 if [ "${#packages[@]}" != 0 ]; then
     echo "installing ${packages[*]}"
     as_root apt-get -q update
-    # dumpcap stays as it is: for root, or for whom the machine's owner lets capture.
+    # The installation does not change who may run dumpcap.
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${packages[@]}"
     hash -r
     mapfile -t packages < <(missing_packages)
@@ -103,7 +103,7 @@ step lints
 cargo clippy --locked --all-targets -- -D warnings
 
 step documentation
-# Private items too: the readers are those who work on it.
+# With private items, because developers read it.
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
@@ -115,13 +115,13 @@ if [ -n "$long" ]; then
 fi
 runner=()
 if [ "$(id -u)" != 0 ]; then
-    # Capturing packets and making network namespaces takes root.
+    # Packet capture and network namespaces need root.
     runner=(--config "target.'cfg(unix)'.runner=['sudo','-n','--preserve-env']")
 fi
 cargo test --locked "${runner[@]}"
 
 if [ -n "$long" ]; then
-    # It builds OpenSSL, in a folder of its own so that neither build throws the other's work away.
+    # This build compiles OpenSSL. A separate target directory keeps the two builds from invalidating each other.
     step 'TLS to brokers'
     CARGO_TARGET_DIR=target/kafka-tls cargo test --locked "${runner[@]}" --features kafka-tls -- connect security
     step dependencies
@@ -130,7 +130,7 @@ if [ -n "$long" ]; then
     step benchmarks
     scripts/bench.sh
 else
-    step 'benchmarks in small'
+    step 'short benchmarks'
     scripts/bench.sh --short
 fi
 
