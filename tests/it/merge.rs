@@ -26,7 +26,7 @@ const CHUNK: usize = 200;
 /// Bytes per stream.
 const BYTES: usize = 16 << 10;
 
-/// Streams of one topic, and what was sent.
+/// Streams of one topic with their sent content.
 struct Scene {
     work: Workdir,
     topic: String,

@@ -1,4 +1,5 @@
-//! `lea replay` against receivers that record what arrives: bytes, segments, times, and how it ended.
+//! `lea replay` with receivers that record what arrives: bytes, segments, times, and the end of the
+//! connection.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 
-/// The longest that any of this may take.
+/// Time limit for each of these tests.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn testdata(path: &str) -> PathBuf {
@@ -27,13 +28,13 @@ fn read(path: &str) -> Vec<u8> {
 /// A connection as it arrived.
 struct Stream {
     bytes: Vec<u8>,
-    /// When the bytes up to which count had arrived.
+    /// Arrival times, with the number of bytes received until then.
     arrivals: Vec<(Duration, usize)>,
     was_reset: bool,
 }
 
 impl Stream {
-    /// How many bytes had arrived before each silence of `gap`.
+    /// Returns how many bytes had arrived before each pause of at least `gap`.
     fn pauses(&self, gap: Duration) -> Vec<usize> {
         let pairs = self.arrivals.iter().zip(&self.arrivals[1..]);
         pairs.filter(|(before, after)| after.0 - before.0 >= gap).map(|(before, _)| before.1).collect()
@@ -41,13 +42,13 @@ impl Stream {
 
     fn seconds(&self) -> f64 {
         let last = self.arrivals.last().unwrap().0;
-        // The name and its gap are no part of the pace.
+        // The name and the pause after it do not count.
         let first = self.arrivals.iter().find(|(_, bytes)| *bytes > NAME.len()).unwrap().0;
         (last - first).as_secs_f64()
     }
 }
 
-/// Records each connection until it ends, in order of their ends.
+/// Records each connection until its end, in the order in which they end.
 struct Recorder {
     addr: SocketAddr,
     streams: Receiver<Stream>,
@@ -102,7 +103,7 @@ fn lea(addr: SocketAddr, args: &[&str]) -> Output {
     command(addr, args).output().unwrap()
 }
 
-/// Runs it with `--json`; the exit code and the summary.
+/// Runs `lea replay --json`. Returns the exit code and the summary.
 fn summary(addr: SocketAddr, args: &[&str]) -> (i32, Value) {
     let output = command(addr, args).arg("--json").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
@@ -114,7 +115,7 @@ fn answered_call() -> String {
     testdata("pcap/answered-call.pcap").display().to_string()
 }
 
-/// An address that is taken, and where nobody listens (yet).
+/// An address that is reserved, but without a listener (yet).
 fn nobody() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -122,7 +123,7 @@ fn nobody() -> (Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// Where the packets of the answered call end.
+/// End offsets of the packets of the answered call.
 fn packet_ends(pcap: &[u8]) -> Vec<usize> {
     let mut ends = vec![24];
     while let Some(length) = pcap.get(ends[ends.len() - 1] + 8..ends[ends.len() - 1] + 12) {
@@ -131,7 +132,7 @@ fn packet_ends(pcap: &[u8]) -> Vec<usize> {
     ends
 }
 
-/// The bytes on the wire for a form of handshake, and after how many bytes there was silence.
+/// The bytes on the wire for a form of handshake, and the offsets of the pauses.
 #[track_caller]
 fn check_handshake(form: &str, between: &str, pauses: &[usize]) {
     let recorder = Recorder::start();
@@ -161,7 +162,7 @@ fn newline_ends_the_name_without_a_gap() {
 fn joined_sends_the_name_with_the_first_data() {
     check_handshake("joined", "", &[]);
     let recorder = Recorder::start();
-    // A packet at a time, so that the first send stands alone.
+    // One packet at a time, so that the first send is separate.
     let rejected = testdata("pcap/rejected-call.pcap").display().to_string();
     let args = ["--handshake", "joined", "--chunk", "2000", "--pps", "10", &rejected];
     assert!(lea(recorder.addr, &args).status.success());
@@ -177,7 +178,7 @@ fn split_sends_the_name_in_segments() {
     let stream = recorder.next();
     let segments: Vec<usize> =
         stream.arrivals.iter().map(|(_, bytes)| *bytes).take_while(|bytes| *bytes <= NAME.len()).collect();
-    // A busy machine may read two at once; never all, and never data with them.
+    // A busy machine can read two segments at once, but never all of them, and never data with them.
     assert!(
         segments.len() >= 2 && segments.iter().all(|at| at % 11 == 0 || *at == NAME.len()),
         "{segments:?}"
@@ -190,7 +191,7 @@ fn packets_per_second_send_packets_one_by_one() {
     let args = ["--name", NAME, "--handshake", "newline", "--pps", "20", "--chunk", "5000", &rejected];
     let ends = packet_ends(&read("pcap/rejected-call.pcap"));
     let expected: Vec<usize> = ends[2..].iter().map(|end| end + NAME.len() + 1).collect();
-    // A machine that is busy with other tests may read two at once in one run, not in three in a row.
+    // A busy machine can read two segments at once in one run, but not in three consecutive ones.
     let found: Vec<Vec<usize>> = (0..3)
         .map(|_| {
             let recorder = Recorder::start();
@@ -201,8 +202,8 @@ fn packets_per_second_send_packets_one_by_one() {
     assert!(found.contains(&expected), "each packet comes by itself: {expected:?}, not {found:?}");
 }
 
-/// The answered call takes so long, within 5 % and a bit; never less. A machine that is busy with other tests may
-/// hold one run up, not three in a row.
+/// Checks that sending the answered call takes `expected`, within 5 % and a margin, and never less. A busy
+/// machine can delay one run, but not three consecutive ones.
 #[track_caller]
 fn check_pace(option: &str, value: &str, expected_seconds: f64) {
     let mut found = Vec::new();
@@ -229,7 +230,7 @@ fn captured_times_and_rates_are_kept() {
     check_pace("--pps", "500", 505.0 / 500.0);
 }
 
-/// Sends the answered call with a fault; the streams as they came, without the name (and its newline).
+/// Sends the answered call with a fault. Returns the received streams without the name and its newline.
 fn with_fault(fault: &str, seed: &str, connections: usize) -> (Vec<(Vec<u8>, bool)>, Value) {
     let recorder = Recorder::start();
     let call = answered_call();
@@ -238,7 +239,7 @@ fn with_fault(fault: &str, seed: &str, connections: usize) -> (Vec<(Vec<u8>, boo
     let (exit, summary) = summary(recorder.addr, &args);
     assert_eq!(exit, 0, "{summary}");
     let greeting = [NAME.as_bytes(), b"\n"].concat();
-    // They end in any order when the receiver's threads are slow; the first connection never has the last byte.
+    // They can end in any order. The first connection never has the last byte.
     let mut streams: Vec<(Vec<u8>, bool)> = (0..connections)
         .map(|_| recorder.next())
         .map(|stream| (stream.bytes.strip_prefix(&greeting[..]).unwrap().to_vec(), stream.was_reset))
@@ -344,7 +345,7 @@ fn a_receiver_that_starts_late_is_reached() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Not a condition to wait for: whenever it starts within the time, it is reached.
+    // This needs no condition: the receiver is reached whenever it starts within the time limit.
     thread::sleep(Duration::from_millis(250));
     socket.listen(1).unwrap();
     let (mut peer, _) = TcpListener::from(socket).accept().unwrap();
@@ -375,7 +376,7 @@ fn a_signal_ends_it_in_good_order() {
         .spawn()
         .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
-    // Its listener for signals stands before its first connection: wait for that.
+    // It handles signals before its first connection, so the test waits for that.
     let ended = thread::spawn(move || recorder.next());
     while !connected(pid) {
         thread::sleep(Duration::from_millis(5));
@@ -387,7 +388,7 @@ fn a_signal_ends_it_in_good_order() {
     assert!(!ended.join().unwrap().was_reset);
 }
 
-/// True once the process has a thread that sends.
+/// Returns whether the process has a thread that sends.
 fn connected(pid: rustix::process::Pid) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     tasks

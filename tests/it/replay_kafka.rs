@@ -1,4 +1,5 @@
-//! `lea replay --kafka` and `--logstash`: what real brokers and a line receiver get, beside what real senders wrote.
+//! `lea replay --kafka` and `--logstash`: the records and lines that real brokers and a receiver get,
+//! compared with those of real senders.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -66,7 +67,7 @@ fn to_4() {
     check_version(VERSIONS[1]);
 }
 
-/// Kafka's own consumer reads what real senders wrote.
+/// Kafka's own console consumer prints the same as for real senders.
 fn each_codec_arrives(broker: &Broker) {
     let recorded = testdata("kafka/values.jsonl");
     broker.topic("interception_data", 1);
@@ -129,7 +130,7 @@ fn faults_of_records(broker: &Broker) {
             "duplicate" => {
                 assert!((1..=8).contains(&extra), "{extra}");
                 records.dedup_by(|one, other| one.value == other.value);
-                // Chunks of a tone may be equal anyway.
+                // Chunks of a constant tone can be equal.
                 assert!(records.len() <= CHUNKS);
             }
             "reorder" => {
@@ -201,7 +202,7 @@ fn what_was_not_acknowledged_is_said(broker: &Broker) {
     let text = sender.stderr();
     assert!(text.contains("records to topic outage") && text.contains("failed=1"), "{text}");
 
-    // Nobody answers at all any more.
+    // The broker is gone.
     let args = ["--connect-timeout", "300ms", "--topspeed", &call];
     let text = check_code(&replay(&["--kafka", &addr], &args), 1);
     assert!(text.contains(&format!("lea: cannot connect to {addr}")), "{text}");

@@ -1,5 +1,6 @@
-//! The same name again: a stream goes on, is sent again, differs, or comes beside one that lives. Nothing stored is
-//! ever overwritten, and a sender that was cut off and sends all again ends with one exact file.
+//! The same name again: a stream continues, is re-sent, differs, or arrives while another one is open. Stored
+//! bytes are never overwritten, and a sender that was disconnected and re-sends everything ends with one
+//! exact file.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 const NAME_2: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap.2";
 const NAME_3: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap.3";
 
-/// A folder, a server on it, and chance.
+/// A directory, a server and a random generator.
 struct Scene {
     work: Workdir,
     server: Server,
@@ -33,7 +34,7 @@ impl Scene {
         Scene::with(test, |_| {}, &[])
     }
 
-    /// With what `prepare` puts into the output folder before the server starts.
+    /// Lets `prepare` fill the output directory before the server starts.
     fn with(test: &str, prepare: impl FnOnce(&Path), flags: &[&str]) -> Scene {
         let work = Workdir::new();
         let output = work.join("out");
@@ -55,12 +56,12 @@ impl Scene {
         self.server.output()
     }
 
-    /// Opens a stream of the name, without content yet.
+    /// Opens a stream with the name and without content.
     fn open(&self) -> Sender {
         Sender::open(self.addr(), NAME, Handshake::Newline)
     }
 
-    /// Sends a stream of the name, to its end; `file` then has `connections` connections.
+    /// Sends a complete stream with the name. `file` then has `connections` connections.
     #[track_caller]
     fn send(&self, content: &[u8], file: &str, connections: usize) {
         let mut sender = self.open();
@@ -69,7 +70,7 @@ impl Scene {
         wait_connections(self.output(), file, connections);
     }
 
-    /// Drains, then checks each file and that there is nothing else.
+    /// Shuts the server down and checks each file, and that there are no other files.
     #[track_caller]
     fn end(self, files: &[(&str, &[u8])]) {
         let output = self.output().to_owned();
@@ -83,7 +84,7 @@ impl Scene {
 }
 
 fn half(content: &[u8]) -> (&[u8], &[u8]) {
-    // In the middle of a packet, almost always.
+    // Nearly always in the middle of a packet.
     content.split_at(content.len() / 2)
 }
 
@@ -106,7 +107,7 @@ fn a_stream_goes_on_after_its_end() {
 fn a_pcapng_stream_goes_on_in_the_middle_of_a_block() {
     let mut scene = Scene::new("pcapng goes on");
     let Generated { bytes, ends } = generated::pcapng(&mut scene.random, 20_000);
-    // In the section header, in the interface, in a packet's header, in its data, in its last length.
+    // In the section header, the interface, a packet header, packet data, the trailing length.
     let cuts = [13, 30, ends[3] + 5, ends[8] + 40, ends[12] - 2];
     let mut at = 0;
     for (number, cut) in cuts.into_iter().chain([bytes.len()]).enumerate() {
@@ -142,7 +143,7 @@ fn a_re_send_goes_on_past_what_is_stored() {
     let content = scene.capture(600_000);
     let cut = content.len() / 2;
     scene.send(&content[..cut], NAME, 1);
-    // The end of what is stored lies in the middle of a send, at its start, and at its end.
+    // The end of the stored bytes is in the middle, at the start and at the end of a send.
     let cuts = [cut + 1000, cut + 70_000, content.len()];
     for (number, end) in cuts.into_iter().enumerate() {
         let mut sender = scene.open();
@@ -170,7 +171,7 @@ fn what_differs_gets_a_part_of_its_own_with_all_of_it() {
     let mut third = content.clone();
     third[100_000] ^= 1;
     scene.send(&third, NAME_3, 1);
-    // Each of them is a candidate from now on.
+    // Each part is compared from now on.
     scene.send(&other, NAME_2, 2);
     scene.send(&third, NAME_3, 2);
     scene.send(&content, NAME, 2);
@@ -186,7 +187,7 @@ fn what_differs_from_the_first_byte_on_too() {
     let pcapng = generated::pcapng(&mut scene.random, 5_000).bytes;
     scene.send(&pcap, NAME, 1);
     scene.send(&pcapng, NAME_2, 1);
-    // What goes on goes on where something was written last.
+    // A continuation is appended to the part that was written last.
     let mut on = scene.open();
     on.send(b"and more");
     on.finish();
@@ -200,16 +201,17 @@ fn a_part_that_is_the_start_of_another_goes_on() {
     let content = scene.capture(400_000);
     let mut other = content.clone();
     other[300_000] ^= 1;
-    // Two streams beside each other: the second is a part of its own, and brings only the start.
+    // Two streams at the same time: the second one gets its own part, and sends only the start.
     let mut first = scene.open();
     first.send(&content);
     wait_stored(&scene, NAME, content.len());
     scene.send(&content[..150_000], NAME_2, 1);
     first.finish();
     wait_connections(scene.output(), NAME, 1);
-    // It differs from the first behind the end of the second: the second takes it, and no third is made.
+    // It differs from the first part after the end of the second one: it is appended to the second, and no
+    // third part is created.
     scene.send(&other, NAME_2, 2);
-    // And what equals both goes on with the longer one.
+    // A stream that equals both is appended to the longer one.
     let longer = [&content[..], &other[250_000..]].concat();
     scene.send(&longer, NAME, 2);
     scene.end(&[(NAME, &longer), (NAME_2, &other)]);
@@ -223,7 +225,7 @@ fn a_copy_cut_by_a_kill_goes_on() {
     let mut other = content.clone();
     let last = other.len() - 1;
     other[last] ^= 1;
-    // All of it is compared, then copied: the kill comes somewhere in the copy.
+    // Everything is compared and then copied. The kill comes during the copy.
     let mut sender = scene.open();
     sender.send(&other);
     let part = scene.output().join(NAME_2);
@@ -265,14 +267,14 @@ fn a_re_send_may_end_within_its_first_bytes() {
     let mut scene = Scene::new("ends early");
     let pcapng = generated::pcapng(&mut scene.random, 3_000).bytes;
     scene.send(&pcapng, NAME, 1);
-    // A whole magic is a re-send, whether the rest of the header comes or not.
+    // A complete magic number is a re-send, also without the rest of the header.
     for (number, end) in [4, 8, 11, 12, 13].into_iter().enumerate() {
         scene.send(&pcapng[..end], NAME, number + 2);
         let compared = manifest(scene.output(), NAME).unwrap().connections.last().unwrap().compared_bytes;
         assert_eq!(compared, end as u64);
     }
     assert_whole(scene.output(), NAME, &pcapng);
-    // Fewer bytes may be anything: what came is kept.
+    // Fewer bytes are ambiguous, so they are stored.
     scene.send(&pcapng[..3], NAME, 7);
     scene.end(&[(NAME, &[&pcapng, &pcapng[..3]].concat())]);
 }
@@ -289,7 +291,7 @@ fn a_name_without_content_changes_nothing() {
     scene.send(&content, NAME, 1);
     let before = identity(&scene.output().join(format!("{NAME}{SUFFIX}")));
     scene.open().finish();
-    // Beside one that is open, too.
+    // The same while another stream is open.
     let mut on = Sender::open(scene.addr(), "empty", Handshake::Newline);
     on.send(&content);
     Sender::open(scene.addr(), "empty", Handshake::Newline).finish();
@@ -317,7 +319,8 @@ fn fifty_connections_of_one_name() {
     let took = started.elapsed();
     let output = scene.output().to_owned();
     scene.server.term();
-    // One of them writes. The others take their turn, and find it equal; who waited too long has a part of its own.
+    // One of them writes. The others wait for it and find equal bytes; one that has waited too long gets its
+    // own part.
     let files: Vec<_> = names_in(&output).into_iter().filter(|name| !name.starts_with('.')).collect();
     let parts: Vec<_> = files.iter().filter(|name| !name.ends_with(SUFFIX)).map(|name| &**name).collect();
     eprintln!("fifty: {} parts in {took:?}", parts.len());

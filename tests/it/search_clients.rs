@@ -1,11 +1,11 @@
-//! The Python clients of Elasticsearch 7 and of OpenSearch, as their users use them: with a password, with gzip.
+//! The Python clients of Elasticsearch 7 and OpenSearch, with password and gzip.
 
 use std::path::Path;
 use std::process::Stdio;
 
 use super::support::{Events, Workdir, python};
 
-/// `tests/it/support/search_client.py` says what is asked, and which answers are right.
+/// `tests/it/support/search_client.py` sends the requests and checks the answers.
 #[track_caller]
 fn check(module: &str) {
     let work = Workdir::new();
@@ -16,7 +16,7 @@ fn check(module: &str) {
     let said = client.stdin(Stdio::null()).output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     let said = events.term();
-    // 2,000 in the two indices, and one that was written over.
+    // 2,000 documents in the two indices, and one that was replaced.
     assert!(said.contains("events=2002 "), "{said}");
 }
 

@@ -1,4 +1,4 @@
-//! `lea serve-events`: lines into the store and the vault, what cannot be used, stopping, configuration.
+//! `lea serve-events`: lines to the store and to stream files, rejected input, shutdown, configuration.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use super::support::{
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 
-/// The stream that the recorded lines carry: what a sender of bare bytes sent of the same call, without the name.
+/// The stream in the recorded lines: the content that a TCP sender sent of the same call.
 fn recorded_stream() -> Vec<u8> {
     let lines = testdata("wire/logstash-call-data.jsonl");
     let chunk = |line: &[u8]| {
@@ -50,7 +50,7 @@ fn recorded_call_events_are_stored_and_found() {
         };
         assert_eq!(source[filled], sent["key"]);
     }
-    // Every spelling of the number.
+    // All spellings of the number.
     assert_eq!(
         events.count("/_count?q=to_user:00447700900123"),
         events.count("/_count?q=to_user:447700900123")
@@ -67,7 +67,7 @@ fn recorded_content_goes_into_a_file_on_either_port() {
         let mut events = Events::start(&work.join("out"), &[flag, "0"]);
         let mut stream = TcpStream::connect(events.addr(what)).unwrap();
         stream.write_all(&testdata("wire/logstash-call-data.jsonl")).unwrap();
-        // While the connection lives, what came can be read.
+        // Received content can be read while the connection is open.
         let file = events.output().join(NAME);
         let bytes = recorded_stream();
         wait_for(DEADLINE, "the whole of the stream", || {

@@ -1,4 +1,4 @@
-//! Both sides of each limit.
+//! Limits: values below and above each of them.
 
 use super::*;
 

@@ -19,7 +19,7 @@ const TYPED: &str = include_str!("typed.txt");
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rule<'a> {
     Same,
-    /// They differ, for this reason.
+    /// They differ for this reason.
     Differs(&'a str),
     /// The status and the error type are equal. The rest differs, for this reason.
     Status(&'a str),

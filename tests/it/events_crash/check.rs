@@ -74,7 +74,7 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     let lost =
         "SELECT count(*) FROM ids JOIN documents USING (doc) WHERE ids.id = documents.id AND doc NOT IN gone";
     assert_eq!(number(lost), own_ids, "ids of documents that count");
-    // Segments, on the disk and young, follow each other without a gap.
+    // Segments, merged and unmerged, are contiguous.
     let mut statement = connection
         .prepare("SELECT base, span FROM segment UNION ALL SELECT base, span FROM recent ORDER BY base")
         .unwrap();

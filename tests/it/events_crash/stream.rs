@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Format of the lines.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// JSON.
+    /// JSON lines.
     Lines,
     /// RFC 3164.
     Syslog,
@@ -33,7 +33,7 @@ pub(super) struct Stream {
     /// First event of this round, and the next event.
     first: u64,
     next: u64,
-    /// Events that were stored in earlier rounds.
+    /// The number of events stored in earlier rounds.
     stored: u64,
     /// Highest count that a query returned, over all rounds.
     seen: u64,

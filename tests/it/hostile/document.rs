@@ -10,7 +10,7 @@ use crate::support::long;
 /// Tests run in parallel and write into one file.
 static WRITING: Mutex<()> = Mutex::new(());
 
-/// A table of the document: what was sent, what `lea` did, which counters grew.
+/// A table of the document: input, reaction of `lea`, counters that grew.
 pub(super) struct Table {
     section: &'static str,
     rows: Vec<[String; 3]>,

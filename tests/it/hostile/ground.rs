@@ -33,7 +33,7 @@ const USUAL: [&str; 13] = [
     "compared_bytes_total",
 ];
 
-/// Connections that were accepted and got no thread.
+/// Counters of connections that were accepted and got no thread.
 const REFUSED_AT_ACCEPT: [&str; 3] =
     ["refused_streams_max_total", "refused_peer_total", "refused_thread_total"];
 
@@ -63,7 +63,7 @@ pub(super) struct Mark {
     files: BTreeSet<String>,
 }
 
-/// What a scenario left behind.
+/// The result of a scenario.
 pub(super) struct Since {
     pub counters: Counters,
     /// Stream files that were created, with their manifests.

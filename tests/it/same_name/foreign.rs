@@ -1,4 +1,4 @@
-//! What stands under a stream's name and is not ours, or not as we left it: it is never touched.
+//! Files under a stream name that lea did not write, or that were changed: they are never touched.
 
 use std::os::unix::fs::{FileTypeExt, symlink};
 
@@ -9,7 +9,7 @@ use super::*;
 /// Puts something under a name.
 type Put = fn(&Path);
 
-/// What may stand there.
+/// The things that are put there.
 const THINGS: [(&str, Put); 5] = [
     ("file", |path| fs::write(path, "not ours").unwrap()),
     ("link", |path| {
@@ -22,13 +22,13 @@ const THINGS: [(&str, Put); 5] = [
     ("fifo", |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap()),
 ];
 
-/// A stream whose name, or whose manifest's name, is taken by `thing`.
+/// A stream whose file name or manifest name is occupied by `thing`.
 fn check_foreign(test: &str, taken: &str, put: Put) {
     let mut scene = Scene::with(test, |output| put(&output.join(taken)), &[]);
     let (path, content) = (scene.output().join(taken), scene.capture(5_000));
     let before = identity(&path);
     scene.send(&content[..2_000], NAME_2, 1);
-    // The next ones find their own part.
+    // The following streams find their own part.
     scene.send(&content, NAME_2, 2);
     scene.send(b"more", NAME_2, 3);
     assert_eq!(identity(&path), before, "{test}");
@@ -75,7 +75,7 @@ fn a_stored_file_that_was_changed_is_left_alone() {
     let changes: [(&str, Change); 3] = [
         ("longer", |stored| stored.push(0)),
         ("shorter", |stored| stored.truncate(3_000)),
-        // Only who reads all of it notices this one.
+        // This change is noticed only by reading the whole file.
         ("one bit", |stored| stored[3_000] ^= 1),
     ];
     for (what, change) in changes {
@@ -96,7 +96,7 @@ fn a_stored_file_that_was_changed_is_left_alone() {
             assert_whole(&output, NAME_2, sent);
             let warned =
                 stderr.lines().any(|line| line.contains("stored_file_changed") && line.contains(NAME));
-            // A re-send that differs from what is stored is no reason to warn: it need not be a change.
+            // A re-send that differs does not cause a warning, because the stored file need not have changed.
             assert!(warned || (what == "one bit" && !goes_on), "{what}, {goes_on}: {stderr}");
         }
     }
@@ -107,7 +107,7 @@ fn a_manifest_of_another_file_is_not_believed() {
     let mut scene = Scene::new("other's manifest");
     let (first, second) = (scene.capture(4_000), scene.capture(4_000));
     scene.send(&first, NAME, 1);
-    // Somebody copied both files to another name.
+    // Both files were copied to another name.
     for suffix in ["", SUFFIX] {
         let path = |name: &str| scene.output().join(format!("{name}{suffix}"));
         fs::copy(path(NAME), path("copy")).unwrap();

@@ -1,4 +1,4 @@
-//! The first stream of the name is still open: its peer lives, is gone, or has just ended.
+//! The first stream of the name is still open: its peer is alive, is gone, or has just ended.
 
 use super::*;
 use crate::support::netns::Netns;
@@ -39,7 +39,7 @@ fn the_end_of_the_first_may_be_under_way() {
     wait_until(DEADLINE, "the first stream", || scene.output().join(NAME).exists());
     let mut second = scene.open();
     second.send(rest);
-    // The second is there and waits; then the first ends.
+    // The second stream waits; then the first one ends.
     thread::sleep(Duration::from_millis(500));
     first.finish();
     second.finish();
@@ -63,7 +63,8 @@ fn a_reset_is_an_end() {
     scene.end(&[(NAME, &content)]);
 }
 
-/// The sender's machine, or the way to it, goes away without a word; the sender comes back and sends all again.
+/// The machine of the sender or its network fails without a FIN. The sender comes back and re-sends
+/// everything.
 #[test]
 fn a_peer_that_is_gone_is_found_in_time() {
     let [ours, theirs] = Netns::pair(["192.0.2.1", "192.0.2.2"]);

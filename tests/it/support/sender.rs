@@ -12,7 +12,7 @@ pub(crate) const NAME_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes per send of real senders.
 pub(crate) const CHUNK_BYTES: usize = 100;
 
-/// How the end of the name is marked.
+/// The end of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
     /// The name in one send, then one second of silence.
