@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lea::cc::vault::disk_retry::DiskRetry;
 use lea::daemon::admin::AdminHandler;
 use lea::http::{HttpServer, HttpServerConfig};
-use lea::runtime::metrics::Counters;
+use lea::runtime::metrics::Metrics;
 use lea::runtime::shutdown::Shutdown;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -21,12 +21,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> Result<(), Failure> {
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(3), |text| text.parse())?;
     let stop = Shutdown::new()?;
-    let counters = Arc::<Counters>::default();
-    let pressure = Arc::new(DiskRetry::new(Arc::clone(&counters)));
-    let status = AdminHandler::new(stop.clone(), pressure, Arc::clone(&counters), Arc::default());
+    let metrics = Arc::<Metrics>::default();
+    let pressure = Arc::new(DiskRetry::new(Arc::clone(&metrics)));
+    let status = AdminHandler::new(stop.clone(), pressure, Arc::clone(&metrics), Arc::default());
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let server =
-        HttpServer::spawn(listener, HttpServerConfig::default(), Arc::new(status), stop.clone(), counters)?;
+        HttpServer::spawn(listener, HttpServerConfig::default(), Arc::new(status), stop.clone(), metrics)?;
     for connections in [1, 32] {
         report(connections, Duration::from_secs(seconds), server.local_addr())?;
     }

@@ -21,7 +21,7 @@ use crate::cli::Globals;
 use crate::daemon::OutputArgs;
 use crate::limits::MachineLimits;
 use crate::runtime::logging::{self, LevelFilter};
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
 use show::{ChunkPrinter, StreamList, StreamPrinter};
@@ -77,7 +77,7 @@ impl Args {
         let run = DecodeRun {
             origins: sort_by_offset(origins)?,
             topic: self.topic.unwrap_or_default(),
-            stop: Shutdown::on_signals()?,
+            shutdown: Shutdown::on_signals()?,
             progress: globals.quiet == 0,
             started: Instant::now(),
         };
@@ -97,7 +97,7 @@ impl Args {
 struct DecodeRun {
     origins: Vec<DumpSource>,
     topic: String,
-    stop: Shutdown,
+    shutdown: Shutdown,
     progress: bool,
     started: Instant,
 }
@@ -105,7 +105,7 @@ struct DecodeRun {
 impl DecodeRun {
     /// Stores the streams in the output directory.
     fn store(&self, config: &VaultConfig) -> Result<Exit> {
-        let (vault, threads) = Vault::spawn(config, Arc::new(Counters::default()))?;
+        let (vault, threads) = Vault::spawn(config, Arc::new(Metrics::default()))?;
         let stored = self.read_into_vault(vault, config);
         // Join the vault first: if its writer died, that is the cause of a failed stream.
         let losses = threads.join()?;
@@ -168,7 +168,7 @@ impl DecodeRun {
         let bar = self.bar();
         let (shown, done) = (Arc::clone(&read_bytes), bar.clone());
         let ended = crossbeam_channel::bounded::<()>(0);
-        let mut dumps = DumpDecoder::new(sink, &self.topic, &self.stop, read_bytes);
+        let mut dumps = DumpDecoder::new(sink, &self.topic, &self.shutdown, read_bytes);
         std::thread::scope(|scope| {
             let (end, wait) = ended;
             if !bar.is_hidden() {

@@ -164,7 +164,7 @@ impl Args {
         logging::start(globals.level(LevelFilter::Info));
         self.check()?;
         // Handle signals before anything connects.
-        let stop = Shutdown::on_signals()?;
+        let shutdown = Shutdown::on_signals()?;
         let sink = self.sink()?;
         let sources = ReplayFile::open_all(&self.files)?;
         let plan = self.plan(&sources, globals)?;
@@ -172,7 +172,7 @@ impl Args {
         if !self.fault.is_empty() {
             logging::status_line(format_args!("faults seed={}", plan.seed));
         }
-        let (summary, failure) = run::run(&plan, &*sink, &stop)?;
+        let (summary, failure) = run::run(&plan, &*sink, &shutdown)?;
         self.report(&summary)?;
         match failure {
             Some(failure) if summary.connections == 0 => Err(failure),

@@ -17,7 +17,7 @@ use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::{Sources, SourcesConfig};
 use crate::phone::PhoneNumberNormalizer;
 use crate::runtime::logging;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::search::cluster::{self, ClusterStore, ClusterStoreConfig, EsClient, ShipConfig, SpoolConfig};
 use crate::search::dead_letters::EventDeadLetters;
@@ -190,7 +190,7 @@ impl EventServiceConfig {
     }
 
     /// Opens the embedded store, or the spool for a cluster. `free_bytes_min` stay free on the disk.
-    pub fn open(&self, dir: &Path, free_bytes_min: u64, counters: &Arc<Counters>) -> Result<EventStore> {
+    pub fn open(&self, dir: &Path, free_bytes_min: u64, metrics: &Arc<Metrics>) -> Result<EventStore> {
         let letters = Arc::new(EventDeadLetters::open(dir)?);
         let store: Arc<dyn Store> = match &self.cluster {
             Some(cluster) => {
@@ -203,7 +203,7 @@ impl EventServiceConfig {
                     ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
                 };
                 log::info!("store cluster={}", cluster.client.address());
-                Arc::new(ClusterStore::open(dir, config, Arc::clone(&letters), Arc::clone(counters))?)
+                Arc::new(ClusterStore::open(dir, config, Arc::clone(&letters), Arc::clone(metrics))?)
             }
             None => {
                 let left = cluster::count_spooled_events(dir)?;
@@ -227,7 +227,7 @@ impl EventServiceConfig {
     /// Starts all event sources. They run until shutdown.
     pub fn spawn(&self, start: &EventServiceDeps<'_>) -> Result<EventService> {
         let EventStore { store, dead_letters: letters } = start.event_store.clone();
-        let intake = Arc::new(EventSink::new(Arc::clone(&store), letters, Arc::clone(start.counters)));
+        let intake = Arc::new(EventSink::new(Arc::clone(&store), letters, Arc::clone(start.metrics)));
         let config = SourcesConfig {
             lines: self.settings.lines,
             content_lines: self.settings.content_lines,
@@ -238,11 +238,11 @@ impl EventServiceConfig {
             indices: self.settings.indices.clone(),
             drain: start.shutdown_timeout,
         };
-        let sources = Sources::spawn(&config, Arc::clone(&intake), start.vault, start.stop)?;
+        let sources = Sources::spawn(&config, Arc::clone(&intake), start.vault, start.shutdown)?;
         match self.serve_http(start, intake) {
             Ok(http) => Ok(EventService { sources, http, store }),
             Err(error) => {
-                start.stop.trigger();
+                start.shutdown.trigger();
                 sources.join().and(Err(error))
             }
         }
@@ -260,13 +260,12 @@ impl EventServiceConfig {
             NumberMatch::Canonical => Some(Arc::clone(&self.normalizer)),
             NumberMatch::Exact => None,
         };
-        let counters = Arc::clone(start.counters);
-        let handler =
-            EsApi::new(Arc::clone(&start.event_store.store), families, users, Arc::clone(&counters))
-                .with_dead_letters(intake);
+        let metrics = Arc::clone(start.metrics);
+        let handler = EsApi::new(Arc::clone(&start.event_store.store), families, users, Arc::clone(&metrics))
+            .with_dead_letters(intake);
         let listener = tcp::bind(addr)?;
         let config = EsApi::server_config();
-        let server = HttpServer::spawn(listener, config, Arc::new(handler), start.stop.clone(), counters)?;
+        let server = HttpServer::spawn(listener, config, Arc::new(handler), start.shutdown.clone(), metrics)?;
         logging::status_line(format_args!("listening addr={} listener=http", server.local_addr()));
         Ok(Some(server))
     }
@@ -293,10 +292,10 @@ pub struct EventStore {
 pub struct EventServiceDeps<'a> {
     pub event_store: EventStore,
     pub vault: &'a Vault,
-    pub counters: &'a Arc<Counters>,
+    pub metrics: &'a Arc<Metrics>,
     /// Time after shutdown during which peers' input is still received.
     pub shutdown_timeout: Duration,
-    pub stop: &'a Shutdown,
+    pub shutdown: &'a Shutdown,
 }
 
 /// The running event part.

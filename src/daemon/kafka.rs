@@ -16,7 +16,7 @@ use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
 use crate::config;
 use crate::runtime::logging;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
 
@@ -76,14 +76,14 @@ impl KafkaConfig {
         self,
         vault: Vault,
         live: Arc<StreamRegistry>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         checkpoint_interval: Duration,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<JoinHandle<Result<Consumed>>> {
-        let stop = stop.clone();
+        let shutdown = shutdown.clone();
         let run = move || {
-            let ended = self.consume(vault, live, counters, checkpoint_interval, &stop);
-            stop.trigger();
+            let ended = self.consume(vault, live, metrics, checkpoint_interval, &shutdown);
+            shutdown.trigger();
             ended
         };
         Builder::new().name("kafka".to_owned()).spawn(run).map_err(Error::system("start a thread"))
@@ -93,9 +93,9 @@ impl KafkaConfig {
         self,
         vault: Vault,
         live: Arc<StreamRegistry>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         checkpoint_interval: Duration,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<Consumed> {
         let ledger = Ledger::open(&vault, &self.brokers, STREAMS_MAX)?;
         // Static membership gives a restarted daemon its partitions back. A batch run leaves the group at its end.
@@ -121,9 +121,9 @@ impl KafkaConfig {
             client: &mut client,
             ledger,
             config,
-            counters,
+            metrics,
             live,
-            stop,
+            shutdown,
             progress: &mut progress,
         };
         let consumed = consumer.run()?;

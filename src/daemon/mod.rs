@@ -25,7 +25,7 @@ use crate::daemon::kafka::KafkaConfig;
 use crate::http::{self, HttpServer, HttpServerConfig, HttpServerHandle};
 use crate::limits::MachineLimits;
 use crate::runtime::logging;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
 
@@ -224,12 +224,12 @@ impl Service {
 
     /// Receives until a signal, then drains.
     pub fn run(self) -> Result<Exit> {
-        let stop = Shutdown::on_signals()?;
-        let counters = Arc::new(Counters::default());
+        let shutdown = Shutdown::on_signals()?;
+        let metrics = Arc::new(Metrics::default());
         let started = Instant::now();
-        let (vault, threads) = Vault::spawn(&self.vault, Arc::clone(&counters))?;
+        let (vault, threads) = Vault::spawn(&self.vault, Arc::clone(&metrics))?;
         let pressure = Arc::clone(vault.disk_retry());
-        let served = self.serve(vault, &threads, &counters, &stop);
+        let served = self.serve(vault, &threads, &metrics, &shutdown);
         if served.is_err() {
             // Nothing was received, so neither a full disk nor a long recovery delays the exit.
             pressure.give_up_at(Instant::now());
@@ -237,8 +237,8 @@ impl Service {
         // The writer is joined first: its error is the cause, an error of a receiver is the symptom.
         let losses = threads.join()?;
         let consumed = served?;
-        print_summary(&counters, &losses, self.events.as_ref(), started.elapsed());
-        let is_whole = losses.is_zero() && counters.events_lost_total.get() == 0;
+        print_summary(&metrics, &losses, self.events.as_ref(), started.elapsed());
+        let is_whole = losses.is_zero() && metrics.events_lost_total.get() == 0;
         let exit = self.kafka.as_ref().zip(consumed).map_or(Exit::Done, |(kafka, all)| kafka.exit(&all));
         Ok(if is_whole { exit } else { Exit::Failed })
     }
@@ -249,26 +249,26 @@ impl Service {
         &self,
         vault: Vault,
         threads: &VaultThreads,
-        counters: &Arc<Counters>,
-        stop: &Shutdown,
+        metrics: &Arc<Metrics>,
+        shutdown: &Shutdown,
     ) -> Result<Option<Consumed>> {
         let live = Arc::new(StreamRegistry::default());
-        let status_stop = Shutdown::new()?;
-        let receiver = self.start_tcp(&vault, &live, counters, stop)?;
-        let status = self.start_admin(&vault, &live, counters, stop, &status_stop)?;
+        let admin_shutdown = Shutdown::new()?;
+        let receiver = self.start_tcp(&vault, &live, metrics, shutdown)?;
+        let status = self.start_admin(&vault, &live, metrics, shutdown, &admin_shutdown)?;
         if let Some(status) = &status {
             logging::status_line(format_args!("listening addr={} listener=admin", status.local_addr()));
         }
         let consumer = self.kafka.clone().map(|kafka| {
-            let (live, counters) = (Arc::clone(&live), Arc::clone(counters));
-            kafka.spawn(vault.clone(), live, counters, self.vault.sync_interval, stop)
+            let (live, metrics) = (Arc::clone(&live), Arc::clone(metrics));
+            kafka.spawn(vault.clone(), live, metrics, self.vault.sync_interval, shutdown)
         });
-        let consumer = consumer.transpose().inspect_err(|_| stop.trigger());
-        let events = self.start_events(&vault, counters, stop).inspect_err(|_| stop.trigger());
-        while !stop.wait(WATCH_INTERVAL) {
+        let consumer = consumer.transpose().inspect_err(|_| shutdown.trigger());
+        let events = self.start_events(&vault, metrics, shutdown).inspect_err(|_| shutdown.trigger());
+        while !shutdown.wait(WATCH_INTERVAL) {
             if threads.has_thread_ended() {
                 log::error!("vault_failed note=\"no stream can be stored any more\"");
-                stop.trigger();
+                shutdown.trigger();
             }
         }
         log::info!("draining streams={}", live.count());
@@ -280,7 +280,7 @@ impl Service {
         let received = receiver.map_or(Ok(()), TcpReceiver::join);
         let consumed = consumer.and_then(|consumer| consumer.map(kafka::join).transpose());
         let taken = events.and_then(|events| events.map_or(Ok(()), EventService::join));
-        status_stop.trigger();
+        admin_shutdown.trigger();
         let answered = status.map_or(Ok(()), HttpServerHandle::join);
         received.and(consumed).and_then(|consumed| taken.and(answered).map(|()| consumed))
     }
@@ -289,8 +289,8 @@ impl Service {
         &self,
         vault: &Vault,
         live: &Arc<StreamRegistry>,
-        counters: &Arc<Counters>,
-        stop: &Shutdown,
+        metrics: &Arc<Metrics>,
+        shutdown: &Shutdown,
     ) -> Result<Option<TcpReceiver>> {
         let Some(config) = &self.tcp else { return Ok(None) };
         let listeners = config.listen.iter().map(|addr| tcp::bind(*addr)).collect::<Result<Vec<_>>>()?;
@@ -298,8 +298,8 @@ impl Service {
         for listener in &listeners {
             bound.push(listener.local_addr().map_err(Error::system("read a listener's address"))?);
         }
-        let (live, counters) = (Arc::clone(live), Arc::clone(counters));
-        let receiver = TcpReceiver::spawn(listeners, config, vault.clone(), live, counters, stop)?;
+        let (live, metrics) = (Arc::clone(live), Arc::clone(metrics));
+        let receiver = TcpReceiver::spawn(listeners, config, vault.clone(), live, metrics, shutdown)?;
         for addr in bound {
             logging::status_line(format_args!("listening addr={addr} listener=tcp"));
         }
@@ -310,17 +310,17 @@ impl Service {
     fn start_events(
         &self,
         vault: &Vault,
-        counters: &Arc<Counters>,
-        stop: &Shutdown,
+        metrics: &Arc<Metrics>,
+        shutdown: &Shutdown,
     ) -> Result<Option<EventService>> {
         let Some(config) = &self.events else { return Ok(None) };
-        let opened = config.open(&self.vault.dir, self.vault.free_bytes_min, counters)?;
+        let opened = config.open(&self.vault.dir, self.vault.free_bytes_min, metrics)?;
         let start = EventServiceDeps {
             event_store: opened,
             vault,
-            counters,
+            metrics,
             shutdown_timeout: self.shutdown_timeout,
-            stop,
+            shutdown,
         };
         config.spawn(&start).map(Some)
     }
@@ -329,15 +329,15 @@ impl Service {
         &self,
         vault: &Vault,
         live: &Arc<StreamRegistry>,
-        counters: &Arc<Counters>,
-        stop: &Shutdown,
-        status_stop: &Shutdown,
+        metrics: &Arc<Metrics>,
+        shutdown: &Shutdown,
+        admin_shutdown: &Shutdown,
     ) -> Result<Option<HttpServerHandle>> {
         let Some(addr) = self.admin_listen else { return Ok(None) };
         let handler = AdminHandler::new(
-            stop.clone(),
+            shutdown.clone(),
             Arc::clone(vault.disk_retry()),
-            Arc::clone(counters),
+            Arc::clone(metrics),
             Arc::clone(live),
         );
         let config = HttpServerConfig {
@@ -346,7 +346,7 @@ impl Service {
             ..HttpServerConfig::default()
         };
         let listener = tcp::bind(addr)?;
-        HttpServer::spawn(listener, config, Arc::new(handler), status_stop.clone(), Arc::clone(counters))
+        HttpServer::spawn(listener, config, Arc::new(handler), admin_shutdown.clone(), Arc::clone(metrics))
             .map(Some)
     }
 }
@@ -364,26 +364,26 @@ pub fn look_up_group(group: &str) -> Result<u32> {
 }
 
 fn print_summary(
-    counters: &Counters,
+    metrics: &Metrics,
     losses: &LossTotals,
     events: Option<&EventServiceConfig>,
     time: Duration,
 ) {
     let refused = [
-        &counters.refused_peer_total,
-        &counters.refused_streams_max_total,
-        &counters.refused_thread_total,
-        &counters.refused_silent_total,
-        &counters.refused_name_total,
+        &metrics.refused_peer_total,
+        &metrics.refused_streams_max_total,
+        &metrics.refused_thread_total,
+        &metrics.refused_silent_total,
+        &metrics.refused_name_total,
     ];
     let queue = if events.is_some_and(EventServiceConfig::uses_cluster) {
         format!(
             " confirmed_events={} queued_events={} queued_bytes={} retried_events={} refused_events={}",
-            counters.cluster_confirmed_total.get(),
-            counters.queue_events.get(),
-            counters.queue_bytes.get(),
-            counters.cluster_retries_total.get(),
-            counters.cluster_refused_total.get(),
+            metrics.cluster_acked_total.get(),
+            metrics.spool_events.get(),
+            metrics.spool_bytes.get(),
+            metrics.cluster_retries_total.get(),
+            metrics.cluster_rejected_total.get(),
         )
     } else {
         String::new()
@@ -392,12 +392,12 @@ fn print_summary(
         format!(
             " events={} data_lines={} dead_letters={} dropped_datagrams={} kernel_dropped_datagrams={} \
              lost_events={}",
-            counters.events_stored_total.get(),
-            counters.event_data_lines_total.get(),
-            counters.event_dead_letters_total.get(),
-            counters.syslog_udp_dropped_total.get(),
-            counters.syslog_udp_kernel_dropped_total.get(),
-            counters.events_lost_total.get(),
+            metrics.events_stored_total.get(),
+            metrics.content_lines_total.get(),
+            metrics.event_dead_letters_total.get(),
+            metrics.syslog_dropped_queue_full.get(),
+            metrics.syslog_dropped_kernel.get(),
+            metrics.events_lost_total.get(),
         )
     } else {
         String::new()
@@ -405,11 +405,11 @@ fn print_summary(
     logging::status_line(format_args!(
         "summary connections={} refused={} bytes={} packets={} written_bytes={} lost_bytes={} \
          incomplete_streams={}{events}{queue} seconds={:.3}",
-        counters.streams_accepted_total.get(),
+        metrics.streams_accepted_total.get(),
         refused.iter().map(|counter| counter.get()).sum::<u64>(),
-        counters.received_bytes_total.get(),
-        counters.packets_total.get(),
-        counters.written_bytes_total.get(),
+        metrics.received_bytes_total.get(),
+        metrics.packets_total.get(),
+        metrics.written_bytes_total.get(),
         losses.bytes,
         losses.streams + losses.files,
         time.as_secs_f64(),

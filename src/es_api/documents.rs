@@ -189,11 +189,11 @@ impl EsApi {
                         reason,
                     );
                 }
-                (Err(WriteRejected::Invalid(_)), None) => self.counters.event_unfit_total.inc(),
+                (Err(WriteRejected::Invalid(_)), None) => self.metrics.events_rejected_unfit.inc(),
                 (Err(WriteRejected::AlreadyExists { .. }), _) => {}
             }
         }
-        self.counters.events_stored_total.add(stored);
+        self.metrics.events_stored_total.add(stored);
     }
 
     /// Rejects a document whose ID exists in the index with another mapping type. An ID is unique within an index.

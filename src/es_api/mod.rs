@@ -39,7 +39,7 @@ use crate::http::parse::RequestLimits;
 use crate::http::{Handler, HttpServerConfig, Method, Request, Response};
 use crate::iri::ingest::event_sink::EventSink;
 use crate::phone::PhoneNumberNormalizer;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::search::store::Store;
 
 /// The Elasticsearch version that clients see. They choose their requests by it.
@@ -57,7 +57,7 @@ pub struct EsApi {
     /// Rewrites phone numbers in queries to canonical numbers. `None`: numbers match only as they are written.
     normalizer: Option<Arc<PhoneNumberNormalizer>>,
     users: Users,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     /// Keeps documents that the store rejects for good.
     dead_letters: Option<Arc<EventSink>>,
     decompression: DecompressionBudget,
@@ -103,13 +103,13 @@ impl EsApi {
         store: Arc<dyn Store>,
         families: Option<Arc<PhoneNumberNormalizer>>,
         users: Users,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
     ) -> EsApi {
         EsApi {
             store,
             normalizer: families,
             users,
-            counters,
+            metrics,
             dead_letters: None,
             decompression: DecompressionBudget::default(),
         }
@@ -180,7 +180,7 @@ impl EsApi {
     fn render_response(&self, look: &ResponseFormat, reply: Result<Reply, ApiError>) -> Response {
         let mut reply = reply.unwrap_or_else(|failure| {
             if failure.status() == 429 {
-                self.counters.events_refused_full_total.inc();
+                self.metrics.http_rejected_store_full.inc();
             }
             Reply::json(failure.status(), &failure)
         });
@@ -216,7 +216,7 @@ impl Handler for EsApi {
         let refused = self.users.check(request);
         if let Err(failure) = refused {
             if failure.status() == 401 {
-                self.counters.events_refused_user_total.inc();
+                self.metrics.http_rejected_unauthorized.inc();
             }
             let challenge = failure.status() == 401;
             let response = self.render_response(&ResponseFormat::default(), Err(failure));

@@ -192,7 +192,7 @@ fn users_are_authenticated_before_the_body_is_read() {
     }
     let long = format!("Authorization: Basic {}\r\n", "A".repeat(1024));
     assert_eq!(ask(&long).status, 401);
-    assert_eq!(kit.elastic.counters.events_refused_user_total.get(), 8);
+    assert_eq!(kit.elastic.metrics.http_rejected_unauthorized.get(), 8);
 }
 
 /// With many writers at once, each document answered with 201 is stored and none answered with 429 is.
@@ -203,22 +203,22 @@ fn a_full_store_answers_429_and_stores_nothing() {
     let config = StoreConfig { queue_bytes_max: 1, ..StoreConfig::default() };
     let store = Arc::new(SqliteStore::open(dir.path(), config).unwrap());
     let kit = Kit { elastic: EsApi::new(store, None, Users::allow_all(), Arc::default()), _dir: dir };
-    let counters = Arc::clone(&kit.elastic.counters);
+    let metrics = Arc::clone(&kit.elastic.metrics);
     std::thread::scope(|scope| {
         for writer in 0..4 {
-            let (kit, counters) = (&kit, &counters);
+            let (kit, metrics) = (&kit, &metrics);
             scope.spawn(move || {
                 for n in 0.. {
                     let (status, text) = kit.ask("PUT", &format!("/a/_create/{writer}-{n}"), r#"{"k":1}"#);
                     assert!(status == 201 || text.contains("es_rejected_execution_exception"), "{text}");
                     assert!(matches!(status, 201 | 429), "{status}");
-                    if counters.events_refused_full_total.get() >= 10 && n >= 10 {
+                    if metrics.http_rejected_store_full.get() >= 10 && n >= 10 {
                         break;
                     }
                 }
             });
         }
     });
-    let stored = counters.events_stored_total.get();
+    let stored = metrics.events_stored_total.get();
     kit.check("GET", "/a/_count", "", 200, &format!("{{\"count\":{stored},"));
 }

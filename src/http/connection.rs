@@ -44,13 +44,13 @@ pub(crate) enum PollOutcome {
 pub(crate) fn wait(
     socket: &impl AsFd,
     interest: PollFlags,
-    stop: Option<&Shutdown>,
+    shutdown: Option<&Shutdown>,
     until: Option<Instant>,
 ) -> PollOutcome {
     let mut both = [PollFd::new(socket, interest), PollFd::new(socket, PollFlags::empty())];
-    let polled = match stop {
-        Some(stop) => {
-            both[1] = PollFd::new(stop, PollFlags::empty());
+    let polled = match shutdown {
+        Some(shutdown) => {
+            both[1] = PollFd::new(shutdown, PollFlags::empty());
             &mut both[..]
         }
         None => &mut both[..1],
@@ -132,10 +132,10 @@ impl<'a> Connection<'a> {
                 }
                 ReceiveOutcome::End => return Ok(()),
             };
-            self.shared.counters.http_requests_total.inc();
+            self.shared.metrics.http_requests_total.inc();
             // The peer still sends the body of a rejected request, so the start of the next one cannot be found.
             let body_comes = self.parser.feed(&[]).1 != ParseStep::Request;
-            let last = served == self.shared.config.requests_max || self.shared.stop.is_triggered();
+            let last = served == self.shared.config.requests_max || self.shared.shutdown.is_triggered();
             if !self.send_response(response, last || body_comes)? {
                 return if body_comes || !self.unread.is_empty() { self.linger() } else { Ok(()) };
             }
@@ -224,8 +224,8 @@ impl<'a> Connection<'a> {
             if Instant::now() >= until {
                 return PollOutcome::TimedOut;
             }
-            let stop = if self.stop_until.is_none() { Some(&self.shared.stop) } else { None };
-            match wait(&self.stream, interest, stop, Some(until)) {
+            let shutdown = if self.stop_until.is_none() { Some(&self.shared.shutdown) } else { None };
+            match wait(&self.stream, interest, shutdown, Some(until)) {
                 PollOutcome::ShutDown if idle => return PollOutcome::ShutDown,
                 PollOutcome::ShutDown => {
                     let grace = Duration::from_millis(self.shared.config.stop_grace_ms);

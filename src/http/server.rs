@@ -18,7 +18,7 @@ use super::Handler;
 use super::connection::{self, Connection, PollOutcome};
 use super::parse::RequestLimits;
 use crate::runtime::logging::Throttle;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
@@ -93,8 +93,8 @@ impl HttpServer {
         listener: TcpListener,
         config: HttpServerConfig,
         handler: Arc<dyn Handler>,
-        stop: Shutdown,
-        counters: Arc<Counters>,
+        shutdown: Shutdown,
+        metrics: Arc<Metrics>,
     ) -> Result<HttpServerHandle> {
         let local_addr = listener.local_addr().map_err(Error::system("read a listener's address"))?;
         listener.set_nonblocking(true).map_err(Error::net("listen on", local_addr))?;
@@ -102,8 +102,8 @@ impl HttpServer {
         let shared = Arc::new(ServerShared {
             config,
             handler,
-            stop,
-            counters,
+            shutdown,
+            metrics,
             open: AtomicUsize::new(0),
             bodies_bytes: AtomicUsize::new(0),
             warnings: Throttle::default(),
@@ -135,8 +135,8 @@ impl HttpServerHandle {
 pub(super) struct ServerShared {
     pub config: HttpServerConfig,
     pub handler: Arc<dyn Handler>,
-    pub stop: Shutdown,
-    pub counters: Arc<Counters>,
+    pub shutdown: Shutdown,
+    pub metrics: Arc<Metrics>,
     /// The number of connections that have a thread.
     open: AtomicUsize,
     /// Bytes that the bodies of all requests and responses use now.
@@ -147,7 +147,7 @@ pub(super) struct ServerShared {
 impl ServerShared {
     /// Counts and logs a rejected request or connection. `reason` is a fixed text: no byte of a peer reaches the log.
     pub(super) fn record_rejection(&self, peer: SocketAddr, reason: &'static str) {
-        self.counters.http_refused_total.inc();
+        self.metrics.http_rejected_bad_request.inc();
         self.warnings.warn(reason, format_args!("http_rejected peer={peer} reason=\"{reason}\""));
     }
 }
@@ -163,14 +163,14 @@ impl ConnectionPermit {
             return None;
         }
         shared.open.fetch_add(1, Ordering::AcqRel);
-        shared.counters.http_connections_open.inc();
+        shared.metrics.http_connections_open.inc();
         Some(ConnectionPermit(Arc::clone(shared)))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.counters.http_connections_open.sub(1);
+        self.0.metrics.http_connections_open.sub(1);
         self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -188,7 +188,7 @@ impl HttpAcceptor {
     fn run(mut self) {
         loop {
             let until = self.lingering.front().map(|(until, _)| *until);
-            match connection::wait(&self.listener, PollFlags::IN, Some(&self.shared.stop), until) {
+            match connection::wait(&self.listener, PollFlags::IN, Some(&self.shared.shutdown), until) {
                 PollOutcome::ShutDown => break,
                 PollOutcome::Ready => self.accept(),
                 PollOutcome::TimedOut => {}
@@ -215,7 +215,7 @@ impl HttpAcceptor {
                 self.shared.warnings.warn("accept", format_args!("http_accept_failed error=\"{error}\""));
                 // The connection stays in the system's queue: without a pause this would be a busy loop.
                 let until = Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS);
-                connection::wait(&self.shared.stop, PollFlags::empty(), None, Some(until));
+                connection::wait(&self.shared.shutdown, PollFlags::empty(), None, Some(until));
             }
         }
     }

@@ -153,14 +153,14 @@ impl KafkaSink {
 
     /// Asks for the topic, once for all streams: a topic that is not there fails at once, and not after the minutes
     /// for which a producer tries to deliver.
-    fn check_topic(&self, stop: &Shutdown) -> Result<(), SendError> {
+    fn check_topic(&self, shutdown: &Shutdown) -> Result<(), SendError> {
         let mut is_reached = self.is_reached.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *is_reached {
             return Ok(());
         }
         let deadline = Instant::now() + self.connect_timeout;
         let metadata = loop {
-            if stop.is_triggered() {
+            if shutdown.is_triggered() {
                 return Err(SendError::Stopped);
             }
             let rest = deadline.saturating_duration_since(Instant::now());
@@ -181,8 +181,8 @@ impl KafkaSink {
 }
 
 impl StreamSink for KafkaSink {
-    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
-        self.check_topic(stop)?;
+    fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
+        self.check_topic(shutdown)?;
         Ok(Box::new(KafkaSender {
             producer: Arc::clone(&self.producer),
             topic: Arc::clone(&self.topic),
@@ -206,7 +206,7 @@ struct KafkaSender {
 }
 
 impl KafkaSender {
-    fn send_value(&self, value: &str, stop: &Shutdown) -> Result<(), SendError> {
+    fn send_value(&self, value: &str, shutdown: &Shutdown) -> Result<(), SendError> {
         let mut record = BaseRecord::with_opaque_to(&self.topic, Arc::clone(&self.deliveries)).payload(value);
         if let Some(key) = &self.key {
             record = record.key(&key[..]);
@@ -222,19 +222,19 @@ impl KafkaSender {
                     return Err(Error::kafka("send to topic", &self.topic)(error).into());
                 }
             }
-            if let Err(stopped) = wait::pause(stop, DELIVERY_POLL_INTERVAL) {
+            if let Err(stopped) = wait::pause(shutdown, DELIVERY_POLL_INTERVAL) {
                 self.deliveries.sent.fetch_sub(1, Ordering::Relaxed);
                 return Err(stopped);
             }
         }
     }
 
-    fn send_held(&mut self, stop: &Shutdown) -> Result<(), SendError> {
-        self.held_value.take().map_or(Ok(()), |value| self.send_value(&value, stop))
+    fn send_held(&mut self, shutdown: &Shutdown) -> Result<(), SendError> {
+        self.held_value.take().map_or(Ok(()), |value| self.send_value(&value, shutdown))
     }
 
     /// Waits until each record was acknowledged or has failed.
-    fn wait_for_acknowledgements(&self, stop: &Shutdown) -> Result<(), SendError> {
+    fn wait_for_acknowledgements(&self, shutdown: &Shutdown) -> Result<(), SendError> {
         let deliveries = &self.deliveries;
         let sent = deliveries.sent.load(Ordering::Relaxed);
         loop {
@@ -249,7 +249,7 @@ impl KafkaSender {
                 }
                 _ => {}
             }
-            if let Err(stopped) = wait::pause(stop, DELIVERY_POLL_INTERVAL) {
+            if let Err(stopped) = wait::pause(shutdown, DELIVERY_POLL_INTERVAL) {
                 log::warn!(
                     "records_not_acknowledged topic={} records={} of={sent}",
                     self.topic,
@@ -262,35 +262,41 @@ impl KafkaSender {
 }
 
 impl StreamSender for KafkaSender {
-    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
+    fn send(&mut self, bytes: &[u8], shutdown: &Shutdown) -> Result<(), SendError> {
         let value = self.labels.value(&chunk::encode_base64(bytes), OmittedField::None);
-        self.send_value(&value, stop)?;
-        self.send_held(stop)
+        self.send_value(&value, shutdown)?;
+        self.send_held(shutdown)
     }
 
-    fn send_faulty(&mut self, bytes: &[u8], fault: Fault, at: u64, stop: &Shutdown) -> Result<(), SendError> {
+    fn send_faulty(
+        &mut self,
+        bytes: &[u8],
+        fault: Fault,
+        at: u64,
+        shutdown: &Shutdown,
+    ) -> Result<(), SendError> {
         let data = chunk::encode_base64(bytes);
         let value = self.labels.value(&data, OmittedField::None);
         match fault {
-            Fault::Duplicate => self.send_value(&value, stop)?,
+            Fault::Duplicate => self.send_value(&value, shutdown)?,
             Fault::Reorder if self.held_value.is_none() => {
                 self.held_value = Some(value);
                 return Ok(());
             }
             Fault::BadBase64 => {
-                self.send_value(&self.labels.value(&format!("{data}!"), OmittedField::None), stop)?
+                self.send_value(&self.labels.value(&format!("{data}!"), OmittedField::None), shutdown)?
             }
             Fault::MissingField => {
                 let missing = if at.is_multiple_of(2) { OmittedField::Data } else { OmittedField::Names };
-                self.send_value(&self.labels.value(&data, missing), stop)?;
+                self.send_value(&self.labels.value(&data, missing), shutdown)?;
             }
             _ => {}
         }
-        self.send(bytes, stop)
+        self.send(bytes, shutdown)
     }
 
-    fn close(mut self: Box<Self>, _: CloseMode, stop: &Shutdown) -> Result<(), SendError> {
-        self.send_held(stop)?;
-        self.wait_for_acknowledgements(stop)
+    fn close(mut self: Box<Self>, _: CloseMode, shutdown: &Shutdown) -> Result<(), SendError> {
+        self.send_held(shutdown)?;
+        self.wait_for_acknowledgements(shutdown)
     }
 }

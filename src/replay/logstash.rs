@@ -44,10 +44,10 @@ impl LogstashSink {
 }
 
 impl StreamSink for LogstashSink {
-    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
+    fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         let mut connection = self.shared.connection();
         if connection.is_none() {
-            *connection = Some(self.shared.peer.connect(stop)?);
+            *connection = Some(self.shared.peer.connect(shutdown)?);
         }
         Ok(Box::new(LineSender {
             shared: Arc::clone(&self.shared),
@@ -63,7 +63,7 @@ struct LineSender {
 }
 
 impl StreamSender for LineSender {
-    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
+    fn send(&mut self, bytes: &[u8], shutdown: &Shutdown) -> Result<(), SendError> {
         let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let line = self.labels.line(&chunk::encode_base64(bytes), &time, &self.shared.host) + "\n";
         let mut connection = self.shared.connection();
@@ -71,7 +71,7 @@ impl StreamSender for LineSender {
             let gone = std::io::ErrorKind::NotConnected.into();
             return Err(Error::net("send to", &self.shared.peer.label)(gone).into());
         };
-        let sent = send_all(socket, &self.shared.peer.label, line.as_bytes(), stop);
+        let sent = send_all(socket, &self.shared.peer.label, line.as_bytes(), shutdown);
         if sent.is_err() {
             // Part of the line may have been sent, so nothing may follow it on this connection.
             *connection = None;

@@ -97,7 +97,7 @@ struct StreamOutcome {
 pub(crate) fn run(
     plan: &ReplayPlan<'_>,
     sink: &dyn StreamSink,
-    stop: &Shutdown,
+    shutdown: &Shutdown,
 ) -> Result<(ReplaySummary, Option<Error>)> {
     let counts = ReplayCounts::default();
     let begun = Instant::now();
@@ -108,7 +108,7 @@ pub(crate) fn run(
         let mut threads = Vec::new();
         for (number, lane) in plan.lanes.iter().enumerate() {
             let (outcomes, counts) = (outcomes.clone(), &counts);
-            let send = move || send_lane(plan, lane, number as u64, sink, counts, stop, &outcomes);
+            let send = move || send_lane(plan, lane, number as u64, sink, counts, shutdown, &outcomes);
             let spawned = thread::Builder::new()
                 .name("replay".to_owned())
                 .stack_size(STACK_BYTES)
@@ -142,7 +142,7 @@ fn send_lane(
     number: u64,
     sink: &dyn StreamSink,
     counts: &ReplayCounts,
-    stop: &Shutdown,
+    shutdown: &Shutdown,
     outcomes: &Channel<StreamOutcome>,
 ) {
     for round in 0..plan.rounds {
@@ -150,9 +150,10 @@ fn send_lane(
         let nth = round * plan.lanes.len() as u64 + number;
         let fault = plan.fault_for_stream(nth);
         let (source, manner) = (lane.source, &plan.options);
-        let result = OutgoingStream { source, name: &name, options: manner, fault, counts, stop }.send(sink);
+        let result =
+            OutgoingStream { source, name: &name, options: manner, fault, counts, shutdown }.send(sink);
         // The owner receives outcomes until the last lane is done.
-        if outcomes.send(StreamOutcome { name, result }).is_err() || stop.is_triggered() {
+        if outcomes.send(StreamOutcome { name, result }).is_err() || shutdown.is_triggered() {
             return;
         }
     }

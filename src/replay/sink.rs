@@ -8,14 +8,14 @@ use crate::runtime::shutdown::Shutdown;
 /// Destination, shared by all streams.
 pub(crate) trait StreamSink: Sync {
     /// Starts a stream. When this returns, content can be sent.
-    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError>;
+    fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError>;
 }
 
 /// Stream that has been started.
 pub(crate) trait StreamSender {
     /// Sends the next bytes, as one unit if the destination has units (a segment, a message). Blocks while
     /// the destination accepts nothing.
-    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError>;
+    fn send(&mut self, bytes: &[u8], shutdown: &Shutdown) -> Result<(), SendError>;
 
     /// Sends like [`send`](Self::send), with a fault of single records. `at` is the byte that was drawn for
     /// it. Called only for destinations that support such faults.
@@ -24,13 +24,13 @@ pub(crate) trait StreamSender {
         bytes: &[u8],
         _fault: Fault,
         _at: u64,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<(), SendError> {
-        self.send(bytes, stop)
+        self.send(bytes, shutdown)
     }
 
     /// Ends the stream, and waits for acknowledgements if the destination has them.
-    fn close(self: Box<Self>, how: CloseMode, stop: &Shutdown) -> Result<(), SendError>;
+    fn close(self: Box<Self>, how: CloseMode, shutdown: &Shutdown) -> Result<(), SendError>;
 }
 
 /// Way in which a stream ends.

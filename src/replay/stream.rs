@@ -120,7 +120,7 @@ pub(crate) struct OutgoingStream<'a> {
     pub options: &'a ReplayOptions,
     pub fault: Option<(Fault, Random)>,
     pub counts: &'a ReplayCounts,
-    pub stop: &'a Shutdown,
+    pub shutdown: &'a Shutdown,
 }
 
 impl OutgoingStream<'_> {
@@ -142,7 +142,7 @@ impl OutgoingStream<'_> {
                 }
                 let fault = self.fault.as_ref().map(|(fault, _)| *fault);
                 let how = if fault == Some(Fault::Reset) { CloseMode::Reset } else { CloseMode::Orderly };
-                sender.close(how, self.stop)?;
+                sender.close(how, self.shutdown)?;
                 if matches!(fault, Some(Fault::Cut | Fault::Reset)) {
                     return Ok(StreamEnd::CutByFault);
                 }
@@ -154,12 +154,12 @@ impl OutgoingStream<'_> {
                 }
             }
         }
-        sender.close(CloseMode::Orderly, self.stop)?;
+        sender.close(CloseMode::Orderly, self.shutdown)?;
         Ok(StreamEnd::Whole)
     }
 
     fn open(&self, sink: &dyn StreamSink) -> Result<Box<dyn StreamSender>, SendError> {
-        let sender = sink.open(self.name, self.stop)?;
+        let sender = sink.open(self.name, self.shutdown)?;
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(sender)
     }
@@ -183,7 +183,7 @@ impl OutgoingStream<'_> {
     fn wait_for(&self, step: &SendStep, clock: &StreamClock, sent_before: u64) -> Result<(), SendError> {
         let Some(due) = step.due else { return Ok(()) };
         if let Some(early) = due.checked_sub(clock.now()) {
-            wait::pause(self.stop, early)?;
+            wait::pause(self.shutdown, early)?;
         }
         if step.from >= sent_before {
             self.counts.lateness.record(clock.now().saturating_sub(due));
@@ -202,17 +202,17 @@ impl OutgoingStream<'_> {
         clock: &mut StreamClock,
     ) -> Result<u64, SendError> {
         // Waits notice a shutdown, but a fast receiver never causes one.
-        if self.stop.is_triggered() {
+        if self.shutdown.is_triggered() {
             return Err(SendError::Stopped);
         }
         let next = plan.next_send(at, due.min(at + self.options.chunk_bytes as u64));
         if let Some(pause) = next.pause {
-            clock.pause_while(|| wait::pause(self.stop, pause))?;
+            clock.pause_while(|| wait::pause(self.shutdown, pause))?;
         }
         let bytes = cursor.slice(at, next.to)?;
         match plan.record_fault(at, next.to) {
-            Some((fault, place)) => sender.send_faulty(bytes, fault, place, self.stop)?,
-            None => sender.send(bytes, self.stop)?,
+            Some((fault, place)) => sender.send_faulty(bytes, fault, place, self.shutdown)?,
+            None => sender.send(bytes, self.shutdown)?,
         }
         self.counts.bytes.fetch_add(next.to - at, Ordering::Relaxed);
         Ok(next.to)
@@ -268,14 +268,14 @@ mod tests {
         let sources = ReplayFile::open_all(&[PathBuf::from(path)]).unwrap();
         let manner = ReplayOptions { captures, other_files: Pace::TopSpeed, chunk_bytes, piece_bytes: 1000 };
         let fault = fault.map(|fault| (fault, Random::new(7, 0)));
-        let (notes, counts, stop) = (Notes::default(), ReplayCounts::default(), Shutdown::new().unwrap());
+        let (notes, counts, shutdown) = (Notes::default(), ReplayCounts::default(), Shutdown::new().unwrap());
         let stream = OutgoingStream {
             source: &sources[0],
             name: b"call",
             options: &manner,
             fault,
             counts: &counts,
-            stop: &stop,
+            shutdown: &shutdown,
         };
         stream.send(&notes).unwrap();
         let acts = notes.0.lock().unwrap().clone();

@@ -49,12 +49,12 @@ pub(crate) struct TcpTarget {
 
 impl TcpTarget {
     /// Connects, and retries until the time limit, because the receiver may still be starting.
-    pub(crate) fn connect(&self, stop: &Shutdown) -> Result<Socket, SendError> {
+    pub(crate) fn connect(&self, shutdown: &Shutdown) -> Result<Socket, SendError> {
         let deadline = Instant::now() + self.connect_timeout;
         loop {
             let mut last = io::Error::from(io::ErrorKind::TimedOut);
             for addr in &self.addrs {
-                match connect_once(*addr, deadline, stop)? {
+                match connect_once(*addr, deadline, shutdown)? {
                     Ok(socket) => return Ok(socket),
                     Err(error) => last = error,
                 }
@@ -62,7 +62,7 @@ impl TcpTarget {
             if Instant::now() + CONNECT_RETRY_PAUSE >= deadline {
                 return Err(Error::net("connect to", &self.label)(last).into());
             }
-            wait::pause(stop, CONNECT_RETRY_PAUSE)?;
+            wait::pause(shutdown, CONNECT_RETRY_PAUSE)?;
         }
     }
 }
@@ -76,20 +76,20 @@ pub(crate) struct TcpSink {
 }
 
 impl TcpSink {
-    fn send_name(&self, sender: &mut TcpSender, name: &[u8], stop: &Shutdown) -> Result<(), SendError> {
+    fn send_name(&self, sender: &mut TcpSender, name: &[u8], shutdown: &Shutdown) -> Result<(), SendError> {
         match self.handshake {
             HandshakeStyle::Joined => name.clone_into(&mut sender.unsent_name),
-            HandshakeStyle::Newline => sender.send(&[name, b"\n"].concat(), stop)?,
+            HandshakeStyle::Newline => sender.send(&[name, b"\n"].concat(), shutdown)?,
             HandshakeStyle::Gap => {
-                sender.send(name, stop)?;
-                wait::pause(stop, NAME_SILENCE)?;
+                sender.send(name, shutdown)?;
+                wait::pause(shutdown, NAME_SILENCE)?;
             }
             HandshakeStyle::Split => {
                 for segment in name.chunks(name.len().div_ceil(SPLIT_SEGMENTS).max(1)) {
-                    sender.send(segment, stop)?;
-                    wait::pause(stop, SPLIT_PAUSE)?;
+                    sender.send(segment, shutdown)?;
+                    wait::pause(shutdown, SPLIT_PAUSE)?;
                 }
-                wait::pause(stop, NAME_SILENCE)?;
+                wait::pause(shutdown, NAME_SILENCE)?;
             }
         }
         Ok(())
@@ -97,10 +97,10 @@ impl TcpSink {
 }
 
 impl StreamSink for TcpSink {
-    fn open(&self, name: &[u8], stop: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
-        let socket = self.peer.connect(stop)?;
+    fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
+        let socket = self.peer.connect(shutdown)?;
         let mut sender = TcpSender { socket, label: self.peer.label.clone(), unsent_name: Vec::new() };
-        self.send_name(&mut sender, name, stop)?;
+        self.send_name(&mut sender, name, shutdown)?;
         Ok(Box::new(sender))
     }
 }
@@ -109,7 +109,7 @@ impl StreamSink for TcpSink {
 fn connect_once(
     addr: SocketAddr,
     deadline: Instant,
-    stop: &Shutdown,
+    shutdown: &Shutdown,
 ) -> Result<io::Result<Socket>, SendError> {
     let begin = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -124,7 +124,7 @@ fn connect_once(
         Ok(socket) => socket,
         Err(error) => return Ok(Err(error)),
     };
-    if !wait::wait_writable(stop, &socket, deadline.saturating_duration_since(Instant::now()))? {
+    if !wait::wait_writable(shutdown, &socket, deadline.saturating_duration_since(Instant::now()))? {
         return Ok(Err(io::ErrorKind::TimedOut.into()));
     }
     Ok(match socket.take_error() {
@@ -147,13 +147,13 @@ pub(crate) fn send_all(
     socket: &Socket,
     label: &str,
     mut bytes: &[u8],
-    stop: &Shutdown,
+    shutdown: &Shutdown,
 ) -> Result<(), SendError> {
     while !bytes.is_empty() {
         match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],
             Err(Errno::AGAIN) => {
-                wait::wait_writable(stop, socket, Duration::MAX)?;
+                wait::wait_writable(shutdown, socket, Duration::MAX)?;
             }
             Err(Errno::INTR) => {}
             Err(error) => return Err(Error::net("send to", label)(error.into()).into()),
@@ -163,17 +163,17 @@ pub(crate) fn send_all(
 }
 
 impl StreamSender for TcpSender {
-    fn send(&mut self, bytes: &[u8], stop: &Shutdown) -> Result<(), SendError> {
+    fn send(&mut self, bytes: &[u8], shutdown: &Shutdown) -> Result<(), SendError> {
         if self.unsent_name.is_empty() {
-            return send_all(&self.socket, &self.label, bytes, stop);
+            return send_all(&self.socket, &self.label, bytes, shutdown);
         }
         let mut joined = std::mem::take(&mut self.unsent_name);
         joined.extend_from_slice(bytes);
-        send_all(&self.socket, &self.label, &joined, stop)
+        send_all(&self.socket, &self.label, &joined, shutdown)
     }
 
-    fn close(mut self: Box<Self>, how: CloseMode, stop: &Shutdown) -> Result<(), SendError> {
-        self.send(&[], stop)?;
+    fn close(mut self: Box<Self>, how: CloseMode, shutdown: &Shutdown) -> Result<(), SendError> {
+        self.send(&[], shutdown)?;
         if how == CloseMode::Reset {
             // Closing with a linger time of zero sends a reset.
             let linger = self.socket.set_linger(Some(Duration::ZERO));

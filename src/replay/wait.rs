@@ -11,16 +11,24 @@ use crate::replay::sink::SendError;
 use crate::runtime::shutdown::Shutdown;
 
 /// Waits for `time`. Fails with [`SendError::Stopped`] on shutdown.
-pub(crate) fn pause(stop: &Shutdown, time: Duration) -> Result<(), SendError> {
-    poll_writable(stop, None, time).map(drop)
+pub(crate) fn pause(shutdown: &Shutdown, time: Duration) -> Result<(), SendError> {
+    poll_writable(shutdown, None, time).map(drop)
 }
 
 /// Waits at most `time` until the socket is writable or has failed. Returns false on timeout.
-pub(crate) fn wait_writable(stop: &Shutdown, socket: impl AsFd, time: Duration) -> Result<bool, SendError> {
-    poll_writable(stop, Some(socket.as_fd()), time)
+pub(crate) fn wait_writable(
+    shutdown: &Shutdown,
+    socket: impl AsFd,
+    time: Duration,
+) -> Result<bool, SendError> {
+    poll_writable(shutdown, Some(socket.as_fd()), time)
 }
 
-fn poll_writable(stop: &Shutdown, socket: Option<BorrowedFd<'_>>, time: Duration) -> Result<bool, SendError> {
+fn poll_writable(
+    shutdown: &Shutdown,
+    socket: Option<BorrowedFd<'_>>,
+    time: Duration,
+) -> Result<bool, SendError> {
     let begun = Instant::now();
     loop {
         let rest = time.saturating_sub(begun.elapsed());
@@ -28,11 +36,11 @@ fn poll_writable(stop: &Shutdown, socket: Option<BorrowedFd<'_>>, time: Duration
         let capped = rest.min(Duration::from_secs(365 * 24 * 3600));
         let timeout = Timespec { tv_sec: capped.as_secs() as i64, tv_nsec: capped.subsec_nanos().into() };
         let watched = socket.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::OUT));
-        let stopped = PollFd::new(stop, PollFlags::empty());
+        let stopped = PollFd::new(shutdown, PollFlags::empty());
         let count = 1 + usize::from(watched.is_some());
         let mut fds = [stopped.clone(), watched.unwrap_or(stopped)];
         match poll(&mut fds[..count], Some(&timeout)) {
-            _ if stop.is_triggered() => return Err(SendError::Stopped),
+            _ if shutdown.is_triggered() => return Err(SendError::Stopped),
             Ok(0) if begun.elapsed() >= time => return Ok(false),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
@@ -47,13 +55,13 @@ mod tests {
 
     #[test]
     fn a_pause_lasts_and_a_shutdown_ends_it() {
-        let stop = Shutdown::new().unwrap();
+        let shutdown = Shutdown::new().unwrap();
         let begun = Instant::now();
-        pause(&stop, Duration::from_millis(5)).unwrap();
+        pause(&shutdown, Duration::from_millis(5)).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(5));
-        let asked = stop.clone();
+        let asked = shutdown.clone();
         let asker = std::thread::spawn(move || asked.trigger());
-        assert!(matches!(pause(&stop, Duration::MAX), Err(SendError::Stopped)));
+        assert!(matches!(pause(&shutdown, Duration::MAX), Err(SendError::Stopped)));
         asker.join().unwrap();
     }
 }

@@ -1,194 +1,424 @@
-//! What the process counts: one struct of atomics, named as /metrics shows them.
+//! Metrics of the process: atomics that any thread updates, and their Prometheus text (version 0.0.4) for /metrics.
+//!
+//! The crate prometheus-client does not fit: it writes OpenMetrics, where a counter's type line lacks the suffix
+//! `_total`, so a parser of version 0.0.4 sees counters without a type. Here each labelled series is a field, so an update
+//! is one atomic addition without a look-up.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// One number that only grows, or a gauge that goes both ways.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one.
     pub fn inc(&self) {
         self.add(1);
     }
 
-    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Takes `n` away (gauges).
-    pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Ordering::Relaxed);
-    }
-
-    /// Sets a gauge.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-macro_rules! counters {
-    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident,)+) => {
-        /// All counters and gauges of a process.
-        #[derive(Debug, Default)]
-        pub struct Counters { $($(#[doc = $help])+ pub $name: Counter,)+ }
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
 
-        impl Counters {
-            /// The Prometheus text format, version 0.0.4: each metric as `lea_NAME`.
+impl Gauge {
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    pub fn dec(&self) {
+        self.sub(1);
+    }
+
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a remote service is up. Absent from /metrics until it is set, because the service may not be in use.
+#[derive(Debug)]
+pub struct UpGauge(AtomicU64);
+
+impl UpGauge {
+    const UNSET: u64 = u64::MAX;
+
+    pub fn set(&self, is_up: bool) {
+        self.0.store(is_up.into(), Ordering::Relaxed);
+    }
+
+    /// Returns true if the service is in use and down.
+    pub fn is_down(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Default for UpGauge {
+    fn default() -> UpGauge {
+        UpGauge(AtomicU64::new(UpGauge::UNSET))
+    }
+}
+
+/// A type of metric, for the text format.
+trait Metric {
+    const TYPE: &'static str;
+
+    fn value(&self) -> Option<u64>;
+}
+
+impl Metric for Counter {
+    const TYPE: &'static str = "counter";
+
+    fn value(&self) -> Option<u64> {
+        Some(self.get())
+    }
+}
+
+impl Metric for Gauge {
+    const TYPE: &'static str = "gauge";
+
+    fn value(&self) -> Option<u64> {
+        Some(self.get())
+    }
+}
+
+impl Metric for UpGauge {
+    const TYPE: &'static str = "gauge";
+
+    fn value(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|value| *value != UpGauge::UNSET)
+    }
+}
+
+/// Appends the two comment lines of a metric. `name` includes the prefix `lea_`.
+pub fn render_header(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// Appends a series. `labels` is empty or has the form `{name="value"}`.
+pub fn render_value(text: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(text, "{name}{labels} {value}");
+}
+
+macro_rules! labels {
+    () => {
+        ""
+    };
+    ($($label:ident = $value:literal),+) => {
+        concat!("{", metrics_join!($(concat!(stringify!($label), "=\"", $value, "\"")),+), "}")
+    };
+}
+
+macro_rules! metrics_join {
+    ($first:expr $(, $rest:expr)*) => { concat!($first $(, ",", $rest)*) };
+}
+
+/// Declares the metrics: `TYPE NAME HELP => FIELD{LABELS}, ...;`. Each series is a field of `Metrics`.
+macro_rules! metrics {
+    ($($kind:ident $name:ident $help:literal => $($field:ident $({$($label:ident = $value:literal),+})?),+;)+) => {
+        /// All metrics of a process.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $($(#[doc = $help] pub $field: $kind,)+)+
+            listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
+            sources: Mutex<Vec<Arc<SourceMetrics>>>,
+        }
+
+        impl Metrics {
+            /// Returns the metrics in Prometheus text format, version 0.0.4.
             pub fn render(&self) -> String {
-                let mut text = String::new();
-                $(render_one(&mut text, stringify!($name), stringify!($kind), concat!($($help),+), self.$name.get());)+
+                let mut text = String::with_capacity(16 << 10);
+                $(
+                    let name = concat!("lea_", stringify!($name));
+                    render_header(&mut text, name, <$kind as Metric>::TYPE, $help);
+                    $(
+                        if let Some(value) = self.$field.value() {
+                            render_value(&mut text, name, labels!($($($label = $value),+)?), value);
+                        }
+                    )+
+                )+
+                self.render_listeners(&mut text);
                 text
             }
         }
     };
 }
 
-fn render_one(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "# HELP lea_{name} {}\n# TYPE lea_{name} {kind}\nlea_{name} {value}", help.trim());
+metrics! {
+    Counter streams_accepted_total "tmp" => streams_accepted_total;
+    Counter refused_streams_max_total "tmp" => refused_streams_max_total;
+    Counter refused_peer_total "tmp" => refused_peer_total;
+    Counter refused_thread_total "tmp" => refused_thread_total;
+    Counter refused_silent_total "tmp" => refused_silent_total;
+    Counter refused_name_total "tmp" => refused_name_total;
+    Gauge http_connections_open "tmp" => http_connections_open;
+    Gauge event_connections_open "tmp" => event_connections_open;
+    Counter event_connections_total "tmp" => event_connections_total;
+    Counter event_connections_refused_total "tmp" => event_connections_refused_total;
+    Counter event_lines_total "tmp" => event_lines_total;
+    Counter syslog_tcp_messages_total "tmp" => syslog_tcp_messages_total;
+    Counter syslog_udp_messages_total "tmp" => syslog_udp_messages_total;
+    Counter amqp_messages_total "tmp" => amqp_messages_total;
+    Gauge streams_open "Streams that are open." => streams_open;
+    Counter streams_ended_total "Streams that ended, by reason. Rejected connections are not included." =>
+        streams_ended_eof{reason = "eof"}, streams_ended_reset{reason = "reset"}, streams_ended_idle{reason = "idle"},
+        streams_ended_limit{reason = "limit"}, streams_ended_shutdown{reason = "shutdown"},
+        streams_ended_io_error{reason = "io_error"};
+    Counter streams_failed_total "Streams whose file could not be written completely." => streams_failed_total;
+    Counter received_bytes_total "Bytes of stream content received, without stream names." => received_bytes_total;
+    Counter packets_total "Packets found in captures." => packets_total;
+    Counter written_bytes_total "Bytes written to stream files." => written_bytes_total;
+    Counter writes_total "System calls that wrote to stream files." => writes_total;
+    Counter write_retries_total "Writes repeated because the disk was full or failed." => write_retries_total;
+    Counter lost_bytes_total "Bytes received that could not be written." => lost_bytes_total;
+    Counter compared_bytes_total "Bytes of re-sent streams that matched the stored file." => compared_bytes_total;
+    Counter parts_total
+        "Part files created because a stream differed from the stored file of its name, or arrived at the same time." =>
+        parts_total;
+    Gauge partial_packet_bytes "Bytes of partial packets held in memory." => partial_packet_bytes;
+    Counter partial_packets_flushed_total
+        "Partial packets written early because --partial-packet-memory was reached." => partial_packets_flushed_total;
+    Counter sync_rounds_total "Rounds of fsync over growing stream files." => sync_rounds_total;
+    Counter recovered_files_total "Stream files recovered at start after a crash." => recovered_files_total;
+    Counter kafka_records_total "Kafka records written to stream files." => kafka_records_total;
+    Counter kafka_duplicates_total "Kafka records skipped because their offset was already stored." =>
+        kafka_duplicates_total;
+    Counter kafka_dead_letters_total
+        "Kafka records that could not be decoded and are kept in .lea/dead-letters.jsonl." => kafka_dead_letters_total;
+    Counter kafka_damaged_batches_total "Kafka record batches that arrived damaged; their records are missing." =>
+        kafka_damaged_batches_total;
+    Gauge kafka_lag_records "Kafka records between the next offset and the end of all assigned partitions." =>
+        kafka_lag_records;
+    Counter http_requests_total "HTTP requests answered." => http_requests_total;
+    Counter http_requests_rejected_total "HTTP requests rejected, by reason." =>
+        http_rejected_bad_request{reason = "bad_request"}, http_rejected_unauthorized{reason = "unauthorized"},
+        http_rejected_store_full{reason = "store_full"};
+    Counter events_stored_total "Events stored, from all sources." => events_stored_total;
+    Counter events_duplicate_total "Events skipped because an event with the same id was already stored." =>
+        events_duplicate_total;
+    Counter events_rejected_total "Messages and events rejected, by reason." =>
+        events_rejected_too_long{reason = "too_long"}, events_rejected_malformed{reason = "malformed"},
+        events_rejected_unfit{reason = "unfit"};
+    Counter events_lost_total "Events lost because the store still failed when the shutdown timeout ended." =>
+        events_lost_total;
+    Counter event_dead_letters_total
+        "Messages and events kept in .lea/event-dead-letters.jsonl because they could not be stored." =>
+        event_dead_letters_total;
+    Counter event_dead_letters_dropped_total
+        "Dead letters dropped because the dead-letter file was full or could not be written." =>
+        event_dead_letters_dropped_total;
+    Gauge store_waiting_threads "Threads that wait because the event store fails or is stalled." =>
+        store_waiting_threads;
+    Counter content_lines_total "Lines with stream content written to stream files." => content_lines_total;
+    Counter syslog_unmatched_total "Syslog messages that matched no pattern; they are stored with a tag." =>
+        syslog_unmatched_total;
+    Counter syslog_datagrams_dropped_total "Syslog datagrams dropped, by reason." =>
+        syslog_dropped_queue_full{reason = "queue_full"}, syslog_dropped_kernel{reason = "kernel_buffer_full"};
+    UpGauge amqp_up "1 while the AMQP queue is consumed, 0 while the broker is unreachable; absent without --amqp." =>
+        amqp_up;
+    Counter amqp_redelivered_total "AMQP messages that the broker marked as redelivered." => amqp_redelivered_total;
+    Gauge spool_events "Events in the spool that the cluster has not acknowledged." => spool_events;
+    Gauge spool_bytes "Bytes of the spool that the cluster has not acknowledged." => spool_bytes;
+    Gauge spool_full "1 while the spool has reached its limit or its disk is full." => spool_full;
+    Counter spool_damaged_total "Events lost because the spool was damaged on disk." => spool_damaged_total;
+    UpGauge cluster_up
+        "1 while the cluster accepts events, 0 while it is unreachable, full or rejects them; absent without --cluster." =>
+        cluster_up;
+    Counter cluster_bulks_total "Bulk requests answered by the cluster." => cluster_bulks_total;
+    Counter cluster_acked_total "Events acknowledged by the cluster." => cluster_acked_total;
+    Counter cluster_duplicate_total "Acknowledged events whose id already existed in the cluster." =>
+        cluster_duplicate_total;
+    Counter cluster_retries_total "Events sent again because the cluster did not accept them the first time." =>
+        cluster_retries_total;
+    Counter cluster_rejected_total
+        "Events rejected by the cluster; they are kept in .lea/event-dead-letters.jsonl." => cluster_rejected_total;
+    Counter cluster_deleted_indices_total "Daily indices deleted because they were older than --keep-days." =>
+        cluster_deleted_indices_total;
 }
 
-counters! {
-    /// Streams open now.
-    streams_open: gauge,
-    /// TCP connections accepted, refused ones included.
-    streams_accepted_total: counter,
-    /// Streams that ended, in whatever way.
-    streams_ended_total: counter,
-    /// Bytes of streams received, names not included.
-    received_bytes_total: counter,
-    /// Bytes written into stream files.
-    written_bytes_total: counter,
-    /// Writes into stream files (system calls).
-    writes_total: counter,
-    /// Packets seen in captures.
-    packets_total: counter,
-    /// Bytes of a re-send that were equal to what is stored.
-    compared_bytes_total: counter,
-    /// Parts made because a stream of a known name differed from what is stored, or came beside it.
-    parts_total: counter,
-    /// Streams refused: as many were open as --streams-max allows.
-    refused_streams_max_total: counter,
-    /// Peers refused: not in --allow.
-    refused_peer_total: counter,
-    /// Streams refused: no thread could be started.
-    refused_thread_total: counter,
-    /// Connections that ended or timed out before they sent a byte.
-    refused_silent_total: counter,
-    /// Connections refused: more than 4,096 bytes and no end of a name.
-    refused_name_total: counter,
-    /// Streams cut at --stream-bytes-max.
-    limited_streams_total: counter,
-    /// Streams ended by --idle-timeout.
-    idle_streams_total: counter,
-    /// Streams ended by a reset or a dead peer.
-    reset_streams_total: counter,
-    /// Streams ended by an error of the file system.
-    failed_streams_total: counter,
-    /// Bytes received that could not be written at all.
-    lost_bytes_total: counter,
-    /// Begun packets written through because all together passed --partial-packet-memory.
-    pending_written_through_total: counter,
-    /// Bytes of begun packets that wait in memory.
-    pending_bytes: gauge,
-    /// Writes that had to wait because the disk was full or failed.
-    write_retries_total: counter,
-    /// Sync rounds done.
-    sync_rounds_total: counter,
-    /// Stream files recovered at the start after a crash.
-    recovered_files_total: counter,
-    /// HTTP connections open now.
-    http_connections_open: gauge,
-    /// Kafka records that went into stream files.
-    kafka_records_total: counter,
-    /// Kafka records that came again, and were passed over by their offset.
-    kafka_repeated_total: counter,
-    /// Records that could not be used and are kept in .lea/dead-letters.jsonl.
-    dead_letters_total: counter,
-    /// Batches of Kafka records that arrived damaged and are missing.
-    kafka_damaged_total: counter,
-    /// Kafka records between what was taken and the partitions' ends.
-    kafka_lag_records: gauge,
-    /// HTTP requests answered.
-    http_requests_total: counter,
-    /// Requests of senders and askers of events refused: no right password.
-    events_refused_user_total: counter,
-    /// Requests of senders and askers of events refused: no room now, to be tried again.
-    events_refused_full_total: counter,
-    /// HTTP requests refused: malformed, too large, too slow, or too many at once.
-    http_refused_total: counter,
-    /// Connections of --lines, --content-lines and --syslog open now.
-    event_connections_open: gauge,
-    /// Connections of these accepted, refused ones included.
-    event_connections_total: counter,
-    /// Connections of these refused: too many at once, or no thread could be started.
-    event_connections_refused_total: counter,
-    /// Lines that came to --lines and --content-lines.
-    event_lines_total: counter,
-    /// Lines with content of a stream, which went into stream files.
-    event_data_lines_total: counter,
-    /// Syslog messages that came over TCP.
-    syslog_tcp_messages_total: counter,
-    /// Syslog messages that came over UDP.
-    syslog_udp_messages_total: counter,
-    /// Syslog messages that fit no pattern; they are stored with a tag.
-    syslog_unmatched_total: counter,
-    /// Syslog datagrams dropped because the store did not keep up.
-    syslog_udp_dropped_total: counter,
-    /// Syslog datagrams that the kernel dropped because its buffer was full.
-    syslog_udp_kernel_dropped_total: counter,
-    /// 1 while the queue of --amqp is consumed.
-    amqp_connected: gauge,
-    /// Messages that came from the queue of --amqp.
-    amqp_messages_total: counter,
-    /// Messages of these that the broker may have delivered before.
-    amqp_redelivered_total: counter,
-    /// Events that were there already: their messages were delivered once more.
-    events_there_already_total: counter,
-    /// Events stored, whichever way they came.
-    events_stored_total: counter,
-    /// Lines and messages that could not be used and are kept in .lea/event-dead-letters.jsonl.
-    event_dead_letters_total: counter,
-    /// Lines and messages that were longer than is taken.
-    event_too_long_total: counter,
-    /// Lines that are no JSON object, or no chunk of a stream.
-    event_malformed_total: counter,
-    /// Events that the store refused.
-    event_unfit_total: counter,
-    /// Lines and messages that could not be used and were not kept either: the dead letters are full, or failed.
-    event_dead_letters_dropped_total: counter,
-    /// Events lost: the store failed until the end of the drain.
-    events_lost_total: counter,
-    /// Events in the queue on the disk: acknowledged, and not yet confirmed by the cluster.
-    queue_events: gauge,
-    /// Bytes of the queue that the cluster has not confirmed.
-    queue_bytes: gauge,
-    /// 1 while the queue, or the disk that it is on, has no room.
-    queue_full: gauge,
-    /// Events lost because the queue was damaged on the disk.
-    queue_damaged_total: counter,
-    /// 1 while the cluster does not take events: it is away, full, or refuses.
-    cluster_away: gauge,
-    /// Bulks that the cluster answered.
-    cluster_bulks_total: counter,
-    /// Events that the cluster confirmed.
-    cluster_confirmed_total: counter,
-    /// Events among these that were there already: sent again after a crash, or under an id that was taken.
-    cluster_there_total: counter,
-    /// Events sent again because the cluster did not take them the first time.
-    cluster_retries_total: counter,
-    /// Events that the cluster refused; they are kept in .lea/event-dead-letters.jsonl.
-    cluster_refused_total: counter,
-    /// Daily indices deleted because they were older than --keep-days.
-    cluster_deleted_indices_total: counter,
-    /// Threads that wait because the store fails or does not move.
-    event_store_waiting: gauge,
+/// Reason why a listener rejects a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectReason {
+    /// As many connections as allowed are open.
+    LimitReached,
+    /// No thread could be started.
+    NoThread,
+    /// The peer's address is not in `--allow`.
+    NotAllowed,
+    /// The peer sent nothing.
+    Silent,
+    /// The peer reset the connection before a stream started.
+    Reset,
+    /// The stream's name is too long.
+    NameTooLong,
+}
+
+impl RejectReason {
+    const ALL: [RejectReason; 6] = [
+        RejectReason::LimitReached,
+        RejectReason::NoThread,
+        RejectReason::NotAllowed,
+        RejectReason::Silent,
+        RejectReason::Reset,
+        RejectReason::NameTooLong,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RejectReason::LimitReached => "limit_reached",
+            RejectReason::NoThread => "no_thread",
+            RejectReason::NotAllowed => "not_allowed",
+            RejectReason::Silent => "silent",
+            RejectReason::Reset => "reset",
+            RejectReason::NameTooLong => "name_too_long",
+        }
+    }
+}
+
+/// Metrics of a listener for TCP connections, with the label `listener`.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    listener: &'static str,
+    pub connections: Counter,
+    pub open: Gauge,
+    rejected: [Counter; RejectReason::ALL.len()],
+}
+
+impl ListenerMetrics {
+    /// Returns the counter of connections that were rejected for this reason.
+    pub fn rejected(&self, reason: RejectReason) -> &Counter {
+        &self.rejected[reason as usize]
+    }
+
+    /// Returns the number of all rejected connections.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().map(Counter::get).sum()
+    }
+}
+
+/// Metrics of an event source, with the label `listener` and, if it has more than one, `transport`.
+#[derive(Debug)]
+pub struct SourceMetrics {
+    labels: String,
+    pub messages: Counter,
+}
+
+impl Metrics {
+    /// Returns the metrics of the listener with this name. The first call creates them.
+    pub fn listener(&self, listener: &'static str) -> Arc<ListenerMetrics> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = listeners.iter().find(|known| known.listener == listener) {
+            return Arc::clone(found);
+        }
+        let (connections, open, rejected) = Default::default();
+        listeners.push(Arc::new(ListenerMetrics { listener, connections, open, rejected }));
+        Arc::clone(&listeners[listeners.len() - 1])
+    }
+
+    /// Returns the metrics of the event source with this name and transport. The first call creates them.
+    pub fn source(&self, listener: &str, transport: Option<&str>) -> Arc<SourceMetrics> {
+        let transport = transport.map_or_else(String::new, |transport| format!(",transport=\"{transport}\""));
+        let labels = format!("{{listener=\"{listener}\"{transport}}}");
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = sources.iter().find(|known| known.labels == labels) {
+            return Arc::clone(found);
+        }
+        sources.push(Arc::new(SourceMetrics { labels, messages: Counter::default() }));
+        Arc::clone(&sources[sources.len() - 1])
+    }
+
+    fn render_listeners(&self, text: &mut String) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = "lea_connections_total";
+        render_header(
+            text,
+            name,
+            Counter::TYPE,
+            "TCP connections accepted, including those rejected afterwards.",
+        );
+        for each in &*listeners {
+            render_value(text, name, &format!("{{listener=\"{}\"}}", each.listener), each.connections.get());
+        }
+        let name = "lea_connections_open";
+        render_header(text, name, Gauge::TYPE, "Connections that are open.");
+        for each in &*listeners {
+            render_value(text, name, &format!("{{listener=\"{}\"}}", each.listener), each.open.get());
+        }
+        let name = "lea_connections_rejected_total";
+        render_header(text, name, Counter::TYPE, "Connections rejected, by listener and reason.");
+        for each in &*listeners {
+            for reason in RejectReason::ALL {
+                let labels = format!("{{listener=\"{}\",reason=\"{}\"}}", each.listener, reason.as_str());
+                render_value(text, name, &labels, each.rejected(reason).get());
+            }
+        }
+        let name = "lea_messages_received_total";
+        render_header(text, name, Counter::TYPE, "Messages received, by listener.");
+        for each in &*self.sources.lock().unwrap_or_else(PoisonError::into_inner) {
+            render_value(text, name, &each.labels, each.messages.get());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_has_one_header_and_its_series() {
+        let metrics = Metrics::default();
+        metrics.streams_ended_idle.inc();
+        metrics.listener("tcp").rejected(RejectReason::Silent).add(2);
+        metrics.source("syslog", Some("udp")).messages.inc();
+        let text = metrics.render();
+        for line in [
+            "# TYPE lea_streams_ended_total counter",
+            "lea_streams_ended_total{reason=\"eof\"} 0",
+            "lea_streams_ended_total{reason=\"idle\"} 1",
+            "# TYPE lea_streams_open gauge",
+            "lea_streams_open 0",
+            "lea_connections_rejected_total{listener=\"tcp\",reason=\"silent\"} 2",
+            "lea_connections_open{listener=\"tcp\"} 0",
+            "lea_messages_received_total{listener=\"syslog\",transport=\"udp\"} 1",
+        ] {
+            assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_not_in_use_has_no_series() {
+        let metrics = Metrics::default();
+        assert!(!metrics.render().contains("\nlea_cluster_up ") && !metrics.cluster_up.is_down());
+        metrics.cluster_up.set(false);
+        assert!(metrics.render().contains("\nlea_cluster_up 0\n") && metrics.cluster_up.is_down());
+    }
+
+    #[test]
+    fn metrics_of_a_listener_are_created_once() {
+        let metrics = Metrics::default();
+        metrics.listener("tcp").connections.inc();
+        metrics.listener("tcp").connections.inc();
+        assert_eq!(metrics.listener("tcp").connections.get(), 2);
+    }
 }

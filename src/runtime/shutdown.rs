@@ -42,9 +42,9 @@ impl Shutdown {
 
     /// Creates a signal that the signals of the process trigger. Must be called only once per process.
     pub fn on_signals() -> Result<Shutdown> {
-        let stop = Shutdown::new()?;
+        let shutdown = Shutdown::new()?;
         ignore_file_size_signal();
-        let asked = stop.clone();
+        let asked = shutdown.clone();
         ctrlc::set_handler(move || {
             if asked.is_triggered() {
                 std::process::exit(Exit::Interrupted.code().into());
@@ -52,7 +52,7 @@ impl Shutdown {
             asked.trigger();
         })
         .map_err(|error| Error::system("listen for signals")(std::io::Error::other(error)))?;
-        Ok(stop)
+        Ok(shutdown)
     }
 
     /// Triggers shutdown for all clones.

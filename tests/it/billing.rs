@@ -449,14 +449,14 @@ fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     let unusable =
         format!("hello\n[]\n{{\"userid\":\"a\",\"data\":\"AA==\"}}\n{{\"x\":\"{}\"}}\n", "x".repeat(1 << 20));
     rabbit.publish("rows", unusable.as_bytes(), &["--ids"]);
-    let status = server.addr("status");
+    let status = server.addr("admin");
     let metric = |name: &str| {
         let (_, text) = events::ask(status, "/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
         value.unwrap_or_else(|| panic!("no {name} in {text}"))
     };
     wait_until(DEADLINE, "dead letters", || metric("lea_event_dead_letters_total ") >= 4);
-    assert_eq!((metric("lea_event_dead_letters_total "), metric("lea_amqp_connected ")), (4, 1));
+    assert_eq!((metric("lea_event_dead_letters_total "), metric("lea_amqp_up ")), (4, 1));
     assert!(metric("lea_amqp_redelivered_total ") > 0);
     // Messages with different ids are different events; equal messages without ids are one event.
     let twice = b"{\"event\":\"undefined\"}\n{\"event\":\"undefined\"}\n";

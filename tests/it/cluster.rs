@@ -77,7 +77,7 @@ impl Front {
     }
 
     fn status(&mut self) -> SocketAddr {
-        self.events().addr("status")
+        self.events().addr("admin")
     }
 
     #[track_caller]
@@ -94,7 +94,7 @@ impl Front {
     /// Waits until the cluster has all events.
     #[track_caller]
     fn wait_shipped(&mut self) {
-        self.wait_metric("queue_events", "to be 0", |events| events == 0);
+        self.wait_metric("spool_events", "to be 0", |events| events == 0);
     }
 }
 
@@ -251,10 +251,10 @@ fn check_outages(node: &Node) -> Vec<u64> {
     // The node is unreachable from the start; events are accepted.
     loads.iter().for_each(|load| load.wait_more(500));
     let status = fronts[0].status();
-    wait_until(DEADLINE, "the outage in /health", || health(status) == "cluster_away");
-    assert!(fronts[0].metric("queue_events") >= 500);
+    wait_until(DEADLINE, "the outage in /health", || health(status) == "cluster_unreachable");
+    assert!(fronts[0].metric("spool_events") >= 500);
     node.start();
-    fronts[0].wait_metric("cluster_confirmed_total", "to grow", |events| events >= 500);
+    fronts[0].wait_metric("cluster_acked_total", "to grow", |events| events >= 500);
     wait_until(DEADLINE, "the end of the outage in /health", || health(status) == "ok");
 
     // The lea is killed.
@@ -263,7 +263,7 @@ fn check_outages(node: &Node) -> Vec<u64> {
         fronts[0].kill9();
         fronts[0].restart();
     }
-    fronts[0].wait_metric("cluster_confirmed_total", "to grow", |events| events > 0);
+    fronts[0].wait_metric("cluster_acked_total", "to grow", |events| events > 0);
 
     check_full_disk(node, &mut fronts[0], &loads);
 
@@ -277,7 +277,7 @@ fn check_outages(node: &Node) -> Vec<u64> {
         loads.iter().for_each(|load| load.wait_more(BULK));
     }
     loads.iter().for_each(|load| load.slow_down(false));
-    eprintln!("away for {:?}, {} events wait", away.elapsed(), fronts[0].metric("queue_events"));
+    eprintln!("away for {:?}, {} events wait", away.elapsed(), fronts[0].metric("spool_events"));
     node.start();
     let acknowledged = loads.into_iter().flat_map(Load::end).collect();
     for mut front in fronts {
@@ -305,13 +305,13 @@ fn check_full_disk(node: &Node, front: &mut Front, loads: &[Load]) {
         node.good("PUT", "/_cluster/settings", json!({ "persistent": settings }));
     };
     is_full(true);
-    front.wait_metric("cluster_away", "to be 1", |away| away == 1);
+    front.wait_metric("cluster_up", "to be 0", |is_up| is_up == 0);
     loads.iter().for_each(|load| load.wait_more(500));
-    let refused = front.metric("cluster_refused_total");
+    let refused = front.metric("cluster_rejected_total");
     let said = front.events().process().stderr();
     assert!(said.contains("read-only"), "{said}");
     is_full(false);
-    front.wait_metric("cluster_away", "to be 0", |away| away == 0);
+    front.wait_metric("cluster_up", "to be 1", |is_up| is_up == 1);
     assert_eq!(refused, 0, "a full disk is nobody's mistake");
 }
 
@@ -373,7 +373,7 @@ fn check_unfit(node: &Node) {
     post(json!({"host": "a", "n": 2}));
     post(json!({"host": {"name": "b"}, "n": 3}));
     front.wait_shipped();
-    assert_eq!(front.metric("cluster_refused_total"), 1);
+    assert_eq!(front.metric("cluster_rejected_total"), 1);
     node.good("POST", "/unfit/_refresh", Value::Null);
     assert_eq!(node.good("GET", "/unfit/_count", Value::Null)["count"], 2);
     let letters = std::fs::read_to_string(front.work.join("out/.lea/event-dead-letters.jsonl")).unwrap();
@@ -396,7 +396,7 @@ fn check_large(node: &Node) {
     let (status, answer) = exchange(front.events().http(), "POST", "/large/_bulk", lines.as_bytes()).unwrap();
     assert_eq!((status, &answer["errors"]), (200, &json!(false)));
     front.wait_shipped();
-    assert_eq!((front.metric("cluster_confirmed_total"), front.metric("cluster_refused_total")), (6, 1));
+    assert_eq!((front.metric("cluster_acked_total"), front.metric("cluster_rejected_total")), (6, 1));
     let letters = std::fs::read_to_string(front.work.join("out/.lea/event-dead-letters.jsonl")).unwrap();
     let letter: Value = serde_json::from_str(letters.trim()).unwrap();
     assert!(letter["reason"].as_str().unwrap().starts_with("status 413"), "{}", letter["reason"]);
@@ -511,12 +511,12 @@ fn check_tls(node: &Node) {
         let mut flags = vec!["--cluster", &url, "--admin-listen", "0"];
         flags.extend(if ca { vec!["--cluster-ca", &path] } else { Vec::new() });
         let mut events = Events::start(&work.join(format!("out-{ca}")), &flags);
-        let status = events.addr("status");
+        let status = events.addr("admin");
         exchange(events.http(), "POST", "/tls/_doc", b"{}").unwrap();
         if is_trusted {
-            wait_until(DEADLINE, "the event confirmed", || metric(status, "cluster_confirmed_total") == 1);
+            wait_until(DEADLINE, "the event confirmed", || metric(status, "cluster_acked_total") == 1);
         } else {
-            wait_until(DEADLINE, "the outage", || metric(status, "cluster_away") == 1);
+            wait_until(DEADLINE, "the outage", || metric(status, "cluster_up") == 0);
         }
         let said = events.term();
         assert!(!said.contains("secret"), "{said}");
@@ -546,11 +546,11 @@ fn a_full_queue_is_told_and_nothing_acknowledged_is_lost_over_stops() {
     assert_eq!((refused.0, &refused.1["error"]["type"]), (429, &json!("es_rejected_execution_exception")));
     assert_eq!(taken, (1 << 20) / 20_100, "events of a little more than 20,000 bytes");
     let status = front.status();
-    assert_eq!(health(status), "queue_full");
+    assert_eq!(health(status), "spool_full");
     // Lines are not read.
     let mut lines = std::net::TcpStream::connect(front.events().addr("lines")).unwrap();
     std::io::Write::write_all(&mut lines, format!("{event}\n").as_bytes()).unwrap();
-    assert_eq!(front.metric("queue_events"), taken);
+    assert_eq!(front.metric("spool_events"), taken);
     drop(lines);
 
     // The shutdown timeout also limits the wait for an unreachable cluster.
@@ -563,10 +563,10 @@ fn a_full_queue_is_told_and_nothing_acknowledged_is_lost_over_stops() {
     assert!(said.contains(&format!(" spooled_events={taken} ")), "{said}");
     assert!(said.contains("lost_events=1"), "the line that had no room: {said}");
     front.restart();
-    assert_eq!(front.metric("queue_events"), taken);
+    assert_eq!(front.metric("spool_events"), taken);
     front.kill9();
     front.restart();
-    assert_eq!(front.metric("queue_events"), taken);
+    assert_eq!(front.metric("spool_events"), taken);
 }
 
 #[test]

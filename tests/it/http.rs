@@ -94,8 +94,8 @@ fn a_connection_is_used_again() {
         assert_eq!(answer.header("Connection"), None);
         assert!(answer.header("Date").unwrap().ends_with(" GMT"));
     }
-    assert_eq!(server.counters.http_requests_total.get(), 100);
-    assert_eq!(server.counters.http_refused_total.get(), 0);
+    assert_eq!(server.metrics.http_requests_total.get(), 100);
+    assert_eq!(server.metrics.http_rejected_bad_request.get(), 0);
     assert!(client.get("/").status == 200);
     server.end();
 }
@@ -205,9 +205,9 @@ fn all_bodies_together_are_limited() {
         // A rejected connection can be closed before it has read everything.
         let _ = client.stream.write_all(&vec![b'y'; 1_048_575]);
     }
-    until("some are refused", || server.counters.http_refused_total.get() > 0);
+    until("some are refused", || server.metrics.http_rejected_bad_request.get() > 0);
     drop(clients);
-    until("all have ended", || server.counters.http_connections_open.get() == 0);
+    until("all have ended", || server.metrics.http_connections_open.get() == 0);
     let mut client = server.client();
     client.send(format!("{head}{}", "y".repeat(1 << 20)));
     assert_eq!(client.answer().status, 200);
@@ -276,7 +276,7 @@ fn hostile_requests_are_answered_and_end_their_connection() {
         assert!(answer.closes() && client.is_closed(), "{input:.100}");
         assert!(answer.text().starts_with(&status.to_string()) && answer.body.len() < 100);
         assert_eq!(good.get("/").status, 200);
-        assert_eq!(server.counters.http_refused_total.get(), n as u64 + 1);
+        assert_eq!(server.metrics.http_rejected_bad_request.get(), n as u64 + 1);
     }
     server.end();
 }
@@ -348,7 +348,7 @@ fn a_header_of_a_gigabyte_is_cut_off_early() {
     let piece = vec![b'x'; 1 << 20];
     let taken = (0..1024).take_while(|_| client.stream.write_all(&piece).is_ok()).count();
     assert!(taken < 64, "{taken} MiB were taken");
-    until("it is refused", || server.counters.http_refused_total.get() == 1);
+    until("it is refused", || server.metrics.http_rejected_bad_request.get() == 1);
     assert_eq!(server.client().get("/").status, 200);
     server.end();
 }
@@ -361,13 +361,13 @@ fn three_hundred_slow_peers_do_not_stand_in_the_way() {
     for client in &mut slow {
         client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
     }
-    until("all are connected", || server.counters.http_connections_open.get() == 300);
+    until("all are connected", || server.metrics.http_connections_open.get() == 300);
     let mut kept = server.client();
     for _ in 0..200 {
         assert_eq!(kept.get("/kept").status, 200);
         assert_eq!(server.client().get("/fresh").status, 200);
     }
-    assert_eq!(server.counters.http_refused_total.get(), 0, "the slow ones are still there");
+    assert_eq!(server.metrics.http_rejected_bad_request.get(), 0, "the slow ones are still there");
     drop(slow);
     assert_eq!(kept.get("/kept").status, 200);
     server.end();
@@ -387,9 +387,9 @@ fn connections_are_limited() {
         assert!(answer.status == 503 && answer.closes());
         assert!(refused.is_closed());
     }
-    assert_eq!(server.counters.http_refused_total.get(), 3);
+    assert_eq!(server.metrics.http_rejected_bad_request.get(), 3);
     clients.pop();
-    until("a place is free", || server.counters.http_connections_open.get() == 2);
+    until("a place is free", || server.metrics.http_connections_open.get() == 2);
     assert_eq!(server.client().get("/").status, 200);
     for client in &mut clients {
         assert_eq!(client.get("/").status, 200);
@@ -406,7 +406,7 @@ fn an_idle_connection_ends() {
     let mut blank = server.client();
     blank.send("\r\n");
     assert!(used.is_closed() && unused.is_closed() && blank.is_closed());
-    assert_eq!(server.counters.http_refused_total.get(), 0);
+    assert_eq!(server.metrics.http_rejected_bad_request.get(), 0);
     server.end();
 }
 
@@ -417,7 +417,7 @@ fn a_stop_ends_idle_connections_at_once() {
     for client in &mut clients[..10] {
         assert_eq!(client.get("/").status, 200);
     }
-    until("all are connected", || server.counters.http_connections_open.get() == 20);
+    until("all are connected", || server.metrics.http_connections_open.get() == 20);
     let addr = server.addr;
     let took = server.end();
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -463,9 +463,9 @@ fn a_peer_that_does_not_read_is_cut_off() {
     let mut client = server.client();
     let started = Instant::now();
     client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
-    until("it is cut off", || server.counters.http_refused_total.get() == 1);
+    until("it is cut off", || server.metrics.http_rejected_bad_request.get() == 1);
     assert!(started.elapsed() >= Duration::from_millis(400));
-    until("its thread has ended", || server.counters.http_connections_open.get() == 0);
+    until("its thread has ended", || server.metrics.http_connections_open.get() == 0);
     let mut received = Vec::new();
     let _ = client.stream.read_to_end(&mut received);
     assert!(received.len() < LARGE_BYTES);

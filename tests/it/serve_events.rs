@@ -90,7 +90,7 @@ fn recorded_content_goes_into_a_file_on_either_port() {
 fn what_cannot_be_used_is_kept_and_the_connection_goes_on() {
     let work = Workdir::new();
     let mut events = Events::start(&work.join("out"), &["--lines", "0", "--admin-listen", "0"]);
-    let status = events.addr("status");
+    let status = events.addr("admin");
     let mut stream = TcpStream::connect(events.addr("lines")).unwrap();
     let long = |bytes: usize| format!("{{\"event\":\"undefined\",\"x\":\"{}\"}}\n", "x".repeat(bytes - 28));
     let limit = 1 << 20;
@@ -116,8 +116,8 @@ fn what_cannot_be_used_is_kept_and_the_connection_goes_on() {
         line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
     };
     assert_eq!(metric("lea_events_stored_total"), 3);
-    assert_eq!(metric("lea_event_malformed_total"), 3);
-    assert_eq!(metric("lea_event_too_long_total"), 1);
+    assert_eq!(metric("lea_events_rejected_total{reason=\"malformed\"}"), 3);
+    assert_eq!(metric("lea_events_rejected_total{reason=\"too_long\"}"), 1);
     assert_eq!(metric("lea_event_dead_letters_total"), 4);
     assert!(ask(status, "/health").1.contains("\"ok\""));
     let letters = std::fs::read_to_string(events.output().join(".lea/event-dead-letters.jsonl")).unwrap();

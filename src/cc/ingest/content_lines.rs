@@ -35,7 +35,7 @@ pub(crate) struct ContentLinesConfig {
     /// Address of the sender.
     pub peer: String,
     /// Once triggered, a stream no longer waits for an earlier one of the same name.
-    pub stop: Option<Shutdown>,
+    pub shutdown: Option<Shutdown>,
     /// Maximum number of open streams.
     pub streams_max: NonZeroUsize,
     /// Maximum number of bytes buffered for all streams together.
@@ -113,7 +113,7 @@ impl ContentLineStore {
         }
         let ContentLinesConfig { source, peer, .. } = &self.origin;
         let origin = StreamOrigin { source: *source, peer: peer.clone(), connected_ms: now_ms() };
-        let stopping = || self.origin.stop.as_ref().is_some_and(Shutdown::is_triggered);
+        let stopping = || self.origin.shutdown.as_ref().is_some_and(Shutdown::is_triggered);
         let entry = self.vault.open_stream(name.as_bytes(), origin, Arc::new(UnprobedPeer), stopping)?;
         let capture = starts_capture(&data[..bytes]) == Some(true);
         let begins = capture || !entry.has_stored_parts();

@@ -60,7 +60,7 @@ pub struct DumpDecoder<'a> {
     sink: &'a mut dyn RecordVisitor,
     /// Topic of dumps that do not contain it. Empty if unknown.
     topic: &'a str,
-    stop: &'a Shutdown,
+    shutdown: &'a Shutdown,
     read_bytes: Arc<AtomicU64>,
     seen: DedupTable,
     throttle: Throttle,
@@ -75,11 +75,11 @@ impl<'a> DumpDecoder<'a> {
     pub fn new(
         sink: &'a mut dyn RecordVisitor,
         topic: &'a str,
-        stop: &'a Shutdown,
+        shutdown: &'a Shutdown,
         read_bytes: Arc<AtomicU64>,
     ) -> DumpDecoder<'a> {
         let (seen, named, counts) = (DedupTable::default(), Throttle::default(), DumpCounts::default());
-        DumpDecoder { sink, topic, stop, read_bytes, seen, throttle: named, is_cut: false, counts }
+        DumpDecoder { sink, topic, shutdown, read_bytes, seen, throttle: named, is_cut: false, counts }
     }
 
     /// Decodes a dump to its end.
@@ -99,7 +99,7 @@ impl<'a> DumpDecoder<'a> {
             let consumed = step.consumed;
             match step.item {
                 DumpItem::NeedBytes(bytes) => {
-                    if self.stop.is_triggered() {
+                    if self.shutdown.is_triggered() {
                         return Ok(ReadFlow::Stop);
                     }
                     input.fill(bytes);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 
 /// Interval between attempts. It is short compared with the second that a sender's buffers last.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// State of the disk, shared by all threads that write.
 #[derive(Debug)]
 pub struct DiskRetry {
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     give_up_at: Mutex<Option<Instant>>,
     warned: Mutex<WarningState>,
     blocked: AtomicU64,
@@ -35,9 +35,9 @@ struct WarningState {
 }
 
 impl DiskRetry {
-    pub fn new(counters: Arc<Counters>) -> DiskRetry {
+    pub fn new(metrics: Arc<Metrics>) -> DiskRetry {
         DiskRetry {
-            counters,
+            metrics,
             give_up_at: Mutex::default(),
             warned: Mutex::default(),
             blocked: AtomicU64::new(0),
@@ -66,7 +66,7 @@ impl DiskRetry {
             match act() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_transient(&error) && !self.has_given_up() => {
-                    self.counters.write_retries_total.inc();
+                    self.metrics.write_retries_total.inc();
                     if !std::mem::replace(&mut waits, true) {
                         self.blocked.fetch_add(1, Ordering::Relaxed);
                     }
@@ -136,7 +136,7 @@ mod tests {
             if left > 0 { Err(full()) } else { Ok(7) }
         });
         assert_eq!(
-            (done.unwrap(), pressure.counters.write_retries_total.get(), pressure.is_blocked()),
+            (done.unwrap(), pressure.metrics.write_retries_total.get(), pressure.is_blocked()),
             (7, 2, false)
         );
     }
@@ -153,6 +153,6 @@ mod tests {
         pressure.give_up_at(Instant::now() + Duration::from_millis(150));
         let failed = pressure.retry("write", "f", || Err::<(), _>(full()));
         assert_eq!(Errno::from_io_error(&failed.unwrap_err()), Some(Errno::NOSPC));
-        assert!(pressure.counters.write_retries_total.get() >= 1 && pressure.has_given_up());
+        assert!(pressure.metrics.write_retries_total.get() >= 1 && pressure.has_given_up());
     }
 }

@@ -53,7 +53,7 @@ pub use stream_writer::{PendingStream, StreamOrigin, StreamStart, StreamWriter};
 pub use syncer::LossTotals;
 
 use crate::cc::wire::name::{file_name, part_file_name};
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::{Error, Result};
 use backlog::WriteBacklog;
 use dir::VaultDir;
@@ -98,7 +98,7 @@ struct VaultInner {
     pool: Arc<BufferPool>,
     disk_retry: Arc<DiskRetry>,
     dirty: Arc<DirtyParts>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     losses: Arc<Mutex<LossTotals>>,
     write_jobs: Sender<WriteJob>,
     /// Jobs of Kafka streams. The hasher receives them and forwards them to the writer.
@@ -129,7 +129,7 @@ pub struct VaultThreads {
 impl Vault {
     /// Opens and locks the directory, starts the threads, and starts to recover the files that a crash left
     /// open.
-    pub fn spawn(config: &VaultConfig, counters: Arc<Counters>) -> Result<(Vault, VaultThreads)> {
+    pub fn spawn(config: &VaultConfig, metrics: Arc<Metrics>) -> Result<(Vault, VaultThreads)> {
         let dir = Arc::new(VaultDir::open(&config.dir, config.access)?);
         let (journal, left) = Journal::open(&dir).map_err(Error::path("read the journal in", &config.dir))?;
         let (jobs, jobs_in) = bounded(WRITE_JOBS_MAX);
@@ -140,9 +140,9 @@ impl Vault {
             journal: Arc::new(journal),
             name_locks: Arc::default(),
             pool: Arc::default(),
-            disk_retry: Arc::new(DiskRetry::new(Arc::clone(&counters))),
+            disk_retry: Arc::new(DiskRetry::new(Arc::clone(&metrics))),
             dirty: Arc::default(),
-            counters,
+            metrics,
             losses: Arc::default(),
             write_jobs: jobs.clone(),
             record_jobs,
@@ -161,7 +161,7 @@ impl Vault {
             free_bytes_min: config.free_bytes_min,
             disk_retry: Arc::clone(&shared.disk_retry),
             dirty: Arc::clone(&shared.dirty),
-            counters: Arc::clone(&shared.counters),
+            metrics: Arc::clone(&shared.metrics),
             sync_jobs: ended,
             free_space: None,
         };
@@ -277,7 +277,7 @@ impl VaultInner {
             self.send(WriteJob::Write { part: Arc::clone(part), at, head, body, hashed })?;
         }
         drop(tail);
-        while self.counters.pending_bytes.get() > self.pending_bytes_max && self.flush_largest() {}
+        while self.metrics.partial_packet_bytes.get() > self.pending_bytes_max && self.flush_largest() {}
         Ok(())
     }
 
@@ -286,8 +286,9 @@ impl VaultInner {
         // Streams of ordinary packets never wait for streams of huge ones: the job queue bounds what they
         // add.
         if part.pending_bytes.load(Ordering::Relaxed) + bytes > BufferSize::Small.bytes() {
-            self.backlog
-                .wait_while(|queued| queued + self.counters.pending_bytes.get() > self.pending_bytes_max);
+            self.backlog.wait_while(|queued| {
+                queued + self.metrics.partial_packet_bytes.get() > self.pending_bytes_max
+            });
         }
     }
 
@@ -308,15 +309,15 @@ impl VaultInner {
         let Some(part) = largest.filter(|part| waiting(part) > 0) else { return false };
         let relieved = self.flush_part(&part);
         if relieved {
-            self.counters.pending_written_through_total.inc();
+            self.metrics.partial_packets_flushed_total.inc();
         }
         relieved
     }
 
     fn update_pending(&self, part: &StreamPart, bytes: usize) {
         let before = part.pending_bytes.swap(bytes, Ordering::Relaxed);
-        self.counters.pending_bytes.add(bytes as u64);
-        self.counters.pending_bytes.sub(before as u64);
+        self.metrics.partial_packet_bytes.add(bytes as u64);
+        self.metrics.partial_packet_bytes.sub(before as u64);
     }
 
     /// Blocks until all records sent so far are hashed.
@@ -338,12 +339,12 @@ impl VaultInner {
     /// Records bytes of a part's stream that cannot be stored.
     fn record_part_loss(&self, part: &StreamPart, bytes: u64) {
         part.add_lost_bytes(bytes);
-        self.counters.lost_bytes_total.add(bytes);
+        self.metrics.lost_bytes_total.add(bytes);
     }
 
     /// Records bytes that cannot be stored, of a stream that has no part yet.
     fn note_loss(&self, file: &str, bytes: u64) {
-        self.counters.lost_bytes_total.add(bytes);
+        self.metrics.lost_bytes_total.add(bytes);
         syncer::record_loss(&self.losses, file, bytes);
     }
 
@@ -386,7 +387,7 @@ impl VaultInner {
             journal: Arc::clone(&self.journal),
             dirty: Arc::clone(&self.dirty),
             disk_retry: Arc::clone(&self.disk_retry),
-            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
             hash: self.hash,
             sync_interval,
             losses: Arc::clone(&self.losses),
@@ -399,7 +400,7 @@ impl VaultInner {
             journal: Arc::clone(&self.journal),
             pool: Arc::clone(&self.pool),
             disk_retry: Arc::clone(&self.disk_retry),
-            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
             hash: self.hash,
         }
     }

@@ -16,7 +16,7 @@ use super::name_locks::NameLock;
 use super::pool::{BufferPool, BufferSize};
 use super::resume_state;
 use super::scan::{FileScan, scan};
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 
 /// State of the recovery thread.
 pub(super) struct Recovery {
@@ -25,7 +25,7 @@ pub(super) struct Recovery {
     pub journal: Arc<Journal>,
     pub pool: Arc<BufferPool>,
     pub disk_retry: Arc<DiskRetry>,
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
     /// Whether files are hashed.
     pub hash: bool,
 }
@@ -40,7 +40,7 @@ impl Recovery {
                 return;
             }
             match self.recover(&opened, claim.name()) {
-                Ok(true) => self.counters.recovered_files_total.inc(),
+                Ok(true) => self.metrics.recovered_files_total.inc(),
                 Ok(false) => {}
                 Err(error) => {
                     // The file stays in the journal, so the next start tries again.
@@ -53,7 +53,7 @@ impl Recovery {
             }
         }
         if total > 0 {
-            log::info!("recovered files={}", self.counters.recovered_files_total.get());
+            log::info!("recovered files={}", self.metrics.recovered_files_total.get());
         }
     }
 
@@ -185,13 +185,13 @@ mod tests {
     /// journal.
     fn recover(prepare: Prepare, given_up: bool) -> (Option<Manifest>, u64, Vec<JournalEntry>) {
         let folder = tempfile::tempdir().unwrap();
-        let counters = Arc::<Counters>::default();
+        let metrics = Arc::<Metrics>::default();
         {
             let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
             let (journal, _) = Journal::open(&dir).unwrap();
             journal.record_opened(opened()).unwrap();
             prepare(&dir, folder.path());
-            let pressure = Arc::new(DiskRetry::new(Arc::clone(&counters)));
+            let pressure = Arc::new(DiskRetry::new(Arc::clone(&metrics)));
             if given_up {
                 pressure.give_up_at(Instant::now());
             }
@@ -202,7 +202,7 @@ mod tests {
                 journal,
                 pool,
                 disk_retry: pressure,
-                counters: Arc::clone(&counters),
+                metrics: Arc::clone(&metrics),
                 hash: true,
             };
             recovery.run(vec![(opened(), names.acquire_for_recovery(StreamSource::Tcp, b"name"))]);
@@ -210,7 +210,7 @@ mod tests {
         }
         let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
         let left = Journal::open(&dir).unwrap().1;
-        (dir.manifest("file").ok().flatten(), counters.recovered_files_total.get(), left)
+        (dir.manifest("file").ok().flatten(), metrics.recovered_files_total.get(), left)
     }
 
     /// Checks that the manifest describes the file after the recovery.

@@ -166,7 +166,7 @@ impl StreamWriter {
                 &mut scratch,
             ) {
                 CompareOutcome::Equal => {
-                    self.shared.counters.compared_bytes_total.add(bytes as u64);
+                    self.shared.metrics.compared_bytes_total.add(bytes as u64);
                     return Ok(());
                 }
                 CompareOutcome::Diverged(beyond) => {
@@ -295,7 +295,7 @@ impl StreamWriter {
     fn end(&mut self, reason: EndReason) {
         let Some(mut claim) = self.name_lock.take() else { return };
         if self.lost_bytes > 0 {
-            self.shared.counters.failed_streams_total.inc();
+            self.shared.metrics.streams_failed_total.inc();
             self.shared.note_loss(&name::file_name(claim.name()), self.lost_bytes);
         }
         let part = match std::mem::replace(&mut self.state, WriterState::Ended) {
@@ -383,7 +383,7 @@ impl StreamWriter {
         let mut manifest = Manifest::new(claim.name(), file, part, self.origin.source);
         manifest.add_connection(self.new_connection(0));
         if part > 1 {
-            self.shared.counters.parts_total.inc();
+            self.shared.metrics.parts_total.inc();
         }
         self.open_part(tail, manifest)
     }

@@ -17,7 +17,7 @@ use super::manifest::EndReason;
 use super::name_locks::NameLock;
 use super::part::{DirtyParts, StreamPart};
 use super::scan::scan;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 
 /// For more files than this, one syncfs(2) is cheaper than one fdatasync(2) per file.
 const SYNC_EACH_MAX: usize = 16;
@@ -65,7 +65,7 @@ pub(super) struct Syncer {
     /// Parts that need an fsync.
     pub dirty: Arc<DirtyParts>,
     pub disk_retry: Arc<DiskRetry>,
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
     /// Whether files are hashed.
     pub hash: bool,
     /// Time between two syncs.
@@ -126,7 +126,7 @@ impl Syncer {
 
     /// Syncs the files first and then writes the checkpoint.
     fn write_checkpoint(&mut self, round: CheckpointBatch) {
-        let synced = self.sync_dirty_parts() && self.counters.lost_bytes_total.get() == 0;
+        let synced = self.sync_dirty_parts() && self.metrics.lost_bytes_total.get() == 0;
         let kept = if synced {
             self.disk_retry.retry("checkpoint", "-", || round.write(&self.dir))
         } else {
@@ -154,7 +154,7 @@ impl Syncer {
         if names {
             self.report_failure("sync", "-", self.journal.sync().and_then(|()| self.dir.sync_names()));
         }
-        self.counters.sync_rounds_total.inc();
+        self.metrics.sync_rounds_total.inc();
         self.failed_files() == failed
     }
 
@@ -219,7 +219,7 @@ impl Syncer {
     /// Corrects the manifest of a part that lost bytes, so that it describes the contents of the file.
     fn add_loss_to_manifest(&mut self, part: &StreamPart) {
         let lost = part.lost_bytes();
-        self.counters.failed_streams_total.inc();
+        self.metrics.streams_failed_total.inc();
         record_loss(&self.losses, &part.file, lost);
         let mut buffer = vec![0; 64 << 10];
         let scanned = self
@@ -279,13 +279,13 @@ mod tests {
         fn new() -> Scene {
             let folder = tempfile::tempdir().unwrap();
             let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
-            let counters = Arc::<Counters>::default();
+            let metrics = Arc::<Metrics>::default();
             let keeper = Syncer {
                 journal: Arc::new(Journal::open(&dir).unwrap().0),
                 dir,
                 dirty: Arc::default(),
-                disk_retry: Arc::new(DiskRetry::new(Arc::clone(&counters))),
-                counters,
+                disk_retry: Arc::new(DiskRetry::new(Arc::clone(&metrics))),
+                metrics,
                 hash: true,
                 sync_interval: Duration::from_millis(1),
                 losses: Arc::default(),

@@ -20,7 +20,7 @@ use super::disk_retry::DiskRetry;
 use super::part::{DirtyParts, StreamPart};
 use super::pool::Buffer;
 use super::syncer::{EndedStream, SyncJob};
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 
 /// Time for which a measurement of the free space is used. Other processes also use the disk.
 const FREE_SPACE_MAX_AGE: Duration = Duration::from_millis(200);
@@ -88,7 +88,7 @@ pub(super) struct DiskWriter<D: StreamDisk> {
     pub disk_retry: Arc<DiskRetry>,
     /// Parts that need an fsync.
     pub dirty: Arc<DirtyParts>,
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
     /// Queue to the syncer.
     pub sync_jobs: Sender<SyncJob>,
     /// Last measurement of the free space.
@@ -138,9 +138,9 @@ impl<D: StreamDisk> DiskWriter<D> {
         }
         if done < bytes {
             part.mark_broken(bytes - done);
-            self.counters.lost_bytes_total.add(bytes - done);
+            self.metrics.lost_bytes_total.add(bytes - done);
         }
-        self.counters.written_bytes_total.add(done);
+        self.metrics.written_bytes_total.add(done);
         if done > 0 && part.mark_dirty() {
             self.dirty.add(part);
         }
@@ -148,7 +148,7 @@ impl<D: StreamDisk> DiskWriter<D> {
 
     /// Closes the least recently written files until another one may be opened.
     fn close_idle_files(&mut self) {
-        let streams = usize::try_from(self.counters.streams_open.get()).unwrap_or(usize::MAX);
+        let streams = usize::try_from(self.metrics.streams_open.get()).unwrap_or(usize::MAX);
         let files_max = self.descriptors.saturating_sub(streams).max(FILES_MIN);
         while self.files.len() >= files_max {
             self.files.pop_lru();
@@ -161,7 +161,7 @@ impl<D: StreamDisk> DiskWriter<D> {
             self.close_idle_files();
         }
         let DiskWriter {
-            disk, files, free_bytes_min, disk_retry: pressure, counters, free_space: room, ..
+            disk, files, free_bytes_min, disk_retry: pressure, metrics, free_space: room, ..
         } = self;
         let wanted = (slices[0].len() + slices[1].len()) as u64;
         pressure.retry("write", &part.file, || {
@@ -173,7 +173,7 @@ impl<D: StreamDisk> DiskWriter<D> {
                 [[], body] => disk.write_at(file, at, &[IoSlice::new(body)]),
                 [head, body] => disk.write_at(file, at, &[IoSlice::new(head), IoSlice::new(body)]),
             };
-            counters.writes_total.inc();
+            metrics.writes_total.inc();
             match written? {
                 0 => Err(Errno::NOSPC.into()),
                 n => {
@@ -347,15 +347,15 @@ mod tests {
     }
 
     fn writer(disk: &Fake, ended: Sender<SyncJob>, free_bytes_min: u64) -> DiskWriter<Fake> {
-        let counters = Arc::<Counters>::default();
+        let metrics = Arc::<Metrics>::default();
         DiskWriter {
             disk: disk.clone(),
             files: open_files(),
             descriptors: 0,
             free_bytes_min,
-            disk_retry: Arc::new(DiskRetry::new(Arc::clone(&counters))),
+            disk_retry: Arc::new(DiskRetry::new(Arc::clone(&metrics))),
             dirty: Arc::default(),
-            counters,
+            metrics,
             sync_jobs: ended,
             free_space: None,
         }
@@ -363,7 +363,7 @@ mod tests {
 
     /// Writes the streams of `count` parts in turn, piece by piece, on a disk with this fault. `patient`
     /// retries transient errors.
-    fn run(count: usize, fault: Option<Fault>, patient: bool) -> (Fake, Vec<Arc<StreamPart>>, Arc<Counters>) {
+    fn run(count: usize, fault: Option<Fault>, patient: bool) -> (Fake, Vec<Arc<StreamPart>>, Arc<Metrics>) {
         let disk = Fake::default();
         {
             let mut state = disk.state.lock().unwrap();
@@ -371,7 +371,7 @@ mod tests {
         }
         let (ended, ended_in) = crossbeam_channel::unbounded();
         let mut writer = writer(&disk, ended, 1);
-        let counters = Arc::clone(&writer.counters);
+        let metrics = Arc::clone(&writer.metrics);
         if !patient {
             writer.disk_retry.give_up_at(Instant::now());
         }
@@ -402,12 +402,12 @@ mod tests {
             .collect();
         assert_eq!(closed, parts.iter().map(|part| part.id).collect::<Vec<_>>(), "all are closed, in order");
         assert_eq!(Arc::strong_count(&disk.handles), 1, "no file stays open");
-        (disk, parts, counters)
+        (disk, parts, metrics)
     }
 
     /// Checks that each file is a prefix of its stream and that missing bytes were counted. Returns the
     /// number of incomplete parts.
-    fn check_starts(disk: &Fake, parts: &[Arc<StreamPart>], counters: &Counters) -> usize {
+    fn check_starts(disk: &Fake, parts: &[Arc<StreamPart>], metrics: &Metrics) -> usize {
         let (mut written, mut lost, mut broken) = (0, 0, 0);
         for part in parts {
             let (stored, stream) = (disk.file(&part.file), stream(part));
@@ -418,7 +418,7 @@ mod tests {
             lost += part.lost_bytes();
             broken += usize::from(part.is_broken());
         }
-        assert_eq!((counters.written_bytes_total.get(), counters.lost_bytes_total.get()), (written, lost));
+        assert_eq!((metrics.written_bytes_total.get(), metrics.lost_bytes_total.get()), (written, lost));
         broken
     }
 
@@ -433,26 +433,26 @@ mod tests {
 
     #[test]
     fn without_a_fault_all_is_written() {
-        let (disk, parts, counters) = run(2, None, true);
-        assert_eq!(check_starts(&disk, &parts, &counters), 0);
+        let (disk, parts, metrics) = run(2, None, true);
+        assert_eq!(check_starts(&disk, &parts, &metrics), 0);
         assert_eq!((disk.count(Call::Open), disk.count(Call::Write)), (2, 2 * PIECES));
     }
 
     #[test]
     fn a_transient_error_of_any_call_is_retried() {
         for fault in faults(How::Fails(Errno::NOSPC), false) {
-            let (disk, parts, counters) = run(2, Some(fault), true);
-            assert_eq!(check_starts(&disk, &parts, &counters), 0, "{fault:?}");
-            assert_eq!(counters.write_retries_total.get(), 1, "{fault:?}");
+            let (disk, parts, metrics) = run(2, Some(fault), true);
+            assert_eq!(check_starts(&disk, &parts, &metrics), 0, "{fault:?}");
+            assert_eq!(metrics.write_retries_total.get(), 1, "{fault:?}");
         }
     }
 
     #[test]
     fn a_permanent_error_ends_one_stream() {
         for fault in faults(How::Fails(Errno::IO), false) {
-            let (disk, parts, counters) = run(2, Some(fault), true);
-            assert_eq!(check_starts(&disk, &parts, &counters), 1, "{fault:?}");
-            assert_eq!(counters.write_retries_total.get(), 0, "{fault:?}");
+            let (disk, parts, metrics) = run(2, Some(fault), true);
+            assert_eq!(check_starts(&disk, &parts, &metrics), 1, "{fault:?}");
+            assert_eq!(metrics.write_retries_total.get(), 0, "{fault:?}");
         }
     }
 
@@ -461,8 +461,8 @@ mod tests {
         for errno in [Errno::IO, Errno::NOSPC] {
             for fault in faults(How::Fails(errno), true) {
                 // The first error is permanent. The second one is transient, but retries have ended.
-                let (disk, parts, counters) = run(2, Some(fault), errno == Errno::IO);
-                let broken = check_starts(&disk, &parts, &counters);
+                let (disk, parts, metrics) = run(2, Some(fault), errno == Errno::IO);
+                let broken = check_starts(&disk, &parts, &metrics);
                 // An open file is not opened again, and a recent measurement is not repeated.
                 let least = if fault.call == Call::Write && fault.at + 1 < 2 * PIECES { 2 } else { 1 };
                 assert!(broken >= least, "{fault:?}: {broken}");
@@ -477,8 +477,8 @@ mod tests {
             for at in 0..2 * PIECES {
                 for for_ever in [false, true] {
                     let fault = Fault { call: Call::Write, at, for_ever, how: How::Short(short) };
-                    let (disk, parts, counters) = run(2, Some(fault), true);
-                    assert_eq!(check_starts(&disk, &parts, &counters), 0, "{fault:?}");
+                    let (disk, parts, metrics) = run(2, Some(fault), true);
+                    assert_eq!(check_starts(&disk, &parts, &metrics), 0, "{fault:?}");
                 }
             }
         }
@@ -487,15 +487,15 @@ mod tests {
     #[test]
     fn a_write_of_zero_bytes_means_a_full_disk() {
         let fault = Fault { call: Call::Write, at: 1, for_ever: false, how: How::Short(0) };
-        let (disk, parts, counters) = run(2, Some(fault), true);
-        assert_eq!(check_starts(&disk, &parts, &counters), 0);
-        assert_eq!(counters.write_retries_total.get(), 1);
+        let (disk, parts, metrics) = run(2, Some(fault), true);
+        assert_eq!(check_starts(&disk, &parts, &metrics), 0);
+        assert_eq!(metrics.write_retries_total.get(), 1);
     }
 
     #[test]
     fn idle_files_are_closed_when_too_many_are_open() {
-        let (disk, parts, counters) = run(3 * FILES_MIN, None, true);
-        assert_eq!(check_starts(&disk, &parts, &counters), 0);
+        let (disk, parts, metrics) = run(3 * FILES_MIN, None, true);
+        assert_eq!(check_starts(&disk, &parts, &metrics), 0);
         assert_eq!(disk.state.lock().unwrap().open_max, FILES_MIN);
         assert_eq!(disk.count(Call::Open), 3 * FILES_MIN * PIECES, "each write opened its file again");
     }

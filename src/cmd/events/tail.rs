@@ -71,7 +71,7 @@ impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let asked = self.filter.open(&self.target, self.query.as_deref())?;
-        let stop = Shutdown::on_signals()?;
+        let shutdown = Shutdown::on_signals()?;
         let mut cursor = if asked.has_seq_no() {
             TailCursor::SeqNo(None)
         } else {
@@ -87,7 +87,7 @@ impl Args {
         let mut is_read = self.print_last(&asked, &mut cursor)?;
         let pause = if self.target.is_url() { PAUSE_URL } else { PAUSE };
         let mut failed = false;
-        while is_read && !stop.is_triggered() {
+        while is_read && !shutdown.is_triggered() {
             match self.print_new(&asked, &mut cursor) {
                 Ok(PrintResult { is_read: reads, more }) => {
                     (is_read, failed) = (reads, false);
@@ -103,7 +103,7 @@ impl Args {
                 }
                 Err(error) => return Err(error),
             }
-            stop.wait(pause);
+            shutdown.wait(pause);
         }
         Ok(Exit::Done)
     }

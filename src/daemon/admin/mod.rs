@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cc::stream_registry::{StreamRegistry, StreamStats};
 use crate::cc::vault::disk_retry::DiskRetry;
 use crate::http::{Handler, Method, Request, Response};
-use crate::runtime::metrics::{Counter, Counters};
+use crate::runtime::metrics::{Gauge, Metrics};
 use crate::runtime::shutdown::Shutdown;
 
 const PATH_LIST: &str = "/health\n/metrics\n/partitions\n/streams\n";
@@ -21,9 +21,9 @@ const PATH_LIST: &str = "/health\n/metrics\n/partitions\n/streams\n";
 /// Handler of the admin endpoints.
 #[derive(Debug)]
 pub struct AdminHandler {
-    stop: Shutdown,
+    shutdown: Shutdown,
     pressure: Arc<DiskRetry>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     live: Arc<StreamRegistry>,
     started_ms: i64,
 }
@@ -31,30 +31,30 @@ pub struct AdminHandler {
 impl AdminHandler {
     /// Creates the handler. The time of this call counts as the start of the process.
     pub fn new(
-        stop: Shutdown,
+        shutdown: Shutdown,
         pressure: Arc<DiskRetry>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         live: Arc<StreamRegistry>,
     ) -> AdminHandler {
-        AdminHandler { stop, pressure, counters, live, started_ms: Utc::now().timestamp_millis() }
+        AdminHandler { shutdown, pressure, metrics, live, started_ms: Utc::now().timestamp_millis() }
     }
 
     fn health(&self) -> Response {
-        let is_set = |gauge: &Counter| gauge.get() > 0;
-        let (status, code) = match (self.stop.is_triggered(), self.pressure.is_blocked()) {
+        let is_set = |gauge: &Gauge| gauge.get() > 0;
+        let (status, code) = match (self.shutdown.is_triggered(), self.pressure.is_blocked()) {
             (true, _) => ("draining", 503),
             (false, true) => ("disk_full", 503),
-            (false, false) if is_set(&self.counters.queue_full) => ("queue_full", 503),
-            (false, false) if is_set(&self.counters.event_store_waiting) => ("store_stalled", 503),
+            (false, false) if is_set(&self.metrics.spool_full) => ("spool_full", 503),
+            (false, false) if is_set(&self.metrics.store_waiting_threads) => ("store_stalled", 503),
             // Status 200: events are still accepted, so senders need not switch to another server.
-            (false, false) if is_set(&self.counters.cluster_away) => ("cluster_unreachable", 200),
+            (false, false) if self.metrics.cluster_up.is_down() => ("cluster_unreachable", 200),
             (false, false) => ("ok", 200),
         };
         Response::json(code, format!("{{\"status\":\"{status}\"}}"))
     }
 
     fn metrics(&self) -> Response {
-        let mut text = self.counters.render();
+        let mut text = self.metrics.render();
         partitions::render(&mut text, &self.live.partitions.list());
         process::render(&mut text, self.started_ms);
         Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)

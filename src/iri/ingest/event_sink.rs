@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::iri::event::rfc3339;
 use crate::runtime::logging::Throttle;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::search::dead_letters::{DeadLetter, EventDeadLetters};
 use crate::search::document::Document;
 use crate::search::store::{Store, StoreError, WriteRejected};
@@ -33,7 +33,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(10);
 pub struct EventSink {
     store: Arc<dyn Store>,
     dead_letters: Arc<EventDeadLetters>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     give_up_at: OnceLock<Instant>,
     throttle: Throttle,
 }
@@ -77,11 +77,11 @@ pub struct MessageOrigin<'a> {
 }
 
 impl EventSink {
-    pub fn new(store: Arc<dyn Store>, letters: Arc<EventDeadLetters>, counters: Arc<Counters>) -> EventSink {
+    pub fn new(store: Arc<dyn Store>, letters: Arc<EventDeadLetters>, metrics: Arc<Metrics>) -> EventSink {
         EventSink {
             store,
             dead_letters: letters,
-            counters,
+            metrics,
             give_up_at: OnceLock::new(),
             throttle: Throttle::default(),
         }
@@ -92,8 +92,8 @@ impl EventSink {
         let _ = self.give_up_at.set(at);
     }
 
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Logs a warning, at most once per second and reason.
@@ -108,13 +108,13 @@ impl EventSink {
         self.warn(word, format_args!("event_rejected reason={word} listener={listener} peer={peer}"));
         // A failed write is logged by the dead letters themselves.
         match self.dead_letters.add(&letter.to_dead_letter()) {
-            Ok(()) => self.counters.event_dead_letters_total.inc(),
-            Err(_) => self.counters.event_dead_letters_dropped_total.inc(),
+            Ok(()) => self.metrics.event_dead_letters_total.inc(),
+            Err(_) => self.metrics.event_dead_letters_dropped_total.inc(),
         }
     }
 
     fn record_loss(&self, events: usize, why: &str) {
-        self.counters.events_lost_total.add(events as u64);
+        self.metrics.events_lost_total.add(events as u64);
         if self.throttle.is_due("events_lost") {
             log::error!("events_lost events={events} reason=\"{why}\"");
         }
@@ -139,10 +139,10 @@ impl EventSink {
                 Ok(answers) => {
                     for (document, answer) in documents.iter().zip(&answers) {
                         match answer {
-                            Ok(_) => self.counters.events_stored_total.inc(),
+                            Ok(_) => self.metrics.events_stored_total.inc(),
                             // Only events that may be sent again have an id.
                             Err(WriteRejected::AlreadyExists { .. }) => {
-                                self.counters.events_there_already_total.inc()
+                                self.metrics.events_duplicate_total.inc()
                             }
                             Err(refused) => {
                                 let Document { index, source, .. } = document;
@@ -192,7 +192,7 @@ impl EventSink {
 
     /// Adds a document that the store rejected permanently to the dead letters.
     pub fn reject_document(&self, from: MessageOrigin<'_>, index: &str, source: &[u8], reason: &str) {
-        self.counters.event_unfit_total.inc();
+        self.metrics.events_rejected_unfit.inc();
         self.reject(
             &RejectedInput { origin: from, index: Some(index), reason, value: source, is_truncated: false },
             "unfit",
@@ -226,7 +226,7 @@ impl<'a> StoreWait<'a> {
 
     fn report(&mut self, why: &str) {
         if !std::mem::replace(&mut self.is_reported, true) {
-            self.sink.counters.event_store_waiting.inc();
+            self.sink.metrics.store_waiting_threads.inc();
         }
         let note = "senders wait; no event is lost";
         self.sink.warn("store_stalled", format_args!("store_stalled error=\"{why}\" note=\"{note}\""));
@@ -236,7 +236,7 @@ impl<'a> StoreWait<'a> {
 impl Drop for StoreWait<'_> {
     fn drop(&mut self) {
         if self.is_reported {
-            self.sink.counters.event_store_waiting.sub(1);
+            self.sink.metrics.store_waiting_threads.sub(1);
             log::info!("store_recovered waited_ms={}", self.since.elapsed().as_millis());
         }
     }

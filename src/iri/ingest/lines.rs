@@ -50,13 +50,13 @@ pub(crate) fn handler_factory(
     intake: Arc<EventSink>,
     vault: Vault,
     indices: Arc<EventIndices>,
-    stop: Shutdown,
+    shutdown: Shutdown,
 ) -> HandlerFactory {
     Arc::new(move |peer: SocketAddr| {
         let origin = ContentLinesConfig {
             source: StreamSource::Lines,
             peer: peer.to_string(),
-            stop: Some(stop.clone()),
+            shutdown: Some(shutdown.clone()),
             streams_max: STREAMS_MAX,
             buffers_bytes_max: COALESCED_BYTES_MAX,
         };
@@ -91,13 +91,13 @@ impl LineHandler {
     }
 
     fn handle_content(&mut self, line: &[u8]) -> Result<(), StoreClosed> {
-        let counters = Arc::clone(self.intake.counters());
+        let metrics = Arc::clone(self.intake.metrics());
         let taken =
             chunk::parse(line).map_err(VisitError::Rejected).and_then(|chunk| self.chunks.take(&chunk));
         match taken {
-            Ok(()) => counters.event_data_lines_total.inc(),
+            Ok(()) => metrics.content_lines_total.inc(),
             Err(VisitError::Rejected(refused)) => {
-                counters.event_malformed_total.inc();
+                metrics.events_rejected_malformed.inc();
                 self.reject(refused.as_str(), &refused.to_string(), line);
             }
             Err(VisitError::StopReading) => {}
@@ -117,8 +117,8 @@ impl MessageHandler for LineHandler {
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let counters = self.intake.counters();
-        counters.event_lines_total.inc();
+        let metrics = self.intake.metrics();
+        metrics.event_lines_total.inc();
         if self.port == LinePort::ContentLines {
             return self.handle_content(line);
         }
@@ -132,7 +132,7 @@ impl MessageHandler for LineHandler {
                 Ok(())
             }
             Err(reason) => {
-                counters.event_malformed_total.inc();
+                metrics.events_rejected_malformed.inc();
                 self.reject("no_json", &reason.to_string(), line);
                 Ok(())
             }
@@ -140,7 +140,7 @@ impl MessageHandler for LineHandler {
     }
 
     fn handle_too_long(&mut self, begin: &[u8]) {
-        self.intake.counters().event_too_long_total.inc();
+        self.intake.metrics().events_rejected_too_long.inc();
         let reason =
             format!("longer than {LINE_BYTES_MAX} bytes, or than the memory for incomplete lines allows");
         let letter = RejectedInput {

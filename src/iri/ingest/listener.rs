@@ -83,7 +83,7 @@ struct ListenerShared {
     config: ListenerConfig,
     intake: Arc<EventSink>,
     handler_factory: HandlerFactory,
-    stop: Shutdown,
+    shutdown: Shutdown,
     open: AtomicUsize,
     held_bytes: Arc<AtomicUsize>,
 }
@@ -92,7 +92,7 @@ struct ListenerShared {
 #[derive(Clone)]
 pub(crate) struct ListenerDeps {
     pub intake: Arc<EventSink>,
-    pub stop: Shutdown,
+    pub shutdown: Shutdown,
     /// Bytes of incomplete messages over all connections.
     pub held_bytes: Arc<AtomicUsize>,
 }
@@ -111,11 +111,11 @@ impl ListenerDeps {
             config,
             intake: Arc::clone(&self.intake),
             handler_factory: takers,
-            stop: self.stop.clone(),
+            shutdown: self.shutdown.clone(),
             open: AtomicUsize::new(0),
             held_bytes: Arc::clone(&self.held_bytes),
         });
-        let run = move || accept(listener, &shared).inspect_err(|_| shared.stop.trigger());
+        let run = move || accept(listener, &shared).inspect_err(|_| shared.shutdown.trigger());
         Builder::new().name(name).spawn(run).map_err(Error::system("start a thread"))
     }
 }
@@ -124,7 +124,7 @@ fn accept(listener: TcpListener, shared: &Arc<ListenerShared>) -> Result<()> {
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
     let mut last = 0..DRAINED_BACKLOG_MAX;
     let ended = loop {
-        let stopping = shared.stop.is_triggered();
+        let stopping = shared.shutdown.is_triggered();
         if stopping && last.next().is_none() {
             break Ok(());
         }
@@ -133,7 +133,7 @@ fn accept(listener: TcpListener, shared: &Arc<ListenerShared>) -> Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && stopping => break Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let until = (!threads.is_empty()).then(|| Instant::now() + JOIN_INTERVAL);
-                wait(&listener, PollFlags::IN, Some(&shared.stop), until);
+                wait(&listener, PollFlags::IN, Some(&shared.shutdown), until);
             }
             Err(error) => match error.raw_os_error() {
                 // The peer closed the connection before it was accepted.
@@ -163,10 +163,10 @@ fn join(thread: JoinHandle<()>) {
 
 /// Starts the thread of a connection, or closes the connection and logs the reason.
 fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<ListenerShared>) -> Option<JoinHandle<()>> {
-    let counters = shared.intake.counters();
-    counters.event_connections_total.inc();
+    let metrics = shared.intake.metrics();
+    metrics.event_connections_total.inc();
     let refuse = |reason: &'static str| {
-        counters.event_connections_refused_total.inc();
+        metrics.event_connections_refused_total.inc();
         let name = shared.config.name;
         shared
             .intake
@@ -178,7 +178,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<ListenerShared>) -> O
     }
     let place = ConnectionPermit::acquire(shared);
     let run = move || serve(stream, peer, &place.0);
-    let name = format!("{:.10}-{}", shared.config.name, counters.event_connections_total.get() % 10_000);
+    let name = format!("{:.10}-{}", shared.config.name, metrics.event_connections_total.get() % 10_000);
     match Builder::new().name(name).stack_size(STACK_BYTES).spawn(run) {
         Ok(thread) => Some(thread),
         Err(error) => {
@@ -194,14 +194,14 @@ struct ConnectionPermit(Arc<ListenerShared>);
 impl ConnectionPermit {
     fn acquire(shared: &Arc<ListenerShared>) -> ConnectionPermit {
         shared.open.fetch_add(1, Ordering::Relaxed);
-        shared.intake.counters().event_connections_open.inc();
+        shared.intake.metrics().event_connections_open.inc();
         ConnectionPermit(Arc::clone(shared))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.intake.counters().event_connections_open.sub(1);
+        self.0.intake.metrics().event_connections_open.sub(1);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -318,11 +318,11 @@ impl MessageConnection<'_> {
                     if drain.is_some() {
                         return ConnectionEnd::Drained;
                     }
-                    wait(stream, PollFlags::IN, Some(&self.shared.stop), None);
+                    wait(stream, PollFlags::IN, Some(&self.shared.shutdown), None);
                 }
                 Err(_) => return self.flush().map_or(ConnectionEnd::Gone, |()| ConnectionEnd::Reset),
             }
-            if self.shared.stop.is_triggered() {
+            if self.shared.shutdown.is_triggered() {
                 let drain = drain.get_or_insert_with(|| DrainBudget::start(stream, self.shared.config.drain));
                 if drain.owed_bytes == 0 && Instant::now() >= drain.until {
                     return self.flush().map_or(ConnectionEnd::Gone, |()| ConnectionEnd::Drained);

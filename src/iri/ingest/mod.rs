@@ -68,17 +68,20 @@ impl Sources {
         config: &SourcesConfig,
         intake: Arc<EventSink>,
         vault: &Vault,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<Sources> {
-        let edges =
-            ListenerDeps { intake: Arc::clone(&intake), stop: stop.clone(), held_bytes: Arc::default() };
+        let edges = ListenerDeps {
+            intake: Arc::clone(&intake),
+            shutdown: shutdown.clone(),
+            held_bytes: Arc::default(),
+        };
         let mut start = SourceStarter { config, listener_deps: edges, vault, threads: Vec::new() };
         let started = start.start_all();
         let sources = Sources { sink: intake, threads: start.threads };
         match started {
             Ok(()) => Ok(sources),
             Err(error) => {
-                stop.trigger();
+                shutdown.trigger();
                 sources.join().and(Err(error))
             }
         }
@@ -112,14 +115,15 @@ impl SourceStarter<'_> {
                 Arc::clone(&self.listener_deps.intake),
                 self.vault.clone(),
                 Arc::new(self.config.indices.clone()),
-                self.listener_deps.stop.clone(),
+                self.listener_deps.shutdown.clone(),
             );
             self.tcp(addr, port.as_str(), Framing::Lines, LINE_BYTES_MAX, takers)?;
         }
         if let Some(config) = self.config.amqp.clone() {
             let indices = Arc::new(self.config.indices.clone());
-            let (intake, stop) = (Arc::clone(&self.listener_deps.intake), self.listener_deps.stop.clone());
-            self.threads.push(amqp::spawn(config, intake, indices, stop)?);
+            let (intake, shutdown) =
+                (Arc::clone(&self.listener_deps.intake), self.listener_deps.shutdown.clone());
+            self.threads.push(amqp::spawn(config, intake, indices, shutdown)?);
         }
         let index = self.config.indices.syslog.clone();
         let patterns = GrokPatterns::compile(&self.config.patterns, &self.config.definitions)
@@ -135,7 +139,7 @@ impl SourceStarter<'_> {
                 SyslogListen::Udp(addr) => {
                     let (intake, drain) = (&self.listener_deps.intake, self.config.drain);
                     let receiver =
-                        UdpReceiver::spawn(addr, intake, &syslog, drain, &self.listener_deps.stop)?;
+                        UdpReceiver::spawn(addr, intake, &syslog, drain, &self.listener_deps.shutdown)?;
                     self.threads.extend(receiver.threads);
                     print_listening(receiver.local_addr, "syslog transport=udp");
                 }

@@ -38,7 +38,7 @@ pub use shipper::ShipConfig;
 pub use spool::SpoolConfig;
 
 use crate::phone::PhoneNumberNormalizer;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::search::cluster::event::SpooledEvent;
 use crate::search::cluster::index_router::{NameKind, ShipError};
 use crate::search::cluster::shipper::Shipper;
@@ -113,20 +113,20 @@ impl ClusterStore {
         dir: &Path,
         config: ClusterStoreConfig,
         letters: Arc<EventDeadLetters>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
     ) -> Result<ClusterStore> {
         let ClusterStoreConfig { client, search_timeout, families, billing_index, spool: queue, ship } =
             config;
         let numbers = families.as_ref().map_or_else(Vec::new, |families| families.settings().fields.clone());
         let given = TemplateParams { numbers, billing_index };
-        let (queue, confirmer) = Spool::open(&dir.join(".lea"), queue, Arc::clone(&counters))?;
+        let (queue, confirmer) = Spool::open(&dir.join(".lea"), queue, Arc::clone(&metrics))?;
         let cluster = Arc::new(ClusterSearcher { client: client.clone(), search_timeout, families });
         let shared = (Arc::clone(queue.shared()), confirmer);
-        let shipper = Shipper::new(client, shared, given.clone(), letters, Arc::clone(&counters), ship)
+        let shipper = Shipper::new(client, shared, given.clone(), letters, Arc::clone(&metrics), ship)
             .map_err(Error::path("read the spool of", dir))?;
         let (ends, ended) = bounded::<()>(0);
         let thread = Builder::new().name("spool-ship".to_owned()).spawn(move || {
-            let _ends = ShipperEndSignal(ends, counters);
+            let _ends = ShipperEndSignal(ends, metrics);
             shipper.run();
         });
         let thread = thread.map_err(Error::system("start a thread"))?;
@@ -249,13 +249,13 @@ impl ClusterBackend for ClusterStore {
 /// and /health reports that they stay there.
 struct ShipperEndSignal(
     #[allow(dead_code, reason = "dropping it disconnects the channel")] Sender<()>,
-    Arc<Counters>,
+    Arc<Metrics>,
 );
 
 impl Drop for ShipperEndSignal {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.1.cluster_away.set(1);
+            self.1.cluster_up.set(false);
             log::error!("spool_thread_failed note=\"events stay in the spool until the next start\"");
         }
     }

@@ -24,7 +24,7 @@ use super::index_router::{self, IndexRouter, ShipError, TargetIndex};
 use super::spool::{AckHandle, Damage, LogPosition, SpoolEntry, SpoolReader, SpoolShared};
 use super::template::TemplateParams;
 use crate::iri::event::rfc3339;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::search::dead_letters::{DeadLetter, EventDeadLetters};
 
 /// Timeout of a bulk request.
@@ -82,7 +82,7 @@ pub(super) struct Shipper {
     ack_handle: AckHandle,
     router: IndexRouter,
     dead_letters: Arc<EventDeadLetters>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     config: ShipConfig,
     backoff: Backoff,
     outage: Option<Outage>,
@@ -154,7 +154,7 @@ impl Shipper {
         (shared, confirmer): (Arc<SpoolShared>, AckHandle),
         given: TemplateParams,
         letters: Arc<EventDeadLetters>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         config: ShipConfig,
     ) -> io::Result<Shipper> {
         let reader = SpoolReader::open(Arc::clone(&shared), shared.acked())?;
@@ -166,7 +166,7 @@ impl Shipper {
             reader,
             ack_handle: confirmer,
             dead_letters: letters,
-            counters,
+            metrics,
             config,
             outage: None,
             events_max: config.bulk_events,
@@ -235,7 +235,7 @@ impl Shipper {
                 bulk.items.push(item);
             }
             None => {
-                self.counters.queue_damaged_total.inc();
+                self.metrics.spool_damaged_total.inc();
                 self.dead_letter_damage("malformed record in the spool", payload);
             }
         }
@@ -243,7 +243,7 @@ impl Shipper {
 
     fn report_damage(&mut self, damage: &Damage) {
         let Damage { file, offset, bytes, length, lost } = damage;
-        self.counters.queue_damaged_total.add(*lost);
+        self.metrics.spool_damaged_total.add(*lost);
         log::error!("spool_damaged file={file} offset={offset} bytes={length} events={lost}");
         let reason = format!("{lost} events lost: {file} is damaged at byte {offset}, {length} bytes");
         self.dead_letter_damage(&reason, bytes);
@@ -384,7 +384,7 @@ impl Shipper {
             }
             answer => answer?,
         };
-        self.counters.cluster_bulks_total.inc();
+        self.metrics.cluster_bulks_total.inc();
         match answer.status {
             200..=299 => {
                 let sent = if is_told {
@@ -425,15 +425,15 @@ impl Shipper {
         for (item, fate) in left.iter().zip(fates) {
             match fate {
                 BulkItemResult::Created => {}
-                BulkItemResult::AlreadyExists => self.counters.cluster_there_total.inc(),
+                BulkItemResult::AlreadyExists => self.metrics.cluster_duplicate_total.inc(),
                 BulkItemResult::Retry(_) => {}
                 BulkItemResult::IndexMissing => self.router.forget(&item.event.name),
                 BulkItemResult::Rejected(reason) => self.reject(item, reason)?,
             }
         }
         let unsettled = again.iter().filter(|again| **again).count();
-        self.counters.cluster_retries_total.add(unsettled as u64);
-        self.counters.cluster_confirmed_total.add(
+        self.metrics.cluster_retries_total.add(unsettled as u64);
+        self.metrics.cluster_acked_total.add(
             fates
                 .iter()
                 .zip(&again)
@@ -469,7 +469,7 @@ impl Shipper {
 
     /// Waits before the next attempt, and logs the failure once in a while.
     fn back_off(&mut self, trouble: &ShipError) -> Result<(), DeadlineReached> {
-        self.counters.cluster_away.set(1);
+        self.metrics.cluster_up.set(false);
         let (now, word) = (Instant::now(), trouble.as_str());
         let is_new = self
             .outage
@@ -478,7 +478,7 @@ impl Shipper {
         if is_new {
             let since = self.outage.as_ref().map_or(now, |outage| outage.since);
             self.outage = Some(Outage { since, state: word, last_logged: now });
-            let queued = self.counters.queue_events.get();
+            let queued = self.metrics.spool_events.get();
             let text = trouble.to_string();
             let text = text.escape_debug();
             let level = if trouble.needs_operator() { log::Level::Error } else { log::Level::Warn };
@@ -495,9 +495,9 @@ impl Shipper {
     }
 
     fn on_recovered(&mut self) {
-        self.counters.cluster_away.set(0);
+        self.metrics.cluster_up.set(true);
         if let Some(outage) = self.outage.take() {
-            let queued = self.counters.queue_events.get();
+            let queued = self.metrics.spool_events.get();
             log::info!(
                 "cluster_recovered waited_ms={} spooled_events={queued}",
                 outage.since.elapsed().as_millis()
@@ -514,7 +514,7 @@ impl Shipper {
 
     /// Writes an event that the cluster rejects to the dead letters.
     fn reject(&mut self, item: &BulkItem, reason: &str) -> Result<(), DeadlineReached> {
-        self.counters.cluster_refused_total.inc();
+        self.metrics.cluster_rejected_total.inc();
         let source = format!("cluster {} {}", self.client.address(), item.event.name);
         self.add_dead_letter(&source, reason, &item.event.sender_source())
     }
@@ -529,12 +529,12 @@ impl Shipper {
         };
         loop {
             match self.dead_letters.add(&letter) {
-                Ok(()) => self.counters.event_dead_letters_total.inc(),
+                Ok(()) => self.metrics.event_dead_letters_total.inc(),
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     self.pause(DISK_PAUSE)?;
                     continue;
                 }
-                Err(_) => self.counters.event_dead_letters_dropped_total.inc(),
+                Err(_) => self.metrics.event_dead_letters_dropped_total.inc(),
             }
             return Ok(());
         }
@@ -551,7 +551,7 @@ impl Shipper {
         let today = event::day_of(Utc::now().timestamp_millis());
         let first = today.saturating_sub_unsigned(days);
         match index_router::delete_indices_before(&self.client, first) {
-            Ok(deleted) => self.counters.cluster_deleted_indices_total.add(deleted),
+            Ok(deleted) => self.metrics.cluster_deleted_indices_total.add(deleted),
             Err(trouble) => {
                 // Retry sooner if the cluster was unreachable.
                 self.retention_at = now + LOG_INTERVAL;

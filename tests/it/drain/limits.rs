@@ -51,7 +51,7 @@ fn a_stream_has_so_many_bytes_at_most() {
         assert_eq!(end_reason(&output, name), Some(expected), "{name}");
         assert_whole(&output, name, &sent[..sent.len().min(limit)]);
     }
-    assert_eq!(status::metric(server.status_addr(), "limited_streams_total"), 1);
+    assert_eq!(status::metric(server.status_addr(), "streams_ended_total{reason=\"limit\"}"), 1);
     // A name at the limit without an end: the end may still arrive.
     let mut waits = Sender::open(addr, "waits", Handshake::Newline);
     waits.send(&content);
@@ -128,12 +128,12 @@ fn begun_packets_take_so_much_memory_at_most() {
         senders.push(sender);
         if (number + 1) as u64 * 100_000 < MAX {
             wait_until(DEADLINE, "the bytes", || status::metric(status_addr, "received_bytes_total") == sent);
-            assert_eq!(status::metric(status_addr, "pending_written_through_total"), 0, "below the bound");
+            assert_eq!(status::metric(status_addr, "partial_packets_flushed_total"), 0, "below the bound");
         }
     }
-    let through = || status::metric(status_addr, "pending_written_through_total");
+    let through = || status::metric(status_addr, "partial_packets_flushed_total");
     wait_until(DEADLINE, "relief", || through() >= STREAMS - MAX / 100_000);
-    wait_until(DEADLINE, "the bound", || status::metric(status_addr, "pending_bytes") <= MAX);
+    wait_until(DEADLINE, "the bound", || status::metric(status_addr, "partial_packet_bytes") <= MAX);
     for (mut sender, (capture, cut)) in senders.into_iter().zip(&captures) {
         sender.send(&capture[*cut..]);
         sender.finish();

@@ -130,9 +130,9 @@ fn slow(request_timeout_ms: u64) -> (Events, Vec<Client>) {
 fn slow_connections_leave_room_for_good_ones() {
     // The timeout is longer than the test takes on any machine, so all connections are open at once.
     let (events, slow) = slow(600_000);
-    until("300 slow connections", || events.server.counters.http_connections_open.get() == 300);
+    until("300 slow connections", || events.server.metrics.http_connections_open.get() == 300);
     check_served(&events);
-    assert_eq!(events.server.counters.http_refused_total.get(), 0, "the slow ones are still there");
+    assert_eq!(events.server.metrics.http_rejected_bad_request.get(), 0, "the slow ones are still there");
     drop(slow);
     events.server.end();
 }
@@ -161,10 +161,10 @@ fn bodies_are_bounded_together() {
         let _ = client.stream.write_all(&part);
     }
     // Four bodies exceed 64 MiB in total, so at least one is rejected. Accepted bodies are held completely.
-    until("a body too many is refused", || events.server.counters.http_refused_total.get() >= 1);
+    until("a body too many is refused", || events.server.metrics.http_rejected_bad_request.get() >= 1);
     check_served(&events);
     drop(clients);
-    until("the others are gone", || events.server.counters.http_connections_open.get() == 0);
+    until("the others are gone", || events.server.metrics.http_connections_open.get() == 0);
     check_served(&events);
     events.server.end();
 }

@@ -443,7 +443,7 @@ fn random_peers() {
         }
     }
     let since = ground.since(&mark, count);
-    assert_eq!(since.counters["failed_streams_total"], 0);
+    assert_eq!(since.counters["streams_failed_total"], 0);
     company.end();
     ground.end();
 }

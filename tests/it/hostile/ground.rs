@@ -25,7 +25,7 @@ const USUAL: [&str; 13] = [
     "written_bytes_total",
     "writes_total",
     "packets_total",
-    "pending_bytes",
+    "partial_packet_bytes",
     "sync_rounds_total",
     "http_connections_open",
     "http_requests_total",
@@ -223,7 +223,7 @@ impl Ground {
         let counters = self.counters();
         let refused: u64 = REFUSED_AT_ACCEPT.iter().map(|name| counters[*name]).sum();
         assert_eq!(counters["streams_accepted_total"], counters["streams_ended_total"] + refused);
-        assert_eq!((counters["pending_bytes"], counters["lost_bytes_total"]), (0, 0));
+        assert_eq!((counters["partial_packet_bytes"], counters["lost_bytes_total"]), (0, 0));
         self.files();
         let Ground { server, work, around, .. } = self;
         let output = server.output().to_owned();

@@ -38,7 +38,7 @@ fn begun_packets_have_a_ceiling() {
     wait_until(4 * DEADLINE, "all to be received", || {
         ground.grown(&mark, "received_bytes_total") >= (count * content.len()) as u64
     });
-    let pending = ground.counter("pending_bytes");
+    let pending = ground.counter("partial_packet_bytes");
     let most = ground.memory_kb("VmHWM");
     drop(crowd);
     let since = ground.since(&mark, count);
@@ -50,11 +50,11 @@ fn begun_packets_have_a_ceiling() {
         manifest.bytes == content.len() as u64 && manifest.capture.cut_off_bytes == 16 + SENT as u64
     });
     assert_eq!(whole.count(), count);
-    assert!(since.counters["pending_written_through_total"] > 0);
+    assert!(since.counters["partial_packets_flushed_total"] > 0);
     table.row(
         "200 streams (3,000 in the long form), each with 200,000 bytes of a packet of 256 KiB, connections stay open",
         "beyond `--partial-packet-memory` the largest are written; at the end each file is complete",
-        "`pending_written_through_total` grows",
+        "`partial_packets_flushed_total` grows",
     );
     lines.push(format!(
         "{count} streams with {SENT} bytes of a partial packet each: {} MiB received, {} MiB in memory with a limit of \

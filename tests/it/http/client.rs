@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lea::http::{Handler, HttpServer, HttpServerConfig, HttpServerHandle};
-use lea::runtime::metrics::Counters;
+use lea::runtime::metrics::Metrics;
 use lea::runtime::shutdown::Shutdown;
 
 /// Longest wait of a test.
@@ -15,18 +15,18 @@ pub(crate) const PATIENCE: Duration = crate::support::DEADLINE;
 pub(crate) struct Running {
     pub addr: SocketAddr,
     pub stop: Shutdown,
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
     handle: HttpServerHandle,
 }
 
 impl Running {
     pub(crate) fn start(config: HttpServerConfig, handler: impl Handler + 'static) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (stop, counters) = (Shutdown::new().unwrap(), Arc::new(Counters::default()));
+        let (stop, metrics) = (Shutdown::new().unwrap(), Arc::new(Metrics::default()));
         let handle =
-            HttpServer::spawn(listener, config, Arc::new(handler), stop.clone(), Arc::clone(&counters))
+            HttpServer::spawn(listener, config, Arc::new(handler), stop.clone(), Arc::clone(&metrics))
                 .unwrap();
-        Running { addr: handle.local_addr(), stop, counters, handle }
+        Running { addr: handle.local_addr(), stop, metrics, handle }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -38,7 +38,7 @@ impl Running {
         let started = Instant::now();
         self.stop.trigger();
         self.handle.join().unwrap();
-        assert_eq!(self.counters.http_connections_open.get(), 0);
+        assert_eq!(self.metrics.http_connections_open.get(), 0);
         started.elapsed()
     }
 }

@@ -8,7 +8,7 @@ use lea::cc::stream_registry::StreamRegistry;
 use lea::cc::vault::disk_retry::DiskRetry;
 use lea::daemon::admin::AdminHandler;
 use lea::http::HttpServerConfig;
-use lea::runtime::metrics::Counters;
+use lea::runtime::metrics::Metrics;
 use lea::runtime::shutdown::Shutdown;
 use rustix::io::Errno;
 use serde_json::Value;
@@ -19,16 +19,16 @@ struct Kit {
     server: Running,
     stop: Shutdown,
     pressure: Arc<DiskRetry>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     live: Arc<StreamRegistry>,
 }
 
 fn status() -> Kit {
-    let (counters, live) = (Arc::<Counters>::default(), Arc::<StreamRegistry>::default());
-    let (stop, pressure) = (Shutdown::new().unwrap(), Arc::new(DiskRetry::new(Arc::clone(&counters))));
+    let (metrics, live) = (Arc::<Metrics>::default(), Arc::<StreamRegistry>::default());
+    let (stop, pressure) = (Shutdown::new().unwrap(), Arc::new(DiskRetry::new(Arc::clone(&metrics))));
     let handler =
-        AdminHandler::new(stop.clone(), Arc::clone(&pressure), Arc::clone(&counters), Arc::clone(&live));
-    Kit { server: Running::start(HttpServerConfig::default(), handler), stop, pressure, counters, live }
+        AdminHandler::new(stop.clone(), Arc::clone(&pressure), Arc::clone(&metrics), Arc::clone(&live));
+    Kit { server: Running::start(HttpServerConfig::default(), handler), stop, pressure, metrics, live }
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn health_says_what_is_wrong() {
 #[test]
 fn metrics_are_prometheus_text() {
     let kit = status();
-    kit.counters.packets_total.add(7);
+    kit.metrics.packets_total.add(7);
     let answer = kit.server.client().get("/metrics");
     assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let value = |name: &str| -> f64 {

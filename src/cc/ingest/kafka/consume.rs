@@ -17,7 +17,7 @@ use crate::cc::partitions::PartitionStats;
 use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::ledger::{AcceptError, Accepted, Ledger, OffsetCommit, PartitionId};
 use crate::cc::wire::chunk::{self, ChunkError};
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
@@ -78,10 +78,10 @@ pub(crate) struct ConsumeLoop<'a> {
     pub client: &'a mut dyn KafkaConsumer,
     pub ledger: Ledger,
     pub config: ConsumeConfig,
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
     /// Registry for the partitions' statistics.
     pub live: Arc<StreamRegistry>,
-    pub stop: &'a Shutdown,
+    pub shutdown: &'a Shutdown,
     /// Called with the number of records read and the total, with `--exit-at-end`.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
@@ -176,7 +176,7 @@ impl<'a> ConsumeLoop<'a> {
 
 impl LoopState<'_> {
     fn run_until_end(&mut self) -> Result<()> {
-        while !self.consumer.stop.is_triggered() {
+        while !self.consumer.shutdown.is_triggered() {
             self.consumed.at_end = self.is_at_end();
             if self.consumed.at_end {
                 break;
@@ -213,7 +213,7 @@ impl LoopState<'_> {
             ControlFlow::Continue(())
         })?;
         self.add_counts(batch);
-        self.consumer.counters.kafka_damaged_total.add(polled.damaged_batches);
+        self.consumer.metrics.kafka_damaged_batches_total.add(polled.damaged_batches);
         self.consumed.damaged += polled.damaged_batches;
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
@@ -240,15 +240,15 @@ impl LoopState<'_> {
     /// Adds the counts of the last poll to the metrics.
     fn add_counts(&mut self, batch: BatchCounts) {
         let LoopState { consumer, assigned, consumed, .. } = self;
-        let counters = &consumer.counters;
+        let metrics = &consumer.metrics;
         for (partition, _, fresh) in batch.partitions {
             let Some(known) = assigned.get(&partition) else { continue };
             consumed.records += fresh.records;
             consumed.duplicates += fresh.duplicates;
             consumed.dead_letters += fresh.dead_letters;
-            counters.kafka_records_total.add(fresh.records);
-            counters.kafka_repeated_total.add(fresh.duplicates);
-            counters.dead_letters_total.add(fresh.dead_letters);
+            metrics.kafka_records_total.add(fresh.records);
+            metrics.kafka_duplicates_total.add(fresh.duplicates);
+            metrics.kafka_dead_letters_total.add(fresh.dead_letters);
             known.live.records_total.add(fresh.records);
             known.live.duplicates_total.add(fresh.duplicates);
             known.live.dead_letters_total.add(fresh.dead_letters);
@@ -308,7 +308,7 @@ impl LoopState<'_> {
             }
         }
         let lag = self.assigned.values().filter_map(|known| known.live.lag()).sum();
-        self.consumer.counters.kafka_lag_records.set(lag);
+        self.consumer.metrics.kafka_lag_records.set(lag);
         if self.consumer.config.exit_at_end && !self.assigned.is_empty() {
             let ledger = &self.consumer.ledger;
             let (done, all) = self.assigned.values().fold((0, 0), |(done, all), known| {
@@ -443,7 +443,7 @@ impl LoopState<'_> {
     /// Queries the bounds of a partition until the broker answers. Returns `None` on shutdown, or if this
     /// member was fenced.
     fn query_bounds_until_answered(&mut self, partition: &TopicPartition) -> Option<PartitionBounds> {
-        while !self.consumer.stop.is_triggered() {
+        while !self.consumer.shutdown.is_triggered() {
             match query_bounds(&mut *self.consumer.client, partition) {
                 Ok(bounds) => return Some(bounds),
                 Err(_) if self.consumer.client.is_fenced() => return None,
@@ -452,7 +452,7 @@ impl LoopState<'_> {
                         "broker_query_failed partition={partition} error=\"{}\"",
                         crate::error::chain(&error)
                     );
-                    self.consumer.stop.wait(BROKER_QUERY_RETRY_PAUSE);
+                    self.consumer.shutdown.wait(BROKER_QUERY_RETRY_PAUSE);
                 }
             }
         }

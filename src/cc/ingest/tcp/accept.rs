@@ -36,7 +36,7 @@ const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Accepts until shutdown, then joins all streams. A failure to accept shuts everything down.
 pub(super) fn run(listener: TcpListener, shared: &Arc<ReceiverContext>) -> Result<()> {
     let mut streams = StreamThreads::default();
-    let accepted = accept_streams(&listener, shared, &mut streams).inspect_err(|_| shared.stop.trigger());
+    let accepted = accept_streams(&listener, shared, &mut streams).inspect_err(|_| shared.shutdown.trigger());
     // The kernel now refuses new connections. Otherwise they would be accepted and then forgotten.
     drop(listener);
     streams.join_all();
@@ -53,7 +53,7 @@ fn accept_streams(
     // Peers that keep connecting must not delay the shutdown indefinitely.
     let mut last = 0..BACKLOG;
     loop {
-        let stopping = shared.stop.is_triggered();
+        let stopping = shared.shutdown.is_triggered();
         if stopping && last.next().is_none() {
             return Ok(());
         }
@@ -86,7 +86,7 @@ fn wait_for_connection(
 ) -> Result<bool> {
     let mut fds = [
         PollFd::new(listener, PollFlags::IN),
-        PollFd::from_borrowed_fd(shared.stop.as_fd(), PollFlags::empty()),
+        PollFd::from_borrowed_fd(shared.shutdown.as_fd(), PollFlags::empty()),
     ];
     let timeout = (!streams.threads.is_empty()).then(|| Timespec::try_from(JOIN_INTERVAL).ok()).flatten();
     match poll(&mut fds, timeout.as_ref()) {
@@ -103,13 +103,13 @@ fn start_stream(
     shared: &Arc<ReceiverContext>,
     streams: &mut StreamThreads,
 ) {
-    let counters = &shared.counters;
-    counters.streams_accepted_total.inc();
+    let metrics = &shared.metrics;
+    metrics.streams_accepted_total.inc();
     if !is_allowed(peer.ip(), shared) {
-        return reject(shared, &counters.refused_peer_total, "not_allowed", peer);
+        return reject(shared, &metrics.refused_peer_total, "not_allowed", peer);
     }
     if shared.live.count() >= shared.streams_max {
-        return reject(shared, &counters.refused_streams_max_total, "streams_max", peer);
+        return reject(shared, &metrics.refused_streams_max_total, "streams_max", peer);
     }
     let socket = match StreamSocket::new(tcp) {
         Ok(socket) => Arc::new(socket),
@@ -120,7 +120,7 @@ fn start_stream(
         }
     };
     let live = shared.live.add(peer, now_ms());
-    counters.streams_open.inc();
+    metrics.streams_open.inc();
     let thread = Builder::new().name(format!("tcp-{}", live.id)).stack_size(STREAM_STACK_BYTES).spawn({
         let (shared, live, ended) = (Arc::clone(shared), Arc::clone(&live), Arc::clone(&streams.ended));
         move || {
@@ -134,7 +134,7 @@ fn start_stream(
         Err(error) => {
             drop(DeregisterStream { shared, live: &live });
             log::debug!("thread_failed error=\"{error}\"");
-            reject(shared, &counters.refused_thread_total, "no_thread", peer);
+            reject(shared, &metrics.refused_thread_total, "no_thread", peer);
         }
     }
 }
@@ -159,21 +159,22 @@ struct DeregisterStream<'a> {
 impl Drop for DeregisterStream<'_> {
     fn drop(&mut self) {
         self.shared.live.remove(self.live.id);
-        self.shared.counters.streams_open.sub(1);
-        self.shared.counters.streams_ended_total.inc();
+        self.shared.metrics.streams_open.sub(1);
     }
 }
 
 fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverContext) {
     log::info!("stream_connected peer={}", live.peer);
-    let counters = &shared.counters;
+    let metrics = &shared.metrics;
     match (StreamReceiver { socket, live, shared }).receive_stream() {
         Ok((file, reason)) => {
             match reason {
-                EndReason::Reset => counters.reset_streams_total.inc(),
-                EndReason::Idle => counters.idle_streams_total.inc(),
-                EndReason::Limit => counters.limited_streams_total.inc(),
-                EndReason::Eof | EndReason::Drained | EndReason::IoError => {}
+                EndReason::Eof => metrics.streams_ended_eof.inc(),
+                EndReason::Reset => metrics.streams_ended_reset.inc(),
+                EndReason::Idle => metrics.streams_ended_idle.inc(),
+                EndReason::Limit => metrics.streams_ended_limit.inc(),
+                EndReason::Drained => metrics.streams_ended_shutdown.inc(),
+                EndReason::IoError => metrics.streams_ended_io_error.inc(),
             }
             let bytes = live.bytes.load(std::sync::atomic::Ordering::Relaxed);
             log::info!(
@@ -182,11 +183,12 @@ fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverC
                 reason.as_str()
             );
         }
-        Err(ReceiveError::Silent) => reject(shared, &counters.refused_silent_total, "silent", live.peer),
-        Err(ReceiveError::NoName) => reject(shared, &counters.refused_name_total, "no_name", live.peer),
-        Err(ReceiveError::Reset) => reject(shared, &counters.refused_silent_total, "reset", live.peer),
+        Err(ReceiveError::Silent) => reject(shared, &metrics.refused_silent_total, "silent", live.peer),
+        Err(ReceiveError::NoName) => reject(shared, &metrics.refused_name_total, "no_name", live.peer),
+        Err(ReceiveError::Reset) => reject(shared, &metrics.refused_silent_total, "reset", live.peer),
         Err(ReceiveError::Failed(error)) => {
-            counters.failed_streams_total.inc();
+            metrics.streams_ended_io_error.inc();
+            metrics.streams_failed_total.inc();
             log::error!("stream_failed peer={} error=\"{error}\"", live.peer);
         }
     }

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Type};
 use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::Vault;
 use crate::runtime::logging::Throttle;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
@@ -55,8 +55,8 @@ pub(crate) struct TcpConfig {
 struct ReceiverContext {
     vault: Vault,
     live: Arc<StreamRegistry>,
-    counters: Arc<Counters>,
-    stop: Shutdown,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
     timing: TcpTimeouts,
     stream_bytes_max: u64,
     streams_max: usize,
@@ -92,14 +92,14 @@ impl TcpReceiver {
         config: &TcpConfig,
         vault: Vault,
         live: Arc<StreamRegistry>,
-        counters: Arc<Counters>,
-        stop: &Shutdown,
+        metrics: Arc<Metrics>,
+        shutdown: &Shutdown,
     ) -> Result<TcpReceiver> {
         let shared = Arc::new(ReceiverContext {
             vault,
             live,
-            counters,
-            stop: stop.clone(),
+            metrics,
+            shutdown: shutdown.clone(),
             timing: config.timing.clone(),
             stream_bytes_max: config.stream_bytes_max,
             streams_max: config.streams_max,

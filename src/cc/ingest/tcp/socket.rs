@@ -81,12 +81,12 @@ impl StreamSocket {
         &self,
         bytes: usize,
         timeout: Option<Duration>,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
     ) -> io::Result<WaitOutcome> {
         self.set_min_ready_bytes(bytes)?;
         let mut fds = [
             PollFd::new(&self.tcp, PollFlags::IN | PollFlags::RDHUP),
-            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::empty()),
+            PollFd::from_borrowed_fd(shutdown.as_fd(), PollFlags::empty()),
         ];
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {

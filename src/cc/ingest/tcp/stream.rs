@@ -129,7 +129,7 @@ impl StreamReceiver<'_> {
     /// Waits for more than `seen` bytes until `quiet_at`, even if it is woken in between.
     fn wait_to_peek(&self, seen: usize, quiet_at: Instant) -> io::Result<WaitOutcome> {
         let timeout = quiet_at.saturating_duration_since(Instant::now());
-        Ok(match self.socket.wait(seen + 1, Some(timeout), &self.shared.stop)? {
+        Ok(match self.socket.wait(seen + 1, Some(timeout), &self.shared.shutdown)? {
             WaitOutcome::Ready(false) if timeout.is_zero() => WaitOutcome::TimedOut,
             waited => waited,
         })
@@ -138,7 +138,7 @@ impl StreamReceiver<'_> {
     /// Waits for the next byte of content without reading it. Returns the reason if the stream ended instead.
     fn wait_for_content(&self) -> io::Result<Option<EndReason>> {
         loop {
-            let waited = self.socket.wait(1, self.timing().idle_timeout, &self.shared.stop)?;
+            let waited = self.socket.wait(1, self.timing().idle_timeout, &self.shared.shutdown)?;
             let mut byte = [0];
             match (self.socket.peek(&mut byte)?, waited) {
                 (SocketRead::Bytes(_), _) => return Ok(None),
@@ -160,9 +160,9 @@ impl StreamReceiver<'_> {
     }
 
     fn enter(&self, name: &[u8]) -> io::Result<PendingStream> {
-        let stop = &self.shared.stop;
+        let shutdown = &self.shared.shutdown;
         let probe = Arc::clone(self.socket) as Arc<_>;
-        self.shared.vault.open_stream(name, self.origin(), probe, || stop.is_triggered())
+        self.shared.vault.open_stream(name, self.origin(), probe, || shutdown.is_triggered())
     }
 
     /// Chooses the file of the stream.
@@ -190,7 +190,7 @@ impl StreamReceiver<'_> {
         let mut seen = 1;
         let mut stalled_until = None;
         loop {
-            let waited = self.socket.wait(seen + 1, self.timing().idle_timeout, &self.shared.stop)?;
+            let waited = self.socket.wait(seen + 1, self.timing().idle_timeout, &self.shared.shutdown)?;
             let mut head = [0; HEAD_BYTES];
             let bytes = match self.socket.peek(&mut head)? {
                 SocketRead::Bytes(bytes) => bytes,
@@ -256,16 +256,16 @@ impl StreamReceiver<'_> {
 
     /// Waits until reading is worth a buffer.
     fn wait_for_more(&self, last: usize) -> io::Result<NextAction> {
-        let (socket, stop) = (self.socket, &self.shared.stop);
+        let (socket, shutdown) = (self.socket, &self.shared.shutdown);
         if last < READ_AT_ONCE_BYTES {
-            match socket.wait(1, self.timing().idle_timeout, stop)? {
+            match socket.wait(1, self.timing().idle_timeout, shutdown)? {
                 WaitOutcome::Ready(true) => return Ok(NextAction::Read(BufferSize::Large)),
                 WaitOutcome::Ready(false) => {}
                 WaitOutcome::TimedOut => return Ok(NextAction::Idle),
                 WaitOutcome::ShuttingDown => return Ok(NextAction::ShutDown),
             }
         }
-        Ok(match socket.wait(READ_AT_ONCE_BYTES, Some(COALESCE_INTERVAL), stop)? {
+        Ok(match socket.wait(READ_AT_ONCE_BYTES, Some(COALESCE_INTERVAL), shutdown)? {
             WaitOutcome::Ready(_) => NextAction::Read(BufferSize::Large),
             WaitOutcome::TimedOut => NextAction::Read(BufferSize::Small),
             WaitOutcome::ShuttingDown => NextAction::ShutDown,
@@ -283,13 +283,13 @@ impl StreamReceiver<'_> {
         let read = self.socket.read(&mut buffer[..room])?;
         if let SocketRead::Bytes(bytes) = read {
             *left -= bytes as u64;
-            self.shared.counters.received_bytes_total.add(bytes as u64);
+            self.shared.metrics.received_bytes_total.add(bytes as u64);
             self.live.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             self.live.last_byte_ms.store(now_ms(), Ordering::Relaxed);
             intake.feed(buffer, bytes)?;
             let packets = intake.packets();
             let before = self.live.packets.swap(packets, Ordering::Relaxed);
-            self.shared.counters.packets_total.add(packets.saturating_sub(before));
+            self.shared.metrics.packets_total.add(packets.saturating_sub(before));
         }
         Ok(read)
     }

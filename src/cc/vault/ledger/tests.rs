@@ -13,7 +13,7 @@ use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::write_coalescer::COALESCING_STREAMS_MAX;
 use crate::cc::vault::{Access, VaultConfig, VaultThreads};
 use crate::cc::wire::chunk::{self, ChunkError};
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 
 const PCAP: &[u8] = include_bytes!("../../../../testdata/pcap/answered-call.pcap");
 const PCAPNG: &[u8] = include_bytes!("../../../../testdata/pcap/three-calls.pcapng");
@@ -35,7 +35,7 @@ impl Kit {
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
         };
-        let (vault, threads) = Vault::spawn(&config, Arc::new(Counters::default())).unwrap();
+        let (vault, threads) = Vault::spawn(&config, Arc::new(Metrics::default())).unwrap();
         let ledger = Ledger::open(&vault, "broker", streams_max).unwrap();
         Kit { ledger: Some(ledger), vault: Some(vault), threads: Some(threads) }
     }

@@ -22,7 +22,7 @@ use super::dir::VaultDir;
 use super::time::now_rfc3339;
 use super::{Access, Vault, VaultConfig};
 use crate::cc::wire::name::part_file_name;
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::{Error, Result};
 use folder::{MemberDir, StoredFile};
 use plan::{DirRanges, MergePlan, PartitionKey};
@@ -112,7 +112,7 @@ pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) ->
         free_bytes_min: 0,
         sync_interval: Duration::from_secs(1),
     };
-    let (vault, threads) = Vault::spawn(&vault_config, Arc::new(Counters::default()))?;
+    let (vault, threads) = Vault::spawn(&vault_config, Arc::new(Metrics::default()))?;
     // A merge does not wait for a full disk: it fails and can be repeated.
     vault.give_up_at(Instant::now());
     let dir = Arc::clone(&vault.shared.dir);

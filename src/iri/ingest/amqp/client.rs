@@ -120,7 +120,7 @@ fn socket_error(act: &'static str) -> impl FnOnce(io::Error) -> AmqpError {
 
 impl AmqpClient {
     /// Connects, logs in and starts to consume the queue.
-    pub(super) fn open(url: &AmqpUrl, queue: &str, stop: &Shutdown) -> Result<AmqpClient, AmqpError> {
+    pub(super) fn open(url: &AmqpUrl, queue: &str, shutdown: &Shutdown) -> Result<AmqpClient, AmqpError> {
         let now = Instant::now();
         let mut client = AmqpClient {
             stream: connect(url)?,
@@ -134,7 +134,7 @@ impl AmqpClient {
             partial: None,
         };
         client.out.bytes.extend_from_slice(&frame::PROTOCOL_HEADER);
-        let mechanisms = client.await_reply(stop, |said| match said {
+        let mechanisms = client.await_reply(shutdown, |said| match said {
             ServerMethod::Start(mechanisms) => Some((*mechanisms).to_owned()),
             _ => None,
         })?;
@@ -142,7 +142,7 @@ impl AmqpClient {
             return Err(AmqpError::PlainNotOffered(mechanisms));
         }
         client.out.start_ok(&url.user, &url.password);
-        let (channel_max, frame_max, heartbeat) = client.await_reply(stop, |said| match said {
+        let (channel_max, frame_max, heartbeat) = client.await_reply(shutdown, |said| match said {
             ServerMethod::Tune { channel_max, frame_max, heartbeat } => {
                 Some((*channel_max, *frame_max, *heartbeat))
             }
@@ -154,18 +154,18 @@ impl AmqpClient {
         client.heartbeat = Some(Duration::from_secs(heartbeat.into()));
         client.out.tune_ok(channel_max.min(frame::CHANNEL), client.frame_bytes_max, heartbeat);
         client.out.open(&url.vhost);
-        client.await_reply(stop, |said| (*said == ServerMethod::OpenOk).then_some(()))?;
+        client.await_reply(shutdown, |said| (*said == ServerMethod::OpenOk).then_some(()))?;
         client.out.channel_open();
-        client.await_reply(stop, |said| (*said == ServerMethod::ChannelOpenOk).then_some(()))?;
+        client.await_reply(shutdown, |said| (*said == ServerMethod::ChannelOpenOk).then_some(()))?;
         client.out.qos(PREFETCH);
-        client.await_reply(stop, |said| (*said == ServerMethod::QosOk).then_some(()))?;
+        client.await_reply(shutdown, |said| (*said == ServerMethod::QosOk).then_some(()))?;
         client.out.consume(queue);
-        client.await_reply(stop, |said| (*said == ServerMethod::ConsumeOk).then_some(()))?;
+        client.await_reply(shutdown, |said| (*said == ServerMethod::ConsumeOk).then_some(()))?;
         Ok(client)
     }
 
     /// Returns the next message. With `wait` it waits for one; otherwise it returns [`NextMessage::NoneReady`].
-    pub(super) fn next(&mut self, wait: bool, stop: &Shutdown) -> Result<NextMessage, AmqpError> {
+    pub(super) fn next(&mut self, wait: bool, shutdown: &Shutdown) -> Result<NextMessage, AmqpError> {
         loop {
             self.send()?;
             while let Some(said) = self.take_frame()? {
@@ -173,7 +173,7 @@ impl AmqpClient {
                     return Ok(NextMessage::Delivery(delivery));
                 }
             }
-            if stop.is_triggered() {
+            if shutdown.is_triggered() {
                 return Ok(NextMessage::Stopped);
             }
             if !self.receive()? {
@@ -181,7 +181,7 @@ impl AmqpClient {
                     return Ok(NextMessage::NoneReady);
                 }
                 self.exchange_heartbeats()?;
-                self.wait(self.heartbeat.map(|heartbeat| heartbeat / 2), stop)?;
+                self.wait(self.heartbeat.map(|heartbeat| heartbeat / 2), shutdown)?;
             }
         }
     }
@@ -228,7 +228,7 @@ impl AmqpClient {
     /// Waits for the reply that `find` accepts.
     fn await_reply<T>(
         &mut self,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
         find: impl Fn(&ServerMethod<'_>) -> Option<T>,
     ) -> Result<T, AmqpError> {
         self.send()?;
@@ -256,8 +256,8 @@ impl AmqpClient {
                 if left.is_zero() {
                     return Err(AmqpError::Silent);
                 }
-                self.wait(Some(left), stop)?;
-                if stop.is_triggered() {
+                self.wait(Some(left), shutdown)?;
+                if shutdown.is_triggered() {
                     return Err(AmqpError::Stopped);
                 }
             }
@@ -348,8 +348,8 @@ impl AmqpClient {
         Ok(())
     }
 
-    fn wait(&self, timeout: Option<Duration>, stop: &Shutdown) -> Result<(), AmqpError> {
-        poll_readable(&self.stream, timeout.unwrap_or(ANSWER_TIMEOUT), Some(stop))
+    fn wait(&self, timeout: Option<Duration>, shutdown: &Shutdown) -> Result<(), AmqpError> {
+        poll_readable(&self.stream, timeout.unwrap_or(ANSWER_TIMEOUT), Some(shutdown))
     }
 }
 
@@ -384,9 +384,13 @@ fn connect(url: &AmqpUrl) -> Result<TcpStream, AmqpError> {
     Err(socket_error("connect")(failed))
 }
 
-fn poll_readable(stream: &TcpStream, timeout: Duration, stop: Option<&Shutdown>) -> Result<(), AmqpError> {
+fn poll_readable(
+    stream: &TcpStream,
+    timeout: Duration,
+    shutdown: Option<&Shutdown>,
+) -> Result<(), AmqpError> {
     let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
-    fds.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::empty())));
+    fds.extend(shutdown.map(|shutdown| PollFd::from_borrowed_fd(shutdown.as_fd(), PollFlags::empty())));
     match poll(&mut fds, Timespec::try_from(timeout).ok().as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(socket_error("wait for the broker")(error.into())),

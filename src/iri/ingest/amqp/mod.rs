@@ -55,7 +55,7 @@ struct AmqpConsumer {
     broker: String,
     sink: Arc<EventSink>,
     indices: Arc<EventIndices>,
-    stop: Shutdown,
+    shutdown: Shutdown,
     batch: EventBatch,
     /// Delivery tag of the last message in the batch.
     last_tag: Option<u64>,
@@ -87,11 +87,12 @@ pub fn spawn(
     config: AmqpConfig,
     intake: Arc<EventSink>,
     indices: Arc<EventIndices>,
-    stop: Shutdown,
+    shutdown: Shutdown,
 ) -> Result<JoinHandle<Result<()>>> {
     let broker = config.url.to_string();
     let batch = EventBatch::default();
-    let mut consumer = AmqpConsumer { config, broker, sink: intake, indices, stop, batch, last_tag: None };
+    let mut consumer =
+        AmqpConsumer { config, broker, sink: intake, indices, shutdown, batch, last_tag: None };
     let spawned = Builder::new().name("amqp".to_owned()).spawn(move || {
         consumer.run();
         Ok(())
@@ -102,8 +103,8 @@ pub fn spawn(
 impl AmqpConsumer {
     fn run(&mut self) {
         let mut pause = PAUSE_MIN;
-        while !self.stop.is_triggered() {
-            let opened = AmqpClient::open(&self.config.url, &self.config.queue, &self.stop);
+        while !self.shutdown.is_triggered() {
+            let opened = AmqpClient::open(&self.config.url, &self.config.queue, &self.shutdown);
             let ended = match opened {
                 Ok(client) => {
                     pause = PAUSE_MIN;
@@ -124,17 +125,17 @@ impl AmqpConsumer {
                     );
                 }
             }
-            self.stop.wait(pause);
+            self.shutdown.wait(pause);
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
 
     fn run_session(&mut self, mut client: AmqpClient) -> SessionEnd {
-        let counters = Arc::clone(self.sink.counters());
+        let metrics = Arc::clone(self.sink.metrics());
         log::info!("amqp_consuming broker={} queue={:?}", self.broker, self.config.queue);
-        counters.amqp_connected.set(1);
+        metrics.amqp_up.set(true);
         let ended = self.consume(&mut client);
-        counters.amqp_connected.set(0);
+        metrics.amqp_up.set(false);
         match ended {
             Err(ended) => ended,
             Ok(()) => {
@@ -148,8 +149,8 @@ impl AmqpConsumer {
     fn consume(&mut self, client: &mut AmqpClient) -> Result<(), SessionEnd> {
         loop {
             let wait = self.last_tag.is_none();
-            let stop = self.stop.clone();
-            match client.next(wait, &stop)? {
+            let shutdown = self.shutdown.clone();
+            match client.next(wait, &shutdown)? {
                 NextMessage::Delivery(delivery) => {
                     if self.accept_delivery(client, delivery)? {
                         self.store_batch(client)?;
@@ -163,10 +164,10 @@ impl AmqpConsumer {
 
     /// Adds a message to the batch or rejects it. Returns true if the batch should be stored.
     fn accept_delivery(&mut self, client: &mut AmqpClient, delivery: Delivery) -> Result<bool, AmqpError> {
-        let counters = self.sink.counters();
-        counters.amqp_messages_total.inc();
+        let metrics = self.sink.metrics();
+        metrics.amqp_messages_total.inc();
         if delivery.redelivered {
-            counters.amqp_redelivered_total.inc();
+            metrics.amqp_redelivered_total.inc();
         }
         match self.to_document(&delivery) {
             Ok(document) => {
@@ -190,9 +191,9 @@ impl AmqpConsumer {
     }
 
     fn to_document(&self, delivery: &Delivery) -> Result<Document, (&'static str, String)> {
-        let counters = self.sink.counters();
+        let metrics = self.sink.metrics();
         if delivery.is_truncated {
-            counters.event_too_long_total.inc();
+            metrics.events_rejected_too_long.inc();
             return Err(("too_long", format!("longer than {SOURCE_BYTES_MAX} bytes")));
         }
         match event::classify(&delivery.body, &self.indices, &Local) {
@@ -201,11 +202,11 @@ impl AmqpConsumer {
                 Ok(Document { id, mode: WriteMode::Create, ..document })
             }
             Ok(ClassifiedLine::StreamContent) => {
-                counters.event_malformed_total.inc();
+                metrics.events_rejected_malformed.inc();
                 Err(("data", "stream content is not an event: send it to --content-lines".to_owned()))
             }
             Err(reason) => {
-                counters.event_malformed_total.inc();
+                metrics.events_rejected_malformed.inc();
                 Err(("no_json", reason.to_string()))
             }
         }

@@ -142,13 +142,13 @@ impl SyslogWriter {
     ) -> Result<(), StoreClosed> {
         let (document, fits) = to_document(message, host, arrived, &self.config);
         if !fits {
-            self.intake.counters().syslog_unmatched_total.inc();
+            self.intake.metrics().syslog_unmatched_total.inc();
         }
         if self.batch.push(document) { self.flush(peer) } else { Ok(()) }
     }
 
     fn too_long(&self, begin: &[u8], peer: &str) {
-        self.intake.counters().event_too_long_total.inc();
+        self.intake.metrics().events_rejected_too_long.inc();
         let reason = format!("longer than {MESSAGE_BYTES_MAX} bytes");
         let index = Some(self.config.index.as_str());
         let letter = RejectedInput {
@@ -175,7 +175,7 @@ struct SyslogConnection {
 
 impl MessageHandler for SyslogConnection {
     fn handle(&mut self, message: &[u8]) -> Result<(), StoreClosed> {
-        self.writer.intake.counters().syslog_tcp_messages_total.inc();
+        self.writer.intake.metrics().syslog_tcp_messages_total.inc();
         self.writer.add(message, &self.peer, &self.host, &Local::now())
     }
 

@@ -52,13 +52,14 @@ impl UdpReceiver {
         intake: &Arc<EventSink>,
         config: &Arc<SyslogConfig>,
         drain: Duration,
-        stop: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<UdpReceiver> {
         let socket = bind(addr).map_err(Error::net("listen on", addr))?;
         let local_addr = socket.local_addr().map_err(Error::system("read a listener's address"))?;
         let (queue, queued) = bounded(QUEUE_MAX);
         let messages = SyslogWriter::new("syslog", Arc::clone(intake), Arc::clone(config));
-        let receive = DatagramReceiver { socket, queue, sink: Arc::clone(intake), drain, stop: stop.clone() };
+        let receive =
+            DatagramReceiver { socket, queue, sink: Arc::clone(intake), drain, shutdown: shutdown.clone() };
         let threads = vec![
             spawn("syslog-udp", move || receive.run())?,
             spawn("syslog-store", move || {
@@ -92,7 +93,7 @@ struct DatagramReceiver {
     queue: Sender<Datagram>,
     sink: Arc<EventSink>,
     drain: Duration,
-    stop: Shutdown,
+    shutdown: Shutdown,
 }
 
 impl DatagramReceiver {
@@ -104,25 +105,25 @@ impl DatagramReceiver {
             match self.socket.recv_from(&mut buffer) {
                 Ok((bytes, peer)) => self.enqueue(&buffer[..bytes], peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.stop.is_triggered() {
+                    if self.shutdown.is_triggered() {
                         break;
                     }
                     wait(
                         &self.socket,
                         PollFlags::IN,
-                        Some(&self.stop),
+                        Some(&self.shutdown),
                         Some(Instant::now() + CHECK_INTERVAL),
                     );
                 }
                 // An ICMP error for a packet that this socket never sent, or a signal.
                 Err(error) if is_transient(&error) => {}
                 Err(error) => {
-                    self.stop.trigger();
+                    self.shutdown.trigger();
                     return Err(Error::System { act: "receive datagrams", source: error });
                 }
             }
             kernel.check(&self.socket, &self.sink, false);
-            if self.stop.is_triggered()
+            if self.shutdown.is_triggered()
                 && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.drain)
             {
                 break;
@@ -133,15 +134,15 @@ impl DatagramReceiver {
     }
 
     fn enqueue(&self, datagram: &[u8], peer: SocketAddr) {
-        let counters = self.sink.counters();
-        counters.syslog_udp_messages_total.inc();
+        let metrics = self.sink.metrics();
+        metrics.syslog_udp_messages_total.inc();
         let cut = datagram.len() > MESSAGE_BYTES_MAX;
         let kept = if cut { crate::iri::ingest::framing::EXCERPT_BYTES } else { datagram.len() };
         let message = datagram[..kept].into();
         match self.queue.try_send(Datagram { message, peer, arrived: Local::now(), is_truncated: cut }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                counters.syslog_udp_dropped_total.inc();
+                metrics.syslog_dropped_queue_full.inc();
                 self.sink.warn(
                     "udp_dropped",
                     format_args!(
@@ -204,7 +205,7 @@ impl KernelDrops {
         let Ok(dropped) = meminfo::read_drops(socket) else { return };
         let new = dropped.wrapping_sub(std::mem::replace(&mut self.reported, dropped));
         if new > 0 {
-            intake.counters().syslog_udp_kernel_dropped_total.add(new.into());
+            intake.metrics().syslog_dropped_kernel.add(new.into());
             intake.warn(
                 "udp_kernel_dropped",
                 format_args!("datagrams_dropped reason=kernel_buffer_full datagrams={new}"),

@@ -29,7 +29,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 pub(super) use reader::{Damage, SpoolEntry, SpoolReader};
 pub(super) use segment::PAYLOAD_BYTES_MAX;
 
-use crate::runtime::metrics::Counters;
+use crate::runtime::metrics::Metrics;
 use crate::search::cluster::spool::disk::SpoolDisk;
 use crate::search::cluster::spool::log::RecoveredLog;
 use crate::search::cluster::spool::position::AckFile;
@@ -105,7 +105,7 @@ pub(super) struct SpoolShared {
     log_id: u64,
     state: Mutex<SpoolState>,
     changed: Condvar,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -232,8 +232,8 @@ impl SpoolShared {
     }
 
     fn update_gauges(&self, state: &SpoolState) {
-        self.counters.queue_events.set(state.end.number.saturating_sub(state.acked.number));
-        self.counters.queue_bytes.set(state.end.byte - state.acked.byte);
+        self.metrics.spool_events.set(state.end.number.saturating_sub(state.acked.number));
+        self.metrics.spool_bytes.set(state.end.byte - state.acked.byte);
     }
 }
 
@@ -257,11 +257,10 @@ impl Spool {
     pub(super) fn open(
         own_dir: &Path,
         config: SpoolConfig,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
     ) -> Result<(Spool, AckHandle)> {
         let dir = own_dir.join(DIR);
-        let (log, shared, file) =
-            open(&dir, config, counters).map_err(Error::path("open the spool", &dir))?;
+        let (log, shared, file) = open(&dir, config, metrics).map_err(Error::path("open the spool", &dir))?;
         let (jobs, jobs_in) = bounded(JOBS_MAX);
         let writer = SpoolWriter::new(log, config, Arc::clone(&shared));
         let writer = Builder::new().name("spool-write".to_owned()).spawn(move || writer.run(&jobs_in));
@@ -344,16 +343,16 @@ pub(super) fn count_unacked(own_dir: &Path) -> Result<u64> {
     if !dir.is_dir() {
         return Ok(0);
     }
-    let counters = Arc::default();
-    open(&dir, SpoolConfig::of(u64::MAX, 0), Arc::clone(&counters))
+    let metrics = Arc::default();
+    open(&dir, SpoolConfig::of(u64::MAX, 0), Arc::clone(&metrics))
         .map_err(Error::path("open the spool", &dir))?;
-    Ok(counters.queue_events.get())
+    Ok(metrics.spool_events.get())
 }
 
 fn open(
     dir: &Path,
     config: SpoolConfig,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 ) -> io::Result<(log::SpoolLog, Arc<SpoolShared>, AckFile)> {
     let RecoveredLog { log, segments, torn_bytes } =
         log::SpoolLog::open(SpoolDisk::open(dir)?, config.segment_bytes)?;
@@ -378,7 +377,7 @@ fn open(
     }
     let state = SpoolState { end, acked: confirmed, segments, is_closed: false, deadline: None };
     let shared =
-        SpoolShared { disk, log_id: log.id(), state: Mutex::new(state), changed: Condvar::new(), counters };
+        SpoolShared { disk, log_id: log.id(), state: Mutex::new(state), changed: Condvar::new(), metrics };
     shared.update_gauges(&shared.lock());
     Ok((log, Arc::new(shared), file))
 }

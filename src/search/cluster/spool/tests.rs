@@ -73,7 +73,7 @@ fn records_survive_segments_and_restarts() {
     assert_eq!(read(queue.shared()), ((0..100).collect(), 0));
     assert_eq!(queue.append(payloads(100..103)).unwrap(), 100);
     assert_eq!(read(queue.shared()), ((0..103).collect(), 0));
-    assert_eq!(queue.shared().counters.queue_events.get(), 103);
+    assert_eq!(queue.shared().metrics.spool_events.get(), 103);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn acked_segments_are_deleted() {
     assert_eq!(read(queue.shared()), ((60..100).collect(), 0));
     confirmer.ack(end);
     assert_eq!(segments(dir.path()).len(), 1);
-    assert_eq!(queue.shared().counters.queue_bytes.get(), 0);
+    assert_eq!(queue.shared().metrics.spool_bytes.get(), 0);
     assert!(queue.shared().wait_acked(Instant::now()));
     assert_eq!(queue.append(payloads(100..101)).unwrap(), 100);
     assert!(!queue.shared().wait_acked(Instant::now()));
@@ -269,11 +269,11 @@ fn full_spool_rejects_until_events_are_acked() {
         assert_eq!(append().unwrap(), number);
     }
     assert!(matches!(append(), Err(StoreError::Full)));
-    assert_eq!(queue.shared().counters.queue_full.get(), 1);
+    assert_eq!(queue.shared().metrics.spool_full.get(), 1);
     let end = queue.shared().lock().end;
     confirmer.ack(LogPosition { byte: end.byte - 2 * one, number: 1 });
     assert_eq!(append().unwrap(), 3);
-    assert_eq!(queue.shared().counters.queue_full.get(), 0);
+    assert_eq!(queue.shared().metrics.spool_full.get(), 0);
     assert!(matches!(append(), Err(StoreError::Full)));
     // A batch larger than the spool is accepted only if it is empty.
     let end = queue.shared().lock().end;

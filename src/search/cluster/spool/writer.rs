@@ -75,7 +75,7 @@ impl SpoolWriter {
     fn add_job(&mut self, job: AppendJob) {
         let bytes = job.payloads.bytes.len() + job.payloads.ends.len() * RECORD_HEAD_BYTES;
         if let Err(full) = self.check_room(bytes as u64) {
-            self.shared.counters.queue_full.set(1);
+            self.shared.metrics.spool_full.set(1);
             self.throttle.warn(full, format_args!("spool_full reason={full} note=\"senders wait\""));
             // The caller may be gone.
             let _ = job.reply.send(Err(AppendError::Full));
@@ -113,7 +113,7 @@ impl SpoolWriter {
         let written = self.log.append(&self.batch, records);
         let denied = match &written {
             Ok(begun) => {
-                self.shared.counters.queue_full.set(0);
+                self.shared.metrics.spool_full.set(0);
                 self.shared.record_append(self.log.end(), *begun);
                 None
             }
@@ -129,7 +129,7 @@ impl SpoolWriter {
 
     fn to_append_error(&self, error: &io::Error) -> AppendError {
         if matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) {
-            self.shared.counters.queue_full.set(1);
+            self.shared.metrics.spool_full.set(1);
             self.throttle
                 .warn("disk_full", format_args!("spool_full reason=disk_full note=\"senders wait\""));
             return AppendError::Full;

@@ -32,12 +32,12 @@ fn produce(fake: &mut FakeConsumer, number: i32, name: &str, content: &[u8]) {
 /// Output directory, and the shutdown of its writers.
 struct Kit {
     dir: TempDir,
-    stop: Shutdown,
+    shutdown: Shutdown,
 }
 
 impl Kit {
     fn new() -> Kit {
-        Kit { dir: TempDir::new().unwrap(), stop: Shutdown::new().unwrap() }
+        Kit { dir: TempDir::new().unwrap(), shutdown: Shutdown::new().unwrap() }
     }
 
     /// Runs a consumer to the end of the records. If a hook runs before each poll, runs it until that
@@ -52,8 +52,8 @@ impl Kit {
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
         };
-        let counters = Arc::<Counters>::default();
-        let (vault, threads) = Vault::spawn(&vault_config, Arc::clone(&counters)).unwrap();
+        let metrics = Arc::<Metrics>::default();
+        let (vault, threads) = Vault::spawn(&vault_config, Arc::clone(&metrics)).unwrap();
         let until_end = fake.on_poll.is_none();
         let consumer = ConsumeLoop {
             ledger: Ledger::open(&vault, "fake", 100).unwrap(),
@@ -63,9 +63,9 @@ impl Kit {
                 exit_at_end: until_end,
                 checkpoint_interval: Duration::from_millis(5),
             },
-            counters,
+            metrics,
             live: Arc::default(),
-            stop: &self.stop,
+            shutdown: &self.shutdown,
             progress: &mut |_, _| {},
         };
         let consumed = consumer.run().unwrap();
@@ -101,7 +101,7 @@ fn nothing_is_committed_before_it_is_durable() {
     produce(&mut fake, 0, "a.pcap", PCAP);
     produce(&mut fake, 1, "b.pcap", PCAP);
     fake.queue_assignment(&[partition(0), partition(1)]);
-    let (dir, stop) = (kit.path(), kit.stop.clone());
+    let (dir, shutdown) = (kit.path(), kit.shutdown.clone());
     let all = 2 * records(PCAP.len());
     fake.on_poll = Some(Box::new(move |fake, _| {
         let kept = kept(&dir);
@@ -109,7 +109,7 @@ fn nothing_is_committed_before_it_is_durable() {
             assert!(kept[partition] >= *committed, "{partition}: {committed} is not stored");
         }
         if fake.committed.values().sum::<i64>() == all as i64 {
-            stop.trigger();
+            shutdown.trigger();
         }
         std::thread::sleep(Duration::from_millis(1));
     }));
@@ -135,7 +135,7 @@ fn revoked_partitions_are_stored_and_committed_first() {
         };
         assert!(boundary(5000) < 5000 && boundary(7000) < 7000, "packets have begun");
         fake.queue_assignment(&[partition(0), partition(1)]);
-        let (dir, stop, whole) = (kit.path(), kit.stop.clone(), boundary(5000));
+        let (dir, shutdown, whole) = (kit.path(), kit.shutdown.clone(), boundary(5000));
         fake.on_poll = Some(Box::new(move |fake, polls| match polls {
             // The first poll returns the partitions, the second their records.
             2 => fake.queue_revocation(&[partition(1)], lost),
@@ -143,7 +143,7 @@ fn revoked_partitions_are_stored_and_committed_first() {
                 assert_eq!(fake.unassigned, [(partition(1), Some(7))]);
                 assert!(stored(&dir, "goes.pcap") == PCAP[..7000]);
                 assert_eq!(stored(&dir, "stays.pcap").len(), whole);
-                stop.trigger();
+                shutdown.trigger();
             }
             _ => {}
         }));
@@ -175,13 +175,13 @@ fn a_topic_recreated_while_running_is_read_from_its_start() {
     fake.ids.insert("t".to_owned(), "one".to_owned());
     produce(&mut fake, 0, "a.pcap", &PCAP[..5000]);
     fake.queue_assignment(&[partition(0)]);
-    let stop = kit.stop.clone();
+    let shutdown = kit.shutdown.clone();
     fake.on_poll = Some(Box::new(move |fake, polls| match polls {
         2 => {
             fake.recreate_topic("t", "two");
             produce(fake, 0, "a.pcap", &PCAP[5000..13_000]);
         }
-        4 => stop.trigger(),
+        4 => shutdown.trigger(),
         _ => {}
     }));
     assert_eq!(kit.run(&mut fake, StartFrom::Stored).records, 13);
