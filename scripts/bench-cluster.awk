@@ -36,7 +36,7 @@ END {
     kept["syslog-ng"] = "memory"
     kept["syslog-ng-disk"] = "queue on disk, not synced"
 
-    print "| shipper | events/s | CPU s per million | node's CPU s per million | peak MiB | bytes an event in the index | what it holds is in |\n|---|---:|---:|---:|---:|---:|---|"
+    print "| shipper | events/s | CPU s per million | node's CPU s per million | peak MiB | bytes per event in the index | what it holds is in |\n|---|---:|---:|---:|---:|---:|---|"
     count = split(shippers, names, " ")
     for (i = 1; i <= count; i++) {
         name = names[i]

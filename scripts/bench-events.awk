@@ -26,7 +26,7 @@ function store(part, server, label, merged) {
         of(part, server, "bytes_an_event"), merged, of(part, server, "memory_mib")
 }
 function stores(part, title) {
-    printf "| %s | durable events/s | count p50 ms | p99 ms | histogram by day ms | bytes an event on the disk | memory MiB |\n", title
+    printf "| %s | durable events/s | count p50 ms | p99 ms | histogram by day ms | bytes per event on disk | memory MiB |\n", title
     print "|---|---:|---:|---:|---:|---:|---:|"
     store(part, "lea", "**lea serve-events**", "")
     store(part, "opensearch", "OpenSearch", sprintf(", one segment: %.0f", of(part, "opensearch", "merged_bytes_an_event")))
@@ -45,13 +45,13 @@ function count_goals(part, title) {
     goal("count, " title ", p99", " ms", 1, of(part, "lea", "count_p99_us") / 1000, -1)
 }
 function disk_goal(part, title) {
-    goal("bytes an event, " title ", of OpenSearch", "", 1.5, of(part, "lea", "bytes_an_event") / of(part, "opensearch", "bytes_an_event"), -1)
+    goal("bytes per event, " title ", of OpenSearch", "", 1.5, of(part, "lea", "bytes_an_event") / of(part, "opensearch", "bytes_an_event"), -1)
 }
 
 END {
     stores("small", sprintf("%d events of %d bytes", of("small", "lea", "events"), of("small", "lea", "event_bytes")))
     if (times["large", "lea", "events_per_s"]) stores("large", "5,000,000 events")
-    printf "| %d syslog lines taken apart | lines/s | of rsyslog |\n|---|---:|---:|\n", of("syslog", "lea", "lines")
+    printf "| %d syslog lines parsed | lines/s | of rsyslog |\n|---|---:|---:|\n", of("syslog", "lea", "lines")
     lines("lea", "**lea serve-events**: grok, durable and indexed")
     lines("rsyslog", "rsyslog: mmnormalize, JSON into a file")
     lines("syslog-ng", "syslog-ng: regexp-parser, JSON into a file")

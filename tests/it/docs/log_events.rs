@@ -40,7 +40,9 @@ fn event_name(line: &str) -> Option<&str> {
 fn literals<'a>(text: &'a str, call: &str) -> Vec<&'a str> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices(call) {
-        let is_whole = !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        // A line on stdout is data and not part of the log.
+        let is_data = text[..at].ends_with("print_line(");
+        let is_whole = !is_data && !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
         let rest = &text[at + call.len()..];
         // Before the literal there is at most a level.
         let is_argument = |c: char| c.is_alphanumeric() || c.is_whitespace() || ":,_".contains(c);
@@ -97,8 +99,9 @@ fn events_are_found_in_a_source() {
     check("throttle.warn(\"full\", format_args!(\"spool_full reason={full}\"));", &["spool_full"]);
     check("logging::status_line(format_args!(\"verified files={files}\"));", &["verified"]);
     check("log::error!(\"thread_failed\");", &["thread_failed"]);
+    check("logging::print_line(format_args!(\"missing file={file}\"));", &[]);
     check("format_args!(\"{} of {total} events\")", &[]);
     check("// info!(\n#[cfg(test)]\nlog::info!(\"x_y z=1\");", &["x_y"]);
     check("#[cfg(test)]\nmod tests {\n    log::info!(\"x_y z=1\");", &[]);
-    check("log::log!(\n    level,\n    \"cluster_{word} error={text}\"\n)", &["cluster_unreachable"]);
+    check("log::log!(\n    level,\n    \"{what}_failed file={file}\"\n)", &["manifest_failed", "sync_failed"]);
 }

@@ -16,7 +16,7 @@ fn old_names(changelog: &str) -> Vec<String> {
         if cell.contains(" of ") {
             continue;
         }
-        // The first word of a code span: `--drain-ms MS` is an option with its value.
+        // The first word of a code span: the second one is the value of an option.
         let spans = super::code_spans(&cell);
         names.extend(spans.into_iter().filter_map(|span| span.split(' ').next()).map(str::to_owned));
     }

@@ -81,7 +81,7 @@ fn text_words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_lowercase).collect()
 }
 
-/// "There is no B" and "is no longer" are fine, everything else with these words is not.
+/// "Is no longer", and the words after "there", are fine.
 const IS_NO: (&str, &str) = ("is no", "is not a");
 
 /// The phrases in a text, with what to write instead.
