@@ -46,13 +46,13 @@ fn measure(stream: &[u8], chunk_bytes: usize) -> Measured {
     let (mut packets, mut bytes) = (0, 0);
     let start = thread_time();
     while thread_time() - start < ROUND {
-        let mut follower = PacketTracker::new();
+        let mut tracker = PacketTracker::new();
         for chunk in black_box(stream).chunks(chunk_bytes) {
-            follower.feed(chunk);
+            tracker.feed(chunk);
         }
-        assert_eq!(follower.summary().unstructured_from, None);
-        packets += follower.packets();
-        bytes += follower.received();
+        assert_eq!(tracker.summary().malformed_at, None);
+        packets += tracker.packets();
+        bytes += tracker.received();
     }
     let ns = (thread_time() - start).as_nanos() as f64;
     Measured { ns_per_packet: ns / packets as f64, gb_per_s: bytes as f64 / ns }

@@ -4,10 +4,12 @@
 use lea::billing::{
     BilledCall, BillingRow, CallBuilder, RowFields, RowTimeParser, compare_calls, decode_row, encode_row,
 };
-use lea::capture::tracker::{CaptureSummary, PacketTracker};
+use lea::capture::formats::starts_capture;
+use lea::capture::summary::CaptureSummary;
+use lea::capture::tracker::PacketTracker;
 use lea::cc::kafka_dump::format::{DumpFormat, DumpItem, DumpLocation, DumpReader};
 use lea::cc::wire::chunk::{ChunkError, parse};
-use lea::cc::wire::handshake::{NameParse, Trigger, parse_name, starts_capture};
+use lea::cc::wire::handshake::{NameParse, Trigger, parse_name};
 use lea::cc::wire::name::{decode_file_name, file_name, parse_fields, parse_part_file_name, part_file_name};
 use lea::iri::event::{self, EventIndices};
 use lea::iri::ingest::amqp::frame;
@@ -82,24 +84,24 @@ pub(super) fn capture(input: &[u8]) {
             assert!(single.packet_boundary() <= single.received());
             assert!(before.0 <= single.packet_boundary() && before.1 <= single.packets());
         }
-        assert_eq!(told(&chunked), told(&single));
+        assert_eq!(state(&chunked), state(&single));
     }
     let mut whole = PacketTracker::new();
     whole.feed(stream);
-    assert_eq!(told(&whole), told(&single));
+    assert_eq!(state(&whole), state(&single));
     assert_eq!(whole.received(), stream.len() as u64);
 
     let (first, second) = stream.split_at(stream.len() / 2);
     let mut stored = PacketTracker::new();
     stored.feed(first);
-    let text = serde_json::to_string(&stored).expect("a follower can be stored");
+    let text = serde_json::to_string(&stored).expect("a tracker can be stored");
     let mut again: PacketTracker = serde_json::from_str(&text).expect("and read again");
     again.feed(second);
-    assert_eq!(told(&again), told(&whole));
+    assert_eq!(state(&again), state(&whole));
 }
 
-fn told(follower: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
-    (follower.received(), follower.packet_boundary(), follower.packets(), follower.summary())
+fn state(tracker: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
+    (tracker.received(), tracker.packet_boundary(), tracker.packets(), tracker.summary())
 }
 
 /// The parser of record values agrees with `serde_json`.

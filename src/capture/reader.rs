@@ -1,17 +1,17 @@
-//! Where a capture's packets end, and when each was captured: all that pacing needs. Pure, reads headers only, one
-//! packet at a time, so a capture of any size costs no memory.
+//! Reads the packets of a capture file one by one: their boundaries and times, for pacing. Pure: the bytes come from a
+//! [`ReadAt`]. Reads headers only, so a capture of any size costs no memory.
 //!
-//! pcap: draft-ietf-opsawg-pcap, the four magics. pcapng: draft-ietf-opsawg-pcapng, enhanced and obsolete packet
-//! blocks with the interface's `if_tsresol` and `if_tsoffset`, simple packet blocks (they have no time). What makes
-//! no sense ends the packets, never the replay: the rest of the file has no times.
+//! Packets are found by the same tracker and parsers as in the receiver. A malformed or truncated packet ends the
+//! packets: the rest of the file has none.
 
 use std::io;
 
-use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
+use super::formats;
+use super::tracker::{Packet, PacketTracker};
 
-/// Bytes that can be looked at anywhere.
+/// Random access to bytes.
 pub(crate) trait ReadAt {
-    /// The bytes from `offset`: `count` of them, or fewer where the end comes first.
+    /// Returns `count` bytes from `offset`, or fewer at the end.
     fn read_at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]>;
 }
 
@@ -22,200 +22,48 @@ impl ReadAt for &[u8] {
     }
 }
 
-/// A whole packet: its record is the bytes `start..end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Packet {
-    /// Where its record (pcapng: its block) begins.
-    pub start: u64,
-    /// Where it ends.
-    pub end: u64,
-    /// When it was captured, nanoseconds since 1970.
-    pub time_ns: Option<i64>,
-}
-
-/// The packets of a capture, in order. [`Packets::next`] is the iterator; it takes the bytes as an argument.
+/// Iterator over the packets of a capture. [`PacketReader::next`] gets the bytes as an argument.
 #[derive(Clone, Debug)]
 pub(crate) struct PacketReader {
-    at: u64,
+    tracker: PacketTracker,
+    /// Size of the capture.
     bytes: u64,
-    form: ReaderFormat,
 }
-
-#[derive(Clone, Debug)]
-enum ReaderFormat {
-    Pcap { big_endian: bool, nanoseconds: bool },
-    Pcapng { big_endian: bool, clocks: Vec<InterfaceClock> },
-}
-
-/// How an interface counts time: ticks a second, and seconds to add.
-#[derive(Clone, Copy, Debug)]
-struct InterfaceClock {
-    ticks_per_second: u128,
-    offset_seconds: i64,
-}
-
-const MICROSECONDS: InterfaceClock = InterfaceClock { ticks_per_second: 1_000_000, offset_seconds: 0 };
-
-const SECTION: u32 = 0x0a0d_0d0a;
-const INTERFACE: u32 = 1;
-const OBSOLETE_PACKET: u32 = 2;
-const SIMPLE_PACKET: u32 = 3;
-const ENHANCED_PACKET: u32 = 6;
-
-/// How much of an interface description is looked at: real ones have a few hundred bytes.
-const INTERFACE_BYTES_MAX: u32 = 64 << 10;
 
 impl PacketReader {
-    /// The packets of `bytes`, which are `total` long; `None` where they are no capture.
-    pub(crate) fn open(bytes: &mut impl ReadAt, total: u64) -> io::Result<Option<PacketReader>> {
-        let head = bytes.read_at(0, 12)?;
-        let form = match head {
-            [0xd4, 0xc3, 0xb2, 0xa1, ..] => ReaderFormat::Pcap { big_endian: false, nanoseconds: false },
-            [0x4d, 0x3c, 0xb2, 0xa1, ..] => ReaderFormat::Pcap { big_endian: false, nanoseconds: true },
-            [0xa1, 0xb2, 0xc3, 0xd4, ..] => ReaderFormat::Pcap { big_endian: true, nanoseconds: false },
-            [0xa1, 0xb2, 0x3c, 0x4d, ..] => ReaderFormat::Pcap { big_endian: true, nanoseconds: true },
-            _ if section_is_big_endian(head).is_some() => {
-                ReaderFormat::Pcapng { big_endian: false, clocks: Vec::new() }
-            }
-            _ => return Ok(None),
-        };
-        let at = if matches!(form, ReaderFormat::Pcap { .. }) { 24 } else { 0 };
-        Ok(Some(PacketReader { at, bytes: total, form }))
+    /// Creates a reader of `source`, which has `bytes` bytes. `None`: this is not a capture.
+    pub(crate) fn open(source: &mut impl ReadAt, bytes: u64) -> io::Result<Option<PacketReader>> {
+        let start = source.read_at(0, formats::DECISION_BYTES_MAX)?;
+        let is_capture = formats::starts_capture(start) == Some(true);
+        Ok(is_capture.then(|| PacketReader { tracker: PacketTracker::new(), bytes }))
     }
 
-    /// The next whole packet; `None` at the end, and where the records stop making sense.
-    pub(crate) fn next(&mut self, bytes: &mut impl ReadAt) -> io::Result<Option<Packet>> {
-        match self.form {
-            ReaderFormat::Pcap { big_endian, nanoseconds } => {
-                self.next_record(bytes, big_endian, nanoseconds)
-            }
-            ReaderFormat::Pcapng { .. } => self.next_block(bytes),
-        }
-    }
-
-    fn next_record(
-        &mut self,
-        bytes: &mut impl ReadAt,
-        big_endian: bool,
-        nanoseconds: bool,
-    ) -> io::Result<Option<Packet>> {
-        let head = bytes.read_at(self.at, 16)?;
-        let (Some(seconds), Some(fraction), Some(captured)) =
-            (u32_at(head, 0, big_endian), u32_at(head, 4, big_endian), u32_at(head, 8, big_endian))
-        else {
-            return Ok(None);
-        };
-        let (start, end) = (self.at, self.at + 16 + u64::from(captured));
-        if captured > PACKET_BYTES_MAX || end > self.bytes {
-            return Ok(None);
-        }
-        self.at = end;
-        let fraction_ns = i64::from(fraction) * if nanoseconds { 1 } else { 1_000 };
-        let time_ns = i64::from(seconds) * 1_000_000_000 + fraction_ns;
-        Ok(Some(Packet { start, end, time_ns: Some(time_ns) }))
-    }
-
-    fn next_block(&mut self, bytes: &mut impl ReadAt) -> io::Result<Option<Packet>> {
-        let ReaderFormat::Pcapng { big_endian, clocks } = &mut self.form else { return Ok(None) };
-        loop {
-            let head = bytes.read_at(self.at, 20)?;
-            if let Some(order) = section_is_big_endian(head) {
-                *big_endian = order;
-                clocks.clear();
-            }
-            let (Some(kind), Some(length)) = (u32_at(head, 0, *big_endian), u32_at(head, 4, *big_endian))
-            else {
-                return Ok(None);
-            };
-            let (start, end) = (self.at, self.at + u64::from(length));
-            if length < 12 || length % 4 != 0 || length > BLOCK_BYTES_MAX || end > self.bytes {
+    /// Returns the next complete packet. `None`: there are no more.
+    pub(crate) fn next(&mut self, source: &mut impl ReadAt) -> io::Result<Option<Packet>> {
+        while let Some((offset, count)) = self.tracker.next_header() {
+            if offset.saturating_add(count as u64) > self.bytes {
                 return Ok(None);
             }
-            self.at = end;
-            match kind {
-                INTERFACE => {
-                    let block = bytes.read_at(start, length.min(INTERFACE_BYTES_MAX) as usize)?;
-                    clocks.push(clock_of(block, *big_endian));
-                }
-                ENHANCED_PACKET | OBSOLETE_PACKET => {
-                    let time_ns = block_time_ns(head, kind, *big_endian, clocks);
-                    return Ok(Some(Packet { start, end, time_ns }));
-                }
-                SIMPLE_PACKET => return Ok(Some(Packet { start, end, time_ns: None })),
-                _ => {}
+            let header = if count == 0 { &[] } else { source.read_at(offset, count)? };
+            if header.len() < count {
+                return Ok(None);
+            }
+            if let Some(packet) = self.tracker.feed_header(header) {
+                return Ok(Some(packet));
             }
         }
+        Ok(None)
     }
-}
-
-/// The byte order of a section header block; `None` for any other bytes.
-fn section_is_big_endian(block: &[u8]) -> Option<bool> {
-    let is_section = u32_at(block, 0, true)? == SECTION;
-    match (is_section, u32_at(block, 8, true)?) {
-        (true, 0x1a2b_3c4d) => Some(true),
-        (true, 0x4d3c_2b1a) => Some(false),
-        _ => None,
-    }
-}
-
-/// Both kinds of packet block have the time at the same place; the obsolete one numbers interfaces in 16 bits.
-fn block_time_ns(head: &[u8], kind: u32, big_endian: bool, clocks: &[InterfaceClock]) -> Option<i64> {
-    let interface = match kind {
-        OBSOLETE_PACKET => u32::from(u16_at(head, 8, big_endian)?),
-        _ => u32_at(head, 8, big_endian)?,
-    };
-    let (high, low) = (u32_at(head, 12, big_endian)?, u32_at(head, 16, big_endian)?);
-    let clock = clocks.get(interface as usize)?;
-    let ticks = u128::from(high) << 32 | u128::from(low);
-    let ns = ticks * 1_000_000_000 / clock.ticks_per_second;
-    i64::try_from(ns).ok()?.checked_add(clock.offset_seconds.checked_mul(1_000_000_000)?)
-}
-
-/// The clock of an interface description block: options 9 (`if_tsresol`) and 14 (`if_tsoffset`).
-fn clock_of(block: &[u8], big_endian: bool) -> InterfaceClock {
-    let mut clock = MICROSECONDS;
-    let mut at = 16;
-    while let (Some(code), Some(length)) = (u16_at(block, at, big_endian), u16_at(block, at + 2, big_endian))
-    {
-        let value = &block[at + 4..block.len().min(at + 4 + usize::from(length))];
-        match (code, value) {
-            (0, _) => break,
-            (9, [resolution]) => clock.ticks_per_second = ticks_per_second(*resolution),
-            (14, value) => {
-                let halves = (u32_at(value, 0, big_endian), u32_at(value, 4, big_endian));
-                if let (Some(first), Some(second)) = halves {
-                    let (high, low) = if big_endian { (first, second) } else { (second, first) };
-                    clock.offset_seconds = (u64::from(high) << 32 | u64::from(low)) as i64;
-                }
-            }
-            _ => {}
-        }
-        at += 4 + usize::from(length).next_multiple_of(4);
-    }
-    clock
-}
-
-/// The top bit chooses powers of two instead of ten. What does not fit counts as the finest that does.
-fn ticks_per_second(resolution: u8) -> u128 {
-    match resolution {
-        0x80.. => 1 << u32::from(resolution & 0x7f).min(126),
-        _ => 10_u128.pow(u32::from(resolution).min(38)),
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize, big_endian: bool) -> Option<u16> {
-    let word = bytes.get(at..at + 2)?.try_into().ok()?;
-    Some(if big_endian { u16::from_be_bytes(word) } else { u16::from_le_bytes(word) })
-}
-
-fn u32_at(bytes: &[u8], at: usize, big_endian: bool) -> Option<u32> {
-    let word = bytes.get(at..at + 4)?.try_into().ok()?;
-    Some(if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECTION: u32 = 0x0a0d_0d0a;
+    const INTERFACE: u32 = 1;
+    const SIMPLE_PACKET: u32 = 3;
+    const ENHANCED_PACKET: u32 = 6;
 
     fn packets(bytes: &[u8]) -> Vec<(u64, Option<i64>)> {
         let mut bytes = bytes;

@@ -94,10 +94,10 @@ fn a_stream_goes_on_after_its_end() {
     let content = scene.capture(50_000);
     let (first, second) = half(&content);
     scene.send(first, NAME, 1);
-    assert!(manifest(scene.output(), NAME).unwrap().capture.cut_off_bytes > 0, "it ends in a packet");
+    assert!(manifest(scene.output(), NAME).unwrap().capture.truncated_bytes > 0, "it ends in a packet");
     scene.send(second, NAME, 2);
     let manifest = manifest(scene.output(), NAME).unwrap();
-    assert_eq!(manifest.capture.cut_off_bytes, 0, "the cut packet is whole now");
+    assert_eq!(manifest.capture.truncated_bytes, 0, "the cut packet is whole now");
     let brought: Vec<_> = manifest.connections.iter().map(|one| (one.offset, one.bytes)).collect();
     assert_eq!(brought, [(0, first.len() as u64), (first.len() as u64, second.len() as u64)]);
     scene.end(&[(NAME, &content)]);

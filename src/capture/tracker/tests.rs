@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::capture::interfaces::Interface;
+use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
 
 /// Writer of captures in one byte order.
 #[derive(Clone, Copy)]
@@ -80,33 +81,33 @@ impl Order {
     }
 }
 
-fn follow(bytes: &[u8]) -> PacketTracker {
-    let mut follower = PacketTracker::new();
-    follower.feed(bytes);
-    follower
+fn track(bytes: &[u8]) -> PacketTracker {
+    let mut tracker = PacketTracker::new();
+    tracker.feed(bytes);
+    tracker
 }
 
 /// Everything that a tracker reports.
-fn told(follower: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
-    (follower.received(), follower.packet_boundary(), follower.packets(), follower.summary())
+fn state(tracker: &PacketTracker) -> (u64, u64, u64, CaptureSummary) {
+    (tracker.received(), tracker.packet_boundary(), tracker.packets(), tracker.summary())
 }
 
 /// Feeds the stream byte by byte, in all two-way splits, and serialized in between. The state must be the
 /// same at each byte. Returns the summary.
 fn check_splits(bytes: &[u8]) -> CaptureSummary {
     let mut single = PacketTracker::new();
-    let mut at_byte = vec![told(&single)];
+    let mut at_byte = vec![state(&single)];
     for byte in bytes {
         let before = single.packet_boundary();
         single.feed(std::slice::from_ref(byte));
         assert!(before <= single.packet_boundary() && single.packet_boundary() <= single.received());
-        at_byte.push(told(&single));
+        at_byte.push(state(&single));
     }
     for split in 0..=bytes.len() {
-        let mut follower = follow(&bytes[..split]);
-        assert_eq!(told(&follower), at_byte[split], "the first {split} bytes");
-        follower.feed(&bytes[split..]);
-        assert_eq!(told(&follower), at_byte[bytes.len()], "split at {split}");
+        let mut tracker = track(&bytes[..split]);
+        assert_eq!(state(&tracker), at_byte[split], "the first {split} bytes");
+        tracker.feed(&bytes[split..]);
+        assert_eq!(state(&tracker), at_byte[bytes.len()], "split at {split}");
     }
     single.summary()
 }
@@ -140,8 +141,8 @@ fn pcap_is_tracked_with_all_four_magics() {
             check_summary(&bytes, expected.clone());
             // The last packet is truncated: at its last byte, and at the first byte of its header.
             let cut = CaptureSummary { packets: 2, last_packet_ns: Some(NS + 6 * factor), ..expected };
-            check_summary(&bytes[..bytes.len() - 1], CaptureSummary { cut_off_bytes: 115, ..cut.clone() });
-            check_summary(&bytes[..bytes.len() - 115], CaptureSummary { cut_off_bytes: 1, ..cut.clone() });
+            check_summary(&bytes[..bytes.len() - 1], CaptureSummary { truncated_bytes: 115, ..cut.clone() });
+            check_summary(&bytes[..bytes.len() - 115], CaptureSummary { truncated_bytes: 1, ..cut.clone() });
             check_summary(&bytes[..bytes.len() - 116], cut);
         }
     }
@@ -156,7 +157,7 @@ fn short_input_has_no_format_yet() {
         (4, CaptureFormat::Pcap),
         (23, CaptureFormat::Pcap),
     ] {
-        let expected = CaptureSummary { format, cut_off_bytes: bytes as u64, ..CaptureSummary::default() };
+        let expected = CaptureSummary { format, truncated_bytes: bytes as u64, ..CaptureSummary::default() };
         check_summary(&header[..bytes], expected);
     }
     check_summary(
@@ -167,7 +168,7 @@ fn short_input_has_no_format_yet() {
     for (bytes, format) in
         [(4, CaptureFormat::Unknown), (11, CaptureFormat::Unknown), (12, CaptureFormat::Pcapng)]
     {
-        let expected = CaptureSummary { format, cut_off_bytes: bytes as u64, ..CaptureSummary::default() };
+        let expected = CaptureSummary { format, truncated_bytes: bytes as u64, ..CaptureSummary::default() };
         check_summary(&section[..bytes], expected);
     }
 }
@@ -177,7 +178,7 @@ fn bytes_that_are_not_a_capture_are_visible_immediately() {
     let almost = [b"\n\r\r\n\x1c\0\0\0\x4d\x3c\x2b\x1b".to_vec(), vec![0; 40]].concat();
     for bytes in [b"no capture at all".to_vec(), vec![0; 100], almost, b"\xd4\xc3\xb2\xa0".to_vec()] {
         check_summary(&bytes, CaptureSummary { format: CaptureFormat::Other, ..CaptureSummary::default() });
-        assert_eq!(follow(&bytes).packet_boundary(), bytes.len() as u64);
+        assert_eq!(track(&bytes).packet_boundary(), bytes.len() as u64);
     }
 }
 
@@ -194,9 +195,9 @@ fn a_packet_longer_than_any_snaplen_is_malformed() {
             let start = [order.file_header(false, link_type), order.packet(0, 5)].concat();
             let packet = |captured| [start.clone(), order.words(&[SECONDS, 0, captured, captured])].concat();
             let longest = check_splits(&packet(bytes_max));
-            assert_eq!((longest.unstructured_from, longest.cut_off_bytes), (None, 16), "{link_type}");
+            assert_eq!((longest.malformed_at, longest.truncated_bytes), (None, 16), "{link_type}");
             let beyond = check_splits(&[packet(bytes_max + 1), vec![1; 50]].concat());
-            assert_eq!((beyond.unstructured_from, beyond.cut_off_bytes), (Some(45), 0), "{link_type}");
+            assert_eq!((beyond.malformed_at, beyond.truncated_bytes), (Some(45), 0), "{link_type}");
             assert_eq!(beyond.packets, 1);
         }
     }
@@ -237,7 +238,8 @@ fn pcapng_is_tracked_with_all_block_types() {
             ..CaptureSummary::default()
         };
         check_summary(&bytes, expected.clone());
-        let cut = CaptureSummary { packets: 4, last_packet_ns: Some(NS + 7), cut_off_bytes: 39, ..expected };
+        let cut =
+            CaptureSummary { packets: 4, last_packet_ns: Some(NS + 7), truncated_bytes: 39, ..expected };
         check_summary(&bytes[..bytes.len() - 1], cut);
     }
 }
@@ -270,13 +272,13 @@ fn impossible_blocks_are_malformed() {
     ] {
         let bytes = [&start[..], &block, &order.enhanced_packet(0, 1, 4)].concat();
         // All splits of the long capture would take minutes without testing more.
-        let summary = if bytes.len() > 1_000 { follow(&bytes).summary() } else { check_splits(&bytes) };
+        let summary = if bytes.len() > 1_000 { track(&bytes).summary() } else { check_splits(&bytes) };
         let section = if what.ends_with("without an interface") { 28 } else { 0 };
-        assert_eq!(summary.unstructured_from, Some(start.len() as u64 + section), "{what}");
-        assert_eq!((summary.packets, summary.cut_off_bytes), (1, 0), "{what}");
+        assert_eq!(summary.malformed_at, Some(start.len() as u64 + section), "{what}");
+        assert_eq!((summary.packets, summary.truncated_bytes), (1, 0), "{what}");
     }
-    let longest = follow(&[&start[..], &raw(5, BLOCK_BYTES_MAX)].concat()).summary();
-    assert_eq!((longest.unstructured_from, longest.cut_off_bytes), (None, 108));
+    let longest = track(&[&start[..], &raw(5, BLOCK_BYTES_MAX)].concat()).summary();
+    assert_eq!((longest.malformed_at, longest.truncated_bytes), (None, 108));
 }
 
 #[test]
@@ -322,30 +324,30 @@ fn the_number_of_remembered_interfaces_is_bounded() {
     // 10,000 equal interfaces form one run, so the last one is known.
     let equal =
         [order.section(), many(&mut std::iter::repeat_n(9, 10_000)), order.enhanced_packet(9_999, 7, 4)];
-    let follower = follow(&equal.concat());
-    assert_eq!(follower.summary().last_packet_ns, Some(7));
-    assert!(serde_json::to_string(&follower).unwrap().len() < 1_000);
+    let tracker = track(&equal.concat());
+    assert_eq!(tracker.summary().last_packet_ns, Some(7));
+    assert!(serde_json::to_string(&tracker).unwrap().len() < 1_000);
     // Of 300 different interfaces the last ones are not remembered: their packets count, without a time.
     // Interface 301 does not exist.
     let different =
         [order.section(), many(&mut (0..300).map(|n| [9, 8][n % 2])), order.enhanced_packet(2, 7, 4)];
     let beyond = [different.concat(), order.enhanced_packet(299, 8, 4)].concat();
-    let summary = follow(&beyond).summary();
+    let summary = track(&beyond).summary();
     assert_eq!((summary.packets, summary.last_packet_ns), (2, Some(7)));
     let missing = [beyond.clone(), order.enhanced_packet(300, 8, 4)].concat();
-    assert_eq!(follow(&missing).summary().unstructured_from, Some(beyond.len() as u64));
+    assert_eq!(track(&missing).summary().malformed_at, Some(beyond.len() as u64));
     assert!(size_of::<PacketTracker>() <= 256, "{}", size_of::<PacketTracker>());
 }
 
 #[test]
 fn a_deserialized_tracker_continues() {
     let bytes = testdata("three-calls.pcapng");
-    let whole = follow(&bytes);
+    let whole = track(&bytes);
     for split in (0..bytes.len()).step_by(997) {
-        let stored = serde_json::to_string(&follow(&bytes[..split])).unwrap();
-        let mut follower: PacketTracker = serde_json::from_str(&stored).unwrap();
-        follower.feed(&bytes[split..]);
-        assert_eq!(told(&follower), told(&whole));
+        let stored = serde_json::to_string(&track(&bytes[..split])).unwrap();
+        let mut tracker: PacketTracker = serde_json::from_str(&stored).unwrap();
+        tracker.feed(&bytes[split..]);
+        assert_eq!(state(&tracker), state(&whole));
     }
 }
 
@@ -354,10 +356,10 @@ fn recordings_are_tracked_at_all_splits() {
     for name in ["answered-call.pcap", "rejected-call.pcap", "three-calls.pcapng"] {
         let bytes = testdata(name);
         check_splits(&bytes[..bytes.len().min(2_500)]);
-        let whole = told(&follow(&bytes));
+        let whole = state(&track(&bytes));
         let mut seed = 0x2545_f491_4f6c_dd1d_u64;
         for _ in 0..50 {
-            let mut follower = PacketTracker::new();
+            let mut tracker = PacketTracker::new();
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 // xorshift64: sizes from 1 byte to 16 KiB, with an even distribution of magnitudes.
@@ -365,10 +367,10 @@ fn recordings_are_tracked_at_all_splits() {
                 seed ^= seed >> 7;
                 seed ^= seed << 17;
                 let size = (1 + seed as usize % (1 << (seed >> 60))).min(rest.len());
-                follower.feed(&rest[..size]);
+                tracker.feed(&rest[..size]);
                 rest = &rest[size..];
             }
-            assert_eq!(told(&follower), whole, "{name}");
+            assert_eq!(state(&tracker), whole, "{name}");
         }
     }
 }
@@ -391,12 +393,12 @@ fn epoch(ns: i64) -> String {
 #[test]
 fn tshark_reports_the_same_packets() {
     for name in ["answered-call.pcap", "rejected-call.pcap", "three-calls.pcapng"] {
-        let summary = follow(&testdata(name)).summary();
+        let summary = track(&testdata(name)).summary();
         let times = tshark_times(&testdata_path(name));
         assert_eq!(summary.packets, times.len() as u64);
         assert_eq!(epoch(summary.first_packet_ns.unwrap()), times[0]);
         assert_eq!(epoch(summary.last_packet_ns.unwrap()), times[times.len() - 1]);
-        assert_eq!((summary.cut_off_bytes, summary.unstructured_from), (0, None));
+        assert_eq!((summary.truncated_bytes, summary.malformed_at), (0, None));
     }
 }
 
@@ -406,10 +408,10 @@ fn tshark_reads_the_file_at_every_boundary() {
     for name in ["rejected-call.pcap", "three-calls.pcapng"] {
         let bytes = testdata(name);
         for received in [1_000, bytes.len() / 2, bytes.len() - 1] {
-            let follower = follow(&bytes[..received]);
+            let tracker = track(&bytes[..received]);
             let path = dir.path().join(name);
-            std::fs::write(&path, &bytes[..follower.packet_boundary() as usize]).unwrap();
-            assert_eq!(tshark_times(&path).len() as u64, follower.packets(), "{name} {received}");
+            std::fs::write(&path, &bytes[..tracker.packet_boundary() as usize]).unwrap();
+            assert_eq!(tshark_times(&path).len() as u64, tracker.packets(), "{name} {received}");
         }
     }
 }
@@ -428,7 +430,7 @@ fn capinfos_counts_as_many_packets_in_broken_captures() {
         // interface. It does not change how options are read: Wireshark parses the options of each packet,
         // the tracker does not. Lengths stay multiples of 4: Wireshark rounds them up, which the format
         // forbids.
-        let middle = follow(&bytes[..bytes.len() / 2 + seed as usize % 20_000]).packet_boundary() as usize;
+        let middle = track(&bytes[..bytes.len() / 2 + seed as usize % 20_000]).packet_boundary() as usize;
         bytes[middle + 4 + (seed >> 32) as usize % 12] ^= (seed >> 56) as u8 & !3 | 4;
         let path = dir.path().join(format!("{round}-{name}"));
         std::fs::write(&path, &bytes).unwrap();
@@ -436,9 +438,9 @@ fn capinfos_counts_as_many_packets_in_broken_captures() {
             Command::new("capinfos").args(["-Mrc"]).arg(&path).output().expect("this test needs capinfos");
         // A malformed capture is reported on stderr, with the count. Otherwise the count is the last word on
         // stdout.
-        let told = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        let broken = told[1].split_once("after reading ").and_then(|(_, rest)| rest.split(' ').next());
-        let count = broken.or(told[0].split_whitespace().next_back()).and_then(|count| count.parse().ok());
-        assert_eq!(count, Some(follow(&bytes).packets()), "{round} {name} {middle} {told:?}");
+        let state = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        let broken = state[1].split_once("after reading ").and_then(|(_, rest)| rest.split(' ').next());
+        let count = broken.or(state[0].split_whitespace().next_back()).and_then(|count| count.parse().ok());
+        assert_eq!(count, Some(track(&bytes).packets()), "{round} {name} {middle} {state:?}");
     }
 }

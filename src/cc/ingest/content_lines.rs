@@ -9,13 +9,14 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use crate::Error;
+use crate::capture::formats::{HEADER_BYTES_MAX, starts_capture};
 use crate::cc::kafka_dump::visitor::VisitError;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::time::now_ms;
 use crate::cc::vault::{PeerProbe, StreamOrigin, StreamStart, StreamWriter, Vault};
 use crate::cc::wire::chunk::{Chunk, ChunkData};
-use crate::cc::wire::handshake::starts_capture;
+
 use crate::runtime::shutdown::Shutdown;
 
 /// Bytes buffered for a stream before they go to the vault.
@@ -23,10 +24,6 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// Smallest buffer of a stream.
 const BUFFER_BYTES_MIN: usize = 4 << 10;
-
-/// Number of bytes in which two captures must agree to be the same capture sent again: the file header of a
-/// pcap.
-const HEAD_BYTES: usize = 24;
 
 /// Origin of the chunks, and limits.
 pub(crate) struct ContentLinesConfig {
@@ -119,7 +116,7 @@ impl ContentLineStore {
         let begins = capture || !entry.has_stored_parts();
         let intake =
             entry.start(if capture { StreamStart::NewCapture } else { StreamStart::Continuation })?;
-        let head = if begins { data[..bytes.min(HEAD_BYTES)].to_vec() } else { Vec::new() };
+        let head = if begins { data[..bytes.min(HEADER_BYTES_MAX)].to_vec() } else { Vec::new() };
         self.buffers_bytes += data.len();
         self.stored.streams += 1;
         self.open.put(

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capture::tracker::CaptureSummary;
+use crate::capture::summary::CaptureSummary;
 use crate::cc::wire::name::{self, NameFields, hex};
 use crate::{Error, Result};
 

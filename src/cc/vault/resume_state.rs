@@ -14,7 +14,7 @@ use super::scan::FileScan;
 use crate::capture::tracker::PacketTracker;
 
 /// Version of the format below, including the fields of [`PacketTracker`] and the layout of sha2's state.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Limit on the encoded length. The largest state, with the maximum number of interfaces, is shorter.
 const TEXT_BYTES_MAX: usize = 16 << 10;
@@ -70,18 +70,18 @@ pub(super) fn decode(text: &str, received: u64, hash: bool) -> Result<FileScan, 
         _ => return Err(ResumeError::Version),
     };
     let (hasher, rest) = decode_hasher(rest, received)?;
-    let (follower, rest) =
+    let (tracker, rest) =
         postcard::take_from_bytes::<PacketTracker>(rest).map_err(|_| ResumeError::Damaged)?;
-    if !rest.is_empty() || !follower.is_consistent() {
+    if !rest.is_empty() || !tracker.is_consistent() {
         return Err(ResumeError::Damaged);
     }
-    if follower.received() != received {
+    if tracker.received() != received {
         return Err(ResumeError::Length);
     }
     if hash && hasher.is_none() {
         return Err(ResumeError::NoHash);
     }
-    Ok(FileScan { tracker: follower, hasher: hasher.filter(|_| hash) })
+    Ok(FileScan { tracker, hasher: hasher.filter(|_| hash) })
 }
 
 /// Decodes the optional hash at the start of `bytes`. Also returns the remaining bytes.

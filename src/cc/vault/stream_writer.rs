@@ -643,8 +643,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::capture::formats;
     use crate::cc::vault::{Access, LossTotals, PeerProbe, Vault, VaultConfig, VaultThreads};
-    use crate::cc::wire::handshake;
 
     const CAPTURE: &[u8] = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
     const STEPS: [usize; 5] = [1, 7, 100, 1000, 100_000];
@@ -680,7 +680,7 @@ mod tests {
         fn begin(&self, content: &[u8]) -> io::Result<StreamWriter> {
             let origin =
                 StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:1024".into(), connected_ms: 0 };
-            let head = match handshake::starts_capture(content) {
+            let head = match formats::starts_capture(content) {
                 Some(true) => StreamStart::NewCapture,
                 _ => StreamStart::Continuation,
             };

@@ -4,12 +4,12 @@
 //! Invariants: the result does not depend on how the bytes were split into segments. Once some bytes give a
 //! result other than `Incomplete`, every longer input that starts with them gives the same result.
 
-use crate::capture::tracker::{self, CaptureMagic};
+use crate::capture::formats::{self, MagicMatch};
 use crate::limits::NAME_BYTES_MAX;
 
-/// The number of bytes that always decides: the longest name, `\r\n`, and the three bytes that tell whether
-/// that `\n` starts a pcapng section.
-pub const HANDSHAKE_BYTES_MAX: usize = NAME_BYTES_MAX + 5;
+/// The number of bytes that always decides: the longest name, `\r\n`, and the bytes that tell whether that `\n`
+/// starts a magic number.
+pub const HANDSHAKE_BYTES_MAX: usize = NAME_BYTES_MAX + 2 + formats::MAGIC_BYTES_MAX - 1;
 
 /// Reason why the receiver tries again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum NameParse {
 pub fn parse_name(received: &[u8], event: Trigger) -> NameParse {
     for at in 0..received.len().min(NAME_BYTES_MAX + 1) {
         match classify(&received[at..]) {
-            BytePosition::Data => {}
+            BytePosition::NameByte => {}
             BytePosition::Magic => return NameParse::Name { name_bytes: at, content_at: at },
             BytePosition::Newline { bytes, certain } if certain || event != Trigger::BytesReceived => {
                 return NameParse::Name { name_bytes: at, content_at: at + bytes };
@@ -67,7 +67,8 @@ pub fn parse_name(received: &[u8], event: Trigger) -> NameParse {
 
 /// Meaning of one byte position.
 enum BytePosition {
-    Data,
+    NameByte,
+    /// The first byte of the content.
     Magic,
     /// A newline. If not `certain`, the next bytes may turn its `\n` into the first byte of content.
     Newline {
@@ -82,32 +83,22 @@ enum BytePosition {
 #[inline]
 fn classify(rest: &[u8]) -> BytePosition {
     match rest {
-        [b'\n', ..] => match tracker::match_magic(rest) {
-            Some(Some(_)) => BytePosition::Magic,
-            undecided => BytePosition::Newline { bytes: 1, certain: undecided.is_some() },
+        [b'\n', ..] => match formats::match_magic(rest) {
+            MagicMatch::Complete => BytePosition::Magic,
+            undecided => BytePosition::Newline { bytes: 1, certain: undecided == MagicMatch::None },
         },
         [b'\r'] => BytePosition::Ambiguous,
         [b'\r', after @ ..] => match classify(after) {
             BytePosition::Newline { bytes: 1, certain } => BytePosition::Newline { bytes: 2, certain },
             // `\r` before a pcapng magic is the last byte of the name: its `\n` belongs to the content.
-            _ => BytePosition::Data,
+            _ => BytePosition::NameByte,
         },
-        [byte, ..] if !tracker::can_start_magic(*byte) => BytePosition::Data,
-        _ => match tracker::match_magic(rest) {
-            Some(Some(_)) => BytePosition::Magic,
-            Some(None) => BytePosition::Data,
-            None => BytePosition::Ambiguous,
+        [byte, ..] if !formats::can_start_magic(*byte) => BytePosition::NameByte,
+        _ => match formats::match_magic(rest) {
+            MagicMatch::Complete => BytePosition::Magic,
+            MagicMatch::None => BytePosition::NameByte,
+            MagicMatch::Partial => BytePosition::Ambiguous,
         },
-    }
-}
-
-/// True if content that starts with these bytes is a capture: a pcap magic, or a pcapng section header with its
-/// byte-order magic. `None`: too few bytes to say.
-pub fn starts_capture(content: &[u8]) -> Option<bool> {
-    match tracker::match_magic(content)? {
-        None => Some(false),
-        Some(CaptureMagic::Pcap { .. }) => Some(true),
-        Some(CaptureMagic::Pcapng) => tracker::section_byte_order(content).map(|order| order.is_some()),
     }
 }
 
@@ -265,23 +256,5 @@ mod tests {
             let expected = if settled { now } else { NameParse::Incomplete };
             assert_eq!(parse_name(start, Trigger::BytesReceived), expected, "{}", start.escape_ascii());
         }
-    }
-
-    #[test]
-    fn captures_are_recognized_by_their_first_bytes() {
-        let pcapng = b"\n\r\r\n\x1c\x00\x00\x00\x4d\x3c\x2b\x1a";
-        let pcapng_big = b"\n\r\r\n\x00\x00\x00\x1c\x1a\x2b\x3c\x4d";
-        let not_pcapng = b"\n\r\r\n\x1c\x00\x00\x00\x4d\x3c\x2b\x1b";
-        assert_eq!(starts_capture(PCAP), Some(true));
-        assert_eq!(starts_capture(&PCAP[..4]), Some(true));
-        assert_eq!(starts_capture(&PCAP[..3]), None);
-        assert_eq!(starts_capture(b""), None);
-        assert_eq!(starts_capture(b"\n\r\r\n"), None);
-        assert_eq!(starts_capture(&pcapng[..11]), None);
-        assert_eq!(starts_capture(pcapng), Some(true));
-        assert_eq!(starts_capture(pcapng_big), Some(true));
-        assert_eq!(starts_capture(not_pcapng), Some(false));
-        assert_eq!(starts_capture(b"text"), Some(false));
-        assert_eq!(starts_capture(b"\xd4x"), Some(false));
     }
 }

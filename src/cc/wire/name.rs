@@ -7,6 +7,7 @@ use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::capture::formats;
 use crate::limits::FILE_NAME_BYTES_MAX;
 
 /// Suffix that turns the file name of a stream into the name of its manifest.
@@ -35,7 +36,7 @@ pub struct NameFields {
 /// Parses a name of the usual form. Returns `None` for any other name.
 pub fn parse_fields(name: &[u8]) -> Option<NameFields> {
     let name = std::str::from_utf8(name).ok()?;
-    let stem = name.strip_suffix(".pcap").or_else(|| name.strip_suffix(".pcapng"))?;
+    let stem = formats::strip_extension(name)?;
     let (ids, start) = stem.split_at_checked(stem.len().checked_sub("_DD_MM_YYYY_HH:MM:SS".len())?)?;
     let start = start.strip_prefix('_').filter(|start| is_start_time(start))?;
     // A user id may contain '-' (a SIP address does), so the fields are split from the right.

@@ -91,8 +91,8 @@ fn compare(manifest: &Manifest, scan: &FileScan, report: &mut VerifyReport) {
     same("link type", or_none(found.link_type), or_none(said.link_type));
     same("first packet (ns)", or_none(found.first_packet_ns), or_none(said.first_packet_ns));
     same("last packet (ns)", or_none(found.last_packet_ns), or_none(said.last_packet_ns));
-    same("truncated bytes", found.cut_off_bytes.to_string(), said.cut_off_bytes.to_string());
-    same("malformed at byte", or_none(found.unstructured_from), or_none(said.unstructured_from));
+    same("truncated bytes", found.truncated_bytes.to_string(), said.truncated_bytes.to_string());
+    same("malformed at byte", or_none(found.malformed_at), or_none(said.malformed_at));
 }
 
 fn lowercase(value: &impl std::fmt::Debug) -> String {

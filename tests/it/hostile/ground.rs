@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lea::capture::tracker::CaptureFormat;
+use lea::capture::formats::CaptureFormat;
 use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX};
 use lea::cc::wire::name::parse_part_file_name;
 use sha2::{Digest, Sha256};
@@ -287,13 +287,13 @@ fn told_file(output: &Path, file: &str, manifest: &Manifest, content: &[u8]) -> 
 
 fn told_content(manifest: &Manifest) -> String {
     let capture = &manifest.capture;
-    match (capture.format, capture.unstructured_from) {
+    match (capture.format, capture.malformed_at) {
         (CaptureFormat::Other | CaptureFormat::Unknown, _) => "not a capture".to_owned(),
         (_, Some(from)) => {
             format!("{} packets, malformed from byte {from} on", capture.packets)
         }
-        (_, None) if capture.cut_off_bytes > 0 => {
-            format!("{} packets and {} bytes of a truncated one", capture.packets, capture.cut_off_bytes)
+        (_, None) if capture.truncated_bytes > 0 => {
+            format!("{} packets and {} bytes of a truncated one", capture.packets, capture.truncated_bytes)
         }
         (_, None) => format!("{} packets", capture.packets),
     }

@@ -14,7 +14,7 @@ use crate::support::{Handshake, Sender, Workdir, lea, testdata};
 fn manifest_of(file: &str, bytes: usize) -> String {
     format!(
         "{{\"format_version\":1,\"name\":\"call-7\",\"source\":\"tcp\",\"file\":\"{file}\",\"part\":1,\"state\":\"closed\",\
-         \"end_reason\":\"eof\",\"bytes\":{bytes},\"capture\":{{\"format\":\"other\",\"packets\":0,\"cut_off_bytes\":0}},\
+         \"end_reason\":\"eof\",\"bytes\":{bytes},\"capture\":{{\"format\":\"other\",\"packets\":0,\"truncated_bytes\":0}},\
          \"connections\":[],\"lea_version\":\"0.1.0\"}}"
     )
 }

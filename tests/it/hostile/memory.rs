@@ -47,7 +47,7 @@ fn begun_packets_have_a_ceiling() {
     let allowed = (ceiling_mib << 10) + BESIDE_KB + count as u64 * STREAM_KB;
     assert!(most <= allowed, "{most} kB of memory; allowed are {allowed}");
     let whole = since.files.iter().filter(|(_, manifest)| {
-        manifest.bytes == content.len() as u64 && manifest.capture.cut_off_bytes == 16 + SENT as u64
+        manifest.bytes == content.len() as u64 && manifest.capture.truncated_bytes == 16 + SENT as u64
     });
     assert_eq!(whole.count(), count);
     assert!(since.counters["partial_packets_flushed_total"] > 0);

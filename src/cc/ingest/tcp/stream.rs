@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::socket::{SocketRead, StreamSocket, WaitOutcome};
 use super::{ReceiverContext, TcpTimeouts};
+use crate::capture::formats::{self, DECISION_BYTES_MAX, MagicMatch};
 use crate::cc::stream_registry::StreamStats;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::vault::pool::BufferSize;
@@ -28,10 +29,6 @@ const READ_AT_ONCE_BYTES: usize = 64 << 10;
 /// Pause before peeking again when more bytes are available but cannot be peeked at: after urgent data, or
 /// when the kernel is short of memory and reports any available byte. Without it, the thread would spin.
 const STALL_PAUSE: Duration = Duration::from_millis(20);
-
-const HEAD_BYTES: usize = 12;
-
-const MAGIC_BYTES: usize = 4;
 
 /// Stream being received.
 pub(super) struct StreamReceiver<'a> {
@@ -191,24 +188,24 @@ impl StreamReceiver<'_> {
         let mut stalled_until = None;
         loop {
             let waited = self.socket.wait(seen + 1, self.timing().idle_timeout, &self.shared.shutdown)?;
-            let mut head = [0; HEAD_BYTES];
+            let mut head = [0; DECISION_BYTES_MAX];
             let bytes = match self.socket.peek(&mut head)? {
                 SocketRead::Bytes(bytes) => bytes,
                 SocketRead::WouldBlock | SocketRead::Eof | SocketRead::Reset => {
                     return Ok(StreamStart::Continuation);
                 }
             };
-            match handshake::starts_capture(&head[..bytes]) {
+            match formats::starts_capture(&head[..bytes]) {
                 Some(true) => return Ok(StreamStart::NewCapture),
                 Some(false) => return Ok(StreamStart::Continuation),
                 None if bytes > seen => (seen, stalled_until) = (bytes, None),
                 // The stream ends before there are enough bytes.
-                None if waited != WaitOutcome::Ready(false) => return Ok(undecided(bytes)),
+                None if waited != WaitOutcome::Ready(false) => return Ok(undecided(&head[..bytes])),
                 None => {
                     let until =
                         *stalled_until.get_or_insert_with(|| Instant::now() + self.timing().name_timeout);
                     if Instant::now() >= until {
-                        return Ok(undecided(bytes));
+                        return Ok(undecided(&head[..bytes]));
                     }
                     std::thread::sleep(STALL_PAUSE);
                 }
@@ -309,8 +306,12 @@ impl StreamReceiver<'_> {
     }
 }
 
-fn undecided(bytes: usize) -> StreamStart {
-    if bytes >= MAGIC_BYTES { StreamStart::NewCapture } else { StreamStart::Continuation }
+/// Decides on too few bytes. A complete magic number counts as a capture.
+fn undecided(head: &[u8]) -> StreamStart {
+    match formats::match_magic(head) {
+        MagicMatch::Complete => StreamStart::NewCapture,
+        MagicMatch::Partial | MagicMatch::None => StreamStart::Continuation,
+    }
 }
 
 /// Action after waiting.

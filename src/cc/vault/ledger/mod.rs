@@ -30,13 +30,13 @@ use super::stream_writer::{StreamOrigin, StreamStart};
 use super::time::now_ms;
 use super::writer::WriteJob;
 use super::{Vault, VaultInner};
+use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture};
 use crate::cc::wire::name::hex;
 use crate::{Error, Result};
 
 pub(crate) use accept::{AcceptError, Accepted};
 pub(crate) use checkpoint_log::OffsetCommit;
 pub(crate) use dead_letters::DEAD_LETTERS_FILE;
-pub(super) use open::{HEAD_BYTES, has_same_capture_header};
 pub(crate) use partition::PartitionId;
 
 use checkpoint_log::{LOG_BYTES_MIN, PendingCheckpoint};
@@ -184,9 +184,9 @@ impl Ledger {
             let intake = entry.resume_comparison(compared.received, compared.file.as_deref())?;
             return Ok(OpenStream::new(intake, Vec::new(), compared.segments));
         }
-        let stored_head = entry.read_stored_head(HEAD_BYTES)?;
+        let stored_head = entry.read_stored_head(HEADER_BYTES_MAX)?;
         let again = || {
-            if has_same_capture_header(&stored_head, data) {
+            if is_same_capture(&stored_head, data) {
                 StreamStart::NewCapture
             } else {
                 StreamStart::Continuation

@@ -3,16 +3,13 @@
 use std::io;
 
 use super::partition::LedgerPartition;
+use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture, starts_capture};
 use crate::cc::vault::checkpoint::{FileCheckpoint, PartitionCheckpoint};
 use crate::cc::vault::manifest::{EndReason, RecordSegment};
 use crate::cc::vault::pool::Buffer;
 use crate::cc::vault::segments::{RecordPlacement, SegmentList};
 use crate::cc::vault::stream_writer::StreamWriter;
 use crate::cc::vault::write_coalescer::WriteCoalescer;
-use crate::cc::wire::handshake::starts_capture;
-
-/// Length of the prefix that identifies a re-send: a pcap file header.
-pub(in crate::cc::vault) const HEAD_BYTES: usize = 24;
 
 pub(super) struct OpenStream {
     pub writer: StreamWriter,
@@ -20,7 +17,7 @@ pub(super) struct OpenStream {
     pub coalescer: WriteCoalescer,
     /// Number of bytes of the stream, including coalesced ones.
     pub received_bytes: u64,
-    /// First bytes of the stream, at most [`HEAD_BYTES`].
+    /// First bytes of the stream, at most [`HEADER_BYTES_MAX`].
     pub head: Vec<u8>,
     /// Records that the file consists of.
     pub segments: SegmentList,
@@ -135,20 +132,15 @@ impl OpenStream {
     }
 }
 
-/// Returns whether both start with the same capture header.
-pub(in crate::cc::vault) fn has_same_capture_header(head: &[u8], data: &[u8]) -> bool {
-    head.len() == HEAD_BYTES && data.starts_with(head) && starts_capture(head) == Some(true)
-}
-
 /// Returns whether `data` starts the stream again from its first byte. `received` is the number of bytes so
 /// far.
 pub(super) fn is_resend(head: &[u8], received: u64, data: &[u8]) -> bool {
-    received >= HEAD_BYTES as u64 && has_same_capture_header(head, data)
+    received >= head.len() as u64 && is_same_capture(head, data)
 }
 
 /// Appends the start of `data` to an incomplete `head`.
 pub(super) fn extend_head(head: &mut Vec<u8>, received: u64, data: &[u8]) {
-    if head.len() < HEAD_BYTES && received == head.len() as u64 {
-        head.extend_from_slice(&data[..data.len().min(HEAD_BYTES - head.len())]);
+    if head.len() < HEADER_BYTES_MAX && received == head.len() as u64 {
+        head.extend_from_slice(&data[..data.len().min(HEADER_BYTES_MAX - head.len())]);
     }
 }

@@ -13,8 +13,9 @@ use super::folder::{MemberDir, StoredFile};
 use super::merge_order::{self, SegmentRef};
 use super::plan::{MergePlan, PartitionKey};
 use super::{MergeProblem, MergedStream};
+use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture};
 use crate::cc::vault::dir::VaultDir;
-use crate::cc::vault::ledger::{DEAD_LETTERS_FILE, HEAD_BYTES, has_same_capture_header};
+use crate::cc::vault::ledger::DEAD_LETTERS_FILE;
 use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegment, StreamSource};
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::scan::FileScan;
@@ -151,9 +152,9 @@ impl<'a> Merger<'a> {
             let (folder, file) = files[piece.file];
             let segment = &segments[piece.file][piece.segment];
             let begin = self.read_start(folder, file, segment)?;
-            if head.len() < HEAD_BYTES {
-                head.extend_from_slice(&begin[..begin.len().min(HEAD_BYTES - head.len())]);
-            } else if has_same_capture_header(&head, &begin)
+            if head.len() < HEADER_BYTES_MAX {
+                head.extend_from_slice(&begin[..begin.len().min(HEADER_BYTES_MAX - head.len())]);
+            } else if is_same_capture(&head, &begin)
                 && let Some(done) = sending.take()
             {
                 // A re-send, by the same rule as in the ledger.
@@ -217,7 +218,8 @@ impl<'a> Merger<'a> {
     /// Reads the first bytes of a segment.
     fn read_start(&self, folder: usize, file: &StoredFile, segment: &RecordSegment) -> Result<Vec<u8>> {
         let from = &self.dirs[folder].dir;
-        let mut begin = vec![0; HEAD_BYTES.min(usize::try_from(segment.bytes).unwrap_or(HEAD_BYTES))];
+        let mut begin =
+            vec![0; HEADER_BYTES_MAX.min(usize::try_from(segment.bytes).unwrap_or(HEADER_BYTES_MAX))];
         let mut filled = 0;
         let mut read = || -> io::Result<usize> {
             let opened = from.open_to_read(&file.manifest.file)?;

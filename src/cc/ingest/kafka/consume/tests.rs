@@ -129,9 +129,9 @@ fn revoked_partitions_are_stored_and_committed_first() {
         produce(&mut fake, 0, "stays.pcap", &PCAP[..5000]);
         produce(&mut fake, 1, "goes.pcap", &PCAP[..7000]);
         let boundary = |bytes| {
-            let mut follower = PacketTracker::new();
-            follower.feed(&PCAP[..bytes]);
-            follower.packet_boundary() as usize
+            let mut tracker = PacketTracker::new();
+            tracker.feed(&PCAP[..bytes]);
+            tracker.packet_boundary() as usize
         };
         assert!(boundary(5000) < 5000 && boundary(7000) < 7000, "packets have begun");
         fake.queue_assignment(&[partition(0), partition(1)]);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ANY_PACKET_BYTES_MAX, packet_bytes_max};
+use super::parser::{ANY_PACKET_BYTES_MAX, packet_bytes_max};
 use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
 
 /// Maximum number of different interfaces remembered per section: 4 KiB per stream. Equal neighbours count as
@@ -16,11 +16,11 @@ const NS_IN_S: i128 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Interface {
-    pub link_type: u16,
+    pub(super) link_type: u16,
     /// Option if_tsresol: ticks of 10^-n seconds, or of 2^-n if the highest bit is set.
-    pub resolution: u8,
+    pub(super) resolution: u8,
     /// Option if_tsoffset: seconds added to each time.
-    pub offset_s: i64,
+    pub(super) offset_s: i64,
 }
 
 impl Interface {

@@ -1,0 +1,90 @@
+//! Interface between the packet tracker and the parsers of the formats, and what the parsers share.
+
+use crate::limits::PACKET_BYTES_MAX;
+
+/// Longest header that a step may need: that of a pcapng packet block.
+pub(super) const STEP_BYTES_MAX: usize = 28;
+
+/// Header bytes collected so far, from the start of the header.
+pub(super) type Header = [u8; STEP_BYTES_MAX];
+
+/// Parser of one format: a state machine with one step per header. The tracker collects the header of each step,
+/// whatever the chunks are, and skips what needs no parsing.
+pub(super) trait PacketParser {
+    /// Number of header bytes that the next step needs, from the start of the header. At most [`STEP_BYTES_MAX`].
+    fn step_bytes(&self) -> usize;
+
+    /// Executes the next step. Its header is complete.
+    fn parse(&mut self, header: &Header) -> Parsed;
+
+    /// Finds packets that are complete in `bytes`, which start where the next header starts. This is an optional fast
+    /// path: whatever it does not handle goes through [`parse`](Self::parse), with the same result.
+    fn complete_packets(&mut self, _bytes: &[u8]) -> PacketRun {
+        PacketRun::default()
+    }
+
+    /// Link type of the first interface, once known.
+    fn link_type(&self) -> Option<u32> {
+        None
+    }
+
+    /// Returns false for a deserialized parser that no input leads to, as far as continuing could do harm.
+    fn is_consistent(&self) -> bool;
+}
+
+/// Result of a parser's step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    /// The same header is longer than known before: `step_bytes` has grown.
+    LongerHeader,
+    /// The next header starts after `skip` bytes.
+    Header { skip: u32 },
+    /// A unit that is not a packet ends here: a file header, a block.
+    UnitEnd,
+    /// A packet ends here. The time is in nanoseconds since 1970.
+    PacketEnd { time_ns: Option<i64> },
+    /// The unit is malformed.
+    Malformed,
+}
+
+/// Consecutive complete packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PacketRun {
+    pub(super) bytes: usize,
+    pub(super) packets: u64,
+    pub(super) first_ns: Option<i64>,
+    pub(super) last_ns: Option<i64>,
+}
+
+/// The 4-byte number at `at`, which must be within `bytes`.
+#[inline(always)]
+pub(super) fn u32_at<const BIG_ENDIAN: bool>(bytes: &[u8], at: usize) -> u32 {
+    let bytes = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+    if BIG_ENDIAN { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+}
+
+/// The 4-byte number at `at` in a header.
+pub(super) fn header_u32(header: &Header, at: usize, big_endian: bool) -> u32 {
+    if big_endian { u32_at::<true>(header, at) } else { u32_at::<false>(header, at) }
+}
+
+/// The 2-byte number at `at` in a header.
+pub(super) fn header_u16(header: &Header, at: usize, big_endian: bool) -> u16 {
+    let bytes = [header[at], header[at + 1]];
+    if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+}
+
+/// Maximum of [`packet_bytes_max`] over all link types.
+pub(super) const ANY_PACKET_BYTES_MAX: u32 = 128 << 20;
+
+/// Largest plausible packet of a link type: Wireshark's limits.
+pub(super) fn packet_bytes_max(link_type: u32) -> u32 {
+    const USBPCAP: u32 = 249;
+    const DBUS: u32 = 231;
+    const EBHSCR: u32 = 279;
+    match link_type {
+        USBPCAP | DBUS => ANY_PACKET_BYTES_MAX,
+        EBHSCR => 8 << 20,
+        _ => PACKET_BYTES_MAX,
+    }
+}

@@ -1,0 +1,57 @@
+//! Content of a stream, as its manifest records it.
+
+use serde::{Deserialize, Serialize};
+
+use super::formats::CaptureFormat;
+
+/// Content of a stream, as recorded in its manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureSummary {
+    pub format: CaptureFormat,
+    /// Link type of the first interface, as in LINKTYPE_ETHERNET = 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_type: Option<u32>,
+    /// Number of complete packets.
+    pub packets: u64,
+    /// Time of the first packet that has one, in file order. Nanoseconds since 1970.
+    #[serde(
+        rename = "first_packet_at",
+        with = "packet_time",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub first_packet_ns: Option<i64>,
+    /// Time of the last packet that has one, in file order. Nanoseconds since 1970.
+    #[serde(
+        rename = "last_packet_at",
+        with = "packet_time",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub last_packet_ns: Option<i64>,
+    /// Bytes after the last complete packet.
+    pub truncated_bytes: u64,
+    /// Byte from which the records are malformed. They are stored unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub malformed_at: Option<u64>,
+}
+
+/// Serializes packet times as RFC 3339 text in UTC, with nanoseconds.
+mod packet_time {
+    use chrono::{DateTime, SecondsFormat};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(ns: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = |ns| DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(SecondsFormat::Nanos, true);
+        ns.map(text).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let time = DateTime::parse_from_rfc3339(&text).map_err(D::Error::custom)?;
+        // lea never writes times outside the range of 64-bit nanoseconds.
+        time.timestamp_nanos_opt()
+            .map(Some)
+            .ok_or_else(|| D::Error::custom("the time is outside the range of 64-bit nanoseconds"))
+    }
+}

@@ -1,0 +1,250 @@
+//! Tracks the packets of a stream as its bytes arrive, without copying them and for any split.
+//!
+//! The thread that receives a stream runs the tracker on each chunk before the chunk goes to the writer. Headers that
+//! are split over chunks are collected in a small fixed array. Everything else is only counted. Packets that are
+//! complete within a chunk take the parser's fast path, which goes from length to length.
+//!
+//! Invariants: the tracker's state does not depend on how the bytes were split. `packet_boundary() <= received()`, and
+//! neither ever decreases.
+
+use serde::{Deserialize, Serialize};
+
+use super::formats::{self, CaptureFormat, Detection, Parser, with_parser};
+use super::parser::{Header, PacketParser as _, Parsed, STEP_BYTES_MAX};
+use super::summary::CaptureSummary;
+
+/// A complete packet: its record is the bytes `start..end` of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Start of its record (in pcapng: of its block).
+    pub start: u64,
+    pub end: u64,
+    /// Capture time in nanoseconds since 1970, if known.
+    pub time_ns: Option<i64>,
+}
+
+/// Parser position in a stream, at any byte. It is small, and checkpoints store it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PacketTracker {
+    received: u64,
+    /// End of the last complete unit.
+    boundary: u64,
+    /// Bytes to skip before the next header.
+    skip: u32,
+    header: Header,
+    header_bytes: u8,
+    state: State,
+    malformed_at: Option<u64>,
+    packets: u64,
+    first_packet_ns: Option<i64>,
+    last_packet_ns: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+enum State {
+    /// The format is not known yet.
+    #[default]
+    Detecting,
+    Tracking(Parser),
+    NotCapture,
+}
+
+impl PacketTracker {
+    pub fn new() -> PacketTracker {
+        PacketTracker::default()
+    }
+
+    /// Processes the next bytes of the stream, any number of them.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !self.is_opaque() {
+            self.skip_payload(&mut bytes);
+            if self.header_bytes == 0 && self.skip == 0 {
+                self.track_complete_packets(&mut bytes);
+            }
+            if !self.fill_header(&mut bytes) {
+                return;
+            }
+            self.parse_header();
+        }
+        self.received += bytes.len() as u64;
+    }
+
+    /// Skips to the next header and returns the position and number of its missing bytes, for callers that read headers
+    /// only. `None`: no further packets can be found. The position may lie after the end of the stream.
+    pub(super) fn next_header(&mut self) -> Option<(u64, usize)> {
+        if self.is_opaque() {
+            return None;
+        }
+        self.received += u64::from(std::mem::take(&mut self.skip));
+        Some((self.received, self.step_bytes() - usize::from(self.header_bytes)))
+    }
+
+    /// Processes the bytes that [`next_header`](Self::next_header) asked for. Returns the packet that ends there, if
+    /// one does.
+    pub(super) fn feed_header(&mut self, mut bytes: &[u8]) -> Option<Packet> {
+        if self.fill_header(&mut bytes) { self.parse_header() } else { None }
+    }
+
+    /// Number of bytes processed.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Number of bytes that readers may see: the end of the last complete packet, block or file header. If the stream
+    /// is not a capture or is malformed, all bytes. Never decreases, never exceeds `received`. It is 0 until the format
+    /// is known.
+    pub fn packet_boundary(&self) -> u64 {
+        if self.is_opaque() { self.received } else { self.boundary }
+    }
+
+    /// Returns false for a deserialized tracker that no input leads to, as far as continuing with it could do harm.
+    pub fn is_consistent(&self) -> bool {
+        let header_bytes = usize::from(self.header_bytes);
+        if header_bytes > STEP_BYTES_MAX {
+            return false;
+        }
+        let header_fits = match self.state {
+            _ if self.is_opaque() => true,
+            _ if self.skip > 0 => header_bytes == 0,
+            _ => header_bytes < self.step_bytes(),
+        };
+        let parser_fits = match &self.state {
+            State::Tracking(parser) => with_parser!(parser, parser => parser.is_consistent()),
+            State::Detecting | State::NotCapture => self.malformed_at.is_none(),
+        };
+        header_fits
+            && parser_fits
+            && self.received <= STREAM_BYTES_MAX
+            && self.boundary <= self.received
+            && self.malformed_at.is_none_or(|from| from <= self.received)
+            && self.packets <= self.received / 16
+    }
+
+    /// Number of complete packets.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Summary of the stream, as if it ended here.
+    pub fn summary(&self) -> CaptureSummary {
+        let (format, link_type) = match &self.state {
+            State::Detecting => (CaptureFormat::Unknown, None),
+            State::Tracking(parser) => (parser.format(), parser.link_type()),
+            State::NotCapture => (CaptureFormat::Other, None),
+        };
+        CaptureSummary {
+            format,
+            link_type,
+            packets: self.packets,
+            first_packet_ns: self.first_packet_ns,
+            last_packet_ns: self.last_packet_ns,
+            truncated_bytes: self.received - self.packet_boundary(),
+            malformed_at: self.malformed_at,
+        }
+    }
+
+    /// Reports whether all further bytes are plain bytes.
+    #[inline]
+    fn is_opaque(&self) -> bool {
+        self.malformed_at.is_some() || matches!(self.state, State::NotCapture)
+    }
+
+    /// Number of header bytes needed for the next step.
+    #[inline]
+    fn step_bytes(&self) -> usize {
+        match &self.state {
+            State::Tracking(parser) => with_parser!(parser, parser => parser.step_bytes()),
+            State::Detecting => formats::decision_bytes(&self.header[..usize::from(self.header_bytes)]),
+            // An opaque stream has no further steps.
+            State::NotCapture => 0,
+        }
+    }
+
+    /// Skips bytes that need not be parsed.
+    #[inline]
+    fn skip_payload(&mut self, bytes: &mut &[u8]) {
+        let skipped = bytes.len().min(self.skip as usize);
+        self.skip -= skipped as u32;
+        self.received += skipped as u64;
+        *bytes = &bytes[skipped..];
+    }
+
+    /// Takes the parser's fast path.
+    #[inline]
+    fn track_complete_packets(&mut self, bytes: &mut &[u8]) {
+        let State::Tracking(parser) = &mut self.state else { return };
+        let run = with_parser!(parser, parser => parser.complete_packets(bytes));
+        if run.bytes == 0 {
+            return;
+        }
+        self.received += run.bytes as u64;
+        self.boundary = self.received;
+        self.packets += run.packets;
+        self.first_packet_ns = self.first_packet_ns.or(run.first_ns);
+        self.last_packet_ns = run.last_ns.or(self.last_packet_ns);
+        *bytes = &bytes[run.bytes..];
+    }
+
+    /// Collects header bytes. Returns false if more are needed.
+    #[inline]
+    fn fill_header(&mut self, bytes: &mut &[u8]) -> bool {
+        if self.skip > 0 {
+            return false;
+        }
+        let have = usize::from(self.header_bytes);
+        let wanted = self.step_bytes() - have;
+        let added = wanted.min(bytes.len());
+        self.header[have..have + added].copy_from_slice(&bytes[..added]);
+        self.header_bytes += added as u8;
+        self.received += added as u64;
+        *bytes = &bytes[added..];
+        added == wanted
+    }
+
+    /// Executes the step whose header is complete. Returns the packet that ends there, if one does.
+    #[inline]
+    fn parse_header(&mut self) -> Option<Packet> {
+        let State::Tracking(parser) = &mut self.state else {
+            self.detect_format();
+            return None;
+        };
+        match with_parser!(parser, parser => parser.parse(&self.header)) {
+            Parsed::LongerHeader => {}
+            Parsed::Header { skip } => (self.skip, self.header_bytes) = (skip, 0),
+            Parsed::UnitEnd => self.end_unit(),
+            Parsed::PacketEnd { time_ns } => return Some(self.end_packet(time_ns)),
+            Parsed::Malformed => self.malformed_at = Some(self.boundary),
+        }
+        None
+    }
+
+    /// The bytes stay in the header: the parser's first step needs them.
+    fn detect_format(&mut self) {
+        self.state = match formats::detect(&self.header[..usize::from(self.header_bytes)]) {
+            Detection::Undecided => State::Detecting,
+            Detection::Capture(parser) => State::Tracking(parser),
+            Detection::NotCapture => State::NotCapture,
+        };
+    }
+
+    /// Ends a unit: a packet, a block or a file header.
+    fn end_unit(&mut self) {
+        self.boundary = self.received;
+        self.header_bytes = 0;
+    }
+
+    fn end_packet(&mut self, time_ns: Option<i64>) -> Packet {
+        let start = self.boundary;
+        self.packets += 1;
+        self.first_packet_ns = self.first_packet_ns.or(time_ns);
+        self.last_packet_ns = time_ns.or(self.last_packet_ns);
+        self.end_unit();
+        Packet { start, end: self.boundary, time_ns }
+    }
+}
+
+/// Larger than any stream. Counters have room above it.
+const STREAM_BYTES_MAX: u64 = 1 << 62;
+
+#[cfg(test)]
+mod tests;
