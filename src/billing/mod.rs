@@ -17,10 +17,10 @@ mod time;
 mod totals;
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::Mapping;
 
 pub use call::{BilledCall, CallBuilder, CallParty, MissingParts};
@@ -40,7 +40,7 @@ pub fn is_billing_row(has: impl Fn(&str) -> bool) -> bool {
 
 /// Returns the mapping of the index as JSON. Times are dates in any of the accepted forms. A malformed value is not
 /// indexed, but does not reject the row: a request row has an empty `reply_time`.
-pub fn mapping_json() -> Value {
+fn mapping_json() -> Value {
     let keyword = || json!({"type": "keyword"});
     let date = || json!({"type": "date", "format": DATES, "ignore_malformed": true});
     let number = |kind: &str| json!({"type": kind, "ignore_malformed": true});
@@ -51,11 +51,13 @@ pub fn mapping_json() -> Value {
     }})
 }
 
-/// Returns the parsed mapping of the index.
-pub fn mapping() -> &'static Mapping {
-    static FIELDS: OnceLock<Mapping> = OnceLock::new();
-    FIELDS
-        .get_or_init(|| Mapping::parse(&mapping_json()).expect("the mapping is our own, and a test reads it"))
+fn mapping() -> Mapping {
+    Mapping::parse(&mapping_json()).expect("the mapping is our own, and a test reads it")
+}
+
+/// Returns the rules for a store whose index `index` receives billing rows.
+pub fn index_templates(index: &str) -> IndexTemplates {
+    IndexTemplates::default().with_mapping(index, mapping()).with_event_time(|scalar| row_time_ms(scalar))
 }
 
 /// The formats of times in rows, in Elasticsearch's syntax. `epoch_second` is first, because a number of seconds would

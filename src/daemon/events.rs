@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::billing;
 use crate::cc::ingest::tcp;
 use crate::cc::vault::Vault;
 use crate::cmd::args::units;
@@ -198,7 +199,7 @@ impl EventServiceConfig {
                     client: cluster.client.clone(),
                     search_timeout: SEARCH_TIMEOUT,
                     families: Some(Arc::clone(&self.normalizer)),
-                    billing_index: self.settings.indices.billing.clone(),
+                    templates: billing::index_templates(&self.settings.indices.billing),
                     spool: SpoolConfig::of(cluster.spool_bytes_max, free_bytes_min),
                     ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
                 };
@@ -219,8 +220,8 @@ impl EventServiceConfig {
     }
 
     fn open_embedded(&self, dir: &Path) -> Result<SqliteStore> {
-        let billing_index = self.settings.indices.billing.clone();
-        let config = StoreConfig { billing_index, ..StoreConfig::default() };
+        let templates = billing::index_templates(&self.settings.indices.billing);
+        let config = StoreConfig { templates, ..StoreConfig::default() };
         SqliteStore::open(dir, config.with_normalizer(Arc::clone(&self.normalizer)))
     }
 

@@ -6,6 +6,7 @@ pub mod date;
 pub mod dead_letters;
 pub mod document;
 pub(crate) mod export;
+pub mod index_templates;
 pub(crate) mod mapping;
 pub mod query;
 pub(crate) mod remote;

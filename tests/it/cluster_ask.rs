@@ -51,7 +51,7 @@ impl Edge {
             client: ClusterClient::new("--cluster", &format!("http://{cluster}"), None, None).unwrap(),
             search_timeout,
             families: Some(Arc::clone(&numbers)),
-            billing_index: "billing".to_owned(),
+            templates: lea::billing::index_templates("billing"),
             spool: SpoolConfig::of(64 << 20, 1 << 20),
             ship: ShipConfig::default(),
         };

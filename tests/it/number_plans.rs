@@ -8,17 +8,17 @@ use rlibphonenumber::{
     get_national_significant_number_owned,
 };
 
-const PLANS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/iri/number/plans.rs");
+const PLANS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/phone/plans.rs");
 
 const HEAD: &str = "\
 //! Country codes, lengths and regions. Made by tests/it/number_plans.rs from the data of rlibphonenumber (Google's
 //! libphonenumber): `LEA_UPDATE=1 cargo test --test it number_plans`. Not to be changed by hand.
 
-use super::plan::Plan;
+use super::plan::NumberingPlan;
 
 /// All assigned country codes, in order. The lengths are bits: 1 << 9 is a national number of nine digits.
 #[rustfmt::skip]
-pub const PLANS: &[Plan] = &[
+pub(super) const PLANS: &[NumberingPlan] = &[
 ";
 
 /// Longer national numbers are those of extensions of a line.
@@ -68,8 +68,8 @@ fn fresh() -> String {
         let names: Vec<String> = regions.iter().map(name).collect();
         writeln!(
             text,
-            "    Plan {{ code: {code}, trunk: {trunk:?}, possible: {possible:#b}, usual: {usual:#b}, \
-             regions: &{names:?} }},"
+            "    NumberingPlan {{ code: {code}, trunk_prefix: {trunk:?}, possible_lengths: {possible:#b}, \
+             usual_lengths: {usual:#b}, regions: &{names:?} }},"
         )
         .unwrap();
     }

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::line::{self, LineError};
 use super::target::{LoadOutcome, LoadTarget};
+use crate::billing;
 use crate::cli::Globals;
 use crate::cmd::args::listing::escape;
 use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
@@ -114,8 +115,8 @@ impl Args {
             return Ok(LoadTarget::Url(client));
         }
         self.store_target.check_directory()?;
-        let billing_index = configured.events.indices.billing.clone();
-        let config = StoreConfig { billing_index, ..StoreConfig::default() };
+        let templates = billing::index_templates(&configured.events.indices.billing);
+        let config = StoreConfig { templates, ..StoreConfig::default() };
         let config = config.with_normalizer(load_normalizer(configured)?);
         let store = SqliteStore::open(Path::new(&self.store_target.store), config)?;
         Ok(LoadTarget::Directory(Box::new(store), self.store_target.store.clone()))

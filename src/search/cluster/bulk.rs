@@ -162,11 +162,15 @@ mod tests {
 
     use super::*;
     use crate::search::document::{Document, WriteMode};
+    use crate::search::index_templates::IndexTemplates;
 
     fn item(number: u64, id: Option<&str>, mode: WriteMode) -> BulkItem {
         let id = id.map(str::to_owned);
         let document = Document { index: "a".to_owned(), doc_type: None, id, mode, source: (*b"{}").into() };
-        BulkItem { number, event: SpooledEvent::from_document(&document, 0, 30, None).unwrap() }
+        BulkItem {
+            number,
+            event: SpooledEvent::from_document(&document, 0, 30, None, &IndexTemplates::default()).unwrap(),
+        }
     }
 
     #[test]

@@ -12,11 +12,10 @@ use serde_json::Value;
 
 use super::LEA_OBJECT;
 use super::spool::PAYLOAD_BYTES_MAX;
-use crate::billing;
 use crate::iri::event::{JsonObject, rfc3339};
 use crate::phone::PhoneNumberNormalizer;
 use crate::search::document::{Document, ID_BYTES_MAX, INDEX_BYTES_MAX, SOURCE_BYTES_MAX, WriteMode};
-use crate::search::sqlite::values;
+use crate::search::index_templates::IndexTemplates;
 use crate::search::store::WriteRejected;
 
 /// Length of `-2026.11.22`.
@@ -53,6 +52,7 @@ impl SpooledEvent {
         arrived_ms: i64,
         days_back: u32,
         families: Option<&PhoneNumberNormalizer>,
+        templates: &IndexTemplates,
     ) -> Result<SpooledEvent, WriteRejected> {
         let unfit = |reason: String| Err(WriteRejected::Invalid(reason));
         let text = document.source.trim_ascii();
@@ -66,7 +66,8 @@ impl SpooledEvent {
             Ok(members) => members,
             Err(error) => return unfit(format!("failed to parse: {error}")),
         };
-        let time_ms = time_ms(&members);
+        let time_ms =
+            templates.event_time_ms(|name| members.non_empty_string(name), &|name| members.scalar(name));
         let (name, own_day) = split_daily_index(&document.index);
         if name.len() + DATE_BYTES > INDEX_BYTES_MAX {
             let most = INDEX_BYTES_MAX - DATE_BYTES;
@@ -204,14 +205,6 @@ fn index_day(time_ms: Option<i64>, arrived_ms: i64, days_back: u32) -> i32 {
     day_of(time_ms.filter(near).unwrap_or(arrived_ms))
 }
 
-/// Returns the time of an event from its own fields.
-fn time_ms(members: &JsonObject<'_>) -> Option<i64> {
-    ["@timestamp", "time", "timestamp"]
-        .iter()
-        .find_map(|name| values::parse_event_time(&members.non_empty_string(name)?))
-        .or_else(|| billing::row_time_ms(|name| members.scalar(name)))
-}
-
 /// Returns the sender's part of the source on one line, without the closing brace. Of duplicate members the
 /// last one is kept: JSON parsers do the same, and clusters reject duplicates. A sender's own `lea` member is
 /// dropped.
@@ -347,7 +340,8 @@ mod tests {
 
     fn read(index: &str, source: &str) -> Result<SpooledEvent, WriteRejected> {
         let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
-        SpooledEvent::from_document(&document(index, source), NOW_MS, 30, Some(&families))
+        let templates = crate::billing::index_templates("billing");
+        SpooledEvent::from_document(&document(index, source), NOW_MS, 30, Some(&families), &templates)
     }
 
     fn index_of(event: &SpooledEvent) -> String {
@@ -442,8 +436,8 @@ mod tests {
         assert!(why(&"a".repeat(245), "{}").contains("longer than 244 bytes"));
         let mut long = document("a", "{}");
         long.id = Some("x".repeat(ID_BYTES_MAX));
-        assert!(SpooledEvent::from_document(&long, NOW_MS, 30, None).is_ok());
+        assert!(SpooledEvent::from_document(&long, NOW_MS, 30, None, &IndexTemplates::default()).is_ok());
         long.id = Some("x".repeat(ID_BYTES_MAX + 1));
-        assert!(SpooledEvent::from_document(&long, NOW_MS, 30, None).is_err());
+        assert!(SpooledEvent::from_document(&long, NOW_MS, 30, None, &IndexTemplates::default()).is_err());
     }
 }

@@ -46,6 +46,7 @@ use crate::search::cluster::spool::{Payloads, Spool};
 use crate::search::cluster::template::TemplateParams;
 use crate::search::dead_letters::EventDeadLetters;
 use crate::search::document::{Document, check_index_name};
+use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::Mapping;
 use crate::search::query::{Hit, Query, Search, SearchResult};
 use crate::search::store::{
@@ -83,8 +84,8 @@ pub struct ClusterStoreConfig {
     pub search_timeout: Duration,
     /// `None`: numbers are matched as text.
     pub families: Option<Arc<PhoneNumberNormalizer>>,
-    /// Index of billing rows.
-    pub billing_index: String,
+    /// Mappings of new indices, and the time of an event.
+    pub templates: IndexTemplates,
     pub spool: SpoolConfig,
     pub ship: ShipConfig,
 }
@@ -115,10 +116,9 @@ impl ClusterStore {
         letters: Arc<EventDeadLetters>,
         metrics: Arc<Metrics>,
     ) -> Result<ClusterStore> {
-        let ClusterStoreConfig { client, search_timeout, families, billing_index, spool: queue, ship } =
-            config;
+        let ClusterStoreConfig { client, search_timeout, families, templates, spool: queue, ship } = config;
         let numbers = families.as_ref().map_or_else(Vec::new, |families| families.settings().fields.clone());
-        let given = TemplateParams { numbers, billing_index };
+        let given = TemplateParams { numbers, templates };
         let (queue, confirmer) = Spool::open(&dir.join(".lea"), queue, Arc::clone(&metrics))?;
         let cluster = Arc::new(ClusterSearcher { client: client.clone(), search_timeout, families });
         let shared = (Arc::clone(queue.shared()), confirmer);
@@ -151,9 +151,10 @@ impl Store for ClusterStore {
         let arrived_ms = Utc::now().timestamp_millis();
         let days_back = self.keep_days.map_or(DAYS_BACK, |days| days.min(DAYS_BACK));
         let families = self.searcher.families.as_deref();
+        let templates = &self.template_params.templates;
         let mut payloads = Payloads::default();
         let read = |document: &Document| {
-            let event = SpooledEvent::from_document(document, arrived_ms, days_back, families)?;
+            let event = SpooledEvent::from_document(document, arrived_ms, days_back, families, templates)?;
             payloads.add(|bytes| event.encode(bytes));
             Ok(event.id)
         };

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::event::number_field;
 use super::{LEA_OBJECT, client::encode_path_segment};
-use crate::billing;
+use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::{Dynamic, Mapping};
 
 /// Prefix of template names.
@@ -80,8 +80,7 @@ pub(super) fn all_path() -> String {
 pub(super) struct TemplateParams {
     /// Fields that contain phone numbers.
     pub numbers: Vec<String>,
-    /// Index of billing rows.
-    pub billing_index: String,
+    pub templates: IndexTemplates,
 }
 
 /// Builds the template of a name.
@@ -91,8 +90,8 @@ pub(super) fn build(name: &str, given: &TemplateParams, sent: &Mapping) -> Value
         "dynamic_templates": [{"texts": {"match_mapping_type": "string", "mapping": text_field()}}],
         "properties": properties(&given.numbers),
     });
-    if name == given.billing_index {
-        merge(&mut mappings, &billing::mapping_json());
+    if let Some(mapping) = given.templates.mapping(name) {
+        merge(&mut mappings, &mapping.to_json());
     }
     add_mapping(&mut mappings, sent);
     json!({
@@ -223,7 +222,7 @@ mod tests {
 
     fn given() -> TemplateParams {
         let numbers = vec!["destNum".to_owned(), "a.b".to_owned()];
-        TemplateParams { numbers, billing_index: "billing".to_owned() }
+        TemplateParams { numbers, templates: crate::billing::index_templates("billing") }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::catalog::{
 };
 use super::segment::TermBatch;
 use super::{text, values};
-use crate::billing;
+use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::{Dynamic, Field, FieldType, dynamic};
 use crate::search::store::WriteRejected;
 
@@ -78,6 +78,7 @@ pub(super) struct DocumentIndexer {
     pub catalog: Arc<Catalog>,
     /// Normalizer of phone numbers.
     pub canonical_number: CanonicalNumberFn,
+    pub templates: IndexTemplates,
 }
 
 /// Reason why indexing stopped.
@@ -134,7 +135,9 @@ impl DocumentIndexer {
                 Err(WalkStop::NewFields(new)) => self.add_fields(index, &new)?,
             }
         }
-        terms.time_ms = event_time(object).unwrap_or(now_ms);
+        let string = |name: &str| object.get(name)?.as_str().map(Cow::Borrowed);
+        let time_ms = self.templates.event_time_ms(string, &|name| scalar(object, name));
+        terms.time_ms = time_ms.unwrap_or(now_ms);
         add_common_terms(index.no, kind, terms);
         Ok(())
     }
@@ -175,18 +178,13 @@ fn add_date_terms(terms: &mut DocumentTerms, index: u16, field: u16, at_ms: i64)
     terms.add(index, field | number::HOURS, &values::encode_long(at_ms.div_euclid(values::HOUR_MS)), None);
 }
 
-/// Returns the time of the event that a document reports.
-fn event_time(object: &serde_json::Map<String, Value>) -> Option<i64> {
-    ["@timestamp", "time", "timestamp"]
-        .iter()
-        .find_map(|name| object.get(*name)?.as_str().and_then(values::parse_event_time))
-        .or_else(|| {
-            billing::row_time_ms(|name| match object.get(name)? {
-                Value::String(text) => Some(Cow::Borrowed(text.as_str())),
-                Value::Number(number) => Some(number.to_string().into()),
-                _ => None,
-            })
-        })
+/// Returns the text of a member that is a string or a number.
+fn scalar<'a>(object: &'a serde_json::Map<String, Value>, name: &str) -> Option<Cow<'a, str>> {
+    match object.get(name)? {
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) => Some(number.to_string().into()),
+        _ => None,
+    }
 }
 
 fn invalid_document(reason: String) -> WriteRejected {

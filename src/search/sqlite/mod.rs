@@ -50,9 +50,9 @@ use chrono::Utc;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::Connection;
 
-use crate::billing;
 use crate::phone::PhoneNumberNormalizer;
 use crate::search::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, check_index_name};
+use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::Mapping;
 use crate::search::query::{Hit, Query, Search, SearchResult};
 use crate::search::sqlite::catalog::IndexEntry;
@@ -71,7 +71,7 @@ pub use indexer::CanonicalNumberFn;
 /// Maximum number of calls that wait for the writer.
 const WAITING_JOBS_MAX: usize = 1_024;
 
-/// Limits of a store, and the function that normalizes phone numbers.
+/// Limits of a store, and rules for its documents.
 #[derive(Clone)]
 pub struct StoreConfig {
     /// Maximum number of bytes of documents that wait for the writer. A single call may exceed this.
@@ -84,18 +84,18 @@ pub struct StoreConfig {
     pub young_docs_max: u32,
     /// Returns the canonical number for a field and its value, if there is one.
     pub canonical_number: CanonicalNumberFn,
-    /// Index whose fields get the types of billing rows when it is created.
-    pub billing_index: String,
+    /// Mappings of new indices, and the time of an event.
+    pub templates: IndexTemplates,
 }
 
 impl StoreConfig {
-    /// Normalizes phone numbers with `families`.
-    pub fn with_normalizer(self, families: Arc<PhoneNumberNormalizer>) -> StoreConfig {
-        let family = move |field: &str, value: &str| {
-            let canonical = families.is_number_field(field).then(|| families.normalize(value))??;
-            Some(canonical.as_str().to_owned())
+    /// Sets the normalizer of phone numbers.
+    pub fn with_normalizer(self, normalizer: Arc<PhoneNumberNormalizer>) -> StoreConfig {
+        let canonical_number = move |field: &str, value: &str| {
+            let number = normalizer.is_number_field(field).then(|| normalizer.normalize(value))??;
+            Some(number.as_str().to_owned())
         };
-        StoreConfig { canonical_number: Arc::new(family), ..self }
+        StoreConfig { canonical_number: Arc::new(canonical_number), ..self }
     }
 }
 
@@ -107,7 +107,7 @@ impl Default for StoreConfig {
             file_bytes_max: 0,
             young_docs_max: 32_768,
             canonical_number: Arc::new(|_, _| None),
-            billing_index: billing::DEFAULT_INDEX.to_owned(),
+            templates: IndexTemplates::default(),
         }
     }
 }
@@ -172,12 +172,13 @@ impl SqliteStore {
         Ok(SqliteStore::new(Arc::new(shared), config, None))
     }
 
-    fn new(shared: Arc<StoreState>, config: StoreConfig, writing: Option<WriterHandle>) -> SqliteStore {
-        let preparer = DocumentIndexer {
+    fn new(shared: Arc<StoreState>, config: StoreConfig, writer: Option<WriterHandle>) -> SqliteStore {
+        let indexer = DocumentIndexer {
             catalog: Arc::clone(&shared.catalog),
             canonical_number: Arc::clone(&config.canonical_number),
+            templates: config.templates.clone(),
         };
-        SqliteStore { shared, indexer: preparer, config, writer: writing }
+        SqliteStore { shared, indexer, config, writer }
     }
 
     /// Sends documents to the writer and waits for its result.
@@ -255,10 +256,10 @@ impl SqliteStore {
         check_index_name(&document.index).map_err(|why| {
             WriteRejected::Invalid(format!("Invalid index name [{}], {why}", document.index))
         })?;
-        let of_billing = (document.index == self.config.billing_index).then(billing::mapping);
-        let mapping = of_billing.unwrap_or(const { &Mapping::new() });
-        let made = self.shared.catalog.create(&document.index, mapping);
-        made.map(|(index, _)| index).ok_or_else(|| WriteRejected::Invalid(TOO_MANY_INDICES.to_owned()))
+        let mapping = self.config.templates.mapping(&document.index);
+        let created =
+            self.shared.catalog.create(&document.index, mapping.unwrap_or(const { &Mapping::new() }));
+        created.map(|(index, _)| index).ok_or_else(|| WriteRejected::Invalid(TOO_MANY_INDICES.to_owned()))
     }
 
     /// Returns the indices with these names or patterns.

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
-
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 
 /// Encodes an integer: 8 bytes, big endian, sign bit inverted.
@@ -43,26 +41,6 @@ pub(crate) fn decode_ip(bytes: &[u8]) -> Option<IpAddr> {
 
 pub(crate) fn encode_boolean(value: bool) -> [u8; 1] {
     [u8::from(value)]
-}
-
-/// Parses the time of an event to milliseconds since 1970, without a `format` of the mapping.
-pub(crate) fn parse_event_time(text: &str) -> Option<i64> {
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Some(at.timestamp_millis());
-    }
-    for format in ["%Y-%m-%d %H:%M:%S%z", "%Y/%m/%d %H:%M:%S %z"] {
-        if let Ok(at) = DateTime::parse_from_str(text, format) {
-            return Some(at.timestamp_millis());
-        }
-    }
-    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
-        if let Ok(at) = NaiveDateTime::parse_from_str(text, format) {
-            return Some(at.and_utc().timestamp_millis());
-        }
-    }
-    let day =
-        ["%Y-%m-%d", "%Y/%m/%d"].iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok())?;
-    Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis())
 }
 
 #[cfg(test)]
