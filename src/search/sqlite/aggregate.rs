@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, Days, Months, NaiveDate};
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::catalog::number;
+use super::catalog::field_ids;
 use super::plan::{QueryPlan, exists_plan, term_key};
 use super::search::{SearchRun, value_to_json};
 use super::terms::each_term;
@@ -22,42 +22,38 @@ type NamedBuckets = Vec<(String, Vec<Bucket>)>;
 
 /// Runs all aggregations on a set of documents.
 pub(super) fn run_aggregations(
-    searching: &SearchRun<'_>,
+    run: &SearchRun<'_>,
     docs: &RoaringBitmap,
     aggregations: &[(String, Aggregation)],
 ) -> Result<NamedBuckets, StoreError> {
     let one = |(name, aggregation): &(String, Aggregation)| {
-        Ok((name.clone(), run_aggregation(searching, docs, aggregation)?))
+        Ok((name.clone(), run_aggregation(run, docs, aggregation)?))
     };
     aggregations.iter().map(one).collect()
 }
 
 fn run_aggregation(
-    searching: &SearchRun<'_>,
+    run: &SearchRun<'_>,
     docs: &RoaringBitmap,
     aggregation: &Aggregation,
 ) -> Result<Vec<Bucket>, StoreError> {
     match aggregation {
         Aggregation::Terms { field, size, by_key, ascending, count_min, inner } => {
-            let Some((kind, fields)) = searching.typed_field(field)? else { return Ok(Vec::new()) };
+            let Some((kind, fields)) = run.typed_field(field)? else { return Ok(Vec::new()) };
             let best = TopTerms { size: *size, by_key: *by_key, ascending: *ascending, buckets: Vec::new() };
-            let found = best.find(searching, docs, &fields, *count_min)?;
+            let buckets = best.find(run, docs, &fields, *count_min)?;
             let bucket = |(value, count): (Vec<u8>, u64)| {
                 let inner = if inner.is_empty() {
                     Vec::new()
                 } else {
-                    run_aggregations(
-                        searching,
-                        &(docs & docs_with_value(searching, &fields, &value)?),
-                        inner,
-                    )?
+                    run_aggregations(run, &(docs & docs_with_value(run, &fields, &value)?), inner)?
                 };
                 Ok(Bucket { key: value_to_json(kind, Some(&value)), count, inner })
             };
-            found.into_iter().map(bucket).collect()
+            buckets.into_iter().map(bucket).collect()
         }
         Aggregation::DateHistogram { field, interval, zone_minutes, count_min, inner } => {
-            let Some((kind, fields)) = searching.typed_field(field)? else { return Ok(Vec::new()) };
+            let Some((kind, fields)) = run.typed_field(field)? else { return Ok(Vec::new()) };
             if kind != FieldType::Date {
                 return Err(StoreError::Invalid(format!(
                     "Field [{field}] of type [{}] is not supported for aggregation [date_histogram]",
@@ -65,32 +61,32 @@ fn run_aggregation(
                 )));
             }
             let grid = BucketGrid { interval: *interval, zone_ms: i64::from(*zone_minutes) * 60_000 };
-            let found = date_histogram(searching, docs, &fields, grid, inner)?;
-            apply_count_min(found, grid, *count_min)
+            let buckets = date_histogram(run, docs, &fields, grid, inner)?;
+            apply_count_min(buckets, grid, *count_min)
         }
     }
 }
 
 /// Returns the documents that have a value.
 fn docs_with_value(
-    searching: &SearchRun<'_>,
+    run: &SearchRun<'_>,
     fields: &[(u16, u16)],
     value: &[u8],
 ) -> Result<RoaringBitmap, StoreError> {
     let mut docs = RoaringBitmap::new();
     for &(index, field) in fields {
-        docs |= searching.context.find(index, &QueryPlan::Term(term_key(index, field, value)))?;
+        docs |= run.context.find(index, &QueryPlan::Term(term_key(index, field, value)))?;
     }
     Ok(docs)
 }
 
 /// Tells whether `docs` are all documents of the indices and none is deleted. Then the totals of entries are the
 /// counts.
-fn covers_all_docs(searching: &SearchRun<'_>, docs: &RoaringBitmap) -> Result<bool, StoreError> {
-    if !searching.context.snapshot.deleted_docs.is_empty() {
+fn covers_all_docs(run: &SearchRun<'_>, docs: &RoaringBitmap) -> Result<bool, StoreError> {
+    if !run.context.snapshot.deleted_docs.is_empty() {
         return Ok(false);
     }
-    let counts = searching.indices.iter().map(|index| searching.context.count_index(index.no));
+    let counts = run.indices.iter().map(|index| run.context.count_index(index.id));
     Ok(docs.len() == counts.sum::<Result<u64, _>>()?)
 }
 
@@ -105,16 +101,16 @@ struct TopTerms {
 impl TopTerms {
     fn find(
         mut self,
-        searching: &SearchRun<'_>,
+        run: &SearchRun<'_>,
         docs: &RoaringBitmap,
         fields: &[(u16, u16)],
         count_min: u64,
     ) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
-        let are_all = covers_all_docs(searching, docs)?;
+        let are_all = covers_all_docs(run, docs)?;
         let (mut value, mut count): (Option<Vec<u8>>, u64) = (None, 0);
         // The walk visits values in order, so it can stop early.
         let is_backwards = self.by_key && !self.ascending;
-        each_term(searching.context, fields, is_backwards, |entry| {
+        each_term(run.context, fields, is_backwards, |entry| {
             if value.as_deref() != Some(entry.value) {
                 if let Some(value) = value.replace(entry.value.to_vec()) {
                     self.keep(value, count, count_min);
@@ -177,23 +173,23 @@ impl BucketGrid {
     /// Returns the start of the bucket that contains a time.
     fn bucket_start(self, at_ms: i64) -> i64 {
         let local = at_ms.saturating_add(self.zone_ms);
-        let begin = match self.interval {
+        let start = match self.interval {
             Interval::Fixed(ms) => local - local.rem_euclid(ms.max(1)),
             calendar => day_of(local).and_then(|day| first_day_of(calendar, day)).map_or(local, ms_of),
         };
-        begin - self.zone_ms
+        start - self.zone_ms
     }
 
     /// Returns the start of the next bucket.
-    fn next_bucket_start(self, begin_ms: i64) -> Option<i64> {
+    fn next_bucket_start(self, start_ms: i64) -> Option<i64> {
         let months = match self.interval {
-            Interval::Fixed(ms) => return begin_ms.checked_add(ms.max(1)),
-            Interval::Week => return begin_ms.checked_add(7 * 24 * HOUR_MS),
+            Interval::Fixed(ms) => return start_ms.checked_add(ms.max(1)),
+            Interval::Week => return start_ms.checked_add(7 * 24 * HOUR_MS),
             Interval::Month => 1,
             Interval::Quarter => 3,
             Interval::Year => 12,
         };
-        let day = day_of(begin_ms.saturating_add(self.zone_ms))?;
+        let day = day_of(start_ms.saturating_add(self.zone_ms))?;
         Some(ms_of(day.checked_add_months(Months::new(months))?) - self.zone_ms)
     }
 }
@@ -218,7 +214,7 @@ fn first_day_of(interval: Interval, day: NaiveDate) -> Option<NaiveDate> {
 
 /// Returns buckets in the order of time. Uses the keys of hours if possible: they are few and have totals.
 fn date_histogram(
-    searching: &SearchRun<'_>,
+    run: &SearchRun<'_>,
     docs: &RoaringBitmap,
     fields: &[(u16, u16)],
     grid: BucketGrid,
@@ -227,59 +223,59 @@ fn date_histogram(
     let by_hours = grid.has_whole_hours();
     let fields: Vec<_> = fields
         .iter()
-        .map(|&(index, field)| (index, if by_hours { field | number::HOURS } else { field }))
+        .map(|&(index, field)| (index, if by_hours { field | field_ids::HOURS } else { field }))
         .collect();
     let by_totals = by_hours
         && inner.is_empty()
-        && covers_all_docs(searching, docs)?
-        && has_one_value_each(searching, docs, &fields)?;
+        && covers_all_docs(run, docs)?
+        && has_one_value_each(run, docs, &fields)?;
     let mut buckets: Vec<Bucket> = Vec::new();
-    let (mut begin, mut count, mut members) = (None, 0, RoaringBitmap::new());
-    let mut close = |begin: i64, count: u64, members: RoaringBitmap| -> Result<(), StoreError> {
-        let count = if by_totals { count } else { members.len() };
+    let (mut start, mut count, mut docs_here) = (None, 0, RoaringBitmap::new());
+    let mut close = |start: i64, count: u64, docs_here: RoaringBitmap| -> Result<(), StoreError> {
+        let count = if by_totals { count } else { docs_here.len() };
         if count > 0 {
             buckets.push(Bucket {
-                key: Value::from(begin),
+                key: Value::from(start),
                 count,
-                inner: run_aggregations(searching, &members, inner)?,
+                inner: run_aggregations(run, &docs_here, inner)?,
             });
         }
         if buckets.len() > BUCKETS_MAX { Err(too_many_buckets()) } else { Ok(()) }
     };
-    each_term(searching.context, &fields, false, |entry| {
+    each_term(run.context, &fields, false, |entry| {
         let at = decode_long(entry.value).map(|at| if by_hours { at.saturating_mul(HOUR_MS) } else { at });
-        let here = grid.bucket_start(at.unwrap_or_default());
-        if begin != Some(here)
-            && let Some(before) = begin.replace(here)
+        let start_here = grid.bucket_start(at.unwrap_or_default());
+        if start != Some(start_here)
+            && let Some(before) = start.replace(start_here)
         {
-            close(before, std::mem::take(&mut count), std::mem::take(&mut members))?;
+            close(before, std::mem::take(&mut count), std::mem::take(&mut docs_here))?;
         }
         if by_totals {
             count += u64::from(entry.total);
         } else {
-            entry.add_to(&mut members, docs)?;
+            entry.add_to(&mut docs_here, docs)?;
         }
         Ok(true)
     })?;
-    if let Some(begin) = begin {
-        close(begin, count, members)?;
+    if let Some(start) = start {
+        close(start, count, docs_here)?;
     }
     Ok(buckets)
 }
 
 /// Tells whether no document has values in two hours. Then the totals of hours can be added.
 fn has_one_value_each(
-    searching: &SearchRun<'_>,
+    run: &SearchRun<'_>,
     docs: &RoaringBitmap,
     hours: &[(u16, u16)],
 ) -> Result<bool, StoreError> {
     let (mut values, mut having) = (0, 0);
-    each_term(searching.context, hours, false, |entry| {
+    each_term(run.context, hours, false, |entry| {
         values += u64::from(entry.total);
         Ok(true)
     })?;
     for &(index, field) in hours {
-        having += searching.context.count(index, &exists_plan(index, field & !number::HOURS))?;
+        having += run.context.count(index, &exists_plan(index, field & !field_ids::HOURS))?;
     }
     debug_assert!(having <= docs.len());
     Ok(values == having)
@@ -297,11 +293,11 @@ fn apply_count_min(
     let mut filled: Vec<Bucket> = Vec::new();
     for bucket in buckets {
         let next =
-            |filled: &[Bucket]| filled.last()?.key.as_i64().and_then(|begin| grid.next_bucket_start(begin));
-        while let Some(begin) =
-            next(&filled).filter(|begin| bucket.key.as_i64().is_some_and(|key| *begin < key))
+            |filled: &[Bucket]| filled.last()?.key.as_i64().and_then(|start| grid.next_bucket_start(start));
+        while let Some(start) =
+            next(&filled).filter(|start| bucket.key.as_i64().is_some_and(|key| *start < key))
         {
-            filled.push(Bucket { key: Value::from(begin), count: 0, inner: Vec::new() });
+            filled.push(Bucket { key: Value::from(start), count: 0, inner: Vec::new() });
             if filled.len() > BUCKETS_MAX {
                 return Err(too_many_buckets());
             }

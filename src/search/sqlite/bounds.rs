@@ -9,13 +9,13 @@ pub(super) fn bound_key(
     read: impl Fn(&QueryValue) -> Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
     // The smallest key above a value is the value followed by a zero byte.
-    let (value, behind) = match bound {
+    let (value, appends_zero) = match bound {
         Bound::Open => return None,
         Bound::Included(value) => (value, is_upper),
         Bound::Excluded(value) => (value, !is_upper),
     };
     let mut bytes = read(value)?;
-    if behind {
+    if appends_zero {
         bytes.push(0);
     }
     Some(bytes)

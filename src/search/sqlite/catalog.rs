@@ -14,7 +14,7 @@ use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
 pub(super) const INDICES_MAX: usize = 10_000;
 
 /// Field ids that exist in every index.
-pub(super) mod number {
+pub(super) mod field_ids {
     /// All documents.
     pub(crate) const ALL: u16 = 0;
     /// Documents that have a field. The value is the id of that field.
@@ -22,9 +22,9 @@ pub(super) mod number {
     /// The hidden field `_event_time`.
     pub(crate) const EVENT_TIME: u16 = 2;
     /// The hidden field `_number`.
-    pub(crate) const NUMBER: u16 = 3;
+    pub(crate) const ALL_NUMBERS: u16 = 3;
     /// The document type, if the sender gave one.
-    pub(crate) const KIND: u16 = 4;
+    pub(crate) const DOC_TYPE: u16 = 4;
     /// First id of the fields in a mapping.
     pub(crate) const FIRST: u16 = 16;
     /// Bit that marks the hours of a date field.
@@ -46,7 +46,7 @@ pub(super) const NUMBER_SUFFIX: &str = "._number";
 /// A field of an index.
 #[derive(Clone, Debug)]
 pub(super) struct FieldEntry {
-    pub no: u16,
+    pub id: u16,
     pub field: Field,
     /// Names of the fields that index the same values in another way.
     pub sub_fields: Vec<String>,
@@ -68,9 +68,9 @@ pub(super) struct IndexFields {
 impl Default for IndexFields {
     fn default() -> IndexFields {
         let mut fields =
-            IndexFields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_id: number::FIRST };
-        fields.insert(EVENT_TIME, Field::of_type(FieldType::Date), Some(number::EVENT_TIME));
-        fields.insert(ALL_NUMBERS, canonical_field(), Some(number::NUMBER));
+            IndexFields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_id: field_ids::FIRST };
+        fields.insert(EVENT_TIME, Field::of_type(FieldType::Date), Some(field_ids::EVENT_TIME));
+        fields.insert(ALL_NUMBERS, canonical_field(), Some(field_ids::ALL_NUMBERS));
         fields
     }
 }
@@ -88,32 +88,33 @@ impl IndexFields {
 
     /// Returns the mapping, without hidden fields.
     pub(super) fn mapping(&self) -> Mapping {
-        let shown = self.iter().filter(|(name, _)| !is_hidden(name));
-        let fields = shown.map(|(name, entry)| (name.to_owned(), entry.field.clone())).collect();
+        let visible = self.iter().filter(|(name, _)| !is_hidden(name));
+        let fields = visible.map(|(name, entry)| (name.to_owned(), entry.field.clone())).collect();
         Mapping { dynamic: self.dynamic, fields }
     }
 
     /// Adds a field, with the given id or the next one.
-    fn insert(&mut self, name: &str, field: Field, no: Option<u16>) -> u16 {
-        let no = no.unwrap_or(self.next_id);
-        self.next_id = self.next_id.max(no + 1);
+    fn insert(&mut self, name: &str, field: Field, id: Option<u16>) -> u16 {
+        let id = id.unwrap_or(self.next_id);
+        self.next_id = self.next_id.max(id + 1);
         if let Some(parent) = field.parent.as_deref().and_then(|parent| self.by_name.get_mut(parent)) {
             parent.sub_fields.push(name.to_owned());
         }
         let of_number = name.strip_suffix(NUMBER_SUFFIX).and_then(|of| self.by_name.get_mut(of));
         if let Some(of) = of_number {
-            of.canonical_id = Some(no);
+            of.canonical_id = Some(id);
         }
-        let subs = self.iter().filter(|(_, sub)| sub.field.parent.as_deref() == Some(name));
-        let subs = subs.map(|(name, _)| name.to_owned()).collect();
+        let sub_fields = self.iter().filter(|(_, sub)| sub.field.parent.as_deref() == Some(name));
+        let sub_fields = sub_fields.map(|(name, _)| name.to_owned()).collect();
         // The mapping parser has checked the format.
-        let dates = field.format.as_deref().and_then(|format| DateFormat::parse(format).ok()).map(Arc::new);
-        let family = self.by_name.get(&format!("{name}{NUMBER_SUFFIX}")).map(|family| family.no);
+        let date_format =
+            field.format.as_deref().and_then(|format| DateFormat::parse(format).ok()).map(Arc::new);
+        let canonical = self.by_name.get(&format!("{name}{NUMBER_SUFFIX}")).map(|canonical| canonical.id);
         self.by_name.insert(
             name.to_owned(),
-            FieldEntry { no, field, sub_fields: subs, canonical_id: family, date_format: dates },
+            FieldEntry { id, field, sub_fields, canonical_id: canonical, date_format },
         );
-        no
+        id
     }
 }
 
@@ -125,7 +126,7 @@ pub(super) fn is_hidden(name: &str) -> bool {
 /// An index and its fields.
 #[derive(Debug)]
 pub(super) struct IndexEntry {
-    pub no: u16,
+    pub id: u16,
     pub name: String,
     fields: RwLock<Arc<IndexFields>>,
 }
@@ -141,11 +142,11 @@ impl IndexEntry {
 #[derive(Clone, Debug)]
 pub(super) enum CatalogChange {
     /// An index that is new or whose `dynamic` changed.
-    Index { no: u16, name: String, dynamic: Dynamic },
+    Index { id: u16, name: String, dynamic: Dynamic },
     /// A new field.
     Field {
         index: u16,
-        no: u16,
+        id: u16,
         /// Full name, with dots.
         name: String,
         field: Field,
@@ -193,54 +194,54 @@ impl Catalog {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    pub(super) fn index_by_id(&self, no: u16) -> Option<Arc<IndexEntry>> {
-        lock(&self.by_id).get(&no).cloned()
+    pub(super) fn index_by_id(&self, id: u16) -> Option<Arc<IndexEntry>> {
+        lock(&self.by_id).get(&id).cloned()
     }
 
     /// Creates an index with these fields, or returns the existing one. The flag is true if the index is new. Returns
     /// `None` if the store has the most indices already.
     pub(super) fn create(&self, name: &str, mapping: &Mapping) -> Option<(Arc<IndexEntry>, bool)> {
         let _adding = lock(&self.add_lock);
-        if let Some(there) = self.get(name) {
-            return Some((there, false));
+        if let Some(existing) = self.get(name) {
+            return Some((existing, false));
         }
         let count = self.by_name.read().unwrap_or_else(PoisonError::into_inner).len();
         if count >= INDICES_MAX {
             return None;
         }
-        let (no, dynamic) = (count as u16, mapping.dynamic);
+        let (id, dynamic) = (count as u16, mapping.dynamic);
         let mut fields = IndexFields { dynamic, ..IndexFields::default() };
         let mut changes = self.changes();
-        changes.push(CatalogChange::Index { no, name: name.to_owned(), dynamic });
+        changes.push(CatalogChange::Index { id, name: name.to_owned(), dynamic });
         for (name, field) in &mapping.fields {
-            let field_no = fields.insert(name, field.clone(), None);
+            let field_id = fields.insert(name, field.clone(), None);
             changes.push(CatalogChange::Field {
-                index: no,
-                no: field_no,
+                index: id,
+                id: field_id,
                 name: name.clone(),
                 field: field.clone(),
             });
         }
-        Some((self.insert(no, name, fields), true))
+        Some((self.insert(id, name, fields), true))
     }
 
     /// Adds an index that was read from the database.
-    pub(super) fn load_index(&self, no: u16, name: &str, dynamic: Dynamic) -> Arc<IndexEntry> {
-        self.insert(no, name, IndexFields { dynamic, ..IndexFields::default() })
+    pub(super) fn load_index(&self, id: u16, name: &str, dynamic: Dynamic) -> Arc<IndexEntry> {
+        self.insert(id, name, IndexFields { dynamic, ..IndexFields::default() })
     }
 
-    fn insert(&self, no: u16, name: &str, fields: IndexFields) -> Arc<IndexEntry> {
-        let entry = Arc::new(IndexEntry { no, name: name.to_owned(), fields: RwLock::new(Arc::new(fields)) });
+    fn insert(&self, id: u16, name: &str, fields: IndexFields) -> Arc<IndexEntry> {
+        let entry = Arc::new(IndexEntry { id, name: name.to_owned(), fields: RwLock::new(Arc::new(fields)) });
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         by_name.insert(name.to_owned(), Arc::clone(&entry));
-        lock(&self.by_id).insert(no, Arc::clone(&entry));
+        lock(&self.by_id).insert(id, Arc::clone(&entry));
         entry
     }
 
     /// Adds a field that was read from the database.
-    pub(super) fn load_field(&self, index: &IndexEntry, no: u16, name: &str, field: Field) {
+    pub(super) fn load_field(&self, index: &IndexEntry, id: u16, name: &str, field: Field) {
         let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut fields).insert(name, field, Some(no));
+        Arc::make_mut(&mut fields).insert(name, field, Some(id));
     }
 
     /// Adds all of these fields to an index, or none. Existing fields must have the same type.
@@ -255,15 +256,15 @@ impl Catalog {
             check_field(&now, name, field, fields)?;
         }
         let new: Vec<_> = fields.iter().filter(|(name, _)| now.get(name).is_none()).collect();
-        let shown = new.iter().filter(|(name, _)| !is_hidden(name)).count();
-        if shown > 0 && shown + now.mapping().fields.len() > FIELDS_MAX {
+        let visible = new.iter().filter(|(name, _)| !is_hidden(name)).count();
+        if visible > 0 && visible + now.mapping().fields.len() > FIELDS_MAX {
             return Err(MappingConflict::Fields);
         }
         let mut changed = IndexFields::clone(&now);
         for (name, field) in new {
-            let no = changed.insert(name, field.clone(), None);
-            let (index, name, field) = (index.no, name.clone(), field.clone());
-            self.changes().push(CatalogChange::Field { index, no, name, field });
+            let id = changed.insert(name, field.clone(), None);
+            let (index, name, field) = (index.id, name.clone(), field.clone());
+            self.changes().push(CatalogChange::Field { index, id, name, field });
         }
         *index.fields.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
         Ok(())
@@ -275,7 +276,7 @@ impl Catalog {
         let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
         if fields.dynamic != dynamic {
             Arc::make_mut(&mut fields).dynamic = dynamic;
-            self.changes().push(CatalogChange::Index { no: index.no, name: index.name.clone(), dynamic });
+            self.changes().push(CatalogChange::Index { id: index.id, name: index.name.clone(), dynamic });
         }
     }
 
@@ -303,11 +304,11 @@ fn check_field(
     field: &Field,
     others: &[(String, Field)],
 ) -> Result<(), MappingConflict> {
-    if let Some(there) = now.get(name) {
-        if there.field.field_type == field.field_type && there.field.parent == field.parent {
+    if let Some(existing) = now.get(name) {
+        if existing.field.field_type == field.field_type && existing.field.parent == field.parent {
             return Ok(());
         }
-        let (from, to) = (there.field.type_name().to_owned(), field.type_name().to_owned());
+        let (from, to) = (existing.field.type_name().to_owned(), field.type_name().to_owned());
         return Err(MappingConflict::Type { name: name.to_owned(), from, to });
     }
     if is_hidden(name) {
@@ -317,9 +318,9 @@ fn check_field(
     if field.parent.is_some() {
         return Ok(());
     }
-    let taken = |above: &str| now.get(above).is_some() || others.iter().any(|(other, _)| other == above);
+    let is_value = |above: &str| now.get(above).is_some() || others.iter().any(|(other, _)| other == above);
     for (at, _) in name.match_indices('.') {
-        if taken(&name[..at]) {
+        if is_value(&name[..at]) {
             return Err(MappingConflict::ObjectOverValue(name[..at].to_owned()));
         }
     }

@@ -1,7 +1,7 @@
 //! Compression of document sources, one by one, with a dictionary made from the first events of the store.
 //!
 //! The first byte of a stored source is its code: 0 uncompressed, 1 zstd without a dictionary, n + 1 zstd with
-//! dictionary n. Dictionaries stay in the table `dictionary` forever. Called by any thread.
+//! dictionary n. Dictionaries stay in the table `dictionaries` forever. Called by any thread.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -67,13 +67,13 @@ impl SourceCodec {
     pub(super) fn compress(&self, source: &[u8]) -> Vec<u8> {
         self.add_sample(source);
         let code = CODE_NO_DICTIONARY + self.dictionary_count() as u8;
-        let kept = lock(&self.compressors).pop().filter(|(of, _)| *of == code);
-        let made = kept.map(|(_, compressor)| Ok(compressor)).unwrap_or_else(|| self.compressor(code));
-        let packed = made.and_then(|mut compressor| {
+        let idle = lock(&self.compressors).pop().filter(|(of, _)| *of == code);
+        let compressor = idle.map(|(_, compressor)| Ok(compressor)).unwrap_or_else(|| self.compressor(code));
+        let packed = compressor.and_then(|mut compressor| {
             let packed = compressor.compress(source)?;
-            let mut kept = lock(&self.compressors);
-            if kept.len() < IDLE_CONTEXTS_MAX {
-                kept.push((code, compressor));
+            let mut idle = lock(&self.compressors);
+            if idle.len() < IDLE_CONTEXTS_MAX {
+                idle.push((code, compressor));
             }
             Ok(packed)
         });
@@ -81,10 +81,10 @@ impl SourceCodec {
             Ok(packed) if packed.len() < source.len() => (code, packed.as_slice()),
             _ => (CODE_UNCOMPRESSED, source),
         };
-        let mut kept = Vec::with_capacity(1 + body.len());
-        kept.push(code);
-        kept.extend_from_slice(body);
-        kept
+        let mut stored = Vec::with_capacity(1 + body.len());
+        stored.push(code);
+        stored.extend_from_slice(body);
+        stored
     }
 
     fn compressor(&self, code: u8) -> io::Result<Compressor<'static>> {
@@ -99,23 +99,23 @@ impl SourceCodec {
     }
 
     /// Returns the source of a stored form.
-    pub(super) fn decompress(&self, kept: &[u8]) -> io::Result<Vec<u8>> {
+    pub(super) fn decompress(&self, stored: &[u8]) -> io::Result<Vec<u8>> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "damaged source");
-        let (&code, body) = kept.split_first().ok_or_else(damaged)?;
+        let (&code, body) = stored.split_first().ok_or_else(damaged)?;
         if code == CODE_UNCOMPRESSED {
             return Ok(body.to_vec());
         }
-        let found = lock(&self.decompressors).pop().filter(|(of, _)| *of == code);
-        let mut decompressor = match (found, self.dictionary(code)) {
+        let idle = lock(&self.decompressors).pop().filter(|(of, _)| *of == code);
+        let mut decompressor = match (idle, self.dictionary(code)) {
             (Some((_, decompressor)), _) => decompressor,
             (None, Some(dictionary)) => Decompressor::with_dictionary(&dictionary)?,
             (None, None) if code == CODE_NO_DICTIONARY => Decompressor::new()?,
             (None, None) => return Err(damaged()),
         };
         let source = decompressor.decompress(body, SOURCE_BYTES_MAX)?;
-        let mut kept = lock(&self.decompressors);
-        if kept.len() < IDLE_CONTEXTS_MAX {
-            kept.push((code, decompressor));
+        let mut idle = lock(&self.decompressors);
+        if idle.len() < IDLE_CONTEXTS_MAX {
+            idle.push((code, decompressor));
         }
         Ok(source)
     }
@@ -139,10 +139,10 @@ impl SourceCodec {
         if !samples.is_sufficient() {
             return None;
         }
-        let taken = std::mem::replace(&mut *samples, Samples { is_closed: true, ..Samples::default() });
+        let collected = std::mem::replace(&mut *samples, Samples { is_closed: true, ..Samples::default() });
         drop(samples);
         // Training fails if the samples have nothing in common. Then the store uses no dictionary.
-        zstd::dict::from_continuous(&taken.bytes, &taken.lengths, DICTIONARY_BYTES).ok()
+        zstd::dict::from_continuous(&collected.bytes, &collected.lengths, DICTIONARY_BYTES).ok()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
-use super::catalog::number;
+use super::catalog::field_ids;
 use super::count_cache::CountCache;
 use super::plan::{QueryPlan, prefix_end, term_key};
 use super::segment::codec::take_positions;
@@ -120,17 +120,17 @@ impl SearchContext<'_> {
         segment: &IndexSegment,
         plans: &[ResolvedPlan],
     ) -> Result<Option<u64>, StoreError> {
-        let mut found = 0;
+        let mut count = 0;
         for plan in plans {
             let ResolvedPlan::Term(key) = plan else { return Ok(None) };
             if let Some(cursor) = SegmentCursor::find(segment, self.connection, key)? {
-                if found > 0 {
+                if count > 0 {
                     return Ok(None);
                 }
-                found = u64::from(cursor.total());
+                count = u64::from(cursor.total());
             }
         }
-        Ok(Some(found))
+        Ok(Some(count))
     }
 
     fn find_in_segment(&self, segment: &IndexSegment, plan: &ResolvedPlan) -> DocsResult {
@@ -147,28 +147,28 @@ impl SearchContext<'_> {
             }
             ResolvedPlan::And(plans) => {
                 let mut plans = plans.iter();
-                let mut found = plans
+                let mut docs = plans
                     .next()
                     .map_or_else(|| Ok(RoaringBitmap::new()), |plan| self.find_in_segment(segment, plan))?;
                 for plan in plans {
-                    if found.is_empty() {
+                    if docs.is_empty() {
                         break;
                     }
-                    found &= self.find_in_segment(segment, plan)?;
+                    docs &= self.find_in_segment(segment, plan)?;
                 }
-                Ok(found)
+                Ok(docs)
             }
             ResolvedPlan::AtLeast(1, plans) => {
-                let mut found = RoaringBitmap::new();
+                let mut docs = RoaringBitmap::new();
                 for plan in plans {
-                    found |= self.find_in_segment(segment, plan)?;
+                    docs |= self.find_in_segment(segment, plan)?;
                 }
-                Ok(found)
+                Ok(docs)
             }
             ResolvedPlan::AtLeast(count, plans) => self.find_at_least(segment, *count, plans),
             ResolvedPlan::Without(plan, not) => {
-                let found = self.find_in_segment(segment, plan)?;
-                if found.is_empty() { Ok(found) } else { Ok(found - self.find_in_segment(segment, not)?) }
+                let docs = self.find_in_segment(segment, plan)?;
+                if docs.is_empty() { Ok(docs) } else { Ok(docs - self.find_in_segment(segment, not)?) }
             }
         }
     }
@@ -177,12 +177,12 @@ impl SearchContext<'_> {
     fn find_at_least(&self, segment: &IndexSegment, count: usize, plans: &[ResolvedPlan]) -> DocsResult {
         let mut reached = vec![RoaringBitmap::new(); count];
         for plan in plans {
-            let found = self.find_in_segment(segment, plan)?;
+            let docs = self.find_in_segment(segment, plan)?;
             for at in (1..count).rev() {
-                let more = &reached[at - 1] & &found;
+                let more = &reached[at - 1] & &docs;
                 reached[at] |= more;
             }
-            reached[0] |= found;
+            reached[0] |= docs;
         }
         Ok(reached.pop().unwrap_or_default())
     }
@@ -225,41 +225,41 @@ impl SearchContext<'_> {
 
     /// Returns the documents in which the words have the same distances as in the query.
     fn find_phrase(&self, segment: &IndexSegment, words: &[(&[u8], u32)]) -> DocsResult {
-        let mut both = RoaringBitmap::new();
+        let mut common = RoaringBitmap::new();
         for (at, (key, _)) in words.iter().enumerate() {
             let docs = self.find_term(segment, key)?;
-            both = if at == 0 { docs } else { both & docs };
-            if both.is_empty() {
-                return Ok(both);
+            common = if at == 0 { docs } else { common & docs };
+            if common.is_empty() {
+                return Ok(common);
             }
         }
         // Possible start positions of the phrase, per document that has all words. Each word removes some.
-        let mut begins: Vec<(u32, Vec<u32>)> = Vec::new();
-        for (at, (key, behind)) in words.iter().enumerate() {
-            let mut left = begins.iter_mut().peekable();
+        let mut starts: Vec<(u32, Vec<u32>)> = Vec::new();
+        for (at, (key, distance)) in words.iter().enumerate() {
+            let mut candidates = starts.iter_mut().peekable();
             let mut first = Vec::new();
             self.each_positions(segment, key, |doc, positions| {
-                if !both.contains(doc) {
+                if !common.contains(doc) {
                     return;
                 }
-                let here = positions.iter().filter_map(|position| position.checked_sub(*behind));
+                let positions_here = positions.iter().filter_map(|position| position.checked_sub(*distance));
                 if at == 0 {
-                    return first.push((doc, here.collect()));
+                    return first.push((doc, positions_here.collect()));
                 }
-                while left.next_if(|(other, _)| *other < doc).is_some() {}
-                if let Some((_, begins)) = left.next_if(|(other, _)| *other == doc) {
-                    let here: Vec<u32> = here.collect();
-                    begins.retain(|begin| here.binary_search(begin).is_ok());
+                while candidates.next_if(|(other, _)| *other < doc).is_some() {}
+                if let Some((_, starts)) = candidates.next_if(|(other, _)| *other == doc) {
+                    let positions_here: Vec<u32> = positions_here.collect();
+                    starts.retain(|start| positions_here.binary_search(start).is_ok());
                 }
             })?;
             if at == 0 {
-                begins = first;
+                starts = first;
             } else {
-                begins.retain(|(_, begins)| !begins.is_empty());
+                starts.retain(|(_, starts)| !starts.is_empty());
             }
             self.check_deadline()?;
         }
-        Ok(begins.into_iter().map(|(doc, _)| doc).collect())
+        Ok(starts.into_iter().map(|(doc, _)| doc).collect())
     }
 
     /// Calls `each` with each document of a key and its positions.
@@ -324,7 +324,7 @@ impl SearchContext<'_> {
 
     /// Counts all documents of an index.
     pub(super) fn count_index(&self, index: u16) -> Result<u64, StoreError> {
-        self.count(index, &QueryPlan::Term(term_key(index, number::ALL, &[])))
+        self.count(index, &QueryPlan::Term(term_key(index, field_ids::ALL, &[])))
     }
 }
 

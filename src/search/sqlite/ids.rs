@@ -26,9 +26,9 @@ pub(super) fn doc_of_made_id(secret: &[u8], id: &str) -> Option<u32> {
         return None;
     }
     let bytes = URL_SAFE_NO_PAD.decode(id).ok()?;
-    let (given, doc) = bytes.split_at_checked(TAG_BYTES)?;
+    let (found_tag, doc) = bytes.split_at_checked(TAG_BYTES)?;
     let doc = u32::from_be_bytes(doc.try_into().ok()?);
-    (tag(secret, doc) == given).then_some(doc)
+    (tag(secret, doc) == found_tag).then_some(doc)
 }
 
 fn tag(secret: &[u8], doc: u32) -> [u8; TAG_BYTES] {

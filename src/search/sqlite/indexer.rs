@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalog::{
-    Catalog, FieldEntry, IndexEntry, IndexFields, MappingConflict, canonical_field, number,
+    Catalog, FieldEntry, IndexEntry, IndexFields, MappingConflict, canonical_field, field_ids,
 };
 use super::segment::TermBatch;
 use super::{text, values};
@@ -57,8 +57,8 @@ impl DocumentTerms {
     /// Returns the values of a field.
     pub(super) fn walk_values(&self, field: u16) -> impl Iterator<Item = &[u8]> {
         let ends = self.keys.iter().map(|&(end, _)| end);
-        let begins = std::iter::once(0).chain(ends.clone());
-        let keys = begins.zip(ends).map(|(from, end)| &self.bytes[from..end]);
+        let starts = std::iter::once(0).chain(ends.clone());
+        let keys = starts.zip(ends).map(|(from, end)| &self.bytes[from..end]);
         keys.filter(move |key| key[2..4] == field.to_be_bytes()).map(|key| &key[4..])
     }
 
@@ -83,14 +83,14 @@ pub(super) struct DocumentIndexer {
 
 /// Reason why indexing stopped.
 enum WalkStop {
-    Refused(WriteRejected),
+    Rejected(WriteRejected),
     /// Fields that must be added before another attempt.
     NewFields(Vec<(String, Field)>),
 }
 
 impl From<WriteRejected> for WalkStop {
-    fn from(refused: WriteRejected) -> WalkStop {
-        WalkStop::Refused(refused)
+    fn from(rejected: WriteRejected) -> WalkStop {
+        WalkStop::Rejected(rejected)
     }
 }
 
@@ -99,7 +99,7 @@ impl DocumentIndexer {
     pub(super) fn index_document(
         &self,
         index: &IndexEntry,
-        kind: Option<&str>,
+        doc_type: Option<&str>,
         source: &[u8],
         now_ms: i64,
         terms: &mut DocumentTerms,
@@ -119,7 +119,7 @@ impl DocumentIndexer {
             let fields = index.fields();
             let mut walk = DocumentWalk {
                 indexer: self,
-                index: index.no,
+                index: index.id,
                 fields: &fields,
                 terms,
                 path: String::new(),
@@ -131,14 +131,14 @@ impl DocumentIndexer {
             let new = std::mem::take(&mut walk.new_fields);
             match if new.is_empty() { walked } else { walked.and(Err(WalkStop::NewFields(new))) } {
                 Ok(()) => break,
-                Err(WalkStop::Refused(refused)) => return Err(refused),
+                Err(WalkStop::Rejected(rejected)) => return Err(rejected),
                 Err(WalkStop::NewFields(new)) => self.add_fields(index, &new)?,
             }
         }
         let string = |name: &str| object.get(name)?.as_str().map(Cow::Borrowed);
         let time_ms = self.templates.event_time_ms(string, &|name| scalar(object, name));
         terms.time_ms = time_ms.unwrap_or(now_ms);
-        add_common_terms(index.no, kind, terms);
+        add_common_terms(index.id, doc_type, terms);
         Ok(())
     }
 
@@ -152,30 +152,30 @@ impl DocumentIndexer {
 }
 
 /// Adds the terms of every document: its index, time, type and fields.
-fn add_common_terms(index: u16, kind: Option<&str>, terms: &mut DocumentTerms) {
+fn add_common_terms(index: u16, doc_type: Option<&str>, terms: &mut DocumentTerms) {
     let mut present: Vec<u16> = Vec::new();
     let mut from = 0;
     for &(end, _) in &terms.keys {
         let key = &terms.bytes[from..end];
         let field = u16::from_be_bytes([key[2], key[3]]);
-        if field & number::HOURS == 0 && field >= number::FIRST && !present.contains(&field) {
+        if field & field_ids::HOURS == 0 && field >= field_ids::FIRST && !present.contains(&field) {
             present.push(field);
         }
         from = end;
     }
-    terms.add(index, number::ALL, &[], None);
+    terms.add(index, field_ids::ALL, &[], None);
     for field in present {
-        terms.add(index, number::EXISTS, &field.to_be_bytes(), None);
+        terms.add(index, field_ids::EXISTS, &field.to_be_bytes(), None);
     }
-    if let Some(kind) = kind {
-        terms.add(index, number::KIND, kind.as_bytes(), None);
+    if let Some(doc_type) = doc_type {
+        terms.add(index, field_ids::DOC_TYPE, doc_type.as_bytes(), None);
     }
-    add_date_terms(terms, index, number::EVENT_TIME, terms.time_ms);
+    add_date_terms(terms, index, field_ids::EVENT_TIME, terms.time_ms);
 }
 
 fn add_date_terms(terms: &mut DocumentTerms, index: u16, field: u16, at_ms: i64) {
     terms.add(index, field, &values::encode_long(at_ms), None);
-    terms.add(index, field | number::HOURS, &values::encode_long(at_ms.div_euclid(values::HOUR_MS)), None);
+    terms.add(index, field | field_ids::HOURS, &values::encode_long(at_ms.div_euclid(values::HOUR_MS)), None);
 }
 
 /// Returns the text of a member that is a string or a number.
@@ -309,11 +309,11 @@ impl DocumentWalk<'_> {
             Value::Number(number) => number.to_string().into(),
             _ => return,
         };
-        let Some(one) = (self.indexer.canonical_number)(&self.path, &text) else { return };
+        let Some(number) = (self.indexer.canonical_number)(&self.path, &text) else { return };
         match entry.canonical_id {
-            Some(family) => {
-                self.terms.add(self.index, family, one.as_bytes(), None);
-                self.terms.add(self.index, number::NUMBER, one.as_bytes(), None);
+            Some(canonical_id) => {
+                self.terms.add(self.index, canonical_id, number.as_bytes(), None);
+                self.terms.add(self.index, field_ids::ALL_NUMBERS, number.as_bytes(), None);
             }
             None => {
                 let name = format!("{}{}", self.path, super::catalog::NUMBER_SUFFIX);
@@ -327,17 +327,17 @@ impl DocumentWalk<'_> {
     /// Adds the terms of a value, or ignores it if the mapping says `ignore_malformed`.
     fn add_or_ignore(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
         match self.add_value(entry, value) {
-            Err(WalkStop::Refused(_)) if entry.field.ignore_malformed && !value.is_object() => Ok(()),
+            Err(WalkStop::Rejected(_)) if entry.field.ignore_malformed && !value.is_object() => Ok(()),
             put => put,
         }
     }
 
     /// Adds the terms of one value of one field.
     fn add_value(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
-        let (index, no) = (self.index, entry.no);
+        let (index, id) = (self.index, entry.id);
         let unfit_here = |walk: &Self, why: &str| {
             let kind = entry.field.type_name();
-            WalkStop::Refused(invalid_document(format!(
+            WalkStop::Rejected(invalid_document(format!(
                 "failed to parse field [{}] of type [{kind}]: {why}",
                 walk.path
             )))
@@ -346,7 +346,7 @@ impl DocumentWalk<'_> {
             return Err(unfit_here(self, "it is an object"));
         }
         match entry.field.field_type {
-            FieldType::Text => self.add_text(no, &value_text(value)),
+            FieldType::Text => self.add_text(id, &value_text(value)),
             FieldType::Keyword => {
                 let text = value_text(value);
                 let longest = entry.field.ignore_above.unwrap_or(usize::MAX);
@@ -356,13 +356,13 @@ impl DocumentWalk<'_> {
                 if text.len() > KEYWORD_BYTES_MAX {
                     return Err(unfit_here(self, "immense term, the max length is 32766 bytes"));
                 }
-                self.terms.add(index, no, text.as_bytes(), None);
+                self.terms.add(index, id, text.as_bytes(), None);
             }
             FieldType::Long => {
                 let read =
                     parse_integer(value, entry.field.type_name()).map_err(|why| unfit_here(self, &why))?;
                 if let Some(number) = read {
-                    self.terms.add(index, no, &values::encode_long(number), None);
+                    self.terms.add(index, id, &values::encode_long(number), None);
                 }
             }
             FieldType::Double => {
@@ -374,7 +374,7 @@ impl DocumentWalk<'_> {
                 };
                 let number = number.filter(|number| number.is_finite());
                 let number = number.ok_or_else(|| unfit_here(self, &format!("For input string: {value}")))?;
-                self.terms.add(index, no, &values::encode_double(number), None);
+                self.terms.add(index, id, &values::encode_double(number), None);
             }
             FieldType::Boolean => {
                 let read = parse_boolean(value).ok_or_else(|| {
@@ -386,7 +386,7 @@ impl DocumentWalk<'_> {
                         ),
                     )
                 })?;
-                self.terms.add(index, no, &values::encode_boolean(read), None);
+                self.terms.add(index, id, &values::encode_boolean(read), None);
             }
             FieldType::Date => {
                 let format = entry.field.format.as_deref();
@@ -401,37 +401,37 @@ impl DocumentWalk<'_> {
                         &format!("failed to parse date field [{}] with format [{format}]", value_text(value)),
                     )
                 })?;
-                add_date_terms(self.terms, index, no, at);
+                add_date_terms(self.terms, index, id, at);
             }
             FieldType::Ip => {
                 let text = value_text(value);
                 let address: IpAddr = text
                     .parse()
                     .map_err(|_| unfit_here(self, &format!("'{text}' is not an IP string literal.")))?;
-                self.terms.add(index, no, &values::encode_ip(address), None);
+                self.terms.add(index, id, &values::encode_ip(address), None);
             }
-            FieldType::GeoPoint => self.terms.add(index, no, &[], None),
+            FieldType::GeoPoint => self.terms.add(index, id, &[], None),
         }
         Ok(())
     }
 
     /// Adds the words of a text. Their positions follow those of earlier values at a distance that no phrase can span.
-    fn add_text(&mut self, no: u16, text: &str) {
-        let at = self.text_ends.iter().position(|(of, _)| *of == no);
-        let begin = at.map_or(0, |at| self.text_ends[at].1.saturating_add(POSITION_GAP));
-        let (index, terms, mut end) = (self.index, &mut *self.terms, begin);
+    fn add_text(&mut self, field: u16, text: &str) {
+        let at = self.text_ends.iter().position(|(of, _)| *of == field);
+        let start = at.map_or(0, |at| self.text_ends[at].1.saturating_add(POSITION_GAP));
+        let (index, terms, mut end) = (self.index, &mut *self.terms, start);
         text::each_word(text, |word, at| {
-            let position = begin.saturating_add(at);
-            terms.add(index, no, word.as_bytes(), Some(position));
+            let position = start.saturating_add(at);
+            terms.add(index, field, word.as_bytes(), Some(position));
             end = position.saturating_add(1);
         });
         match at {
             Some(at) => self.text_ends[at].1 = end,
-            None => self.text_ends.push((no, end)),
+            None => self.text_ends.push((field, end)),
         }
-        if end == begin {
+        if end == start {
             // A text without words exists nevertheless.
-            terms.add(index, number::EXISTS, &no.to_be_bytes(), None);
+            terms.add(index, field_ids::EXISTS, &field.to_be_bytes(), None);
         }
     }
 }

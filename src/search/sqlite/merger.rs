@@ -8,9 +8,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
-use super::StoreState;
 use super::segment::{IndexSegment, SegmentBlocks, SegmentError, SegmentWriter, merge_segments};
 use super::snapshot::{doc_span, mergeable_count};
+use super::state::StoreState;
 
 /// Largest span of a merged segment, in documents.
 const MERGED_SPAN_MAX: u32 = 64 << 20;
@@ -66,19 +66,19 @@ enum MergeError {
 /// Runs until the writer ends.
 pub(super) fn run(
     connection: Connection,
-    shared: Arc<StoreState>,
+    state: Arc<StoreState>,
     wakes: Receiver<MergerRequest>,
     merged: Sender<MergerOutput>,
 ) {
     for wake in wakes {
         match wake {
             MergerRequest::Train => {
-                if let Some(dictionary) = shared.source_codec.train_dictionary() {
+                if let Some(dictionary) = state.source_codec.train_dictionary() {
                     let _ = merged.send(MergerOutput::Dictionary(dictionary));
                 }
             }
             MergerRequest::Merge => {
-                if let Err(error) = merge_newest(&connection, &shared, &merged) {
+                if let Err(error) = merge_newest(&connection, &state, &merged) {
                     log::info!("store_merge_abandoned reason=\"{error}\"");
                 }
             }
@@ -88,19 +88,19 @@ pub(super) fn run(
 
 fn merge_newest(
     connection: &Connection,
-    shared: &StoreState,
+    state: &StoreState,
     merged: &Sender<MergerOutput>,
 ) -> Result<(), MergeError> {
     // The snapshot includes the result of the last merge, so no segment is merged twice.
-    let snapshot = shared.snapshot();
+    let snapshot = state.snapshot();
     let disk = &snapshot.segments[..snapshot.first_young()];
-    let count = mergeable_count(disk, shared.young_docs_max);
+    let count = mergeable_count(disk, state.young_docs_max);
     let chosen = &disk[disk.len() - count..];
     let (base, span) = doc_span(chosen);
     if count == 0 || span > MERGED_SPAN_MAX {
         return Ok(());
     }
-    let id = shared.next_segment.fetch_add(1, Ordering::Relaxed);
+    let id = state.next_segment.fetch_add(1, Ordering::Relaxed);
     let sources: Vec<_> = chosen.iter().map(Arc::as_ref).collect();
     let mut first = 0;
     let mut hand_over = |blocks: Vec<Box<[u8]>>| {
@@ -112,7 +112,7 @@ fn merge_newest(
     };
     let mut writer = SegmentWriter::default();
     merge_segments::<MergeError>(&sources, connection, &snapshot.deleted_docs, &mut writer, |writer| {
-        if shared.is_stopping.load(Ordering::Relaxed) {
+        if state.is_stopping.load(Ordering::Relaxed) {
             return Err(MergeError::Writer);
         }
         if writer.full_blocks.len() < BLOCKS_PER_MESSAGE {

@@ -28,8 +28,8 @@ mod rows;
 mod schema;
 mod search;
 mod segment;
-mod shared;
 mod snapshot;
+mod state;
 mod terms;
 pub(crate) mod text;
 pub(crate) mod values;
@@ -60,8 +60,8 @@ use crate::search::sqlite::execute::SearchContext;
 use crate::search::sqlite::indexer::{DocumentIndexer, DocumentTerms};
 use crate::search::sqlite::plan::{Planner, QueryPlan};
 use crate::search::sqlite::segment::{IndexSegment, SegmentError, TermBatch};
-use crate::search::sqlite::shared::{StoreState, load_state, read_snapshot};
 use crate::search::sqlite::snapshot::Snapshot;
+use crate::search::sqlite::state::{StoreState, load_state, read_snapshot};
 use crate::search::sqlite::writer::{IndexedDocument, StoreJob};
 use crate::search::store::{IndexInfo, Store, StoreError, WriteReceipt, WriteRejected};
 use crate::{Error, Result};
@@ -114,7 +114,7 @@ impl Default for StoreConfig {
 
 /// The store. Dropping it waits until all accepted documents are written.
 pub struct SqliteStore {
-    shared: Arc<StoreState>,
+    state: Arc<StoreState>,
     indexer: DocumentIndexer,
     config: StoreConfig,
     /// `None` if the store was opened read-only.
@@ -138,22 +138,22 @@ impl SqliteStore {
         };
         let connection =
             schema::open_to_write(&path, config.file_bytes_max).map_err(|error| failed(&error))?;
-        let shared = Arc::new(load_state(&connection, &path, &config).map_err(|error| failed(&error))?);
+        let state = Arc::new(load_state(&connection, &path, &config).map_err(|error| failed(&error))?);
         let (jobs, jobs_in) = bounded(WAITING_JOBS_MAX);
         // A channel without a buffer: a sent message has been received, so the merger never waits for a writer that
         // has ended.
         let (merged, merged_in) = bounded(0);
         let (wake, wakes) = bounded(2);
         let reader = schema::open_to_read(&path, false).map_err(|error| failed(&error))?;
-        let writer = writer::StoreWriter::new(connection, Arc::clone(&shared), jobs_in, merged_in, wake)
+        let writer = writer::StoreWriter::new(connection, Arc::clone(&state), jobs_in, merged_in, wake)
             .map_err(|error| failed(&error))?;
-        let for_merger = Arc::clone(&shared);
+        let for_merger = Arc::clone(&state);
         let threads = vec![
             spawn("store", move || writer.run())?,
             spawn("store-merge", move || merger::run(reader, for_merger, wakes, merged))?,
         ];
-        let writing = WriterHandle { jobs: Some(jobs), threads, _lock: lock };
-        Ok(SqliteStore::new(shared, config, Some(writing)))
+        let writer = WriterHandle { jobs: Some(jobs), threads, _lock: lock };
+        Ok(SqliteStore::new(state, config, Some(writer)))
     }
 
     /// Opens the store of a directory for reading. Another process may write to it at the same time.
@@ -168,17 +168,17 @@ impl SqliteStore {
             return Err(failed(&error));
         }
         let connection = schema::open_to_read(&path, true).map_err(|error| failed(&error))?;
-        let shared = load_state(&connection, &path, &config).map_err(|error| failed(&error))?;
-        Ok(SqliteStore::new(Arc::new(shared), config, None))
+        let state = load_state(&connection, &path, &config).map_err(|error| failed(&error))?;
+        Ok(SqliteStore::new(Arc::new(state), config, None))
     }
 
-    fn new(shared: Arc<StoreState>, config: StoreConfig, writer: Option<WriterHandle>) -> SqliteStore {
+    fn new(state: Arc<StoreState>, config: StoreConfig, writer: Option<WriterHandle>) -> SqliteStore {
         let indexer = DocumentIndexer {
-            catalog: Arc::clone(&shared.catalog),
+            catalog: Arc::clone(&state.catalog),
             canonical_number: Arc::clone(&config.canonical_number),
             templates: config.templates.clone(),
         };
-        SqliteStore { shared, indexer, config, writer }
+        SqliteStore { state, indexer, config, writer }
     }
 
     /// Sends documents to the writer and waits for its result.
@@ -188,12 +188,12 @@ impl SqliteStore {
         segment: IndexSegment,
         bytes: usize,
     ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
-        let jobs = self.writer.as_ref().and_then(|writing| writing.jobs.as_ref()).ok_or_else(|| {
+        let jobs = self.writer.as_ref().and_then(|writer| writer.jobs.as_ref()).ok_or_else(|| {
             StoreError::Failed { act: "write to the store", cause: "it was opened read-only".to_owned() }
         })?;
-        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let queued = self.state.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let give_back = |error| {
-            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.state.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             Err(error)
         };
         // A call that is larger than the queue is accepted if the queue is empty.
@@ -226,12 +226,12 @@ impl SqliteStore {
         let index = self.get_or_create_index(&document)?;
         self.indexer.index_document(&index, document.doc_type.as_deref(), &document.source, now_ms, terms)?;
         Ok(IndexedDocument {
-            index: index.no,
-            kind: document.doc_type,
+            index: index.id,
+            doc_type: document.doc_type,
             id: document.id,
             mode: document.mode,
             time_ms: terms.time_ms,
-            source: self.shared.source_codec.compress(&document.source),
+            source: self.state.source_codec.compress(&document.source),
         })
     }
 
@@ -250,7 +250,7 @@ impl SqliteStore {
                 id.len()
             )));
         }
-        if let Some(index) = self.shared.catalog.get(&document.index) {
+        if let Some(index) = self.state.catalog.get(&document.index) {
             return Ok(index);
         }
         check_index_name(&document.index).map_err(|why| {
@@ -258,7 +258,7 @@ impl SqliteStore {
         })?;
         let mapping = self.config.templates.mapping(&document.index);
         let created =
-            self.shared.catalog.create(&document.index, mapping.unwrap_or(const { &Mapping::new() }));
+            self.state.catalog.create(&document.index, mapping.unwrap_or(const { &Mapping::new() }));
         created.map(|(index, _)| index).ok_or_else(|| WriteRejected::Invalid(TOO_MANY_INDICES.to_owned()))
     }
 
@@ -268,12 +268,12 @@ impl SqliteStore {
         names: &[String],
         ignore_unavailable: bool,
     ) -> Result<Vec<Arc<IndexEntry>>, StoreError> {
-        let all = self.shared.catalog.all();
+        let all = self.state.catalog.all();
         if names.is_empty() || names.iter().any(|name| name == "_all") {
             return Ok(all);
         }
         for name in names.iter().filter(|name| !name.contains('*')) {
-            if !ignore_unavailable && self.shared.catalog.get(name).is_none() {
+            if !ignore_unavailable && self.state.catalog.get(name).is_none() {
                 return Err(StoreError::IndexNotFound(name.clone()));
             }
         }
@@ -287,9 +287,9 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&SearchContext<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.shared.with_reader(|connection| {
+        self.state.with_reader(|connection| {
             if self.writer.is_some() {
-                return self.with_snapshot(connection, self.shared.snapshot(), work);
+                return self.with_snapshot(connection, self.state.snapshot(), work);
             }
             // One read transaction for the whole search: the writer deletes only rows that no such transaction can see.
             let transaction = connection.unchecked_transaction()?;
@@ -306,7 +306,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let timeout_ms = self.config.search_timeout_ms;
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-        let (secret, counts) = (&self.shared.secret, &self.shared.count_cache);
+        let (secret, counts) = (&self.state.secret, &self.state.count_cache);
         work(&SearchContext {
             snapshot: &snapshot,
             connection,
@@ -319,16 +319,16 @@ impl SqliteStore {
 
     /// Reads the changes that a writer in another process has committed.
     fn refresh_snapshot(&self, connection: &Connection) -> Result<Arc<Snapshot>, StoreError> {
-        let mut seen = self.shared.snapshot_mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known_mark = self.state.snapshot_mark.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = rows::read_change_mark(connection)?;
-        if *seen != mark {
-            rows::read_catalog(connection, &self.shared.catalog)?;
-            rows::read_dictionaries(connection, &self.shared.source_codec)?;
-            let snapshot = read_snapshot(connection, &self.shared.snapshot().segments)?;
-            *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
-            *seen = mark;
+        if *known_mark != mark {
+            rows::read_catalog(connection, &self.state.catalog)?;
+            rows::read_dictionaries(connection, &self.state.source_codec)?;
+            let snapshot = read_snapshot(connection, &self.state.snapshot().segments)?;
+            *self.state.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+            *known_mark = mark;
         }
-        Ok(self.shared.snapshot())
+        Ok(self.state.snapshot())
     }
 
     /// Plans a query for each index.
@@ -392,33 +392,33 @@ impl Store for SqliteStore {
         documents: Vec<Document>,
     ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
         let now_ms = Utc::now().timestamp_millis();
-        let (mut gathered, mut terms) = (CallTerms::default(), DocumentTerms::default());
-        let (mut prepared, mut answers) =
+        let (mut call_terms, mut terms) = (CallTerms::default(), DocumentTerms::default());
+        let (mut accepted, mut answers) =
             (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
         let mut bytes = 0;
         for document in documents {
             bytes += document.source.len();
             match self.prepare_document(document, now_ms, &mut terms) {
                 Ok(ready) => {
-                    gathered.add(&terms);
-                    prepared.push(ready);
+                    call_terms.add(&terms);
+                    accepted.push(ready);
                     answers.push(None);
                 }
-                Err(refused) => answers.push(Some(refused)),
+                Err(rejected) => answers.push(Some(rejected)),
             }
         }
-        let mut written = if prepared.is_empty() {
+        let mut written = if accepted.is_empty() {
             Vec::new()
         } else {
-            let segment = gathered.finish().map_err(|error| StoreError::Failed {
+            let segment = call_terms.finish().map_err(|error| StoreError::Failed {
                 act: "merge the terms of the call",
                 cause: error.to_string(),
             })?;
-            self.submit_job(prepared, segment, bytes)?
+            self.submit_job(accepted, segment, bytes)?
         }
         .into_iter();
-        let answer = |refused: Option<WriteRejected>| match refused {
-            Some(refused) => Err(refused),
+        let answer = |rejected: Option<WriteRejected>| match rejected {
+            Some(rejected) => Err(rejected),
             None => written.next().unwrap_or_else(|| {
                 Err(WriteRejected::Invalid("the writer gave no result for this document".to_owned()))
             }),
@@ -429,16 +429,16 @@ impl Store for SqliteStore {
     fn get(&self, index: &str, id: &str) -> Result<Option<Hit>, StoreError> {
         self.with_context(|context| {
             let index =
-                self.shared.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
-            let docs = context.find(index.no, &QueryPlan::Ids(vec![id.to_owned()]))?;
-            docs.min().map(|doc| search::read_hit(context, &self.shared, doc).map(|(hit, _)| hit)).transpose()
+                self.state.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
+            let docs = context.find(index.id, &QueryPlan::Ids(vec![id.to_owned()]))?;
+            docs.min().map(|doc| search::read_hit(context, &self.state, doc).map(|(hit, _)| hit)).transpose()
         })
     }
 
     fn count(&self, indices: &[String], ignore_unavailable: bool, query: &Query) -> Result<u64, StoreError> {
         self.with_context(|context| {
             let plans = self.plan_query(self.select_indices(indices, ignore_unavailable)?, query)?;
-            plans.iter().map(|(index, plan)| context.count(index.no, plan)).sum()
+            plans.iter().map(|(index, plan)| context.count(index.id, plan)).sum()
         })
     }
 
@@ -448,7 +448,7 @@ impl Store for SqliteStore {
                 self.select_indices(&search.indices, search.ignore_unavailable)?,
                 &search.query,
             )?;
-            search::run_search(context, &self.shared, &self.indexer, plans, search)
+            search::run_search(context, &self.state, &self.indexer, plans, search)
         })
     }
 
@@ -461,8 +461,8 @@ impl Store for SqliteStore {
             )?;
             let mut found = Vec::new();
             let mut all = 0;
-            for index in self.shared.catalog.all() {
-                let documents = context.count_index(index.no)?;
+            for index in self.state.catalog.all() {
+                let documents = context.count_index(index.id)?;
                 all += documents;
                 found.push(IndexInfo {
                     name: index.name.clone(),
@@ -476,8 +476,8 @@ impl Store for SqliteStore {
                 index.bytes =
                     (u128::from(size) * u128::from(index.documents) / u128::from(all.max(1))) as u64;
             }
-            let chosen = self.select_indices(indices, false)?;
-            found.retain(|index| chosen.iter().any(|chosen| chosen.name == index.name));
+            let selected = self.select_indices(indices, false)?;
+            found.retain(|index| selected.iter().any(|selected| selected.name == index.name));
             Ok(found)
         })
     }
@@ -485,8 +485,9 @@ impl Store for SqliteStore {
     fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
         check_index_name(index)
             .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
-        let made = self.shared.catalog.create(index, &Mapping { dynamic: mapping.dynamic, ..Mapping::new() });
-        let (entry, is_new) = made.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
+        let created =
+            self.state.catalog.create(index, &Mapping { dynamic: mapping.dynamic, ..Mapping::new() });
+        let (entry, is_new) = created.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
         if is_new {
             self.add_fields(&entry, mapping)?;
             self.write_catalog()?;
@@ -496,9 +497,9 @@ impl Store for SqliteStore {
 
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
         let entry =
-            self.shared.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
+            self.state.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
         self.add_fields(&entry, mapping)?;
-        self.shared.catalog.set_dynamic(&entry, mapping.dynamic);
+        self.state.catalog.set_dynamic(&entry, mapping.dynamic);
         self.write_catalog()
     }
 }
@@ -507,17 +508,17 @@ impl SqliteStore {
     fn add_fields(&self, index: &IndexEntry, mapping: &Mapping) -> Result<(), StoreError> {
         let fields: Vec<_> =
             mapping.fields.iter().map(|(name, field)| (name.clone(), field.clone())).collect();
-        let added = self.shared.catalog.add_fields(index, &fields);
+        let added = self.state.catalog.add_fields(index, &fields);
         added.map_err(|clash| StoreError::Invalid(clash.to_string()))
     }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.shared.is_stopping.store(true, Ordering::Relaxed);
-        let Some(writing) = &mut self.writer else { return };
-        writing.jobs = None;
-        for thread in writing.threads.drain(..) {
+        self.state.is_stopping.store(true, Ordering::Relaxed);
+        let Some(writer) = &mut self.writer else { return };
+        writer.jobs = None;
+        for thread in writer.threads.drain(..) {
             if thread.join().is_err() {
                 log::error!("store_thread_panicked");
             }

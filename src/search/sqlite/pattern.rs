@@ -96,10 +96,10 @@ fn match_parts(pieces: &[PatternPart], value: &str) -> bool {
             (at, rest) = (at + 1, after);
             continue;
         }
-        let Some((behind, from)) = star else { return false };
+        let Some((after, from)) = star else { return false };
         let Some(c) = from.chars().next() else { return false };
-        star = Some((behind, &from[c.len_utf8()..]));
-        (at, rest) = (behind, &from[c.len_utf8()..]);
+        star = Some((after, &from[c.len_utf8()..]));
+        (at, rest) = (after, &from[c.len_utf8()..]);
     }
 }
 

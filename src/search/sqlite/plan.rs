@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::bounds::{bound_key, bound_keys, to_integer, to_number, value_text};
-use super::catalog::{FieldEntry, IndexEntry, IndexFields, is_hidden, number};
+use super::catalog::{FieldEntry, IndexEntry, IndexFields, field_ids, is_hidden};
 use super::pattern::{self, WildcardPattern};
 use super::{text, values};
 use crate::search::date::DateFormat;
@@ -46,12 +46,12 @@ pub(super) fn term_key(index: u16, field: u16, value: &[u8]) -> Vec<u8> {
 /// Returns the plan for documents that have a field.
 pub(super) fn exists_plan(index: u16, field: u16) -> QueryPlan {
     match field {
-        number::EVENT_TIME => QueryPlan::Term(term_key(index, number::ALL, &[])),
-        number::NUMBER | number::KIND => {
+        field_ids::EVENT_TIME => QueryPlan::Term(term_key(index, field_ids::ALL, &[])),
+        field_ids::ALL_NUMBERS | field_ids::DOC_TYPE => {
             let prefix = term_key(index, field, &[]);
             QueryPlan::Range(prefix.clone(), prefix_end(prefix))
         }
-        field => QueryPlan::Term(term_key(index, number::EXISTS, &field.to_be_bytes())),
+        field => QueryPlan::Term(term_key(index, field_ids::EXISTS, &field.to_be_bytes())),
     }
 }
 
@@ -94,11 +94,11 @@ impl<'a> Planner<'a> {
 
     /// Returns the plan for all documents of the index.
     pub(super) fn all_docs(&self) -> QueryPlan {
-        self.term(number::ALL, &[])
+        self.term(field_ids::ALL, &[])
     }
 
     fn term(&self, field: u16, value: &[u8]) -> QueryPlan {
-        QueryPlan::Term(term_key(self.index.no, field, value))
+        QueryPlan::Term(term_key(self.index.id, field, value))
     }
 
     /// Plans a query.
@@ -106,30 +106,29 @@ impl<'a> Planner<'a> {
         match query {
             Query::All => Ok(self.all_docs()),
             Query::None => Ok(QueryPlan::None),
-            Query::Match { fields, text, operator } => {
-                self.plan_fields(fields, |asked, lenient| self.plan_match(asked, text, *operator, lenient))
-            }
-            Query::Phrase { fields, text } => self.plan_fields(fields, |asked, lenient| match asked {
+            Query::Match { fields, text, operator } => self
+                .plan_fields(fields, |operand, lenient| self.plan_match(operand, text, *operator, lenient)),
+            Query::Phrase { fields, text } => self.plan_fields(fields, |operand, lenient| match operand {
                 Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
                     Ok(self.plan_phrase(entry, text))
                 }
-                asked => self.plan_match(asked, text, Operator::And, lenient),
+                operand => self.plan_match(operand, text, Operator::And, lenient),
             }),
             Query::Term { field, value } => {
                 let fields = query::FieldSelector::Named(vec![field.clone()]);
-                self.plan_fields(&fields, |asked, lenient| self.plan_equal(asked, value, lenient))
+                self.plan_fields(&fields, |operand, lenient| self.plan_equal(operand, value, lenient))
             }
             Query::Range { fields, from, to, format, zone_minutes } => {
                 let format = format.as_deref().map(DateFormat::parse).transpose();
                 let format = format.map_err(|error| query_error(error.to_string()))?;
                 let dates = text::QueryDates { format, zone_minutes: *zone_minutes, now_ms: self.now_ms };
-                self.plan_fields(fields, |asked, lenient| self.range(asked, from, to, &dates, lenient))
+                self.plan_fields(fields, |operand, lenient| self.range(operand, from, to, &dates, lenient))
             }
-            Query::Prefix { fields, prefix } => self.plan_fields(fields, |asked, lenient| {
-                self.plan_wildcard(asked, WildcardPattern::prefix(prefix), lenient)
+            Query::Prefix { fields, prefix } => self.plan_fields(fields, |operand, lenient| {
+                self.plan_wildcard(operand, WildcardPattern::prefix(prefix), lenient)
             }),
-            Query::Wildcard { fields, pattern } => self.plan_fields(fields, |asked, lenient| {
-                self.plan_wildcard(asked, WildcardPattern::wildcard(pattern), lenient)
+            Query::Wildcard { fields, pattern } => self.plan_fields(fields, |operand, lenient| {
+                self.plan_wildcard(operand, WildcardPattern::wildcard(pattern), lenient)
             }),
             Query::Exists { field } => Ok(self.plan_exists(field)),
             Query::Lenient(query) => Planner { is_lenient: true, ..*self }.plan(query),
@@ -153,11 +152,11 @@ impl<'a> Planner<'a> {
             all.push(at_least(should_min, some));
         }
         let not = must_not.iter().map(|query| self.plan(query)).collect::<Result<Vec<_>, _>>()?;
-        let kept = if all.is_empty() { self.all_docs() } else { all_of(all) };
+        let matching = if all.is_empty() { self.all_docs() } else { all_of(all) };
         Ok(match at_least(1, not) {
-            QueryPlan::None => kept,
-            _ if kept == QueryPlan::None => QueryPlan::None,
-            not => QueryPlan::Without(Box::new(kept), Box::new(not)),
+            QueryPlan::None => matching,
+            _ if matching == QueryPlan::None => QueryPlan::None,
+            not => QueryPlan::Without(Box::new(matching), Box::new(not)),
         })
     }
 
@@ -182,8 +181,8 @@ impl<'a> Planner<'a> {
                 for (_, entry) in fit.filter(|(_, entry)| entry.field.field_type != FieldType::GeoPoint) {
                     plans.push(plan(Operand::Field(entry), true)?);
                 }
-            } else if let Some(asked) = self.operand(name) {
-                plans.push(plan(asked, self.is_lenient)?);
+            } else if let Some(operand) = self.operand(name) {
+                plans.push(plan(operand, self.is_lenient)?);
             }
         }
         Ok(at_least(1, plans))
@@ -200,28 +199,28 @@ impl<'a> Planner<'a> {
 
     fn plan_match(
         &self,
-        asked: Operand<'_>,
-        asked_text: &str,
+        operand: Operand<'_>,
+        text_value: &str,
         operator: Operator,
         lenient: bool,
     ) -> PlanResult {
-        match asked {
+        match operand {
             Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
                 let mut terms = Vec::new();
-                text::each_word(asked_text, |word, _| terms.push(self.term(entry.no, word.as_bytes())));
+                text::each_word(text_value, |word, _| terms.push(self.term(entry.id, word.as_bytes())));
                 Ok(match operator {
                     Operator::Or => at_least(1, terms),
                     Operator::And => all_of(terms),
                 })
             }
-            asked => self.plan_equal(asked, &QueryValue::Text(asked_text.to_owned()), lenient),
+            operand => self.plan_equal(operand, &QueryValue::Text(text_value.to_owned()), lenient),
         }
     }
 
-    fn plan_phrase(&self, entry: &FieldEntry, asked_text: &str) -> QueryPlan {
+    fn plan_phrase(&self, entry: &FieldEntry, text_value: &str) -> QueryPlan {
         let mut words = Vec::new();
-        text::each_word(asked_text, |word, at| {
-            words.push((term_key(self.index.no, entry.no, word.as_bytes()), at))
+        text::each_word(text_value, |word, at| {
+            words.push((term_key(self.index.id, entry.id, word.as_bytes()), at))
         });
         match words.len() {
             0 => QueryPlan::None,
@@ -231,8 +230,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a search for a value, read by the type of the field.
-    fn plan_equal(&self, asked: Operand<'_>, value: &QueryValue, lenient: bool) -> PlanResult {
-        let entry = match asked {
+    fn plan_equal(&self, operand: Operand<'_>, value: &QueryValue, lenient: bool) -> PlanResult {
+        let entry = match operand {
             Operand::Field(entry) => entry,
             Operand::Id => return Ok(QueryPlan::Ids(vec![value_text(value)])),
             Operand::Index => {
@@ -242,11 +241,11 @@ impl<'a> Planner<'a> {
                     QueryPlan::None
                 });
             }
-            Operand::Kind => return Ok(self.term(number::KIND, value_text(value).as_bytes())),
+            Operand::Kind => return Ok(self.term(field_ids::DOC_TYPE, value_text(value).as_bytes())),
         };
-        let unfit = |why: String| if lenient { Ok(QueryPlan::None) } else { Err(query_error(why)) };
+        let invalid = |why: String| if lenient { Ok(QueryPlan::None) } else { Err(query_error(why)) };
         let text = value_text(value);
-        let one = |bytes: &[u8]| Ok(self.term(entry.no, bytes));
+        let one = |bytes: &[u8]| Ok(self.term(entry.id, bytes));
         match entry.field.field_type {
             FieldType::Text | FieldType::Keyword => one(text.as_bytes()),
             FieldType::Long => match to_number(value) {
@@ -254,16 +253,16 @@ impl<'a> Planner<'a> {
                 Some(_) => {
                     to_integer(value).map_or(Ok(QueryPlan::None), |number| one(&values::encode_long(number)))
                 }
-                None => unfit(format!("For input string: \"{text}\"")),
+                None => invalid(format!("For input string: \"{text}\"")),
             },
             FieldType::Double => match to_number(value) {
                 Some(number) => one(&values::encode_double(number)),
-                None => unfit(format!("For input string: \"{text}\"")),
+                None => invalid(format!("For input string: \"{text}\"")),
             },
             FieldType::Boolean => match text.as_str() {
                 "true" => one(&values::encode_boolean(true)),
                 "false" | "" => one(&values::encode_boolean(false)),
-                _ => unfit(format!("Can't parse boolean value [{text}], expected [true] or [false]")),
+                _ => invalid(format!("Can't parse boolean value [{text}], expected [true] or [false]")),
             },
             FieldType::Date => {
                 let (from, to) = (Bound::Included(value.clone()), Bound::Included(value.clone()));
@@ -271,13 +270,13 @@ impl<'a> Planner<'a> {
                 self.range(Operand::Field(entry), &from, &to, &dates, lenient)
             }
             FieldType::Ip => match text.parse::<ipnet::IpNet>() {
-                Ok(network) => Ok(self.plan_addresses(entry.no, network.network(), network.broadcast())),
+                Ok(network) => Ok(self.plan_addresses(entry.id, network.network(), network.broadcast())),
                 Err(_) => match text.parse::<IpAddr>() {
                     Ok(address) => one(&values::encode_ip(address)),
-                    Err(_) => unfit(format!("'{text}' is not an IP string literal.")),
+                    Err(_) => invalid(format!("'{text}' is not an IP string literal.")),
                 },
             },
-            FieldType::GeoPoint => unfit(
+            FieldType::GeoPoint => invalid(
                 "Geometry fields do not support exact searching, use dedicated geometry queries instead"
                     .into(),
             ),
@@ -285,19 +284,19 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_addresses(&self, field: u16, from: IpAddr, to: IpAddr) -> QueryPlan {
-        let from = term_key(self.index.no, field, &values::encode_ip(from));
-        QueryPlan::Range(from, prefix_end(term_key(self.index.no, field, &values::encode_ip(to))))
+        let from = term_key(self.index.id, field, &values::encode_ip(from));
+        QueryPlan::Range(from, prefix_end(term_key(self.index.id, field, &values::encode_ip(to))))
     }
 
     fn range(
         &self,
-        asked: Operand<'_>,
+        operand: Operand<'_>,
         from: &Bound,
         to: &Bound,
         dates: &text::QueryDates,
         lenient: bool,
     ) -> PlanResult {
-        let Operand::Field(entry) = asked else {
+        let Operand::Field(entry) = operand else {
             return Err(query_error("ranges of _id, _index and _type are not supported".into()));
         };
         let bounds = match entry.field.field_type {
@@ -322,11 +321,11 @@ impl<'a> Planner<'a> {
         };
         match bounds {
             Ok((from, to)) => {
-                let prefix = term_key(self.index.no, entry.no, &[]);
+                let prefix = term_key(self.index.id, entry.id, &[]);
                 let from =
-                    from.map_or_else(|| prefix.clone(), |value| term_key(self.index.no, entry.no, &value));
+                    from.map_or_else(|| prefix.clone(), |value| term_key(self.index.id, entry.id, &value));
                 let to =
-                    to.map_or_else(|| prefix_end(prefix), |value| term_key(self.index.no, entry.no, &value));
+                    to.map_or_else(|| prefix_end(prefix), |value| term_key(self.index.id, entry.id, &value));
                 Ok(key_range(from, to))
             }
             Err(_) if lenient => Ok(QueryPlan::None),
@@ -342,27 +341,27 @@ impl<'a> Planner<'a> {
                 (whole as i64, whole == number)
             }),
         };
-        let unfit = |value: &QueryValue| format!("For input string: \"{}\"", value_text(value));
+        let invalid = |value: &QueryValue| format!("For input string: \"{}\"", value_text(value));
         let low = match from {
             Bound::Open => Ok(Some(i64::MIN)),
             Bound::Included(value) => {
-                read(value, false).map(|(number, _)| Some(number)).ok_or_else(|| unfit(value))
+                read(value, false).map(|(number, _)| Some(number)).ok_or_else(|| invalid(value))
             }
             Bound::Excluded(value) => read(value, false)
                 .map(|(number, exact)| if exact { number.checked_add(1) } else { Some(number) })
-                .ok_or_else(|| unfit(value)),
+                .ok_or_else(|| invalid(value)),
         };
         let high = match to {
             Bound::Open => Ok(Some(i64::MAX)),
             Bound::Included(value) => {
-                read(value, true).map(|(number, _)| Some(number)).ok_or_else(|| unfit(value))
+                read(value, true).map(|(number, _)| Some(number)).ok_or_else(|| invalid(value))
             }
             Bound::Excluded(value) => read(value, true)
                 .map(|(number, exact)| if exact { number.checked_sub(1) } else { Some(number) })
-                .ok_or_else(|| unfit(value)),
+                .ok_or_else(|| invalid(value)),
         };
         match (low, high) {
-            (Ok(Some(low)), Ok(Some(high))) => Ok(self.plan_between(entry.no, low, high)),
+            (Ok(Some(low)), Ok(Some(high))) => Ok(self.plan_between(entry.id, low, high)),
             (Ok(_), Ok(_)) => Ok(QueryPlan::None),
             _ if lenient => Ok(QueryPlan::None),
             (Err(why), _) | (_, Err(why)) => Err(query_error(why)),
@@ -374,8 +373,8 @@ impl<'a> Planner<'a> {
         if low > high {
             return QueryPlan::None;
         }
-        let from = term_key(self.index.no, field, &values::encode_long(low));
-        key_range(from, prefix_end(term_key(self.index.no, field, &values::encode_long(high))))
+        let from = term_key(self.index.id, field, &values::encode_long(low));
+        key_range(from, prefix_end(term_key(self.index.id, field, &values::encode_long(high))))
     }
 
     fn plan_dates(
@@ -387,7 +386,7 @@ impl<'a> Planner<'a> {
         lenient: bool,
     ) -> PlanResult {
         match dates.read_range(from, to, entry.date_format.as_deref().unwrap_or(&text::DEFAULT_DATE_FORMAT)) {
-            Ok((low, high)) => Ok(self.plan_times(entry.no, low, high)),
+            Ok((low, high)) => Ok(self.plan_times(entry.id, low, high)),
             Err(_) if lenient => Ok(QueryPlan::None),
             Err(why) => Err(query_error(why)),
         }
@@ -402,7 +401,7 @@ impl<'a> Planner<'a> {
         if first > last {
             return self.plan_between(field, low, high);
         }
-        let mut parts = vec![self.plan_between(field | number::HOURS, first, last)];
+        let mut parts = vec![self.plan_between(field | field_ids::HOURS, first, last)];
         if let Some(begin) = first.checked_mul(hour) {
             parts.push(self.plan_between(field, low, begin.saturating_sub(1)));
         }
@@ -412,8 +411,8 @@ impl<'a> Planner<'a> {
         at_least(1, parts)
     }
 
-    fn plan_wildcard(&self, asked: Operand<'_>, pattern: WildcardPattern, lenient: bool) -> PlanResult {
-        let entry = match asked {
+    fn plan_wildcard(&self, operand: Operand<'_>, pattern: WildcardPattern, lenient: bool) -> PlanResult {
+        let entry = match operand {
             Operand::Field(entry) => entry,
             Operand::Index => {
                 return Ok(if pattern.matches(self.index.name.as_bytes()) {
@@ -422,14 +421,14 @@ impl<'a> Planner<'a> {
                     QueryPlan::None
                 });
             }
-            Operand::Kind => return Ok(self.plan_pattern(number::KIND, pattern)),
+            Operand::Kind => return Ok(self.plan_pattern(field_ids::DOC_TYPE, pattern)),
             Operand::Id => return Err(query_error("patterns of _id are not supported".into())),
         };
         match entry.field.field_type {
             // Words of a text are indexed in lower case.
-            FieldType::Text => Ok(self.plan_pattern(entry.no, pattern.lowercase())),
-            FieldType::Keyword => Ok(self.plan_pattern(entry.no, pattern)),
-            _ if pattern.matches_all() => Ok(self.has(entry.no)),
+            FieldType::Text => Ok(self.plan_pattern(entry.id, pattern.lowercase())),
+            FieldType::Keyword => Ok(self.plan_pattern(entry.id, pattern)),
+            _ if pattern.matches_all() => Ok(self.has(entry.id)),
             _ if lenient => Ok(QueryPlan::None),
             _ => Err(query_error(format!(
                 "Can only use prefix and wildcard queries on keyword and text fields - not on a field of type [{}]",
@@ -442,7 +441,7 @@ impl<'a> Planner<'a> {
         if pattern.matches_all() {
             return self.has(field);
         }
-        let from = term_key(self.index.no, field, pattern.literal_prefix());
+        let from = term_key(self.index.id, field, pattern.literal_prefix());
         if pattern.is_prefix() {
             return key_range(from.clone(), prefix_end(from));
         }
@@ -450,7 +449,7 @@ impl<'a> Planner<'a> {
     }
 
     fn has(&self, field: u16) -> QueryPlan {
-        exists_plan(self.index.no, field)
+        exists_plan(self.index.id, field)
     }
 
     fn plan_exists(&self, name: &str) -> QueryPlan {
@@ -458,7 +457,7 @@ impl<'a> Planner<'a> {
             return self.all_docs();
         }
         if name == "_type" {
-            return self.has(number::KIND);
+            return self.has(field_ids::DOC_TYPE);
         }
         let below = format!("{name}.");
         let fit = |field: &str, entry: &FieldEntry| {
@@ -468,7 +467,7 @@ impl<'a> Planner<'a> {
                         || field.starts_with(&below) && entry.field.parent.is_none())
         };
         let fields = self.fields.iter().filter(|(field, entry)| fit(field, entry));
-        at_least(1, fields.map(|(_, entry)| self.has(entry.no)).collect())
+        at_least(1, fields.map(|(_, entry)| self.has(entry.id)).collect())
     }
 }
 
@@ -497,10 +496,10 @@ pub(super) fn at_least(count: usize, mut plans: Vec<QueryPlan>) -> QueryPlan {
         plans.retain(|plan| seen.insert(plan.clone()));
     }
     match plans.len() {
-        found if found < count => QueryPlan::None,
+        left if left < count => QueryPlan::None,
         0 => QueryPlan::None,
         1 => plans.swap_remove(0),
-        found if found == count => QueryPlan::And(plans),
+        left if left == count => QueryPlan::And(plans),
         _ => QueryPlan::AtLeast(count, plans),
     }
 }

@@ -26,12 +26,12 @@ const TYPES: [FieldType; 8] = [
 pub(super) fn write_catalog_changes(connection: &Connection, changes: &[CatalogChange]) -> Result<()> {
     for change in changes {
         match change {
-            CatalogChange::Index { no, name, dynamic } => connection
+            CatalogChange::Index { id, name, dynamic } => connection
                 .prepare_cached("INSERT OR REPLACE INTO indices VALUES (?1, ?2, ?3)")?
-                .execute(params![no, name, *dynamic as i64])?,
-            CatalogChange::Field { index, no, name, field } => connection
+                .execute(params![id, name, *dynamic as i64])?,
+            CatalogChange::Field { index, id, name, field } => connection
                 .prepare_cached("INSERT OR REPLACE INTO fields VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![index, no, name, field_to_json(field)])?,
+                .execute(params![index, id, name, field_to_json(field)])?,
         };
     }
     Ok(())
@@ -47,36 +47,36 @@ fn field_to_json(field: &Field) -> String {
 
 fn field_from_json(text: &str) -> Option<Field> {
     let value: Value = serde_json::from_str(text).ok()?;
-    let word = |key: &str| value[key].as_str().map(str::to_owned);
-    let name = word("type")?;
+    let text_of = |key: &str| value[key].as_str().map(str::to_owned);
+    let name = text_of("type")?;
     Some(Field {
         field_type: TYPES.into_iter().find(|kind| kind.name() == name)?,
-        declared_type: word("declared"),
-        parent: word("parent"),
+        declared_type: text_of("declared"),
+        parent: text_of("parent"),
         ignore_above: value["ignore_above"].as_u64().and_then(|chars| usize::try_from(chars).ok()),
-        format: word("format"),
+        format: text_of("format"),
         ignore_malformed: value["ignore_malformed"].as_bool().unwrap_or_default(),
     })
 }
 
 /// Reads indices and fields that the catalog does not have yet.
-pub(super) fn read_catalog(connection: &Connection, catalogue: &Catalog) -> Result<()> {
-    let mut statement = connection.prepare_cached("SELECT no, name, dynamic FROM indices")?;
+pub(super) fn read_catalog(connection: &Connection, catalog: &Catalog) -> Result<()> {
+    let mut statement = connection.prepare_cached("SELECT id, name, dynamic FROM indices")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (no, name, dynamic): (u16, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (id, name, dynamic): (u16, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let dynamic = [Dynamic::True, Dynamic::False, Dynamic::Strict]
             .into_iter()
             .find(|&kind| kind as i64 == dynamic)
             .unwrap_or_default();
-        let index = catalogue.get(&name).unwrap_or_else(|| catalogue.load_index(no, &name, dynamic));
+        let index = catalog.get(&name).unwrap_or_else(|| catalog.load_index(id, &name, dynamic));
         let mut fields =
-            connection.prepare_cached("SELECT no, name, field FROM fields WHERE index_no = ?1")?;
-        let mut fields = fields.query([no])?;
+            connection.prepare_cached("SELECT id, name, definition FROM fields WHERE index_id = ?1")?;
+        let mut fields = fields.query([id])?;
         while let Some(row) = fields.next()? {
-            let (no, name, text): (u16, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (id, name, text): (u16, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             if let Some(field) = field_from_json(&text).filter(|_| index.fields().get(&name).is_none()) {
-                catalogue.load_field(&index, no, &name, field);
+                catalog.load_field(&index, id, &name, field);
             }
         }
     }
@@ -85,7 +85,8 @@ pub(super) fn read_catalog(connection: &Connection, catalogue: &Catalog) -> Resu
 
 /// Reads dictionaries that the codec does not have yet.
 pub(super) fn read_dictionaries(connection: &Connection, sources: &SourceCodec) -> Result<()> {
-    let mut statement = connection.prepare_cached("SELECT data FROM dictionary WHERE no > ?1 ORDER BY no")?;
+    let mut statement =
+        connection.prepare_cached("SELECT data FROM dictionaries WHERE id > ?1 ORDER BY id")?;
     let mut rows = statement.query([sources.dictionary_count()])?;
     while let Some(row) = rows.next()? {
         sources.add_dictionary(row.get_ref(0)?.as_blob()?);
@@ -106,7 +107,7 @@ pub(super) fn read_segments(
         rusqlite::Error::SqliteFailure(code, Some("damaged row of a segment".to_owned()))
     };
     let mut statement =
-        connection.prepare_cached("SELECT id, base, span, bytes, fences FROM segment ORDER BY base")?;
+        connection.prepare_cached("SELECT id, base, span, bytes, fences FROM segments ORDER BY base")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, base) = (row.get(0)?, row.get(1)?);
@@ -118,7 +119,8 @@ pub(super) fn read_segments(
             }
         });
     }
-    let mut statement = connection.prepare_cached("SELECT base, span, data FROM recent ORDER BY base")?;
+    let mut statement =
+        connection.prepare_cached("SELECT base, span, data FROM young_segments ORDER BY base")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (base, span) = (row.get(0)?, row.get(1)?);
@@ -133,13 +135,13 @@ pub(super) fn read_segments(
 
 /// Reads the set of deleted documents.
 pub(super) fn read_deleted_docs(connection: &Connection) -> Result<RoaringBitmap> {
-    let mut statement = connection.prepare_cached("SELECT doc FROM gone ORDER BY doc")?;
-    let mut gone = RoaringBitmap::new();
+    let mut statement = connection.prepare_cached("SELECT doc FROM deleted_docs ORDER BY doc")?;
+    let mut deleted_docs = RoaringBitmap::new();
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        gone.insert(row.get(0)?);
+        deleted_docs.insert(row.get(0)?);
     }
-    Ok(gone)
+    Ok(deleted_docs)
 }
 
 /// Numbers of which at least one changes with each commit that concerns readers.
@@ -148,8 +150,8 @@ pub(super) type ChangeMark = [u64; 6];
 /// Reads the change mark of the state that the connection sees.
 pub(super) fn read_change_mark(connection: &Connection) -> Result<ChangeMark> {
     let sql = "SELECT 1 + next_doc, (SELECT count(*) FROM indices), (SELECT count(*) FROM fields),
-        (SELECT coalesce(max(id), 0) FROM segment), (SELECT coalesce(max(no), 0) FROM dictionary),
-        (SELECT count(*) FROM gone) FROM state";
+        (SELECT coalesce(max(id), 0) FROM segments), (SELECT coalesce(max(id), 0) FROM dictionaries),
+        (SELECT count(*) FROM deleted_docs) FROM state";
     connection.prepare_cached(sql)?.query_row([], |row| {
         let mut mark = ChangeMark::default();
         for (at, number) in mark.iter_mut().enumerate() {
@@ -167,7 +169,7 @@ pub(super) fn read_state(connection: &Connection) -> Result<(u32, Vec<u8>)> {
 /// Returns the document with an id that a sender chose.
 pub(super) fn doc_of_id(connection: &Connection, index: u16, id: &str) -> Result<Option<u32>> {
     connection
-        .prepare_cached("SELECT doc FROM ids WHERE index_no = ?1 AND id = ?2")?
+        .prepare_cached("SELECT doc FROM ids WHERE index_id = ?1 AND id = ?2")?
         .query_row(params![index, id], |row| row.get(0))
         .optional()
 }
@@ -180,7 +182,7 @@ pub(super) struct DocumentRow {
     pub id: Option<String>,
     /// Counted from 1.
     pub version: u64,
-    pub kind: Option<String>,
+    pub doc_type: Option<String>,
     pub time_ms: i64,
     /// The source in its stored form.
     pub source: Vec<u8>,
@@ -189,13 +191,13 @@ pub(super) struct DocumentRow {
 /// Reads the row of a document.
 pub(super) fn read_document(connection: &Connection, doc: u32) -> Result<Option<DocumentRow>> {
     connection
-        .prepare_cached("SELECT index_no, id, version, kind, time_ms, source FROM documents WHERE doc = ?1")?
+        .prepare_cached("SELECT index_id, id, version, type, time_ms, source FROM documents WHERE doc = ?1")?
         .query_row([doc], |row| {
             Ok(DocumentRow {
                 index: row.get(0)?,
                 id: row.get(1)?,
                 version: row.get::<_, Option<u64>>(2)?.unwrap_or(1),
-                kind: row.get(3)?,
+                doc_type: row.get(3)?,
                 time_ms: row.get(4)?,
                 source: row.get(5)?,
             })

@@ -10,8 +10,9 @@ use super::catalog::{FieldEntry, IndexEntry};
 use super::execute::SearchContext;
 use super::indexer::{DocumentIndexer, DocumentTerms};
 use super::plan::{QueryPlan, exists_plan};
+use super::state::StoreState;
 use super::terms::each_term;
-use super::{StoreState, aggregate, ids, rows, values};
+use super::{aggregate, ids, rows, values};
 use crate::search::mapping::FieldType;
 use crate::search::query::{Hit, Search, SearchResult, Sort, SortKey};
 use crate::search::store::StoreError;
@@ -35,8 +36,8 @@ pub(super) struct SearchRun<'a> {
 /// Runs a search with one plan per index.
 pub(super) fn run_search(
     context: &SearchContext<'_>,
-    shared: &StoreState,
-    preparer: &DocumentIndexer,
+    state: &StoreState,
+    indexer: &DocumentIndexer,
     plans: Vec<(Arc<IndexEntry>, QueryPlan)>,
     search: &Search,
 ) -> Result<SearchResult, StoreError> {
@@ -47,23 +48,23 @@ pub(super) fn run_search(
         )));
     }
     if search.size == 0 && search.aggregations.is_empty() {
-        let counts = plans.iter().map(|(index, plan)| context.count(index.no, plan));
+        let counts = plans.iter().map(|(index, plan)| context.count(index.id, plan));
         return Ok(SearchResult { total: counts.sum::<Result<u64, _>>()?, ..SearchResult::default() });
     }
     let mut docs = RoaringBitmap::new();
     for (index, plan) in &plans {
-        docs |= context.find(index.no, plan)?;
+        docs |= context.find(index.id, plan)?;
     }
     let indices = plans.into_iter().map(|(index, _)| index).collect();
-    let searching = SearchRun { context, state: shared, indexer: preparer, indices };
+    let run = SearchRun { context, state, indexer, indices };
     let total = docs.len();
-    let aggregations = aggregate::run_aggregations(&searching, &docs, &search.aggregations)?;
+    let aggregations = aggregate::run_aggregations(&run, &docs, &search.aggregations)?;
     let mut hits = Vec::new();
     if search.size > 0 {
-        let keys = searching.sort_fields(&search.sort)?;
-        let ordered = searching.sort_docs(docs, &keys, search.after.as_deref(), wanted)?;
+        let keys = run.sort_fields(&search.sort)?;
+        let ordered = run.sort_docs(docs, &keys, search.after.as_deref(), wanted)?;
         for doc in ordered.into_iter().skip(search.from) {
-            hits.push(searching.hit(doc, &keys)?);
+            hits.push(run.hit(doc, &keys)?);
         }
     }
     Ok(SearchResult { total, hits, aggregations, ..SearchResult::default() })
@@ -72,22 +73,22 @@ pub(super) fn run_search(
 /// Reads a document by number. The hit has no sort values.
 pub(super) fn read_hit(
     context: &SearchContext<'_>,
-    shared: &StoreState,
+    state: &StoreState,
     doc: u32,
 ) -> Result<(Hit, i64), StoreError> {
     let row = rows::read_document(context.connection, doc)?;
-    let gone = || StoreError::Failed { act: "read the store", cause: format!("document {doc} has no row") };
-    let row = row.ok_or_else(gone)?;
-    let source = shared
+    let no_row = || StoreError::Failed { act: "read the store", cause: format!("document {doc} has no row") };
+    let row = row.ok_or_else(no_row)?;
+    let source = state
         .source_codec
         .decompress(&row.source)
         .map_err(|error| StoreError::Failed { act: "read the store", cause: error.to_string() })?;
-    let id = row.id.unwrap_or_else(|| ids::make_id(&shared.secret, doc));
-    let index = shared.catalog.index_by_id(row.index).map(|index| index.name.clone()).unwrap_or_default();
+    let id = row.id.unwrap_or_else(|| ids::make_id(&state.secret, doc));
+    let index = state.catalog.index_by_id(row.index).map(|index| index.name.clone()).unwrap_or_default();
     let sequence = u64::from(doc);
     let hit = Hit {
         index,
-        doc_type: row.kind,
+        doc_type: row.doc_type,
         id,
         version: row.version,
         seq_no: sequence,
@@ -115,10 +116,10 @@ type SortValue = Option<Vec<u8>>;
 impl SearchRun<'_> {
     /// Looks up a field by name in all indices of the search. Text fields cannot be sorted.
     pub(super) fn typed_field(&self, name: &str) -> Result<Option<TypedField>, StoreError> {
-        let mut found: Option<TypedField> = None;
+        let mut typed: Option<TypedField> = None;
         for index in &self.indices {
             let fields = index.fields();
-            let Some(FieldEntry { no, field, .. }) = fields.get(name) else { continue };
+            let Some(FieldEntry { id, field, .. }) = fields.get(name) else { continue };
             let kind = field.field_type;
             if matches!(kind, FieldType::Text | FieldType::GeoPoint) {
                 return Err(StoreError::Invalid(format!(
@@ -126,18 +127,18 @@ impl SearchRun<'_> {
                     kind.name()
                 )));
             }
-            match &mut found {
-                None => found = Some((kind, vec![(index.no, *no)])),
+            match &mut typed {
+                None => typed = Some((kind, vec![(index.id, *id)])),
                 Some((known, _)) if *known != kind => {
                     let (one, other) = (known.name(), kind.name());
                     return Err(StoreError::Invalid(format!(
                         "[{name}] is of type {one} in one index and of type {other} in another"
                     )));
                 }
-                Some((_, numbers)) => numbers.push((index.no, *no)),
+                Some((_, numbers)) => numbers.push((index.id, *id)),
             }
         }
-        Ok(found)
+        Ok(typed)
     }
 
     fn sort_fields(&self, sorts: &[Sort]) -> Result<Vec<SortField>, StoreError> {
@@ -146,7 +147,7 @@ impl SearchRun<'_> {
             let (kind, fields) = match &sort.key {
                 SortKey::SeqNo => (FieldType::Long, Vec::new()),
                 SortKey::Field(name) => match self.typed_field(name)? {
-                    Some(found) => found,
+                    Some(typed) => typed,
                     None if self.indices.is_empty() || sort.unmapped_type.is_some() => {
                         (FieldType::Long, Vec::new())
                     }
@@ -182,16 +183,16 @@ impl SearchRun<'_> {
         if docs.len() <= READ_DOCS_MAX {
             return self.sort_by_reading(&docs, keys, after, wanted);
         }
-        let behind = after.and_then(|after| after.split_first());
-        let after_first = behind.map(|(value, _)| value_from_json(first.kind, value)).transpose()?;
-        let after_rest = behind.map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
+        let after_parts = after.and_then(|after| after.split_first());
+        let after_first = after_parts.map(|(value, _)| value_from_json(first.kind, value)).transpose()?;
+        let after_rest = after_parts.map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
         let mut left = docs;
         let mut ordered = Vec::new();
         // A group consists of the documents that share a value and belong to no earlier group.
         let take =
             |value: &SortValue, group: RoaringBitmap, ordered: &mut Vec<u32>| -> Result<(), StoreError> {
-                let place = after_first.as_ref().map(|after| compare_values(&first.sort, value, after));
-                let after = match place {
+                let order = after_first.as_ref().map(|after| compare_values(&first.sort, value, after));
+                let after = match order {
                     Some(Ordering::Less) => return Ok(()),
                     Some(Ordering::Equal) if after_rest.is_none() => return Ok(()),
                     Some(Ordering::Equal) => after_rest,
@@ -254,7 +255,7 @@ impl SearchRun<'_> {
             })
             .transpose()?;
         let after: Option<Vec<SortValue>> = after;
-        let place = |a: &(Vec<SortValue>, u32), b: &[SortValue]| {
+        let order = |a: &(Vec<SortValue>, u32), b: &[SortValue]| {
             let pairs = keys.iter().zip(a.0.iter().zip(b));
             pairs.map(|(key, (a, b))| compare_values(&key.sort, a, b)).find(|order| order.is_ne())
         };
@@ -265,11 +266,11 @@ impl SearchRun<'_> {
             }
             let row = (self.read_sort_values(doc, keys)?.1, doc);
             // Documents with the same sort values as `after` are skipped, because nothing distinguishes them.
-            if after.as_ref().is_none_or(|after| place(&row, after) == Some(Ordering::Greater)) {
+            if after.as_ref().is_none_or(|after| order(&row, after) == Some(Ordering::Greater)) {
                 rows.push(row);
             }
         }
-        rows.sort_by(|a, b| place(a, &b.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1)));
+        rows.sort_by(|a, b| order(a, &b.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1)));
         Ok(rows.into_iter().take(wanted).map(|(_, doc)| doc).collect())
     }
 
@@ -286,7 +287,7 @@ impl SearchRun<'_> {
                 if key.sort.key == SortKey::SeqNo {
                     return Some(values::encode_long(i64::from(doc)).to_vec());
                 }
-                let &(_, field) = key.fields.iter().find(|(of, _)| *of == index.no)?;
+                let &(_, field) = key.fields.iter().find(|(of, _)| *of == index.id)?;
                 let values = terms.walk_values(field);
                 if key.sort.descending { values.max() } else { values.min() }.map(<[u8]>::to_vec)
             });
@@ -307,11 +308,11 @@ impl SearchRun<'_> {
 /// Sorts by document number, which is the order of storing.
 fn sort_by_seq_no(docs: &RoaringBitmap, descending: bool, after: Option<&Value>, wanted: usize) -> Vec<u32> {
     let after = after.and_then(Value::as_u64).and_then(|after| u32::try_from(after).ok());
-    let behind = |doc: &u32| after.is_none_or(|after| if descending { *doc < after } else { *doc > after });
+    let is_after = |doc: &u32| after.is_none_or(|after| if descending { *doc < after } else { *doc > after });
     if descending {
-        docs.iter().rev().filter(behind).take(wanted).collect()
+        docs.iter().rev().filter(is_after).take(wanted).collect()
     } else {
-        docs.iter().filter(behind).take(wanted).collect()
+        docs.iter().filter(is_after).take(wanted).collect()
     }
 }
 
@@ -346,7 +347,7 @@ fn compare_values(sort: &Sort, a: &SortValue, b: &SortValue) -> Ordering {
 /// Returns a value as JSON.
 pub(super) fn value_to_json(kind: FieldType, value: Option<&[u8]>) -> Value {
     let Some(value) = value else { return Value::Null };
-    let shown = match kind {
+    let json = match kind {
         FieldType::Long | FieldType::Date => values::decode_long(value).map(Value::from),
         FieldType::Double => values::decode_double(value).map(Value::from),
         FieldType::Boolean => value.first().map(|&byte| Value::Bool(byte == 1)),
@@ -355,12 +356,12 @@ pub(super) fn value_to_json(kind: FieldType, value: Option<&[u8]>) -> Value {
             Some(Value::from(String::from_utf8_lossy(value).into_owned()))
         }
     };
-    shown.unwrap_or(Value::Null)
+    json.unwrap_or(Value::Null)
 }
 
 /// Reads a value from JSON, the inverse of [`value_to_json`].
 fn value_from_json(kind: FieldType, value: &Value) -> Result<SortValue, StoreError> {
-    let unfit = || {
+    let invalid = || {
         StoreError::Invalid(format!(
             "Failed to parse search_after value [{value}] for a field of type {}",
             kind.name()
@@ -383,5 +384,5 @@ fn value_from_json(kind: FieldType, value: &Value) -> Result<SortValue, StoreErr
             value.as_str().map(|text| text.as_bytes().to_vec())
         }
     };
-    bytes.map(Some).ok_or_else(unfit)
+    bytes.map(Some).ok_or_else(invalid)
 }

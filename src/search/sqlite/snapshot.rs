@@ -44,7 +44,7 @@ pub(super) fn mergeable_count(segments: &[Arc<IndexSegment>], unit: u32) -> usiz
 /// Merges many young segments into a few, in memory.
 pub(super) fn compact_young(
     young: &mut Vec<Arc<IndexSegment>>,
-    gone: &RoaringBitmap,
+    deleted_docs: &RoaringBitmap,
 ) -> Result<(), SegmentError> {
     loop {
         let settled =
@@ -54,7 +54,7 @@ pub(super) fn compact_young(
             return Ok(());
         }
         let from = young.len() - count;
-        let merged = merge_in_memory(&young[from..], gone)?;
+        let merged = merge_in_memory(&young[from..], deleted_docs)?;
         young.truncate(from);
         young.push(Arc::new(merged));
     }
@@ -62,12 +62,12 @@ pub(super) fn compact_young(
 
 fn merge_in_memory(
     segments: &[Arc<IndexSegment>],
-    gone: &RoaringBitmap,
+    deleted_docs: &RoaringBitmap,
 ) -> Result<IndexSegment, SegmentError> {
     let (base, span) = doc_span(segments);
     let sources: Vec<_> = segments.iter().map(Arc::as_ref).collect();
     let mut writer = SegmentWriter::default();
-    merge_segments::<SegmentError>(&sources, &NoBlocks, gone, &mut writer, |_| Ok(()))?;
+    merge_segments::<SegmentError>(&sources, &NoBlocks, deleted_docs, &mut writer, |_| Ok(()))?;
     Ok(writer.into_segment(Vec::new(), base, span))
 }
 

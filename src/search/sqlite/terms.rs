@@ -131,7 +131,7 @@ pub(super) fn each_term(
         let from = term_key(index, field, &[]);
         let prefix = [from[0], from[1], from[2], from[3]];
         for segment in &context.snapshot.segments {
-            let side = if is_backwards {
+            let cursor = if is_backwards {
                 TermCursor::Reverse(ReverseCursor::seek(
                     segment,
                     context.connection,
@@ -140,7 +140,7 @@ pub(super) fn each_term(
             } else {
                 TermCursor::Forward(SegmentCursor::seek(segment, context.connection, &from)?)
             };
-            heads.push(TermSource { cursor: side, prefix });
+            heads.push(TermSource { cursor, prefix });
         }
     }
     let mut until_look = ENTRIES_PER_DEADLINE_CHECK;

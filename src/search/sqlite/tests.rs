@@ -58,16 +58,22 @@ fn older_newer_and_foreign_files_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = file::path(dir.path());
     std::fs::create_dir(dir.path().join(".lea")).unwrap();
-    // Version 0: the file was created, and then the power failed.
+    // An empty file: the power failed directly after its creation.
     std::fs::write(&path, b"").unwrap();
     let refused = |store: Result<SqliteStore>| store.err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(refused(SqliteStore::open_read_only(dir.path(), StoreConfig::default())).contains("version 0"));
+    assert!(
+        refused(SqliteStore::open_read_only(dir.path(), StoreConfig::default())).contains("no tables yet")
+    );
     drop(open(dir.path()));
     drop(SqliteStore::open_read_only(dir.path(), StoreConfig::default()).unwrap());
     let change = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     change("PRAGMA user_version = 99");
     assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains("version 99"));
-    change("PRAGMA user_version = 1; PRAGMA application_id = 7");
+    change("PRAGMA user_version = 1");
+    let older = "format version 1 of an unreleased lea";
+    assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains(older));
+    assert!(refused(SqliteStore::open_read_only(dir.path(), StoreConfig::default())).contains(older));
+    change("PRAGMA user_version = 2; PRAGMA application_id = 7");
     assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains("another program"));
 }
 

@@ -30,8 +30,8 @@ pub(crate) fn is_date(text: &str) -> bool {
 
 /// Calls `word` with each lower-case word of a text and its position, counted from 0.
 pub(crate) fn each_word(text: &str, mut word: impl FnMut(&str, u32)) {
-    for (at, found) in analysis::tokens(text).enumerate() {
-        word(&found, u32::try_from(at).unwrap_or(u32::MAX));
+    for (at, token) in analysis::tokens(text).enumerate() {
+        word(&token, u32::try_from(at).unwrap_or(u32::MAX));
     }
 }
 

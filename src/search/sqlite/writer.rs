@@ -14,8 +14,9 @@ use super::merger::{MergerOutput, MergerRequest};
 use super::schema::block_id;
 use super::segment::{IndexSegment, SegmentBlocks, SegmentError, SegmentWriter, merge_segments};
 use super::snapshot::{Snapshot, compact_young, doc_span};
-use super::{StoreState, ids, rows};
+use super::{ids, rows};
 use crate::search::document::WriteMode;
+use crate::search::sqlite::state::StoreState;
 use crate::search::store::{WriteReceipt, WriteRejected};
 
 /// Maximum number of documents and bytes of one commit.
@@ -34,7 +35,7 @@ const DELETED_BLOCKS_MAX: i64 = 512;
 pub(super) struct IndexedDocument {
     /// Id of the index.
     pub index: u16,
-    pub kind: Option<String>,
+    pub doc_type: Option<String>,
     /// The id, if the sender chose one.
     pub id: Option<String>,
     pub mode: WriteMode,
@@ -68,12 +69,12 @@ pub(super) enum WriteError {
 /// State of the thread.
 pub(super) struct StoreWriter {
     connection: Connection,
-    shared: Arc<StoreState>,
+    state: Arc<StoreState>,
     jobs: Receiver<StoreJob>,
     merged: Receiver<MergerOutput>,
     wake: Sender<MergerRequest>,
     next_doc: u32,
-    recent_bytes: u64,
+    young_table_bytes: u64,
     pending_deletes: VecDeque<PendingDelete>,
 }
 
@@ -88,7 +89,7 @@ struct PendingDelete {
 /// Changes that take effect when a transaction commits.
 struct PendingCommit {
     doc: u32,
-    recent_bytes: u64,
+    young_table_bytes: u64,
     segments: Vec<Arc<IndexSegment>>,
     deleted_docs: Arc<RoaringBitmap>,
     pending_delete: Option<PendingDelete>,
@@ -99,26 +100,27 @@ impl StoreWriter {
     /// Creates the writer and deletes what a crash left behind.
     pub(super) fn new(
         connection: Connection,
-        shared: Arc<StoreState>,
+        state: Arc<StoreState>,
         jobs: Receiver<StoreJob>,
         merged: Receiver<MergerOutput>,
         wake: Sender<MergerRequest>,
     ) -> rusqlite::Result<StoreWriter> {
         let (next_doc, _) = rows::read_state(&connection)?;
-        shared.next_segment.store(delete_orphans(&connection)?, Ordering::Relaxed);
-        let recent_bytes =
-            connection
-                .query_row("SELECT coalesce(sum(length(data)), 0) FROM recent", [], |row| row.get(0))?;
-        let retired = VecDeque::new();
+        state.next_segment.store(delete_orphans(&connection)?, Ordering::Relaxed);
+        let young_table_bytes =
+            connection.query_row("SELECT coalesce(sum(length(data)), 0) FROM young_segments", [], |row| {
+                row.get(0)
+            })?;
+        let pending_deletes = VecDeque::new();
         Ok(StoreWriter {
             connection,
-            shared,
+            state,
             jobs,
             merged,
             wake,
             next_doc,
-            recent_bytes,
-            pending_deletes: retired,
+            young_table_bytes,
+            pending_deletes,
         })
     }
 
@@ -160,8 +162,8 @@ impl StoreWriter {
             (docs, bytes) = (docs + job.documents.len(), bytes + job.bytes);
             group.push(job);
         }
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let changes = self.shared.catalog.take_changes();
+        self.state.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let changes = self.state.catalog.take_changes();
         let replies: Vec<_> = group.iter().map(|job| job.reply.clone()).collect();
         let committed = self.commit(|writer, next| {
             rows::write_catalog_changes(&writer.connection, &changes)?;
@@ -176,7 +178,7 @@ impl StoreWriter {
                 replies.iter().zip(written).for_each(|(reply, written)| drop(reply.send(Ok(written))))
             }
             Err(error) => {
-                self.shared.catalog.restore_changes(changes);
+                self.state.catalog.restore_changes(changes);
                 log::warn!("store_commit_failed documents={docs} error=\"{error}\"");
                 replies.iter().for_each(|reply| drop(reply.send(Err(error.to_string()))));
             }
@@ -188,10 +190,10 @@ impl StoreWriter {
         &mut self,
         work: impl FnOnce(&StoreWriter, &mut PendingCommit) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
-        let before = self.shared.snapshot();
+        let before = self.state.snapshot();
         let mut next = PendingCommit {
             doc: self.next_doc,
-            recent_bytes: self.recent_bytes,
+            young_table_bytes: self.young_table_bytes,
             segments: before.segments.clone(),
             deleted_docs: Arc::clone(&before.deleted_docs),
             pending_delete: None,
@@ -217,7 +219,7 @@ impl StoreWriter {
     }
 
     fn publish(&mut self, next: PendingCommit, before: &Snapshot) {
-        (self.next_doc, self.recent_bytes) = (next.doc, next.recent_bytes);
+        (self.next_doc, self.young_table_bytes) = (next.doc, next.young_table_bytes);
         let mut snapshot = Snapshot {
             segments: next.segments,
             deleted_docs: next.deleted_docs,
@@ -228,18 +230,18 @@ impl StoreWriter {
             log::error!("store_compaction_failed error=\"{error}\"");
         }
         snapshot.segments.append(&mut young);
-        if let Some(mut retired) = next.pending_delete {
-            retired.generation = Arc::downgrade(&before.generation);
+        if let Some(mut pending) = next.pending_delete {
+            pending.generation = Arc::downgrade(&before.generation);
             snapshot.generation = Arc::default();
-            self.pending_deletes.push_back(retired);
+            self.pending_deletes.push_back(pending);
         }
         let snapshot = Arc::new(snapshot);
-        *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        *self.state.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         if next.has_new_segment {
             // A busy merger looks again after its merge.
             let _ = self.wake.try_send(MergerRequest::Merge);
         }
-        if self.shared.source_codec.can_train() {
+        if self.state.source_codec.can_train() {
             let _ = self.wake.try_send(MergerRequest::Train);
         }
     }
@@ -265,9 +267,9 @@ impl StoreWriter {
             segment.base = base;
             let packed = segment.pack();
             self.connection
-                .prepare_cached("INSERT INTO recent VALUES (?1, ?2, ?3)")?
+                .prepare_cached("INSERT INTO young_segments VALUES (?1, ?2, ?3)")?
                 .execute(params![base, count, packed])?;
-            next.recent_bytes += packed.len() as u64;
+            next.young_table_bytes += packed.len() as u64;
             next.segments.push(Arc::new(segment));
         }
         Ok(written)
@@ -281,12 +283,12 @@ impl StoreWriter {
         next: &mut PendingCommit,
     ) -> Result<Result<WriteReceipt, WriteRejected>, WriteError> {
         let mut version = 1;
-        let secret = &self.shared.secret;
+        let secret = &self.state.secret;
         if let Some(id) = &document.id {
-            let there = find_by_id(&self.connection, secret, document.index, id, |doc| {
+            let existing = find_by_id(&self.connection, secret, document.index, id, |doc| {
                 !next.deleted_docs.contains(doc)
             })?;
-            if let Some((old, old_version)) = there {
+            if let Some((old, old_version)) = existing {
                 if document.mode == WriteMode::Create {
                     self.mark_deleted(doc, next)?;
                     return Ok(Err(WriteRejected::AlreadyExists { id: id.clone(), version: old_version }));
@@ -303,7 +305,7 @@ impl StoreWriter {
             document.index,
             document.id,
             (version > 1).then_some(version),
-            document.kind,
+            document.doc_type,
             document.time_ms,
             document.source
         ])?;
@@ -313,7 +315,7 @@ impl StoreWriter {
 
     /// Marks a document as deleted. Its row and its postings remain until its segment is merged.
     fn mark_deleted(&self, doc: u32, next: &mut PendingCommit) -> Result<(), WriteError> {
-        self.connection.prepare_cached("INSERT OR IGNORE INTO gone VALUES (?1)")?.execute([doc])?;
+        self.connection.prepare_cached("INSERT OR IGNORE INTO deleted_docs VALUES (?1)")?.execute([doc])?;
         Arc::make_mut(&mut next.deleted_docs).insert(doc);
         Ok(())
     }
@@ -323,14 +325,14 @@ impl StoreWriter {
         let from = next.segments.partition_point(|segment| matches!(segment.blocks, SegmentBlocks::Disk(_)));
         let (base, span) = doc_span(&next.segments[from..]);
         let bytes: u64 = next.segments[from..].iter().map(|segment| segment.bytes).sum();
-        if span < self.shared.young_docs_max
+        if span < self.state.young_docs_max
             && bytes < YOUNG_BYTES_MAX
-            && next.recent_bytes < YOUNG_TABLE_BYTES_MAX
+            && next.young_table_bytes < YOUNG_TABLE_BYTES_MAX
         {
             return Ok(());
         }
         let young: Vec<_> = next.segments[from..].iter().map(Arc::as_ref).collect();
-        let (id, mut written) = (self.shared.next_segment.fetch_add(1, Ordering::Relaxed), 0);
+        let (id, mut written) = (self.state.next_segment.fetch_add(1, Ordering::Relaxed), 0);
         let mut writer = SegmentWriter::default();
         merge_segments(&young, &super::snapshot::NoBlocks, &next.deleted_docs, &mut writer, |writer| {
             self.write_blocks(id, &mut written, &mut writer.full_blocks)
@@ -338,11 +340,11 @@ impl StoreWriter {
         let (mut last, segment) = writer.into_disk_segment(id, base, span);
         self.write_blocks(id, &mut written, &mut last)?;
         self.write_segment(&segment)?;
-        self.connection.execute("DELETE FROM recent", [])?;
+        self.connection.execute("DELETE FROM young_segments", [])?;
         self.retire_docs(base, span, &next.deleted_docs.clone(), next);
         next.segments.truncate(from);
         next.segments.push(Arc::new(segment));
-        (next.recent_bytes, next.has_new_segment) = (0, true);
+        (next.young_table_bytes, next.has_new_segment) = (0, true);
         Ok(())
     }
 
@@ -355,7 +357,7 @@ impl StoreWriter {
         if blocks.is_empty() {
             return Ok(());
         }
-        let mut statement = self.connection.prepare_cached("INSERT INTO block VALUES (?1, ?2)")?;
+        let mut statement = self.connection.prepare_cached("INSERT INTO blocks VALUES (?1, ?2)")?;
         for block in blocks.drain(..) {
             statement.execute(params![block_id(id, *written), block])?;
             *written += 1;
@@ -364,18 +366,18 @@ impl StoreWriter {
     }
 
     fn write_segment(&self, segment: &IndexSegment) -> Result<(), WriteError> {
-        self.connection.prepare_cached("INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
+        self.connection.prepare_cached("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
             params![segment.id, segment.base, segment.span, segment.bytes, segment.encode_fences()],
         )?;
         Ok(())
     }
 
     /// Schedules the deletion of documents that no segment contains any more.
-    fn retire_docs(&self, base: u32, span: u32, gone: &RoaringBitmap, next: &mut PendingCommit) {
-        if gone.range_cardinality(base..base + span) == 0 {
+    fn retire_docs(&self, base: u32, span: u32, deleted_docs: &RoaringBitmap, next: &mut PendingCommit) {
+        if deleted_docs.range_cardinality(base..base + span) == 0 {
             return;
         }
-        let docs: RoaringBitmap = gone.range(base..base + span).collect();
+        let docs: RoaringBitmap = deleted_docs.range(base..base + span).collect();
         *Arc::make_mut(&mut next.deleted_docs) -= &docs;
         next.pending_delete.get_or_insert_default().docs |= docs;
     }
@@ -394,9 +396,10 @@ impl StoreWriter {
                 }
                 let _ = done.send(stored.is_ok());
             }
-            MergerOutput::Replace { old, new, deleted: gone, done } => {
+            MergerOutput::Replace { old, new, deleted: deleted_docs, done } => {
                 let id = new.id;
-                let switched = self.commit(|writer, next| writer.replace_segments(old, new, &gone, next));
+                let switched =
+                    self.commit(|writer, next| writer.replace_segments(old, new, &deleted_docs, next));
                 let _ = done.send(switched.is_ok());
                 if let Err(error) = switched {
                     log::warn!("store_merge_failed error=\"{error}\"");
@@ -406,10 +409,10 @@ impl StoreWriter {
             }
             MergerOutput::Dictionary(bytes) => {
                 let stored = self.commit(|writer, _| {
-                    Ok(writer.connection.execute("INSERT INTO dictionary (data) VALUES (?1)", [&bytes])?)
+                    Ok(writer.connection.execute("INSERT INTO dictionaries (data) VALUES (?1)", [&bytes])?)
                 });
                 match stored {
-                    Ok(_) => self.shared.source_codec.add_dictionary(&bytes),
+                    Ok(_) => self.state.source_codec.add_dictionary(&bytes),
                     Err(error) => log::warn!("store_dictionary_write_failed error=\"{error}\""),
                 }
             }
@@ -421,14 +424,14 @@ impl StoreWriter {
         &self,
         old: Vec<u64>,
         new: IndexSegment,
-        gone: &RoaringBitmap,
+        deleted_docs: &RoaringBitmap,
         next: &mut PendingCommit,
     ) -> Result<(), WriteError> {
         for id in &old {
-            self.connection.prepare_cached("DELETE FROM segment WHERE id = ?1")?.execute([id])?;
+            self.connection.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([id])?;
         }
         self.write_segment(&new)?;
-        self.retire_docs(new.base, new.span, gone, next);
+        self.retire_docs(new.base, new.span, deleted_docs, next);
         let at = next.segments.partition_point(|segment| segment.base < new.base);
         next.segments.retain(|segment| !old.contains(&segment.id));
         next.segments.insert(at, Arc::new(new));
@@ -447,14 +450,14 @@ impl StoreWriter {
         let transaction = self.connection.unchecked_transaction()?;
         for doc in first.docs.iter() {
             transaction.prepare_cached("DELETE FROM documents WHERE doc = ?1")?.execute([doc])?;
-            transaction.prepare_cached("DELETE FROM gone WHERE doc = ?1")?.execute([doc])?;
+            transaction.prepare_cached("DELETE FROM deleted_docs WHERE doc = ?1")?.execute([doc])?;
         }
         let mut left = DELETED_BLOCKS_MAX;
         let mut done = 0;
         for &segment in &first.segments {
             let range = [block_id(segment, 0), block_id(segment + 1, 0), left];
             let deleted = transaction
-                .prepare_cached("DELETE FROM block WHERE id IN (SELECT id FROM block WHERE id >= ?1 AND id < ?2 LIMIT ?3)")?
+                .prepare_cached("DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE id >= ?1 AND id < ?2 LIMIT ?3)")?
                 .execute(range)? as i64;
             left -= deleted;
             if left <= 0 {
@@ -480,23 +483,23 @@ pub(super) fn find_by_id(
     id: &str,
     counts: impl Fn(u32) -> bool,
 ) -> rusqlite::Result<Option<(u32, u64)>> {
-    let given = rows::doc_of_id(connection, index, id)?;
-    let made = || ids::doc_of_made_id(secret, id).filter(|&doc| counts(doc));
-    let Some(doc) = given.or_else(made) else { return Ok(None) };
+    let chosen = rows::doc_of_id(connection, index, id)?;
+    let generated = || ids::doc_of_made_id(secret, id).filter(|&doc| counts(doc));
+    let Some(doc) = chosen.or_else(generated) else { return Ok(None) };
     let row = rows::read_document(connection, doc)?.filter(|row| row.index == index);
-    Ok(row.filter(|row| given.is_some() || row.id.is_none()).map(|row| (doc, row.version)))
+    Ok(row.filter(|row| chosen.is_some() || row.id.is_none()).map(|row| (doc, row.version)))
 }
 
 /// Deletes blocks without a segment, and returns the next segment number.
 fn delete_orphans(connection: &Connection) -> rusqlite::Result<u64> {
-    let mut known = connection.prepare("SELECT id FROM segment ORDER BY id")?;
+    let mut known = connection.prepare("SELECT id FROM segments ORDER BY id")?;
     let known = known.query_map([], |row| row.get::<_, u64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut from = 0;
     for &id in &known {
         connection
-            .execute("DELETE FROM block WHERE id >= ?1 AND id < ?2", [block_id(from, 0), block_id(id, 0)])?;
+            .execute("DELETE FROM blocks WHERE id >= ?1 AND id < ?2", [block_id(from, 0), block_id(id, 0)])?;
         from = id + 1;
     }
-    connection.execute("DELETE FROM block WHERE id >= ?1", [block_id(from, 0)])?;
+    connection.execute("DELETE FROM blocks WHERE id >= ?1", [block_id(from, 0)])?;
     Ok(from.max(1))
 }

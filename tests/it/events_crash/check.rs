@@ -67,7 +67,7 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
     let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
-    let counts = "FROM documents WHERE doc NOT IN (SELECT doc FROM gone)";
+    let counts = "FROM documents WHERE doc NOT IN (SELECT doc FROM deleted_docs)";
     assert_eq!(number(&format!("SELECT count(*) {counts}")), total, "rows");
     assert_eq!(number(&format!("SELECT count(*) {counts} AND id IS NOT NULL")), own_ids, "rows with ids");
     assert_eq!(number("SELECT count(*) FROM ids"), own_ids, "ids");
@@ -76,7 +76,9 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     assert_eq!(number(lost), own_ids, "ids of documents that count");
     // Segments, merged and unmerged, are contiguous.
     let mut statement = connection
-        .prepare("SELECT base, span FROM segment UNION ALL SELECT base, span FROM recent ORDER BY base")
+        .prepare(
+            "SELECT base, span FROM segments UNION ALL SELECT base, span FROM young_segments ORDER BY base",
+        )
         .unwrap();
     let spans = statement.query_map([], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?))).unwrap();
     let end = spans.map(Result::unwrap).fold(0, |end, (base, span)| {
@@ -84,7 +86,7 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
         base + span
     });
     assert_eq!(end, number("SELECT next_doc FROM state"));
-    let empty = "SELECT count(*) FROM segment WHERE NOT EXISTS (SELECT 1 FROM block WHERE block.id >> 24 = segment.id)";
+    let empty = "SELECT count(*) FROM segments WHERE NOT EXISTS (SELECT 1 FROM blocks WHERE blocks.id >> 24 = segments.id)";
     assert_eq!(number(empty), 0, "segments without blocks");
 }
 

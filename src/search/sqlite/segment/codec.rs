@@ -37,9 +37,9 @@ pub(crate) fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, CodecErro
 pub(crate) fn take_bytes<'a>(bytes: &'a [u8], at: &mut usize) -> Result<&'a [u8], CodecError> {
     let length = usize::try_from(take_varint(bytes, at)?).map_err(|_| CodecError)?;
     let end = at.checked_add(length).ok_or(CodecError)?;
-    let taken = bytes.get(*at..end).ok_or(CodecError)?;
+    let content = bytes.get(*at..end).ok_or(CodecError)?;
     *at = end;
-    Ok(taken)
+    Ok(content)
 }
 
 /// Appends the length of `bytes` as a varint, and then `bytes`.

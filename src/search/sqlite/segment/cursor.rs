@@ -184,7 +184,7 @@ impl<'a> ReverseCursor<'a> {
             ReverseCursor { segment, reader, number, block: Cow::Borrowed(&[]), entries: Vec::new() };
         if segment.block_count() > 0 {
             cursor.load()?;
-            cursor.entries.retain(|place| place.key.as_slice() < key);
+            cursor.entries.retain(|entry| entry.key.as_slice() < key);
             cursor.load_until_entry()?;
         }
         Ok(cursor)
@@ -216,12 +216,12 @@ impl<'a> ReverseCursor<'a> {
 
     /// Returns the key, or `None` before the first entry.
     pub(crate) fn key(&self) -> Option<&[u8]> {
-        self.entries.last().map(|place| place.key.as_slice())
+        self.entries.last().map(|entry| entry.key.as_slice())
     }
 
     /// See [`SegmentCursor::total`].
     pub(crate) fn total(&self) -> u32 {
-        self.entries.last().map_or(0, |place| place.total)
+        self.entries.last().map_or(0, |entry| entry.total)
     }
 
     /// Moves to the previous entry.
@@ -232,7 +232,7 @@ impl<'a> ReverseCursor<'a> {
 
     /// See [`SegmentCursor::each_run`].
     pub(crate) fn each_run(&self, run: impl FnMut(u32, u32)) -> Result<(), SegmentError> {
-        let docs = self.entries.last().map_or(0..0, |place| place.docs.clone());
+        let docs = self.entries.last().map_or(0..0, |entry| entry.docs.clone());
         each_run_of(self.segment, &self.block[docs], run)
     }
 }

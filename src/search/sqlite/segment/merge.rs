@@ -10,7 +10,7 @@ use super::{BlockReader, IndexSegment, SegmentCursor, SegmentError, SegmentWrite
 pub(crate) fn merge_segments<E: From<SegmentError>>(
     segments: &[&IndexSegment],
     reader: &dyn BlockReader,
-    gone: &RoaringBitmap,
+    deleted_docs: &RoaringBitmap,
     writer: &mut SegmentWriter,
     mut ready: impl FnMut(&mut SegmentWriter) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -19,8 +19,8 @@ pub(crate) fn merge_segments<E: From<SegmentError>>(
     for segment in segments {
         let cursor = SegmentCursor::seek(segment, reader, &[])?;
         // Most merges contain no deleted document. Then runs are copied unchanged.
-        let gone = (gone.range_cardinality(segment.doc_range()) > 0).then_some(gone);
-        sources.push((cursor, gone));
+        let deleted_docs = (deleted_docs.range_cardinality(segment.doc_range()) > 0).then_some(deleted_docs);
+        sources.push((cursor, deleted_docs));
     }
     let mut queue = MergeQueue::default();
     (0..sources.len()).for_each(|nth| queue.insert(nth, &sources));
@@ -30,13 +30,15 @@ pub(crate) fn merge_segments<E: From<SegmentError>>(
         key.extend_from_slice(sources[*first].0.key().unwrap_or_default());
         writer.begin_term(&key);
         while let Some(nth) = queue.0.pop_if(|nth| sources[*nth].0.key() == Some(&key)) {
-            let (cursor, gone) = &mut sources[nth];
-            match gone {
+            let (cursor, deleted_docs) = &mut sources[nth];
+            match deleted_docs {
                 None => writer.copy_entry(
                     |run| cursor.each_run(|from, docs| run(from - base, docs)),
                     cursor.positions(),
                 )?,
-                Some(gone) => copy_without_deleted(cursor, gone, base, writer, &mut positions)?,
+                Some(deleted_docs) => {
+                    copy_without_deleted(cursor, deleted_docs, base, writer, &mut positions)?
+                }
             }
             cursor.step()?;
             queue.insert(nth, &sources);
@@ -64,7 +66,7 @@ impl MergeQueue {
 /// Copies the documents of one entry that are not in `gone`.
 fn copy_without_deleted(
     cursor: &SegmentCursor,
-    gone: &RoaringBitmap,
+    deleted_docs: &RoaringBitmap,
     base: u32,
     writer: &mut SegmentWriter,
     positions: &mut Vec<u32>,
@@ -73,13 +75,13 @@ fn copy_without_deleted(
     let (mut at, mut read) = (0, Ok(()));
     cursor.each_run(|from, docs| {
         for doc in from..from + docs {
-            let is_there = !gone.contains(doc);
+            let is_kept = !deleted_docs.contains(doc);
             if bytes.is_empty() {
-                is_there.then(|| writer.add_docs(doc - base, 1));
+                is_kept.then(|| writer.add_docs(doc - base, 1));
                 continue;
             }
             read = read.and_then(|()| take_positions(bytes, &mut at, positions));
-            if read.is_ok() && is_there {
+            if read.is_ok() && is_kept {
                 writer.add_doc_with_positions(doc - base, positions);
             }
         }

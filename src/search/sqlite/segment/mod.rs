@@ -30,14 +30,14 @@ pub(super) const BLOCK_BYTES_MAX: usize = 8_100;
 pub(super) enum SegmentBlocks {
     /// In memory, for a young segment.
     Memory(Vec<Box<[u8]>>),
-    /// In the table `block`. The value is the number of blocks.
+    /// In the table `blocks`. The value is the number of blocks.
     Disk(u32),
 }
 
 /// A segment.
 #[derive(Debug)]
 pub(super) struct IndexSegment {
-    /// Number in the table `segment`, or 0 for a memory segment.
+    /// Number in the table `segments`, or 0 for a memory segment.
     pub id: u64,
     /// First document.
     pub base: u32,
@@ -83,7 +83,7 @@ impl IndexSegment {
         }
     }
 
-    /// Returns the fence keys as stored in the table `segment`.
+    /// Returns the fence keys as stored in the table `segments`.
     pub(super) fn encode_fences(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.fences.bytes.len() + 2 * self.fences.ends.len());
         (0..self.fences.ends.len()).for_each(|at| put_bytes(&mut bytes, self.fences.get(at)));
@@ -106,7 +106,7 @@ impl IndexSegment {
         Ok(IndexSegment { id, base, span, blocks: SegmentBlocks::Disk(count), bytes, fences: read })
     }
 
-    /// Returns all blocks in one piece, as stored in the table of young segments.
+    /// Returns all blocks in one piece, as stored in the table `young_segments`.
     pub(super) fn pack(&self) -> Vec<u8> {
         let SegmentBlocks::Memory(blocks) = &self.blocks else { return Vec::new() };
         let mut bytes = Vec::with_capacity(self.bytes as usize + 4 * blocks.len());

@@ -43,21 +43,21 @@ struct Posting {
 impl TermBatch {
     /// Adds a term of document `doc`. The documents must ascend, and so must the positions within one.
     pub(crate) fn add(&mut self, key: &[u8], doc: u32, position: Option<u32>) {
-        let TermBatch { keys, ends, slots: places, hasher, .. } = self;
+        let TermBatch { keys, ends, slots, hasher, .. } = self;
         let hash = hasher.hash_one(key);
-        let is_same = |place: &u32| key_at(keys, ends, *place) == key;
-        let hash_of = |place: &u32| hasher.hash_one(key_at(keys, ends, *place));
-        let place = match places.entry(hash, is_same, hash_of) {
+        let is_same = |slot: &u32| key_at(keys, ends, *slot) == key;
+        let hash_of = |slot: &u32| hasher.hash_one(key_at(keys, ends, *slot));
+        let slot = match slots.entry(hash, is_same, hash_of) {
             Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(entry) => {
-                let place = ends.len() as u32;
-                entry.insert(place);
+                let slot = ends.len() as u32;
+                entry.insert(slot);
                 keys.extend_from_slice(key);
                 ends.push(keys.len());
-                place
+                slot
             }
         };
-        self.postings.push(Posting { slot: place, doc, position });
+        self.postings.push(Posting { slot, doc, position });
     }
 
     /// Tells whether the batch should be closed.
@@ -69,62 +69,62 @@ impl TermBatch {
     pub(crate) fn finish(self, span: u32) -> IndexSegment {
         let mut writer = SegmentWriter::default();
         let mut blocks = Vec::new();
-        let (begins, postings) = self.postings_by_slot();
+        let (starts, postings) = self.postings_by_slot();
         let mut open = TermBuilder::default();
-        for place in self.slots_by_key() {
-            let of_term = &postings[begins[place as usize]..begins[place as usize + 1]];
+        for slot in self.slots_by_key() {
+            let of_term = &postings[starts[slot as usize]..starts[slot as usize + 1]];
             open.add_postings(of_term);
-            writer.write_entry(self.key(place), open.total, open.docs.finish(), &open.positions);
+            writer.write_entry(self.key(slot), open.total, open.docs.finish(), &open.positions);
             open.clear();
             blocks.append(&mut writer.full_blocks);
         }
         writer.into_segment(blocks, 0, span)
     }
 
-    fn key(&self, place: u32) -> &[u8] {
-        key_at(&self.keys, &self.ends, place)
+    fn key(&self, slot: u32) -> &[u8] {
+        key_at(&self.keys, &self.ends, slot)
     }
 
     /// Returns the slots in the order of their keys.
     fn slots_by_key(&self) -> impl Iterator<Item = u32> {
         // Most keys differ in their first bytes, and integers compare faster than slices.
-        let begin = |place: u32| {
-            let (key, mut begin) = (self.key(place), [0; 16]);
-            let length = key.len().min(begin.len());
-            begin[..length].copy_from_slice(&key[..length]);
-            (u128::from_be_bytes(begin), place)
+        let start = |slot: u32| {
+            let (key, mut start) = (self.key(slot), [0; 16]);
+            let length = key.len().min(start.len());
+            start[..length].copy_from_slice(&key[..length]);
+            (u128::from_be_bytes(start), slot)
         };
-        let mut order: Vec<_> = (0..self.ends.len() as u32).map(begin).collect();
-        order.sort_unstable_by(|(a, place), (b, other)| {
-            a.cmp(b).then_with(|| self.key(*place).cmp(self.key(*other)))
+        let mut order: Vec<_> = (0..self.ends.len() as u32).map(start).collect();
+        order.sort_unstable_by(|(a, slot), (b, other)| {
+            a.cmp(b).then_with(|| self.key(*slot).cmp(self.key(*other)))
         });
-        order.into_iter().map(|(_, place)| place)
+        order.into_iter().map(|(_, slot)| slot)
     }
 
     /// Returns the postings grouped by slot, and the start of each group.
     fn postings_by_slot(&self) -> (Vec<usize>, Vec<Posting>) {
-        let mut begins = vec![0; self.ends.len() + 1];
+        let mut starts = vec![0; self.ends.len() + 1];
         for posting in &self.postings {
-            begins[posting.slot as usize + 1] += 1;
+            starts[posting.slot as usize + 1] += 1;
         }
-        for place in 1..begins.len() {
-            begins[place] += begins[place - 1];
+        for slot in 1..starts.len() {
+            starts[slot] += starts[slot - 1];
         }
-        let mut next = begins.clone();
+        let mut next = starts.clone();
         let mut sorted = vec![Posting::default(); self.postings.len()];
         for posting in &self.postings {
             let at = &mut next[posting.slot as usize];
             sorted[*at] = *posting;
             *at += 1;
         }
-        (begins, sorted)
+        (starts, sorted)
     }
 }
 
-fn key_at<'a>(keys: &'a [u8], ends: &[usize], place: u32) -> &'a [u8] {
-    let place = place as usize;
-    let begin = if place == 0 { 0 } else { ends[place - 1] };
-    &keys[begin..ends[place]]
+fn key_at<'a>(keys: &'a [u8], ends: &[usize], slot: u32) -> &'a [u8] {
+    let slot = slot as usize;
+    let start = if slot == 0 { 0 } else { ends[slot - 1] };
+    &keys[start..ends[slot]]
 }
 
 /// Writer of entries into blocks.

@@ -50,8 +50,8 @@ impl StoreState {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let kept = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match kept {
+        let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
             Some(connection) => connection,
             None => schema::open_to_read(&self.path, false)
                 .map_err(|error| StoreError::Failed { act: "open the store", cause: error.to_string() })?,
@@ -71,14 +71,14 @@ pub(super) fn load_state(
     path: &Path,
     config: &StoreConfig,
 ) -> rusqlite::Result<StoreState> {
-    let catalogue = Arc::new(Catalog::default());
-    rows::read_catalog(connection, &catalogue)?;
+    let catalog = Arc::new(Catalog::default());
+    rows::read_catalog(connection, &catalog)?;
     let sources = SourceCodec::default();
     rows::read_dictionaries(connection, &sources)?;
     let (_, secret) = rows::read_state(connection)?;
     Ok(StoreState {
         path: path.to_owned(),
-        catalog: catalogue,
+        catalog,
         source_codec: sources,
         snapshot: RwLock::new(Arc::new(read_snapshot(connection, &[])?)),
         secret,
@@ -98,12 +98,12 @@ pub(super) fn read_snapshot(
     known: &[Arc<IndexSegment>],
 ) -> rusqlite::Result<Snapshot> {
     let mut segments = rows::read_segments(connection, known)?;
-    let gone = Arc::new(rows::read_deleted_docs(connection)?);
+    let deleted_docs = Arc::new(rows::read_deleted_docs(connection)?);
     let young_from = segments.partition_point(|segment| matches!(segment.blocks, SegmentBlocks::Disk(_)));
     let mut young = segments.split_off(young_from);
-    if let Err(error) = compact_young(&mut young, &gone) {
+    if let Err(error) = compact_young(&mut young, &deleted_docs) {
         log::error!("store_compaction_failed error=\"{error}\"");
     }
     segments.append(&mut young);
-    Ok(Snapshot { segments, deleted_docs: gone, generation: Arc::default() })
+    Ok(Snapshot { segments, deleted_docs, generation: Arc::default() })
 }
