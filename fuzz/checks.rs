@@ -387,9 +387,10 @@ pub(super) fn amqp(input: &[u8]) {
 pub(super) fn elastic_request(input: &[u8]) {
     use std::sync::{Arc, LazyLock};
 
-    use lea::es_api::{EsApi, Users};
+    use lea::es_api::EsApi;
     use lea::http::Handler;
-    use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
+    use lea::http::basic_auth::Users;
+    use lea::http::{ParseStep, RequestLimits, RequestParser};
     use lea::phone::{NumberSettings, PhoneNumberNormalizer};
     use lea::search::sqlite::{SqliteStore, StoreConfig};
 
@@ -432,7 +433,7 @@ pub(super) fn http(input: &[u8]) {
 
 /// Formats the parser's results for these segments, one text per request or error.
 fn requests<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
+    use lea::http::{ParseStep, RequestLimits, RequestParser};
     let mut parser = RequestParser::new(RequestLimits { body_bytes_max: 4096, ..RequestLimits::default() });
     let mut seen = Vec::new();
     for mut rest in segments {

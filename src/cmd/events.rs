@@ -11,7 +11,7 @@ use clap::Subcommand;
 
 use super::{print_text, test_pattern};
 use crate::cli::Globals;
-use crate::es_api::hash_password;
+use crate::http::basic_auth::hash_password;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 

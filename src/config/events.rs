@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::check;
 use super::json::{JsonNode, JsonSyntaxError};
 use super::numbers::{SectionFinding, read_text, read_text_list};
-use crate::es_api::{User, Users};
 use crate::http;
+use crate::http::basic_auth::{User, Users};
 use crate::iri::event::EventIndices;
 use crate::iri::ingest::amqp::AmqpConfig;
 use crate::iri::ingest::grok::{DEFINITIONS_MAX, GrokPatterns, PATTERNS_MAX};
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn all_keys_of_the_section_are_read() {
-        let hash = crate::es_api::hash_password(b"secret").unwrap();
+        let hash = crate::http::basic_auth::hash_password(b"secret").unwrap();
         let (events, wrongs) = check(
             &r#"{"lines": "0.0.0.0:5959", "contentLines": ":5960", "syslog": ["udp:514", "tcp:[::]:601"],
                 "http": "", "users": {"proxy": "HASH"}, "patterns": ["%{CALL:call}"],

@@ -1,14 +1,12 @@
-//! Renders aggregations in Elasticsearch's form, in which the key of a bucket depends on the type of its field. Runs on
-//! the threads of the HTTP connections.
+//! Renders aggregations in Elasticsearch's form, in which the key of a bucket depends on the type of its field. Pure.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::dates::{self, DateWriter};
-use super::failure::ApiError;
+use super::dates::DateWriter;
 use crate::search::mapping::{Field, FieldType};
-use crate::search::query::{Aggregation, Bucket, Search};
-use crate::search::store::{EVENT_TIME, IndexInfo, Store};
+use crate::search::query::{Aggregation, Bucket};
+use crate::search::store::{EVENT_TIME, IndexInfo};
 
 /// Buckets that are read to count the documents outside the returned buckets.
 const OTHERS_MAX: usize = 65_536;
@@ -83,103 +81,92 @@ pub(super) fn widen_inner_terms(aggregations: &mut [(String, Aggregation)]) {
     }
 }
 
-/// Renders the aggregations of one search.
-pub(super) struct AggregationRenderer<'a> {
-    store: &'a dyn Store,
-    search: &'a Search,
-    indices: Vec<IndexInfo>,
+/// Returns the terms aggregations whose buckets are full, changed so that they count all documents with a value.
+pub(super) fn count_all_of_full_terms(
+    requested: &[(String, Aggregation)],
+    found: &[(String, Vec<Bucket>)],
+) -> Vec<(String, Aggregation)> {
+    let is_full =
+        |name: &str, size: usize| found.iter().any(|(found, buckets)| found == name && buckets.len() >= size);
+    let widened = |(name, aggregation): &(String, Aggregation)| match aggregation {
+        Aggregation::Terms { size, .. } if is_full(name, *size) => {
+            let mut aggregation = aggregation.clone();
+            if let Aggregation::Terms { size, inner, .. } = &mut aggregation {
+                *size = OTHERS_MAX;
+                inner.clear();
+            }
+            Some((name.clone(), aggregation))
+        }
+        _ => None,
+    };
+    requested.iter().filter_map(widened).collect()
 }
 
-type FoundBuckets = Vec<(String, Vec<Bucket>)>;
+/// The buckets of each aggregation, by name.
+type NamedBuckets = Vec<(String, Vec<Bucket>)>;
 
-impl<'a> AggregationRenderer<'a> {
-    pub(super) fn new(store: &'a dyn Store, search: &'a Search) -> Result<AggregationRenderer<'a>, ApiError> {
-        let known = search.indices.is_empty() || search.indices.iter().any(|name| name.contains('*'));
-        let indices = match store.indices(&search.indices) {
-            Ok(indices) => indices,
-            // The search itself has skipped indices that do not exist.
-            Err(_) if !known => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(AggregationRenderer { store, search, indices })
-    }
+/// Renders the aggregations of one search from the results of the store.
+pub(super) struct AggregationRenderer<'a> {
+    /// The searched indices, whose mappings have the types of the fields.
+    pub(super) indices: &'a [IndexInfo],
+    /// `typed_keys`: the name of an aggregation starts with its type.
+    pub(super) has_typed_keys: bool,
+    /// The results of [`count_all_of_full_terms`].
+    pub(super) all_buckets: &'a [(String, Vec<Bucket>)],
+}
 
-    /// Renders the buckets of a search. `asked` are the aggregations before `widen_inner_terms`.
+impl AggregationRenderer<'_> {
+    /// Renders the buckets of a search. `requested` are the aggregations before `widen_inner_terms`.
     pub(super) fn render(
         &self,
-        asked: &[(String, Aggregation)],
-        found: FoundBuckets,
-    ) -> Result<RenderedAggregations, ApiError> {
-        self.render_level(asked, found, None)
+        requested: &[(String, Aggregation)],
+        found: NamedBuckets,
+    ) -> RenderedAggregations {
+        self.render_level(requested, found, true)
     }
 
     fn render_level(
         &self,
-        asked: &[(String, Aggregation)],
-        mut found: FoundBuckets,
-        within: Option<u64>,
-    ) -> Result<RenderedAggregations, ApiError> {
-        let mut told = Vec::with_capacity(asked.len());
-        for (name, aggregation) in asked {
+        requested: &[(String, Aggregation)],
+        mut found: NamedBuckets,
+        is_top_level: bool,
+    ) -> RenderedAggregations {
+        let mut rendered = Vec::with_capacity(requested.len());
+        for (name, aggregation) in requested {
             let at = found.iter().position(|(found, _)| found == name);
             let buckets = at.map(|at| found.swap_remove(at).1).unwrap_or_default();
-            let one = self.render_aggregation(name, aggregation, buckets, within.is_some())?;
-            told.push((self.output_name(name, aggregation), one));
+            let all = self.all_buckets.iter().find(|(found, _)| is_top_level && found == name);
+            let all_documents = all.map(|(_, buckets)| document_count(buckets));
+            let one = self.render_aggregation(aggregation, buckets, all_documents);
+            rendered.push((self.output_name(name, aggregation), one));
         }
-        Ok(RenderedAggregations(told))
+        RenderedAggregations(rendered)
     }
 
+    /// Renders one aggregation. `all_documents` is the number of documents in all its buckets, if it was counted.
     fn render_aggregation(
         &self,
-        name: &str,
         aggregation: &Aggregation,
         mut buckets: Vec<Bucket>,
-        within: bool,
-    ) -> Result<RenderedAggregation, ApiError> {
+        all_documents: Option<u64>,
+    ) -> RenderedAggregation {
         let (other, writer, inner, text_first) = match aggregation {
             Aggregation::Terms { field, size, inner, .. } => {
-                let shown = buckets.len().min(*size);
-                let mut other = buckets[shown..].iter().map(|bucket| bucket.count).sum();
-                buckets.truncate(shown);
-                if !within && shown == *size {
-                    other = self.count_other_documents(name, aggregation, &buckets)?;
-                }
-                (Some(other), self.date_writer(field, 0), inner, false)
+                // Documents may have been stored between the two searches.
+                let all = all_documents.unwrap_or(0).max(document_count(&buckets));
+                buckets.truncate(*size);
+                (Some(all - document_count(&buckets)), self.date_writer(field, 0), inner, false)
             }
             Aggregation::DateHistogram { field, zone_minutes, inner, .. } => {
                 (None, self.date_writer(field, *zone_minutes), inner, true)
             }
         };
-        let shown = |bucket: Bucket| {
+        let render_bucket = |bucket: Bucket| {
             let (key, text) = render_key(bucket.key, writer.as_ref());
-            let inner = self.render_level(inner, bucket.inner, Some(bucket.count))?;
-            Ok(RenderedBucket { key, text, text_first, count: bucket.count, inner })
+            let inner = self.render_level(inner, bucket.inner, false);
+            RenderedBucket { key, text, text_first, count: bucket.count, inner }
         };
-        Ok(RenderedAggregation {
-            other,
-            buckets: buckets.into_iter().map(shown).collect::<Result<_, ApiError>>()?,
-        })
-    }
-
-    /// Counts the documents whose values are not among these buckets.
-    fn count_other_documents(
-        &self,
-        name: &str,
-        aggregation: &Aggregation,
-        shown: &[Bucket],
-    ) -> Result<u64, ApiError> {
-        let mut wide = aggregation.clone();
-        if let Aggregation::Terms { size, inner, .. } = &mut wide {
-            *size = OTHERS_MAX;
-            inner.clear();
-        }
-        let aggregations = vec![(name.to_owned(), wide)];
-        let search = Search { size: 0, from: 0, after: None, aggregations, ..self.search.clone() };
-        let found = self.store.search(&search)?;
-        let sum = |buckets: &[Bucket]| buckets.iter().map(|bucket| bucket.count).sum::<u64>();
-        let all = found.aggregations.first().map_or(0, |(_, buckets)| sum(buckets));
-        // Documents may have been stored between the two searches.
-        Ok(all.saturating_sub(sum(shown)))
+        RenderedAggregation { other, buckets: buckets.into_iter().map(render_bucket).collect() }
     }
 
     fn field(&self, name: &str) -> Option<&Field> {
@@ -191,19 +178,19 @@ impl<'a> AggregationRenderer<'a> {
         // The time of an event is a date that no mapping contains.
         match self.field(field) {
             Some(Field { field_type: FieldType::Date, format, .. }) => {
-                Some(dates::DateWriter::new(format.as_deref(), zone_minutes))
+                Some(DateWriter::new(format.as_deref(), zone_minutes))
             }
-            None if field == EVENT_TIME => Some(dates::DateWriter::new(None, zone_minutes)),
+            None if field == EVENT_TIME => Some(DateWriter::new(None, zone_minutes)),
             _ => None,
         }
     }
 
-    /// Returns the name of an aggregation in the response, with its type if the request has `typed_keys`.
+    /// Returns the name of an aggregation in the response.
     fn output_name(&self, name: &str, aggregation: &Aggregation) -> String {
-        if !self.search.typed_keys {
+        if !self.has_typed_keys {
             return name.to_owned();
         }
-        let kind = match aggregation {
+        let aggregation_type = match aggregation {
             Aggregation::DateHistogram { .. } => "date_histogram",
             Aggregation::Terms { field, .. } => match self.field(field).map(|field| field.field_type) {
                 Some(FieldType::Long | FieldType::Date | FieldType::Boolean) => "lterms",
@@ -212,8 +199,12 @@ impl<'a> AggregationRenderer<'a> {
                 None => "umterms",
             },
         };
-        format!("{kind}#{name}")
+        format!("{aggregation_type}#{name}")
     }
+}
+
+fn document_count(buckets: &[Bucket]) -> u64 {
+    buckets.iter().map(|bucket| bucket.count).sum()
 }
 
 /// Returns the key of a bucket, and its text if the key is a boolean or a date.

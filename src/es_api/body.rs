@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::failure::ApiError;
+use super::error::ApiError;
 use crate::http::Request;
 
 /// Size limit of a body, both compressed and decompressed.

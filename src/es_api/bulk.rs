@@ -10,10 +10,12 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
+use super::api::{EsApi, RoutedRequest};
 use super::documents::{WRITE_PARAMETERS, WriteResponse, is_refresh_forced, reject_require_alias};
-use super::failure::{ApiError, ErrorCause};
-use super::sieve::raw_members;
-use super::{EsApi, Reply, RoutedRequest, stable_uuid};
+use super::error::{ApiError, ErrorCause};
+use super::field_filter::raw_members;
+use super::response::{self, stable_uuid};
+use crate::http::Response;
 use crate::search::document::{Document, WriteMode, check_index_name};
 use crate::search::store::{WriteReceipt, WriteRejected};
 
@@ -24,7 +26,7 @@ pub const ACTIONS_MAX: usize = 100_000;
 struct BulkAction {
     verb: &'static str,
     index: String,
-    kind: Option<String>,
+    doc_type: Option<String>,
     id: Option<String>,
 }
 
@@ -53,7 +55,7 @@ struct BulkItemError<'a> {
     #[serde(rename = "_index")]
     index: &'a str,
     #[serde(rename = "_type")]
-    kind: &'a str,
+    doc_type: &'a str,
     #[serde(rename = "_id")]
     id: Option<&'a str>,
     status: u16,
@@ -66,15 +68,15 @@ impl Serialize for BulkResponseItem<'_> {
         let mut map = serializer.serialize_map(Some(1))?;
         match outcome {
             Ok(written) => {
-                let stored = WriteResponse::new(&action.index, action.kind.as_deref(), written, *refresh);
+                let stored = WriteResponse::new(&action.index, action.doc_type.as_deref(), written, *refresh);
                 map.serialize_entry(action.verb, &stored.into_item())?;
             }
             Err(failure) => {
-                let kind = action.kind.as_deref().unwrap_or("_doc");
+                let doc_type = action.doc_type.as_deref().unwrap_or("_doc");
                 let (id, status, error) = (action.id.as_deref(), failure.status(), failure.cause());
                 map.serialize_entry(
                     action.verb,
-                    &BulkItemError { index: &action.index, kind, id, status, error },
+                    &BulkItemError { index: &action.index, doc_type, id, status, error },
                 )?;
             }
         }
@@ -83,34 +85,31 @@ impl Serialize for BulkResponseItem<'_> {
 }
 
 impl EsApi {
-    pub(super) fn bulk(&self, asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
-        let RoutedRequest { request, route, parameters } = asked;
+    pub(super) fn bulk(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
+        let RoutedRequest { request, route, parameters } = routed;
         let started = Instant::now();
-        parameters.reject_unknown(
-            request.path(),
-            &[&WRITE_PARAMETERS[..3], &["_source", "require_alias"]].concat(),
-        )?;
+        routed.allow_parameters(&[&WRITE_PARAMETERS[..3], &["_source", "require_alias"]].concat())?;
         let refresh = is_refresh_forced(parameters)?;
         reject_require_alias(parameters)?;
         let body = self.decompression.read_body(request)?;
         if body.bytes().is_empty() {
             return Err(ApiError::missing_body());
         }
-        let defaults = (route.index.as_deref(), route.kind.as_deref());
+        let defaults = (route.index.as_deref(), route.doc_type.as_deref());
         let (actions, documents) = self.parse_bulk(body.bytes(), defaults)?;
         let written = if documents.is_empty() { Vec::new() } else { self.store.write(documents)? };
-        let (actions, fates): (Vec<BulkAction>, Vec<ActionState<'_>>) = actions.into_iter().unzip();
-        let sent = actions.iter().zip(&fates).filter_map(|(action, fate)| match fate {
+        let (actions, states): (Vec<BulkAction>, Vec<ActionState<'_>>) = actions.into_iter().unzip();
+        let sent = actions.iter().zip(&states).filter_map(|(action, state)| match state {
             ActionState::Sent(source) => Some((action.index.as_str(), *source)),
             ActionState::Rejected(_) => None,
         });
         self.count_results(request, written.iter().zip(sent));
         let indices: BTreeSet<&String> = actions.iter().map(|action| &action.index).collect();
         self.wait_for_refresh(parameters, &indices.into_iter().cloned().collect::<Vec<_>>());
-        let items = response_items(&actions, fates, &written, refresh)?;
+        let items = response_items(&actions, states, &written, refresh)?;
         let errors = items.iter().any(|item| item.outcome.is_err());
         let took = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        Ok(Reply::json(200, &BulkResponse { took, errors, items: &items }))
+        Ok(response::json(200, &BulkResponse { took, errors, items: &items }))
     }
 
     /// Parses a body. Returns all actions, and the documents of those that are sent to the store.
@@ -144,13 +143,11 @@ impl EsApi {
                         documents.push(document);
                         actions.push((action, ActionState::Sent(source)));
                     }
-                    Err(failure) => actions.push((action, ActionState::Rejected(failure))),
+                    Err(error) => actions.push((action, ActionState::Rejected(error))),
                 },
                 (verb, _) => {
-                    let failure = ApiError::illegal_argument(format!(
-                        "[{verb}] is not supported: events do not change"
-                    ));
-                    actions.push((action, ActionState::Rejected(failure)));
+                    let reason = format!("[{verb}] is not supported: events do not change");
+                    actions.push((action, ActionState::Rejected(ApiError::illegal_argument(reason))));
                 }
             }
         }
@@ -162,7 +159,7 @@ impl EsApi {
     }
 
     fn build_document(&self, action: &BulkAction, source: &[u8]) -> Result<Document, ApiError> {
-        let BulkAction { verb, index, kind, id } = action;
+        let BulkAction { verb, index, doc_type, id } = action;
         let source = source.strip_suffix(b"\r").unwrap_or(source);
         // An action without an index rejects the whole request, in `parse_bulk`.
         if !index.is_empty() {
@@ -174,10 +171,10 @@ impl EsApi {
         if id.as_deref() == Some("") {
             return Err(ApiError::illegal_argument("if _id is specified it must not be empty"));
         }
-        self.check_type(index, kind.as_deref(), id.as_deref())?;
+        self.check_type(index, doc_type.as_deref(), id.as_deref())?;
         Ok(Document {
             index: index.clone(),
-            doc_type: kind.clone(),
+            doc_type: doc_type.clone(),
             id: id.clone(),
             mode: if *verb == "create" { WriteMode::Create } else { WriteMode::Index },
             source: source.into(),
@@ -185,21 +182,21 @@ impl EsApi {
     }
 }
 
-/// Puts the store's answers to the actions that they are for.
+/// Assigns the results of the store to the actions that were sent to it.
 fn response_items<'a>(
     actions: &'a [BulkAction],
-    fates: Vec<ActionState<'_>>,
+    states: Vec<ActionState<'_>>,
     written: &'a [Result<WriteReceipt, WriteRejected>],
     refresh: bool,
 ) -> Result<Vec<BulkResponseItem<'a>>, ApiError> {
     let mut written = written.iter();
     let mut items = Vec::with_capacity(actions.len());
-    for (action, fate) in actions.iter().zip(fates) {
-        let outcome = match fate {
-            ActionState::Rejected(failure) => Err(failure),
+    for (action, state) in actions.iter().zip(states) {
+        let outcome = match state {
+            ActionState::Rejected(error) => Err(error),
             ActionState::Sent(_) => match written.next() {
                 Some(Ok(written)) => Ok(written),
-                Some(Err(refused)) => Err(ApiError::from_rejected_document(refused, &action.index, || {
+                Some(Err(rejected)) => Err(ApiError::from_rejected_document(rejected, &action.index, || {
                     stable_uuid(&action.index)
                 })),
                 None => return Err(ApiError::new(500, "exception", "the store returned too few results")),
@@ -214,7 +211,7 @@ fn response_items<'a>(
 fn parse_action_line(
     line: &[u8],
     nth: usize,
-    (index, kind): (Option<&str>, Option<&str>),
+    (index, doc_type): (Option<&str>, Option<&str>),
 ) -> Result<BulkAction, ApiError> {
     let malformed =
         |why: &str| ApiError::illegal_argument(format!("Malformed action/metadata line [{nth}], {why}"));
@@ -236,7 +233,7 @@ fn parse_action_line(
     let mut action = BulkAction {
         verb,
         index: index.unwrap_or_default().to_owned(),
-        kind: kind.map(str::to_owned),
+        doc_type: doc_type.map(str::to_owned),
         id: None,
     };
     for (key, value) in metadata {
@@ -250,7 +247,7 @@ fn parse_action_line(
         match key.as_str() {
             "_index" => action.index = text.unwrap_or(action.index),
             // Shippers leave it empty, because later versions have no types.
-            "_type" => action.kind = text.filter(|kind| !kind.is_empty() && kind != "_doc"),
+            "_type" => action.doc_type = text.filter(|doc_type| !doc_type.is_empty() && doc_type != "_doc"),
             "_id" => action.id = text,
             _ if text.is_none() => {}
             key => {

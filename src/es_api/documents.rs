@@ -3,12 +3,13 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::failure::ApiError;
+use super::api::{EsApi, RoutedRequest};
+use super::error::ApiError;
+use super::field_filter::FieldFilter;
 use super::parameters::Parameters;
+use super::response::{self, ShardCounts, stable_uuid};
 use super::route::Endpoint;
-use super::sieve::FieldFilter;
-use super::{EsApi, Reply, RoutedRequest, ShardCounts, stable_uuid};
-use crate::http::Request;
+use crate::http::{Request, Response};
 use crate::iri::ingest::event_sink::MessageOrigin;
 use crate::search::document::{Document, WriteMode, check_index_name};
 use crate::search::query::{Hit, SourceFilter};
@@ -20,7 +21,7 @@ pub(super) struct WriteResponse<'a> {
     #[serde(rename = "_index")]
     index: &'a str,
     #[serde(rename = "_type")]
-    kind: &'a str,
+    doc_type: &'a str,
     #[serde(rename = "_id")]
     id: &'a str,
     #[serde(rename = "_version")]
@@ -41,13 +42,13 @@ pub(super) struct WriteResponse<'a> {
 impl<'a> WriteResponse<'a> {
     pub(super) fn new(
         index: &'a str,
-        kind: Option<&'a str>,
+        doc_type: Option<&'a str>,
         written: &'a WriteReceipt,
         refresh: bool,
     ) -> WriteResponse<'a> {
         WriteResponse {
             index,
-            kind: kind.unwrap_or("_doc"),
+            doc_type: doc_type.unwrap_or("_doc"),
             id: &written.id,
             version: written.version,
             result: if written.created { "created" } else { "updated" },
@@ -76,7 +77,7 @@ struct GetResponse<'a> {
     #[serde(rename = "_index")]
     index: &'a str,
     #[serde(rename = "_type")]
-    kind: &'a str,
+    doc_type: &'a str,
     #[serde(rename = "_id")]
     id: &'a str,
     #[serde(rename = "_version", skip_serializing_if = "Option::is_none")]
@@ -107,9 +108,9 @@ impl EsApi {
     /// Refreshes the indices of a cluster if the request has `refresh`. The documents are durable even if that fails, so a
     /// failure is only logged.
     pub(super) fn wait_for_refresh(&self, parameters: &Parameters<'_>, indices: &[String]) {
-        let wanted = !matches!(parameters.get("refresh"), None | Some("false"));
-        let Some(remote) = self.store.cluster_backend().filter(|_| wanted) else { return };
-        if let Err(error) = remote.refresh(indices, true) {
+        let is_wanted = !matches!(parameters.get("refresh"), None | Some("false"));
+        let Some(cluster) = self.store.cluster_backend().filter(|_| is_wanted) else { return };
+        if let Err(error) = cluster.refresh(indices, true) {
             log::warn!("refresh_failed error=\"{}\"", error.to_string().escape_debug());
         }
     }
@@ -124,9 +125,9 @@ pub(super) fn reject_require_alias(parameters: &Parameters<'_>) -> Result<(), Ap
 }
 
 impl EsApi {
-    pub(super) fn write_document(&self, asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
-        let RoutedRequest { request, route, parameters } = asked;
-        parameters.reject_unknown(request.path(), &WRITE_PARAMETERS)?;
+    pub(super) fn write_document(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
+        let RoutedRequest { request, route, parameters } = routed;
+        routed.allow_parameters(&WRITE_PARAMETERS)?;
         let refresh = is_refresh_forced(parameters)?;
         reject_require_alias(parameters)?;
         let mode = match (route.endpoint, parameters.get("op_type")) {
@@ -143,11 +144,11 @@ impl EsApi {
         }
         let index = route.index.as_deref().unwrap_or_default();
         check_index_name(index).map_err(|why| ApiError::invalid_index_name(index, why))?;
-        let (kind, id) = (route.kind.as_deref(), route.id.as_deref());
-        self.check_type(index, kind, id)?;
+        let (doc_type, id) = (route.doc_type.as_deref(), route.id.as_deref());
+        self.check_type(index, doc_type, id)?;
         let document = Document {
             index: index.to_owned(),
-            doc_type: kind.map(str::to_owned),
+            doc_type: doc_type.map(str::to_owned),
             id: id.map(str::to_owned),
             mode,
             source: body.bytes().into(),
@@ -158,15 +159,15 @@ impl EsApi {
         let written =
             written.ok_or_else(|| ApiError::new(500, "exception", "the store returned no result"))?;
         let written = written
-            .map_err(|refused| ApiError::from_rejected_document(&refused, index, || stable_uuid(index)))?;
+            .map_err(|rejected| ApiError::from_rejected_document(&rejected, index, || stable_uuid(index)))?;
         self.wait_for_refresh(parameters, &[index.to_owned()]);
-        let stored = WriteResponse::new(index, kind, &written, refresh);
-        let mut reply = Reply::json(stored.status(), &stored);
-        if written.created {
-            reply.location =
-                Some(format!("/{index}/{}/{}", kind.unwrap_or("_doc"), encode_path_segment(&written.id)));
+        let stored = WriteResponse::new(index, doc_type, &written, refresh);
+        let response = response::json(stored.status(), &stored);
+        if !written.created {
+            return Ok(response);
         }
-        Ok(reply)
+        let (doc_type, id) = (doc_type.unwrap_or("_doc"), encode_path_segment(&written.id));
+        Ok(response.with_header("Location", format!("/{index}/{doc_type}/{id}")))
     }
 
     /// Counts the results of the store, each with the index and source of its document. A document that can never be
@@ -177,12 +178,12 @@ impl EsApi {
         written: impl Iterator<Item = (&'a Result<WriteReceipt, WriteRejected>, (&'a str, &'a [u8]))>,
     ) {
         let mut stored = 0;
-        for (answer, (index, source)) in written {
-            match (answer, &self.dead_letters) {
+        for (result, (index, source)) in written {
+            match (result, &self.dead_letters) {
                 (Ok(_), _) => stored += 1,
-                (Err(WriteRejected::Invalid(reason)), Some(letters)) => {
+                (Err(WriteRejected::Invalid(reason)), Some(dead_letters)) => {
                     let peer = request.peer().to_string();
-                    letters.reject_document(
+                    dead_letters.reject_document(
                         MessageOrigin { listener: "http", peer: &peer },
                         index,
                         source,
@@ -200,38 +201,40 @@ impl EsApi {
     pub(super) fn check_type(
         &self,
         index: &str,
-        kind: Option<&str>,
+        doc_type: Option<&str>,
         id: Option<&str>,
     ) -> Result<(), ApiError> {
-        let (Some(kind), Some(id)) = (kind, id) else { return Ok(()) };
+        let (Some(doc_type), Some(id)) = (doc_type, id) else { return Ok(()) };
         if self.store.cluster_backend().is_some() {
             return Ok(());
         }
         match self.store.get(index, id)? {
-            Some(hit) if hit.doc_type.as_deref() != Some(kind) => {
-                let there = hit.doc_type.as_deref().unwrap_or("_doc");
-                Err(ApiError::illegal_argument(format!("Invalid type: expecting [{there}] but got [{kind}]")))
+            Some(hit) if hit.doc_type.as_deref() != Some(doc_type) => {
+                let existing = hit.doc_type.as_deref().unwrap_or("_doc");
+                Err(ApiError::illegal_argument(format!(
+                    "Invalid type: expecting [{existing}] but got [{doc_type}]"
+                )))
             }
             _ => Ok(()),
         }
     }
 
     /// Returns a document, or only its source.
-    pub(super) fn get_document(&self, asked: &RoutedRequest<'_>) -> Result<Reply, ApiError> {
-        let RoutedRequest { request, route, parameters } = asked;
+    pub(super) fn get_document(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
+        let RoutedRequest { route, parameters, .. } = routed;
         let known = ["_source", "_source_includes", "_source_excludes", "realtime", "refresh", "preference"];
-        parameters.reject_unknown(request.path(), &known)?;
+        routed.allow_parameters(&known)?;
         let index = route.index.as_deref().unwrap_or_default();
         let id = route.id.as_deref().unwrap_or_default();
         if index.contains(['*', ',']) || index == "_all" {
             return Err(ApiError::index_not_found(index).with_detail("resource.type", "index_expression"));
         }
         let hit = self.store.get(index, id)?;
-        let is_of_kind = |hit: &Hit| {
-            let kind = route.kind.as_deref().filter(|_| self.store.cluster_backend().is_none());
-            kind.is_none() || hit.doc_type.as_deref() == kind
+        let has_doc_type = |hit: &Hit| {
+            let doc_type = route.doc_type.as_deref().filter(|_| self.store.cluster_backend().is_none());
+            doc_type.is_none() || hit.doc_type.as_deref() == doc_type
         };
-        let hit = hit.filter(is_of_kind);
+        let hit = hit.filter(has_doc_type);
         match (hit, route.endpoint) {
             (Some(hit), Endpoint::Source) => source_response(&hit, parameters),
             (Some(hit), _) => found_response(&hit, parameters),
@@ -239,20 +242,20 @@ impl EsApi {
                 Err(ApiError::index_not_found(index))
             }
             (None, Endpoint::Source) => {
-                let kind = route.kind.as_deref().unwrap_or("_doc");
-                let reason = format!("Document not found [{index}]/[{kind}]/[{id}]");
+                let doc_type = route.doc_type.as_deref().unwrap_or("_doc");
+                let reason = format!("Document not found [{index}]/[{doc_type}]/[{id}]");
                 Err(ApiError::new(404, "resource_not_found_exception", reason))
             }
-            (None, _) => Ok(Reply::json(404, &not_found_response(index, route.kind.as_deref(), id))),
+            (None, _) => Ok(response::json(404, &not_found_response(index, route.doc_type.as_deref(), id))),
         }
     }
 }
 
-fn not_found_response<'a>(index: &'a str, kind: Option<&'a str>, id: &'a str) -> GetResponse<'a> {
-    let kind = kind.unwrap_or("_doc");
+fn not_found_response<'a>(index: &'a str, doc_type: Option<&'a str>, id: &'a str) -> GetResponse<'a> {
+    let doc_type = doc_type.unwrap_or("_doc");
     GetResponse {
         index,
-        kind,
+        doc_type,
         id,
         version: None,
         sequence: None,
@@ -262,11 +265,11 @@ fn not_found_response<'a>(index: &'a str, kind: Option<&'a str>, id: &'a str) ->
     }
 }
 
-fn found_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Reply, ApiError> {
+fn found_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Response, ApiError> {
     let source = filtered_source(hit, &source_filter(parameters)?)?;
     let got = GetResponse {
         index: &hit.index,
-        kind: hit.doc_type.as_deref().unwrap_or("_doc"),
+        doc_type: hit.doc_type.as_deref().unwrap_or("_doc"),
         id: &hit.id,
         version: Some(hit.version),
         sequence: Some(hit.seq_no),
@@ -274,12 +277,12 @@ fn found_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Reply, ApiEr
         found: true,
         source: source.as_deref(),
     };
-    Ok(Reply::json(200, &got))
+    Ok(response::json(200, &got))
 }
 
-fn source_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Reply, ApiError> {
+fn source_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Response, ApiError> {
     match filtered_source(hit, &source_filter(parameters)?)? {
-        Some(source) => Ok(Reply::json(200, &source)),
+        Some(source) => Ok(response::json(200, &source)),
         None => Err(ApiError::validation("fetching source can not be disabled")),
     }
 }

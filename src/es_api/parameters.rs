@@ -2,26 +2,34 @@
 
 use std::borrow::Cow;
 
-use super::failure::ApiError;
-use super::sieve::FieldFilter;
+use super::error::ApiError;
+use super::field_filter::FieldFilter;
 use crate::http::Request;
 
 /// Limit on the parameters of one request.
 const PARAMETERS_MAX: usize = 64;
 
 /// The decoded parameters of a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Parameters<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// `pretty`: indent JSON.
+    pub(super) is_pretty: bool,
+    /// `filter_path`: the parts of the response to return.
+    pub(super) filter: FieldFilter,
 }
 
 impl<'a> Parameters<'a> {
     pub(super) fn from_request(request: &'a Request) -> Result<Parameters<'a>, ApiError> {
         let pairs: Vec<_> = request.query_pairs().take(PARAMETERS_MAX + 1).collect();
-        match pairs.len() <= PARAMETERS_MAX {
-            true => Ok(Parameters { pairs }),
-            false => Err(ApiError::illegal_argument(format!("more than {PARAMETERS_MAX} parameters"))),
+        if pairs.len() > PARAMETERS_MAX {
+            return Err(ApiError::illegal_argument(format!("more than {PARAMETERS_MAX} parameters")));
         }
+        let mut parameters = Parameters { pairs, is_pretty: false, filter: FieldFilter::default() };
+        let filter = parameters.get("filter_path").map(FieldFilter::from_filter_path).transpose()?;
+        parameters.filter = filter.unwrap_or_default();
+        parameters.is_pretty = parameters.is_on("pretty")?;
+        Ok(parameters)
     }
 
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -53,13 +61,6 @@ impl<'a> Parameters<'a> {
             ))),
         }
     }
-
-    /// Returns the parameters that change the form of the response.
-    pub(super) fn response_format(&self) -> Result<ResponseFormat, ApiError> {
-        let sieve =
-            self.get("filter_path").map(FieldFilter::from_filter_path).transpose()?.unwrap_or_default();
-        Ok(ResponseFormat { pretty: self.is_on("pretty")?, filter: sieve })
-    }
 }
 
 /// Returns true for parameters that any request may have. They change nothing, or only the form of the response.
@@ -69,13 +70,4 @@ fn is_common(key: &str, value: &str) -> bool {
         "format" => value == "json",
         _ => false,
     }
-}
-
-/// The form of a response.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ResponseFormat {
-    /// True for indented JSON.
-    pub pretty: bool,
-    /// The parts to return.
-    pub filter: FieldFilter,
 }

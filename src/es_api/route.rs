@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::failure::ApiError;
+use super::error::ApiError;
 use crate::http::Method::{self, Get, Head, Post, Put};
 use crate::search::store::AdminApi;
 
@@ -71,7 +71,7 @@ pub(super) struct Route<'a> {
     /// The index, or a list of names and patterns.
     pub index: Option<Cow<'a, str>>,
     /// The mapping type, unless it is `_doc`.
-    pub kind: Option<Cow<'a, str>>,
+    pub doc_type: Option<Cow<'a, str>>,
     pub id: Option<Cow<'a, str>>,
 }
 
@@ -96,12 +96,12 @@ pub(super) fn route(path: &str) -> Result<Route<'_>, ApiError> {
     for (name, part) in names.iter_mut().zip(&parts) {
         *name = part;
     }
-    let (action, index, kind, id) = match_path(&names[..count]).ok_or_else(|| unsupported_path(path))?;
+    let (action, index, doc_type, id) = match_path(&names[..count]).ok_or_else(|| unsupported_path(path))?;
     let mut take = |at: Option<usize>| at.map(|at| std::mem::take(&mut parts[at]));
     Ok(Route {
         endpoint: action,
         index: take(index),
-        kind: take(kind).filter(|kind| kind != "_doc"),
+        doc_type: take(doc_type).filter(|doc_type| doc_type != "_doc"),
         id: take(id),
     })
 }
@@ -126,7 +126,7 @@ fn match_path(parts: &[&str]) -> Option<RoutePositions> {
         [_, "_source", _] => (Endpoint::Source, Some(0), None, Some(2)),
         [_, "_mapping" | "_mappings", _] => (Endpoint::Mapping, Some(0), Some(2), None),
         [_, verb] if verb.starts_with('_') => (multi_index_endpoint(verb)?, Some(0), None, None),
-        [_, kind, ..] if kind.starts_with('_') && *kind != "_doc" => return None,
+        [_, doc_type, ..] if doc_type.starts_with('_') && *doc_type != "_doc" => return None,
         [_, _] => (Endpoint::New, Some(0), Some(1), None),
         [_, _, verb] if multi_index_endpoint(verb).is_some_and(|action| action != Endpoint::Refresh) => {
             (multi_index_endpoint(verb)?, Some(0), Some(1), None)
@@ -137,6 +137,30 @@ fn match_path(parts: &[&str]) -> Option<RoutePositions> {
         _ => return None,
     };
     Some(places)
+}
+
+/// Limit on the names and patterns in one request.
+const NAMES_MAX: usize = 256;
+
+/// Parses the index part of a path. An empty list means all indices.
+pub(super) fn parse_index_names(part: Option<&str>) -> Result<Vec<String>, ApiError> {
+    let Some(part) = part.filter(|part| !matches!(*part, "_all" | "*" | "")) else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    for name in part.split(',').filter(|name| !name.is_empty()) {
+        if name.starts_with('_') {
+            return Err(ApiError::invalid_index_name(name, "must not start with '_'."));
+        }
+        if name.starts_with(['<', '-']) {
+            return Err(ApiError::illegal_argument(format!(
+                "[{name}]: neither date math nor exclusions are supported"
+            )));
+        }
+        names.push(name.to_owned());
+    }
+    match names.len() <= NAMES_MAX {
+        true => Ok(names),
+        false => Err(ApiError::illegal_argument(format!("more than {NAMES_MAX} names of indices"))),
+    }
 }
 
 /// Returns the endpoint of a verb that works on many indices.
@@ -188,7 +212,7 @@ mod tests {
                     "{:?} {} {} {}",
                     route.endpoint,
                     part(&route.index),
-                    part(&route.kind),
+                    part(&route.doc_type),
                     part(&route.id)
                 )
             }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::http::parse::{ParseStep, RequestParser};
+use crate::http::basic_auth::{User, Users, hash_password};
+use crate::http::{Handler, ParseStep, RequestParser, Response};
 use crate::search::sqlite::{SqliteStore, StoreConfig};
 
 /// A handler with its own store.
 struct Kit {
-    elastic: EsApi,
+    api: EsApi,
     _dir: tempfile::TempDir,
 }
 
@@ -20,11 +21,11 @@ impl Kit {
     fn with(users: Users) -> Kit {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path(), StoreConfig::default()).unwrap();
-        Kit { elastic: EsApi::new(Arc::new(store), None, users, Arc::default()), _dir: dir }
+        Kit { api: EsApi::new(Arc::new(store), None, users, Arc::default()), _dir: dir }
     }
 
     /// Parses a request as the server does and returns the response.
-    fn ask_raw(&self, bytes: &[u8]) -> Response {
+    fn send_raw(&self, bytes: &[u8]) -> Response {
         let mut parser = RequestParser::new(EsApi::server_config().limits);
         let mut rest = bytes;
         loop {
@@ -32,25 +33,25 @@ impl Kit {
             rest = &rest[used..];
             match step {
                 ParseStep::Head => {
-                    if let Some(response) = self.elastic.reject_early(parser.request()) {
+                    if let Some(response) = self.api.reject_early(parser.request()) {
                         return response;
                     }
                 }
-                ParseStep::Request => return self.elastic.handle(parser.request()),
+                ParseStep::Request => return self.api.handle(parser.request()),
                 step => panic!("{step:?}"),
             }
         }
     }
 
-    fn ask(&self, method: &str, target: &str, body: &str) -> (u16, String) {
+    fn send(&self, method: &str, target: &str, body: &str) -> (u16, String) {
         let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
-        let response = self.ask_raw((head + body).as_bytes());
+        let response = self.send_raw((head + body).as_bytes());
         (response.status, String::from_utf8(response.body).unwrap())
     }
 
     #[track_caller]
     fn check(&self, method: &str, target: &str, body: &str, status: u16, has: &str) {
-        let (got, text) = self.ask(method, target, body);
+        let (got, text) = self.send(method, target, body);
         assert!(got == status && text.contains(has), "{method} {target} {body}: {got} {text}");
     }
 }
@@ -60,7 +61,7 @@ fn a_proxy_script_stores_an_event_and_counts_it() {
     let kit = Kit::new();
     let event =
         r#"{"time":"2016-04-11 14:02:07-0300","destNum":"9011972598294121","ipIntruder":"198.51.100.7"}"#;
-    let (status, text) = kit.ask("POST", "/opensips/1", event);
+    let (status, text) = kit.send("POST", "/opensips/1", event);
     assert_eq!(status, 201, "{text}");
     assert!(text.starts_with(r#"{"_index":"opensips","_type":"1","_id":""#), "{text}");
     assert!(
@@ -69,7 +70,7 @@ fn a_proxy_script_stores_an_event_and_counts_it() {
         ),
         "{text}"
     );
-    let (status, text) = kit.ask("GET", "/_count?q=destNum:9011972598294121&pretty", "");
+    let (status, text) = kit.send("GET", "/_count?q=destNum:9011972598294121&pretty", "");
     let expected = "{\n  \"count\" : 1,\n  \"_shards\" : {\n    \"total\" : 1,\n    \"successful\" : 1,\n    \"skipped\" : 0,\n    \"failed\" : 0\n  }\n}\n";
     assert_eq!((status, text.as_str()), (200, expected));
     kit.check("GET", "/opensips/1/_search?q=198.51.100.7", "", 200, r#""total":{"value":1,"relation":"eq"}"#);
@@ -99,7 +100,7 @@ fn a_bulk_returns_one_result_per_action() {
     let kit = Kit::new();
     let body = "{\"index\":{\"_index\":\"b\",\"_id\":1}}\n{\"k\":1}\n{\"create\":{\"_index\":\"b\",\"_id\":\"1\"}}\n{\"k\":1}\n\
         {\"delete\":{\"_index\":\"b\",\"_id\":\"1\"}}\n{\"index\":{\"_index\":\"B\"}}\n{}\n{\"index\":{\"_index\":\"b\"}}\n{\"k\":\"x\"}\r\n";
-    let (status, text) = kit.ask("POST", "/_bulk", body);
+    let (status, text) = kit.send("POST", "/_bulk", body);
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
     let statuses: Vec<_> = answer["items"]
         .as_array()
@@ -129,8 +130,8 @@ fn a_bulk_returns_one_result_per_action() {
 fn the_actions_of_a_bulk_are_limited() {
     let kit = Kit::new();
     let deletes = |count: usize| "{\"delete\":{}}\n".repeat(count);
-    assert_eq!(kit.ask("POST", "/b/_bulk?filter_path=errors", &deletes(ACTIONS_MAX)).0, 200);
-    assert_eq!(kit.ask("POST", "/b/_bulk", &deletes(ACTIONS_MAX + 1)).0, 413);
+    assert_eq!(kit.send("POST", "/b/_bulk?filter_path=errors", &deletes(ACTIONS_MAX)).0, 200);
+    assert_eq!(kit.send("POST", "/b/_bulk", &deletes(ACTIONS_MAX + 1)).0, 413);
 }
 
 #[test]
@@ -172,8 +173,8 @@ fn users_are_authenticated_before_the_body_is_read() {
     let hash = hash_password(b"secret").unwrap();
     let user = User { name: "proxy".to_owned(), password_hash: hash };
     let kit = Kit::with(Users::new(vec![user]).unwrap());
-    let ask = |header: &str| kit.ask_raw(format!("GET / HTTP/1.1\r\nHost: a\r\n{header}\r\n").as_bytes());
-    let response = ask("");
+    let send = |header: &str| kit.send_raw(format!("GET / HTTP/1.1\r\nHost: a\r\n{header}\r\n").as_bytes());
+    let response = send("");
     assert_eq!(response.status, 401);
     assert!(
         response
@@ -182,17 +183,17 @@ fn users_are_authenticated_before_the_body_is_read() {
             .any(|(name, value)| *name == "WWW-Authenticate" && value.starts_with("Basic "))
     );
     // proxy:secret
-    assert_eq!(ask("Authorization: Basic cHJveHk6c2VjcmV0\r\n").status, 200);
-    assert_eq!(ask("Authorization: basic cHJveHk6c2VjcmV0\r\n").status, 200);
+    assert_eq!(send("Authorization: Basic cHJveHk6c2VjcmV0\r\n").status, 200);
+    assert_eq!(send("Authorization: basic cHJveHk6c2VjcmV0\r\n").status, 200);
     // proxy:secre, root:secret, no colon, no base64, another scheme
     for wrong in
         ["Basic cHJveHk6c2VjcmU=", "Basic cm9vdDpzZWNyZXQ=", "Basic cHJveHk=", "Basic *", "Bearer abc", ""]
     {
-        assert_eq!(ask(&format!("Authorization: {wrong}\r\n")).status, 401, "{wrong}");
+        assert_eq!(send(&format!("Authorization: {wrong}\r\n")).status, 401, "{wrong}");
     }
     let long = format!("Authorization: Basic {}\r\n", "A".repeat(1024));
-    assert_eq!(ask(&long).status, 401);
-    assert_eq!(kit.elastic.metrics.http_rejected_unauthorized.get(), 8);
+    assert_eq!(send(&long).status, 401);
+    assert_eq!(kit.api.metrics.http_rejected_unauthorized.get(), 8);
 }
 
 /// With many writers at once, each document answered with 201 is stored and none answered with 429 is.
@@ -202,14 +203,14 @@ fn a_full_store_answers_429_and_stores_nothing() {
     // The queue holds one call.
     let config = StoreConfig { queue_bytes_max: 1, ..StoreConfig::default() };
     let store = Arc::new(SqliteStore::open(dir.path(), config).unwrap());
-    let kit = Kit { elastic: EsApi::new(store, None, Users::allow_all(), Arc::default()), _dir: dir };
-    let metrics = Arc::clone(&kit.elastic.metrics);
+    let kit = Kit { api: EsApi::new(store, None, Users::allow_all(), Arc::default()), _dir: dir };
+    let metrics = Arc::clone(&kit.api.metrics);
     std::thread::scope(|scope| {
         for writer in 0..4 {
             let (kit, metrics) = (&kit, &metrics);
             scope.spawn(move || {
                 for n in 0.. {
-                    let (status, text) = kit.ask("PUT", &format!("/a/_create/{writer}-{n}"), r#"{"k":1}"#);
+                    let (status, text) = kit.send("PUT", &format!("/a/_create/{writer}-{n}"), r#"{"k":1}"#);
                     assert!(status == 201 || text.contains("es_rejected_execution_exception"), "{text}");
                     assert!(matches!(status, 201 | 429), "{status}");
                     if metrics.http_rejected_store_full.get() >= 10 && n >= 10 {

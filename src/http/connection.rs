@@ -14,9 +14,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chrono::DateTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::parse::{ParseStep, RequestError, RequestParser};
+use super::error::RequestError;
+use super::parse::{ParseStep, RequestParser};
 use super::response::{Response, ResponseContext};
-use super::server::ServerShared;
+use super::shared::ServerShared;
 use crate::runtime::shutdown::Shutdown;
 
 /// Size of one read: far larger than a look-up, and large enough to read a body in a few calls.

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::parse::{HEADERS_MAX, RequestError};
+use super::error::{BODY_TOO_LARGE, RequestError};
+use super::limits::HEADERS_MAX;
 use super::request::{Method, Request};
 
 /// How the end of the body is found.
@@ -71,9 +72,7 @@ pub(super) fn parse_head(request: &mut Request, body_bytes_max: u64) -> Result<B
     );
     let framing = apply_headers(request)?;
     match framing {
-        BodyLength::Known(bytes) if bytes > body_bytes_max => {
-            Err(RequestError::new(413, "the body is larger than the limit"))
-        }
+        BodyLength::Known(bytes) if bytes > body_bytes_max => Err(BODY_TOO_LARGE),
         _ => Ok(framing),
     }
 }
@@ -168,7 +167,7 @@ fn content_length(value: &[u8]) -> Result<u64, RequestError> {
         return Err(RequestError::new(400, "malformed Content-Length"));
     }
     let digits = str::from_utf8(value).unwrap_or_default();
-    digits.parse().map_err(|_| RequestError::new(413, "the body is larger than the limit"))
+    digits.parse().map_err(|_| BODY_TOO_LARGE)
 }
 
 /// Returns true if a comma-separated value contains `token`, in any case.

@@ -4,35 +4,32 @@
 //! accepts connections. `connection` reads requests, calls the [`Handler`] and writes its responses.
 //! Peers are not trusted: no byte that a peer sent reaches the log, and a handler that panics does not end the server.
 
+pub mod basic_auth;
+mod chunked;
+mod config;
 mod connection;
+mod error;
+mod handler;
 mod head;
-pub mod parse;
+mod limits;
+mod parse;
 mod request;
 mod response;
-pub(crate) mod server;
+mod server;
+mod shared;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub use config::HttpServerConfig;
 pub(crate) use connection::wait;
+pub use handler::Handler;
+pub use limits::RequestLimits;
+pub use parse::{ParseStep, RequestParser};
 pub use request::{Method, Request};
 pub use response::Response;
-pub use server::{HttpServer, HttpServerConfig, HttpServerHandle};
+pub use server::{HttpServer, HttpServerHandle};
 
 use crate::{Error, Result};
-
-/// Answers requests. The threads of all connections call it at the same time. The server never interrupts a call, and
-/// a shutdown waits for it, so a handler has to limit its own time.
-pub trait Handler: Send + Sync {
-    /// Answers a request whose body is complete. If it panics, the server answers 500 and closes the connection.
-    fn handle(&self, request: &Request) -> Response;
-
-    /// Rejects a request by its head, before the body is read (wrong password, wrong path). `None` lets the body in.
-    /// The body of `request` is empty here.
-    fn reject_early(&self, request: &Request) -> Option<Response> {
-        let _ = request;
-        None
-    }
-}
 
 /// Parses an address to listen on: `PORT` and `:PORT` mean 127.0.0.1, an IPv6 address is written in brackets. Host
 /// names are rejected, because a name can have several addresses.

@@ -3,59 +3,17 @@
 //! A [`RequestParser`] consumes no byte after the end of the current request, so pipelined requests stay with the caller.
 //! Everything that it stores has a limit.
 
+use super::chunked::ChunkedDecoder;
+use super::error::{BARE_LF, RequestError};
 use super::head::{self, BodyLength};
+use super::limits::RequestLimits;
 use super::request::Request;
-
-pub const HEADERS_MAX: usize = 64;
 
 /// Empty lines that are skipped before a request line (RFC 9112, section 2.2, requires at least one).
 const EMPTY_LINES_MAX: u8 = 4;
 
-/// The size line of a chunk with its extensions. A size has at most 16 significant digits, and no client in use sends
-/// extensions.
-const CHUNK_LINE_BYTES_MAX: usize = 256;
-
-/// The extensions of all chunks of a body, and its trailers. Both are parsed and discarded.
-const CHUNK_EXTRA_BYTES_MAX: usize = 4096;
-
 /// The capacity to which the body's buffer shrinks between two requests.
 const KEPT_BYTES_MAX: usize = 16 << 10;
-
-/// Limits on the size of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestLimits {
-    /// The request line and the headers together.
-    pub head_bytes_max: usize,
-    pub target_bytes_max: usize,
-    /// The body, without the framing of its chunks.
-    pub body_bytes_max: u64,
-}
-
-impl Default for RequestLimits {
-    /// A head of 16 KiB, as most servers allow, a target that has room for long queries, and a body of 1 MiB.
-    fn default() -> RequestLimits {
-        RequestLimits { head_bytes_max: 16 << 10, target_bytes_max: 8 << 10, body_bytes_max: 1 << 20 }
-    }
-}
-
-/// The reason why a request is rejected. It is a fixed text that contains no byte of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestError {
-    /// The status code of the response.
-    pub status: u16,
-    /// A short text for the response and the log.
-    pub reason: &'static str,
-}
-
-impl RequestError {
-    pub const fn new(status: u16, reason: &'static str) -> RequestError {
-        RequestError { status, reason }
-    }
-}
-
-const BARE_LF: RequestError = RequestError::new(400, "a line ends without a carriage return");
-const MALFORMED_CHUNK: RequestError = RequestError::new(400, "malformed chunk");
-const BODY_TOO_LARGE: RequestError = RequestError::new(413, "the body is larger than the limit");
 
 /// The result of parsing some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,21 +35,10 @@ enum ParserState {
         line_from: usize,
     },
     /// In a body of known length.
-    Length {
+    Body {
         left: u64,
     },
-    /// In the size line of a chunk.
-    ChunkLine,
-    /// In the data of a chunk.
-    ChunkData {
-        left: u64,
-    },
-    /// In the line end after the data of a chunk.
-    ChunkEnd,
-    /// After the last chunk.
-    Trailers {
-        line_from: usize,
-    },
+    ChunkedBody,
     Complete,
     Invalid(RequestError),
 }
@@ -103,11 +50,11 @@ pub struct RequestParser {
     state: ParserState,
     request: Request,
     empty_lines: u8,
-    /// The current size line of a chunked body, or its trailers.
-    line: Vec<u8>,
-    /// The size of all chunk extensions so far.
-    extension_bytes: usize,
+    chunks: ChunkedDecoder,
 }
+
+/// Bytes consumed, and the result. Without a result the state has changed, and parsing goes on with the rest.
+type FeedResult = Result<(usize, Option<ParseStep>), RequestError>;
 
 impl RequestParser {
     pub fn new(limits: RequestLimits) -> RequestParser {
@@ -116,8 +63,7 @@ impl RequestParser {
             state: ParserState::Head { line_from: 0 },
             request: Request::new(),
             empty_lines: 0,
-            line: Vec::new(),
-            extension_bytes: 0,
+            chunks: ChunkedDecoder::new(),
         }
     }
 
@@ -144,8 +90,7 @@ impl RequestParser {
     pub fn next_request(&mut self) {
         self.state = ParserState::Head { line_from: 0 };
         self.empty_lines = 0;
-        self.extension_bytes = 0;
-        self.line.clear();
+        self.chunks.reset();
         self.request.clear();
         self.request.body.shrink_to(KEPT_BYTES_MAX);
     }
@@ -156,55 +101,64 @@ impl RequestParser {
     pub fn feed(&mut self, input: &[u8]) -> (usize, ParseStep) {
         let mut used = 0;
         loop {
-            let rest = &input[used..];
-            let (taken, step) = match self.state {
-                ParserState::Head { line_from } => self.feed_head(rest, line_from),
-                ParserState::Length { left } => self.feed_length(rest, left),
-                ParserState::ChunkLine => self.feed_chunk_line(rest),
-                ParserState::ChunkData { left } => self.feed_chunk_data(rest, left),
-                ParserState::ChunkEnd => self.feed_chunk_end(rest),
-                ParserState::Trailers { line_from } => self.feed_trailers(rest, line_from),
-                ParserState::Complete => (0, Some(ParseStep::Request)),
-                ParserState::Invalid(refusal) => (0, Some(ParseStep::Invalid(refusal))),
-            };
-            used += taken;
-            match step {
-                None => continue,
-                Some(ParseStep::Invalid(refusal)) => self.state = ParserState::Invalid(refusal),
-                Some(_) => {}
+            match self.feed_state(&input[used..]) {
+                Ok((taken, None)) => used += taken,
+                Ok((taken, Some(step))) => return (used + taken, step),
+                Err(error) => {
+                    self.state = ParserState::Invalid(error);
+                    return (used, ParseStep::Invalid(error));
+                }
             }
-            return (used, step.unwrap_or(ParseStep::NeedMore));
+        }
+    }
+
+    /// Parses bytes until the state changes or more input is needed.
+    fn feed_state(&mut self, input: &[u8]) -> FeedResult {
+        match self.state {
+            ParserState::Head { line_from } => self.feed_head(input, line_from),
+            ParserState::Body { left } => {
+                let (taken, left) = self.request.append_body(input, left);
+                self.state = if left == 0 { ParserState::Complete } else { ParserState::Body { left } };
+                Ok((taken, (left > 0).then_some(ParseStep::NeedMore)))
+            }
+            ParserState::ChunkedBody => {
+                let (taken, is_complete) =
+                    self.chunks.feed(input, &mut self.request, self.limits.body_bytes_max)?;
+                if is_complete {
+                    self.state = ParserState::Complete;
+                }
+                Ok((taken, (!is_complete).then_some(ParseStep::NeedMore)))
+            }
+            ParserState::Complete => Ok((0, Some(ParseStep::Request))),
+            ParserState::Invalid(error) => Err(error),
         }
     }
 
     fn feed_head(&mut self, input: &[u8], line_from: usize) -> FeedResult {
-        let line_to = after_line_feed(input);
+        let line_to = memchr::memchr(b'\n', input).map(|at| at + 1);
         let taken = line_to.unwrap_or(input.len());
         let Some(first) = self.request.head.first().or(input.first()) else {
-            return (0, Some(ParseStep::NeedMore));
+            return Ok((0, Some(ParseStep::NeedMore)));
         };
         // The first byte of TLS and of other binary protocols is not printable.
         if !first.is_ascii_graphic() && !matches!(first, b'\r' | b'\n') {
-            return invalid(RequestError::new(400, "this is not HTTP"));
+            return Err(RequestError::new(400, "this is not HTTP"));
         }
         if self.request.head.len() + taken > self.limits.head_bytes_max {
-            return invalid(match line_from {
+            return Err(match line_from {
                 0 => RequestError::new(414, "the request line is too long"),
                 _ => RequestError::new(431, "the headers are too long"),
             });
         }
         self.request.head.extend_from_slice(&input[..taken]);
-        if line_to.is_none() {
-            return (taken, Some(ParseStep::NeedMore));
-        }
-        match self.end_of_head_line(line_from) {
-            Ok(step) => (taken, step),
-            Err(refusal) => invalid(refusal),
+        match line_to {
+            None => Ok((taken, Some(ParseStep::NeedMore))),
+            Some(_) => Ok((taken, self.end_head_line(line_from)?)),
         }
     }
 
     /// Parses the line of the head that starts at `line_from` and ends with the line feed just appended.
-    fn end_of_head_line(&mut self, line_from: usize) -> Result<Option<ParseStep>, RequestError> {
+    fn end_head_line(&mut self, line_from: usize) -> Result<Option<ParseStep>, RequestError> {
         let head = &mut self.request.head;
         let line = &head[line_from..];
         if !line.ends_with(b"\r\n") {
@@ -226,436 +180,15 @@ impl RequestParser {
             (_, true) => {
                 self.state = match head::parse_head(&mut self.request, self.limits.body_bytes_max)? {
                     BodyLength::Known(0) => ParserState::Complete,
-                    BodyLength::Known(left) => ParserState::Length { left },
-                    BodyLength::Chunked => ParserState::ChunkLine,
+                    BodyLength::Known(left) => ParserState::Body { left },
+                    BodyLength::Chunked => ParserState::ChunkedBody,
                 };
                 return Ok(Some(ParseStep::Head));
             }
         }
         Ok(None)
     }
-
-    fn feed_length(&mut self, input: &[u8], left: u64) -> FeedResult {
-        let (taken, left) = self.append_body(input, left);
-        self.state = if left == 0 { ParserState::Complete } else { ParserState::Length { left } };
-        (taken, (left > 0).then_some(ParseStep::NeedMore))
-    }
-
-    fn feed_chunk_line(&mut self, input: &[u8]) -> FeedResult {
-        let line_to = after_line_feed(input);
-        let taken = line_to.unwrap_or(input.len());
-        if self.line.len() + taken > CHUNK_LINE_BYTES_MAX {
-            return invalid(MALFORMED_CHUNK);
-        }
-        self.line.extend_from_slice(&input[..taken]);
-        if line_to.is_none() {
-            return (taken, Some(ParseStep::NeedMore));
-        }
-        match self.end_of_chunk_line() {
-            Ok(()) => (taken, None),
-            Err(refusal) => invalid(refusal),
-        }
-    }
-
-    fn end_of_chunk_line(&mut self) -> Result<(), RequestError> {
-        let line = self.line.strip_suffix(b"\r\n").ok_or(BARE_LF)?;
-        let (size, extension_bytes) = chunk_size(line)?;
-        self.extension_bytes += extension_bytes;
-        if self.extension_bytes > CHUNK_EXTRA_BYTES_MAX {
-            return Err(RequestError::new(400, "too many chunk extensions"));
-        }
-        // Cannot underflow: the body never exceeds the limit.
-        if size > self.limits.body_bytes_max - self.request.body.len() as u64 {
-            return Err(BODY_TOO_LARGE);
-        }
-        self.line.clear();
-        self.state = match size {
-            0 => ParserState::Trailers { line_from: 0 },
-            left => ParserState::ChunkData { left },
-        };
-        Ok(())
-    }
-
-    fn feed_chunk_data(&mut self, input: &[u8], left: u64) -> FeedResult {
-        let (taken, left) = self.append_body(input, left);
-        self.state = if left == 0 { ParserState::ChunkEnd } else { ParserState::ChunkData { left } };
-        (taken, (left > 0).then_some(ParseStep::NeedMore))
-    }
-
-    fn feed_chunk_end(&mut self, input: &[u8]) -> FeedResult {
-        let taken = input.len().min(2 - self.line.len());
-        self.line.extend_from_slice(&input[..taken]);
-        if !b"\r\n".starts_with(&self.line) {
-            return invalid(MALFORMED_CHUNK);
-        }
-        if self.line.len() < 2 {
-            return (taken, Some(ParseStep::NeedMore));
-        }
-        self.line.clear();
-        self.state = ParserState::ChunkLine;
-        (taken, None)
-    }
-
-    fn feed_trailers(&mut self, input: &[u8], line_from: usize) -> FeedResult {
-        let line_to = after_line_feed(input);
-        let taken = line_to.unwrap_or(input.len());
-        if self.line.len() + taken > CHUNK_EXTRA_BYTES_MAX {
-            return invalid(RequestError::new(431, "the trailers are too long"));
-        }
-        self.line.extend_from_slice(&input[..taken]);
-        if line_to.is_none() {
-            return (taken, Some(ParseStep::NeedMore));
-        }
-        let line = &self.line[line_from..];
-        if !line.ends_with(b"\r\n") {
-            return invalid(BARE_LF);
-        }
-        if line != b"\r\n" {
-            self.state = ParserState::Trailers { line_from: self.line.len() };
-            return (taken, None);
-        }
-        // Trailers are checked like headers and discarded: no handler uses one, and none may be mistaken for a header.
-        match httparse::parse_headers(&self.line, &mut [httparse::EMPTY_HEADER; HEADERS_MAX]) {
-            Ok(httparse::Status::Complete(_)) => self.state = ParserState::Complete,
-            _ => return invalid(RequestError::new(400, "malformed trailers")),
-        }
-        (taken, None)
-    }
-
-    fn append_body(&mut self, input: &[u8], left: u64) -> (usize, u64) {
-        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        self.request.body.extend_from_slice(&input[..taken]);
-        (taken, left - taken as u64)
-    }
-}
-
-/// Bytes consumed, and the result. Without a result the state has changed, and parsing goes on with the rest.
-type FeedResult = (usize, Option<ParseStep>);
-
-fn invalid(refusal: RequestError) -> FeedResult {
-    (0, Some(ParseStep::Invalid(refusal)))
-}
-
-fn after_line_feed(input: &[u8]) -> Option<usize> {
-    input.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
-}
-
-/// Returns the size in the line of a chunk, and how many bytes of extensions follow it.
-fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (size, extensions) = line.split_at(digits);
-    let known = extensions.is_empty() || extensions.starts_with(b";");
-    let plain = extensions.iter().all(|byte| *byte == b'\t' || (b' '..=b'~').contains(byte));
-    if size.is_empty() || !known || !plain {
-        return Err(MALFORMED_CHUNK);
-    }
-    // Leading zeros are accepted; a size beyond 64 bits is not.
-    let size = str::from_utf8(size).map_err(|_| MALFORMED_CHUNK)?;
-    let size = u64::from_str_radix(size, 16).map_err(|_| BODY_TOO_LARGE)?;
-    Ok((size, extensions.len()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOST: &str = "Host: a\r\n";
-    const LIMITS: RequestLimits =
-        RequestLimits { head_bytes_max: 400, target_bytes_max: 100, body_bytes_max: 20 };
-
-    /// Parses these segments. Returns one line per request, and a last line if the rest is invalid or incomplete.
-    fn outcomes(segments: &[&[u8]]) -> Vec<String> {
-        let mut parser = RequestParser::new(LIMITS);
-        let mut seen = Vec::new();
-        let mut heads = 0;
-        for segment in segments {
-            let mut rest = *segment;
-            loop {
-                let (used, step) = parser.feed(rest);
-                rest = &rest[used..];
-                match step {
-                    ParseStep::NeedMore => {
-                        assert!(rest.is_empty(), "all input is consumed when more is needed");
-                        break;
-                    }
-                    ParseStep::Head => heads += 1,
-                    ParseStep::Request => {
-                        seen.push(shown(parser.request()));
-                        assert_eq!(heads, seen.len(), "one head per request");
-                        parser.next_request();
-                    }
-                    ParseStep::Invalid(refusal) => {
-                        seen.push(refusal.status.to_string());
-                        return seen;
-                    }
-                }
-            }
-        }
-        if !parser.is_idle() {
-            seen.push("more".to_owned());
-        }
-        seen
-    }
-
-    fn shown(request: &Request) -> String {
-        let keep = if request.keep_alive { "keep" } else { "close" };
-        let body = String::from_utf8_lossy(request.body());
-        format!("{:?} {} {} {keep} {body}", request.method(), request.path(), request.query())
-            .trim_end()
-            .to_owned()
-    }
-
-    /// Checks the outcome for the whole input, for each split in two, and byte by byte.
-    fn check_bytes(input: &[u8], expected: &[&str]) {
-        let shown = input.escape_ascii();
-        assert_eq!(outcomes(&[input]), expected, "whole: {shown}");
-        for at in 0..=input.len() {
-            let (a, b) = input.split_at(at);
-            assert_eq!(outcomes(&[a, b]), expected, "split at {at}: {shown}");
-        }
-        let bytes: Vec<&[u8]> = input.chunks(1).collect();
-        assert_eq!(outcomes(&bytes), expected, "byte by byte: {shown}");
-    }
-
-    fn check(input: &str, expected: &[&str]) {
-        check_bytes(input.as_bytes(), expected);
-    }
-
-    /// Checks a request with `Host` and these headers, followed by `rest`.
-    fn check_post(headers: &str, rest: &str, expected: &[&str]) {
-        check(&format!("POST /p HTTP/1.1\r\n{HOST}{headers}\r\n{rest}"), expected);
-    }
-
-    #[test]
-    fn plain_requests_are_parsed() {
-        check("", &[]);
-        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &["Get /  keep"]);
-        check("GET /a/b%20c?x=1&y HTTP/1.1\r\nhOST: a\r\n\r\n", &["Get /a/b%20c x=1&y keep"]);
-        check("GET /? HTTP/1.1\r\nHost:\r\n\r\n", &["Get /  keep"]);
-        check("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", &["Get /\u{e9}  keep"]);
-        check("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", &["Head /  close"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, close\r\n\r\n", &["Get /  close"]);
-        check("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", &["Get /  keep"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\n", &["more"]);
-    }
-
-    #[test]
-    fn pipelined_requests_are_parsed_one_by_one() {
-        check(
-            "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
-             POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n\
-             GET /4 HTTP/1.0\r\n\r\nGARBAGE\r\n",
-            &["Get /1  keep", "Post /2  keep abc", "Post /3  keep x", "Get /4  close", "400"],
-        );
-    }
-
-    #[test]
-    fn targets_are_in_origin_or_absolute_form_or_a_star() {
-        check("GET http://a.example:80/p?q HTTP/1.1\r\nHost: b\r\n\r\n", &["Get /p q keep"]);
-        check("GET HTTPS://a.example HTTP/1.1\r\nHost: b\r\n\r\n", &["Get /  keep"]);
-        check("GET http://a?q/r HTTP/1.1\r\nHost: b\r\n\r\n", &["Get / q/r keep"]);
-        check("OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n", &["Options *  keep"]);
-        check("GET * HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-        check("GET http:///p HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-        check("GET http:// HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-        check("GET ftp://a/ HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-        check("GET p HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-        check("GET /p#f HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-        check("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", &["501"]);
-        check_bytes(b"GET /\xff HTTP/1.1\r\nHost: b\r\n\r\n", &["400"]);
-    }
-
-    #[test]
-    fn malformed_request_lines_are_rejected() {
-        check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["505"]);
-        check("GET / HTTP/1.2\r\n", &["505"]);
-        check("GET / HTTP/0.9\r\n", &["505"]);
-        check("GET / http/1.1\r\n", &["400"]);
-        check("GET / HTTP/1.10\r\n", &["400"]);
-        check("GET /\r\n", &["400"]);
-        check("GET  / HTTP/1.1\r\n", &["400"]);
-        check("GET / HTTP/1.1 \r\n", &["400"]);
-        check(" GET / HTTP/1.1\r\n", &["400"]);
-        check("GET /\tx HTTP/1.1\r\nHost: a\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\n", &["400"]);
-        check("\n", &["400"]);
-        check("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", &["400"]);
-        check("\r\n\r\n\r\n\r\n\r\n", &["400"]);
-        check("get / HTTP/1.1\r\nHost: a\r\n\r\n", &["501"]);
-        check("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", &["501"]);
-        check("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", &["400"]);
-        check_bytes(b"\x16\x03\x01\x02\x00\x01\x00", &["400"]);
-        check_bytes(b"\0", &["400"]);
-    }
-
-    #[test]
-    fn ambiguous_headers_are_rejected() {
-        check("GET / HTTP/1.1\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\n\tfolded\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\n Host: a\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost : a\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\n\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", &["400"]);
-        check("GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", &["400"]);
-    }
-
-    #[test]
-    fn a_content_length_is_one_plain_number_within_the_limit() {
-        check_post("", "", &["Post /p  keep"]);
-        check_post("Content-Length: 0\r\n", "", &["Post /p  keep"]);
-        check_post("Content-Length: 00003\r\n", "abc", &["Post /p  keep abc"]);
-        check_post("Content-Length: 3\r\n", "ab", &["more"]);
-        check_post("Content-Length: 20\r\n", "01234567890123456789", &["Post /p  keep 01234567890123456789"]);
-        check_post("Content-Length: 21\r\n", "", &["413"]);
-        check_post("Content-Length: 18446744073709551615\r\n", "", &["413"]);
-        check_post("Content-Length: 18446744073709551617\r\n", "", &["413"]);
-        for value in ["-1", "+3", "3, 3", "3,4", "0x3", "3 3", "", "3;", "\u{0663}"] {
-            check_post(&format!("Content-Length: {value}\r\n"), "abc", &["400"]);
-        }
-        check_post("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd", &["400"]);
-        check_post("Content-Length: 3\r\ncontent-length: 3\r\n", "abc", &["400"]);
-    }
-
-    #[test]
-    fn the_only_transfer_encoding_is_chunked() {
-        let chunked = "Transfer-Encoding: chunked\r\n";
-        check_post("transfer-encoding:\tChunked \r\n", "3\r\nabc\r\n0\r\n\r\n", &["Post /p  keep abc"]);
-        check_post(&format!("Content-Length: 3\r\n{chunked}"), "0\r\n\r\n", &["400"]);
-        check_post(&format!("{chunked}Content-Length: 3\r\n"), "0\r\n\r\n", &["400"]);
-        check_post(&format!("{chunked}{chunked}"), "0\r\n\r\n", &["400"]);
-        for value in
-            ["gzip, chunked", "chunked, identity", "chunked,", "identity", "xchunked", "\"chunked\"", ""]
-        {
-            check_post(&format!("Transfer-Encoding: {value}\r\n"), "0\r\n\r\n", &["501"]);
-        }
-        check_post("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n", &["400"]);
-        check_post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n", &["400"]);
-        check(&format!("POST /p HTTP/1.0\r\n{chunked}\r\n0\r\n\r\n"), &["400"]);
-    }
-
-    #[test]
-    fn chunks_are_joined_and_malformed_chunks_rejected() {
-        let check_chunks =
-            |rest: &str, expected| check_post("Transfer-Encoding: chunked\r\n", rest, expected);
-        check_chunks("0\r\n\r\n", &["Post /p  keep"]);
-        check_chunks("3\r\nabc\r\n00A\r\n0123456789\r\n000\r\n\r\n", &["Post /p  keep abc0123456789"]);
-        check_chunks("14\r\n01234567890123456789\r\n0\r\n\r\n", &["Post /p  keep 01234567890123456789"]);
-        check_chunks("15\r\n", &["413"]);
-        check_chunks("3\r\nabc\r\n12\r\n", &["413"]);
-        check_chunks("ffffffffffffffff\r\n", &["413"]);
-        check_chunks("10000000000000000\r\n", &["413"]);
-        check_chunks("10000000000000003\r\nabc\r\n0\r\n\r\n", &["413"]);
-        check_chunks("3;a=b;c=\"d\"\r\nabc\r\n0;z\r\n\r\n", &["Post /p  keep abc"]);
-        check_chunks("3\r\nab", &["more"]);
-        check_chunks("3\r\nabc\r\n0\r\n", &["more"]);
-        for bad in
-            ["\r\n", "g\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1;\x01\r\n", "1;\r;\r\n"]
-        {
-            check_chunks(bad, &["400"]);
-        }
-        check_chunks("3\nabc\r\n0\r\n\r\n", &["400"]);
-        check_chunks("3\r\nabcd\r\n0\r\n\r\n", &["400"]);
-        check_chunks("3\r\nabc\n0\r\n\r\n", &["400"]);
-        check_chunks("3\r\nabc\r0\r\n\r\n", &["400"]);
-    }
-
-    #[test]
-    fn chunk_extensions_and_trailers_are_bounded() {
-        let check_chunks =
-            |rest: &str, expected| check_post("Transfer-Encoding: chunked\r\n", rest, expected);
-        let filler = |bytes: usize| "x".repeat(bytes);
-        check_chunks(
-            &format!("1;{}\r\na\r\n0\r\n\r\n", filler(CHUNK_LINE_BYTES_MAX - 4)),
-            &["Post /p  keep a"],
-        );
-        check_chunks(&format!("1;{}\r\na\r\n0\r\n\r\n", filler(CHUNK_LINE_BYTES_MAX - 3)), &["400"]);
-        let extended = format!("1;{}\r\na\r\n", filler(250));
-        check_chunks(&format!("{}0\r\n\r\n", extended.repeat(16)), &["Post /p  keep aaaaaaaaaaaaaaaa"]);
-        check_chunks(&format!("{}0\r\n\r\n", extended.repeat(17)), &["400"]);
-        check_chunks("0\r\nA: b\r\nContent-Length: 5\r\n\r\n", &["Post /p  keep"]);
-        check_chunks("0\r\nA: b\n\r\n", &["400"]);
-        check_chunks("0\r\nno colon\r\n\r\n", &["400"]);
-        check_chunks("0\r\n folded: x\r\n\r\n", &["400"]);
-        check_chunks(&format!("0\r\nA: {}\r\n\r\n", filler(CHUNK_EXTRA_BYTES_MAX - 7)), &["Post /p  keep"]);
-        check_chunks(&format!("0\r\nA: {}\r\n\r\n", filler(CHUNK_EXTRA_BYTES_MAX - 6)), &["431"]);
-    }
-
-    #[test]
-    fn http_1_0_closes_unless_asked_and_needs_a_length() {
-        check("GET / HTTP/1.0\r\n\r\n", &["Get /  close"]);
-        check("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", &["Get /  keep"]);
-        check("POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx", &["Post /  close x"]);
-        check("POST / HTTP/1.0\r\n\r\n", &["411"]);
-        check("PUT / HTTP/1.0\r\n\r\n", &["411"]);
-        check("DELETE / HTTP/1.0\r\n\r\n", &["Delete /  close"]);
-    }
-
-    #[test]
-    fn only_the_expectation_100_continue_is_accepted() {
-        check_post("Expect: 100-Continue\r\nContent-Length: 1\r\n", "x", &["Post /p  keep x"]);
-        check_post("Expect: 200-ok\r\nContent-Length: 1\r\n", "x", &["417"]);
-        let expects = |input: &str| {
-            let mut parser = RequestParser::new(LIMITS);
-            assert_eq!(parser.feed(input.as_bytes()), (input.len(), ParseStep::Head));
-            parser.request().expects_continue
-        };
-        assert!(expects("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"));
-        assert!(expects(
-            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
-        ));
-        assert!(!expects("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n"));
-        assert!(!expects("PUT / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"));
-    }
-
-    #[test]
-    fn both_sides_of_each_limit_of_a_head() {
-        let with_target = |bytes: usize| format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "x".repeat(bytes - 1));
-        assert_eq!(outcomes(&[with_target(100).as_bytes()]).len(), 1);
-        assert!(outcomes(&[with_target(100).as_bytes()])[0].starts_with("Get"));
-        check(&with_target(101), &["414"]);
-        check(&format!("GET /{}", "x".repeat(400)), &["414"]);
-
-        let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
-        let with_head = |bytes: usize| format!("{start}{}\r\n\r\n", "x".repeat(bytes - start.len() - 4));
-        check(&with_head(400), &["Get /  keep"]);
-        check(&with_head(401), &["431"]);
-        check(&format!("{start}{}", "x".repeat(400)), &["431"]);
-
-        let with_headers =
-            |count: usize| format!("GET / HTTP/1.1\r\n{HOST}{}\r\n", "a:\r\n".repeat(count - 1));
-        check(&with_headers(HEADERS_MAX), &["Get /  keep"]);
-        check(&with_headers(HEADERS_MAX + 1), &["431"]);
-    }
-
-    #[test]
-    fn a_handler_sees_decoded_pairs_and_raw_headers() {
-        let mut parser = RequestParser::new(RequestLimits::default());
-        let input =
-            b"GET /s?q=destNum:%2B44+7&pretty&x=%zz%ff HTTP/1.1\r\nHost: a\r\nX-A:  one \r\nx-a: two\r\n\r\n";
-        assert_eq!(parser.feed(input).1, ParseStep::Head);
-        assert_eq!(parser.feed(b"").1, ParseStep::Request);
-        let request = parser.request();
-        let pairs: Vec<_> = request.query_pairs().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(pairs, ["q=destNum:+44 7", "pretty=", "x=%zz\u{fffd}"]);
-        assert_eq!(request.header("x-A"), Some(&b"one"[..]));
-        assert_eq!(request.header("x-b"), None);
-        assert_eq!(request.headers().count(), 3);
-    }
-
-    #[test]
-    fn the_memory_of_a_large_body_is_freed() {
-        let mut parser = RequestParser::new(RequestLimits::default());
-        let body = vec![b'x'; 1 << 20];
-        parser.feed(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n");
-        assert_eq!(parser.feed(&body), (body.len(), ParseStep::Request));
-        assert!(parser.body_capacity() >= body.len());
-        parser.next_request();
-        assert!(parser.body_capacity() <= KEPT_BYTES_MAX);
-    }
-}
+mod tests;

@@ -35,6 +35,18 @@ impl Method {
             _ => None,
         }
     }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Patch => "PATCH",
+            Method::Options => "OPTIONS",
+        }
+    }
 }
 
 /// A request: its head, and its body once that is complete.
@@ -81,6 +93,13 @@ impl Request {
         self.method = Method::Get;
         (self.path, self.query) = (0..0, 0..0);
         (self.http_1_0, self.keep_alive, self.expects_continue) = (false, false, false);
+    }
+
+    /// Appends at most `left` bytes of input to the body. Returns how many it appended, and how many are still missing.
+    pub(super) fn append_body(&mut self, input: &[u8], left: u64) -> (usize, u64) {
+        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        self.body.extend_from_slice(&input[..taken]);
+        (taken, left - taken as u64)
     }
 
     pub fn method(&self) -> Method {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
-use super::request::Request;
+use super::request::{Method, Request};
 
 /// The response of a handler. The server adds Content-Length, Date and Connection.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl ResponseContext {
     pub(super) fn new(request: &Request, close: bool) -> ResponseContext {
         ResponseContext {
             http_1_0: request.http_1_0,
-            head_only: request.method() == super::Method::Head,
+            head_only: request.method() == Method::Head,
             close: close || !request.keep_alive,
         }
     }

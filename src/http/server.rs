@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::Handler;
+use super::config::HttpServerConfig;
 use super::connection::{self, Connection, PollOutcome};
-use super::parse::RequestLimits;
+use super::handler::Handler;
+use super::shared::ServerShared;
 use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
@@ -33,49 +34,6 @@ const LINGERING_MS: u64 = 500;
 /// The pause after an accept that failed because descriptors or memory ran out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Limits and time limits of a server.
-#[derive(Clone, Debug)]
-pub struct HttpServerConfig {
-    /// The prefix of its threads' names: `NAME-accept`, `NAME-1` and so on. Only its first 8 bytes are used.
-    pub name: &'static str,
-    pub limits: RequestLimits,
-    /// Open connections, one thread each. The server answers 503 to further ones.
-    pub connections_max: usize,
-    /// Requests on one connection. The response to the last one has `Connection: close`.
-    pub requests_max: u64,
-    /// Memory for the bodies of all requests and responses together. The server answers 503 beyond it.
-    pub bodies_bytes_max: usize,
-    /// Time from the first byte of a request to its last.
-    pub request_timeout_ms: u64,
-    /// Time that a connection may wait for a request.
-    pub idle_timeout_ms: u64,
-    /// Time for writing one response. A peer that reads more slowly is disconnected.
-    pub write_timeout_ms: u64,
-    /// Time that a request in progress has after a shutdown to be received and answered.
-    pub stop_grace_ms: u64,
-    /// Stack size of a connection's thread, which also runs the handler.
-    pub stack_bytes: usize,
-}
-
-impl Default for HttpServerConfig {
-    fn default() -> HttpServerConfig {
-        HttpServerConfig {
-            name: "http",
-            limits: RequestLimits::default(),
-            // A few hosts with slow connections do not reach it, and at 20 KiB each it costs little memory.
-            connections_max: 512,
-            // Large enough to make reconnects cheap. Small enough that load balancers can move a client one day.
-            requests_max: 1_000_000,
-            bodies_bytes_max: 64 << 20,
-            request_timeout_ms: 10_000,
-            idle_timeout_ms: 60_000,
-            write_timeout_ms: 20_000,
-            stop_grace_ms: 2_000,
-            stack_bytes: 256 << 10,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub struct HttpServer;
 
@@ -88,7 +46,7 @@ pub struct HttpServerHandle {
 }
 
 impl HttpServer {
-    /// Starts a server on `listener` that runs until `stop` is triggered.
+    /// Starts a server on `listener` that runs until `shutdown` is triggered.
     pub fn spawn(
         listener: TcpListener,
         config: HttpServerConfig,
@@ -128,27 +86,6 @@ impl HttpServerHandle {
     pub fn join(self) -> Result<()> {
         let name = self.acceptor.thread().name().unwrap_or("http").to_owned();
         self.acceptor.join().map_err(|_| Error::Thread(name))
-    }
-}
-
-/// State that all threads of one server share.
-pub(super) struct ServerShared {
-    pub config: HttpServerConfig,
-    pub handler: Arc<dyn Handler>,
-    pub shutdown: Shutdown,
-    pub metrics: Arc<Metrics>,
-    /// The number of connections that have a thread.
-    open: AtomicUsize,
-    /// Bytes that the bodies of all requests and responses use now.
-    pub bodies_bytes: AtomicUsize,
-    warnings: Throttle,
-}
-
-impl ServerShared {
-    /// Counts and logs a rejected request or connection. `reason` is a fixed text: no byte of a peer reaches the log.
-    pub(super) fn record_rejection(&self, peer: SocketAddr, reason: &'static str) {
-        self.metrics.http_rejected_bad_request.inc();
-        self.warnings.warn(reason, format_args!("http_rejected peer={peer} reason=\"{reason}\""));
     }
 }
 

@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::es_api::{EsApi, Users};
+use lea::es_api::EsApi;
+use lea::http::basic_auth::Users;
 use lea::phone::{NumberSettings, PhoneNumberNormalizer};
 use lea::search::cluster::{
     ClusterStore, ClusterStoreConfig, EsClient as ClusterClient, ShipConfig, SpoolConfig,

@@ -5,8 +5,9 @@ mod edge;
 
 use std::sync::Arc;
 
-use lea::es_api::{EsApi, Users};
+use lea::es_api::EsApi;
 use lea::http::HttpServerConfig;
+use lea::http::basic_auth::Users;
 use lea::search::sqlite::{SqliteStore, StoreConfig};
 
 use crate::http::client::{Answer, Client, Running};

@@ -11,8 +11,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use client::{Client, Running, until};
-use lea::http::parse::{ParseStep, RequestLimits, RequestParser};
-use lea::http::{Handler, HttpServerConfig, Request, Response};
+use lea::http::{Handler, HttpServerConfig, ParseStep, Request, RequestLimits, RequestParser, Response};
 
 /// A handler that returns the request. Some paths make it fail.
 #[derive(Default)]

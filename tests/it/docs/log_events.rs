@@ -103,5 +103,8 @@ fn events_are_found_in_a_source() {
     check("format_args!(\"{} of {total} events\")", &[]);
     check("// info!(\n#[cfg(test)]\nlog::info!(\"x_y z=1\");", &["x_y"]);
     check("#[cfg(test)]\nmod tests {\n    log::info!(\"x_y z=1\");", &[]);
-    check("log::log!(\n    level,\n    \"{what}_failed file={file}\"\n)", &["manifest_failed", "sync_failed"]);
+    check(
+        "log::log!(\n    level,\n    \"{what}_failed file={file}\"\n)",
+        &["manifest_failed", "sync_failed"],
+    );
 }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 
-use lea::es_api::{EsApi, Users};
+use lea::es_api::EsApi;
+use lea::http::basic_auth::Users;
 use serde_json::{Map, Value, json};
 
 use super::{Events, ask};

@@ -4,8 +4,9 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use lea::es_api::{BODY_BYTES_MAX, EsApi, User, Users, hash_password};
+use lea::es_api::{BODY_BYTES_MAX, EsApi};
 use lea::http::HttpServerConfig;
+use lea::http::basic_auth::{User, Users, hash_password};
 
 use super::{Events, ask};
 use crate::http::client::{Answer, Client, until};

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::failure::ApiError;
+use super::error::ApiError;
 use crate::search::query::SourceFilter;
 
 /// Limit on the patterns of one request.

@@ -4,7 +4,7 @@
 //! and a look-up costs a microsecond. The key is random and is different in each process.
 //!
 //! Invariant: at most two passwords are hashed at the same time, and at most one per peer. Some requests wait for their
-//! turn; the server answers 429 to further ones.
+//! turn; further ones get [`AuthError::Busy`].
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -19,11 +19,10 @@ use base64::engine::general_purpose::STANDARD;
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
-use super::failure::ApiError;
-use crate::http::Request;
+use super::request::Request;
 
 /// The value of the WWW-Authenticate header, which requests a password.
-pub(super) const CHALLENGE: &str = "Basic realm=\"security\" charset=\"UTF-8\"";
+pub(crate) const CHALLENGE: &str = "Basic realm=\"security\" charset=\"UTF-8\"";
 
 /// How long a valid password stays in the cache after its last use.
 const VALID_TTL_MS: u64 = 5 * 60_000;
@@ -74,6 +73,19 @@ pub enum InvalidUser {
         "the password hash of user {0:?} is too expensive: the limits are m={MEMORY_KIB_MAX}, t={ROUNDS_MAX}, p={LANES_MAX}"
     )]
     Cost(String),
+}
+
+/// The reason why a request is not authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    #[error("missing credentials")]
+    MissingCredentials,
+    #[error("the Authorization header is too long")]
+    HeaderTooLong,
+    #[error("unable to authenticate: wrong user or password")]
+    WrongCredentials,
+    #[error("too many passwords are being checked, try again")]
+    Busy,
 }
 
 /// The users and a cache of checked passwords. Without users every request is allowed.
@@ -128,33 +140,25 @@ impl Users {
     }
 
     /// Accepts a request with a valid password, or any request if there are no users.
-    pub fn check(&self, request: &Request) -> Result<(), ApiError> {
+    pub fn check(&self, request: &Request) -> Result<(), AuthError> {
         if self.users.is_empty() {
             return Ok(());
         }
-        let Some(header) = request.header("authorization") else {
-            let reason = format!("missing authentication credentials for REST request [{}]", request.path());
-            return Err(unauthorized(reason));
-        };
+        let header = request.header("authorization").ok_or(AuthError::MissingCredentials)?;
         if header.len() > HEADER_BYTES_MAX {
-            return Err(unauthorized("the Authorization header is too long"));
+            return Err(AuthError::HeaderTooLong);
         }
-        let seen = self.hash_header(header);
-        match self.claim_check(seen, request.peer().ip())? {
-            PasswordCheck::Known(right) => require_valid(right),
+        let hash = self.hash_header(header);
+        let is_valid = match self.claim_check(hash, request.peer().ip())? {
+            PasswordCheck::Known(is_valid) => is_valid,
             PasswordCheck::Claimed => {
-                let turn = CheckGuard { users: self, seen, right: false };
-                self.check_password(header, turn)
+                // Dropping the guard ends the check, even if the hash function panics.
+                let mut guard = CheckGuard { users: self, hash, is_valid: false };
+                guard.is_valid = self.is_valid(header);
+                guard.is_valid
             }
-        }
-    }
-
-    /// Checks a password. Dropping `turn` ends the check, even if the hash function panics.
-    fn check_password(&self, header: &[u8], mut turn: CheckGuard<'_>) -> Result<(), ApiError> {
-        turn.right = self.is_valid(header);
-        let right = turn.right;
-        drop(turn);
-        require_valid(right)
+        };
+        if is_valid { Ok(()) } else { Err(AuthError::WrongCredentials) }
     }
 
     fn hash_header(&self, header: &[u8]) -> HeaderHash {
@@ -163,21 +167,21 @@ impl Users {
     }
 
     /// Returns the cached result for a header, or claims the check of its password.
-    fn claim_check(&self, seen: HeaderHash, peer: IpAddr) -> Result<PasswordCheck, ApiError> {
+    fn claim_check(&self, hash: HeaderHash, peer: IpAddr) -> Result<PasswordCheck, AuthError> {
         let mut state = self.state();
         let until = Instant::now() + Duration::from_millis(WAITING_MS);
         loop {
             let now = Instant::now();
-            if let Some(known) = state.remembered(&seen, now) {
+            if let Some(known) = state.remembered(&hash, now) {
                 return Ok(PasswordCheck::Known(known));
             }
-            let taken = |(one, ip): &(HeaderHash, IpAddr)| *one == seen || *ip == peer;
-            if state.checking.len() < CHECKS_MAX && !state.checking.iter().any(taken) {
-                state.checking.push((seen, peer));
+            let is_same = |(other, ip): &(HeaderHash, IpAddr)| *other == hash || *ip == peer;
+            if state.checking.len() < CHECKS_MAX && !state.checking.iter().any(is_same) {
+                state.checking.push((hash, peer));
                 return Ok(PasswordCheck::Claimed);
             }
             if now >= until || state.waiting >= WAITING_MAX {
-                return Err(ApiError::rejected_execution("too many passwords are being checked, try again"));
+                return Err(AuthError::Busy);
             }
             state.waiting += 1;
             state = self
@@ -192,10 +196,10 @@ impl Users {
         let Some((name, password)) = credentials(header) else { return false };
         let user = self.users.iter().find(|user| user.name.as_bytes() == name);
         // For an unknown user another hash is checked, so that the time does not reveal which names exist.
-        let Some(against) = user.or(self.users.first()) else { return false };
-        let Ok(hash) = PasswordHash::new(&against.password_hash) else { return false };
-        let fits = Argon2::default().verify_password(&password, &hash).is_ok();
-        fits && user.is_some()
+        let Some(checked) = user.or(self.users.first()) else { return false };
+        let Ok(hash) = PasswordHash::new(&checked.password_hash) else { return false };
+        let is_equal = Argon2::default().verify_password(&password, &hash).is_ok();
+        is_equal && user.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, AuthState> {
@@ -210,14 +214,14 @@ enum PasswordCheck {
 }
 
 impl AuthState {
-    fn remembered(&mut self, seen: &HeaderHash, now: Instant) -> Option<bool> {
-        if let Some(until) = self.valid.get_mut(seen)
+    fn remembered(&mut self, hash: &HeaderHash, now: Instant) -> Option<bool> {
+        if let Some(until) = self.valid.get_mut(hash)
             && now < *until
         {
             *until = now + Duration::from_millis(VALID_TTL_MS);
             return Some(true);
         }
-        match self.invalid.get(seen) {
+        match self.invalid.get(hash) {
             Some(until) if now < *until => Some(false),
             _ => None,
         }
@@ -227,18 +231,18 @@ impl AuthState {
 /// Stores the result of a check when it is dropped, even after a panic.
 struct CheckGuard<'a> {
     users: &'a Users,
-    seen: HeaderHash,
-    right: bool,
+    hash: HeaderHash,
+    is_valid: bool,
 }
 
 impl Drop for CheckGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.users.state();
-        state.checking.retain(|(seen, _)| *seen != self.seen);
+        state.checking.retain(|(hash, _)| *hash != self.hash);
         let now = Instant::now();
-        match self.right {
-            true => drop(state.valid.put(self.seen, now + Duration::from_millis(VALID_TTL_MS))),
-            false => drop(state.invalid.put(self.seen, now + Duration::from_millis(INVALID_TTL_MS))),
+        match self.is_valid {
+            true => drop(state.valid.put(self.hash, now + Duration::from_millis(VALID_TTL_MS))),
+            false => drop(state.invalid.put(self.hash, now + Duration::from_millis(INVALID_TTL_MS))),
         }
         drop(state);
         self.users.changed.notify_all();
@@ -249,14 +253,6 @@ impl Drop for CheckGuard<'_> {
 pub fn hash_password(password: &[u8]) -> Option<String> {
     let salt: [u8; 16] = random_bytes::<32>()[..16].try_into().ok()?;
     Argon2::default().hash_password_with_salt(password, &salt).ok().map(|hash| hash.to_string())
-}
-
-fn require_valid(right: bool) -> Result<(), ApiError> {
-    if right { Ok(()) } else { Err(unauthorized("unable to authenticate: wrong user or password")) }
-}
-
-fn unauthorized(reason: impl Into<String>) -> ApiError {
-    ApiError::new(401, "security_exception", reason)
 }
 
 /// Returns the name and password in a header `Basic BASE64`.

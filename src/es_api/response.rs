@@ -1,0 +1,68 @@
+//! Builds responses and applies the parameters `pretty` and `filter_path`. Pure.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::parameters::Parameters;
+use super::pretty::pretty;
+use crate::http::Response;
+
+pub(super) const JSON: &str = "application/json; charset=UTF-8";
+pub(super) const TEXT: &str = "text/plain; charset=UTF-8";
+
+pub(super) fn json(status: u16, body: &impl Serialize) -> Response {
+    // Serializing fails only for a map with keys that are not strings, and no response has one.
+    Response::new(status, JSON, serde_json::to_vec(body).unwrap_or_default())
+}
+
+pub(super) fn text(body: String) -> Response {
+    Response::new(200, TEXT, body)
+}
+
+/// Filters and indents a JSON response as the request demands.
+pub(super) fn apply_format(mut response: Response, parameters: &Parameters<'_>) -> Response {
+    if response.content_type == JSON {
+        if !parameters.filter.is_empty() {
+            response.body = parameters.filter.apply(&response.body);
+        }
+        if parameters.is_pretty {
+            response.body = pretty(&response.body);
+        }
+    }
+    response
+}
+
+/// Adds the header that newer clients require in every response.
+pub(super) fn with_product(response: Response) -> Response {
+    response.with_header("X-Elastic-Product", "Elasticsearch")
+}
+
+/// Returns the UUID of a name: 22 characters, as in Elasticsearch, and always the same for one name.
+pub(super) fn stable_uuid(name: &str) -> String {
+    let digest = Sha256::digest(name.as_bytes());
+    let mut text = String::new();
+    for byte in &digest[..11] {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// The `_shards` member of a response.
+#[derive(Serialize)]
+pub(super) struct ShardCounts {
+    total: u8,
+    successful: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<u8>,
+    failed: u8,
+}
+
+impl ShardCounts {
+    pub(super) const OF_WRITE: ShardCounts =
+        ShardCounts { total: 1, successful: 1, skipped: None, failed: 0 };
+    pub(super) const OF_SEARCH: ShardCounts =
+        ShardCounts { total: 1, successful: 1, skipped: Some(0), failed: 0 };
+}
