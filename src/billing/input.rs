@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::billing::{BillingRow, RowColumn, RowError, RowFields, RowTimeParser};
-use crate::cmd::args::listing::escape;
 use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs, TimeRange};
+use crate::runtime::terminal::escape;
 use crate::search::document::SOURCE_BYTES_MAX;
 use crate::{Error, Result};
 

@@ -234,7 +234,7 @@ impl RemoteClient {
     }
 
     pub(crate) fn error(&self, cause: &str) -> Error {
-        Error::Query { store: self.address().to_owned(), cause: crate::cmd::args::listing::escape(cause) }
+        Error::Query { store: self.address().to_owned(), cause: crate::runtime::terminal::escape(cause) }
     }
 }
 
