@@ -25,8 +25,10 @@ impl TimeZoneArg {
         FixedOffset::east_opt(minutes * 60).map(TimeZoneArg::Fixed).ok_or_else(refused)
     }
 
-    /// Parses a time: a duration before now (`2h`), a timestamp, a date, or date math (`now-1d/d`).
+    /// Parses a time: a duration before now (`2h`), `yesterday`, `today`, `now`, a timestamp, a date, or date math
+    /// (`now-1d/d`).
     pub(crate) fn parse_time(self, text: &str, now_ms: i64) -> Result<i64, DateError> {
+        let text = date::day_word(text).unwrap_or(text);
         let is_span = text.ends_with(['s', 'm', 'h', 'd', 'w'])
             && text[..text.len() - 1].bytes().all(|byte| byte.is_ascii_digit());
         if is_span {
@@ -105,7 +107,13 @@ mod tests {
         check_read("+01:00", "2026-11-21", "2026-11-21T00:00:00.000+01:00");
         check_read("+01:00", "2026-11-21T12:00:00Z", "2026-11-21T13:00:00.000+01:00");
         check_read("-03:00", "now/d", "2026-11-21T00:00:00.000-03:00");
-        for wrong in ["", "d", "yesterday", "2x", "99999999999999999999d", "2026-13-01"] {
+        check_read("utc", "now", "2026-11-22T00:00:00.000Z");
+        check_read("utc", "today", "2026-11-22T00:00:00.000Z");
+        check_read("-03:00", "today", "2026-11-21T00:00:00.000-03:00");
+        check_read("-03:00", "yesterday", "2026-11-20T00:00:00.000-03:00");
+        check_read("+01:00", "yesterday", "2026-11-21T00:00:00.000+01:00");
+        check_read("+01:00", "tomorrow", "2026-11-23T00:00:00.000+01:00");
+        for wrong in ["", "d", "Yesterday", "todays", "2x", "99999999999999999999d", "2026-13-01"] {
             assert!(TimeZoneArg::Local.parse_time(wrong, NOW_MS).is_err(), "{wrong}");
         }
     }

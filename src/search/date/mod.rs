@@ -35,7 +35,7 @@ pub enum DateError {
     #[error("time zone [{0}] is not supported (use an offset such as +01:00)")]
     Zone(String),
     /// Neither a duration nor a date.
-    #[error("[{0}] is neither a duration (90s, 15m, 2h, 2d, 1w) nor a date")]
+    #[error("[{0}] is neither a duration (90s, 15m, 2h, 2d, 1w), a day (today, yesterday) nor a date")]
     Span(String),
     /// Too long, or not representable in milliseconds.
     #[error("date is out of range")]
@@ -106,6 +106,7 @@ pub fn parse_range(
 /// Parses the value of `--since` or `--until`: a duration back from now (`90s`, `15m`, `2h`, `2d`, `1w`), a
 /// date, or date math.
 pub fn parse_since(text: &str, now_ms: i64) -> Result<i64, DateError> {
+    let text = day_word(text).unwrap_or(text);
     let number: String = text.chars().take_while(char::is_ascii_digit).collect();
     let unit_ms = match &text[number.len()..] {
         "s" => 1_000,
@@ -122,6 +123,17 @@ pub fn parse_since(text: &str, now_ms: i64) -> Result<i64, DateError> {
         number.parse().map_err(|_| DateError::Span(text.chars().take(DATE_BYTES_MAX).collect()))?;
     let span_ms = count.checked_mul(unit_ms).ok_or(DateError::OutOfRange)?;
     now_ms.checked_sub(span_ms).ok_or(DateError::OutOfRange)
+}
+
+/// Returns the date math of a word for a day: `today` and `yesterday` mean the start of the day, `now` this moment.
+pub fn day_word(text: &str) -> Option<&'static str> {
+    match text {
+        "now" => Some("now"),
+        "today" => Some("now/d"),
+        "yesterday" => Some("now-1d/d"),
+        "tomorrow" => Some("now+1d/d"),
+        _ => None,
+    }
 }
 
 /// Parses a time zone as minutes east of UTC: `Z`, `UTC`, `+01:00`, `-0300`, `+01`, `UTC+01:00`.
@@ -319,6 +331,10 @@ mod tests {
         assert_eq!(since("1w"), Ok(NOW_MS - 604_800_000));
         assert_eq!(since("now-1d"), Ok(NOW_MS - 86_400_000));
         assert_eq!(since("2026-11-22"), Ok(1_795_305_600_000));
+        assert_eq!(since("now"), Ok(NOW_MS));
+        assert_eq!(since("today"), Ok(1_795_305_600_000));
+        assert_eq!(since("yesterday"), Ok(1_795_305_600_000 - 86_400_000));
+        assert_eq!(since("tomorrow"), Ok(1_795_305_600_000 + 86_400_000));
         assert_eq!(since("2x"), Err(DateError::Span("2x".into())));
         assert_eq!(since("d"), Err(DateError::Span("d".into())));
         assert_eq!(since("9223372036854775807w"), Err(DateError::OutOfRange));

@@ -2,8 +2,8 @@
 //!
 //! Tokens are those of Lucene's classic query parser: the longest match at each position, with separate rules
 //! inside a range and after `^`. So `a-b` and `a&&b` are one token, `a!b` is three, and `a/b` is an error.
-//! One rule is added: `+` and digits directly after a field's colon are one term, so that
-//! `userid:+447700900123` works.
+//! One rule is added, where Lucene reports an error: a sign and digits after a field's colon are one term, so that
+//! `userid:+447700900123` and `longitude:-46.6` work.
 
 use super::QueryError;
 
@@ -55,23 +55,27 @@ enum LexerState {
 
 /// Splits a text into tokens. The last one is [`TokenKind::End`].
 pub(super) fn tokenize(text: &str) -> Result<Vec<Token>, QueryError> {
-    let (mut words, mut state, mut start) = (Vec::new(), LexerState::Default, 0);
+    let (mut tokens, mut state, mut start) = (Vec::new(), LexerState::Default, 0);
     loop {
         if state != LexerState::Boost {
             start += text[start..].len() - text[start..].trim_start_matches(is_blank).len();
         }
         let rest = &text[start..];
         if rest.is_empty() {
-            words.push(Token { kind: TokenKind::End, start, end: start });
-            return Ok(words);
+            tokens.push(Token { kind: TokenKind::End, start, end: start });
+            return Ok(tokens);
         }
         let found = match state {
+            LexerState::Default if follows_colon(&tokens) && starts_signed_number(rest) => {
+                let bytes = term_length(rest);
+                Ok((term_kind(&rest[..bytes]), bytes))
+            }
             LexerState::Default => lex_default(rest),
             LexerState::Range => Ok(lex_range(rest)),
             LexerState::Boost => lex_boost(rest),
         };
         let (kind, bytes) = found.map_err(|cause| QueryError::query_string(text, start, cause))?;
-        words.push(Token { kind, start, end: start + bytes });
+        tokens.push(Token { kind, start, end: start + bytes });
         start += bytes;
         state = match kind {
             TokenKind::Caret => LexerState::Boost,
@@ -82,6 +86,16 @@ pub(super) fn tokenize(text: &str) -> Result<Vec<Token>, QueryError> {
             _ => state,
         };
     }
+}
+
+/// True if the next token is the value of a field.
+fn follows_colon(tokens: &[Token]) -> bool {
+    tokens.last().is_some_and(|token| token.kind == TokenKind::Colon)
+}
+
+/// True for a sign and a digit. In Lucene this is an error after a colon.
+pub(super) fn starts_signed_number(text: &str) -> bool {
+    matches!(text.as_bytes(), [b'+' | b'-', digit, ..] if digit.is_ascii_digit())
 }
 
 fn is_blank(c: char) -> bool {

@@ -6,7 +6,9 @@
 //! ([`Query::Match`]), which each field analyzes in its own way. Fuzziness, proximity and regular expressions
 //! are rejected; boosts are parsed and ignored.
 
-use super::lexer::{Token, TokenKind, tokenize};
+use std::borrow::Cow;
+
+use super::lexer::{Token, TokenKind, starts_signed_number, tokenize};
 use super::{Bound, FieldSelector, Operator, Query, QueryError, QueryValue};
 
 /// Maximum length of a query string.
@@ -36,13 +38,37 @@ impl Default for QueryStringOptions {
     }
 }
 
+/// Parses a query.
 pub fn parse(text: &str, options: &QueryStringOptions) -> Result<Query, QueryError> {
+    Ok(parse_with_signs(text, options)?.0)
+}
+
+/// Rewrites a query so that every server accepts it: escapes the signs of numbers, which Lucene takes for operators. A
+/// malformed query is returned unchanged; the server reports its error.
+pub(crate) fn portable(text: &str) -> Cow<'_, str> {
+    let signs = match parse_with_signs(text, &QueryStringOptions::default()) {
+        Ok((_, signs)) if !signs.is_empty() => signs,
+        _ => return text.into(),
+    };
+    let mut portable = String::with_capacity(text.len() + signs.len());
+    let mut copied = 0;
+    for sign in signs {
+        portable.push_str(&text[copied..sign]);
+        portable.push('\\');
+        copied = sign;
+    }
+    portable.push_str(&text[copied..]);
+    portable.into()
+}
+
+/// Parses a query. Also returns the offsets of signs that are part of a number.
+fn parse_with_signs(text: &str, options: &QueryStringOptions) -> Result<(Query, Vec<usize>), QueryError> {
     if text.len() > QUERY_BYTES_MAX {
         let cause = format!("longer than {QUERY_BYTES_MAX} bytes");
         return Err(QueryError::query_string(text, QUERY_BYTES_MAX, &cause));
     }
     if text.bytes().all(|byte| byte <= b' ') {
-        return Ok(Query::None);
+        return Ok((Query::None, Vec::new()));
     }
     let mut parser = QueryStringParser { text, tokens: tokenize(text)?, at: 0, options };
     let query = parser.parse_clauses(None, 0)?;
@@ -50,10 +76,11 @@ pub fn parse(text: &str, options: &QueryStringOptions) -> Result<Query, QueryErr
     if rest.kind != TokenKind::End {
         return Err(parser.unexpected("the end or another clause"));
     }
-    Ok(match options.lenient.unwrap_or(selects_all_fields(&options.fields)) {
+    let query = match options.lenient.unwrap_or(selects_all_fields(&options.fields)) {
         true => Query::Lenient(Box::new(query)),
         false => query,
-    })
+    };
+    Ok((query, parser.signs()))
 }
 
 fn selects_all_fields(fields: &FieldSelector) -> bool {
@@ -126,7 +153,8 @@ impl QueryStringParser<'_> {
                 let text = self.join_terms(texts)?;
                 clauses.push((default, self.field_query(field, text)));
             } else {
-                let modifier = self.parse_modifier();
+                let is_signed = field.is_some() && self.join_sign(conjunction);
+                let modifier = if is_signed { None } else { self.parse_modifier() };
                 let query = self.parse_clause(field, depth)?;
                 if conjunction == Some(Operator::And) || self.is_or_under_and(conjunction) {
                     let changed =
@@ -146,6 +174,32 @@ impl QueryStringParser<'_> {
                 return Ok(combine(clauses));
             }
         }
+    }
+
+    /// Joins a sign and the number after it, if the clause is an alternative in a field's group: in
+    /// `destNum:(+972598294121 OR 100)` the sign cannot mean that the number is required.
+    fn join_sign(&mut self, conjunction: Option<Operator>) -> bool {
+        let (sign, number, next) = (self.peek(), self.peek_at(1), self.peek_at(2).kind);
+        let is_alternative = conjunction == Some(Operator::Or) || next == TokenKind::Or;
+        let is_number = matches!(number.kind, TokenKind::Term | TokenKind::Prefix | TokenKind::Wildcard)
+            && number.start == sign.end
+            && next != TokenKind::Colon
+            && starts_signed_number(&self.text[sign.start..]);
+        if !(sign.kind == TokenKind::Plus && is_alternative && is_number) {
+            return false;
+        }
+        self.at += 1;
+        self.tokens[self.at].start = sign.start;
+        true
+    }
+
+    /// Offsets of the signs that are part of a number.
+    fn signs(&self) -> Vec<usize> {
+        let is_signed = |token: &&Token| {
+            matches!(token.kind, TokenKind::Term | TokenKind::Prefix | TokenKind::Wildcard)
+                && starts_signed_number(self.token_text(**token))
+        };
+        self.tokens.iter().filter(is_signed).map(|token| token.start).collect()
     }
 
     fn parse_conjunction(&mut self) -> Option<Operator> {
@@ -515,6 +569,30 @@ mod tests {
             ("<=5", r#"range(t [* TO "5"])"#),
             ("f:>", r#"any(f ">")"#),
             (r"f:\-5", r#"any(f "-5")"#),
+            ("f:+5", r#"any(f "+5")"#),
+            ("f:-5", r#"any(f "-5")"#),
+            ("f: +5", r#"any(f "+5")"#),
+            ("userid:+447700900123", r#"any(userid "+447700900123")"#),
+            ("userid:+447700900123 a", r#"(any(userid "+447700900123") any(t "a"))"#),
+            ("f:+5 AND NOT g:+6", r#"(+any(f "+5") -any(g "+6"))"#),
+            ("+f:+5", r#"any(f "+5")"#),
+            ("-f:+5", r#"(-any(f "+5"))"#),
+            ("f:+97*", r#"prefix(f "+97")"#),
+            ("f:+97*2", r#"wildcard(f "+97*2")"#),
+            ("f:+5^2", r#"any(f "+5")"#),
+            (r#"f:"+5""#, r#"phrase(f "+5")"#),
+            ("f:[+5 TO +7]", r#"range(f ["+5" TO "+7"])"#),
+            ("f:>=+5", r#"range(f ["+5" TO *])"#),
+            ("f:(+5 OR +6)", r#"(any(f "+5") any(f "+6"))"#),
+            ("f:(5 OR +6 OR +7*)", r#"(any(f "5") any(f "+6") prefix(f "+7"))"#),
+            ("f:((+5 OR 6) AND 7)", r#"(+(any(f "+5") any(f "6")) +any(f "7"))"#),
+            // As in Lucene: an operator, unless the clause is an alternative.
+            ("+5", r#"any(t "5")"#),
+            ("+5 OR +6", r#"(+any(t "5") +any(t "6"))"#),
+            ("f:(+5 6)", r#"(+any(f "5") any(f "6"))"#),
+            ("f:(+5 -6)", r#"(+any(f "5") -any(f "6"))"#),
+            ("f:(+5 AND +6)", r#"(+any(f "5") +any(f "6"))"#),
+            ("f:(a OR -6)", r#"(any(f "a") -any(f "6"))"#),
             (r"a\ b", r#"any(t "a b")"#),
             (r"sip\:100", r#"any(t "sip:100")"#),
             (r"\u0041\ud83d\ude00", "any(t \"A\u{1f600}\")"),
@@ -543,6 +621,23 @@ mod tests {
         assert_eq!(parse(">5", &two).unwrap().to_string(), r#"any(t,k ">5")"#);
     }
 
+    #[track_caller]
+    fn check_portable(text: &str, expected: &str) {
+        assert_eq!(portable(text), expected, "{text}");
+        let options = QueryStringOptions::default();
+        assert_eq!(parse(expected, &options).ok(), parse(text, &options).ok(), "{text}");
+    }
+
+    #[test]
+    fn signs_of_numbers_are_escaped_for_other_servers() {
+        check_portable("userid:+447700900123", r"userid:\+447700900123");
+        check_portable("é:+1 AND n:-2", r"é:\+1 AND n:\-2");
+        check_portable("f:(+5 OR +6) g:+7*", r"f:(\+5 OR \+6) g:\+7*");
+        for unchanged in ["+5 -6", "f:(+5 -6)", r"f:\+5", r#"f:"+5""#, "f:[+5 TO 6]", "f:(+5", "f:++5", ""] {
+            check_portable(unchanged, unchanged);
+        }
+    }
+
     #[test]
     fn errors_have_a_reason_and_a_position() {
         check_refused("a~", 1, "fuzziness and proximity (~) are not supported");
@@ -559,6 +654,8 @@ mod tests {
         check_refused("a\\", 1, "a backslash must be followed by a character");
         check_refused("b \\u00", 2, "\\u must be followed by four hex digits");
         check_refused("a^x", 2, "'^' must be followed by a number");
+        check_refused("f:+x", 2, "unexpected [+], expected a term, a phrase, a range or a group");
+        check_refused("f:++5", 2, "unexpected [+], expected a term, a phrase, a range or a group");
         check_refused("a]", 1, "unmatched end of a range");
     }
 
