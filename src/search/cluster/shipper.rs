@@ -128,11 +128,11 @@ struct BulkRequest {
 
 impl BulkRequest {
     /// Merges the results of the events that were sent with those that were not.
-    fn results(self, told: Vec<BulkItemResult>) -> impl Iterator<Item = BulkItemResult> {
-        let mut told = told.into_iter();
+    fn results(self, sent: Vec<BulkItemResult>) -> impl Iterator<Item = BulkItemResult> {
+        let mut sent = sent.into_iter();
         self.rejected
             .into_iter()
-            .map(move |refused| refused.or_else(|| told.next()).unwrap_or(BulkItemResult::IndexMissing))
+            .map(move |rejected| rejected.or_else(|| sent.next()).unwrap_or(BulkItemResult::IndexMissing))
     }
 }
 
@@ -151,21 +151,21 @@ impl Shipper {
     /// Creates a shipper that starts at the acked position.
     pub(super) fn new(
         client: EsClient,
-        (shared, confirmer): (Arc<SpoolShared>, AckHandle),
-        given: TemplateParams,
-        letters: Arc<EventDeadLetters>,
+        (shared, ack_handle): (Arc<SpoolShared>, AckHandle),
+        params: TemplateParams,
+        dead_letters: Arc<EventDeadLetters>,
         metrics: Arc<Metrics>,
         config: ShipConfig,
     ) -> io::Result<Shipper> {
         let reader = SpoolReader::open(Arc::clone(&shared), shared.acked())?;
         Ok(Shipper {
-            router: IndexRouter::new(client.clone(), given),
+            router: IndexRouter::new(client.clone(), params),
             backoff: Backoff::new(shared.log_id() ^ u64::from(std::process::id())),
             client,
             shared,
             reader,
-            ack_handle: confirmer,
-            dead_letters: letters,
+            ack_handle,
+            dead_letters,
             metrics,
             config,
             outage: None,
@@ -180,12 +180,12 @@ impl Shipper {
     pub(super) fn run(mut self) {
         loop {
             self.delete_expired_indices();
-            let (bulk, is_last) = self.next_batch();
-            if !bulk.items.is_empty() || bulk.end != self.shared.acked() {
-                if self.ship(bulk.items).is_err() {
+            let (batch, is_last) = self.next_batch();
+            if !batch.items.is_empty() || batch.end != self.shared.acked() {
+                if self.ship(batch.items).is_err() {
                     return;
                 }
-                self.ack_handle.ack(bulk.end);
+                self.ack_handle.ack(batch.end);
             } else if is_last {
                 return;
             }
@@ -194,14 +194,14 @@ impl Shipper {
 
     /// Waits for events and reads the next batch. True: it is the last one.
     fn next_batch(&mut self) -> (AckBatch, bool) {
-        let mut bulk = AckBatch::default();
+        let mut batch = AckBatch::default();
         let (mut until, mut lingers) = (self.retention_at, false);
         loop {
-            let seen = self.shared.wait_after(self.reader.position(), until);
-            while !bulk.is_full(&self.config) {
-                match self.reader.next(seen.end) {
+            let state = self.shared.wait_after(self.reader.position(), until);
+            while !batch.is_full(&self.config) {
+                match self.reader.next(state.end) {
                     Ok(Some(SpoolEntry::Record { number, payload })) => {
-                        self.add_record(&mut bulk, number, &payload)
+                        self.add_record(&mut batch, number, &payload)
                     }
                     Ok(Some(SpoolEntry::Damaged(damage))) => self.report_damage(&damage),
                     Ok(None) => break,
@@ -212,27 +212,28 @@ impl Shipper {
                     }
                 }
             }
-            bulk.end = self.reader.position();
-            if bulk.is_full(&self.config)
-                || seen.is_closed
-                || seen.is_deadline_reached
+            batch.end = self.reader.position();
+            if batch.is_full(&self.config)
+                || state.is_closed
+                || state.is_deadline_reached
                 || Instant::now() >= until
             {
-                let is_last = seen.is_deadline_reached || (seen.is_closed && bulk.end.byte >= seen.end.byte);
-                return (bulk, is_last);
+                let is_last =
+                    state.is_deadline_reached || (state.is_closed && batch.end.byte >= state.end.byte);
+                return (batch, is_last);
             }
-            if !bulk.items.is_empty() && !std::mem::replace(&mut lingers, true) {
+            if !batch.items.is_empty() && !std::mem::replace(&mut lingers, true) {
                 until = Instant::now() + self.config.linger;
             }
         }
     }
 
-    fn add_record(&mut self, bulk: &mut AckBatch, number: u64, payload: &[u8]) {
+    fn add_record(&mut self, batch: &mut AckBatch, number: u64, payload: &[u8]) {
         match SpooledEvent::decode(payload) {
             Some(event) => {
                 let item = BulkItem { number, event };
-                bulk.bytes += item.estimated_bytes();
-                bulk.items.push(item);
+                batch.bytes += item.estimated_bytes();
+                batch.items.push(item);
             }
             None => {
                 self.metrics.spool_damaged_total.inc();
@@ -250,7 +251,7 @@ impl Shipper {
     }
 
     fn dead_letter_damage(&self, reason: &str, bytes: &[u8]) {
-        // If the deadline is reached, the next start finds the damage again.
+        // If the deadline is reached, the next start finds the damage resend.
         let _ = self.add_dead_letter("spool", reason, bytes);
     }
 
@@ -260,19 +261,19 @@ impl Shipper {
             if self.shared.is_deadline_reached() {
                 return Err(DeadlineReached);
             }
-            let (count, lanes) = self.next_request_size(&left);
-            match self.send_items(&left[..count], lanes) {
-                Ok(BulkOutcome::Results(fates)) => self.apply_results(&mut left, &fates)?,
+            let (count, parallel) = self.next_request_size(&left);
+            match self.send_items(&left[..count], parallel) {
+                Ok(BulkOutcome::Results(results)) => self.apply_results(&mut left, &results)?,
                 Ok(BulkOutcome::Rejected(reason)) if count == 1 => {
                     self.reject(&left.remove(0), &reason)?;
                 }
                 // `HasErrors` does not occur when results are requested per item.
                 Ok(BulkOutcome::Rejected(_) | BulkOutcome::HasErrors) => self.halve_request_size(count),
-                Err(trouble) => {
-                    if trouble.may_be_too_large() {
+                Err(error) => {
+                    if error.may_be_too_large() {
                         self.halve_request_size(count);
                     }
-                    self.back_off(&trouble)?;
+                    self.back_off(&error)?;
                 }
             }
         }
@@ -281,13 +282,13 @@ impl Shipper {
 
     /// Returns how many of the remaining events go next, and in how many requests.
     fn next_request_size(&self, left: &[BulkItem]) -> (usize, usize) {
-        let within = |lanes: usize| {
+        let within = |parallel: usize| {
             let mut bytes = 0;
             let fits = |item: &&BulkItem| {
                 bytes += item.estimated_bytes();
-                bytes <= lanes * self.config.bulk_bytes
+                bytes <= parallel * self.config.bulk_bytes
             };
-            let count = left.iter().take(lanes * self.events_max).take_while(fits).count();
+            let count = left.iter().take(parallel * self.events_max).take_while(fits).count();
             count.max(1)
         };
         let many = within(PARALLEL_REQUESTS);
@@ -306,25 +307,25 @@ impl Shipper {
     }
 
     /// Sends events and returns the result of each.
-    fn send_items(&mut self, items: &[BulkItem], lanes: usize) -> Result<BulkOutcome, ShipError> {
-        let parts = items.chunks(items.len().div_ceil(lanes));
+    fn send_items(&mut self, items: &[BulkItem], parallel: usize) -> Result<BulkOutcome, ShipError> {
+        let parts = items.chunks(items.len().div_ceil(parallel));
         let parts = parts.map(|items| self.prepare_request(items)).collect::<Result<Vec<_>, _>>()?;
-        let mut answers = self.send_requests(&parts, self.per_item_bulks > 0);
-        if answers.iter().any(|answer| matches!(answer, Ok(BulkOutcome::HasErrors))) {
-            // The same request, sent again, identifies the failed items; the others report that their id
+        let mut outcomes = self.send_requests(&parts, self.per_item_bulks > 0);
+        if outcomes.iter().any(|outcome| matches!(outcome, Ok(BulkOutcome::HasErrors))) {
+            // The same requests, sent again, identify the failed items; the others report that their id
             // exists.
             self.per_item_bulks = PER_ITEM_AFTER_ERROR;
-            answers = self.send_requests(&parts, true);
+            outcomes = self.send_requests(&parts, true);
         }
-        let mut fates = Vec::with_capacity(items.len());
-        for (part, answer) in parts.into_iter().zip(answers) {
+        let mut results = Vec::with_capacity(items.len());
+        for (part, outcome) in parts.into_iter().zip(outcomes) {
             // If one request failed as a whole, the others report existing ids in the next attempt.
-            match answer? {
-                BulkOutcome::Results(told) => fates.extend(part.results(told)),
+            match outcome? {
+                BulkOutcome::Results(sent) => results.extend(part.results(sent)),
                 other => return Ok(other),
             }
         }
-        Ok(BulkOutcome::Results(fates))
+        Ok(BulkOutcome::Results(results))
     }
 
     /// Ensures that the index of each event exists, and encodes the request.
@@ -332,9 +333,9 @@ impl Shipper {
         let bytes = items.iter().map(BulkItem::estimated_bytes).sum();
         let mut part =
             BulkRequest { body: Vec::with_capacity(bytes), sent: 0, rejected: vec![None; items.len()] };
-        for (item, refused) in items.iter().zip(&mut part.rejected) {
+        for (item, rejected) in items.iter().zip(&mut part.rejected) {
             match self.router.ensure_index(&item.event.name, item.event.day)? {
-                TargetIndex::Rejected(reason) => *refused = Some(BulkItemResult::Rejected(reason)),
+                TargetIndex::Rejected(reason) => *rejected = Some(BulkItemResult::Rejected(reason)),
                 TargetIndex::Index(index) => {
                     item.append_to(&index, self.shared.log_id(), &mut part.body);
                     part.sent += 1;
@@ -345,10 +346,10 @@ impl Shipper {
     }
 
     /// Sends all requests in parallel, the first one on this thread.
-    fn send_requests(&self, parts: &[BulkRequest], is_told: bool) -> Vec<Result<BulkOutcome, ShipError>> {
+    fn send_requests(&self, parts: &[BulkRequest], per_item: bool) -> Vec<Result<BulkOutcome, ShipError>> {
         let request = |part: &BulkRequest| match part.sent {
             0 => Ok(BulkOutcome::Results(Vec::new())),
-            sent => self.send_request(&part.body, sent, is_told),
+            sent => self.send_request(&part.body, sent, per_item),
         };
         let Some((first, others)) = parts.split_first() else { return Vec::new() };
         std::thread::scope(|scope| {
@@ -367,110 +368,113 @@ impl Shipper {
         })
     }
 
-    /// Sends a request with `count` events. Returns the result of each if `is_told`, otherwise only whether
+    /// Sends a request with `count` events. Returns the result of each if `per_item`, otherwise only whether
     /// all succeeded.
-    fn send_request(&self, body: &[u8], count: usize, is_told: bool) -> Result<BulkOutcome, ShipError> {
+    fn send_request(&self, body: &[u8], count: usize, per_item: bool) -> Result<BulkOutcome, ShipError> {
         let left = self.shared.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(BULK_TIMEOUT, |left| left.clamp(Duration::from_millis(1), BULK_TIMEOUT));
-        let path = format!("/_bulk?{}", if is_told { bulk::PER_ITEM_FILTER } else { bulk::ERRORS_FILTER });
+        let path = format!("/_bulk?{}", if per_item { bulk::PER_ITEM_FILTER } else { bulk::ERRORS_FILTER });
         let send =
             || self.client.send_with_timeout(&Method::POST, &path, EsRequestBody::Lines(body), timeout);
-        let answer = match send().map_err(ShipError::from) {
+        let response = match send().map_err(ShipError::from) {
             // The server may have closed a pooled connection.
-            Err(trouble @ ShipError::Unreachable(ClientError::Unreachable { .. }))
-                if trouble.may_be_too_large() =>
+            Err(error @ ShipError::Unreachable(ClientError::Unreachable { .. }))
+                if error.may_be_too_large() =>
             {
                 send()?
             }
-            answer => answer?,
+            response => response?,
         };
         self.metrics.cluster_bulks_total.inc();
-        match answer.status {
-            200..=299 => {
-                let sent = if is_told {
-                    bulk::parse_results(&answer.body, count).map(BulkOutcome::Results)
-                } else {
-                    bulk::has_errors(&answer.body).map(|has| match has {
-                        true => BulkOutcome::HasErrors,
-                        false => BulkOutcome::Results(vec![BulkItemResult::Created; count]),
-                    })
-                };
-                sent.ok_or_else(|| {
-                    ShipError::NeedsOperator(format!(
-                        "{} sent a malformed response to a bulk request; is it a supported cluster?",
-                        self.client.address()
-                    ))
-                })
-            }
-            413 => Ok(BulkOutcome::Rejected(format!("status 413: {}", answer.error_reason()))),
+        match response.status {
+            200..=299 => self.parse_outcome(&response.body, count, per_item),
+            413 => Ok(BulkOutcome::Rejected(format!("status 413: {}", response.error_reason()))),
             // Only for Elasticsearch's own errors: a proxy may respond with 400 to anything.
-            400 if answer.has_elasticsearch_error() => {
-                Ok(BulkOutcome::Rejected(format!("status 400: {}", answer.error_reason())))
+            400 if response.has_elasticsearch_error() => {
+                Ok(BulkOutcome::Rejected(format!("status 400: {}", response.error_reason())))
             }
-            status => Err(ShipError::Status { status, cause: answer.error_reason() }),
+            status => Err(ShipError::Status { status, cause: response.error_reason() }),
         }
+    }
+
+    fn parse_outcome(&self, response: &[u8], count: usize, per_item: bool) -> Result<BulkOutcome, ShipError> {
+        let outcome = if per_item {
+            bulk::parse_results(response, count).map(BulkOutcome::Results)
+        } else {
+            bulk::has_errors(response).map(|has_errors| match has_errors {
+                true => BulkOutcome::HasErrors,
+                false => BulkOutcome::Results(vec![BulkItemResult::Created; count]),
+            })
+        };
+        outcome.ok_or_else(|| {
+            ShipError::NeedsOperator(format!(
+                "{} sent a malformed response to a bulk request; is it a supported cluster?",
+                self.client.address()
+            ))
+        })
     }
 
     /// Removes completed events from `left`; waits if some remain.
     fn apply_results(
         &mut self,
         left: &mut Vec<BulkItem>,
-        fates: &[BulkItemResult],
+        results: &[BulkItemResult],
     ) -> Result<(), DeadlineReached> {
-        let again = bulk::items_to_resend(&left[..fates.len()], fates);
-        let later = fates.iter().find_map(|fate| match fate {
-            BulkItemResult::Retry(reason) => Some(reason.clone()),
-            _ => None,
-        });
-        for (item, fate) in left.iter().zip(fates) {
-            match fate {
-                BulkItemResult::Created => {}
+        let resend = bulk::items_to_resend(&left[..results.len()], results);
+        for (item, result) in left.iter().zip(results) {
+            match result {
+                BulkItemResult::Created | BulkItemResult::Retry(_) => {}
                 BulkItemResult::AlreadyExists => self.metrics.cluster_duplicate_total.inc(),
-                BulkItemResult::Retry(_) => {}
                 BulkItemResult::IndexMissing => self.router.forget(&item.event.name),
                 BulkItemResult::Rejected(reason) => self.reject(item, reason)?,
             }
         }
-        let unsettled = again.iter().filter(|again| **again).count();
-        self.metrics.cluster_retries_total.add(unsettled as u64);
-        self.metrics.cluster_acked_total.add(
-            fates
-                .iter()
-                .zip(&again)
-                .filter(|(fate, again)| !**again && !matches!(fate, BulkItemResult::Rejected(_)))
-                .count() as u64,
-        );
-        let mut again = again.into_iter();
-        left.retain(|_| again.next().unwrap_or(true));
-        if unsettled == fates.len() {
+        let resent = resend.iter().filter(|resend| **resend).count();
+        let is_acked = |(result, resend): &(&BulkItemResult, &bool)| {
+            !**resend && !matches!(result, BulkItemResult::Rejected(_))
+        };
+        let acked = results.iter().zip(&resend).filter(is_acked).count();
+        self.metrics.cluster_retries_total.add(resent as u64);
+        self.metrics.cluster_acked_total.add(acked as u64);
+        let mut resend = resend.into_iter();
+        left.retain(|_| resend.next().unwrap_or(true));
+        if resent == results.len() {
+            let reason = results.iter().find_map(|result| match result {
+                BulkItemResult::Retry(reason) => Some(reason.clone()),
+                _ => None,
+            });
             let reason =
-                later.unwrap_or_else(|| "an index was deleted directly after it was created".to_owned());
+                reason.unwrap_or_else(|| "an index was deleted directly after it was created".to_owned());
             return self.back_off(&ShipError::RetryLater(reason));
         }
         self.on_recovered();
-        if unsettled > 0 {
+        if resent > 0 {
             let wait = self.backoff.next_delay();
-            self.pause(wait)?;
-        } else {
-            self.backoff.reset();
-            if fates
-                .iter()
-                .all(|fate| matches!(fate, BulkItemResult::Created | BulkItemResult::AlreadyExists))
-            {
-                self.per_item_bulks = self.per_item_bulks.saturating_sub(1);
-            }
-            self.good_bulks = self.good_bulks.wrapping_add(1);
-            if self.good_bulks.is_multiple_of(GROW_AFTER) {
-                self.events_max = (self.events_max * 2).min(self.config.bulk_events);
-            }
+            return self.pause(wait);
         }
+        self.grow_request_size(results);
         Ok(())
     }
 
+    /// Returns to larger requests and to requests without results per item, after a bulk request that succeeded.
+    fn grow_request_size(&mut self, results: &[BulkItemResult]) {
+        self.backoff.reset();
+        let is_stored = |result: &BulkItemResult| {
+            matches!(result, BulkItemResult::Created | BulkItemResult::AlreadyExists)
+        };
+        if results.iter().all(is_stored) {
+            self.per_item_bulks = self.per_item_bulks.saturating_sub(1);
+        }
+        self.good_bulks = self.good_bulks.wrapping_add(1);
+        if self.good_bulks.is_multiple_of(GROW_AFTER) {
+            self.events_max = (self.events_max * 2).min(self.config.bulk_events);
+        }
+    }
+
     /// Waits before the next attempt, and logs the failure once in a while.
-    fn back_off(&mut self, trouble: &ShipError) -> Result<(), DeadlineReached> {
+    fn back_off(&mut self, error: &ShipError) -> Result<(), DeadlineReached> {
         self.metrics.cluster_up.set(false);
-        let (now, word) = (Instant::now(), trouble.as_str());
+        let (now, word) = (Instant::now(), error.as_str());
         let is_new = self
             .outage
             .as_ref()
@@ -478,16 +482,16 @@ impl Shipper {
         if is_new {
             let since = self.outage.as_ref().map_or(now, |outage| outage.since);
             self.outage = Some(Outage { since, state: word, last_logged: now });
-            let queued = self.metrics.spool_events.get();
-            let text = trouble.to_string();
+            let spooled = self.metrics.spool_events.get();
+            let text = error.to_string();
             let text = text.escape_debug();
-            let level = if trouble.needs_operator() { log::Level::Error } else { log::Level::Warn };
+            let level = if error.needs_operator() { log::Level::Error } else { log::Level::Warn };
             log::log!(
                 level,
-                "cluster_{word} spooled_events={queued} error=\"{text}\" note=\"events wait in the spool\""
+                "cluster_{word} spooled_events={spooled} error=\"{text}\" note=\"events wait in the spool\""
             );
         }
-        if matches!(trouble, ShipError::Unreachable(ClientError::Unreachable { .. })) {
+        if matches!(error, ShipError::Unreachable(ClientError::Unreachable { .. })) {
             self.router.forget_all();
         }
         let wait = self.backoff.next_delay();
@@ -497,9 +501,9 @@ impl Shipper {
     fn on_recovered(&mut self) {
         self.metrics.cluster_up.set(true);
         if let Some(outage) = self.outage.take() {
-            let queued = self.metrics.spool_events.get();
+            let spooled = self.metrics.spool_events.get();
             log::info!(
-                "cluster_recovered waited_ms={} spooled_events={queued}",
+                "cluster_recovered waited_ms={} spooled_events={spooled}",
                 outage.since.elapsed().as_millis()
             );
         }
@@ -512,7 +516,7 @@ impl Shipper {
         }
     }
 
-    /// Writes an event that the cluster rejects to the dead letters.
+    /// Writes an event that the cluster rejects to the dead dead_letters.
     fn reject(&mut self, item: &BulkItem, reason: &str) -> Result<(), DeadlineReached> {
         self.metrics.cluster_rejected_total.inc();
         let source = format!("cluster {} {}", self.client.address(), item.event.name);
@@ -521,14 +525,14 @@ impl Shipper {
 
     /// Writes a dead letter. Waits while the disk is full, but not if the dead-letter file is full.
     fn add_dead_letter(&self, source: &str, reason: &str, text: &[u8]) -> Result<(), DeadlineReached> {
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             time: rfc3339(&Utc::now()),
             source: source.to_owned(),
             reason: reason.to_owned(),
             text: text.to_vec(),
         };
         loop {
-            match self.dead_letters.add(&letter) {
+            match self.dead_letters.add(&dead_letter) {
                 Ok(()) => self.metrics.event_dead_letters_total.inc(),
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     self.pause(DISK_PAUSE)?;
@@ -552,10 +556,10 @@ impl Shipper {
         let first = today.saturating_sub_unsigned(days);
         match index_router::delete_indices_before(&self.client, first) {
             Ok(deleted) => self.metrics.cluster_deleted_indices_total.add(deleted),
-            Err(trouble) => {
+            Err(error) => {
                 // Retry sooner if the cluster was unreachable.
                 self.retention_at = now + LOG_INTERVAL;
-                log::warn!("index_deletion_failed error=\"{}\"", trouble.to_string().escape_debug());
+                log::warn!("index_deletion_failed error=\"{}\"", error.to_string().escape_debug());
             }
         }
     }

@@ -38,7 +38,7 @@ use crate::search::store::StoreError;
 use crate::{Error, Result};
 
 /// Name of the directory in DIR/.lea.
-pub(super) const DIR: &str = "queue";
+pub(super) const DIR: &str = "spool";
 
 /// Maximum number of calls waiting for the writer.
 const JOBS_MAX: usize = 1_024;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use super::LogPosition;
 use super::disk::SpoolDisk;
 
-const FILE: &str = "confirmed";
+const FILE: &str = "acked";
 
 /// Each slot has its own sector.
 const SLOT_BYTES: u64 = 512;

@@ -1,7 +1,7 @@
 //! Encoding of spool segments: a header, followed by records. Pure code.
 //!
 //! ```text
-//! header (40 bytes):  "leaqueue"  version u32  log id u64  start u64  number of the first record u64  CRC-32C u32
+//! header (40 bytes):  "leaspool"  version u32  log id u64  start u64  number of the first record u64  CRC-32C u32
 //! record:             payload length u32  CRC-32C u32  number u64  payload
 //! ```
 //!
@@ -16,7 +16,7 @@ pub(super) const RECORD_HEAD_BYTES: usize = 16;
 /// Maximum size of a payload: the largest event, the `lea` object and the names.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 2 << 20;
 
-const MAGIC: &[u8; 8] = b"leaqueue";
+const MAGIC: &[u8; 8] = b"leaspool";
 const VERSION: u32 = 1;
 
 /// The header of a segment.

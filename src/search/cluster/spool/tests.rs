@@ -45,17 +45,17 @@ fn read(shared: &Arc<SpoolShared>) -> (Vec<u64>, u64) {
     (found, lost)
 }
 
-fn open_queue(dir: &Path) -> (Spool, AckHandle) {
+fn open_spool(dir: &Path) -> (Spool, AckHandle) {
     Spool::open(dir, CONFIG, Arc::default()).unwrap()
 }
 
 /// Creates a spool with `count` records in appends of three; returns the files of its segments.
 fn filled(dir: &Path, count: u64) -> Vec<PathBuf> {
-    let (queue, _) = open_queue(dir);
+    let (spool, _) = open_spool(dir);
     for first in (0..count).step_by(3) {
-        assert_eq!(queue.append(payloads(first..(first + 3).min(count))).unwrap(), first);
+        assert_eq!(spool.append(payloads(first..(first + 3).min(count))).unwrap(), first);
     }
-    drop(queue);
+    drop(spool);
     segments(dir)
 }
 
@@ -69,20 +69,20 @@ fn records_survive_segments_and_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let files = filled(dir.path(), 100);
     assert!(files.len() > 5, "{files:?}");
-    let (queue, _) = open_queue(dir.path());
-    assert_eq!(read(queue.shared()), ((0..100).collect(), 0));
-    assert_eq!(queue.append(payloads(100..103)).unwrap(), 100);
-    assert_eq!(read(queue.shared()), ((0..103).collect(), 0));
-    assert_eq!(queue.shared().metrics.spool_events.get(), 103);
+    let (spool, _) = open_spool(dir.path());
+    assert_eq!(read(spool.shared()), ((0..100).collect(), 0));
+    assert_eq!(spool.append(payloads(100..103)).unwrap(), 100);
+    assert_eq!(read(spool.shared()), ((0..103).collect(), 0));
+    assert_eq!(spool.shared().metrics.spool_events.get(), 103);
 }
 
 #[test]
 fn concurrent_callers_get_distinct_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let config = SpoolConfig { segment_bytes: 4_000, ..CONFIG };
-    let (queue, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
+    let (spool, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
     let mut firsts: Vec<u64> = std::thread::scope(|scope| {
-        let call = || (0..50).map(|_| queue.append(payloads(0..2)).unwrap()).collect::<Vec<_>>();
+        let call = || (0..50).map(|_| spool.append(payloads(0..2)).unwrap()).collect::<Vec<_>>();
         let callers: Vec<_> = (0..8).map(|_| scope.spawn(call)).collect();
         callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
     });
@@ -93,7 +93,7 @@ fn concurrent_callers_get_distinct_numbers() {
 #[test]
 fn log_id_is_stable_and_unique() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let id = |dir: &Path| open_queue(dir).0.shared().log_id();
+    let id = |dir: &Path| open_spool(dir).0.shared().log_id();
     let first = id(one.path());
     filled(one.path(), 40);
     assert_eq!(id(one.path()), first);
@@ -104,39 +104,39 @@ fn log_id_is_stable_and_unique() {
 fn acked_segments_are_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let before = filled(dir.path(), 100).len();
-    let (queue, mut confirmer) = open_queue(dir.path());
-    let mut reader = SpoolReader::open(Arc::clone(queue.shared()), queue.shared().acked()).unwrap();
-    let end = queue.shared().lock().end;
+    let (spool, mut acks) = open_spool(dir.path());
+    let mut reader = SpoolReader::open(Arc::clone(spool.shared()), spool.shared().acked()).unwrap();
+    let end = spool.shared().lock().end;
     for _ in 0..60 {
         reader.next(end).unwrap();
     }
-    confirmer.ack(reader.position());
+    acks.ack(reader.position());
     assert!(segments(dir.path()).len() < before / 2 + 1);
-    assert_eq!(read(queue.shared()), ((60..100).collect(), 0));
-    drop((queue, confirmer));
-    let (queue, mut confirmer) = open_queue(dir.path());
-    assert_eq!(read(queue.shared()), ((60..100).collect(), 0));
-    confirmer.ack(end);
+    assert_eq!(read(spool.shared()), ((60..100).collect(), 0));
+    drop((spool, acks));
+    let (spool, mut acks) = open_spool(dir.path());
+    assert_eq!(read(spool.shared()), ((60..100).collect(), 0));
+    acks.ack(end);
     assert_eq!(segments(dir.path()).len(), 1);
-    assert_eq!(queue.shared().metrics.spool_bytes.get(), 0);
-    assert!(queue.shared().wait_acked(Instant::now()));
-    assert_eq!(queue.append(payloads(100..101)).unwrap(), 100);
-    assert!(!queue.shared().wait_acked(Instant::now()));
-    assert_eq!(read(queue.shared()), (vec![100], 0));
+    assert_eq!(spool.shared().metrics.spool_bytes.get(), 0);
+    assert!(spool.shared().wait_acked(Instant::now()));
+    assert_eq!(spool.append(payloads(100..101)).unwrap(), 100);
+    assert!(!spool.shared().wait_acked(Instant::now()));
+    assert_eq!(read(spool.shared()), (vec![100], 0));
 }
 
 #[test]
 fn lost_position_causes_resends_only() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 30);
-    let (queue, mut confirmer) = open_queue(dir.path());
-    let end = queue.shared().lock().end;
-    confirmer.ack(end);
-    drop((queue, confirmer));
+    let (spool, mut acks) = open_spool(dir.path());
+    let end = spool.shared().lock().end;
+    acks.ack(end);
+    drop((spool, acks));
     let left = segments(dir.path()).pop().unwrap();
-    fs::remove_file(dir.path().join(DIR).join("confirmed")).unwrap();
-    let (queue, _) = open_queue(dir.path());
-    let (found, lost) = read(queue.shared());
+    fs::remove_file(dir.path().join(DIR).join("acked")).unwrap();
+    let (spool, _) = open_spool(dir.path());
+    let (found, lost) = read(spool.shared());
     let first = segment::SegmentHeader::parse(&fs::read(left).unwrap()).unwrap().first;
     assert_eq!((found, lost), ((first..30).collect(), 0));
 }
@@ -152,10 +152,10 @@ fn partial_tail_is_removed_at_any_byte() {
     for bytes in 0..whole.len() {
         fs::write(&path, &whole[..bytes]).unwrap();
         let kept = ends.iter().filter(|end| **end <= bytes).count().saturating_sub(1) as u64;
-        let (queue, _) = open_queue(dir.path());
-        assert_eq!(read(queue.shared()), ((0..kept).collect(), 0), "{bytes} bytes");
-        assert_eq!(queue.append(payloads(kept..kept + 2)).unwrap(), kept, "{bytes} bytes");
-        assert_eq!(read(queue.shared()), ((0..kept + 2).collect(), 0), "{bytes} bytes");
+        let (spool, _) = open_spool(dir.path());
+        assert_eq!(read(spool.shared()), ((0..kept).collect(), 0), "{bytes} bytes");
+        assert_eq!(spool.append(payloads(kept..kept + 2)).unwrap(), kept, "{bytes} bytes");
+        assert_eq!(read(spool.shared()), ((0..kept + 2).collect(), 0), "{bytes} bytes");
     }
 }
 
@@ -164,19 +164,19 @@ fn segment_without_header_is_recreated() {
     let dir = tempfile::tempdir().unwrap();
     let config = SpoolConfig { segment_bytes: 1, ..CONFIG };
     for bytes in 0..=HEADER_BYTES {
-        let (queue, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
-        let next = queue.shared().lock().end.number;
-        queue.append(payloads(next..next + 1)).unwrap();
-        let end = queue.shared().lock().end.byte;
-        drop(queue);
+        let (spool, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
+        let next = spool.shared().lock().end.number;
+        spool.append(payloads(next..next + 1)).unwrap();
+        let end = spool.shared().lock().end.byte;
+        drop(spool);
         let header = segment::SegmentHeader { log: 1, base: end, first: next + 1 }.to_bytes();
         let mut begun = header[..bytes].to_vec();
         if let Some(last) = begun.last_mut().filter(|_| bytes == HEADER_BYTES) {
             *last ^= 1;
         }
         fs::write(dir.path().join(DIR).join(format!("{end:016x}.log")), begun).unwrap();
-        let (queue, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
-        assert_eq!(read(queue.shared()), ((0..next + 1).collect(), 0), "{bytes} bytes");
+        let (spool, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
+        assert_eq!(read(spool.shared()), ((0..next + 1).collect(), 0), "{bytes} bytes");
     }
 }
 
@@ -192,8 +192,8 @@ fn damage_of_any_byte_loses_at_most_one_record() {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x55;
             fs::write(path, &bytes).unwrap();
-            let (queue, _) = open_queue(dir.path());
-            let (found, lost) = read(queue.shared());
+            let (spool, _) = open_spool(dir.path());
+            let (found, lost) = read(spool.shared());
             // A damaged last record looks like one that was never completed.
             let all = found.len() as u64 + lost;
             assert!(all == 40 || (is_last && all == 39), "{} byte {at}: {found:?} {lost}", path.display());
@@ -211,14 +211,14 @@ fn missing_or_truncated_segment_is_reported_and_skipped() {
     let (begin, end) = (first(1), first(2));
     let whole = fs::read(&files[1]).unwrap();
     fs::write(&files[1], &whole[..HEADER_BYTES + 30]).unwrap();
-    let (queue, _) = open_queue(dir.path());
-    let (found, lost) = read(queue.shared());
+    let (spool, _) = open_spool(dir.path());
+    let (found, lost) = read(spool.shared());
     assert!(lost >= end - begin - 1 && found.len() as u64 + lost == 40, "{found:?} {lost}");
-    drop(queue);
+    drop(spool);
     fs::remove_file(&files[1]).unwrap();
-    let (queue, _) = open_queue(dir.path());
+    let (spool, _) = open_spool(dir.path());
     let others = (0..begin).chain(end..40).collect();
-    assert_eq!(read(queue.shared()), (others, end - begin));
+    assert_eq!(read(spool.shared()), (others, end - begin));
 }
 
 #[test]
@@ -250,8 +250,8 @@ fn check_failure(nth: u64, times: u64) {
     let next = log.end().number;
     log.append(&records(next..next + 2), 2).unwrap();
     drop(log);
-    let (queue, _) = open_queue(dir.path());
-    assert_eq!(read(queue.shared()), ((0..next + 2).collect(), 0), "call {nth}, {times} times");
+    let (spool, _) = open_spool(dir.path());
+    assert_eq!(read(spool.shared()), ((0..next + 2).collect(), 0), "call {nth}, {times} times");
 }
 
 #[test]
@@ -259,28 +259,28 @@ fn full_spool_rejects_until_events_are_acked() {
     let dir = tempfile::tempdir().unwrap();
     let one = (RECORD_HEAD_BYTES + payload(0).len()) as u64;
     let config = SpoolConfig { bytes_max: 3 * one, free_bytes_min: 0, segment_bytes: 1 << 20 };
-    let (queue, mut confirmer) = Spool::open(dir.path(), config, Arc::default()).unwrap();
+    let (spool, mut acks) = Spool::open(dir.path(), config, Arc::default()).unwrap();
     let append = || {
         let mut payloads = Payloads::default();
         payloads.add(|bytes| bytes.extend(payload(0)));
-        queue.append(payloads)
+        spool.append(payloads)
     };
     for number in 0..3 {
         assert_eq!(append().unwrap(), number);
     }
     assert!(matches!(append(), Err(StoreError::Full)));
-    assert_eq!(queue.shared().metrics.spool_full.get(), 1);
-    let end = queue.shared().lock().end;
-    confirmer.ack(LogPosition { byte: end.byte - 2 * one, number: 1 });
+    assert_eq!(spool.shared().metrics.spool_full.get(), 1);
+    let end = spool.shared().lock().end;
+    acks.ack(LogPosition { byte: end.byte - 2 * one, number: 1 });
     assert_eq!(append().unwrap(), 3);
-    assert_eq!(queue.shared().metrics.spool_full.get(), 0);
+    assert_eq!(spool.shared().metrics.spool_full.get(), 0);
     assert!(matches!(append(), Err(StoreError::Full)));
     // A batch larger than the spool is accepted only if it is empty.
-    let end = queue.shared().lock().end;
-    confirmer.ack(end);
+    let end = spool.shared().lock().end;
+    acks.ack(end);
     let mut large = Payloads::default();
     large.add(|bytes| bytes.resize(10 * one as usize, b'x'));
-    assert_eq!(queue.append(large).unwrap(), 4);
+    assert_eq!(spool.append(large).unwrap(), 4);
     assert!(matches!(append(), Err(StoreError::Full)));
 }
 
@@ -288,15 +288,15 @@ fn full_spool_rejects_until_events_are_acked() {
 fn reserved_disk_space_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let config = SpoolConfig { free_bytes_min: u64::MAX, ..CONFIG };
-    let (queue, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
-    assert!(matches!(queue.append(payloads(0..1)), Err(StoreError::Full)));
+    let (spool, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
+    assert!(matches!(spool.append(payloads(0..1)), Err(StoreError::Full)));
 }
 
 #[test]
 fn wait_ends_on_append_close_or_deadline() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut queue, _) = open_queue(dir.path());
-    let shared = Arc::clone(queue.shared());
+    let (mut spool, _) = open_spool(dir.path());
+    let shared = Arc::clone(spool.shared());
     let begin = shared.acked();
     let far = Instant::now() + Duration::from_secs(600);
     let waits = |at: LogPosition| {
@@ -304,13 +304,13 @@ fn wait_ends_on_append_close_or_deadline() {
         std::thread::spawn(move || shared.wait_after(at, far))
     };
     let waiting = waits(begin);
-    queue.append(payloads(0..1)).unwrap();
+    spool.append(payloads(0..1)).unwrap();
     let seen = waiting.join().unwrap();
     assert_eq!((seen.end.number, seen.is_closed, seen.is_deadline_reached), (1, false, false));
     let waiting = waits(seen.end);
-    queue.close();
+    spool.close();
     assert!(waiting.join().unwrap().is_closed);
-    assert!(matches!(queue.append(payloads(1..2)), Err(StoreError::ShuttingDown)));
+    assert!(matches!(spool.append(payloads(1..2)), Err(StoreError::ShuttingDown)));
     let pausing = {
         let shared = Arc::clone(&shared);
         std::thread::spawn(move || shared.pause(far))
@@ -323,15 +323,15 @@ fn wait_ends_on_append_close_or_deadline() {
 fn records_longer_than_a_read_are_complete() {
     let dir = tempfile::tempdir().unwrap();
     let config = SpoolConfig { bytes_max: 1 << 30, ..CONFIG };
-    let (queue, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
+    let (spool, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
     let sizes = [10, PAYLOAD_BYTES_MAX, 3, (1 << 20) - 16, 1 << 20, 0, 900_000, 900_000];
     for size in sizes {
         let mut payloads = Payloads::default();
         payloads.add(|bytes| bytes.resize(size, b'y'));
-        queue.append(payloads).unwrap();
+        spool.append(payloads).unwrap();
     }
-    let mut reader = SpoolReader::open(Arc::clone(queue.shared()), queue.shared().acked()).unwrap();
-    let end = queue.shared().lock().end;
+    let mut reader = SpoolReader::open(Arc::clone(spool.shared()), spool.shared().acked()).unwrap();
+    let end = spool.shared().lock().end;
     for size in sizes {
         let Some(SpoolEntry::Record { payload, .. }) = reader.next(end).unwrap() else { panic!("{size}") };
         assert_eq!(payload.len(), size);
@@ -345,9 +345,9 @@ fn damage_is_reported_with_its_position() {
     let path = filled(dir.path(), 5).pop().unwrap();
     let offset = (HEADER_BYTES + RECORD_HEAD_BYTES + payload(0).len()) as u64;
     fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"\xff", offset + 20).unwrap();
-    let (queue, _) = open_queue(dir.path());
-    let mut reader = SpoolReader::open(Arc::clone(queue.shared()), queue.shared().acked()).unwrap();
-    let end = queue.shared().lock().end;
+    let (spool, _) = open_spool(dir.path());
+    let mut reader = SpoolReader::open(Arc::clone(spool.shared()), spool.shared().acked()).unwrap();
+    let end = spool.shared().lock().end;
     assert!(matches!(reader.next(end).unwrap(), Some(SpoolEntry::Record { number: 0, .. })));
     let Some(SpoolEntry::Damaged(damage)) = reader.next(end).unwrap() else { panic!("no damage") };
     assert_eq!((damage.offset, damage.lost), (offset, 1));
