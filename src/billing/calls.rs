@@ -6,20 +6,19 @@ use std::sync::Arc;
 use crate::billing::external_sort::{ExternalSorter, SortedRecords};
 use crate::billing::input::{RowCounts, RowReader};
 use crate::billing::{self, BilledCall, CallBuilder, InvalidRecord, RowTimeParser};
-use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs, TimeRange};
 use crate::cmd::billing::SortArgs;
 use crate::phone::PhoneNumberNormalizer;
+use crate::search::source::{SessionOptions, TimeRange};
 use crate::{Error, Result};
 
 /// The input of one side.
 pub(crate) struct RowSource<'a> {
-    /// Files, directories and URLs. If empty, the store of `place` is read.
+    /// Files, directories and URLs. If empty, the store of `options` is read.
     pub names: &'a [String],
-    /// The default store and the configuration.
-    pub place: &'a StoreTargetArgs,
-    pub which: &'a EventFilterArgs,
-    /// The range in which a call has to start.
-    pub span: TimeRange,
+    /// The default store, and the range in which a call has to start.
+    pub options: &'a SessionOptions,
+    /// Parser of times without a zone.
+    pub clock: &'a RowTimeParser,
 }
 
 /// Iterates over calls by call ID.
@@ -35,8 +34,6 @@ pub(crate) struct CallReader {
 impl CallReader {
     /// Reads and sorts all rows.
     pub(crate) fn read(source: &RowSource<'_>, sort: &SortArgs, memory: u64) -> Result<CallReader> {
-        let zone = source.which.time_zone;
-        let clock = RowTimeParser::new(move |ms| zone.offset_minutes(ms));
         let mut sorter = ExternalSorter::new(&sort.temp_dir(), memory);
         let mut record = Vec::new();
         let mut push = |row: billing::BillingRow<'_>| {
@@ -44,20 +41,20 @@ impl CallReader {
             billing::encode_row(&row, &mut record);
             sorter.push(&record)
         };
-        let mut input = RowReader::new(&clock, &mut push);
+        let mut input = RowReader::new(source.clock, &mut push);
         if source.names.is_empty() {
-            input.read_store(source.place, source.which)?;
+            input.read_store(source.options)?;
         }
         for name in source.names {
-            input.read(name, source.place, source.which)?;
+            input.read(name, source.options)?;
         }
         let counts = input.counts;
         let sorted = sorter.finish()?;
         if sorted.runs > 0 {
             log::info!("sorted rows={} runs={}", counts.rows, sorted.runs);
         }
-        let families = source.which.normalizer(source.place)?;
-        Ok(CallReader { sorted, span: source.span, families, current: None, counts })
+        let SessionOptions { range: span, normalizer: families, .. } = source.options.clone();
+        Ok(CallReader { sorted, span, families, current: None, counts })
     }
 
     /// Returns the next call by call ID, or `None` at the end.

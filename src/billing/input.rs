@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::billing::{BillingRow, RowColumn, RowError, RowFields, RowTimeParser};
-use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs, TimeRange};
 use crate::runtime::terminal::escape;
 use crate::search::document::SOURCE_BYTES_MAX;
+use crate::search::source::{QuerySession, SessionOptions, TimeRange};
 use crate::{Error, Result};
 
 /// Length limit of a row, including its envelope.
@@ -74,17 +74,13 @@ impl<'a> RowReader<'a> {
         RowReader { clock, on_row: each, has_input_order: true, counts: RowCounts::default() }
     }
 
-    /// Reads a source: `-` for stdin, a URL, a directory with a store, or a file.
-    pub(crate) fn read(
-        &mut self,
-        source: &str,
-        place: &StoreTargetArgs,
-        which: &EventFilterArgs,
-    ) -> Result<()> {
+    /// Reads a source: `-` for stdin, a URL, a directory with a store, or a file. `options` apply to a store.
+    pub(crate) fn read(&mut self, source: &str, options: &SessionOptions) -> Result<()> {
         let path = Path::new(source);
         if source.contains("://") || path.is_dir() {
-            let place = StoreTargetArgs { store: source.to_owned(), ..place.clone() };
-            return self.read_store(&place, which);
+            let mut options = options.clone();
+            options.target.location = source.to_owned();
+            return self.read_store(&options);
         }
         self.has_input_order = true;
         match source {
@@ -94,16 +90,9 @@ impl<'a> RowReader<'a> {
     }
 
     /// Reads the rows of a store, including those of calls that start before the requested range and reach into it.
-    pub(crate) fn read_store(&mut self, place: &StoreTargetArgs, which: &EventFilterArgs) -> Result<()> {
-        let mut which = which.clone();
-        if which.index.is_empty() {
-            which.index = vec![place.load_config()?.events.indices.billing];
-        }
-        let mut asked = which.open(place, None)?;
-        if asked.is_foreign() && which.time_field.is_none() {
-            which.time_field = Some(FOREIGN_ROW_TIME_FIELD.to_owned());
-            asked = which.open(place, None)?;
-        }
+    pub(crate) fn read_store(&mut self, options: &SessionOptions) -> Result<()> {
+        let options = SessionOptions { foreign_time_field: FOREIGN_ROW_TIME_FIELD, ..options.clone() };
+        let asked = QuerySession::open(&options, None)?;
         let around = TimeRange {
             from_ms: asked.range.from_ms.map(|ms| ms.saturating_sub(CALL_MS_MAX)),
             to_ms: asked.range.to_ms.map(|ms| ms.saturating_add(CALL_MS_MAX)),
@@ -114,7 +103,9 @@ impl<'a> RowReader<'a> {
         asked.scan(around, false, &mut |hit| {
             walked += 1;
             let taken = self.accept_row(RowFields::from_json(&hit.source))?;
-            self.report_result(taken, || format!("source={:?} id={:?}", store_name(place), escape(&hit.id)));
+            self.report_result(taken, || {
+                format!("source={:?} id={:?}", store_name(&options.target.location), escape(&hit.id))
+            });
             Ok(ControlFlow::Continue(()))
         })?;
         if walked < there {
@@ -317,13 +308,13 @@ fn first_byte(from: &mut impl BufRead) -> io::Result<Option<u8>> {
 }
 
 /// Returns the name of a store for the log, without the user and password of a URL.
-fn store_name(place: &StoreTargetArgs) -> String {
-    let text = escape(&place.store);
-    match (place.is_url(), text.split_once("://")) {
-        (true, Some((scheme, rest))) => {
+fn store_name(location: &str) -> String {
+    let text = escape(location);
+    match text.split_once("://") {
+        Some((scheme, rest)) => {
             format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
         }
-        _ => text,
+        None => text,
     }
 }
 

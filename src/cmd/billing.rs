@@ -6,8 +6,11 @@ mod totals;
 
 use std::path::PathBuf;
 
+use super::args::query::{EventFilterArgs, StoreTargetArgs};
 use super::args::units;
+use crate::billing::RowTimeParser;
 use crate::cli::Globals;
+use crate::search::source::SessionOptions;
 use crate::{Exit, Result};
 
 /// Build and compare calls from quick billing logs
@@ -71,4 +74,19 @@ mod tests {
                 && parse_sort_memory("x").is_err()
         );
     }
+}
+
+/// Options for reading rows from a store.
+fn row_options(filter: &EventFilterArgs, store: &StoreTargetArgs) -> Result<SessionOptions> {
+    let mut options = filter.session_options(store)?;
+    if options.indices.is_empty() {
+        options.indices.push(store.load_config()?.events.indices.billing);
+    }
+    Ok(options)
+}
+
+/// Parser of times in rows without a time zone.
+fn row_clock(filter: &EventFilterArgs) -> RowTimeParser {
+    let zone = filter.time_zone;
+    RowTimeParser::new(move |ms| zone.offset_minutes(ms))
 }

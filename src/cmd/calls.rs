@@ -6,14 +6,15 @@ use std::ops::ControlFlow;
 use chrono::Utc;
 use serde_json::{Value, json};
 
-use super::args::listing::escape;
-use super::args::query::{EventFilterArgs, QuerySession, StoreTargetArgs, TimeRange};
+use super::args::query::{EventFilterArgs, StoreTargetArgs};
 use super::args::units;
 use super::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
 use crate::cli::Globals;
 use crate::iri::calls::{CallEvent, CallReport, ReportedSpan, SubscriberDay};
 use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::terminal::escape;
 use crate::search::query::Hit;
+use crate::search::source::{QuerySession, TimeRange, parse_query};
 use crate::{Exit, Result};
 
 /// Matches all call events.
@@ -76,19 +77,19 @@ impl ReportArgs {
     fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         // A syntax error must be reported at its position in the user's query, not in the combined one.
-        self.filter.parse_query(self.query.as_deref(), None)?;
+        parse_query(self.query.as_deref(), None)?;
         let query = match &self.query {
             Some(query) => format!("({query}) AND {CALL_EVENTS_QUERY}"),
             None => CALL_EVENTS_QUERY.to_owned(),
         };
-        let asked = self.filter.open(&self.target, Some(&query))?;
-        self.report(&asked, ReportPrinter::new(self.format.format())?)?;
+        let session = self.filter.open(&self.target, Some(&query))?;
+        self.report(&session, ReportPrinter::new(self.format.format())?)?;
         Ok(Exit::Done)
     }
 
-    fn report(&self, asked: &QuerySession, mut printer: ReportPrinter) -> Result<()> {
+    fn report(&self, session: &QuerySession, mut printer: ReportPrinter) -> Result<()> {
         let now_ms = Utc::now().timestamp_millis();
-        let TimeRange { from_ms, to_ms } = asked.range;
+        let TimeRange { from_ms, to_ms } = session.range;
         let reported =
             ReportedSpan { from_ms: from_ms.unwrap_or(i64::MIN), to_ms: to_ms.unwrap_or(i64::MAX) };
         // A call from before the range can be answered in it, and one at the end of the range after it.
@@ -96,11 +97,11 @@ impl ReportArgs {
             from_ms: from_ms.map(|ms| ms.saturating_sub(self.ringing_time)),
             to_ms: to_ms.map(|ms| ms.saturating_add(self.ringing_time).saturating_add(1)),
         };
-        let zone = asked.zone;
+        let zone = self.filter.time_zone;
         let mut calls = CallReport::new(reported, self.ringing_time, |ms| zone.day(ms));
         let mut last_ms = now_ms;
-        asked.scan(around, false, &mut |hit| {
-            let Some((time_ms, subscriber, event)) = parse_call_event(asked, &hit) else {
+        session.scan(around, false, &mut |hit| {
+            let Some((time_ms, subscriber, event)) = parse_call_event(session, &hit) else {
                 return Ok(ControlFlow::Continue(()));
             };
             // A sender's clock may be ahead of this one.
@@ -114,7 +115,7 @@ impl ReportArgs {
 }
 
 /// Returns the time, the subscriber and the event; `None` if it is not a call event.
-fn parse_call_event(asked: &QuerySession, hit: &Hit) -> Option<(i64, String, CallEvent)> {
+fn parse_call_event(session: &QuerySession, hit: &Hit) -> Option<(i64, String, CallEvent)> {
     let source: Value = serde_json::from_slice(&hit.source).ok()?;
     let event = CallEvent::parse(source["event"].as_str()?)?;
     let subscriber = match &source["userid"] {
@@ -122,8 +123,8 @@ fn parse_call_event(asked: &QuerySession, hit: &Hit) -> Option<(i64, String, Cal
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    let family = asked.normalizer().and_then(|families| families.normalize(&subscriber));
-    let subscriber = family.map_or(subscriber, |family| family.as_str().to_owned());
+    let canonical = session.normalizer().and_then(|normalizer| normalizer.normalize(&subscriber));
+    let subscriber = canonical.map_or(subscriber, |canonical| canonical.as_str().to_owned());
     Some((hit.sort.first()?.as_i64()?, subscriber, event))
 }
 

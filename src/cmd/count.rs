@@ -21,8 +21,8 @@ impl Args {
         if self.query.print_explanation()? {
             return Ok(Exit::Done);
         }
-        let asked = self.query.open()?;
-        let count = asked.count(asked.range)?;
+        let session = self.query.open()?;
+        let count = session.count(session.range)?;
         print_text(&format!("{count}\n"))?;
         Ok(Exit::Done)
     }

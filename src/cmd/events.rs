@@ -3,7 +3,6 @@
 mod line;
 pub(crate) mod load;
 pub(crate) mod tail;
-mod target;
 
 use std::io::{self, IsTerminal, Read};
 

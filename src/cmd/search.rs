@@ -6,11 +6,14 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use super::args::query::{QueryArgs, QuerySession, SearchRequest, sort_by_field, sort_by_seq_no};
+use super::args::query::QueryArgs;
+use super::args::time_zone::TimeZoneArg;
 use super::output::{self, CsvWriter, EventView, OutputFormat, OutputFormatArgs, StdoutLines};
 use crate::cli::Globals;
 use crate::runtime::logging::{self, LevelFilter};
+use crate::search::query::Sort;
 use crate::search::query::search_request::WINDOW_MAX;
+use crate::search::source::{QuerySession, SearchRequest};
 use crate::{Error, Exit, Result};
 
 /// Find events
@@ -67,42 +70,51 @@ impl Args {
             return Ok(Exit::Done);
         }
         let is_many = self.size > WINDOW_MAX;
-        let format = self.format.format();
-        if is_many
-            && (format == OutputFormat::Table || (format == OutputFormat::Csv && self.fields.is_empty()))
-        {
-            return Err(Error::Usage(format!(
-                "--size: more than {WINDOW_MAX} events can only be printed with --json, or with --csv and --fields"
-            )));
-        }
-        if is_many && self.sort.0 != "time" {
-            return Err(Error::Usage(format!(
-                "--sort: with --size above {WINDOW_MAX} only \"time\" is supported"
-            )));
-        }
-        let asked = self.query.open()?;
         if is_many {
-            self.print_all(&asked)?
+            self.check_many()?;
+        }
+        let session = self.query.open()?;
+        if is_many {
+            self.print_all(&session)?
         } else {
-            self.print_page(&asked)?
+            self.print_page(&session)?
         }
         Ok(Exit::Done)
     }
 
-    fn print_page(&self, asked: &QuerySession) -> Result<()> {
-        let (field, descending) = &self.sort;
-        let by_time = sort_by_field(asked.time_field(), *descending);
-        let page = |field: &str| {
-            let mut sort = vec![by_time.clone(), sort_by_seq_no(*descending)];
-            if field != "time" {
-                sort.insert(0, sort_by_field(field, *descending));
-            }
-            SearchRequest { span: asked.range, sort, size: self.size, ..SearchRequest::default() }
+    /// Checks the options for more events than fit into one page.
+    fn check_many(&self) -> Result<()> {
+        let is_streamed = match self.format.format() {
+            OutputFormat::Json => true,
+            OutputFormat::Csv => !self.fields.is_empty(),
+            OutputFormat::Table => false,
         };
-        let found = asked.search_by_field(field, page)?;
+        let wrong = if !is_streamed {
+            format!(
+                "--size: more than {WINDOW_MAX} events can only be printed with --json, or with --csv and --fields"
+            )
+        } else if self.sort.0 != "time" {
+            format!("--sort: with --size above {WINDOW_MAX} only \"time\" is supported")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Usage(wrong))
+    }
+
+    fn print_page(&self, session: &QuerySession) -> Result<()> {
+        let (field, descending) = &self.sort;
+        let by_time = Sort::by_field(session.time_field(), *descending);
+        let page = |field: &str| {
+            let mut sort = vec![by_time.clone(), Sort::by_seq_no(*descending)];
+            if field != "time" {
+                sort.insert(0, Sort::by_field(field, *descending));
+            }
+            SearchRequest { range: session.range, sort, size: self.size, ..SearchRequest::default() }
+        };
+        let found = session.search_by_field(field, page)?;
         let (total, time_at) = (found.total, usize::from(field != "time"));
         let events: Vec<EventView> = found.hits.into_iter().map(|hit| EventView::new(hit, time_at)).collect();
-        self.print(asked, &events)?;
+        self.print(&events)?;
         if total > events.len() as u64 {
             logging::status_line(format_args!(
                 "printed {} of {total} events (use --size N for more)",
@@ -112,8 +124,8 @@ impl Args {
         Ok(())
     }
 
-    fn print(&self, asked: &QuerySession, events: &[EventView]) -> Result<()> {
-        let zone = asked.zone;
+    fn print(&self, events: &[EventView]) -> Result<()> {
+        let zone = self.query.time_zone();
         match self.format.format() {
             OutputFormat::Json => {
                 output::print_lines(events.iter().map(|event| event.json(zone, &self.fields)))
@@ -123,31 +135,30 @@ impl Args {
                     if self.fields.is_empty() { output::all_fields(events) } else { self.fields.clone() };
                 let mut csv = CsvWriter::start(&header(&fields, "_time"))?;
                 for event in events {
-                    csv.write_row(cells(asked, event, &fields, ""))?;
+                    csv.write_row(cells(zone, event, &fields, ""))?;
                 }
                 csv.end()
             }
             OutputFormat::Table => {
                 let fields =
                     if self.fields.is_empty() { output::table_columns(events) } else { self.fields.clone() };
-                let row =
-                    |event: &EventView| cells(asked, event, &fields, "-").map(Cow::into_owned).collect();
+                let row = |event: &EventView| cells(zone, event, &fields, "-").map(Cow::into_owned).collect();
                 output::table(&header(&fields, "TIME"), &events.iter().map(row).collect::<Vec<_>>(), &[])
             }
         }
     }
 
     /// Prints any number of events one by one.
-    fn print_all(&self, asked: &QuerySession) -> Result<()> {
-        let mut left = self.size;
+    fn print_all(&self, session: &QuerySession) -> Result<()> {
+        let (zone, mut left) = (self.query.time_zone(), self.size);
         let is_csv = self.format.format() == OutputFormat::Csv;
         let mut csv = if is_csv { Some(CsvWriter::start(&header(&self.fields, "_time"))?) } else { None };
         let mut lines = if is_csv { None } else { Some(StdoutLines::start()) };
-        asked.scan(asked.range, self.sort.1, &mut |hit| {
+        session.scan(session.range, self.sort.1, &mut |hit| {
             let event = EventView::new(hit, 0);
             let is_read = match (&mut csv, &mut lines) {
-                (Some(csv), _) => csv.write_row(cells(asked, &event, &self.fields, ""))?,
-                (_, Some(lines)) => lines.write_line(&event.json(asked.zone, &self.fields))?,
+                (Some(csv), _) => csv.write_row(cells(zone, &event, &self.fields, ""))?,
+                (_, Some(lines)) => lines.write_line(&event.json(zone, &self.fields))?,
                 (None, None) => false,
             };
             left -= 1;
@@ -164,13 +175,13 @@ fn header<'a>(fields: &'a [String], time: &'a str) -> Vec<&'a str> {
 
 /// The time and the values of the fields.
 fn cells<'a>(
-    asked: &QuerySession,
+    zone: TimeZoneArg,
     event: &'a EventView,
     fields: &'a [String],
     nothing: &'static str,
 ) -> impl Iterator<Item = Cow<'a, str>> {
     let value = move |field: &'a String| event.value(field).unwrap_or(Cow::Borrowed(nothing));
-    std::iter::once(Cow::from(event.time(asked.zone))).chain(fields.iter().map(value))
+    std::iter::once(Cow::from(event.time(zone))).chain(fields.iter().map(value))
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::args::query::{QueryArgs, SearchRequest};
+use super::args::query::QueryArgs;
 use super::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
 use crate::cli::Globals;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::search::query::{Aggregation, Bucket};
+use crate::search::source::SearchRequest;
 use crate::{Error, Exit, Result};
 
 /// Maximum number of values (Elasticsearch's limit for buckets).
@@ -43,40 +44,37 @@ impl Args {
         if self.field.is_empty() {
             return Err(Error::Usage("FIELD must not be empty".to_owned()));
         }
-        let asked = self.query.open()?;
-        let found = asked.search_by_field(&self.field, |field| SearchRequest {
-            span: asked.range,
-            aggregations: vec![(NAME.to_owned(), terms_aggregation(field, self.size.into()))],
+        let session = self.query.open()?;
+        let found = session.search_by_field(&self.field, |field| SearchRequest {
+            range: session.range,
+            aggregations: vec![(NAME.to_owned(), Aggregation::terms(field, self.size.into()))],
             ..SearchRequest::default()
         })?;
         let buckets = found.aggregations.into_iter().next().map_or_else(Vec::new, |(_, buckets)| buckets);
-        let rows: Vec<(String, u64)> =
-            buckets.iter().map(|bucket| (key_text(bucket), bucket.count)).collect();
+        self.print(&buckets)?;
+        Ok(Exit::Done)
+    }
+
+    fn print(&self, buckets: &[Bucket]) -> Result<()> {
+        let rows = || buckets.iter().map(|bucket| (key_text(bucket), bucket.count.to_string()));
         match self.format.format() {
             OutputFormat::Table => {
-                let rows: Vec<_> =
-                    rows.into_iter().map(|(value, count)| vec![count.to_string(), value]).collect();
-                output::table(&["COUNT", &self.field], &rows, &[0])?;
+                let rows: Vec<_> = rows().map(|(value, count)| vec![count, value]).collect();
+                output::table(&["COUNT", &self.field], &rows, &[0])
             }
             OutputFormat::Json => {
                 let line = |bucket: &Bucket| json!({"value": bucket.key, "count": bucket.count}).to_string();
-                output::print_lines(buckets.iter().map(|bucket| output::single_line_json(&line(bucket))))?;
+                output::print_lines(buckets.iter().map(|bucket| output::single_line_json(&line(bucket))))
             }
             OutputFormat::Csv => {
                 let mut csv = CsvWriter::start(&[&self.field, "count"])?;
-                for (value, count) in &rows {
-                    csv.write_row([Cow::from(value), Cow::from(count.to_string())].into_iter())?;
+                for (value, count) in rows() {
+                    csv.write_row([Cow::from(value), Cow::from(count)].into_iter())?;
                 }
-                csv.end()?;
+                csv.end()
             }
         }
-        Ok(Exit::Done)
     }
-}
-
-fn terms_aggregation(field: &str, size: usize) -> Aggregation {
-    let field = field.to_owned();
-    Aggregation::Terms { field, size, by_key: false, ascending: false, count_min: 1, inner: Vec::new() }
 }
 
 fn key_text(bucket: &Bucket) -> String {

@@ -7,8 +7,8 @@
 use std::ops::ControlFlow;
 
 use crate::Result;
-use crate::cmd::args::query::{QuerySession, SearchRequest, TimeRange, sort_by_field, sort_by_seq_no};
-use crate::search::query::{Hit, SearchResult};
+use crate::search::query::{Hit, SearchResult, Sort};
+use crate::search::source::{QuerySession, SearchRequest, TimeRange};
 
 /// Events per page; a store sorts this many without a scan.
 pub(crate) const PAGE_SIZE: usize = 2_000;
@@ -24,11 +24,11 @@ impl QuerySession {
     /// newest first. Events without a time are skipped (lea's own stores have none).
     pub(crate) fn scan(
         &self,
-        span: TimeRange,
+        range: TimeRange,
         backwards: bool,
         each: &mut dyn FnMut(Hit) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let Some((first, last, total)) = self.time_bounds(span)? else { return Ok(()) };
+        let Some((first, last, total)) = self.time_bounds(range)? else { return Ok(()) };
         let mut left = (first, last.saturating_add(1));
         let mut length = (last.saturating_sub(first) / (total.div_ceil(PAGE_WANTED) as i64).max(1)).max(1);
         while left.0 < left.1 {
@@ -53,10 +53,10 @@ impl QuerySession {
     }
 
     /// Returns the times of the first and last event, and the number of events.
-    fn time_bounds(&self, span: TimeRange) -> Result<Option<(i64, i64, u64)>> {
+    fn time_bounds(&self, range: TimeRange) -> Result<Option<(i64, i64, u64)>> {
         let end = |descending| {
-            let sort = vec![sort_by_field(self.time_field(), descending)];
-            self.search(&SearchRequest { span, sort, size: 1, ..SearchRequest::default() })
+            let sort = vec![Sort::by_field(self.time_field(), descending)];
+            self.search(&SearchRequest { range, sort, size: 1, ..SearchRequest::default() })
         };
         let (first, last) = (end(false)?, end(true)?);
         let time = |found: &SearchResult| {
@@ -73,9 +73,9 @@ impl QuerySession {
         backwards: bool,
         each: &mut dyn FnMut(Hit) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
-        let span = TimeRange { from_ms: Some(window.0), to_ms: Some(window.1) };
-        let sort = vec![sort_by_field(self.time_field(), backwards), sort_by_seq_no(backwards)];
-        let mut page = SearchRequest { span, sort, size: PAGE_SIZE, ..SearchRequest::default() };
+        let range = TimeRange { from_ms: Some(window.0), to_ms: Some(window.1) };
+        let sort = vec![Sort::by_field(self.time_field(), backwards), Sort::by_seq_no(backwards)];
+        let mut page = SearchRequest { range, sort, size: PAGE_SIZE, ..SearchRequest::default() };
         loop {
             let hits = self.search(&page)?.hits;
             page.after = hits.last().map(|hit| hit.sort.clone());

@@ -1,4 +1,8 @@
-//! search
+//! Search: the query language, the event stores and the clients of remote stores.
+//!
+//! `query` parses queries, `analysis` splits text into tokens, `mapping` and `date` define the types of fields. `store` is
+//! the trait of a store, which `sqlite` (the embedded store) and `cluster` (Elasticsearch or OpenSearch) implement.
+//! `source` opens a directory or a URL for the commands that query or load events.
 
 pub mod analysis;
 pub mod cluster;
@@ -10,5 +14,6 @@ pub mod index_templates;
 pub(crate) mod mapping;
 pub mod query;
 pub(crate) mod remote;
+pub(crate) mod source;
 pub mod sqlite;
 pub mod store;

@@ -1,29 +1,47 @@
 //! Client of a remote store: Elasticsearch, OpenSearch or another lea over HTTP. Blocking; main thread.
 //!
-//! Requests use only what all of these servers support, from Elasticsearch 7 on.
+//! Requests use only what all of these servers support, from Elasticsearch 7 on. A server that is unreachable or
+//! overloaded is tried again until the time limit, and a line on stderr says what lea waits for.
 
 use std::cell::OnceCell;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use ureq::http::Method;
 
-use crate::cmd::args::query::SearchRequest;
-use crate::search::cluster::{self, ClientError, EsRequestBody, EsResponse, LEA_TIME_FIELD, Product, dsl};
-use crate::search::query::{Aggregation, Bucket, Hit, SearchResult, Sort, SortKey};
+use crate::runtime::logging;
+use crate::runtime::terminal::escape;
+use crate::search::cluster::bulk::{self, BulkItemResult};
+use crate::search::cluster::response::{ParsedSearch, ShardSummary};
+use crate::search::cluster::{
+    ClientError, EsClient, EsRequestBody, EsResponse, LEA_TIME_FIELD, Product, ServerInfo,
+};
+use crate::search::document::Document;
+use crate::search::query::SearchResult;
+use crate::search::source::WriteOutcome;
 use crate::{Error, Result};
 
-/// Timeout of a request.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Pause between attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Time between lines that say what lea waits for.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Minimum time limit for writes: a server that stores events at its limit is overloaded for a while.
+const WRITE_RETRY_MIN: Duration = Duration::from_secs(60);
 
 /// A client of one server.
 pub(crate) struct RemoteClient {
-    inner: cluster::EsClient,
+    client: EsClient,
     kind: OnceCell<ServerKind>,
+    /// Time limit for attempts to reach the server.
+    connect_timeout: Duration,
 }
 
 /// What answers at a URL.
@@ -37,55 +55,45 @@ pub(crate) enum ServerKind {
     Foreign,
 }
 
-#[derive(Deserialize)]
-struct Searched<'a> {
-    #[serde(borrow)]
-    hits: Hits<'a>,
-    #[serde(default)]
-    aggregations: Map<String, Value>,
-    #[serde(default)]
-    timed_out: bool,
-    #[serde(rename = "_shards", default)]
-    shards: Shards,
+/// Waits between the attempts of one request.
+struct Attempts<'a> {
+    address: &'a str,
+    deadline: Instant,
+    reported: Instant,
 }
 
-#[derive(Default, Deserialize)]
-struct Shards {
-    #[serde(default)]
-    failed: u64,
-    #[serde(default)]
-    failures: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct Hits<'a> {
-    total: Value,
-    #[serde(borrow)]
-    hits: Vec<HitRead<'a>>,
-}
-
-#[derive(Deserialize)]
-struct HitRead<'a> {
-    #[serde(rename = "_index")]
-    index: String,
-    #[serde(rename = "_type")]
-    kind: Option<String>,
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_source", borrow)]
-    source: Option<&'a RawValue>,
-    #[serde(default)]
-    sort: Vec<Value>,
+impl Attempts<'_> {
+    /// Waits before the next attempt. Returns false if the time limit is reached.
+    fn wait(&mut self, reason: &str) -> bool {
+        let now = Instant::now();
+        if now >= self.deadline {
+            return false;
+        }
+        if now.duration_since(self.reported) >= REPORT_INTERVAL {
+            self.reported = now;
+            let left = self.deadline.duration_since(now).as_secs();
+            logging::status_line(format_args!(
+                "waiting for {} (up to {left} s more): {}",
+                self.address,
+                escape(reason)
+            ));
+        }
+        std::thread::sleep(RETRY_PAUSE.min(self.deadline.duration_since(now)));
+        true
+    }
 }
 
 impl RemoteClient {
     /// Parses a URL, `http[s]://USER:PASSWORD@HOST:PORT/INDEX`, without connecting. `ca` is a file of CA
     /// certificates.
-    pub(crate) fn new(url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<RemoteClient> {
-        Ok(RemoteClient {
-            inner: cluster::EsClient::new("--store", url, password, ca)?,
-            kind: OnceCell::new(),
-        })
+    pub(crate) fn new(url: &str, ca: Option<&Path>, connect_timeout: Duration) -> Result<RemoteClient> {
+        let client = EsClient::new("--store", url, None, ca)?;
+        Ok(RemoteClient { client, kind: OnceCell::new(), connect_timeout })
+    }
+
+    /// Sets the time limit for attempts to reach the server.
+    pub(crate) fn set_connect_timeout(&mut self, connect_timeout: Duration) {
+        self.connect_timeout = connect_timeout;
     }
 
     /// Detects the kind of the server.
@@ -93,8 +101,8 @@ impl RemoteClient {
         if let Some(known) = self.kind.get() {
             return Ok(*known);
         }
-        let answer = self.expect_success(self.send("GET", "/", None)?)?;
-        let server = cluster::ServerInfo::parse(&answer.body);
+        let response = self.expect_success(self.get("/")?)?;
+        let server = ServerInfo::parse(&response.body);
         let kind = match server.map(|server| server.product) {
             Some(Product::Lea) => ServerKind::Lea,
             Some(_) if self.has_lea_fields(indices)? => ServerKind::LeaCluster,
@@ -105,11 +113,10 @@ impl RemoteClient {
 
     /// True if an index has the field that lea adds to each event.
     fn has_lea_fields(&self, indices: &[String]) -> Result<bool> {
-        let path =
-            self.index_path(indices, &format!("_field_caps?fields={LEA_TIME_FIELD}&ignore_unavailable=true"));
-        let answer = self.send("GET", &path, None)?;
+        let api = format!("_field_caps?fields={LEA_TIME_FIELD}&ignore_unavailable=true");
+        let response = self.get(&self.client.index_path(indices, &api))?;
         // A server without this API can still be searched; if something else is wrong, the search reports it.
-        let caps: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let caps: Value = serde_json::from_slice(&response.body).unwrap_or_default();
         Ok(caps["fields"].get(LEA_TIME_FIELD).is_some())
     }
 
@@ -118,161 +125,243 @@ impl RemoteClient {
         self.kind.get().copied()
     }
 
-    pub(crate) fn count(&self, indices: &[String], body: &Value) -> Result<u64> {
-        let path = self.index_path(indices, "_count");
-        let counted: Value = self.read(&self.expect_success(self.send(
-            "POST",
-            &path,
-            Some(body.to_string().as_bytes()),
-        )?)?)?;
-        self.whole(&counted["_shards"])?;
+    /// Counts the documents that match a query.
+    pub(crate) fn count(&self, indices: &[String], query: &Value) -> Result<u64> {
+        let response = self.post_json(indices, "_count", &json!({"query": query}))?;
+        let counted: Value = self.parse(&response)?;
+        ShardSummary::of(&counted).check_complete().map_err(|error| self.error(&error.to_string()))?;
         counted["count"].as_u64().ok_or_else(|| self.error("the response has no count"))
     }
 
-    pub(crate) fn search(
-        &self,
-        indices: &[String],
-        query: Value,
-        page: &SearchRequest,
-        time_field: &str,
-    ) -> Result<SearchResult> {
-        let mut body = json!({"query": query, "size": page.size});
-        if !page.sort.is_empty() {
-            body["sort"] = page.sort.iter().map(|sort| sort_json(sort, time_field)).collect();
-        }
-        if let Some(after) = &page.after {
-            body["search_after"] = after.clone().into();
-        }
-        if !page.aggregations.is_empty() {
-            body["aggs"] = aggregations_json(&page.aggregations);
-        }
-        let path = self.index_path(indices, "_search?track_total_hits=true");
-        let answer = self.expect_success(self.send("POST", &path, Some(body.to_string().as_bytes()))?)?;
-        let searched: Searched<'_> = serde_json::from_slice(&answer.body)
-            .map_err(|error| self.error(&format!("malformed response: {error}")))?;
-        if searched.timed_out {
-            return Err(self.error(
-                "the search timed out, so the result is incomplete (narrow the time range or the query)",
-            ));
-        }
-        self.all(&searched.shards)?;
-        let total = match &searched.hits.total {
-            Value::Object(total) => total.get("value").and_then(Value::as_u64),
-            total => total.as_u64(),
-        };
-        Ok(SearchResult {
-            total: total.ok_or_else(|| self.error("the response has no total"))?,
-            hits: searched.hits.hits.into_iter().map(hit).collect(),
-            aggregations: searched
-                .aggregations
-                .iter()
-                .map(|(name, found)| (name.clone(), buckets(found)))
-                .collect(),
-            ..SearchResult::default()
-        })
+    /// Runs a search with this request body.
+    pub(crate) fn search(&self, indices: &[String], body: &Value) -> Result<SearchResult> {
+        let response = self.post_json(indices, "_search", body)?;
+        let found: ParsedSearch<'_> = self.parse(&response)?;
+        found.check_complete().map_err(|error| self.error(&error.to_string()))?;
+        Ok(found.into_result())
     }
 
-    /// Sends a request. The response can have any status.
-    pub(crate) fn send(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<EsResponse> {
-        let method = if method == "GET" { Method::GET } else { Method::POST };
-        let body = match body {
-            None => EsRequestBody::Empty,
-            Some(body) if path.ends_with("_bulk") => EsRequestBody::Lines(body),
-            Some(body) => EsRequestBody::Json(body),
-        };
-        let sent = self.inner.send_with_timeout(&method, path, body, TIMEOUT);
-        sent.map_err(|error| {
-            let source = match error {
-                ClientError::Unreachable { cause, .. } => cause,
-                ClientError::TimedOut { ms, .. } => {
-                    io::Error::new(io::ErrorKind::TimedOut, format!("no response within {ms} ms"))
+    /// Writes documents that have ids. While the server is overloaded, the same documents are sent again; those
+    /// already stored report that their id exists.
+    pub(crate) fn write(&self, documents: &[Document]) -> Result<Vec<WriteOutcome>> {
+        let mut body = Vec::new();
+        for document in documents {
+            let id = document.id.as_deref().unwrap_or_default();
+            bulk::append_create(&document.index, id, &document.source, &mut body);
+        }
+        let limit = self.connect_timeout.max(WRITE_RETRY_MIN);
+        let mut attempts = self.attempts(limit);
+        let mut outcomes: Vec<Option<WriteOutcome>> = vec![None; documents.len()];
+        loop {
+            let left = attempts.deadline.saturating_duration_since(Instant::now());
+            let response = self.send_within(&Method::POST, "/_bulk", EsRequestBody::Lines(&body), left)?;
+            let response = self.expect_success(response)?;
+            match self.apply_bulk_response(&response.body, &mut outcomes)? {
+                None => return Ok(outcomes.into_iter().flatten().collect()),
+                Some(reason) if !attempts.wait(&reason) => {
+                    let limit = limit.as_secs();
+                    return Err(
+                        self.error(&format!("some events were not accepted within {limit} s: {reason}"))
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Fills in the outcomes that are still unknown. Returns the reason of an item to be sent again.
+    fn apply_bulk_response(
+        &self,
+        body: &[u8],
+        outcomes: &mut [Option<WriteOutcome>],
+    ) -> Result<Option<String>> {
+        let results = bulk::parse_results(body, outcomes.len())
+            .ok_or_else(|| self.error("the response to a bulk request does not have one result per event"))?;
+        let mut retry = None;
+        for (result, outcome) in results.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none()) {
+            *outcome = match result {
+                BulkItemResult::Created => Some(WriteOutcome::Stored),
+                BulkItemResult::AlreadyExists => Some(WriteOutcome::AlreadyExists),
+                BulkItemResult::Rejected(reason) => Some(WriteOutcome::Rejected(reason)),
+                BulkItemResult::IndexMissing => {
+                    let reason = "the index does not exist, and the server does not create it".to_owned();
+                    Some(WriteOutcome::Rejected(reason))
+                }
+                BulkItemResult::Retry(reason) => {
+                    retry = Some(reason);
+                    None
                 }
             };
-            Error::net("ask", self.address())(source)
-        })
+        }
+        Ok(retry)
     }
 
-    /// The address without credentials.
-    pub(crate) fn address(&self) -> &str {
-        self.inner.address()
+    fn get(&self, path: &str) -> Result<EsResponse> {
+        self.send_within(&Method::GET, path, EsRequestBody::Empty, self.connect_timeout)
     }
 
-    /// The index names in the URL.
-    pub(crate) fn url_indices(&self) -> Option<&str> {
-        self.inner.url_indices()
+    fn post_json(&self, indices: &[String], api: &str, body: &Value) -> Result<EsResponse> {
+        let path = self.client.index_path(indices, api);
+        let body = body.to_string();
+        let body = EsRequestBody::Json(body.as_bytes());
+        self.expect_success(self.send_within(&Method::POST, &path, body, self.connect_timeout)?)
     }
 
-    fn index_path(&self, indices: &[String], act: &str) -> String {
-        self.inner.index_path(indices, act)
+    fn attempts(&self, limit: Duration) -> Attempts<'_> {
+        let now = Instant::now();
+        Attempts { address: self.client.address(), deadline: now + limit, reported: now }
+    }
+
+    /// Sends a request, and again while the server is unreachable or overloaded. The response can have any
+    /// status.
+    fn send_within(
+        &self,
+        method: &Method,
+        path: &str,
+        body: EsRequestBody<'_>,
+        limit: Duration,
+    ) -> Result<EsResponse> {
+        let mut attempts = self.attempts(limit);
+        loop {
+            let error = match self.client.send_with_timeout(method, path, body, REQUEST_TIMEOUT) {
+                Ok(response) if is_overloaded(response.status) => {
+                    let reason = format!("status {}: {}", response.status, response.error_reason());
+                    io::Error::other(escape(&reason))
+                }
+                Ok(response) => return Ok(response),
+                Err(ClientError::Unreachable { cause, .. }) if is_transient(&cause) => cause,
+                Err(ClientError::Unreachable { cause, .. }) => return Err(self.network_error(cause)),
+                Err(error @ ClientError::TimedOut { .. }) => {
+                    let cause = io::Error::new(io::ErrorKind::TimedOut, error.to_string());
+                    return Err(self.network_error(cause));
+                }
+            };
+            if !attempts.wait(&error.to_string()) {
+                return Err(self.network_error(error));
+            }
+        }
+    }
+
+    fn network_error(&self, cause: io::Error) -> Error {
+        Error::net("query", self.client.address())(cause)
     }
 
     /// Returns a successful response, or its error.
-    pub(crate) fn expect_success(&self, answer: EsResponse) -> Result<EsResponse> {
-        match answer.status {
-            200..=299 => Ok(answer),
-            401 => Err(self.error("wrong user or password (status 401)")),
-            status => Err(self.error(&format!("{} (status {status})", answer.error_reason()))),
+    fn expect_success(&self, response: EsResponse) -> Result<EsResponse> {
+        match response.status {
+            200..=299 => Ok(response),
+            401 => {
+                let reason = response.error_reason();
+                Err(self.error(&format!("wrong user or password (status 401): {reason}")))
+            }
+            status => Err(self.error(&format!("{} (status {status})", response.error_reason()))),
         }
     }
 
-    fn read<'a, T: Deserialize<'a>>(&self, answer: &'a EsResponse) -> Result<T> {
-        serde_json::from_slice(&answer.body)
+    fn parse<'a, T: Deserialize<'a>>(&self, response: &'a EsResponse) -> Result<T> {
+        serde_json::from_slice(&response.body)
             .map_err(|error| self.error(&format!("malformed response: {error}")))
     }
 
-    fn whole(&self, shards: &Value) -> Result<()> {
-        self.all(&Shards::deserialize(shards).unwrap_or_default())
-    }
-
-    /// Returns an error if a shard failed, because an incomplete result would be wrong.
-    fn all(&self, shards: &Shards) -> Result<()> {
-        if shards.failed == 0 {
-            return Ok(());
-        }
-        let why = shards.failures.first().and_then(|failure| failure["reason"]["reason"].as_str());
-        Err(self.error(&format!("{} shards failed: {}", shards.failed, why.unwrap_or("no reason given"))))
-    }
-
-    pub(crate) fn error(&self, cause: &str) -> Error {
-        Error::Query { store: self.address().to_owned(), cause: crate::runtime::terminal::escape(cause) }
+    fn error(&self, cause: &str) -> Error {
+        Error::Query { store: self.client.address().to_owned(), cause: escape(cause) }
     }
 }
 
-fn sort_json(sort: &Sort, time_field: &str) -> Value {
-    let order = if sort.descending { "desc" } else { "asc" };
-    match &sort.key {
-        SortKey::SeqNo => json!({"_doc": {"order": order}}),
-        SortKey::Field(field) => {
-            let missing = if sort.missing_first { "_first" } else { "_last" };
-            // An index without the field is not an error; it has no such events.
-            let unmapped = if field == time_field { "date" } else { "keyword" };
-            json!({field.as_str(): {"order": order, "missing": missing, "unmapped_type": unmapped}})
-        }
-    }
+/// True for statuses that a proxy or a server uses while it cannot handle requests.
+fn is_overloaded(status: u16) -> bool {
+    matches!(status, 429 | 502..=504)
 }
 
-/// Only `terms` is needed here.
-fn aggregations_json(aggregations: &[(String, Aggregation)]) -> Value {
-    let mut all = Map::new();
-    for (name, aggregation) in aggregations {
-        if let Aggregation::Terms { field, size, .. } = aggregation {
-            all.insert(name.clone(), json!({"terms": {"field": field, "size": size}}));
-        }
-    }
-    all.into()
-}
-
-fn hit(read: HitRead<'_>) -> Hit {
-    let source = dsl::strip_lea_object(read.source.map_or("{}", RawValue::get).as_bytes());
-    let HitRead { index, kind, id, sort, .. } = read;
-    Hit { index, doc_type: kind, id, version: 1, seq_no: 0, source, sort, score: None }
-}
-
-fn buckets(found: &Value) -> Vec<Bucket> {
-    let bucket = |bucket: &Value| Bucket {
-        key: bucket.get("key_as_string").unwrap_or(&bucket["key"]).clone(),
-        count: bucket["doc_count"].as_u64().unwrap_or_default(),
-        inner: Vec::new(),
+/// True for errors of a server that is being started, restarted or reconnected.
+fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
+        NetworkUnreachable, NotConnected, UnexpectedEof,
     };
-    found["buckets"].as_array().map_or_else(Vec::new, |buckets| buckets.iter().map(bucket).collect())
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | UnexpectedEof
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn client(url: &str, connect_timeout: Duration) -> RemoteClient {
+        RemoteClient::new(url, None, connect_timeout).unwrap()
+    }
+
+    #[test]
+    fn bulk_response_is_evaluated_per_item() {
+        let client = client("http://127.0.0.1:1", Duration::ZERO);
+        let mut outcomes = vec![None; 4];
+        let item = |status: u16| json!({"create": {"status": status, "error": {"reason": "a", "caused_by": {"reason": "b"}}}});
+        let body = |statuses: &[u16]| {
+            json!({"items": statuses.iter().map(|&status| item(status)).collect::<Vec<_>>()}).to_string()
+        };
+        let mut apply = |statuses: &[u16]| {
+            let retry = client.apply_bulk_response(body(statuses).as_bytes(), &mut outcomes).unwrap();
+            (retry, outcomes.clone())
+        };
+        let stored = Some(WriteOutcome::Stored);
+        let exists = Some(WriteOutcome::AlreadyExists);
+        let rejected = Some(WriteOutcome::Rejected("a: b".to_owned()));
+        let expected = vec![stored.clone(), exists.clone(), None, rejected.clone()];
+        assert_eq!(apply(&[201, 409, 429, 400]), (Some("a: b".to_owned()), expected));
+        // An event stored by the first request keeps its result.
+        assert_eq!(apply(&[409, 409, 201, 400]), (None, vec![stored.clone(), exists, stored, rejected]));
+        for wrong in ["{}", "[]", "no", r#"{"items":[]}"#] {
+            assert!(client.apply_bulk_response(wrong.as_bytes(), &mut [None]).is_err(), "{wrong}");
+        }
+    }
+
+    /// Answers each connection with one of the responses, in order.
+    fn server(responses: &'static [&'static str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for response in responses {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(response.as_bytes()).unwrap();
+            }
+        });
+        url
+    }
+
+    const BUSY: &str = "HTTP/1.1 503 x\r\ncontent-length: 34\r\nconnection: close\r\n\r\n{\"error\":{\"reason\":\"starting up\"}}";
+    const COUNT: &str = "HTTP/1.1 200 x\r\ncontent-length: 11\r\nconnection: close\r\n\r\n{\"count\":7}";
+
+    #[test]
+    fn requests_are_repeated_until_the_time_limit() {
+        let query = json!({"match_all": {}});
+        let patient = client(&server(&[BUSY, BUSY, COUNT]), Duration::from_secs(30));
+        assert_eq!(patient.count(&[], &query).unwrap(), 7);
+        let impatient = client(&server(&[BUSY, COUNT]), Duration::ZERO);
+        let error = crate::error::chain(&impatient.count(&[], &query).unwrap_err());
+        assert!(error.contains("status 503"), "{error}");
+    }
+
+    #[test]
+    fn an_unreachable_server_is_an_error_after_the_time_limit() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let start = Instant::now();
+        let error =
+            client(&format!("http://{free}"), Duration::from_millis(600)).detect_kind(&[]).unwrap_err();
+        assert!(matches!(error, Error::Net { .. }), "{error}");
+        assert!(start.elapsed() >= Duration::from_millis(600));
+    }
 }

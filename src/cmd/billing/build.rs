@@ -53,8 +53,9 @@ struct BuildSummary {
 impl Args {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let span = self.which.time_range()?;
-        let source = RowSource { names: &self.files, place: &self.place, which: &self.which, span };
+        let options = super::row_options(&self.which, &self.place)?;
+        let clock = super::row_clock(&self.which);
+        let source = RowSource { names: &self.files, options: &options, clock: &clock };
         let mut calls = CallReader::read(&source, &self.sort, self.sort.sort_memory)?;
         let mut printer = CallPrinter::start(self.format.format(), self.which.time_zone)?;
         let mut sums = BuildSummary::default();

@@ -12,11 +12,12 @@ use crate::billing::calls::{CallReader, RowSource};
 use crate::billing::{self, BilledCall, CallGroup, CallParty, Difference, Differences, GroupKey};
 use crate::cli::Globals;
 use crate::cmd::args::listing::escape;
-use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs, TimeRange};
+use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
 use crate::cmd::args::time_zone::TimeZoneArg;
 use crate::cmd::args::units;
 use crate::cmd::output::{self, CsvWriter, OutputFormat, OutputFormatArgs, StdoutLines};
 use crate::runtime::logging::{self, LevelFilter};
+use crate::search::source::SessionOptions;
 use crate::{Error, Exit, Result};
 
 /// The largest accepted tolerance: one day.
@@ -57,6 +58,9 @@ pub(super) struct Args {
     /// CA certificates (PEM) for https URLs [default: system roots]
     #[arg(long, value_name = "FILE")]
     store_ca: Option<std::path::PathBuf>,
+    /// How long to wait for a server that is unreachable or overloaded
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    connect_timeout: std::time::Duration,
     #[command(flatten)]
     which: EventFilterArgs,
 }
@@ -104,14 +108,17 @@ impl Args {
                 "OURS and THEIRS are both stdin (-): name a file for one of them".to_owned(),
             ));
         }
-        let (config, store_ca) = (self.config.clone(), self.store_ca.clone());
-        let place = StoreTargetArgs { store: String::new(), config, store_ca };
-        let families = self.which.normalizer(&place)?;
-        let span = self.which.time_range()?;
-        let mut ours = self.side(&self.ours, &place, span)?;
-        let mut theirs = self.side(&self.theirs, &place, span)?;
+        let place = StoreTargetArgs {
+            store: String::new(),
+            config: self.config.clone(),
+            store_ca: self.store_ca.clone(),
+            connect_timeout: self.connect_timeout,
+        };
+        let options = super::row_options(&self.which, &place)?;
+        let mut ours = self.side(&self.ours, &options)?;
+        let mut theirs = self.side(&self.theirs, &options)?;
         let zone = self.which.time_zone;
-        let mut totals = TotalsBuilder::new(zone, families.as_deref(), &self.sort);
+        let mut totals = TotalsBuilder::new(zone, options.normalizer.as_deref(), &self.sort);
         let mut printer = ComparePrinter::start(format, show, zone)?;
         let mut counted = CompareSummary::default();
         let mut is_read = true;
@@ -150,9 +157,10 @@ impl Args {
     }
 
     /// Reads one side. Each side gets half of the memory.
-    fn side(&self, name: &str, place: &StoreTargetArgs, span: TimeRange) -> Result<CallReader> {
+    fn side(&self, name: &str, options: &SessionOptions) -> Result<CallReader> {
         let names = [name.to_owned()];
-        let source = RowSource { names: &names, place, which: &self.which, span };
+        let clock = super::row_clock(&self.which);
+        let source = RowSource { names: &names, options, clock: &clock };
         CallReader::read(&source, &self.sort, self.sort.sort_memory / 2)
     }
 }

@@ -16,18 +16,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::line::{self, LineError};
-use super::target::{LoadOutcome, LoadTarget};
 use crate::billing;
 use crate::cli::Globals;
-use crate::cmd::args::listing::escape;
 use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
 use crate::config::EffectiveConfig;
 use crate::iri::event::EventIndices;
 use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::terminal::escape;
 use crate::search::dead_letters;
 use crate::search::document::{Document, SOURCE_BYTES_MAX, WriteMode, check_index_name};
-use crate::search::remote::ServerKind;
-use crate::search::sqlite::{SqliteStore, StoreConfig};
+use crate::search::source::{EventSource, WriteOutcome};
+use crate::search::sqlite::StoreConfig;
 use crate::{Error, Exit, Result};
 
 /// Maximum length of a line: a dead letter with a six-byte escape for each byte.
@@ -71,19 +70,11 @@ impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         let configured = self.store_target.load_config()?;
-        let indices = match &self.index {
-            Some(index) => EventIndices {
-                calls: index.clone(),
-                sentrypeer: index.clone(),
-                syslog: index.clone(),
-                billing: index.clone(),
-            },
-            None => configured.events.indices.clone(),
-        };
-        let target = self.open_target(&configured)?;
-        let mut sums = LoadSummary::default();
+        let indices = self.indices(&configured);
+        let store = self.open_store(&configured)?;
+        let mut summary = LoadSummary::default();
         if self.files.is_empty() {
-            self.load_dead_letters(&target, &indices, &mut sums)?;
+            self.load_dead_letters(&store, &indices, &mut summary)?;
         }
         for path in &self.files {
             let from: Box<dyn Read> = if path == Path::new("-") {
@@ -91,44 +82,47 @@ impl Args {
             } else {
                 Box::new(File::open(path).map_err(Error::path("open", path))?)
             };
-            FileLoader::new(path, &target, &indices, None).load_file(from, &mut sums)?;
+            FileLoader::new(path, &store, &indices, None).load_file(from, &mut summary)?;
         }
-        let LoadSummary { stored, duplicates: there, rejected: refused } = sums;
-        logging::status_line(format_args!("loaded stored={stored} duplicates={there} rejected={refused}"));
-        Ok(if refused == 0 { Exit::Done } else { Exit::Incomplete })
+        let LoadSummary { stored, duplicates, rejected } = summary;
+        logging::status_line(format_args!(
+            "loaded stored={stored} duplicates={duplicates} rejected={rejected}"
+        ));
+        Ok(if rejected == 0 { Exit::Done } else { Exit::Incomplete })
     }
 
-    fn open_target(&self, configured: &EffectiveConfig) -> Result<LoadTarget> {
-        if self.store_target.is_url() {
-            if self.files.is_empty() {
-                return Err(Error::Usage(
-                    "FILE is missing (only a directory has dead letters to load)".to_owned(),
-                ));
-            }
-            let client = self.store_target.client()?;
-            if client.detect_kind(&[])? == ServerKind::LeaCluster {
-                return Err(Error::Usage(
-                    "--store: this cluster is filled by a lea; load into that lea, which adds the time and the numbers of each event"
-                        .to_owned(),
-                ));
-            }
-            return Ok(LoadTarget::Url(client));
+    /// The indices for events without one.
+    fn indices(&self, configured: &EffectiveConfig) -> EventIndices {
+        match &self.index {
+            Some(index) => EventIndices {
+                calls: index.clone(),
+                sentrypeer: index.clone(),
+                syslog: index.clone(),
+                billing: index.clone(),
+            },
+            None => configured.events.indices.clone(),
         }
-        self.store_target.check_directory()?;
+    }
+
+    fn open_store(&self, configured: &EffectiveConfig) -> Result<EventSource> {
+        let target = self.store_target.target();
+        if target.is_url() && self.files.is_empty() {
+            return Err(Error::Usage(
+                "FILE is missing (only a directory has dead letters to load)".to_owned(),
+            ));
+        }
         let templates = billing::index_templates(&configured.events.indices.billing);
         let config = StoreConfig { templates, ..StoreConfig::default() };
-        let config = config.with_normalizer(load_normalizer(configured)?);
-        let store = SqliteStore::open(Path::new(&self.store_target.store), config)?;
-        Ok(LoadTarget::Directory(Box::new(store), self.store_target.store.clone()))
+        EventSource::open_for_writing(&target, config.with_normalizer(load_normalizer(configured)?))
     }
 
     /// Loads the directory's own dead letters. The store is open for writing, so no other lea adds to the
     /// file meanwhile.
     fn load_dead_letters(
         &self,
-        target: &LoadTarget,
+        store: &EventSource,
         indices: &EventIndices,
-        sums: &mut LoadSummary,
+        summary: &mut LoadSummary,
     ) -> Result<()> {
         let own = Path::new(&self.store_target.store).join(".lea");
         let (path, rest_path) =
@@ -140,8 +134,8 @@ impl Args {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let rest = options.open(&rest_path).map_err(Error::path("open", &rest_path))?;
-        let mut load = FileLoader::new(&path, target, indices, Some(BufWriter::new(rest)));
-        load.load_file(from, sums)?;
+        let mut load = FileLoader::new(&path, store, indices, Some(BufWriter::new(rest)));
+        load.load_file(from, summary)?;
         let failed = || Error::path("write", &rest_path);
         if let Some(rest) = load.rest {
             let rest = rest.into_inner().map_err(|error| failed()(error.into_error()))?;
@@ -162,7 +156,7 @@ struct LoadSummary {
 /// One file that is being loaded.
 struct FileLoader<'a> {
     path: &'a Path,
-    target: &'a LoadTarget,
+    store: &'a EventSource,
     indices: &'a EventIndices,
     /// Destination of rejected lines, if they are kept.
     rest: Option<BufWriter<File>>,
@@ -181,14 +175,14 @@ struct LoadedLine {
 impl<'a> FileLoader<'a> {
     fn new(
         path: &'a Path,
-        target: &'a LoadTarget,
+        store: &'a EventSource,
         indices: &'a EventIndices,
         rest: Option<BufWriter<File>>,
     ) -> FileLoader<'a> {
-        FileLoader { path, target, indices, rest, seen: HashMap::new(), batch: Vec::new(), bytes: 0 }
+        FileLoader { path, store, indices, rest, seen: HashMap::new(), batch: Vec::new(), bytes: 0 }
     }
 
-    fn load_file(&mut self, from: impl Read, sums: &mut LoadSummary) -> Result<()> {
+    fn load_file(&mut self, from: impl Read, summary: &mut LoadSummary) -> Result<()> {
         let mut lines = BufReader::with_capacity(256 << 10, from);
         for no in 1.. {
             let mut text = Vec::new();
@@ -198,7 +192,7 @@ impl<'a> FileLoader<'a> {
             }
             if text.last() != Some(&b'\n') && text.len() as u64 == LINE_BYTES_MAX {
                 self.skip_long_line(&mut lines, &text)?;
-                self.report_rejected(no, &format!("longer than {LINE_BYTES_MAX} bytes"), sums);
+                self.report_rejected(no, &format!("longer than {LINE_BYTES_MAX} bytes"), summary);
                 continue;
             }
             match self.document(&text) {
@@ -209,14 +203,14 @@ impl<'a> FileLoader<'a> {
                 }
                 Some(Err(unfit)) => {
                     self.keep_rejected(&text)?;
-                    self.report_rejected(no, &unfit.to_string(), sums);
+                    self.report_rejected(no, &unfit.to_string(), summary);
                 }
             }
             if self.batch.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX {
-                self.write_batch(sums)?;
+                self.write_batch(summary)?;
             }
         }
-        self.write_batch(sums)
+        self.write_batch(summary)
     }
 
     /// Parses a line and sets its id; `None` for an empty line.
@@ -240,26 +234,26 @@ impl<'a> FileLoader<'a> {
         Some(Ok(document))
     }
 
-    fn write_batch(&mut self, sums: &mut LoadSummary) -> Result<()> {
+    fn write_batch(&mut self, summary: &mut LoadSummary) -> Result<()> {
         let batch = std::mem::take(&mut self.batch);
         self.bytes = 0;
         let documents: Vec<Document> = batch.iter().map(|line| line.document.clone()).collect();
-        for (line, outcome) in batch.iter().zip(self.target.write(documents)?) {
+        for (line, outcome) in batch.iter().zip(self.store.write(documents)?) {
             match outcome {
-                LoadOutcome::Stored => sums.stored += 1,
-                LoadOutcome::AlreadyExists => sums.duplicates += 1,
-                LoadOutcome::Rejected(reason) => {
+                WriteOutcome::Stored => summary.stored += 1,
+                WriteOutcome::AlreadyExists => summary.duplicates += 1,
+                WriteOutcome::Rejected(reason) => {
                     self.keep_rejected(&line.text)?;
-                    self.report_rejected(line.no, &reason, sums);
+                    self.report_rejected(line.no, &reason, summary);
                 }
             }
         }
         Ok(())
     }
 
-    fn report_rejected(&self, no: u64, reason: &str, sums: &mut LoadSummary) {
-        sums.rejected += 1;
-        if sums.rejected <= REPORTED_MAX {
+    fn report_rejected(&self, no: u64, reason: &str, summary: &mut LoadSummary) {
+        summary.rejected += 1;
+        if summary.rejected <= REPORTED_MAX {
             let file = escape(&self.path.to_string_lossy());
             log::warn!("event_rejected file={file:?} line={no} reason=\"{}\"", escape(reason));
         }

@@ -11,14 +11,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cli::Globals;
-use crate::cmd::args::listing::escape;
-use crate::cmd::args::query::{
-    EventFilterArgs, QuerySession, SearchRequest, StoreTargetArgs, TimeRange, sort_by_field, sort_by_seq_no,
-};
+use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
 use crate::cmd::output::{self, EventView};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::shutdown::Shutdown;
-use crate::search::query::Hit;
+use crate::runtime::terminal::escape;
+use crate::search::query::{Hit, Sort};
+use crate::search::source::{QuerySession, SearchRequest, TimeRange};
 use crate::{Error, Exit, Result};
 
 /// Events per request.
@@ -70,34 +69,33 @@ impl Args {
     /// Follows until a signal, or until the reader of standard output is gone.
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let asked = self.filter.open(&self.target, self.query.as_deref())?;
+        let mut session = self.filter.open(&self.target, self.query.as_deref())?;
+        // From now on, the loop below retries, because it ends at a signal.
+        session.disable_retries();
         let shutdown = Shutdown::on_signals()?;
-        let mut cursor = if asked.has_seq_no() {
-            TailCursor::SeqNo(None)
-        } else {
-            TailCursor::Recent {
-                since_ms: chrono::Utc::now().timestamp_millis() - LATE_MS,
-                seen: HashMap::new(),
-            }
-        };
-        if let TailCursor::Recent { since_ms, seen } = &mut cursor {
-            // Existing events are not new, even if their time is in the future.
-            scan_recent(&asked, *since_ms, &mut |hit| remember(seen, &hit).map(|_| true))?;
+        let mut cursor = start_cursor(&session)?;
+        if self.print_last(&session, &mut cursor)? {
+            self.follow(&session, &mut cursor, &shutdown)?;
         }
-        let mut is_read = self.print_last(&asked, &mut cursor)?;
-        let pause = if self.target.is_url() { PAUSE_URL } else { PAUSE };
-        let mut failed = false;
-        while is_read && !shutdown.is_triggered() {
-            match self.print_new(&asked, &mut cursor) {
-                Ok(PrintResult { is_read: reads, more }) => {
-                    (is_read, failed) = (reads, false);
-                    if more {
+        Ok(Exit::Done)
+    }
+
+    /// Prints new events until a signal, or until the reader of standard output is gone.
+    fn follow(&self, session: &QuerySession, cursor: &mut TailCursor, shutdown: &Shutdown) -> Result<()> {
+        let pause = if self.target.target().is_url() { PAUSE_URL } else { PAUSE };
+        let mut has_failed = false;
+        while !shutdown.is_triggered() {
+            match self.print_new(session, cursor) {
+                Ok(PrintResult { is_reader_open: false, .. }) => return Ok(()),
+                Ok(PrintResult { is_reader_open: true, has_more }) => {
+                    has_failed = false;
+                    if has_more {
                         continue;
                     }
                 }
                 // A server may be restarting; a directory does not come back.
                 Err(error @ Error::Net { .. }) => {
-                    if !std::mem::replace(&mut failed, true) {
+                    if !std::mem::replace(&mut has_failed, true) {
                         log::warn!("tail_retrying error=\"{}\"", crate::error::chain(&error));
                     }
                 }
@@ -105,20 +103,21 @@ impl Args {
             }
             shutdown.wait(pause);
         }
-        Ok(Exit::Done)
+        Ok(())
     }
 
     /// Prints existing events. Returns false if the reader is gone.
-    fn print_last(&self, asked: &QuerySession, cursor: &mut TailCursor) -> Result<bool> {
+    fn print_last(&self, session: &QuerySession, cursor: &mut TailCursor) -> Result<bool> {
         let lines = usize::from(self.lines);
-        let by_time = sort_by_field(asked.time_field(), true);
+        let by_time = Sort::by_field(session.time_field(), true);
         let (sort, time_at) = match cursor {
-            TailCursor::SeqNo(_) => (vec![sort_by_seq_no(true), by_time], 1),
+            TailCursor::SeqNo(_) => (vec![Sort::by_seq_no(true), by_time], 1),
             TailCursor::Recent { .. } => (vec![by_time], 0),
         };
         // At least one event is needed as the starting point.
-        let page = SearchRequest { span: asked.range, sort, size: lines.max(1), ..SearchRequest::default() };
-        let hits = asked.search(&page)?.hits;
+        let page =
+            SearchRequest { range: session.range, sort, size: lines.max(1), ..SearchRequest::default() };
+        let hits = session.search(&page)?.hits;
         match cursor {
             TailCursor::SeqNo(after) => *after = hits.first().map(|hit| hit.sort.clone()),
             TailCursor::Recent { seen, .. } => {
@@ -128,54 +127,54 @@ impl Args {
             }
         }
         for hit in hits.into_iter().take(lines).rev() {
-            if !self.print(asked, EventView::new(hit, time_at))? {
+            if !self.print(EventView::new(hit, time_at))? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn print_new(&self, asked: &QuerySession, cursor: &mut TailCursor) -> Result<PrintResult> {
+    fn print_new(&self, session: &QuerySession, cursor: &mut TailCursor) -> Result<PrintResult> {
         match cursor {
             TailCursor::SeqNo(after) => {
-                let sort = vec![sort_by_seq_no(false), sort_by_field(asked.time_field(), false)];
+                let sort = vec![Sort::by_seq_no(false), Sort::by_field(session.time_field(), false)];
                 let page = SearchRequest {
-                    span: asked.range,
+                    range: session.range,
                     sort,
                     size: PAGE_SIZE,
                     after: after.clone(),
                     ..SearchRequest::default()
                 };
-                let hits = asked.search(&page)?.hits;
-                let more = hits.len() == PAGE_SIZE;
+                let hits = session.search(&page)?.hits;
+                let has_more = hits.len() == PAGE_SIZE;
                 for hit in hits {
                     *after = Some(hit.sort.clone());
-                    if !self.print(asked, EventView::new(hit, 1))? {
-                        return Ok(PrintResult { is_read: false, more: false });
+                    if !self.print(EventView::new(hit, 1))? {
+                        return Ok(PrintResult { is_reader_open: false, has_more: false });
                     }
                 }
-                Ok(PrintResult { is_read: true, more })
+                Ok(PrintResult { is_reader_open: true, has_more })
             }
             TailCursor::Recent { since_ms, seen } => {
-                let is_read = scan_recent(asked, *since_ms, &mut |hit| {
-                    if remember(seen, &hit)? { self.print(asked, EventView::new(hit, 0)) } else { Ok(true) }
+                let is_reader_open = scan_recent(session, *since_ms, &mut |hit| {
+                    if remember(seen, &hit)? { self.print(EventView::new(hit, 0)) } else { Ok(true) }
                 })?;
                 *since_ms = chrono::Utc::now().timestamp_millis() - LATE_MS;
                 seen.retain(|_, time_ms| *time_ms >= *since_ms);
-                Ok(PrintResult { is_read, more: false })
+                Ok(PrintResult { is_reader_open, has_more: false })
             }
         }
     }
 
-    fn print(&self, asked: &QuerySession, event: EventView) -> Result<bool> {
+    fn print(&self, event: EventView) -> Result<bool> {
         if self.json {
-            return output::print_line(&event.json(asked.zone, &self.fields));
+            return output::print_line(&event.json(self.filter.time_zone, &self.fields));
         }
         let fields = match self.fields.as_slice() {
             [] => output::table_columns(std::slice::from_ref(&event)),
             fields => fields.to_vec(),
         };
-        let mut line = format!("{}  {}", event.time(asked.zone), event.hit.index);
+        let mut line = format!("{}  {}", event.time(self.filter.time_zone), event.hit.index);
         for field in &fields {
             let value = event.value(field).unwrap_or_default();
             line.push_str(&format!("  {field}={}", quote_value(&value)));
@@ -185,8 +184,8 @@ impl Args {
 }
 
 struct PrintResult {
-    is_read: bool,
-    more: bool,
+    is_reader_open: bool,
+    has_more: bool,
 }
 
 /// How far events have been printed.
@@ -197,20 +196,32 @@ enum TailCursor {
     Recent { since_ms: i64, seen: HashMap<(String, String), i64> },
 }
 
+/// Creates the cursor before the existing events.
+fn start_cursor(session: &QuerySession) -> Result<TailCursor> {
+    if session.has_seq_no() {
+        return Ok(TailCursor::SeqNo(None));
+    }
+    let since_ms = chrono::Utc::now().timestamp_millis() - LATE_MS;
+    // Existing events are not new, even if their time is in the future.
+    let mut seen = HashMap::new();
+    scan_recent(session, since_ms, &mut |hit| remember(&mut seen, &hit).map(|_| true))?;
+    Ok(TailCursor::Recent { since_ms, seen })
+}
+
 /// Calls `each` with the events since then, until it returns false because the reader is gone. Returns its
 /// last result.
 fn scan_recent(
-    asked: &QuerySession,
+    session: &QuerySession,
     since_ms: i64,
     each: &mut dyn FnMut(Hit) -> Result<bool>,
 ) -> Result<bool> {
-    let from_ms = Some(asked.range.from_ms.unwrap_or(i64::MIN).max(since_ms));
-    let mut is_read = true;
-    asked.scan(TimeRange { from_ms, to_ms: asked.range.to_ms }, false, &mut |hit| {
-        is_read = each(hit)?;
-        Ok(if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    let from_ms = Some(session.range.from_ms.unwrap_or(i64::MIN).max(since_ms));
+    let mut is_reader_open = true;
+    session.scan(TimeRange { from_ms, to_ms: session.range.to_ms }, false, &mut |hit| {
+        is_reader_open = each(hit)?;
+        Ok(if is_reader_open { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
-    Ok(is_read)
+    Ok(is_reader_open)
 }
 
 /// Returns true for a new event.

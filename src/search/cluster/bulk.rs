@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::SpooledEvent;
+use super::response::NO_REASON;
 
 /// Maximum length of an error text.
 const REASON_CHARS_MAX: usize = 1_000;
@@ -29,12 +30,23 @@ impl BulkItem {
         } else {
             BulkActionLine::Index(target)
         };
-        serde_json::to_writer(&mut *body, &action)
-            .expect("writing to a Vec cannot fail, and names are strings");
-        body.push(b'\n');
+        append_line(&action, body);
         body.extend_from_slice(&self.event.source);
         body.push(b'\n');
     }
+}
+
+/// Appends the action line and the source of a document that must not replace an existing one.
+pub(crate) fn append_create(index: &str, id: &str, source: &[u8], body: &mut Vec<u8>) {
+    append_line(&BulkActionLine::Create(BulkTarget { index, id }), body);
+    // In a JSON object, line breaks occur only between values.
+    body.extend(source.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+    body.push(b'\n');
+}
+
+fn append_line(action: &BulkActionLine<'_>, body: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *body, action).expect("writing to a Vec cannot fail, and names are strings");
+    body.push(b'\n');
 }
 
 /// The action line before each source.
@@ -55,7 +67,7 @@ struct BulkTarget<'a> {
 
 /// The result of one bulk item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BulkItemResult {
+pub(crate) enum BulkItemResult {
     Created,
     /// The id exists: the event was sent before, or another one has its id.
     AlreadyExists,
@@ -95,9 +107,8 @@ pub(super) fn has_errors(answer: &[u8]) -> Option<bool> {
     serde_json::from_slice(answer).ok().map(|Errors { errors }| errors)
 }
 
-/// Parses a response requested with [`PER_ITEM_FILTER`]; `None` if it is malformed or does not have `count`
-/// items.
-pub(super) fn parse_results(answer: &[u8], count: usize) -> Option<Vec<BulkItemResult>> {
+/// Parses the result of each item; `None` if the response is malformed or does not have `count` items.
+pub(crate) fn parse_results(answer: &[u8], count: usize) -> Option<Vec<BulkItemResult>> {
     let answered: ClusterBulkResponse<'_> = serde_json::from_slice(answer).ok()?;
     if answered.items.len() != count {
         return None;
@@ -133,7 +144,7 @@ pub(super) fn is_cluster_fault(kind: &str, error: &Value) -> bool {
 pub(super) fn error_text(error: &Value) -> String {
     let texts = [&error["type"], &error["reason"], &error["caused_by"]["reason"]];
     let texts: Vec<&str> = texts.iter().filter_map(|text| text.as_str()).collect();
-    let text = if texts.is_empty() { "no reason given".to_owned() } else { texts.join(": ") };
+    let text = if texts.is_empty() { NO_REASON.to_owned() } else { texts.join(": ") };
     text.chars().take(REASON_CHARS_MAX).collect()
 }
 

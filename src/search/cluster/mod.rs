@@ -1,6 +1,6 @@
 //! The cluster store: events in Elasticsearch 7.17 to 9, or OpenSearch 2 and 3.
 //!
-//! Searches (`search`, translated by `dsl`) go to the cluster directly. Writes are appended to the spool on disk, which
+//! Searches (`search`, translated by `request`) go to the cluster directly. Writes are appended to the spool on disk, which
 //! the thread `spool-ship` ships.
 //!
 //! ```text
@@ -15,11 +15,12 @@
 //! phone number, and contains the canonical number; dots in FIELD are replaced by `_`.
 
 mod backoff;
-mod bulk;
+pub(crate) mod bulk;
 pub(crate) mod client;
-pub(crate) mod dsl;
 mod event;
 mod index_router;
+pub(crate) mod request;
+pub(crate) mod response;
 mod search;
 mod shipper;
 mod spool;

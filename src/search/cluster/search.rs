@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use ureq::http::{Method, Response, header};
 
 use super::client::{ClientError, EsRequestBody, EsResponse, encode_path_segment};
-use super::{ClusterSearcher, dsl};
+use super::response::{IncompleteResult, ParsedSearch, ShardSummary};
+use super::{ClusterSearcher, request};
 use crate::search::mapping::{Dynamic, Field, FieldType, Mapping};
 use crate::search::query::{Hit, Query, Search, SearchResult};
 use crate::search::store::{AdminApi, IndexInfo, RawResponse, StoreError};
@@ -68,55 +68,6 @@ struct HeldResponse {
 }
 
 #[derive(Deserialize)]
-struct ClusterSearchResponse<'a> {
-    #[serde(borrow)]
-    hits: HitList<'a>,
-    aggregations: Option<Value>,
-    #[serde(default)]
-    timed_out: bool,
-    #[serde(rename = "_shards")]
-    shards: ShardSummary,
-}
-
-#[derive(Deserialize)]
-struct ShardSummary {
-    failed: u64,
-    #[serde(default)]
-    failures: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct HitList<'a> {
-    total: TotalHits,
-    max_score: Option<f64>,
-    #[serde(borrow)]
-    hits: Vec<RawHit<'a>>,
-}
-
-#[derive(Deserialize)]
-struct TotalHits {
-    value: u64,
-}
-
-#[derive(Deserialize)]
-struct RawHit<'a> {
-    #[serde(rename = "_index")]
-    index: String,
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_version")]
-    version: Option<u64>,
-    #[serde(rename = "_seq_no")]
-    sequence: Option<u64>,
-    #[serde(rename = "_score")]
-    score: Option<f64>,
-    #[serde(rename = "_source", borrow)]
-    source: Option<&'a RawValue>,
-    #[serde(default)]
-    sort: Vec<Value>,
-}
-
-#[derive(Deserialize)]
 struct CatIndexRow {
     index: String,
     #[serde(rename = "docs.count")]
@@ -143,13 +94,13 @@ impl ClusterSearcher {
         query: &Query,
     ) -> Result<u64, StoreError> {
         let body = json!({
-            "query": dsl::query(query), "size": 0, "track_total_hits": true, "timeout": self.timeout(),
+            "query": request::query(query), "size": 0, "track_total_hits": true, "timeout": self.timeout(),
         });
         Ok(self.run_search(indices, ignore_unavailable, false, &body)?.total)
     }
 
     pub(super) fn search(&self, search: &Search) -> Result<SearchResult, StoreError> {
-        let body = dsl::search(search, &self.timeout());
+        let body = request::search(search, &self.timeout());
         self.run_search(&search.indices, search.ignore_unavailable, search.typed_keys, &body)
     }
 
@@ -186,7 +137,7 @@ impl ClusterSearcher {
         );
         let answer = self.expect_success(self.request(&Method::POST, &path, EsRequestBody::Empty)?)?;
         let refreshed: Value = parse(&answer.body)?;
-        ShardSummary::deserialize(&refreshed["_shards"]).map_err(unreadable_response)?.check_complete()
+        ShardSummary::of(&refreshed).check_complete().map_err(incomplete)
     }
 
     /// Forwards a GET request to an administrative API.
@@ -231,18 +182,12 @@ impl ClusterSearcher {
         let held = self.request(&Method::POST, &path, EsRequestBody::Json(body.to_string().as_bytes()))?;
         // The reservation is released after the result has been extracted.
         let (answer, _share) = self.expect_success_held(held)?;
-        let searched: ClusterSearchResponse<'_> = parse(&answer.body)?;
-        if searched.timed_out {
-            return Err(self.timed_out());
+        let found: ParsedSearch<'_> = parse(&answer.body)?;
+        match found.check_complete() {
+            Ok(()) => Ok(found.into_rendered_result()),
+            Err(IncompleteResult::TimedOut) => Err(self.timed_out()),
+            Err(error) => Err(incomplete(error)),
         }
-        searched.shards.check_complete()?;
-        Ok(SearchResult {
-            total: searched.hits.total.value,
-            hits: searched.hits.hits.into_iter().map(to_hit).collect(),
-            aggregations: Vec::new(),
-            rendered_aggregations: searched.aggregations,
-            score_max: searched.hits.max_score,
-        })
     }
 
     /// Sends a request, and once more if the connection was lost: a pooled connection may have been closed by
@@ -347,29 +292,8 @@ fn is_cluster_error(held: &HeldResponse) -> bool {
     held.is_json && held.answer.body.trim_ascii_start().starts_with(b"{")
 }
 
-impl ShardSummary {
-    /// Returns an error if a shard failed, because an incomplete result would be wrong.
-    fn check_complete(&self) -> Result<(), StoreError> {
-        if self.failed == 0 {
-            return Ok(());
-        }
-        let why = self.failures.first().and_then(|failure| failure["reason"]["reason"].as_str());
-        let why = why.unwrap_or("no reason given");
-        Err(StoreError::Unreachable(format!("{} shards failed: {why}", self.failed)))
-    }
-}
-
-fn to_hit(read: RawHit<'_>) -> Hit {
-    Hit {
-        index: read.index,
-        doc_type: None,
-        id: read.id,
-        version: read.version.unwrap_or(1),
-        seq_no: read.sequence.unwrap_or(0),
-        source: dsl::strip_lea_object(read.source.map_or("{}", RawValue::get).as_bytes()),
-        sort: read.sort,
-        score: read.score,
-    }
+fn incomplete(error: IncompleteResult) -> StoreError {
+    StoreError::Unreachable(error.to_string())
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, StoreError> {

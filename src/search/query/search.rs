@@ -47,6 +47,19 @@ pub enum SortKey {
     Field(String),
 }
 
+impl Sort {
+    /// Sorts by a field.
+    pub fn by_field(field: &str, descending: bool) -> Sort {
+        let key = SortKey::Field(field.to_owned());
+        Sort { key, descending, missing_first: false, unmapped_type: None }
+    }
+
+    /// Sorts by the order of insertion.
+    pub fn by_seq_no(descending: bool) -> Sort {
+        Sort { key: SortKey::SeqNo, descending, missing_first: false, unmapped_type: None }
+    }
+}
+
 /// The part of a source to return.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceFilter {
@@ -86,6 +99,14 @@ pub enum Aggregation {
         /// Aggregations inside each bucket.
         inner: Vec<(String, Aggregation)>,
     },
+}
+
+impl Aggregation {
+    /// The most frequent values of a field.
+    pub fn terms(field: &str, size: usize) -> Aggregation {
+        let field = field.to_owned();
+        Aggregation::Terms { field, size, by_key: false, ascending: false, count_min: 1, inner: Vec::new() }
+    }
 }
 
 /// Length of a date histogram's bucket.

@@ -15,7 +15,7 @@ const FILE: &str = "events.db";
 const LOCK: &str = "events.lock";
 
 /// Returns the path of the database in an output directory.
-pub(super) fn path(dir: &Path) -> PathBuf {
+pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join(OWN_DIR).join(FILE)
 }
 

@@ -40,6 +40,8 @@ mod tests;
 #[cfg(test)]
 mod tests_random;
 
+pub(crate) use self::file::path as store_path;
+
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};

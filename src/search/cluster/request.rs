@@ -1,4 +1,4 @@
-//! Translation of a [`Search`] to a request body of Elasticsearch. Pure code.
+//! Request bodies of Elasticsearch: the translation of a [`Search`]. Pure code.
 //!
 //! Elasticsearch 7.17 to 9 and OpenSearch 2 and 3 accept the same form: no mapping types, `track_total_hits`,
 //! separate calendar and fixed intervals, ranges with `gte` and `lt`. A clause with one field becomes the
@@ -18,8 +18,26 @@ use crate::search::query::{
 };
 use crate::search::store::EVENT_TIME;
 
-/// Maps a field of a query to its name in the cluster.
-pub(crate) fn cluster_field(name: &str) -> Cow<'_, str> {
+/// The names under which a server stores the fields of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldNames {
+    /// The names of the query: another lea, and servers that lea does not fill.
+    AsWritten,
+    /// Those of a cluster that lea fills, where hidden fields are part of the `lea` object.
+    Cluster,
+}
+
+impl FieldNames {
+    fn name(self, name: &str) -> Cow<'_, str> {
+        match self {
+            FieldNames::AsWritten => name.into(),
+            FieldNames::Cluster => cluster_field(name),
+        }
+    }
+}
+
+/// Maps a field of a query to its name in a cluster that lea fills.
+fn cluster_field(name: &str) -> Cow<'_, str> {
     if name == EVENT_TIME {
         return LEA_TIME_FIELD.into();
     }
@@ -32,30 +50,49 @@ pub(crate) fn cluster_field(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Body of a `_search`. `timeout` is the time after which the cluster stops.
+/// Body of a `_search` in a cluster that lea fills. `timeout` is the time after which the cluster stops.
 pub(crate) fn search(search: &Search, timeout: &str) -> Json {
-    let mut body = json!({
-        "query": query(&search.query),
-        "size": search.size,
-        "track_total_hits": true,
-        "timeout": timeout,
-    });
+    let page = Page {
+        sort: &search.sort,
+        size: search.size,
+        after: search.after.as_deref(),
+        aggregations: &search.aggregations,
+    };
+    let mut body = page.body(query(&search.query), FieldNames::Cluster);
+    body["timeout"] = timeout.into();
     if search.from > 0 {
         body["from"] = search.from.into();
-    }
-    if !search.sort.is_empty() {
-        body["sort"] = search.sort.iter().map(sort).collect();
-    }
-    if let Some(after) = &search.after {
-        body["search_after"] = after.clone().into();
     }
     if let Some(filter) = source_filter(&search.source) {
         body["_source"] = filter;
     }
-    if !search.aggregations.is_empty() {
-        body["aggs"] = aggregations(&search.aggregations);
-    }
     body
+}
+
+/// The parts of a search besides its query.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page<'a> {
+    pub sort: &'a [Sort],
+    pub size: usize,
+    pub after: Option<&'a [Json]>,
+    pub aggregations: &'a [(String, Aggregation)],
+}
+
+impl Page<'_> {
+    /// Body of a `_search`.
+    pub(crate) fn body(self, query: Json, names: FieldNames) -> Json {
+        let mut body = json!({"query": query, "size": self.size, "track_total_hits": true});
+        if !self.sort.is_empty() {
+            body["sort"] = self.sort.iter().map(|key| sort(key, names)).collect();
+        }
+        if let Some(after) = self.after {
+            body["search_after"] = after.into();
+        }
+        if !self.aggregations.is_empty() {
+            body["aggs"] = aggregations(self.aggregations, names);
+        }
+        body
+    }
 }
 
 /// Translates a query.
@@ -306,7 +343,7 @@ fn format_zone(minutes: i32) -> String {
 }
 
 /// Translates one sort key.
-pub(crate) fn sort(sort: &Sort) -> Json {
+fn sort(sort: &Sort, names: FieldNames) -> Json {
     let mut how = json!({"order": if sort.descending { "desc" } else { "asc" }});
     let name = match &sort.key {
         SortKey::SeqNo => "_doc".into(),
@@ -317,7 +354,7 @@ pub(crate) fn sort(sort: &Sort) -> Json {
             if let Some(kind) = &sort.unmapped_type {
                 how["unmapped_type"] = kind.as_str().into();
             }
-            cluster_field(name)
+            names.name(name)
         }
     };
     json!({name.as_ref(): how})
@@ -337,18 +374,18 @@ fn source_filter(filter: &SourceFilter) -> Option<Json> {
 }
 
 /// Translates aggregations.
-pub(crate) fn aggregations(aggregations: &[(String, Aggregation)]) -> Json {
-    let named = |(name, one): &(String, Aggregation)| (name.clone(), aggregation(one));
+fn aggregations(aggregations: &[(String, Aggregation)], names: FieldNames) -> Json {
+    let named = |(name, one): &(String, Aggregation)| (name.clone(), aggregation(one, names));
     Json::Object(aggregations.iter().map(named).collect())
 }
 
-fn aggregation(aggregation: &Aggregation) -> Json {
+fn aggregation(aggregation: &Aggregation, names: FieldNames) -> Json {
     let (mut body, within) = match aggregation {
         Aggregation::Terms { field: name, size, by_key, ascending, count_min, inner } => {
             let (key, order) =
                 (if *by_key { "_key" } else { "_count" }, if *ascending { "asc" } else { "desc" });
             let terms = json!({
-                "field": cluster_field(name), "size": size, "order": {key: order}, "min_doc_count": count_min,
+                "field": names.name(name), "size": size, "order": {key: order}, "min_doc_count": count_min,
             });
             (json!({"terms": terms}), inner)
         }
@@ -360,8 +397,7 @@ fn aggregation(aggregation: &Aggregation) -> Json {
                 Interval::Quarter => ("calendar_interval", "1q".to_owned()),
                 Interval::Year => ("calendar_interval", "1y".to_owned()),
             };
-            let mut histogram =
-                json!({"field": cluster_field(name), key: length, "min_doc_count": count_min});
+            let mut histogram = json!({"field": names.name(name), key: length, "min_doc_count": count_min});
             if *zone_minutes != 0 {
                 histogram["time_zone"] = format_zone(*zone_minutes).into();
             }
@@ -369,7 +405,7 @@ fn aggregation(aggregation: &Aggregation) -> Json {
         }
     };
     if !within.is_empty() {
-        body["aggs"] = aggregations(within);
+        body["aggs"] = aggregations(within, names);
     }
     body
 }
@@ -441,6 +477,21 @@ mod tests {
         let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
         let asked = add_canonical_terms(search_request::parse_count([("q", text)], b"").unwrap(), &families);
         assert_eq!(query(&asked), expected, "{text}");
+    }
+
+    #[test]
+    fn field_names_of_other_servers_are_not_translated() {
+        let by_time = Sort::by_field(EVENT_TIME, true);
+        let terms = Aggregation::terms("destNum._number", 5);
+        let aggregations = [("top".to_owned(), terms)];
+        let page = Page { sort: &[by_time], size: 1, after: Some(&[json!(7)]), aggregations: &aggregations };
+        let body = page.body(json!({"match_all": {}}), FieldNames::AsWritten);
+        assert_eq!(body["sort"], json!([{"_event_time": {"order": "desc"}}]));
+        assert_eq!(body["search_after"], json!([7]));
+        assert_eq!(body["aggs"]["top"]["terms"]["field"], "destNum._number");
+        let body = page.body(json!({"match_all": {}}), FieldNames::Cluster);
+        assert_eq!(body["sort"], json!([{"lea.time": {"order": "desc"}}]));
+        assert_eq!(body["aggs"]["top"]["terms"]["field"], "lea.number.destNum");
     }
 
     #[test]
