@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use super::check;
 use super::json::{JsonNode, JsonSyntaxError};
 use super::numbers::{SectionFinding, read_text, read_text_list};
-use crate::http;
 use crate::http::basic_auth::{User, Users};
 use crate::iri::event::EventIndices;
 use crate::iri::ingest::amqp::AmqpConfig;
 use crate::iri::ingest::grok::{DEFINITIONS_MAX, GrokPatterns, PATTERNS_MAX};
+use crate::runtime::net;
 use crate::search::cluster::EsClient;
 use crate::search::document::check_index_name;
 
@@ -50,7 +50,7 @@ impl SyslogListen {
                 ));
             }
         };
-        http::parse_listen_address(addr).map(make).map_err(|error| error.to_string())
+        net::parse_listen_address(addr).map(make).map_err(|error| error.to_string())
     }
 }
 
@@ -155,7 +155,7 @@ fn bounded<T>(max: usize) -> impl Fn(Vec<T>) -> Result<Vec<T>, String> {
 fn read_address(node: JsonNode<'_>) -> Result<Result<Option<SocketAddr>, String>, JsonSyntaxError> {
     Ok(read_text(node)?.and_then(|text| match text.as_str() {
         "" => Ok(None),
-        text => http::parse_listen_address(text).map(Some).map_err(|error| error.to_string()),
+        text => net::parse_listen_address(text).map(Some).map_err(|error| error.to_string()),
     }))
 }
 

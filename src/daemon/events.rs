@@ -6,21 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::billing;
-use crate::cc::ingest::tcp;
 use crate::cc::vault::Vault;
 use crate::cmd::args::units;
 use crate::config::EffectiveConfig;
 use crate::config::events::{EventSettings, KEEP_DAYS_MAX, SyslogListen};
 use crate::es_api::EsApi;
 use crate::http::basic_auth::Users;
-use crate::http::{self, HttpServer, HttpServerHandle};
+use crate::http::{HttpServer, HttpServerHandle};
 use crate::iri::ingest::amqp::AmqpConfig;
 use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::{Sources, SourcesConfig};
 use crate::phone::PhoneNumberNormalizer;
-use crate::runtime::logging;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::{logging, net};
 use crate::search::cluster::{self, ClusterStore, ClusterStoreConfig, EsClient, ShipConfig, SpoolConfig};
 use crate::search::dead_letters::EventDeadLetters;
 use crate::search::sqlite::{SqliteStore, StoreConfig};
@@ -109,7 +108,7 @@ pub(crate) enum NumberMatch {
 }
 
 fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
-    http::parse_listen_address(text).map_err(|error| error.to_string())
+    net::parse_listen_address(text).map_err(|error| error.to_string())
 }
 
 /// The checked settings of the event part.
@@ -238,7 +237,7 @@ impl EventServiceConfig {
             patterns: self.settings.patterns.clone(),
             definitions: self.settings.definitions.clone(),
             indices: self.settings.indices.clone(),
-            drain: start.shutdown_timeout,
+            shutdown_timeout: start.shutdown_timeout,
         };
         let sources = Sources::spawn(&config, Arc::clone(&intake), start.vault, start.shutdown)?;
         match self.serve_http(start, intake) {
@@ -265,7 +264,7 @@ impl EventServiceConfig {
         let metrics = Arc::clone(start.metrics);
         let handler = EsApi::new(Arc::clone(&start.event_store.store), families, users, Arc::clone(&metrics))
             .with_dead_letters(intake);
-        let listener = tcp::bind(addr)?;
+        let listener = net::bind(addr)?;
         let config = EsApi::server_config();
         let server = HttpServer::spawn(listener, config, Arc::new(handler), start.shutdown.clone(), metrics)?;
         logging::status_line(format_args!("listening addr={} listener=http", server.local_addr()));

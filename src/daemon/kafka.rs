@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,10 +15,10 @@ use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
 use crate::config;
-use crate::runtime::logging;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
-use crate::{Error, Exit, Result};
+use crate::runtime::{logging, threads};
+use crate::{Exit, Result};
 
 /// Consumer group of the original receivers (docs/protocol.md).
 pub(crate) const DEFAULT_GROUP: &str = "interception";
@@ -86,7 +86,7 @@ impl KafkaConfig {
             shutdown.trigger();
             ended
         };
-        Builder::new().name("kafka".to_owned()).spawn(run).map_err(Error::system("start a thread"))
+        threads::spawn("kafka", run)
     }
 
     fn consume(
@@ -146,7 +146,7 @@ impl KafkaConfig {
 
 /// Joins the consumer's thread.
 pub(crate) fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
-    consumer.join().unwrap_or_else(|_| Err(Error::Thread("kafka".to_owned())))
+    threads::join(consumer)
 }
 
 /// Returns a progress bar if the run has an end and stderr is a terminal.

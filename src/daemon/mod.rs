@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 
 use crate::cc::ingest::kafka::consume::Consumed;
-use crate::cc::ingest::tcp::{self, TcpConfig, TcpReceiver, TcpTimeouts};
+use crate::cc::ingest::tcp::{TcpConfig, TcpReceiver, TcpTimeouts};
 use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::{Access, LossTotals, Vault, VaultConfig, VaultThreads};
 use crate::cli::Globals;
@@ -22,11 +22,11 @@ use crate::config::{self, EffectiveConfig};
 use crate::daemon::admin::AdminHandler;
 use crate::daemon::events::{EventService, EventServiceConfig, EventServiceDeps};
 use crate::daemon::kafka::KafkaConfig;
-use crate::http::{self, HttpServer, HttpServerConfig, HttpServerHandle};
+use crate::http::{HttpServer, HttpServerConfig, HttpServerHandle};
 use crate::limits::MachineLimits;
-use crate::runtime::logging;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::{logging, net};
 use crate::{Error, Exit, Result};
 
 /// HTTP connections of --admin-listen at the same time: a few people and a metrics collector.
@@ -55,7 +55,7 @@ struct DaemonArgs {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = units::duration)]
     shutdown_timeout: Duration,
     /// Serve /health, /metrics and /streams over HTTP on this address; a port alone means 127.0.0.1 [default: off]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = http::parse_listen_address)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = net::parse_listen_address)]
     admin_listen: Option<SocketAddr>,
 }
 
@@ -293,11 +293,8 @@ impl Service {
         shutdown: &Shutdown,
     ) -> Result<Option<TcpReceiver>> {
         let Some(config) = &self.tcp else { return Ok(None) };
-        let listeners = config.listen.iter().map(|addr| tcp::bind(*addr)).collect::<Result<Vec<_>>>()?;
-        let mut bound = Vec::new();
-        for listener in &listeners {
-            bound.push(listener.local_addr().map_err(Error::system("read a listener's address"))?);
-        }
+        let listeners = config.listen.iter().map(|addr| net::bind(*addr)).collect::<Result<Vec<_>>>()?;
+        let bound = listeners.iter().map(net::local_addr).collect::<Result<Vec<_>>>()?;
         let (live, metrics) = (Arc::clone(live), Arc::clone(metrics));
         let receiver = TcpReceiver::spawn(listeners, config, vault.clone(), live, metrics, shutdown)?;
         for addr in bound {
@@ -341,11 +338,11 @@ impl Service {
             Arc::clone(live),
         );
         let config = HttpServerConfig {
-            name: "status",
+            name: "admin",
             connections_max: ADMIN_CONNECTIONS_MAX,
             ..HttpServerConfig::default()
         };
-        let listener = tcp::bind(addr)?;
+        let listener = net::bind(addr)?;
         HttpServer::spawn(listener, config, Arc::new(handler), admin_shutdown.clone(), Arc::clone(metrics))
             .map(Some)
     }
@@ -369,16 +366,10 @@ fn print_summary(
     events: Option<&EventServiceConfig>,
     time: Duration,
 ) {
-    let refused = [
-        &metrics.refused_peer_total,
-        &metrics.refused_streams_max_total,
-        &metrics.refused_thread_total,
-        &metrics.refused_silent_total,
-        &metrics.refused_name_total,
-    ];
-    let queue = if events.is_some_and(EventServiceConfig::uses_cluster) {
+    let tcp = metrics.listener("tcp");
+    let spool = if events.is_some_and(EventServiceConfig::uses_cluster) {
         format!(
-            " confirmed_events={} queued_events={} queued_bytes={} retried_events={} refused_events={}",
+            " acked_events={} spool_events={} spool_bytes={} retried_events={} rejected_events={}",
             metrics.cluster_acked_total.get(),
             metrics.spool_events.get(),
             metrics.spool_bytes.get(),
@@ -390,7 +381,7 @@ fn print_summary(
     };
     let events = if events.is_some() {
         format!(
-            " events={} data_lines={} dead_letters={} dropped_datagrams={} kernel_dropped_datagrams={} \
+            " events={} content_lines={} dead_letters={} dropped_datagrams={} kernel_dropped_datagrams={} \
              lost_events={}",
             metrics.events_stored_total.get(),
             metrics.content_lines_total.get(),
@@ -403,10 +394,10 @@ fn print_summary(
         String::new()
     };
     logging::status_line(format_args!(
-        "summary connections={} refused={} bytes={} packets={} written_bytes={} lost_bytes={} \
-         incomplete_streams={}{events}{queue} seconds={:.3}",
-        metrics.streams_accepted_total.get(),
-        refused.iter().map(|counter| counter.get()).sum::<u64>(),
+        "summary connections={} rejected={} bytes={} packets={} written_bytes={} lost_bytes={} \
+         incomplete_streams={}{events}{spool} seconds={:.3}",
+        tcp.connections.get(),
+        tcp.rejected_total(),
         metrics.received_bytes_total.get(),
         metrics.packets_total.get(),
         metrics.written_bytes_total.get(),

@@ -65,7 +65,7 @@ impl EsApi {
     /// a budget of their own.
     pub fn server_config() -> HttpServerConfig {
         HttpServerConfig {
-            name: "events",
+            name: "http",
             limits: RequestLimits { body_bytes_max: BODY_BYTES_MAX as u64, ..RequestLimits::default() },
             bodies_bytes_max: 64 << 20,
             // Enough for the largest bulk over a slow connection.

@@ -5,20 +5,18 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use super::error::RequestError;
 use super::parse::{ParseStep, RequestParser};
 use super::response::{Response, ResponseContext};
 use super::shared::ServerShared;
-use crate::runtime::shutdown::Shutdown;
+use crate::runtime::net::{PollOutcome, wait};
 
 /// Size of one read: far larger than a look-up, and large enough to read a body in a few calls.
 const INPUT_BYTES: usize = 16 << 10;
@@ -32,47 +30,6 @@ const TOO_SLOW: RequestError = RequestError::new(408, "the request was not recei
 const TRUNCATED: RequestError = RequestError::new(400, "the request is truncated");
 const NO_MEMORY: RequestError = RequestError::new(503, "the memory for request bodies is in use, try again");
 
-/// The reason why a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PollOutcome {
-    /// The socket is ready or has failed; the next operation on it tells which.
-    Ready,
-    ShutDown,
-    TimedOut,
-}
-
-/// Waits until the socket is ready, the shutdown (if given) is triggered, or the deadline has passed.
-pub(crate) fn wait(
-    socket: &impl AsFd,
-    interest: PollFlags,
-    shutdown: Option<&Shutdown>,
-    until: Option<Instant>,
-) -> PollOutcome {
-    let mut both = [PollFd::new(socket, interest), PollFd::new(socket, PollFlags::empty())];
-    let polled = match shutdown {
-        Some(shutdown) => {
-            both[1] = PollFd::new(shutdown, PollFlags::empty());
-            &mut both[..]
-        }
-        None => &mut both[..1],
-    };
-    loop {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let timeout = left.map(|left| Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match poll(polled, timeout.as_ref()) {
-            Ok(0) => return PollOutcome::TimedOut,
-            Ok(_) if polled.len() == 2 && !polled[1].revents().is_empty() => return PollOutcome::ShutDown,
-            Ok(_) => return PollOutcome::Ready,
-            Err(rustix::io::Errno::INTR) => {}
-            // Happens only if the kernel is out of memory; the next operation on the socket reports that better.
-            Err(_) => return PollOutcome::Ready,
-        }
-    }
-}
-
 /// The result of waiting for a request.
 enum ReceiveOutcome {
     Request,
@@ -85,7 +42,7 @@ enum ReceiveOutcome {
 
 pub(super) struct Connection<'a> {
     stream: TcpStream,
-    shared: &'a Arc<ServerShared>,
+    shared: &'a ServerShared,
     parser: RequestParser,
     input: Box<[u8]>,
     /// The part of `input` that is not parsed yet.
@@ -101,7 +58,7 @@ impl<'a> Connection<'a> {
     pub(super) fn new(
         stream: TcpStream,
         peer: SocketAddr,
-        shared: &'a Arc<ServerShared>,
+        shared: &'a ServerShared,
     ) -> io::Result<Connection<'a>> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;

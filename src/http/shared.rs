@@ -15,15 +15,13 @@ pub(super) struct ServerShared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) shutdown: Shutdown,
     pub(super) metrics: Arc<Metrics>,
-    /// The number of connections that have a thread.
-    pub(super) open: AtomicUsize,
     /// Bytes that the bodies of all requests and responses use now.
     pub(super) bodies_bytes: AtomicUsize,
     pub(super) warnings: Throttle,
 }
 
 impl ServerShared {
-    /// Counts and logs a rejected request or connection. `reason` is a fixed text: no byte of a peer reaches the log.
+    /// Counts and logs a rejected request. `reason` is a fixed text: no byte of a peer reaches the log.
     pub(super) fn record_rejection(&self, peer: SocketAddr, reason: &'static str) {
         self.metrics.http_rejected_bad_request.inc();
         self.warnings.warn(reason, format_args!("http_rejected peer={peer} reason=\"{reason}\""));

@@ -166,20 +166,6 @@ macro_rules! metrics {
 }
 
 metrics! {
-    Counter streams_accepted_total "tmp" => streams_accepted_total;
-    Counter refused_streams_max_total "tmp" => refused_streams_max_total;
-    Counter refused_peer_total "tmp" => refused_peer_total;
-    Counter refused_thread_total "tmp" => refused_thread_total;
-    Counter refused_silent_total "tmp" => refused_silent_total;
-    Counter refused_name_total "tmp" => refused_name_total;
-    Gauge http_connections_open "tmp" => http_connections_open;
-    Gauge event_connections_open "tmp" => event_connections_open;
-    Counter event_connections_total "tmp" => event_connections_total;
-    Counter event_connections_refused_total "tmp" => event_connections_refused_total;
-    Counter event_lines_total "tmp" => event_lines_total;
-    Counter syslog_tcp_messages_total "tmp" => syslog_tcp_messages_total;
-    Counter syslog_udp_messages_total "tmp" => syslog_udp_messages_total;
-    Counter amqp_messages_total "tmp" => amqp_messages_total;
     Gauge streams_open "Streams that are open." => streams_open;
     Counter streams_ended_total "Streams that ended, by reason. Rejected connections are not included." =>
         streams_ended_eof{reason = "eof"}, streams_ended_reset{reason = "reset"}, streams_ended_idle{reason = "idle"},
@@ -266,21 +252,18 @@ pub enum RejectReason {
     NoThread,
     /// The peer's address is not in `--allow`.
     NotAllowed,
-    /// The peer sent nothing.
+    /// The peer sent nothing before it closed or reset the connection, or before the timeout.
     Silent,
-    /// The peer reset the connection before a stream started.
-    Reset,
     /// The stream's name is too long.
     NameTooLong,
 }
 
 impl RejectReason {
-    const ALL: [RejectReason; 6] = [
+    const ALL: [RejectReason; 5] = [
         RejectReason::LimitReached,
         RejectReason::NoThread,
         RejectReason::NotAllowed,
         RejectReason::Silent,
-        RejectReason::Reset,
         RejectReason::NameTooLong,
     ];
 
@@ -290,7 +273,6 @@ impl RejectReason {
             RejectReason::NoThread => "no_thread",
             RejectReason::NotAllowed => "not_allowed",
             RejectReason::Silent => "silent",
-            RejectReason::Reset => "reset",
             RejectReason::NameTooLong => "name_too_long",
         }
     }
@@ -396,8 +378,8 @@ mod tests {
             "# TYPE lea_streams_ended_total counter",
             "lea_streams_ended_total{reason=\"eof\"} 0",
             "lea_streams_ended_total{reason=\"idle\"} 1",
-            "# TYPE lea_streams_open gauge",
-            "lea_streams_open 0",
+            "# TYPE lea_spool_events gauge",
+            "lea_spool_events 0",
             "lea_connections_rejected_total{listener=\"tcp\",reason=\"silent\"} 2",
             "lea_connections_open{listener=\"tcp\"} 0",
             "lea_messages_received_total{listener=\"syslog\",transport=\"udp\"} 1",

@@ -1,6 +1,8 @@
-//! runtime
+//! What every part of the process uses: log, metrics, shutdown signal, threads and listening sockets.
 
 pub mod logging;
 pub mod metrics;
+pub mod net;
 pub mod shutdown;
 pub(crate) mod terminal;
+pub(crate) mod threads;

@@ -206,7 +206,7 @@ fn all_bodies_together_are_limited() {
     }
     until("some are refused", || server.metrics.http_rejected_bad_request.get() > 0);
     drop(clients);
-    until("all have ended", || server.metrics.http_connections_open.get() == 0);
+    until("all have ended", || server.metrics.listener("http").open.get() == 0);
     let mut client = server.client();
     client.send(format!("{head}{}", "y".repeat(1 << 20)));
     assert_eq!(client.answer().status, 200);
@@ -360,7 +360,7 @@ fn three_hundred_slow_peers_do_not_stand_in_the_way() {
     for client in &mut slow {
         client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
     }
-    until("all are connected", || server.metrics.http_connections_open.get() == 300);
+    until("all are connected", || server.metrics.listener("http").open.get() == 300);
     let mut kept = server.client();
     for _ in 0..200 {
         assert_eq!(kept.get("/kept").status, 200);
@@ -386,9 +386,9 @@ fn connections_are_limited() {
         assert!(answer.status == 503 && answer.closes());
         assert!(refused.is_closed());
     }
-    assert_eq!(server.metrics.http_rejected_bad_request.get(), 3);
+    assert_eq!(server.metrics.listener("http").rejected_total(), 3);
     clients.pop();
-    until("a place is free", || server.metrics.http_connections_open.get() == 2);
+    until("a place is free", || server.metrics.listener("http").open.get() == 2);
     assert_eq!(server.client().get("/").status, 200);
     for client in &mut clients {
         assert_eq!(client.get("/").status, 200);
@@ -416,7 +416,7 @@ fn a_stop_ends_idle_connections_at_once() {
     for client in &mut clients[..10] {
         assert_eq!(client.get("/").status, 200);
     }
-    until("all are connected", || server.metrics.http_connections_open.get() == 20);
+    until("all are connected", || server.metrics.listener("http").open.get() == 20);
     let addr = server.addr;
     let took = server.end();
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -464,7 +464,7 @@ fn a_peer_that_does_not_read_is_cut_off() {
     client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     until("it is cut off", || server.metrics.http_rejected_bad_request.get() == 1);
     assert!(started.elapsed() >= Duration::from_millis(400));
-    until("its thread has ended", || server.metrics.http_connections_open.get() == 0);
+    until("its thread has ended", || server.metrics.listener("http").open.get() == 0);
     let mut received = Vec::new();
     let _ = client.stream.read_to_end(&mut received);
     assert!(received.len() < LARGE_BYTES);

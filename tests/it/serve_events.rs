@@ -57,7 +57,7 @@ fn recorded_call_events_are_stored_and_found() {
     );
     assert_eq!(events.count("/_count?q=ip_address:10.77.0.1"), 1);
     let said = events.term();
-    assert!(said.contains("events=6 data_lines=0 dead_letters=0"), "{said}");
+    assert!(said.contains("events=6 content_lines=0 dead_letters=0"), "{said}");
 }
 
 #[test]

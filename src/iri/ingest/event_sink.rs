@@ -208,8 +208,8 @@ struct StoreWait<'a> {
 }
 
 impl<'a> StoreWait<'a> {
-    fn new(intake: &'a EventSink) -> StoreWait<'a> {
-        StoreWait { sink: intake, since: Instant::now(), is_reported: false }
+    fn new(sink: &'a EventSink) -> StoreWait<'a> {
+        StoreWait { sink: sink, since: Instant::now(), is_reported: false }
     }
 
     fn wait_while_full(&mut self) {
@@ -258,22 +258,22 @@ impl EventBatch {
     }
 
     /// Writes all events and empties the batch.
-    pub(crate) fn write(&mut self, intake: &EventSink, from: MessageOrigin<'_>) -> Result<(), StoreClosed> {
-        self.write_batch(intake, from, false)
+    pub(crate) fn write(&mut self, sink: &EventSink, from: MessageOrigin<'_>) -> Result<(), StoreClosed> {
+        self.write_batch(sink, from, false)
     }
 
     /// Writes all events, which the sender sends again if this fails.
     pub(crate) fn write_resendable(
         &mut self,
-        intake: &EventSink,
+        sink: &EventSink,
         from: MessageOrigin<'_>,
     ) -> Result<(), StoreClosed> {
-        self.write_batch(intake, from, true)
+        self.write_batch(sink, from, true)
     }
 
     fn write_batch(
         &mut self,
-        intake: &EventSink,
+        sink: &EventSink,
         from: MessageOrigin<'_>,
         comes_again: bool,
     ) -> Result<(), StoreClosed> {
@@ -281,6 +281,6 @@ impl EventBatch {
             return Ok(());
         }
         self.bytes = 0;
-        intake.write(from, std::mem::take(&mut self.documents), comes_again)
+        sink.write(from, std::mem::take(&mut self.documents), comes_again)
     }
 }

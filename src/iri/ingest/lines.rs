@@ -47,7 +47,7 @@ impl LinePort {
 /// Returns the factory for handlers of one listener.
 pub(crate) fn handler_factory(
     port: LinePort,
-    intake: Arc<EventSink>,
+    sink: Arc<EventSink>,
     vault: Vault,
     indices: Arc<EventIndices>,
     shutdown: Shutdown,
@@ -63,7 +63,7 @@ pub(crate) fn handler_factory(
         Box::new(LineHandler {
             port,
             peer: peer.to_string(),
-            intake: Arc::clone(&intake),
+            sink: Arc::clone(&sink),
             chunks: ContentLineStore::new(vault.clone(), origin),
             indices: Arc::clone(&indices),
             batch: EventBatch::default(),
@@ -74,7 +74,7 @@ pub(crate) fn handler_factory(
 struct LineHandler {
     port: LinePort,
     peer: String,
-    intake: Arc<EventSink>,
+    sink: Arc<EventSink>,
     chunks: ContentLineStore,
     indices: Arc<EventIndices>,
     batch: EventBatch,
@@ -87,11 +87,11 @@ impl LineHandler {
 
     fn reject(&self, word: &'static str, reason: &str, value: &[u8]) {
         let letter = RejectedInput { origin: self.origin(), index: None, reason, value, is_truncated: false };
-        self.intake.reject(&letter, word);
+        self.sink.reject(&letter, word);
     }
 
     fn handle_content(&mut self, line: &[u8]) -> Result<(), StoreClosed> {
-        let metrics = Arc::clone(self.intake.metrics());
+        let metrics = Arc::clone(self.sink.metrics());
         let taken =
             chunk::parse(line).map_err(VisitError::Rejected).and_then(|chunk| self.chunks.take(&chunk));
         match taken {
@@ -117,8 +117,7 @@ impl MessageHandler for LineHandler {
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let metrics = self.intake.metrics();
-        metrics.event_lines_total.inc();
+        let metrics = self.sink.metrics();
         if self.port == LinePort::ContentLines {
             return self.handle_content(line);
         }
@@ -127,7 +126,7 @@ impl MessageHandler for LineHandler {
             Ok(ClassifiedLine::Event(document)) => {
                 if self.batch.push(document) {
                     let from = MessageOrigin { listener: self.port.as_str(), peer: &self.peer };
-                    self.batch.write(&self.intake, from)?;
+                    self.batch.write(&self.sink, from)?;
                 }
                 Ok(())
             }
@@ -140,7 +139,7 @@ impl MessageHandler for LineHandler {
     }
 
     fn handle_too_long(&mut self, begin: &[u8]) {
-        self.intake.metrics().events_rejected_too_long.inc();
+        self.sink.metrics().events_rejected_too_long.inc();
         let reason =
             format!("longer than {LINE_BYTES_MAX} bytes, or than the memory for incomplete lines allows");
         let letter = RejectedInput {
@@ -150,12 +149,12 @@ impl MessageHandler for LineHandler {
             value: begin,
             is_truncated: true,
         };
-        self.intake.reject(&letter, "too_long");
+        self.sink.reject(&letter, "too_long");
     }
 
     fn flush(&mut self) -> Result<(), StoreClosed> {
         let from = MessageOrigin { listener: self.port.as_str(), peer: &self.peer };
-        self.batch.write(&self.intake, from)?;
+        self.batch.write(&self.sink, from)?;
         self.chunks.flush().map_err(|error| self.report_failure(&error))
     }
 

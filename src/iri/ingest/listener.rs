@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -21,9 +21,11 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::event_sink::{EventSink, StoreClosed};
 use super::framing::{Framer, Framing, FramingStep};
-use crate::http::wait;
+use crate::Result;
+use crate::runtime::metrics::SourceMetrics;
+use crate::runtime::net::acceptor::{self, AcceptorConfig, ConnectionHandler, ListenerState};
+use crate::runtime::net::wait;
 use crate::runtime::shutdown::Shutdown;
-use crate::{Error, Result};
 
 /// Connections of one listener. A log shipper keeps one open.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
@@ -43,15 +45,6 @@ const FLUSH_BYTES: usize = 512 << 10;
 /// Stack of a connection's thread. Patterns are matched on it.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Pause after accept(2) failed for lack of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Interval at which ended threads are joined.
-const JOIN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Connections accepted from the backlog after shutdown is triggered.
-const DRAINED_BACKLOG_MAX: usize = 4096;
-
 /// Handles the messages of one connection.
 pub trait MessageHandler {
     /// Handles one message. An error ends the connection.
@@ -70,28 +63,29 @@ pub(crate) type HandlerFactory = Arc<dyn Fn(SocketAddr) -> Box<dyn MessageHandle
 /// The settings of one listener.
 #[derive(Clone)]
 pub(crate) struct ListenerConfig {
-    /// Name in thread names and in the log: `lines`, `content-lines`, `syslog`.
+    /// Name in the log, in metrics and in thread names: `lines`, `content-lines`, `syslog`.
     pub name: &'static str,
+    /// Transport in metrics, for a source that has several.
+    pub transport: Option<&'static str>,
     pub framing: Framing,
     /// Maximum size of a message.
     pub message_bytes_max: usize,
     /// Time after shutdown during which a connection still receives.
-    pub drain: Duration,
+    pub shutdown_timeout: Duration,
 }
 
 struct ListenerShared {
     config: ListenerConfig,
-    intake: Arc<EventSink>,
+    source_metrics: Arc<SourceMetrics>,
     handler_factory: HandlerFactory,
     shutdown: Shutdown,
-    open: AtomicUsize,
     held_bytes: Arc<AtomicUsize>,
 }
 
 /// Dependencies that all listeners of a process share.
 #[derive(Clone)]
 pub(crate) struct ListenerDeps {
-    pub intake: Arc<EventSink>,
+    pub sink: Arc<EventSink>,
     pub shutdown: Shutdown,
     /// Bytes of incomplete messages over all connections.
     pub held_bytes: Arc<AtomicUsize>,
@@ -103,136 +97,53 @@ impl ListenerDeps {
         &self,
         listener: TcpListener,
         config: ListenerConfig,
-        takers: HandlerFactory,
+        handler_factory: HandlerFactory,
     ) -> Result<JoinHandle<Result<()>>> {
-        listener.set_nonblocking(true).map_err(Error::system("configure a listener"))?;
-        let name = format!("{:.8}-accept", config.name);
-        let shared = Arc::new(ListenerShared {
+        let state = ListenerState::new(config.name, CONNECTIONS_MAX, self.sink.metrics());
+        let source_metrics = self.sink.metrics().source(config.name, config.transport);
+        let (shutdown, held_bytes) = (self.shutdown.clone(), Arc::clone(&self.held_bytes));
+        let shared = ListenerShared {
             config,
-            intake: Arc::clone(&self.intake),
-            handler_factory: takers,
-            shutdown: self.shutdown.clone(),
-            open: AtomicUsize::new(0),
-            held_bytes: Arc::clone(&self.held_bytes),
-        });
-        let run = move || accept(listener, &shared).inspect_err(|_| shared.shutdown.trigger());
-        Builder::new().name(name).spawn(run).map_err(Error::system("start a thread"))
+            source_metrics,
+            handler_factory,
+            shutdown: shutdown.clone(),
+            held_bytes,
+        };
+        acceptor::spawn(listener, AcceptorConfig::draining(STACK_BYTES), state, Arc::new(shared), shutdown)
     }
 }
 
-fn accept(listener: TcpListener, shared: &Arc<ListenerShared>) -> Result<()> {
-    let mut threads: Vec<JoinHandle<()>> = Vec::new();
-    let mut last = 0..DRAINED_BACKLOG_MAX;
-    let ended = loop {
-        let stopping = shared.shutdown.is_triggered();
-        if stopping && last.next().is_none() {
-            break Ok(());
+impl ConnectionHandler for ListenerShared {
+    type Connection = (TcpStream, SocketAddr);
+
+    fn prepare(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, SocketAddr)> {
+        Some((stream, peer))
+    }
+
+    fn serve(&self, (stream, peer): (TcpStream, SocketAddr)) {
+        let name = self.config.name;
+        log::info!("connection_opened listener={name} peer={peer}");
+        let held_bytes = Arc::clone(&self.held_bytes);
+        let mut connection = MessageConnection {
+            framer: Framer::new(self.config.framing, self.config.message_bytes_max),
+            handler: (self.handler_factory)(peer),
+            input: InputBuffer { bytes: Vec::new(), consumed: 0, held: 0, held_bytes },
+            unflushed_bytes: 0,
+            shared: self,
+        };
+        let ended = connection.run(&stream);
+        connection.handler.finish(matches!(ended, ConnectionEnd::Reset));
+        if matches!(ended, ConnectionEnd::Shutdown)
+            && let Ok(bytes @ 1..) = rustix::io::ioctl_fionread(&stream)
+        {
+            // These bytes arrived after shutdown, and the sender may hold more.
+            log::warn!(
+                "unread_bytes_dropped listener={name} peer={peer} bytes={bytes} \
+                 note=\"set a longer --shutdown-timeout to receive more\""
+            );
         }
-        match listener.accept() {
-            Ok((stream, peer)) => threads.extend(admit(stream, peer, shared)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && stopping => break Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let until = (!threads.is_empty()).then(|| Instant::now() + JOIN_INTERVAL);
-                wait(&listener, PollFlags::IN, Some(&shared.shutdown), until);
-            }
-            Err(error) => match error.raw_os_error() {
-                // The peer closed the connection before it was accepted.
-                Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => {}
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
-                    shared.intake.warn("accept", format_args!("accept_failed error=\"{error}\""));
-                    std::thread::sleep(ACCEPT_PAUSE);
-                }
-                _ => break Err(Error::System { act: "accept a connection", source: error }),
-            },
-        }
-        threads.extract_if(.., |thread| thread.is_finished()).for_each(join);
-    };
-    // The kernel rejects peers that connect while the others drain.
-    drop(listener);
-    threads.into_iter().for_each(join);
-    ended
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or_default().to_owned();
-    if thread.join().is_err() {
-        // The other connections continue: a panic concerns only its own connection.
-        log::error!("thread_failed name={name} note=\"this is a defect in lea\"");
+        log::info!("connection_closed listener={name} peer={peer} reason={}", ended.as_str());
     }
-}
-
-/// Starts the thread of a connection, or closes the connection and logs the reason.
-fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<ListenerShared>) -> Option<JoinHandle<()>> {
-    let metrics = shared.intake.metrics();
-    metrics.event_connections_total.inc();
-    let refuse = |reason: &'static str| {
-        metrics.event_connections_refused_total.inc();
-        let name = shared.config.name;
-        shared
-            .intake
-            .warn(reason, format_args!("connection_rejected listener={name} reason={reason} peer={peer}"));
-        None
-    };
-    if shared.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
-        return refuse("limit_reached");
-    }
-    let place = ConnectionPermit::acquire(shared);
-    let run = move || serve(stream, peer, &place.0);
-    let name = format!("{:.10}-{}", shared.config.name, metrics.event_connections_total.get() % 10_000);
-    match Builder::new().name(name).stack_size(STACK_BYTES).spawn(run) {
-        Ok(thread) => Some(thread),
-        Err(error) => {
-            log::debug!("thread_failed error=\"{error}\"");
-            refuse("no_thread")
-        }
-    }
-}
-
-/// A slot among the connections of a listener. It is released when the connection's thread ends, even by a panic.
-struct ConnectionPermit(Arc<ListenerShared>);
-
-impl ConnectionPermit {
-    fn acquire(shared: &Arc<ListenerShared>) -> ConnectionPermit {
-        shared.open.fetch_add(1, Ordering::Relaxed);
-        shared.intake.metrics().event_connections_open.inc();
-        ConnectionPermit(Arc::clone(shared))
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.0.intake.metrics().event_connections_open.sub(1);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn serve(stream: TcpStream, peer: SocketAddr, shared: &ListenerShared) {
-    let name = shared.config.name;
-    log::info!("connection_opened listener={name} peer={peer}");
-    let mut connection = MessageConnection {
-        framer: Framer::new(shared.config.framing, shared.config.message_bytes_max),
-        handler: (shared.handler_factory)(peer),
-        input: InputBuffer {
-            bytes: Vec::new(),
-            consumed: 0,
-            held: 0,
-            held_bytes: Arc::clone(&shared.held_bytes),
-        },
-        unflushed_bytes: 0,
-        shared,
-    };
-    let ended = connection.run(&stream);
-    connection.handler.finish(matches!(ended, ConnectionEnd::Reset));
-    if matches!(ended, ConnectionEnd::Drained)
-        && let Ok(bytes @ 1..) = rustix::io::ioctl_fionread(&stream)
-    {
-        // These bytes arrived after shutdown, and the sender may hold more.
-        log::warn!(
-            "unread_bytes_dropped listener={name} peer={peer} bytes={bytes} \
-             note=\"set a longer --shutdown-timeout to receive more\""
-        );
-    }
-    log::info!("connection_closed listener={name} peer={peer} reason={}", ended.as_str());
 }
 
 /// The reason why a connection ended.
@@ -242,9 +153,9 @@ enum ConnectionEnd {
     /// The peer reset the connection or is dead.
     Reset,
     /// Shutdown was triggered.
-    Drained,
+    Shutdown,
     /// The store accepts no more events.
-    Gone,
+    StoreClosed,
 }
 
 impl ConnectionEnd {
@@ -252,15 +163,15 @@ impl ConnectionEnd {
         match self {
             ConnectionEnd::Eof => "eof",
             ConnectionEnd::Reset => "reset",
-            ConnectionEnd::Drained => "drained",
-            ConnectionEnd::Gone => "no_store",
+            ConnectionEnd::Shutdown => "shutdown",
+            ConnectionEnd::StoreClosed => "store_closed",
         }
     }
 }
 
 impl From<StoreClosed> for ConnectionEnd {
     fn from(StoreClosed: StoreClosed) -> ConnectionEnd {
-        ConnectionEnd::Gone
+        ConnectionEnd::StoreClosed
     }
 }
 
@@ -299,7 +210,7 @@ impl MessageConnection<'_> {
                     return self
                         .handle_messages(true)
                         .and_then(|()| self.handler.flush())
-                        .map_or(ConnectionEnd::Gone, |()| ConnectionEnd::Eof);
+                        .map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Eof);
                 }
                 Ok(bytes) => {
                     self.unflushed_bytes += bytes;
@@ -313,19 +224,20 @@ impl MessageConnection<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.flush().is_err() {
-                        return ConnectionEnd::Gone;
+                        return ConnectionEnd::StoreClosed;
                     }
                     if drain.is_some() {
-                        return ConnectionEnd::Drained;
+                        return ConnectionEnd::Shutdown;
                     }
                     wait(stream, PollFlags::IN, Some(&self.shared.shutdown), None);
                 }
-                Err(_) => return self.flush().map_or(ConnectionEnd::Gone, |()| ConnectionEnd::Reset),
+                Err(_) => return self.flush().map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Reset),
             }
             if self.shared.shutdown.is_triggered() {
-                let drain = drain.get_or_insert_with(|| DrainBudget::start(stream, self.shared.config.drain));
+                let drain = drain
+                    .get_or_insert_with(|| DrainBudget::start(stream, self.shared.config.shutdown_timeout));
                 if drain.owed_bytes == 0 && Instant::now() >= drain.until {
-                    return self.flush().map_or(ConnectionEnd::Gone, |()| ConnectionEnd::Drained);
+                    return self.flush().map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Shutdown);
                 }
             }
         }
@@ -336,7 +248,10 @@ impl MessageConnection<'_> {
         loop {
             let (step, consumed) = self.framer.step(&self.input.bytes[self.input.consumed..], ended);
             match step {
-                FramingStep::Message(message) => self.handler.handle(message)?,
+                FramingStep::Message(message) => {
+                    self.shared.source_metrics.messages.inc();
+                    self.handler.handle(message)?;
+                }
                 FramingStep::TooLong(begin) => self.handler.handle_too_long(begin),
                 FramingStep::NeedMore => {
                     self.input.consumed += consumed;

@@ -17,11 +17,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::event::EventIndices;
-use crate::cc::ingest::tcp;
 use crate::cc::vault::Vault;
 use crate::config::events::SyslogListen;
 use crate::runtime::logging;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::{net, threads};
 use crate::{Error, Result};
 use amqp::AmqpConfig;
 use event_sink::EventSink;
@@ -45,7 +45,7 @@ pub struct SourcesConfig {
     pub definitions: Vec<(String, String)>,
     pub indices: EventIndices,
     /// Time after shutdown during which peers' input is still received.
-    pub drain: Duration,
+    pub shutdown_timeout: Duration,
 }
 
 /// The running sources.
@@ -66,18 +66,15 @@ impl Sources {
     /// Starts all configured sources. They run until `shutdown` is triggered.
     pub fn spawn(
         config: &SourcesConfig,
-        intake: Arc<EventSink>,
+        sink: Arc<EventSink>,
         vault: &Vault,
         shutdown: &Shutdown,
     ) -> Result<Sources> {
-        let edges = ListenerDeps {
-            intake: Arc::clone(&intake),
-            shutdown: shutdown.clone(),
-            held_bytes: Arc::default(),
-        };
+        let edges =
+            ListenerDeps { sink: Arc::clone(&sink), shutdown: shutdown.clone(), held_bytes: Arc::default() };
         let mut start = SourceStarter { config, listener_deps: edges, vault, threads: Vec::new() };
         let started = start.start_all();
-        let sources = Sources { sink: intake, threads: start.threads };
+        let sources = Sources { sink, threads: start.threads };
         match started {
             Ok(()) => Ok(sources),
             Err(error) => {
@@ -94,13 +91,7 @@ impl Sources {
 
     /// Joins all threads. Returns after shutdown, when all received events are stored.
     pub fn join(self) -> Result<()> {
-        let mut result = Ok(());
-        for thread in self.threads {
-            let name = thread.thread().name().unwrap_or_default().to_owned();
-            let ended = thread.join().unwrap_or_else(|_| Err(Error::Thread(name)));
-            result = result.and(ended);
-        }
-        result
+        threads::join_all(self.threads)
     }
 }
 
@@ -110,20 +101,20 @@ impl SourceStarter<'_> {
             [(LinePort::Lines, self.config.lines), (LinePort::ContentLines, self.config.content_lines)];
         for (port, addr) in ports {
             let Some(addr) = addr else { continue };
-            let takers = lines::handler_factory(
+            let handler_factory = lines::handler_factory(
                 port,
-                Arc::clone(&self.listener_deps.intake),
+                Arc::clone(&self.listener_deps.sink),
                 self.vault.clone(),
                 Arc::new(self.config.indices.clone()),
                 self.listener_deps.shutdown.clone(),
             );
-            self.tcp(addr, port.as_str(), Framing::Lines, LINE_BYTES_MAX, takers)?;
+            self.tcp(addr, port.as_str(), None, Framing::Lines, LINE_BYTES_MAX, handler_factory)?;
         }
         if let Some(config) = self.config.amqp.clone() {
             let indices = Arc::new(self.config.indices.clone());
-            let (intake, shutdown) =
-                (Arc::clone(&self.listener_deps.intake), self.listener_deps.shutdown.clone());
-            self.threads.push(amqp::spawn(config, intake, indices, shutdown)?);
+            let (sink, shutdown) =
+                (Arc::clone(&self.listener_deps.sink), self.listener_deps.shutdown.clone());
+            self.threads.push(amqp::spawn(config, sink, indices, shutdown)?);
         }
         let index = self.config.indices.syslog.clone();
         let patterns = GrokPatterns::compile(&self.config.patterns, &self.config.definitions)
@@ -132,14 +123,21 @@ impl SourceStarter<'_> {
         for listen in &self.config.syslog {
             match *listen {
                 SyslogListen::Tcp(addr) => {
-                    let takers =
-                        syslog::handler_factory(Arc::clone(&self.listener_deps.intake), Arc::clone(&syslog));
-                    self.tcp(addr, "syslog", Framing::Syslog, MESSAGE_BYTES_MAX, takers)?;
+                    let handler_factory =
+                        syslog::handler_factory(Arc::clone(&self.listener_deps.sink), Arc::clone(&syslog));
+                    self.tcp(
+                        addr,
+                        "syslog",
+                        Some("tcp"),
+                        Framing::Syslog,
+                        MESSAGE_BYTES_MAX,
+                        handler_factory,
+                    )?;
                 }
                 SyslogListen::Udp(addr) => {
-                    let (intake, drain) = (&self.listener_deps.intake, self.config.drain);
+                    let (sink, timeout) = (&self.listener_deps.sink, self.config.shutdown_timeout);
                     let receiver =
-                        UdpReceiver::spawn(addr, intake, &syslog, drain, &self.listener_deps.shutdown)?;
+                        UdpReceiver::spawn(addr, sink, &syslog, timeout, &self.listener_deps.shutdown)?;
                     self.threads.extend(receiver.threads);
                     print_listening(receiver.local_addr, "syslog transport=udp");
                 }
@@ -152,14 +150,21 @@ impl SourceStarter<'_> {
         &mut self,
         addr: SocketAddr,
         name: &'static str,
+        transport: Option<&'static str>,
         framing: Framing,
         message_bytes_max: usize,
-        takers: HandlerFactory,
+        handler_factory: HandlerFactory,
     ) -> Result<()> {
-        let listener = tcp::bind(addr)?;
-        let bound = listener.local_addr().map_err(Error::system("read a listener's address"))?;
-        let config = ListenerConfig { name, framing, message_bytes_max, drain: self.config.drain };
-        self.threads.push(self.listener_deps.spawn(listener, config, takers)?);
+        let listener = net::bind(addr)?;
+        let bound = net::local_addr(&listener)?;
+        let config = ListenerConfig {
+            name,
+            transport,
+            framing,
+            message_bytes_max,
+            shutdown_timeout: self.config.shutdown_timeout,
+        };
+        self.threads.push(self.listener_deps.spawn(listener, config, handler_factory)?);
         print_listening(bound, if name == "syslog" { "syslog transport=tcp" } else { name });
         Ok(())
     }

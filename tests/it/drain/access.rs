@@ -23,10 +23,21 @@ fn check_allowed(networks: &[&str], v4: bool, v6: bool) {
             refused += 1;
         }
     }
-    assert_eq!(status::metric(server.status_addr(), "refused_peer_total"), refused, "{networks:?}");
+    assert_eq!(
+        status::metric(
+            server.status_addr(),
+            "connections_rejected_total{listener=\"tcp\",reason=\"not_allowed\"}"
+        ),
+        refused,
+        "{networks:?}"
+    );
     let output = server.output().to_owned();
     let stderr = server.term();
-    assert_eq!(stderr.contains("refused reason=not_allowed"), refused > 0, "{stderr}");
+    assert_eq!(
+        stderr.contains("connection_rejected listener=tcp reason=not_allowed"),
+        refused > 0,
+        "{stderr}"
+    );
     assert_eq!((output.join("from-4").exists(), output.join("from-6").exists()), (v4, v6), "{networks:?}");
 }
 

@@ -79,7 +79,10 @@ fn so_many_streams_at_once() {
     for _ in 0..30 {
         Sender::connect(addr).wait_close();
     }
-    assert_eq!(status::metric(status_addr, "refused_streams_max_total"), 30);
+    assert_eq!(
+        status::metric(status_addr, "connections_rejected_total{listener=\"tcp\",reason=\"limit_reached\"}"),
+        30
+    );
     let seconds = began.elapsed().as_secs() as usize;
     // After one stream has ended, the next one is accepted.
     let mut first = open.remove(0);
@@ -94,7 +97,10 @@ fn so_many_streams_at_once() {
     }
     let output = server.output().to_owned();
     let stderr = server.term();
-    let warned = stderr.lines().filter(|line| line.contains("refused reason=streams_max")).count();
+    let warned = stderr
+        .lines()
+        .filter(|line| line.contains("connection_rejected listener=tcp reason=limit_reached"))
+        .count();
     assert!((1..=seconds + 2).contains(&warned), "{warned} warnings in {seconds} s");
     names.iter().for_each(|name| assert_whole(&output, name, &content));
     assert_only(&output, names.iter().map(|name| &**name));

@@ -131,7 +131,7 @@ fn slow(request_timeout_ms: u64) -> (Events, Vec<Client>) {
 fn slow_connections_leave_room_for_good_ones() {
     // The timeout is longer than the test takes on any machine, so all connections are open at once.
     let (events, slow) = slow(600_000);
-    until("300 slow connections", || events.server.metrics.http_connections_open.get() == 300);
+    until("300 slow connections", || events.server.metrics.listener("http").open.get() == 300);
     check_served(&events);
     assert_eq!(events.server.metrics.http_rejected_bad_request.get(), 0, "the slow ones are still there");
     drop(slow);
@@ -165,7 +165,7 @@ fn bodies_are_bounded_together() {
     until("a body too many is refused", || events.server.metrics.http_rejected_bad_request.get() >= 1);
     check_served(&events);
     drop(clients);
-    until("the others are gone", || events.server.metrics.http_connections_open.get() == 0);
+    until("the others are gone", || events.server.metrics.listener("http").open.get() == 0);
     check_served(&events);
     events.server.end();
 }

@@ -58,7 +58,7 @@ fn check_crowd(
 /// Waits until the server has accepted all connections.
 fn wait_accepted(ground: &Ground, mark: &Mark, count: usize) {
     wait_until(4 * DEADLINE, "the crowd to be accepted", || {
-        ground.grown(mark, "streams_accepted_total") >= count as u64
+        ground.grown(mark, "connections_total") >= count as u64
     });
 }
 
@@ -116,7 +116,7 @@ fn crowds_that_are_no_streams() {
             let mark = ground.mark();
             crowd.come(ground.addr(), count, |_| Vec::new());
             wait_until(4 * DEADLINE, "all to be refused", || {
-                ground.grown(&mark, "refused_silent_total") >= count as u64
+                ground.grown(&mark, "connections_rejected_total{reason=\"silent\"}") >= count as u64
             });
             "closed after `--handshake-timeout`".to_owned()
         },
@@ -145,7 +145,7 @@ fn crowds_that_are_no_streams() {
             let mark = ground.mark();
             crowd.come(ground.addr(), count, |_| vec![b'n'; 5000]);
             wait_until(4 * DEADLINE, "all to be refused", || {
-                ground.grown(&mark, "refused_name_total") >= count as u64
+                ground.grown(&mark, "connections_rejected_total{reason=\"name_too_long\"}") >= count as u64
             });
             "closed after 4,096 bytes".to_owned()
         },
@@ -180,7 +180,9 @@ fn more_connections_than_the_limit() {
             });
             let mark = ground.mark();
             crowd.come_whatever(ground.addr(), 900);
-            wait_until(DEADLINE, "900 refused", || ground.grown(&mark, "refused_streams_max_total") == 900);
+            wait_until(DEADLINE, "900 refused", || {
+                ground.grown(&mark, "connections_rejected_total{reason=\"limit_reached\"}") == 900
+            });
             LIMIT - 2 + 900
         },
     );
@@ -189,7 +191,9 @@ fn more_connections_than_the_limit() {
         for _ in 0..500 {
             drop(super::crowd::connect_from(200, ground.addr()));
         }
-        wait_until(DEADLINE, "500 refused", || ground.grown(&mark, "refused_peer_total") == 500);
+        wait_until(DEADLINE, "500 refused", || {
+            ground.grown(&mark, "connections_rejected_total{reason=\"not_allowed\"}") == 500
+        });
         500
     });
     // The limit counts open streams: once they have ended, new streams are accepted.
@@ -408,7 +412,7 @@ fn resets_at_every_stage() {
 /// Waits until the server has read what was sent, so that the reset does not overtake it.
 fn wait_taken(ground: &Ground, mark: &Mark, name: &str, content: &[u8]) {
     wait_until(DEADLINE, "what was sent to be taken", || {
-        let accepted = ground.grown(mark, "streams_accepted_total") == 1;
+        let accepted = ground.grown(mark, "connections_total") == 1;
         let file = name.trim_end();
         let named =
             file.is_empty() || get(ground.status, "/streams").contains(&format!("\"file\":\"{file}\""));

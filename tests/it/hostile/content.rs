@@ -222,9 +222,7 @@ fn check_stall(ground: &mut Ground, table: &mut Table, stall: Stall) {
     let mut stream = connect(ground.addr(), 0);
     let before = ground.processor_time();
     stream.write_all(&stall.first).unwrap();
-    wait_until(DEADLINE, "the connection to be accepted", || {
-        ground.grown(&mark, "streams_accepted_total") == 1
-    });
+    wait_until(DEADLINE, "the connection to be accepted", || ground.grown(&mark, "connections_total") == 1);
     if let Some(urgent) = stall.urgent {
         send(&stream, &[urgent], SendFlags::OOB).unwrap();
     }

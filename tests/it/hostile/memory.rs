@@ -138,11 +138,11 @@ fn check_threads(table: &mut Table, lines: &mut Vec<String>) {
         drop(connect(ground.addr(), number));
     }
     wait_until(4 * DEADLINE, "the end of those that go", || {
-        ground.grown(&mark, "streams_ended_total") == come_and_go as u64
+        ground.grown(&mark, "connections_rejected_total") == come_and_go as u64
     });
     drop(connect(ground.addr(), 0));
     wait_until(4 * DEADLINE, "the end of the last", || {
-        ground.grown(&mark, "streams_ended_total") == come_and_go as u64 + 1
+        ground.grown(&mark, "connections_rejected_total") == come_and_go as u64 + 1
     });
     let maps = ground.maps();
     // A running thread has 4 maps. The C library keeps 40 MiB of stacks for new threads.

@@ -91,10 +91,11 @@ fn status_that_is_mistreated_harms_no_stream() {
             over.store(true, Ordering::Relaxed);
             peers.into_iter().for_each(|peer| peer.join().unwrap());
         });
-        let refused = ground.grown(&mark, "http_refused_total");
-        assert_eq!(ground.grown(&mark, "streams_accepted_total"), 0);
+        let refused = ground.grown(&mark, "http_requests_rejected_total");
+        assert_eq!(ground.grown(&mark, "connections_total"), 0);
         let delays = company.end();
-        let counted = if refused > 0 { "`http_refused_total` grows" } else { "`http_requests_total` grows" };
+        let counted =
+            if refused > 0 { "`http_requests_rejected_total` grows" } else { "`http_requests_total` grows" };
         table.row(input, "no stream is delayed, no file", counted);
         lines.push(format!("{input}: {} times. Meanwhile {}", asked.into_inner(), delays.told()));
     }

@@ -38,7 +38,7 @@ impl Running {
         let started = Instant::now();
         self.stop.trigger();
         self.handle.join().unwrap();
-        assert_eq!(self.metrics.http_connections_open.get(), 0);
+        assert_eq!(self.metrics.listener("http").open.get(), 0);
         started.elapsed()
     }
 }

@@ -8,22 +8,18 @@ mod stream;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Type};
 
+use crate::Result;
 use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::Vault;
-use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::net::acceptor::{self, AcceptorConfig, ListenerState};
 use crate::runtime::shutdown::Shutdown;
-use crate::{Error, Result};
-
-/// Length of the kernel's accept queue: enough for the connections that arrive while thousands of threads
-/// start.
-const BACKLOG: i32 = 4096;
+use crate::runtime::threads;
 
 #[derive(Clone, Debug)]
 pub(crate) struct TcpTimeouts {
@@ -59,30 +55,13 @@ struct ReceiverContext {
     shutdown: Shutdown,
     timing: TcpTimeouts,
     stream_bytes_max: u64,
-    streams_max: usize,
     allow: Vec<IpNet>,
-    throttle: Throttle,
+    listener: Arc<ListenerState>,
 }
 
 /// Running receiver.
 pub(crate) struct TcpReceiver {
     acceptors: Vec<JoinHandle<Result<()>>>,
-}
-
-/// Opens a listening socket. IPv6 sockets are IPv6-only, so that both address families can be configured
-/// separately.
-pub(crate) fn bind(addr: SocketAddr) -> Result<TcpListener> {
-    let open = || {
-        let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&addr.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(TcpListener::from(socket))
-    };
-    open().map_err(Error::net("listen on", addr))
 }
 
 impl TcpReceiver {
@@ -95,36 +74,28 @@ impl TcpReceiver {
         metrics: Arc<Metrics>,
         shutdown: &Shutdown,
     ) -> Result<TcpReceiver> {
-        let shared = Arc::new(ReceiverContext {
+        let listener = ListenerState::new("tcp", config.streams_max, &metrics);
+        let context = Arc::new(ReceiverContext {
             vault,
             live,
             metrics,
             shutdown: shutdown.clone(),
             timing: config.timing.clone(),
             stream_bytes_max: config.stream_bytes_max,
-            streams_max: config.streams_max,
             allow: config.allow.clone(),
-            throttle: Throttle::default(),
+            listener: Arc::clone(&listener),
         });
+        let acceptor_config = AcceptorConfig::draining(accept::STREAM_STACK_BYTES);
         let mut acceptors = Vec::new();
-        for listener in listeners {
-            let shared = Arc::clone(&shared);
-            let acceptor = Builder::new()
-                .name("tcp-accept".to_owned())
-                .spawn(move || accept::run(listener, &shared))
-                .map_err(Error::system("start a thread"))?;
-            acceptors.push(acceptor);
+        for socket in listeners {
+            let (listener, context) = (Arc::clone(&listener), Arc::clone(&context));
+            acceptors.push(acceptor::spawn(socket, acceptor_config, listener, context, shutdown.clone())?);
         }
         Ok(TcpReceiver { acceptors })
     }
 
     /// Waits until a shutdown was requested and all streams have ended.
     pub(crate) fn join(self) -> Result<()> {
-        let mut result = Ok(());
-        for acceptor in self.acceptors {
-            let ended = acceptor.join().unwrap_or_else(|_| Err(Error::Thread("tcp-accept".to_owned())));
-            result = result.and(ended);
-        }
-        result
+        threads::join_all(self.acceptors)
     }
 }

@@ -13,7 +13,7 @@ pub mod frame;
 pub(crate) mod url;
 
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,11 +22,13 @@ use chrono::Local;
 use sha2::{Digest as _, Sha256};
 
 use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
+use crate::Result;
 use crate::iri::event::{self, ClassifiedLine, EventIndices};
 use crate::iri::ingest::amqp::client::{AmqpClient, AmqpError, Delivery, NextMessage};
+use crate::runtime::metrics::SourceMetrics;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::threads;
 use crate::search::document::{Document, SOURCE_BYTES_MAX, WriteMode};
-use crate::{Error, Result};
 use url::AmqpUrl;
 
 /// Pause before the next connection attempt. It doubles after each failure.
@@ -56,6 +58,7 @@ struct AmqpConsumer {
     sink: Arc<EventSink>,
     indices: Arc<EventIndices>,
     shutdown: Shutdown,
+    source_metrics: Arc<SourceMetrics>,
     batch: EventBatch,
     /// Delivery tag of the last message in the batch.
     last_tag: Option<u64>,
@@ -65,7 +68,7 @@ struct AmqpConsumer {
 enum SessionEnd {
     Shutdown,
     /// The store accepts no more events.
-    Gone,
+    StoreClosed,
     /// The connection failed; it is tried again.
     Failed(AmqpError),
 }
@@ -78,26 +81,26 @@ impl std::convert::From<AmqpError> for SessionEnd {
 
 impl std::convert::From<StoreClosed> for SessionEnd {
     fn from(StoreClosed: StoreClosed) -> SessionEnd {
-        SessionEnd::Gone
+        SessionEnd::StoreClosed
     }
 }
 
 /// Starts the consumer's thread, which runs until shutdown.
 pub fn spawn(
     config: AmqpConfig,
-    intake: Arc<EventSink>,
+    sink: Arc<EventSink>,
     indices: Arc<EventIndices>,
     shutdown: Shutdown,
 ) -> Result<JoinHandle<Result<()>>> {
     let broker = config.url.to_string();
     let batch = EventBatch::default();
+    let source_metrics = sink.metrics().source("amqp", None);
     let mut consumer =
-        AmqpConsumer { config, broker, sink: intake, indices, shutdown, batch, last_tag: None };
-    let spawned = Builder::new().name("amqp".to_owned()).spawn(move || {
+        AmqpConsumer { config, broker, sink, indices, shutdown, source_metrics, batch, last_tag: None };
+    threads::spawn("amqp", move || {
         consumer.run();
         Ok(())
-    });
-    spawned.map_err(Error::system("start a thread"))
+    })
 }
 
 impl AmqpConsumer {
@@ -116,7 +119,9 @@ impl AmqpConsumer {
             self.batch = EventBatch::default();
             self.last_tag = None;
             match ended {
-                SessionEnd::Shutdown | SessionEnd::Gone | SessionEnd::Failed(AmqpError::Stopped) => return,
+                SessionEnd::Shutdown | SessionEnd::StoreClosed | SessionEnd::Failed(AmqpError::Stopped) => {
+                    return;
+                }
                 SessionEnd::Failed(failed) => {
                     let (broker, queue) = (&self.broker, &self.config.queue);
                     let (pause_ms, why) = (pause.as_millis(), failed.to_string());
@@ -165,7 +170,7 @@ impl AmqpConsumer {
     /// Adds a message to the batch or rejects it. Returns true if the batch should be stored.
     fn accept_delivery(&mut self, client: &mut AmqpClient, delivery: Delivery) -> Result<bool, AmqpError> {
         let metrics = self.sink.metrics();
-        metrics.amqp_messages_total.inc();
+        self.source_metrics.messages.inc();
         if delivery.redelivered {
             metrics.amqp_redelivered_total.inc();
         }

@@ -118,14 +118,14 @@ pub fn handler_factory(sink: Arc<EventSink>, config: Arc<SyslogConfig>) -> Handl
 /// Writes messages of either transport into the store.
 struct SyslogWriter {
     listener: &'static str,
-    intake: Arc<EventSink>,
+    sink: Arc<EventSink>,
     config: Arc<SyslogConfig>,
     batch: EventBatch,
 }
 
 impl SyslogWriter {
-    fn new(listener: &'static str, intake: Arc<EventSink>, config: Arc<SyslogConfig>) -> SyslogWriter {
-        SyslogWriter { listener, intake, config, batch: EventBatch::default() }
+    fn new(listener: &'static str, sink: Arc<EventSink>, config: Arc<SyslogConfig>) -> SyslogWriter {
+        SyslogWriter { listener, sink, config, batch: EventBatch::default() }
     }
 
     fn origin<'a>(&self, peer: &'a str) -> MessageOrigin<'a> {
@@ -142,13 +142,13 @@ impl SyslogWriter {
     ) -> Result<(), StoreClosed> {
         let (document, fits) = to_document(message, host, arrived, &self.config);
         if !fits {
-            self.intake.metrics().syslog_unmatched_total.inc();
+            self.sink.metrics().syslog_unmatched_total.inc();
         }
         if self.batch.push(document) { self.flush(peer) } else { Ok(()) }
     }
 
     fn too_long(&self, begin: &[u8], peer: &str) {
-        self.intake.metrics().events_rejected_too_long.inc();
+        self.sink.metrics().events_rejected_too_long.inc();
         let reason = format!("longer than {MESSAGE_BYTES_MAX} bytes");
         let index = Some(self.config.index.as_str());
         let letter = RejectedInput {
@@ -158,12 +158,12 @@ impl SyslogWriter {
             value: begin,
             is_truncated: true,
         };
-        self.intake.reject(&letter, "too_long");
+        self.sink.reject(&letter, "too_long");
     }
 
     fn flush(&mut self, peer: &str) -> Result<(), StoreClosed> {
         let from = self.origin(peer);
-        self.batch.write(&self.intake, from)
+        self.batch.write(&self.sink, from)
     }
 }
 
@@ -175,7 +175,6 @@ struct SyslogConnection {
 
 impl MessageHandler for SyslogConnection {
     fn handle(&mut self, message: &[u8]) -> Result<(), StoreClosed> {
-        self.writer.intake.metrics().syslog_tcp_messages_total.inc();
         self.writer.add(message, &self.peer, &self.host, &Local::now())
     }
 

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Local};
@@ -14,9 +14,11 @@ use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{MESSAGE_BYTES_MAX, SyslogConfig, SyslogWriter};
-use crate::http::wait;
 use crate::iri::ingest::event_sink::EventSink;
+use crate::runtime::metrics::SourceMetrics;
+use crate::runtime::net::wait;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::threads;
 use crate::{Error, Result};
 
 /// Messages in the queue between the threads: 5 MiB at the usual 300 bytes, 128 MiB at most.
@@ -49,30 +51,32 @@ impl UdpReceiver {
     /// Starts the threads. After shutdown they still receive what the kernel holds, until the timeout ends.
     pub fn spawn(
         addr: SocketAddr,
-        intake: &Arc<EventSink>,
+        sink: &Arc<EventSink>,
         config: &Arc<SyslogConfig>,
-        drain: Duration,
+        shutdown_timeout: Duration,
         shutdown: &Shutdown,
     ) -> Result<UdpReceiver> {
         let socket = bind(addr).map_err(Error::net("listen on", addr))?;
-        let local_addr = socket.local_addr().map_err(Error::system("read a listener's address"))?;
+        let local_addr = socket.local_addr().map_err(Error::system("read the address of a listener"))?;
         let (queue, queued) = bounded(QUEUE_MAX);
-        let messages = SyslogWriter::new("syslog", Arc::clone(intake), Arc::clone(config));
-        let receive =
-            DatagramReceiver { socket, queue, sink: Arc::clone(intake), drain, shutdown: shutdown.clone() };
+        let messages = SyslogWriter::new("syslog", Arc::clone(sink), Arc::clone(config));
+        let receiver = DatagramReceiver {
+            socket,
+            queue,
+            sink: Arc::clone(sink),
+            source_metrics: sink.metrics().source("syslog", Some("udp")),
+            shutdown_timeout,
+            shutdown: shutdown.clone(),
+        };
         let threads = vec![
-            spawn("syslog-udp", move || receive.run())?,
-            spawn("syslog-store", move || {
+            threads::spawn("syslog-udp", move || receiver.run())?,
+            threads::spawn("syslog-store", move || {
                 store_datagrams(&queued, messages);
                 Ok(())
             })?,
         ];
         Ok(UdpReceiver { local_addr, threads })
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
-    Builder::new().name(name.to_owned()).spawn(run).map_err(Error::system("start a thread"))
 }
 
 fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
@@ -92,7 +96,8 @@ struct DatagramReceiver {
     socket: UdpSocket,
     queue: Sender<Datagram>,
     sink: Arc<EventSink>,
-    drain: Duration,
+    source_metrics: Arc<SourceMetrics>,
+    shutdown_timeout: Duration,
     shutdown: Shutdown,
 }
 
@@ -124,7 +129,7 @@ impl DatagramReceiver {
             }
             kernel.check(&self.socket, &self.sink, false);
             if self.shutdown.is_triggered()
-                && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.drain)
+                && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.shutdown_timeout)
             {
                 break;
             }
@@ -135,11 +140,11 @@ impl DatagramReceiver {
 
     fn enqueue(&self, datagram: &[u8], peer: SocketAddr) {
         let metrics = self.sink.metrics();
-        metrics.syslog_udp_messages_total.inc();
-        let cut = datagram.len() > MESSAGE_BYTES_MAX;
-        let kept = if cut { crate::iri::ingest::framing::EXCERPT_BYTES } else { datagram.len() };
+        self.source_metrics.messages.inc();
+        let is_truncated = datagram.len() > MESSAGE_BYTES_MAX;
+        let kept = if is_truncated { crate::iri::ingest::framing::EXCERPT_BYTES } else { datagram.len() };
         let message = datagram[..kept].into();
-        match self.queue.try_send(Datagram { message, peer, arrived: Local::now(), is_truncated: cut }) {
+        match self.queue.try_send(Datagram { message, peer, arrived: Local::now(), is_truncated }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 metrics.syslog_dropped_queue_full.inc();
@@ -196,7 +201,7 @@ struct KernelDrops {
 }
 
 impl KernelDrops {
-    fn check(&mut self, socket: &UdpSocket, intake: &EventSink, last: bool) {
+    fn check(&mut self, socket: &UdpSocket, sink: &EventSink, last: bool) {
         let now = Instant::now();
         if !last && self.checked_at.is_some_and(|looked| now < looked + CHECK_INTERVAL) {
             return;
@@ -205,8 +210,8 @@ impl KernelDrops {
         let Ok(dropped) = meminfo::read_drops(socket) else { return };
         let new = dropped.wrapping_sub(std::mem::replace(&mut self.reported, dropped));
         if new > 0 {
-            intake.metrics().syslog_dropped_kernel.add(new.into());
-            intake.warn(
+            sink.metrics().syslog_dropped_kernel.add(new.into());
+            sink.warn(
                 "udp_kernel_dropped",
                 format_args!("datagrams_dropped reason=kernel_buffer_full datagrams={new}"),
             );
