@@ -335,7 +335,7 @@ pub(super) fn billing(input: &[u8]) {
         // As a record of a temporary file, the line is a row or damaged.
         let _ = decode_row(line);
         let Some(row) = RowFields::from_json(line)
-            .and_then(|fields| BillingRow::read(fields, &clock, sequence))
+            .and_then(|fields| BillingRow::from_fields(fields, &clock, sequence))
             .ok()
             .flatten()
         else {

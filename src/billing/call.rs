@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use super::row::{BillingRow, RowKind};
+use super::label::RowKind;
+use super::row::BillingRow;
 
 /// The party that sent the BYE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::billing::external_sort::{ExternalSorter, SortedRecords};
+use crate::billing::external_sort::{ExternalSorter, SortSettings, SortedRecords};
 use crate::billing::input::{RowCounts, RowReader};
 use crate::billing::{self, BilledCall, CallBuilder, InvalidRecord, RowTimeParser};
-use crate::cmd::billing::SortArgs;
 use crate::phone::PhoneNumberNormalizer;
 use crate::search::source::{SessionOptions, TimeRange};
 use crate::{Error, Result};
@@ -17,15 +16,14 @@ pub(crate) struct RowSource<'a> {
     pub names: &'a [String],
     /// The default store, and the range in which a call has to start.
     pub options: &'a SessionOptions,
-    /// Parser of times without a zone.
-    pub clock: &'a RowTimeParser,
+    pub times: &'a RowTimeParser,
 }
 
 /// Iterates over calls by call ID.
 pub(crate) struct CallReader {
     sorted: SortedRecords,
-    span: TimeRange,
-    families: Option<Arc<PhoneNumberNormalizer>>,
+    range: TimeRange,
+    normalizer: Option<Arc<PhoneNumberNormalizer>>,
     /// The call whose rows are being read.
     current: Option<CallBuilder>,
     pub counts: RowCounts,
@@ -33,37 +31,37 @@ pub(crate) struct CallReader {
 
 impl CallReader {
     /// Reads and sorts all rows.
-    pub(crate) fn read(source: &RowSource<'_>, sort: &SortArgs, memory: u64) -> Result<CallReader> {
-        let mut sorter = ExternalSorter::new(&sort.temp_dir(), memory);
+    pub(crate) fn read(source: &RowSource<'_>, sort: &SortSettings) -> Result<CallReader> {
+        let mut sorter = ExternalSorter::new(sort);
         let mut record = Vec::new();
         let mut push = |row: billing::BillingRow<'_>| {
             record.clear();
             billing::encode_row(&row, &mut record);
             sorter.push(&record)
         };
-        let mut input = RowReader::new(source.clock, &mut push);
+        let mut reader = RowReader::new(source.times, &mut push);
         if source.names.is_empty() {
-            input.read_store(source.options)?;
+            reader.read_store(source.options)?;
         }
         for name in source.names {
-            input.read(name, source.options)?;
+            reader.read(name, source.options)?;
         }
-        let counts = input.counts;
+        let counts = reader.counts;
         let sorted = sorter.finish()?;
         if sorted.runs > 0 {
             log::info!("sorted rows={} runs={}", counts.rows, sorted.runs);
         }
-        let SessionOptions { range: span, normalizer: families, .. } = source.options.clone();
-        Ok(CallReader { sorted, span, families, current: None, counts })
+        let SessionOptions { range, normalizer, .. } = source.options.clone();
+        Ok(CallReader { sorted, range, normalizer, current: None, counts })
     }
 
     /// Returns the next call by call ID, or `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<BilledCall>> {
         while let Some(call) = self.next_unfiltered()? {
             let start_ms = call.start_us.div_euclid(1_000);
-            let is_in = self.span.from_ms.is_none_or(|from_ms| from_ms <= start_ms)
-                && self.span.to_ms.is_none_or(|to_ms| start_ms < to_ms);
-            if is_in {
+            let is_in_range = self.range.from_ms.is_none_or(|from_ms| from_ms <= start_ms)
+                && self.range.to_ms.is_none_or(|to_ms| start_ms < to_ms);
+            if is_in_range {
                 return Ok(Some(call));
             }
         }
@@ -75,8 +73,8 @@ impl CallReader {
             let row = billing::decode_row(record).map_err(record_error)?;
             match &mut self.current {
                 Some(builder) if builder.is_same_call(&row) => builder.add(&row),
-                begun => {
-                    if let Some(builder) = begun.replace(CallBuilder::new(&row)) {
+                current => {
+                    if let Some(builder) = current.replace(CallBuilder::new(&row)) {
                         return Ok(Some(self.finish_call(builder)));
                     }
                 }
@@ -86,10 +84,10 @@ impl CallReader {
     }
 
     fn finish_call(&self, builder: CallBuilder) -> BilledCall {
-        builder.finish(|one, other| match &self.families {
-            Some(families) => {
-                let number = |text| families.normalize(text);
-                number(one).zip(number(other)).is_some_and(|(one, other)| one.as_str() == other.as_str())
+        builder.finish(|one, other| match &self.normalizer {
+            Some(normalizer) => {
+                let numbers = normalizer.normalize(one).zip(normalizer.normalize(other));
+                numbers.is_some_and(|(one, other)| one.as_str() == other.as_str())
             }
             None => false,
         })

@@ -46,6 +46,20 @@ struct RecordEntry {
     len: u32,
 }
 
+/// Memory and directory for sorting.
+#[derive(Clone, Debug)]
+pub(crate) struct SortSettings {
+    /// The directory of temporary files.
+    pub(crate) dir: PathBuf,
+    pub(crate) memory_bytes: u64,
+}
+
+impl SortSettings {
+    pub(crate) fn with_memory(&self, memory_bytes: u64) -> SortSettings {
+        SortSettings { memory_bytes, ..self.clone() }
+    }
+}
+
 /// Collects records to sort.
 pub(crate) struct ExternalSorter {
     dir: PathBuf,
@@ -104,16 +118,15 @@ impl Ord for RunHead {
 }
 
 impl ExternalSorter {
-    /// Creates a sorter whose temporary files are in `dir`.
-    pub(crate) fn new(dir: &Path, memory_bytes: u64) -> ExternalSorter {
-        let memory_bytes = memory_bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
+    pub(crate) fn new(settings: &SortSettings) -> ExternalSorter {
+        let memory_bytes = settings.memory_bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         let memory_bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
         let merge_bytes = memory_bytes / MERGE_SHARE;
         let records_bytes = memory_bytes - merge_bytes;
         let entries_bytes = records_bytes / ENTRIES_SHARE;
         let fan_in = (merge_bytes / BUFFER_BYTES_MAX).clamp(FAN_IN_MIN, FAN_IN_MAX);
         ExternalSorter {
-            dir: dir.to_owned(),
+            dir: settings.dir.clone(),
             // The system allocates a page only when it is first used.
             arena: Vec::with_capacity(records_bytes - entries_bytes),
             entries: Vec::with_capacity(entries_bytes / size_of::<RecordEntry>()),
@@ -133,11 +146,11 @@ impl ExternalSorter {
         let (Ok(at), Ok(len)) = (u32::try_from(self.arena.len()), u32::try_from(record.len())) else {
             return Err(Error::path("sort in", &self.dir)(io::Error::other("a record is too long")));
         };
-        let mut begin = [0; 8];
-        let known = record.len().min(begin.len());
-        begin[..known].copy_from_slice(&record[..known]);
+        let mut prefix = [0; 8];
+        let prefix_len = record.len().min(prefix.len());
+        prefix[..prefix_len].copy_from_slice(&record[..prefix_len]);
         self.arena.extend_from_slice(record);
-        self.entries.push(RecordEntry { prefix: u64::from_be_bytes(begin), at, len });
+        self.entries.push(RecordEntry { prefix: u64::from_be_bytes(prefix), at, len });
         Ok(())
     }
 
@@ -291,7 +304,7 @@ mod tests {
     /// Sorts the records, checks the result and returns the number of runs.
     fn check(records: &[Vec<u8>], memory_bytes: u64) -> u64 {
         let dir = tempfile::tempdir().unwrap();
-        let mut sorter = ExternalSorter::new(dir.path(), memory_bytes);
+        let mut sorter = ExternalSorter::new(&SortSettings { dir: dir.path().to_owned(), memory_bytes });
         for record in records {
             sorter.push(record).unwrap();
         }
@@ -338,7 +351,8 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_an_error() {
-        let mut sorter = ExternalSorter::new(Path::new("/nonexistent"), 0);
+        let mut sorter =
+            ExternalSorter::new(&SortSettings { dir: PathBuf::from("/nonexistent"), memory_bytes: 0 });
         let error = (0..10_000).find_map(|_| sorter.push(b"a").err()).unwrap();
         assert!(error.to_string().starts_with("cannot make a temporary file in /nonexistent"), "{error}");
     }

@@ -15,6 +15,7 @@ use csv::StringRecord;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::billing::json_array::{ArrayElement, JsonArrayReader};
 use crate::billing::{BillingRow, RowColumn, RowError, RowFields, RowTimeParser};
 use crate::runtime::terminal::escape;
 use crate::search::document::SOURCE_BYTES_MAX;
@@ -48,7 +49,7 @@ pub(crate) struct RowCounts {
 
 /// Reads rows and passes them to a function.
 pub(crate) struct RowReader<'a> {
-    clock: &'a RowTimeParser,
+    times: &'a RowTimeParser,
     on_row: &'a mut dyn FnMut(BillingRow<'_>) -> Result<()>,
     /// False for a store, which returns rows by their time and not in the order of their arrival.
     has_input_order: bool,
@@ -68,10 +69,10 @@ struct RowEnvelope<'a> {
 
 impl<'a> RowReader<'a> {
     pub(crate) fn new(
-        clock: &'a RowTimeParser,
-        each: &'a mut dyn FnMut(BillingRow<'_>) -> Result<()>,
+        times: &'a RowTimeParser,
+        on_row: &'a mut dyn FnMut(BillingRow<'_>) -> Result<()>,
     ) -> RowReader<'a> {
-        RowReader { clock, on_row: each, has_input_order: true, counts: RowCounts::default() }
+        RowReader { times, on_row, has_input_order: true, counts: RowCounts::default() }
     }
 
     /// Reads a source: `-` for stdin, a URL, a directory with a store, or a file. `options` apply to a store.
@@ -92,29 +93,29 @@ impl<'a> RowReader<'a> {
     /// Reads the rows of a store, including those of calls that start before the requested range and reach into it.
     pub(crate) fn read_store(&mut self, options: &SessionOptions) -> Result<()> {
         let options = SessionOptions { foreign_time_field: FOREIGN_ROW_TIME_FIELD, ..options.clone() };
-        let asked = QuerySession::open(&options, None)?;
+        let session = QuerySession::open(&options, None)?;
         let around = TimeRange {
-            from_ms: asked.range.from_ms.map(|ms| ms.saturating_sub(CALL_MS_MAX)),
-            to_ms: asked.range.to_ms.map(|ms| ms.saturating_add(CALL_MS_MAX)),
+            from_ms: session.range.from_ms.map(|ms| ms.saturating_sub(CALL_MS_MAX)),
+            to_ms: session.range.to_ms.map(|ms| ms.saturating_add(CALL_MS_MAX)),
         };
-        let there = asked.count(around)?;
+        let total = session.count(around)?;
         self.has_input_order = false;
-        let mut walked = 0;
-        asked.scan(around, false, &mut |hit| {
-            walked += 1;
-            let taken = self.accept_row(RowFields::from_json(&hit.source))?;
-            self.report_result(taken, || {
+        let mut read = 0;
+        session.scan(around, false, &mut |hit| {
+            read += 1;
+            let result = self.accept_row(RowFields::from_json(&hit.source))?;
+            self.report_result(result, || {
                 format!("source={:?} id={:?}", store_name(&options.target.location), escape(&hit.id))
             });
             Ok(ControlFlow::Continue(()))
         })?;
-        if walked < there {
+        if read < total {
             // The export by time windows does not return rows without the time field.
-            let without_time = there - walked;
+            let without_time = total - read;
             self.counts.rejected += without_time;
             log::warn!(
                 "rows_rejected rows={without_time} reason=\"the field {} is missing\"",
-                asked.time_field()
+                session.time_field()
             );
         }
         Ok(())
@@ -123,12 +124,12 @@ impl<'a> RowReader<'a> {
     /// Reads the rows of a file. Its first byte tells JSON from a table.
     fn read_file(&mut self, path: &Path, from: impl Read) -> Result<()> {
         let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
-        let mut begin = Vec::new();
-        (&mut from).take(3).read_to_end(&mut begin).map_err(Error::path("read", path))?;
-        if begin == b"\xef\xbb\xbf" {
-            begin.clear();
+        let mut start = Vec::new();
+        (&mut from).take(3).read_to_end(&mut start).map_err(Error::path("read", path))?;
+        if start == b"\xef\xbb\xbf" {
+            start.clear();
         }
-        let mut from = io::Cursor::new(begin).chain(from);
+        let mut from = io::Cursor::new(start).chain(from);
         match first_byte(&mut from).map_err(Error::path("read", path))? {
             None => Ok(()),
             Some(b'{') => self.read_json_lines(path, from),
@@ -158,7 +159,7 @@ impl<'a> RowReader<'a> {
 
     /// Reads a JSON array of objects in any layout. `no` is the position in the array.
     fn read_json_array(&mut self, path: &Path, from: impl BufRead) -> Result<()> {
-        let mut elements = JsonArrayReader::new(from);
+        let mut elements = JsonArrayReader::new(from, ROW_BYTES_MAX);
         for no in 1.. {
             match elements.next().map_err(Error::path("read", path))? {
                 None => break,
@@ -174,12 +175,12 @@ impl<'a> RowReader<'a> {
 
     fn accept_object(&mut self, path: &Path, no: u64, text: &[u8]) -> Result<()> {
         let fields = RowFields::from_json(text);
-        let is_row = fields.as_ref().is_ok_and(|fields| fields.call_id.is_some());
-        let taken = match (!is_row).then(|| unwrap_envelope(text)).flatten() {
+        let is_row = fields.as_ref().is_ok_and(|fields| fields.has(RowColumn::CallId));
+        let result = match (!is_row).then(|| unwrap_envelope(text)).flatten() {
             Some(inner) => self.accept_row(RowFields::from_json(&inner))?,
             None => self.accept_row(fields)?,
         };
-        self.report_result(taken, || row_location(path, no));
+        self.report_result(result, || row_location(path, no));
         Ok(())
     }
 
@@ -249,14 +250,14 @@ impl<'a> RowReader<'a> {
                 fields.set(*column, text.into());
             }
         }
-        let taken = self.accept_row(Ok(fields))?;
-        self.report_result(taken, || row_location(path, line));
+        let result = self.accept_row(Ok(fields))?;
+        self.report_result(result, || row_location(path, line));
         Ok(())
     }
 
     fn accept_row(&mut self, fields: Result<RowFields<'_>, RowError>) -> Result<Result<(), RowError>> {
         let sequence = if self.has_input_order { self.counts.rows } else { 0 };
-        match fields.and_then(|fields| BillingRow::read(fields, self.clock, sequence)) {
+        match fields.and_then(|fields| BillingRow::from_fields(fields, self.times, sequence)) {
             Ok(Some(row)) => {
                 self.counts.rows += 1;
                 (self.on_row)(row)?;
@@ -267,9 +268,9 @@ impl<'a> RowReader<'a> {
         Ok(Ok(()))
     }
 
-    fn report_result(&mut self, taken: Result<(), RowError>, place: impl FnOnce() -> String) {
-        if let Err(unfit) = taken {
-            self.reject_row(&unfit.to_string(), place());
+    fn report_result(&mut self, result: Result<(), RowError>, place: impl FnOnce() -> String) {
+        if let Err(error) = result {
+            self.reject_row(&error.to_string(), place());
         }
     }
 
@@ -375,84 +376,19 @@ impl<R: Read> Read for BoundedReader<R> {
     }
 }
 
-/// Splits a JSON array into its objects, in any layout.
-struct JsonArrayReader<R> {
-    from: R,
-    object: Vec<u8>,
-}
-
-enum ArrayElement<'a> {
-    Object(&'a [u8]),
-    TooLong,
-    /// The file ends within the object.
-    Truncated,
-}
-
-impl<R: BufRead> JsonArrayReader<R> {
-    fn new(from: R) -> JsonArrayReader<R> {
-        JsonArrayReader { from, object: Vec::new() }
-    }
-
-    /// Returns the next object, from its opening to its closing brace. Text between objects is skipped.
-    fn next(&mut self) -> io::Result<Option<ArrayElement<'_>>> {
-        self.object.clear();
-        let (mut depth, mut in_text, mut is_escaped, mut is_long) = (0_u64, false, false, false);
-        loop {
-            let buffer = self.from.fill_buf()?;
-            if buffer.is_empty() {
-                return Ok((depth > 0).then_some(ArrayElement::Truncated));
-            }
-            let mut end = None;
-            let mut begin = if depth == 0 { buffer.len() } else { 0 };
-            for (at, byte) in buffer.iter().enumerate() {
-                match (byte, in_text) {
-                    _ if is_escaped => is_escaped = false,
-                    (b'\\', true) => is_escaped = true,
-                    (b'"', _) if depth > 0 => in_text = !in_text,
-                    (b'{', false) => {
-                        if depth == 0 {
-                            begin = at;
-                        }
-                        depth += 1;
-                    }
-                    (b'}', false) if depth > 0 => depth -= 1,
-                    _ => continue,
-                }
-                if depth == 0 && *byte == b'}' && !in_text && begin <= at {
-                    end = Some(at + 1);
-                    break;
-                }
-            }
-            let to = end.unwrap_or(buffer.len());
-            is_long |= self.object.len() + to.saturating_sub(begin) > ROW_BYTES_MAX;
-            if !is_long {
-                self.object.extend_from_slice(&buffer[begin.min(to)..to]);
-            }
-            self.from.consume(to);
-            if end.is_some() {
-                return Ok(Some(if is_long {
-                    ArrayElement::TooLong
-                } else {
-                    ArrayElement::Object(&self.object)
-                }));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Returns the rows of a file as `call_id time kind caller`, and the counts.
     fn read(text: &[u8], buffer: usize) -> (Vec<String>, RowCounts) {
-        let clock = RowTimeParser::utc();
+        let times = RowTimeParser::utc();
         let mut rows = Vec::new();
         let mut each = |row: BillingRow<'_>| {
             rows.push(format!("{} {} {:?} {}", row.call_id, row.time_us, row.kind, row.caller));
             Ok(())
         };
-        let mut input = RowReader::new(&clock, &mut each);
+        let mut input = RowReader::new(&times, &mut each);
         let from = BufReader::with_capacity(buffer, text);
         input.read_file(Path::new("rows"), from).unwrap();
         let counts = input.counts;
@@ -525,9 +461,9 @@ mod tests {
 
     #[test]
     fn a_file_without_rows_is_a_usage_error() {
-        let clock = RowTimeParser::utc();
+        let times = RowTimeParser::utc();
         let mut each = |_: BillingRow<'_>| Ok(());
-        let mut input = RowReader::new(&clock, &mut each);
+        let mut input = RowReader::new(&times, &mut each);
         let error = input.read_file(Path::new("f"), &b"hello world\n"[..]).unwrap_err();
         assert!(matches!(&error, Error::Usage(text) if text.contains("column call_id")), "{error}");
         let long = format!("call_id,request_time\n\"{}", "x".repeat(3 * ROW_BYTES_MAX));

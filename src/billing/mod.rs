@@ -1,7 +1,8 @@
 //! The quick billing log (docs/protocol.md, section 8): a proxy's rows, the calls built from them, and the comparison of
 //! two sides.
 //!
-//! `row` parses a row and `time` the times in it. `call` builds a call from its rows, `compare` compares the calls of two
+//! `fields` reads the fields of a row, `label` the SIP message that it describes, and `time` its time; `row` puts them
+//! together. `input` reads rows from files and stores, and `external_sort` sorts them by call. `call` builds a call from its rows, `compare` compares the calls of two
 //! sides, and `totals` adds calls up. docs/billing.md describes the accepted forms of a row.
 //!
 //! All times are microseconds since 1970 in UTC; all durations are microseconds.
@@ -10,13 +11,17 @@ mod call;
 pub(crate) mod calls;
 mod compare;
 pub(crate) mod external_sort;
+mod fields;
 pub(crate) mod input;
+mod json_array;
+mod label;
 mod record;
 mod row;
 mod time;
 mod totals;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -25,10 +30,13 @@ use crate::search::mapping::Mapping;
 
 pub use call::{BilledCall, CallBuilder, CallParty, MissingParts};
 pub use compare::{Difference, Differences, compare_calls};
+pub(crate) use fields::RowColumn;
+pub use fields::{RowError, RowFields};
+pub use label::RowKind;
 pub use record::{InvalidRecord, decode_row, encode_row};
-pub use row::{BillingRow, ID_BYTES_MAX, RowColumn, RowError, RowFields, RowKind};
+pub use row::BillingRow;
 pub use time::RowTimeParser;
-pub use totals::{CallGroup, CallSums, GroupKey};
+pub(crate) use totals::{CallGroup, CallSums, GroupKey, GroupTotals, TotalsBuilder};
 
 /// The default name of the index that stores rows.
 pub const DEFAULT_INDEX: &str = "billing";
@@ -42,7 +50,9 @@ pub fn is_billing_row(has: impl Fn(&str) -> bool) -> bool {
 /// indexed, but does not reject the row: a request row has an empty `reply_time`.
 fn mapping_json() -> Value {
     let keyword = || json!({"type": "keyword"});
-    let date = || json!({"type": "date", "format": DATES, "ignore_malformed": true});
+    // `epoch_second` is first, because a number of seconds would also be accepted as milliseconds.
+    let format = format!("epoch_second||{}", time::DATE_FORMATS);
+    let date = || json!({"type": "date", "format": format, "ignore_malformed": true});
     let number = |kind: &str| json!({"type": kind, "ignore_malformed": true});
     json!({"properties": {
         "request_time": date(), "reply_time": date(),
@@ -60,19 +70,15 @@ pub fn index_templates(index: &str) -> IndexTemplates {
     IndexTemplates::default().with_mapping(index, mapping()).with_event_time(|scalar| row_time_ms(scalar))
 }
 
-/// The formats of times in rows, in Elasticsearch's syntax. `epoch_second` is first, because a number of seconds would
-/// also be accepted as milliseconds.
-const DATES: &str = "epoch_second||strict_date_optional_time||yyyy-MM-dd HH:mm:ss||yyyy-MM-dd HH:mm:ssXX||yyyy-MM-dd HH:mm:ssXXX";
-
 /// Returns the time of a row in milliseconds, or `None` if the object is not a row or its time is malformed. A time
 /// without a zone is UTC, as in the store. `scalar` returns the text of a member that is a string or a number.
 pub fn row_time_ms<'a>(scalar: impl Fn(&str) -> Option<Cow<'a, str>>) -> Option<i64> {
+    static UTC: LazyLock<RowTimeParser> = LazyLock::new(RowTimeParser::utc);
     scalar("call_id")?;
-    let clock = RowTimeParser::utc();
-    let read = |name: &str| {
-        scalar(name).filter(|text| !row::is_absent(text)).and_then(|text| clock.parse(&text).ok())
+    let parse = |name: &str| {
+        scalar(name).filter(|text| !fields::is_absent(text)).and_then(|text| UTC.parse(&text).ok())
     };
-    read("reply_time").or_else(|| read("request_time")).map(|us| us.div_euclid(1_000))
+    parse("reply_time").or_else(|| parse("request_time")).map(|us| us.div_euclid(1_000))
 }
 
 #[cfg(test)]

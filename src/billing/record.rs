@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::row::{BillingRow, RowKind};
+use super::label::RowKind;
+use super::row::BillingRow;
 
 /// The error for bytes that are not an encoded row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

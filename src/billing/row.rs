@@ -1,44 +1,13 @@
-//! Parses one row of the log, given as JSON or as the cells of a table. Pure.
+//! Builds one row of the log from its fields. Pure.
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
+use super::fields::{RowColumn, RowError, RowFields};
+use super::label::{RowKind, RowLabel, SipMethod};
 use super::time::RowTimeParser;
 
 /// Length limit of a call ID, a caller or a callee. It equals that of a document's ID.
-pub const ID_BYTES_MAX: usize = 512;
-
-/// The SIP message that a row describes. The order is the one assumed for rows with the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum RowKind {
-    InviteRequest,
-    /// A request whose method the row does not name.
-    Request,
-    InviteReply,
-    /// A reply to a request that the row does not name.
-    Reply,
-    ByeRequest,
-    ByeReply,
-}
-
-impl RowKind {
-    /// All kinds, in the order of their numbers.
-    pub const ALL: [RowKind; 6] = [
-        RowKind::InviteRequest,
-        RowKind::Request,
-        RowKind::InviteReply,
-        RowKind::Reply,
-        RowKind::ByeRequest,
-        RowKind::ByeReply,
-    ];
-
-    pub fn is_reply(self) -> bool {
-        matches!(self, RowKind::InviteReply | RowKind::Reply | RowKind::ByeReply)
-    }
-}
+pub(super) const ID_BYTES_MAX: usize = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BillingRow<'a> {
@@ -56,219 +25,64 @@ pub struct BillingRow<'a> {
     pub sequence: u64,
 }
 
-/// The reason why a row is rejected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
-    #[error("not a JSON object of fields: {0}")]
-    Json(String),
-    #[error("{0} is missing")]
-    Missing(&'static str),
-    /// A field has a malformed value.
-    #[error("{field}: {why}")]
-    Field { field: &'static str, why: &'static str },
-    /// The method is not a SIP method.
-    #[error("{0:?} is not a SIP method (write INVITE or BYE, with \"request\" or \"reply\")")]
-    Kind(String),
-}
-
-/// The fields of a row as texts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RowFields<'a> {
-    pub request_time: Option<Cow<'a, str>>,
-    pub reply_time: Option<Cow<'a, str>>,
-    pub caller_id: Option<Cow<'a, str>>,
-    pub callee_id: Option<Cow<'a, str>>,
-    pub call_id: Option<Cow<'a, str>>,
-    /// The fraction of the row's time.
-    pub microseconds: Option<Cow<'a, str>>,
-    pub reply_code: Option<Cow<'a, str>>,
-    /// The method, with or without the word "request" or "reply".
-    pub method: Option<Cow<'a, str>>,
-    /// The value of a field with a general name (`event`, `type`, `row`), if it contains a known method or word.
-    pub event: Option<Cow<'a, str>>,
-}
-
-/// The members of a row's JSON object, not parsed.
-#[derive(Deserialize)]
-struct RowJson<'a> {
-    #[serde(borrow)]
-    request_time: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reply_time: Option<&'a RawValue>,
-    #[serde(borrow)]
-    caller_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    callee_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    call_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    microseconds: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reply_code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    method: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sip_method: Option<&'a RawValue>,
-    #[serde(borrow, rename = "sipRequest")]
-    sip_request: Option<&'a RawValue>,
-    #[serde(borrow)]
-    event: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    row: Option<&'a RawValue>,
-}
-
-/// A column of a table of rows. A variant can have several names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowColumn {
-    RequestTime,
-    ReplyTime,
-    CallerId,
-    CalleeId,
-    CallId,
-    Microseconds,
-    ReplyCode,
-    /// `method`, `sip_method`, `sipRequest`
-    Method,
-    /// `event`, `type`, `row`
-    Event,
-}
-
-impl RowColumn {
-    /// Returns the column with that name, or `None` for a column that rows do not use.
-    pub fn from_name(name: &str) -> Option<RowColumn> {
-        Some(match name {
-            "request_time" => RowColumn::RequestTime,
-            "reply_time" => RowColumn::ReplyTime,
-            "caller_id" => RowColumn::CallerId,
-            "callee_id" => RowColumn::CalleeId,
-            "call_id" => RowColumn::CallId,
-            "microseconds" => RowColumn::Microseconds,
-            "reply_code" => RowColumn::ReplyCode,
-            "method" | "sip_method" | "sipRequest" => RowColumn::Method,
-            "event" | "type" | "row" => RowColumn::Event,
-            _ => return None,
-        })
-    }
-}
-
-impl<'a> RowFields<'a> {
-    /// Reads the fields of a JSON object.
-    pub fn from_json(text: &'a [u8]) -> Result<RowFields<'a>, RowError> {
-        let json: RowJson<'a> = serde_json::from_slice(text)
-            .map_err(|error| RowError::Json(error.to_string().replace(" at line 1 column ", " at byte ")))?;
-        let mut fields = RowFields::default();
-        for (column, raw, field) in [
-            (RowColumn::RequestTime, json.request_time, "request_time"),
-            (RowColumn::ReplyTime, json.reply_time, "reply_time"),
-            (RowColumn::CallerId, json.caller_id, "caller_id"),
-            (RowColumn::CalleeId, json.callee_id, "callee_id"),
-            (RowColumn::CallId, json.call_id, "call_id"),
-            (RowColumn::Microseconds, json.microseconds, "microseconds"),
-            (RowColumn::ReplyCode, json.reply_code, "reply_code"),
-            (RowColumn::Method, json.method, "method"),
-            (RowColumn::Method, json.sip_method, "sip_method"),
-            (RowColumn::Method, json.sip_request, "sipRequest"),
-        ] {
-            if let Some(text) = scalar_text(raw, field)? {
-                fields.set(column, text);
-            }
-        }
-        // These names are general, so a value of another type is ignored.
-        for raw in [json.event, json.kind, json.row] {
-            if let Ok(Some(text)) = scalar_text(raw, "event") {
-                fields.set(RowColumn::Event, text);
-            }
-        }
-        Ok(fields)
-    }
-
-    /// Sets the value of a column. Of several columns with a method the first counts.
-    pub fn set(&mut self, column: RowColumn, text: Cow<'a, str>) {
-        let place = match column {
-            RowColumn::RequestTime => &mut self.request_time,
-            RowColumn::ReplyTime => &mut self.reply_time,
-            RowColumn::CallerId => &mut self.caller_id,
-            RowColumn::CalleeId => &mut self.callee_id,
-            RowColumn::CallId => &mut self.call_id,
-            RowColumn::Microseconds => &mut self.microseconds,
-            RowColumn::ReplyCode => &mut self.reply_code,
-            RowColumn::Method if self.method.is_some() || is_absent(&text) => return,
-            RowColumn::Method => &mut self.method,
-            RowColumn::Event if self.event.is_some() || RowLabel::parse(&text).is_none() => return,
-            RowColumn::Event => &mut self.event,
-        };
-        *place = Some(text);
-    }
-}
-
-/// Returns true for a text that means "no value".
-pub(super) fn is_absent(text: &str) -> bool {
-    matches!(text.trim(), "" | "-" | "0" | "null" | "<null>" | "NULL")
-}
-
-fn scalar_text<'a>(raw: Option<&'a RawValue>, field: &'static str) -> Result<Option<Cow<'a, str>>, RowError> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    let Some(raw) = raw.map(RawValue::get) else { return Ok(None) };
-    match raw.as_bytes().first() {
-        Some(b'"') => match serde_json::from_str(raw) {
-            Ok(Text(text)) => Ok(Some(text)),
-            Err(_) => Err(RowError::Field { field, why: "malformed JSON string" }),
-        },
-        Some(b'{' | b'[') => Err(RowError::Field { field, why: "expected a string or a number" }),
-        Some(b'n') => Ok(None),
-        _ => Ok(Some(Cow::Borrowed(raw))),
-    }
-}
-
 impl<'a> BillingRow<'a> {
-    /// Parses a row. Returns `None` for a method that the log does not use. `sequence` is the position in the input.
-    pub fn read(
-        fields: RowFields<'a>,
-        clock: &RowTimeParser,
+    /// Builds a row. Returns `None` for a method that the log does not use. `sequence` is the position in the input.
+    pub fn from_fields(
+        mut fields: RowFields<'a>,
+        times: &RowTimeParser,
         sequence: u64,
     ) -> Result<Option<BillingRow<'a>>, RowError> {
-        let some = |text: Option<Cow<'a, str>>| text.filter(|text| !is_absent(text));
-        let (request_time, reply_time) = (some(fields.request_time), some(fields.reply_time));
-        let code = some(fields.reply_code).map_or(Ok(0), |text| parse_reply_code(&text))?;
-        let said = match some(fields.method) {
-            Some(method) => RowLabel::parse(&method)
-                .ok_or_else(|| RowError::Kind(truncate_for_message(&method)))
-                .map(Some)?,
-            None => some(fields.event).and_then(|event| RowLabel::parse(&event)),
-        };
-        let said = said.unwrap_or_default();
-        if said.method == SipMethod::Other {
+        let code = fields.take_value(RowColumn::ReplyCode);
+        let code = code.map_or(Ok(0), |text| parse_reply_code(&text))?;
+        let label = parse_label(&mut fields)?;
+        if label.method == SipMethod::Other {
             return Ok(None);
         }
-        let is_reply = said.is_reply.unwrap_or(reply_time.is_some() || code != 0);
-        // A reply that has only the time of its request gets that time.
-        let own = if is_reply { reply_time.or(request_time) } else { request_time };
-        let own = own.ok_or(RowError::Missing(if is_reply { "reply_time" } else { "request_time" }))?;
-        let us = clock.parse(&own).map_err(|_| RowError::Field {
-            field: if is_reply { "reply_time" } else { "request_time" },
-            why: "not a time (write seconds since 1970 or a date such as 2026-11-22T14:02:07Z)",
-        })?;
-        let micros = fields.microseconds.filter(|text| !text.trim().is_empty());
-        let micros = micros.map_or(Ok(0), |text| parse_microseconds(&text))?;
-        // `microseconds` is ignored if the time itself has a fraction.
-        let fraction = if us % 1_000_000 == 0 { micros } else { 0 };
-        let required = |text: Option<Cow<'a, str>>, field| match text {
-            Some(text) if !text.is_empty() => check_id(text, field),
-            _ => Err(RowError::Missing(field)),
-        };
+        let is_reply = label.is_reply.unwrap_or(fields.has_value(RowColumn::ReplyTime) || code != 0);
         Ok(Some(BillingRow {
-            call_id: required(fields.call_id, "call_id")?,
-            time_us: us + fraction,
-            kind: said.kind(is_reply),
+            time_us: parse_time(&mut fields, times, is_reply)?,
+            kind: label.kind(is_reply),
             code: if is_reply { code } else { 0 },
-            caller: check_id(fields.caller_id.unwrap_or_default(), "caller_id")?,
-            callee: check_id(fields.callee_id.unwrap_or_default(), "callee_id")?,
+            call_id: match fields.take_text(RowColumn::CallId) {
+                Some(text) if !text.is_empty() => check_id(text, "call_id")?,
+                _ => return Err(RowError::Missing("call_id")),
+            },
+            caller: check_id(fields.take_text(RowColumn::CallerId).unwrap_or_default(), "caller_id")?,
+            callee: check_id(fields.take_text(RowColumn::CalleeId).unwrap_or_default(), "callee_id")?,
             sequence,
         }))
     }
+}
+
+/// Returns what the method, or else the event, says about the row.
+fn parse_label(fields: &mut RowFields<'_>) -> Result<RowLabel, RowError> {
+    let label = match fields.take_value(RowColumn::Method) {
+        Some(method) => {
+            let label = RowLabel::parse(&method);
+            Some(label.ok_or_else(|| RowError::Kind(truncate_for_message(&method)))?)
+        }
+        None => fields.take_value(RowColumn::Event).and_then(|event| RowLabel::parse(&event)),
+    };
+    Ok(label.unwrap_or_default())
+}
+
+/// Returns the time of a row in microseconds.
+fn parse_time(fields: &mut RowFields<'_>, times: &RowTimeParser, is_reply: bool) -> Result<i64, RowError> {
+    let field = if is_reply { "reply_time" } else { "request_time" };
+    let request_time = fields.take_value(RowColumn::RequestTime);
+    let time = match fields.take_value(RowColumn::ReplyTime).filter(|_| is_reply) {
+        Some(reply_time) => Some(reply_time),
+        // A reply that has only the time of its request gets that time.
+        None => request_time,
+    };
+    let us = times.parse(&time.ok_or(RowError::Missing(field))?).map_err(|_| RowError::Field {
+        field,
+        why: "not a time (write seconds since 1970 or a date such as 2026-11-22T14:02:07Z)",
+    })?;
+    let micros = fields.take_text(RowColumn::Microseconds).filter(|text| !text.trim().is_empty());
+    let micros = micros.map_or(Ok(0), |text| parse_microseconds(&text))?;
+    // `microseconds` is ignored if the time itself has a fraction.
+    Ok(if us % 1_000_000 == 0 { us + micros } else { us })
 }
 
 fn check_id<'a>(text: Cow<'a, str>, field: &'static str) -> Result<Cow<'a, str>, RowError> {
@@ -296,77 +110,12 @@ fn truncate_for_message(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// The meaning of a row's `method` or `event` field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct RowLabel {
-    method: SipMethod,
-    is_reply: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum SipMethod {
-    #[default]
-    Unknown,
-    Invite,
-    Bye,
-    /// A method that the log does not use, such as ACK, CANCEL or OPTIONS.
-    Other,
-}
-
-/// SIP methods other than INVITE and BYE (RFC 3261, 3262, 3311, 3428, 3515, 3903, 6086, 6665).
-const OTHER_METHODS: [&str; 12] = [
-    "ack",
-    "cancel",
-    "options",
-    "register",
-    "prack",
-    "update",
-    "message",
-    "refer",
-    "publish",
-    "info",
-    "subscribe",
-    "notify",
-];
-
-impl RowLabel {
-    /// Parses a text such as `INVITE`, `invite_request`, `BYE reply` or `request`. Returns `None` if it has no known word.
-    fn parse(text: &str) -> Option<RowLabel> {
-        let mut said = RowLabel::default();
-        let mut is_known = false;
-        for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
-            let is = |known: &str| word.eq_ignore_ascii_case(known);
-            match () {
-                () if is("invite") => said.method = SipMethod::Invite,
-                () if is("bye") => said.method = SipMethod::Bye,
-                () if is("request") || is("req") => said.is_reply = Some(false),
-                () if is("reply") || is("response") || is("resp") => said.is_reply = Some(true),
-                () if OTHER_METHODS.iter().any(|method| is(method)) => said.method = SipMethod::Other,
-                () => continue,
-            }
-            is_known = true;
-        }
-        is_known.then_some(said)
-    }
-
-    fn kind(self, is_reply: bool) -> RowKind {
-        match (self.method, is_reply) {
-            (SipMethod::Invite, false) => RowKind::InviteRequest,
-            (SipMethod::Invite, true) => RowKind::InviteReply,
-            (SipMethod::Bye, false) => RowKind::ByeRequest,
-            (SipMethod::Bye, true) => RowKind::ByeReply,
-            (_, false) => RowKind::Request,
-            (_, true) => RowKind::Reply,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Option<BillingRow<'_>>, RowError> {
-        BillingRow::read(RowFields::from_json(line.as_bytes())?, &RowTimeParser::utc(), 7)
+        BillingRow::from_fields(RowFields::from_json(line.as_bytes())?, &RowTimeParser::utc(), 7)
     }
 
     #[track_caller]

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::search::date::{DateFormat, Rounding};
 
 /// The accepted formats of dates. `strict_date_optional_time` covers ISO 8601.
-const DATES: &str = "strict_date_optional_time||yyyy-MM-dd HH:mm:ss||yyyy-MM-dd HH:mm:ssXX||yyyy-MM-dd HH:mm:ssXXX||\
+pub(super) const DATE_FORMATS: &str = "strict_date_optional_time||yyyy-MM-dd HH:mm:ss||yyyy-MM-dd HH:mm:ssXX||yyyy-MM-dd HH:mm:ssXXX||\
                      yyyy/MM/dd HH:mm:ss||yyyy/MM/dd HH:mm:ssXX";
 
 /// The smallest number that is taken as milliseconds: as seconds it would be in the year 5138.
@@ -30,7 +30,7 @@ pub struct InvalidTime;
 
 impl fmt::Debug for RowTimeParser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").finish_non_exhaustive()
+        f.debug_struct("RowTimeParser").finish_non_exhaustive()
     }
 }
 
@@ -38,7 +38,7 @@ impl RowTimeParser {
     /// Creates a parser. `zone_minutes` returns the offset of texts without a zone, in minutes east of UTC, at a time in
     /// milliseconds.
     pub fn new(zone_minutes: impl Fn(i64) -> i32 + Send + Sync + 'static) -> RowTimeParser {
-        let format = DateFormat::parse(DATES).expect("the formats are our own, and tests read them");
+        let format = DateFormat::parse(DATE_FORMATS).expect("the formats are our own, and tests read them");
         RowTimeParser { format, zone_minutes: Box::new(zone_minutes) }
     }
 

@@ -2,13 +2,13 @@
 
 mod build;
 mod compare;
-mod totals;
 
 use std::path::PathBuf;
 
 use super::args::query::{EventFilterArgs, StoreTargetArgs};
 use super::args::units;
 use crate::billing::RowTimeParser;
+use crate::billing::external_sort::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, SortSettings};
 use crate::cli::Globals;
 use crate::search::source::SessionOptions;
 use crate::{Exit, Result};
@@ -48,17 +48,34 @@ pub(crate) struct SortArgs {
 }
 
 impl SortArgs {
-    pub(crate) fn temp_dir(&self) -> PathBuf {
-        self.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
+    fn settings(&self) -> SortSettings {
+        let dir = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+        SortSettings { dir, memory_bytes: self.sort_memory }
     }
 }
 
 fn parse_sort_memory(text: &str) -> Result<u64, String> {
     let bytes = units::bytes(text)?;
-    let is_good = (crate::billing::external_sort::MEMORY_BYTES_MIN
-        ..=crate::billing::external_sort::MEMORY_BYTES_MAX)
-        .contains(&bytes);
-    if is_good { Ok(bytes) } else { Err("write a size from 64K to 4G".to_owned()) }
+    if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("write a size from 64K to 4G".to_owned())
+    }
+}
+
+/// Returns the options for reading rows from a store.
+fn row_options(filter: &EventFilterArgs, store: &StoreTargetArgs) -> Result<SessionOptions> {
+    let mut options = filter.session_options(store)?;
+    if options.indices.is_empty() {
+        options.indices.push(store.load_config()?.events.indices.billing);
+    }
+    Ok(options)
+}
+
+/// Returns a parser for which times without a zone are in the zone of the options.
+fn row_time_parser(filter: &EventFilterArgs) -> RowTimeParser {
+    let zone = filter.time_zone;
+    RowTimeParser::new(move |ms| zone.offset_minutes(ms))
 }
 
 #[cfg(test)]
@@ -74,19 +91,4 @@ mod tests {
                 && parse_sort_memory("x").is_err()
         );
     }
-}
-
-/// Options for reading rows from a store.
-fn row_options(filter: &EventFilterArgs, store: &StoreTargetArgs) -> Result<SessionOptions> {
-    let mut options = filter.session_options(store)?;
-    if options.indices.is_empty() {
-        options.indices.push(store.load_config()?.events.indices.billing);
-    }
-    Ok(options)
-}
-
-/// Parser of times in rows without a time zone.
-fn row_clock(filter: &EventFilterArgs) -> RowTimeParser {
-    let zone = filter.time_zone;
-    RowTimeParser::new(move |ms| zone.offset_minutes(ms))
 }

@@ -10,7 +10,7 @@ use crate::search::store::{StoreError, WriteRejected};
 
 /// The error response of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiError {
+pub(super) struct ApiError {
     status: u16,
     cause: ErrorCause,
     /// True if the query was parsed but cannot be executed. Elasticsearch then reports the error per shard.
@@ -21,7 +21,7 @@ pub struct ApiError {
 
 /// The content of `error`, of `root_cause` and of an item of a bulk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErrorCause {
+pub(super) struct ErrorCause {
     kind: &'static str,
     reason: String,
     /// Further members, such as the index and its UUID.
@@ -41,45 +41,45 @@ impl ErrorCause {
 }
 
 impl ApiError {
-    pub fn new(status: u16, kind: &'static str, reason: impl Into<String>) -> ApiError {
+    pub(super) fn new(status: u16, kind: &'static str, reason: impl Into<String>) -> ApiError {
         ApiError { status, cause: ErrorCause::new(kind, reason), in_search: false, cluster_body: None }
     }
 
     /// A parameter or a value is invalid.
-    pub fn illegal_argument(reason: impl Into<String>) -> ApiError {
+    pub(super) fn illegal_argument(reason: impl Into<String>) -> ApiError {
         ApiError::new(400, "illegal_argument_exception", reason)
     }
 
     /// A required part of the request is missing.
-    pub fn validation(reason: &str) -> ApiError {
+    pub(super) fn validation(reason: &str) -> ApiError {
         ApiError::new(400, "action_request_validation_exception", format!("Validation Failed: 1: {reason};"))
     }
 
-    pub fn missing_body() -> ApiError {
+    pub(super) fn missing_body() -> ApiError {
         ApiError::new(400, "parse_exception", "request body is required")
     }
 
     /// A document does not fit its mapping, or a mapping is invalid.
-    pub fn mapper_parsing(reason: impl Into<String>) -> ApiError {
+    pub(super) fn mapper_parsing(reason: impl Into<String>) -> ApiError {
         ApiError::new(400, "mapper_parsing_exception", reason)
     }
 
-    pub fn invalid_mapping(reason: impl Into<String>) -> ApiError {
+    pub(super) fn invalid_mapping(reason: impl Into<String>) -> ApiError {
         let reason = reason.into();
         let outer = format!("Failed to parse mapping [_doc]: {reason}");
         ApiError::mapper_parsing(outer).caused_by(ErrorCause::new("mapper_parsing_exception", reason))
     }
 
-    pub fn index_not_found(index: &str) -> ApiError {
-        let failure = ApiError::new(404, "index_not_found_exception", format!("no such index [{index}]"));
-        failure
+    pub(super) fn index_not_found(index: &str) -> ApiError {
+        let error = ApiError::new(404, "index_not_found_exception", format!("no such index [{index}]"));
+        error
             .with_detail("resource.type", "index_or_alias")
             .with_detail("resource.id", index)
             .with_detail("index_uuid", "_na_")
             .with_detail("index", index)
     }
 
-    pub fn invalid_index_name(index: &str, why: &str) -> ApiError {
+    pub(super) fn invalid_index_name(index: &str, why: &str) -> ApiError {
         let reason = format!("Invalid index name [{index}], {why}");
         ApiError::new(400, "invalid_index_name_exception", reason)
             .with_detail("index_uuid", "_na_")
@@ -87,12 +87,12 @@ impl ApiError {
     }
 
     /// A limit is reached. Senders wait and try again.
-    pub fn rejected_execution(reason: impl Into<String>) -> ApiError {
+    pub(super) fn rejected_execution(reason: impl Into<String>) -> ApiError {
         ApiError::new(429, "es_rejected_execution_exception", reason)
     }
 
     /// Adds a member.
-    pub fn with_detail(mut self, key: &'static str, value: impl Into<String>) -> ApiError {
+    pub(super) fn with_detail(mut self, key: &'static str, value: impl Into<String>) -> ApiError {
         self.cause = self.cause.with(key, value);
         self
     }
@@ -107,28 +107,29 @@ impl ApiError {
         self
     }
 
-    pub fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         self.status
     }
 
-    pub fn reason(&self) -> &str {
+    #[cfg(test)]
+    pub(super) fn reason(&self) -> &str {
         &self.cause.reason
     }
 
     /// The `error` member of a bulk item.
-    pub fn cause(&self) -> &ErrorCause {
+    pub(super) fn cause(&self) -> &ErrorCause {
         &self.cause
     }
 
     /// Converts the store's reason for rejecting a document.
-    pub fn from_rejected_document(
-        refused: &WriteRejected,
+    pub(super) fn from_rejected_document(
+        rejected: &WriteRejected,
         index: &str,
         uuid: impl FnOnce() -> String,
     ) -> ApiError {
-        match refused {
+        match rejected {
             WriteRejected::AlreadyExists { .. } => {
-                ApiError::new(409, "version_conflict_engine_exception", refused.to_string())
+                ApiError::new(409, "version_conflict_engine_exception", rejected.to_string())
                     .with_detail("index_uuid", uuid())
                     .with_detail("shard", "0")
                     .with_detail("index", index)
@@ -157,10 +158,9 @@ impl From<StoreError> for ApiError {
                 ApiError::new(503, "connect_transport_exception", error.to_string())
             }
             StoreError::Rejected { status, cause, body } => {
-                let told = String::from_utf8(body)
-                    .ok()
-                    .filter(|body| serde_json::from_str::<&RawValue>(body).is_ok());
-                ApiError { cluster_body: told.map(String::into), ..ApiError::new(status, "exception", cause) }
+                let body = String::from_utf8(body).ok();
+                let json = body.filter(|body| serde_json::from_str::<&RawValue>(body).is_ok());
+                ApiError { cluster_body: json.map(String::into), ..ApiError::new(status, "exception", cause) }
             }
             StoreError::TimedOut(_) => ApiError::new(503, "timeout_exception", error.to_string()),
             StoreError::ShuttingDown => ApiError::new(503, "node_closed_exception", error.to_string()),
@@ -174,15 +174,15 @@ impl From<StoreError> for ApiError {
 
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> ApiError {
-        let window = error.reason.starts_with("Result window is too large");
-        let failure = ApiError::new(400, error.kind, error.reason);
-        let failure = match error.cause {
-            Some(cause) => failure.caused_by(ErrorCause::new("parse_exception", cause)),
-            None => failure,
+        let is_window = error.reason.starts_with("Result window is too large");
+        let api_error = ApiError::new(400, error.kind, error.reason);
+        let api_error = match error.cause {
+            Some(cause) => api_error.caused_by(ErrorCause::new("parse_exception", cause)),
+            None => api_error,
         };
-        match failure.cause.kind == "query_shard_exception" || window {
-            true => failure.in_search(),
-            false => failure,
+        match api_error.cause.kind == "query_shard_exception" || is_window {
+            true => api_error.in_search(),
+            false => api_error,
         }
     }
 }
@@ -263,8 +263,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(failure: ApiError, expected: &str) {
-        assert_eq!(serde_json::to_string(&failure).unwrap(), expected);
+    fn check(error: ApiError, expected: &str) {
+        assert_eq!(serde_json::to_string(&error).unwrap(), expected);
     }
 
     #[test]

@@ -54,9 +54,9 @@ impl Args {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let options = super::row_options(&self.which, &self.place)?;
-        let clock = super::row_clock(&self.which);
-        let source = RowSource { names: &self.files, options: &options, clock: &clock };
-        let mut calls = CallReader::read(&source, &self.sort, self.sort.sort_memory)?;
+        let times = super::row_time_parser(&self.which);
+        let source = RowSource { names: &self.files, options: &options, times: &times };
+        let mut calls = CallReader::read(&source, &self.sort.settings())?;
         let mut printer = CallPrinter::start(self.format.format(), self.which.time_zone)?;
         let mut sums = BuildSummary::default();
         while let Some(call) = calls.next()? {

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::SortArgs;
 use super::build::{call_json, format_answered, format_code, format_seconds, to_text};
-use super::totals::{GroupTotals, TotalsBuilder};
 use crate::billing::calls::{CallReader, RowSource};
-use crate::billing::{self, BilledCall, CallGroup, CallParty, Difference, Differences, GroupKey};
+use crate::billing::{
+    self, BilledCall, CallGroup, CallParty, Difference, Differences, GroupKey, GroupTotals, TotalsBuilder,
+};
 use crate::cli::Globals;
 use crate::cmd::args::listing::escape;
 use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
@@ -118,7 +119,8 @@ impl Args {
         let mut ours = self.side(&self.ours, &options)?;
         let mut theirs = self.side(&self.theirs, &options)?;
         let zone = self.which.time_zone;
-        let mut totals = TotalsBuilder::new(zone, options.normalizer.as_deref(), &self.sort);
+        let day = |ms| zone.day(ms).to_string();
+        let mut totals = TotalsBuilder::new(day, options.normalizer.as_deref(), &self.sort.settings());
         let mut printer = ComparePrinter::start(format, show, zone)?;
         let mut counted = CompareSummary::default();
         let mut is_read = true;
@@ -159,9 +161,10 @@ impl Args {
     /// Reads one side. Each side gets half of the memory.
     fn side(&self, name: &str, options: &SessionOptions) -> Result<CallReader> {
         let names = [name.to_owned()];
-        let clock = super::row_clock(&self.which);
-        let source = RowSource { names: &names, options, clock: &clock };
-        CallReader::read(&source, &self.sort, self.sort.sort_memory / 2)
+        let times = super::row_time_parser(&self.which);
+        let source = RowSource { names: &names, options, times: &times };
+        let sort = self.sort.settings();
+        CallReader::read(&source, &sort.with_memory(sort.memory_bytes / 2))
     }
 }
 
@@ -382,7 +385,7 @@ fn difference_cells(pair: &CallPair, difference: Difference, zone: TimeZoneArg) 
     };
     let ((one, other), more) = match difference {
         Difference::MissingOurs | Difference::MissingTheirs => {
-            (show(|call| format_seconds(call.duration_us.or(Some(0)))), String::new())
+            (show(|call| format_seconds(call.duration_us)), String::new())
         }
         Difference::Answered => (show(|call| format_answered(call.answered).to_owned()), String::new()),
         Difference::ReplyCode => (show(|call| format_code(call.reply_code)), String::new()),
