@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Exit;
 
@@ -25,6 +26,16 @@ pub enum Error {
         addr: String,
         #[source]
         source: io::Error,
+    },
+    /// A server was not reached within its time limit.
+    #[error("cannot connect to {target}: {reason} (tried for {}; {advice})", seconds(*waited))]
+    Unreachable {
+        target: String,
+        /// Error of the last attempt.
+        reason: String,
+        waited: Duration,
+        /// What the user can do.
+        advice: String,
     },
     /// A system call without a path or an address failed (threads, signals, limits).
     #[error("cannot {act}")]
@@ -76,6 +87,10 @@ pub enum Error {
     /// A thread panicked, which is a defect in lea.
     #[error("the thread {0} failed unexpectedly (this is a defect in lea)")]
     Thread(String),
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
 }
 
 /// A result with this crate's error.

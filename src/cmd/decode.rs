@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cc::kafka_dump::files::{DumpImporter, ImportTotals};
 use crate::cc::kafka_dump::visitor::RecordVisitor;
@@ -22,6 +20,7 @@ use crate::daemon::OutputArgs;
 use crate::limits::MachineLimits;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::metrics::Metrics;
+use crate::runtime::progress::Progress;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Exit, Result};
 use show::{ChunkPrinter, StreamList, StreamPrinter};
@@ -190,12 +189,12 @@ impl DecodeRun {
                 }
             }
             drop(end);
-            bar.finish_and_clear();
+            drop(bar);
             failed.map(|()| (dumps.counts.clone(), next))
         })
     }
 
-    fn bar(&self) -> ProgressBar {
+    fn bar(&self) -> Progress {
         let length = |origin: &DumpSource| match origin {
             DumpSource::File(path) => {
                 path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
@@ -203,16 +202,11 @@ impl DecodeRun {
             DumpSource::Stdin => None,
         };
         let total: Option<u64> = self.origins.iter().map(length).sum();
-        let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(total, target);
         let template = match total {
             Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {elapsed}",
             None => "{spinner} {bytes} {bytes_per_sec} {elapsed}",
         };
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        bar
+        Progress::new(self.progress, total, template)
     }
 
     fn summarize(&self, counts: &DumpCounts, streams: u64, bytes: u64) {

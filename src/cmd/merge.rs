@@ -1,10 +1,9 @@
 //! `lea merge`: combines the output directories of a consumer group's members. Runs in the main thread; never changes its
 //! input.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::args::listing::{self, escape};
@@ -15,7 +14,8 @@ use crate::cli::Globals;
 use crate::daemon::look_up_group;
 use crate::limits::MachineLimits;
 use crate::runtime::logging::{self, LevelFilter};
-use crate::{Error, Exit, Result};
+use crate::runtime::progress::Progress;
+use crate::{Exit, Result};
 
 /// Combine the output directories of several consumers
 ///
@@ -61,12 +61,12 @@ impl Args {
             hash: true,
             descriptors: MachineLimits::detect().descriptors_shared(),
         };
-        let bar = progress_bar()?;
+        let bar = Progress::new(true, Some(0), "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
         let merged = merge::merge(&config, &mut |bytes, all| {
             bar.set_length(all);
             bar.set_position(bytes);
         });
-        bar.finish_and_clear();
+        drop(bar);
         let merged = merged?;
         listing::ignore_broken_pipe(if self.json { print_json(&merged) } else { print_table(&merged) })?;
         let joined = merged.streams.iter().filter(|stream| stream.is_joined).count();
@@ -82,15 +82,6 @@ impl Args {
         let whole = merged.missing.is_empty() && merged.problems.is_empty();
         Ok(if whole { Exit::Done } else { Exit::Incomplete })
     }
-}
-
-fn progress_bar() -> Result<ProgressBar> {
-    if !io::stderr().is_terminal() {
-        return Ok(ProgressBar::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-        .map_err(|error| Error::System { act: "make a progress bar", source: io::Error::other(error) })?;
-    Ok(ProgressBar::new(0).with_style(style))
 }
 
 /// One object of the JSON output.

@@ -63,8 +63,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 100, help_heading = "Receiver",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     chunk: u32,
-    /// Give up if no connection is established within this time
-    #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Receiver",
+    /// Retry for this long if the receiver does not accept a connection, or the brokers do not answer
+    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Receiver",
           value_parser = units::duration_in(1..=3_600_000))]
     connect_timeout: Duration,
     /// Stream name [default: the file's name]
@@ -156,7 +156,7 @@ fn resolve_peer(option: &str, label: &str, connect_timeout: Duration) -> Result<
     if addrs.is_empty() {
         return Err(wrong("the name has no address".to_owned()));
     }
-    Ok(TcpTarget { addrs, label: label.to_owned(), connect_timeout })
+    Ok(TcpTarget::new(addrs, label, connect_timeout))
 }
 
 impl Args {

@@ -3,17 +3,19 @@
 mod against;
 mod manifest;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::args::listing::{self, ManifestStatus, StreamEntry};
 use crate::cc::vault::manifest::ManifestState;
 use crate::cli::Globals;
 use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::progress::Progress;
 use crate::{Error, Exit, Result};
+
+const PROGRESS_TEMPLATE: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Size of a read.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -46,7 +48,7 @@ impl Args {
         let stored = self.stored()?;
         let sent = self.against.as_deref().map(against::list).transpose()?.unwrap_or_default();
         let bytes = stored.iter().filter_map(|stored| stored.bytes).chain(sent.iter().map(|sent| sent.bytes));
-        let mut run = Verifier::new(self.json, progress_bar(bytes.sum()));
+        let mut run = Verifier::new(self.json, Progress::new(true, Some(bytes.sum()), PROGRESS_TEMPLATE));
         for stored in &stored {
             let report = run.check_stored(stored);
             run.unhashed += usize::from(report.hashed != Some(true));
@@ -133,7 +135,7 @@ impl VerifyReport {
 
 struct Verifier {
     json: bool,
-    bar: ProgressBar,
+    bar: Progress,
     buffer: Vec<u8>,
     bytes: u64,
     unhashed: usize,
@@ -141,7 +143,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(json: bool, bar: ProgressBar) -> Verifier {
+    fn new(json: bool, bar: Progress) -> Verifier {
         Verifier { json, bar, buffer: vec![0; BUFFER_BYTES], bytes: 0, unhashed: 0, differing: 0 }
     }
 
@@ -182,14 +184,4 @@ fn print_report(report: &VerifyReport, json: bool) -> io::Result<()> {
 /// Formats a path for printing.
 fn escaped_path(path: &Path) -> String {
     listing::escape(&path.to_string_lossy())
-}
-
-/// Creates a progress bar, which is hidden if stderr is not a terminal.
-fn progress_bar(bytes: u64) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
-    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

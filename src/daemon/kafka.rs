@@ -1,11 +1,8 @@
 //! The Kafka consumer of the daemon: its settings, its consumer group and its thread.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cc::ingest::kafka::client::AutoOffsetReset;
 use crate::cc::ingest::kafka::consume::{ConsumeConfig, ConsumeLoop, Consumed, StartFrom};
@@ -16,6 +13,7 @@ use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
 use crate::config;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::progress::Progress;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{logging, threads};
 use crate::{Exit, Result};
@@ -108,12 +106,14 @@ impl KafkaConfig {
             settings.topics.join(","),
             settings.group
         );
-        let bar = new_progress_bar(self.exit_at_end);
+        let bar = Progress::new(
+            self.exit_at_end,
+            Some(0),
+            "{bar:40} {human_pos}/{human_len} records {per_sec} {eta}",
+        );
         let mut progress = |done, all| {
-            if let Some(bar) = &bar {
-                bar.set_length(all);
-                bar.set_position(done);
-            }
+            bar.set_length(all);
+            bar.set_position(done);
         };
         let config =
             ConsumeConfig { from: self.start_from, exit_at_end: self.exit_at_end, checkpoint_interval };
@@ -127,9 +127,7 @@ impl KafkaConfig {
             progress: &mut progress,
         };
         let consumed = consumer.run()?;
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
+        drop(bar);
         logging::status_line(format_args!(
             "consumed records={} duplicates={} dead_letters={} damaged_batches={}",
             consumed.records, consumed.duplicates, consumed.dead_letters, consumed.damaged
@@ -147,14 +145,4 @@ impl KafkaConfig {
 /// Joins the consumer's thread.
 pub(crate) fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
     threads::join(consumer)
-}
-
-/// Returns a progress bar if the run has an end and stderr is a terminal.
-fn new_progress_bar(until_end: bool) -> Option<ProgressBar> {
-    if !until_end || !std::io::stderr().is_terminal() {
-        return None;
-    }
-    let style =
-        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} records {per_sec} {eta}").ok()?;
-    Some(ProgressBar::new(0).with_style(style))
 }

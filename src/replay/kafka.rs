@@ -5,19 +5,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
 
-use crate::cc::ingest::kafka::settings::{KafkaProperty, base_config, client_error, hint};
+use crate::cc::ingest::kafka::settings::{KafkaProperty, base_config, client_error, hint, is_transient};
 use crate::replay::chunk::{self, ChunkLabels, OmittedField};
 use crate::replay::fault::Fault;
 use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
-use crate::replay::wait;
+use crate::replay::wait::{self, ConnectAttempts};
 use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
@@ -56,8 +59,12 @@ impl Compression {
 
 /// Interval of checks for room in the producer's queue and for acknowledgements.
 const DELIVERY_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Timeout of one metadata request. A shutdown is noticed between two requests.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+/// Shortest timeout of a metadata request.
+const METADATA_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// Interval of checks for a metadata answer and for a shutdown.
+const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Time for which a missing topic is looked for: it may just have been created.
+const TOPIC_WAIT: Duration = Duration::from_secs(3);
 
 /// Delivery counts of a stream.
 #[derive(Debug, Default)]
@@ -110,8 +117,11 @@ pub(crate) struct KafkaSink {
     topic: Arc<str>,
     key: RecordKey,
     connect_timeout: Duration,
-    /// True once the broker has confirmed the topic.
-    is_reached: Mutex<bool>,
+    /// True once the brokers have confirmed the topic.
+    is_confirmed: Mutex<bool>,
+    first_check: OnceLock<Instant>,
+    /// Limits the reports of failed attempts.
+    reports: Throttle,
 }
 
 /// Settings of the producer.
@@ -147,36 +157,79 @@ impl KafkaSink {
             topic: settings.topic.into(),
             key: settings.key,
             connect_timeout: settings.connect_timeout,
-            is_reached: Mutex::new(false),
+            is_confirmed: Mutex::new(false),
+            first_check: OnceLock::new(),
+            reports: Throttle::default(),
         })
     }
 
-    /// Asks for the topic, once for all streams: a topic that is not there fails at once, and not after the minutes
-    /// for which a producer tries to deliver.
+    /// Waits until the brokers confirm the topic, once for all streams. A producer alone would report a missing topic
+    /// only after minutes.
     fn check_topic(&self, shutdown: &Shutdown) -> Result<(), SendError> {
-        let mut is_reached = self.is_reached.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *is_reached {
-            return Ok(());
-        }
-        let deadline = Instant::now() + self.connect_timeout;
-        let metadata = loop {
+        let mut is_confirmed = self.is_confirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // The streams check one after another, so they share the time limit.
+        let started = *self.first_check.get_or_init(Instant::now);
+        let (target, limit) = (&*self.brokers, self.connect_timeout);
+        let attempts = ConnectAttempts { target, limit, started, reports: &self.reports };
+        while !*is_confirmed {
             if shutdown.is_triggered() {
                 return Err(SendError::Stopped);
             }
-            let rest = deadline.saturating_duration_since(Instant::now());
-            match self.producer.client().fetch_metadata(Some(&self.topic), rest.min(METADATA_TIMEOUT)) {
-                Ok(metadata) => break metadata,
-                Err(_) if rest > METADATA_TIMEOUT => {}
-                Err(error) => return Err(Error::kafka("connect to", &self.brokers)(error).into()),
-            }
-        };
-        let problem = metadata.topics().iter().find_map(|topic| topic.error());
-        if let Some(code) = problem {
-            let error = KafkaError::MetadataFetch(code.into());
-            return Err(Error::kafka("send to topic", &self.topic)(error).into());
+            let code = match self.query_topic(&attempts, shutdown)? {
+                Ok(None) => {
+                    *is_confirmed = true;
+                    break;
+                }
+                Ok(Some(code)) if self.is_final(code, started) => {
+                    let error = KafkaError::MetadataFetch(code);
+                    return Err(Error::kafka("send to topic", &self.topic)(error).into());
+                }
+                Ok(Some(code)) => code,
+                Err(error) => match error.rdkafka_error_code() {
+                    Some(code) if is_transient(code) => code,
+                    _ => return Err(Error::kafka("connect to", &self.brokers)(error).into()),
+                },
+            };
+            attempts.retry(shutdown, &code.to_string(), hint(Some(code)))?;
         }
-        *is_reached = true;
         Ok(())
+    }
+
+    /// Reports whether waiting does not help against an error of the topic. A topic that was just created may not be
+    /// known to all brokers.
+    fn is_final(&self, code: RDKafkaErrorCode, started: Instant) -> bool {
+        let is_missing = code == RDKafkaErrorCode::UnknownTopicOrPartition;
+        !is_transient(code) && !(is_missing && started.elapsed() < TOPIC_WAIT.min(self.connect_timeout))
+    }
+
+    /// Queries the error of the topic, `None` if it has none. The call cannot be interrupted, so a separate thread makes
+    /// it. After a shutdown that thread ends with the process.
+    fn query_topic(
+        &self,
+        attempts: &ConnectAttempts<'_>,
+        shutdown: &Shutdown,
+    ) -> Result<KafkaResult<Option<RDKafkaErrorCode>>, SendError> {
+        let (sender, answer) = crossbeam_channel::bounded(1);
+        let (producer, topic) = (Arc::clone(&self.producer), Arc::clone(&self.topic));
+        let timeout = attempts.remaining().max(METADATA_TIMEOUT_MIN);
+        let query = move || {
+            let metadata = producer.client().fetch_metadata(Some(&topic), timeout);
+            let code = |metadata: Metadata| metadata.topics().iter().find_map(|topic| topic.error());
+            // This fails if nobody waits any more.
+            let _ = sender.send(metadata.map(code).map(|code| code.map(RDKafkaErrorCode::from)));
+        };
+        let thread = thread::Builder::new().name("kafka-topic".to_owned()).spawn(query);
+        thread.map_err(Error::system("start a thread"))?;
+        loop {
+            match answer.recv_timeout(METADATA_POLL_INTERVAL) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) if shutdown.is_triggered() => return Err(SendError::Stopped),
+                Err(RecvTimeoutError::Timeout) => attempts.report("the brokers do not answer"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Thread("kafka-topic".to_owned()).into());
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! opens reconnects.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use socket2::Socket;
@@ -14,6 +15,9 @@ use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
 use crate::replay::tcp::{TcpTarget, send_all};
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
+
+/// Time limit for connecting after an attempt has failed.
+const SECOND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Destination that receives lines.
 #[derive(Debug)]
@@ -26,11 +30,18 @@ struct LineConnection {
     peer: TcpTarget,
     /// Host name of this machine.
     host: String,
-    connection: Mutex<Option<Socket>>,
+    connection: Mutex<Connection>,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    socket: Option<Socket>,
+    /// True if the last attempt to connect failed.
+    has_failed: bool,
 }
 
 impl LineConnection {
-    fn connection(&self) -> MutexGuard<'_, Option<Socket>> {
+    fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -39,15 +50,19 @@ impl LogstashSink {
     /// Does not connect yet.
     pub(crate) fn new(peer: TcpTarget) -> LogstashSink {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        LogstashSink { shared: Arc::new(LineConnection { peer, host, connection: Mutex::new(None) }) }
+        LogstashSink { shared: Arc::new(LineConnection { peer, host, connection: Mutex::default() }) }
     }
 }
 
 impl StreamSink for LogstashSink {
     fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         let mut connection = self.shared.connection();
-        if connection.is_none() {
-            *connection = Some(self.shared.peer.connect(shutdown)?);
+        if connection.socket.is_none() {
+            // Streams connect one after another: only the first one waits for a server that does not answer.
+            let limit = if connection.has_failed { SECOND_TIMEOUT } else { self.shared.peer.connect_timeout };
+            let connected = self.shared.peer.connect_within(limit, shutdown);
+            connection.has_failed = connected.is_err();
+            connection.socket = Some(connected?);
         }
         Ok(Box::new(LineSender {
             shared: Arc::clone(&self.shared),
@@ -67,14 +82,14 @@ impl StreamSender for LineSender {
         let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let line = self.labels.line(&chunk::encode_base64(bytes), &time, &self.shared.host) + "\n";
         let mut connection = self.shared.connection();
-        let Some(socket) = &*connection else {
+        let Some(socket) = &connection.socket else {
             let gone = std::io::ErrorKind::NotConnected.into();
             return Err(Error::net("send to", &self.shared.peer.label)(gone).into());
         };
         let sent = send_all(socket, &self.shared.peer.label, line.as_bytes(), shutdown);
         if sent.is_err() {
             // Part of the line may have been sent, so nothing may follow it on this connection.
-            *connection = None;
+            connection.socket = None;
         }
         sent
     }

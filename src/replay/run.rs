@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender as Channel};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::replay::fault::{Fault, Random};
@@ -14,6 +13,7 @@ use crate::replay::names::LaneNames;
 use crate::replay::sink::{SendError, StreamSink};
 use crate::replay::source::ReplayFile;
 use crate::replay::stream::{OutgoingStream, ReplayCounts, ReplayOptions, StreamEnd};
+use crate::runtime::progress::Progress;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result, error};
 
@@ -170,18 +170,19 @@ impl ReplayPlan<'_> {
 struct Tally {
     summary: ReplaySummary,
     first: Option<Error>,
-    bar: ProgressBar,
+    bar: Progress,
     rounds: u64,
 }
 
 impl Tally {
     fn new(plan: &ReplayPlan<'_>) -> Tally {
         let bytes: u64 = plan.lanes.iter().map(|lane| lane.source.bytes()).sum();
-        let target = if plan.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(bytes.saturating_mul(plan.rounds)), target);
-        let style =
-            ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let length = Some(bytes.saturating_mul(plan.rounds));
+        let bar = Progress::new(
+            plan.progress,
+            length,
+            "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {elapsed}",
+        );
         let summary = ReplaySummary {
             streams: plan.lanes.len() as u64 * plan.rounds,
             seed: (!plan.faults.is_empty()).then_some(plan.seed),
@@ -210,7 +211,7 @@ impl Tally {
     fn note_failure(&mut self, name: &[u8], cause: Error) {
         let (name, reason) = (String::from_utf8_lossy(name).into_owned(), error::chain(&cause));
         // Names may contain anything, so they are escaped for the terminal.
-        self.bar.suspend(|| log::warn!("stream_failed name={} reason={reason:?}", name.escape_debug()));
+        log::warn!("stream_failed name={} reason={reason:?}", name.escape_debug());
         if self.summary.failures.len() < FAILURES_MAX {
             self.summary.failures.push(StreamFailure { name, reason });
         }
@@ -218,7 +219,7 @@ impl Tally {
     }
 
     fn into_summary(self, counts: &ReplayCounts, time: Duration) -> (ReplaySummary, Option<Error>) {
-        self.bar.finish_and_clear();
+        drop(self.bar);
         let mut summary = self.summary;
         let ended = summary.whole + summary.cut_off + summary.failed;
         summary.stopped = summary.streams - ended;

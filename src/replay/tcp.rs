@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -10,7 +11,8 @@ use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
-use crate::replay::wait;
+use crate::replay::wait::{self, ConnectAttempts};
+use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
@@ -33,8 +35,10 @@ const NAME_SILENCE: Duration = Duration::from_secs(1);
 /// not merge them, and far shorter than the name timeout.
 const SPLIT_SEGMENTS: usize = 4;
 const SPLIT_PAUSE: Duration = Duration::from_millis(20);
-/// Pause before another attempt to connect.
-const CONNECT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for the answer to a connection attempt before it is reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+const ADVICE: &str = "check the address, and that the receiver is running";
 
 /// Address of a TCP receiver.
 #[derive(Clone, Debug)]
@@ -45,24 +49,33 @@ pub(crate) struct TcpTarget {
     pub label: String,
     /// Time limit for connecting.
     pub connect_timeout: Duration,
+    /// Limits the reports of failed attempts.
+    pub reports: Arc<Throttle>,
 }
 
 impl TcpTarget {
+    pub(crate) fn new(addrs: Vec<SocketAddr>, label: &str, connect_timeout: Duration) -> TcpTarget {
+        TcpTarget { addrs, label: label.to_owned(), connect_timeout, reports: Arc::default() }
+    }
+
     /// Connects, and retries until the time limit, because the receiver may still be starting.
     pub(crate) fn connect(&self, shutdown: &Shutdown) -> Result<Socket, SendError> {
-        let deadline = Instant::now() + self.connect_timeout;
+        self.connect_within(self.connect_timeout, shutdown)
+    }
+
+    /// Connects, and retries until `limit`.
+    pub(crate) fn connect_within(&self, limit: Duration, shutdown: &Shutdown) -> Result<Socket, SendError> {
+        let attempts =
+            ConnectAttempts { target: &self.label, limit, started: Instant::now(), reports: &self.reports };
         loop {
             let mut last = io::Error::from(io::ErrorKind::TimedOut);
             for addr in &self.addrs {
-                match connect_once(*addr, deadline, shutdown)? {
+                match connect_once(*addr, &attempts, shutdown)? {
                     Ok(socket) => return Ok(socket),
                     Err(error) => last = error,
                 }
             }
-            if Instant::now() + CONNECT_RETRY_PAUSE >= deadline {
-                return Err(Error::net("connect to", &self.label)(last).into());
-            }
-            wait::pause(shutdown, CONNECT_RETRY_PAUSE)?;
+            attempts.retry(shutdown, &last.to_string(), ADVICE)?;
         }
     }
 }
@@ -108,7 +121,7 @@ impl StreamSink for TcpSink {
 /// Makes one attempt to connect. The outer error ends the stream, the inner one only the attempt.
 fn connect_once(
     addr: SocketAddr,
-    deadline: Instant,
+    attempts: &ConnectAttempts<'_>,
     shutdown: &Shutdown,
 ) -> Result<io::Result<Socket>, SendError> {
     let begin = || -> io::Result<Socket> {
@@ -124,8 +137,11 @@ fn connect_once(
         Ok(socket) => socket,
         Err(error) => return Ok(Err(error)),
     };
-    if !wait::wait_writable(shutdown, &socket, deadline.saturating_duration_since(Instant::now()))? {
-        return Ok(Err(io::ErrorKind::TimedOut.into()));
+    while !wait::wait_writable(shutdown, &socket, attempts.remaining().min(REPORT_INTERVAL))? {
+        if attempts.remaining().is_zero() {
+            return Ok(Err(io::ErrorKind::TimedOut.into()));
+        }
+        attempts.report("no answer yet");
     }
     Ok(match socket.take_error() {
         Ok(None) => Ok(socket),

@@ -1,4 +1,5 @@
-//! Waits for a time or a socket that a shutdown interrupts. Runs in the streams' threads.
+//! Waits that a shutdown interrupts: for a time, for a socket, for a server that is starting or slow. Runs in the
+//! streams' threads.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -8,7 +9,56 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::replay::sink::SendError;
+use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
+
+/// Pause before another attempt to connect.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Time after which waiting is reported, and the interval of reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Attempts to reach a server until a time limit. A failed attempt is not final: the server may be starting or slow.
+pub(crate) struct ConnectAttempts<'a> {
+    /// The server as the user wrote it.
+    pub target: &'a str,
+    pub limit: Duration,
+    pub started: Instant,
+    /// Limits the reports of all streams together.
+    pub reports: &'a Throttle,
+}
+
+impl ConnectAttempts<'_> {
+    /// Time until the limit.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.limit.saturating_sub(self.started.elapsed())
+    }
+
+    /// Logs what is waited for, once per second.
+    pub(crate) fn report(&self, reason: &str) {
+        let elapsed = self.started.elapsed();
+        if elapsed >= REPORT_INTERVAL {
+            let (target, limit) = (self.target, self.limit.as_secs_f64());
+            self.reports.warn(
+                "connect",
+                format_args!(
+                    "connect_retrying to={target} reason={reason:?} elapsed_s={:.0} limit_s={limit}",
+                    elapsed.as_secs_f64()
+                ),
+            );
+        }
+    }
+
+    /// Pauses before another attempt. At the time limit, returns the error that ends the stream.
+    pub(crate) fn retry(&self, shutdown: &Shutdown, reason: &str, advice: &str) -> Result<(), SendError> {
+        if self.remaining() <= RETRY_PAUSE {
+            let (target, reason) = (self.target.to_owned(), reason.to_owned());
+            let error = Error::Unreachable { target, reason, waited: self.limit, advice: advice.to_owned() };
+            return Err(error.into());
+        }
+        self.report(reason);
+        pause(shutdown, RETRY_PAUSE)
+    }
+}
 
 /// Waits for `time`. Fails with [`SendError::Stopped`] on shutdown.
 pub(crate) fn pause(shutdown: &Shutdown, time: Duration) -> Result<(), SendError> {

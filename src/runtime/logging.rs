@@ -10,6 +10,8 @@ pub use log::LevelFilter;
 
 use simplelog::{ConfigBuilder, WriteLogger};
 
+use super::progress;
+
 /// Starts the log. A second call, as in tests, has no effect.
 pub fn start(level: LevelFilter) {
     let config = ConfigBuilder::new()
@@ -24,14 +26,27 @@ pub fn start(level: LevelFilter) {
         .add_filter_ignore_str("rdkafka::consumer::base_consumer")
         .build();
     // Each line is one write, so that lines of different threads are not mixed.
-    let _ = WriteLogger::init(level, config, io::LineWriter::new(io::stderr()));
+    let _ = WriteLogger::init(level, config, io::LineWriter::new(LogOutput));
 }
 
 /// Prints a line to stderr at every log level: `listening addr=...`, which scripts wait for, and the summary.
 pub fn status_line(line: std::fmt::Arguments<'_>) {
     let text = format!("{line}\n");
     // A closed stderr must not end the process.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = progress::write_stderr(text.as_bytes());
+}
+
+/// Output of the log: stderr, above the progress bar.
+struct LogOutput;
+
+impl Write for LogOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        progress::write_stderr(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Prints a line of data to stdout.

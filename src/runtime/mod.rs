@@ -3,6 +3,7 @@
 pub mod logging;
 pub mod metrics;
 pub mod net;
+pub(crate) mod progress;
 pub mod shutdown;
 pub(crate) mod terminal;
 pub(crate) mod threads;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::progress;
 use crate::{Error, Exit, Result};
 
 /// The shutdown signal of a process or a test. Clones share their state.
@@ -47,6 +48,7 @@ impl Shutdown {
         let asked = shutdown.clone();
         ctrlc::set_handler(move || {
             if asked.is_triggered() {
+                progress::clear();
                 std::process::exit(Exit::Interrupted.code().into());
             }
             asked.trigger();

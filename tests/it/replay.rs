@@ -1,7 +1,7 @@
 //! `lea replay` with receivers that record what arrives: bytes, segments, times, and the end of the
 //! connection.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
+
+use crate::support::process::Process;
+
+const LEA: &str = env!("CARGO_BIN_EXE_lea");
 
 const NAME: &str = "+447700900123-2-3_21_11_2026_20:59:41.pcap";
 
@@ -339,20 +343,99 @@ fn nobody_listens() {
 }
 
 #[test]
-fn a_receiver_that_starts_late_is_reached() {
+fn a_receiver_that_starts_late_is_waited_for() {
     let (socket, addr) = nobody();
-    let mut child = command(addr, &["--handshake", "newline", "--topspeed", &answered_call()])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    // This needs no condition: the receiver is reached whenever it starts within the time limit.
-    thread::sleep(Duration::from_millis(250));
+    let args = ["--handshake", "newline", "--topspeed", &answered_call()];
+    let mut sender = Process::start(&mut command(addr, &args));
+    // Waiting is reported once it takes a second.
+    sender.wait_line(DEADLINE, "a report of waiting", |line| {
+        let expected = format!("connect_retrying to={addr} reason=\"Connection refused");
+        line.contains(&expected).then_some(())
+    });
     socket.listen(1).unwrap();
     let (mut peer, _) = TcpListener::from(socket).accept().unwrap();
     let mut bytes = Vec::new();
     peer.read_to_end(&mut bytes).unwrap();
     assert!(bytes.ends_with(&read("pcap/answered-call.pcap")));
-    assert!(child.wait().unwrap().success());
+    sender.wait_code(DEADLINE, 0);
+}
+
+/// Ctrl-C in a terminal: the terminal echoes `^C`, which must not keep the bar from being cleared.
+#[test]
+fn the_progress_bar_is_cleared_after_ctrl_c() {
+    let recorder = Recorder::start();
+    let line = format!("exec {LEA} replay --tcp {} --handshake newline {}", recorder.addr, answered_call());
+    let mut terminal = Command::new("script")
+        .args(["-qfec", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this test needs script(1)");
+    let mut output = terminal.stdout.take().unwrap();
+    let (mut bytes, mut buffer, mut is_interrupted) = (Vec::new(), [0; 4096], false);
+    loop {
+        let read = output.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+        if !is_interrupted && bytes.windows(3).any(|text| text == b"KiB") {
+            terminal.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+            is_interrupted = true;
+        }
+    }
+    assert_eq!(terminal.wait().unwrap().code(), Some(3));
+    let screen = screen_lines(&String::from_utf8(bytes).unwrap());
+    assert!(
+        screen.iter().any(|line| line.contains("replayed streams=1") && line.contains("stopped=1")),
+        "{screen:#?}"
+    );
+    assert!(!screen.iter().any(|line| line.contains("KiB")), "the bar is still there: {screen:#?}");
+}
+
+/// Interprets terminal output, with 80 columns and enough rows. Returns the lines on the screen at the end.
+fn screen_lines(output: &str) -> Vec<String> {
+    const COLUMNS: usize = 80;
+    let (mut rows, mut row, mut column) = (vec![Vec::new()], 0_usize, 0);
+    let mut chars = output.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\x1b' => {
+                assert_eq!(chars.next(), Some('['), "an escape sequence that is not a CSI");
+                let mut number = String::new();
+                let end = loop {
+                    match chars.next().expect("the end of an escape sequence") {
+                        char if char.is_ascii_digit() || char == '?' => number.push(char),
+                        end => break end,
+                    }
+                };
+                match end {
+                    'A' => row -= number.parse::<usize>().unwrap(),
+                    'K' => rows[row].clear(),
+                    other => panic!("the escape sequence {number}{other}"),
+                }
+            }
+            char => {
+                if column == COLUMNS {
+                    (row, column) = (row + 1, 0);
+                }
+                if rows.len() <= row {
+                    rows.resize(row + 1, Vec::new());
+                }
+                if rows[row].len() <= column {
+                    rows[row].resize(column + 1, ' ');
+                }
+                rows[row][column] = char;
+                column += 1;
+            }
+        }
+        if rows.len() <= row {
+            rows.resize(row + 1, Vec::new());
+        }
+    }
+    rows.into_iter().map(String::from_iter).collect()
 }
 
 #[test]

@@ -55,6 +55,19 @@ fn check_version(version: &'static str) {
     kafka_python_writes_the_same(&broker, version);
     a_broker_that_dies_loses_nothing(&broker);
     what_was_not_acknowledged_is_said(&broker);
+    a_broker_that_starts_late_is_waited_for(&broker);
+}
+
+/// The broker is down before this.
+fn a_broker_that_starts_late_is_waited_for(broker: &Broker) {
+    let to = ["--kafka", &broker.addr(), "--topic", "outage"];
+    let args = ["--connect-timeout", "5m", "--topspeed", &capture("rejected-call.pcap")];
+    let mut sender = Process::start(&mut command(&to, &args));
+    sender.wait_line(DEADLINE, "a report of waiting", |line| {
+        line.contains(&format!("connect_retrying to={}", broker.addr())).then_some(())
+    });
+    broker.restart();
+    sender.wait_code(DEADLINE, 0);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::{KafkaConsumer, KafkaRecord, Rebalance, StartOffset, TopicPartition};
+use super::settings::is_transient;
 use crate::cc::kafka_dump::format::{KafkaPosition, RecordDeadLetter};
 use crate::cc::partitions::PartitionStats;
 use crate::cc::stream_registry::StreamRegistry;
@@ -403,13 +404,26 @@ impl LoopState<'_> {
                 put_right.push((partition.clone(), start));
             }
         }
-        self.consumer.client.assign(&starts)?;
+        self.assign_until_answered(&starts)?;
         if !put_right.is_empty() {
             // The group's offset lies after the last record. A consumer that relied on it would miss new
             // records.
             self.consumer.client.commit(&put_right)?;
         }
         Ok(())
+    }
+
+    /// Starts partitions. A broker that does not answer is asked again until shutdown.
+    fn assign_until_answered(&mut self, starts: &[(TopicPartition, StartOffset)]) -> Result<()> {
+        loop {
+            match self.consumer.client.assign(starts) {
+                Err(error) if is_transient_error(&error) && !self.consumer.shutdown.is_triggered() => {
+                    log::warn!("broker_query_failed act=start error=\"{}\"", crate::error::chain(&error));
+                    self.consumer.shutdown.wait(BROKER_QUERY_RETRY_PAUSE);
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Returns the ledger's id and the start offset of a partition.
@@ -469,6 +483,11 @@ impl LoopState<'_> {
         self.apply_acknowledged_commits(COMMIT_TIMEOUT);
         Ok(())
     }
+}
+
+fn is_transient_error(error: &Error) -> bool {
+    let Error::Kafka { cause, .. } = error else { return false };
+    cause.rdkafka_error_code().is_some_and(is_transient)
 }
 
 /// Queries the end last, so that the committed offset cannot lie after it.

@@ -101,6 +101,33 @@ fn build_hint(reason: &str) -> &'static str {
     }
 }
 
+/// Reports whether an error may go away by itself: the brokers are starting, slow, or electing leaders.
+pub(crate) fn is_transient(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::TimedOutQueue
+            | Code::RequestTimedOut
+            | Code::InProgress
+            | Code::PreviousInProgress
+            | Code::WaitingForCoordinator
+            | Code::Retry
+            | Code::UnknownBroker
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::BrokerNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+    )
+}
+
 /// Advice for an error after which librdkafka keeps trying.
 pub fn hint(code: Option<RDKafkaErrorCode>) -> &'static str {
     match code {
