@@ -89,7 +89,7 @@ mod tests {
         let expected =
             [(44, Some(100_000_000_000 + 7 * fraction_ns)), (60, Some(101_000_000_000 + 8 * fraction_ns))];
         assert_eq!(packets(&bytes), expected);
-        // A cut packet is no packet.
+        // A truncated packet does not count.
         assert_eq!(packets(&bytes[..43]), []);
         assert_eq!(packets(&bytes[..59]), expected[..1]);
     }

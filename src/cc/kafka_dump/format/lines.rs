@@ -111,7 +111,7 @@ impl LineReader {
         self.lines += lines;
     }
 
-    /// Reads a line. A line without a line end is the last one.
+    /// Reads the next line. Without a line end it is the last one.
     fn read_line<'a>(
         &'a mut self,
         input: &'a [u8],
