@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use crate::runtime::create::create_in_error;
 use crate::{Error, Result};
 
 /// The smallest amount of memory with which merging makes progress.
@@ -178,8 +179,7 @@ impl ExternalSorter {
     /// Writes the records in memory to a run.
     fn spill(&mut self) -> Result<()> {
         sort(&self.arena, &mut self.entries);
-        let file =
-            tempfile::tempfile_in(&self.dir).map_err(Error::path("make a temporary file in", &self.dir))?;
+        let file = tempfile::tempfile_in(&self.dir).map_err(create_in_error(&self.dir))?;
         let mut out = BufWriter::with_capacity(self.buffer_bytes, file);
         for entry in &self.entries {
             write(&mut out, record_bytes(&self.arena, *entry)).map_err(Error::path(WRITE, &self.dir))?;
@@ -266,7 +266,7 @@ impl RunHead {
 
 /// Merges runs into one run.
 fn merge_runs(dir: &Path, files: Vec<File>, buffer_bytes: usize) -> Result<File> {
-    let file = tempfile::tempfile_in(dir).map_err(Error::path("make a temporary file in", dir))?;
+    let file = tempfile::tempfile_in(dir).map_err(create_in_error(dir))?;
     let mut out = BufWriter::with_capacity(buffer_bytes, file);
     let mut merge = RunMerge::new(dir, files, buffer_bytes)?;
     while let Some(record) = merge.next()? {

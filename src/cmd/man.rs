@@ -12,6 +12,7 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cli::{self, Globals};
 use crate::config::KEYS;
+use crate::runtime::create::{self, create_dirs, create_error};
 use crate::{Error, Exit, Result};
 
 const CONF_PAGE: &str = include_str!("../../man/lea.conf.5");
@@ -27,10 +28,10 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, _globals: &Globals) -> Result<Exit> {
-        fs::create_dir_all(&self.dir).map_err(Error::path("create the directory", &self.dir))?;
+        create_dirs(&self.dir, create::BY_UMASK, |_| Ok(()))?;
         for (name, page) in pages().map_err(Error::system("render the manual pages"))? {
             let path = self.dir.join(name);
-            fs::write(&path, page).map_err(Error::path("write", &path))?;
+            fs::write(&path, page).map_err(create_error("write", &path))?;
         }
         Ok(Exit::Done)
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
+use crate::runtime::create::{self, create_dirs, create_in_error};
 use crate::{Error, Result};
 
 /// Writes a temporary file next to `path`, syncs it, renames it and syncs the directory, which is created if needed.
@@ -24,14 +25,14 @@ pub fn replace_file(path: &Path, text: &str) -> Result<()> {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    fs::create_dir_all(dir).map_err(Error::path("create the directory", dir))?;
+    create_dirs(dir, create::BY_UMASK, |_| Ok(()))?;
     // A file with restricted access is never readable by others. The umask applies to a new file.
     let mode = if old.is_some() { 0o600 } else { 0o666 };
     let mut file = tempfile::Builder::new()
         .prefix(".lea-configure-")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir)
-        .map_err(Error::path("create a file in", dir))?;
+        .map_err(create_in_error(dir))?;
     fill(file.as_file_mut(), text, old.as_ref()).map_err(Error::path("write", &path))?;
     file.persist(&path).map_err(|error| Error::path("replace", &path)(error.error))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::path("sync", dir))

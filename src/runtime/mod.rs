@@ -1,5 +1,8 @@
-//! What every part of the process uses: log, metrics, shutdown signal, threads and listening sockets.
+//! What every part of the process uses: log, metrics, shutdown signal, threads, listening sockets, times as text,
+//! and creating files.
 
+pub(crate) mod create;
+pub mod hex;
 pub mod logging;
 pub mod metrics;
 pub mod net;
@@ -7,3 +10,4 @@ pub(crate) mod progress;
 pub mod shutdown;
 pub(crate) mod terminal;
 pub(crate) mod threads;
+pub(crate) mod time;

@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::runtime::create::create_error;
 use crate::search::document::SOURCE_BYTES_MAX;
 use crate::{Error, Result};
 
@@ -57,7 +58,7 @@ impl EventDeadLetters {
         let path = dir.join(".lea").join(FILE_NAME);
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&path).map_err(Error::path("open", &path))?;
+        let file = options.open(&path).map_err(create_error("open", &path))?;
         let bytes = truncate_partial_line(&file).map_err(Error::path("read", &path))?;
         Ok(EventDeadLetters {
             file: Mutex::new((file, bytes)),

@@ -18,6 +18,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::manifest::{self, Manifest};
+use crate::runtime::create::{create_dirs, create_error};
+use crate::runtime::time::rfc3339_now;
 use crate::{Error, Result};
 
 /// Directory of lea's own files within the output directory.
@@ -63,11 +65,17 @@ impl VaultDir {
     /// Opens and locks the directory. Creates it if it is missing.
     pub(crate) fn open(path: &Path, access: Access) -> Result<VaultDir> {
         let failed = |act| move |error: Errno| Error::path(act, path)(error.into());
-        create_dirs(path, access).map_err(failed("create the directory"))?;
+        // Everyone who may read the files may enter the new directories.
+        create_dirs(path, Mode::RWXU, |dir| {
+            Ok(set_mode_and_group(open_dir(CWD, dir, OFlags::NOFOLLOW)?, access.dir_mode(), access)?)
+        })?;
         let dir = open_dir(CWD, path, OFlags::empty()).map_err(failed("open the directory"))?;
-        let own = open_meta_dir(&dir, META_DIR).map_err(failed("open .lea in"))?;
+        let meta_path = path.join(META_DIR);
+        let own = open_meta_dir(&dir, META_DIR).map_err(io::Error::from);
+        let own = own.map_err(create_error("create the directory", &meta_path))?;
         let lock = acquire_lock(&own, path)?;
-        let tmp = open_meta_dir(&own, "tmp").map_err(failed("open .lea/tmp in"))?;
+        let tmp = open_meta_dir(&own, "tmp").map_err(io::Error::from);
+        let tmp = tmp.map_err(create_error("create the directory", meta_path.join("tmp")))?;
         let vault = VaultDir {
             path: path.to_owned(),
             dir,
@@ -331,21 +339,6 @@ pub(crate) struct TempManifest {
     target: String,
 }
 
-/// Creates the directory and its missing parents. Everyone who may read the files may enter the new
-/// directories.
-fn create_dirs(path: &Path, access: Access) -> Result<(), Errno> {
-    match mkdirat(CWD, path, Mode::RWXU) {
-        Ok(()) => set_mode_and_group(open_dir(CWD, path, OFlags::NOFOLLOW)?, access.dir_mode(), access),
-        Err(Errno::EXIST) => Ok(()),
-        Err(Errno::NOENT) => {
-            let above = path.parent().filter(|above| !above.as_os_str().is_empty()).ok_or(Errno::NOENT)?;
-            create_dirs(above, access)?;
-            create_dirs(path, access)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 fn open_dir(at: impl AsFd, path: impl rustix::path::Arg, more: OFlags) -> Result<OwnedFd, Errno> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more, Mode::empty())
 }
@@ -368,26 +361,22 @@ fn set_mode_and_group(fd: impl AsFd, mode: Mode, access: Access) -> Result<(), E
 
 /// Takes the lock of the directory and writes a description of this process into it.
 fn acquire_lock(own: &OwnedFd, path: &Path) -> Result<File> {
-    let failed = |act| Error::path(act, path.join(META_DIR).join("lock"));
+    let lock_path = path.join(META_DIR).join("lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(own, "lock", flags, Mode::from_raw_mode(0o600))
-        .map_err(|error| failed("open the lock file")(error.into()))?;
+        .map_err(io::Error::from)
+        .map_err(create_error("create the lock file", &lock_path))?;
     let mut file = File::from(fd);
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             return Err(Error::Locked { dir: path.to_owned(), holder: read_lock_holder(&file) });
         }
-        Err(error) => return Err(failed("lock")(error.into())),
+        Err(error) => return Err(Error::path("lock", lock_path)(error.into())),
     }
     let arguments = std::env::args_os().take(2);
     let command: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let holder = format!(
-        "process {} ({}) since {}\n",
-        std::process::id(),
-        command.join(" "),
-        super::time::now_rfc3339()
-    );
+    let holder = format!("process {} ({}) since {}\n", std::process::id(), command.join(" "), rfc3339_now());
     if let Err(error) = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())) {
         // The lock is held anyway. Only the error message of a second process will lack the holder's name.
         log::warn!("lock_not_written error=\"{error}\"");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::io::Errno;
 
+use crate::runtime::create::{self, create_dirs, create_error};
 use crate::{Error, Result};
 
 /// Directory of lea's own files inside the output directory. The vault uses it too.
@@ -22,11 +23,11 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 /// Creates the directory and the file if necessary, accessible by the user of the service only, and takes the lock.
 /// Closing the returned file releases the lock.
 pub(super) fn prepare(dir: &Path) -> Result<(PathBuf, File)> {
-    std::fs::create_dir_all(dir).map_err(Error::path("create the directory", dir))?;
+    create_dirs(dir, create::BY_UMASK, |_| Ok(()))?;
     let own = dir.join(OWN_DIR);
     match mkdirat(CWD, &own, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(Error::path("create the directory", &own)(error.into())),
+        Err(error) => return Err(create_error("create the directory", &own)(error.into())),
     }
     let lock = lock(dir, &own.join(LOCK))?;
     let path = own.join(FILE);
@@ -38,7 +39,7 @@ pub(super) fn prepare(dir: &Path) -> Result<(PathBuf, File)> {
 fn open(path: &Path) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR);
-    opened.map(File::from).map_err(|error| Error::path("open", path)(error.into()))
+    opened.map(File::from).map_err(|error| create_error("open", path)(error.into()))
 }
 
 fn lock(dir: &Path, path: &Path) -> Result<File> {

@@ -29,6 +29,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 pub(super) use reader::{Damage, SpoolEntry, SpoolReader};
 pub(super) use segment::PAYLOAD_BYTES_MAX;
 
+use crate::runtime::create::create_error;
 use crate::runtime::metrics::Metrics;
 use crate::search::cluster::spool::disk::SpoolDisk;
 use crate::search::cluster::spool::log::RecoveredLog;
@@ -260,7 +261,8 @@ impl Spool {
         metrics: Arc<Metrics>,
     ) -> Result<(Spool, AckHandle)> {
         let dir = own_dir.join(DIR);
-        let (log, shared, file) = open(&dir, config, metrics).map_err(Error::path("open the spool", &dir))?;
+        let (log, shared, file) =
+            open(&dir, config, metrics).map_err(create_error("open the spool", &dir))?;
         let (jobs, jobs_in) = bounded(JOBS_MAX);
         let writer = SpoolWriter::new(log, config, Arc::clone(&shared));
         let writer = Builder::new().name("spool-write".to_owned()).spawn(move || writer.run(&jobs_in));
