@@ -38,12 +38,13 @@ pub struct CaptureSummary {
 
 /// Serializes packet times as RFC 3339 text in UTC, with nanoseconds.
 mod packet_time {
-    use chrono::{DateTime, SecondsFormat};
+    use chrono::DateTime;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+    use crate::runtime::time::rfc3339_ns;
+
     pub(super) fn serialize<S: Serializer>(ns: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = |ns| DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(SecondsFormat::Nanos, true);
-        ns.map(text).serialize(serializer)
+        ns.map(rfc3339_ns).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {

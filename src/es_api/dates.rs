@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Datelike, FixedOffset, SecondsFormat, Timelike};
+use chrono::{DateTime, Datelike, FixedOffset, Timelike};
+
+use crate::runtime::time::rfc3339_with_offset;
 
 /// Writes dates in one format and one time zone.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ impl DateWriter {
         let Some(date) = DateTime::from_timestamp_millis(ms) else { return ms.to_string() };
         let date = date.with_timezone(&self.zone);
         match &self.form {
-            DateForm::Iso => date.to_rfc3339_opts(SecondsFormat::Millis, true),
+            DateForm::Iso => rfc3339_with_offset(&date),
             DateForm::Millis => ms.to_string(),
             DateForm::Seconds => ms.div_euclid(1000).to_string(),
             DateForm::Pattern(pattern) => write_by_pattern(pattern, &date),

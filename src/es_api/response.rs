@@ -1,13 +1,12 @@
 //! Builds responses and applies the parameters `pretty` and `filter_path`. Pure.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::parameters::Parameters;
 use super::pretty::pretty;
 use crate::http::Response;
+use crate::runtime::hex;
 
 pub(super) const JSON: &str = "application/json; charset=UTF-8";
 pub(super) const TEXT: &str = "text/plain; charset=UTF-8";
@@ -41,13 +40,7 @@ pub(super) fn with_product(response: Response) -> Response {
 
 /// Returns the UUID of a name: 22 characters, as in Elasticsearch, and always the same for one name.
 pub(super) fn stable_uuid(name: &str) -> String {
-    let digest = Sha256::digest(name.as_bytes());
-    let mut text = String::new();
-    for byte in &digest[..11] {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex::encode(&Sha256::digest(name.as_bytes())[..11])
 }
 
 /// The `_shards` member of a response.

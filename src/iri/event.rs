@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::TimeZone;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -166,13 +166,10 @@ pub(crate) fn push_member(object: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-/// Formats a time as RFC 3339 in UTC with milliseconds.
-pub(crate) fn rfc3339<Z: TimeZone>(time: &DateTime<Z>) -> String {
-    time.with_timezone(&Utc).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-}
-
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
+
     use super::*;
 
     fn check_event(line: &str, index: &str, source: &str) {

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use chrono::{NaiveDateTime, TimeDelta, TimeZone};
 
-use super::event::{JsonObject, push_member, rfc3339, string_value};
+use super::event::{JsonObject, push_member, string_value};
+use crate::runtime::time::rfc3339;
 
 pub(super) fn rename_fields<Z: TimeZone>(members: &JsonObject<'_>, zone: &Z) -> Vec<u8> {
     let mut source = vec![b'{'];

@@ -7,13 +7,13 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
 use socket2::Socket;
 
 use crate::replay::chunk::{self, ChunkLabels};
 use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
 use crate::replay::tcp::{TcpTarget, send_all};
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::time::rfc3339_now;
 use crate::{Error, Result};
 
 /// Time limit for connecting after an attempt has failed.
@@ -79,7 +79,7 @@ struct LineSender {
 
 impl StreamSender for LineSender {
     fn send(&mut self, bytes: &[u8], shutdown: &Shutdown) -> Result<(), SendError> {
-        let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let time = rfc3339_now();
         let line = self.labels.line(&chunk::encode_base64(bytes), &time, &self.shared.host) + "\n";
         let mut connection = self.shared.connection();
         let Some(socket) = &connection.socket else {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, FixedOffset, Local, NaiveDate, Offset, SecondsFormat, TimeDelta, TimeZone, Utc};
 
+use crate::runtime::time::rfc3339_with_offset;
 use crate::search::date::{self, DateError, DateFormat, Rounding};
 
 /// A time zone given as an option.
@@ -53,7 +54,7 @@ impl TimeZoneArg {
 
     /// Formats as RFC 3339 with milliseconds; UTC is `Z`.
     pub(crate) fn format_ms(self, ms: i64) -> String {
-        self.local_time(ms).to_rfc3339_opts(SecondsFormat::Millis, true)
+        rfc3339_with_offset(&self.local_time(ms))
     }
 
     /// Formats as RFC 3339 with microseconds.

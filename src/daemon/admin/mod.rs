@@ -7,7 +7,6 @@ pub(crate) mod process;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::cc::stream_registry::{StreamRegistry, StreamStats};
@@ -15,6 +14,7 @@ use crate::cc::vault::disk_retry::DiskRetry;
 use crate::http::{Handler, Method, Request, Response};
 use crate::runtime::metrics::{Gauge, Metrics};
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::time::{now_ms, rfc3339_ms};
 
 const PATH_LIST: &str = "/health\n/metrics\n/partitions\n/streams\n";
 
@@ -36,7 +36,7 @@ impl AdminHandler {
         metrics: Arc<Metrics>,
         live: Arc<StreamRegistry>,
     ) -> AdminHandler {
-        AdminHandler { shutdown, pressure, metrics, live, started_ms: Utc::now().timestamp_millis() }
+        AdminHandler { shutdown, pressure, metrics, live, started_ms: now_ms() }
     }
 
     fn health(&self) -> Response {
@@ -118,7 +118,7 @@ struct StreamRow<'a> {
     packets: u64,
     /// `None` until the first byte of content.
     last_byte: Option<String>,
-    connected_at: Option<String>,
+    connected_at: String,
     state: &'static str,
 }
 
@@ -131,13 +131,9 @@ impl StreamRow<'_> {
             file: stream.file.get().map(String::as_str),
             bytes: stream.bytes.load(Ordering::Relaxed),
             packets: stream.packets.load(Ordering::Relaxed),
-            last_byte: if last_byte_ms == 0 { None } else { rfc3339(last_byte_ms) },
-            connected_at: rfc3339(stream.connected_ms),
+            last_byte: (last_byte_ms != 0).then(|| rfc3339_ms(last_byte_ms)),
+            connected_at: rfc3339_ms(stream.connected_ms),
             state: stream.state(),
         }
     }
-}
-
-fn rfc3339(ms: i64) -> Option<String> {
-    Some(DateTime::from_timestamp_millis(ms)?.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

@@ -7,9 +7,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::iri::event::rfc3339;
 use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::time::rfc3339_now;
 use crate::search::dead_letters::{DeadLetter, EventDeadLetters};
 use crate::search::document::Document;
 use crate::search::store::{Store, StoreError, WriteRejected};
@@ -61,7 +61,7 @@ impl RejectedInput<'_> {
         let index = self.index.map_or_else(String::new, |index| format!(" {index}"));
         let truncated = if self.is_truncated { "; only the first bytes are kept" } else { "" };
         DeadLetter {
-            time: rfc3339(&chrono::Utc::now()),
+            time: rfc3339_now(),
             source: format!("{listener} {peer}{index}"),
             reason: format!("{}{truncated}", self.reason),
             text: self.value.to_vec(),

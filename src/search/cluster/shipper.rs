@@ -23,8 +23,8 @@ use super::event::{self, SpooledEvent};
 use super::index_router::{self, IndexRouter, ShipError, TargetIndex};
 use super::spool::{AckHandle, Damage, LogPosition, SpoolEntry, SpoolReader, SpoolShared};
 use super::template::TemplateParams;
-use crate::iri::event::rfc3339;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::time::rfc3339_now;
 use crate::search::dead_letters::{DeadLetter, EventDeadLetters};
 
 /// Timeout of a bulk request.
@@ -526,7 +526,7 @@ impl Shipper {
     /// Writes a dead letter. Waits while the disk is full, but not if the dead-letter file is full.
     fn add_dead_letter(&self, source: &str, reason: &str, text: &[u8]) -> Result<(), DeadlineReached> {
         let dead_letter = DeadLetter {
-            time: rfc3339(&Utc::now()),
+            time: rfc3339_now(),
             source: source.to_owned(),
             reason: reason.to_owned(),
             text: text.to_vec(),

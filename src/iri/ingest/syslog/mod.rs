@@ -15,7 +15,7 @@ pub use udp::UdpReceiver;
 use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
 use super::grok::{FieldValue, GrokPatterns};
 use super::listener::{HandlerFactory, MessageHandler};
-use crate::iri::event::rfc3339;
+use crate::runtime::time::rfc3339;
 use crate::search::document::{Document, WriteMode};
 
 /// Maximum size of a message. RFC 5424 recommends at least 2 KiB for receivers, and user agents are long.
