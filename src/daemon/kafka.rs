@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use crate::cc::ingest::kafka::client::AutoOffsetReset;
 use crate::cc::ingest::kafka::consume::{ConsumeConfig, ConsumeLoop, Consumed, StartFrom};
+use crate::cc::ingest::kafka::group_instance;
 use crate::cc::ingest::kafka::librdkafka::RdKafkaConsumer;
 use crate::cc::ingest::kafka::settings::{self, ConsumerSettings, KafkaProperty};
 use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::Vault;
+use crate::cc::vault::dir::META_DIR;
 use crate::cc::vault::ledger::{Ledger, STREAMS_MAX};
+use crate::cc::vault::manifest::StreamSource;
 use crate::config;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::progress::Progress;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{logging, threads};
-use crate::{Exit, Result};
+use crate::{Error, Exit, Result};
 
 /// Consumer group of the original receivers (docs/protocol.md).
 pub(crate) const DEFAULT_GROUP: &str = "interception";
@@ -95,9 +98,9 @@ impl KafkaConfig {
         checkpoint_interval: Duration,
         shutdown: &Shutdown,
     ) -> Result<Consumed> {
-        let ledger = Ledger::open(&vault, &self.brokers, STREAMS_MAX)?;
+        let ledger = Ledger::open(&vault, StreamSource::Kafka, &self.brokers, STREAMS_MAX)?;
         // Static membership gives a restarted daemon its partitions back. A batch run leaves the group at its end.
-        let instance = (!self.exit_at_end).then(|| vault.group_instance_id(&self.group)).transpose()?;
+        let instance = (!self.exit_at_end).then(|| group_instance_id(&vault, &self.group)).transpose()?;
         let settings = self.settings(instance);
         let mut client = RdKafkaConsumer::join(&settings)?;
         log::info!(
@@ -140,6 +143,15 @@ impl KafkaConfig {
         let whole = consumed.at_end && consumed.dead_letters + consumed.damaged == 0;
         if whole || !self.exit_at_end { Exit::Done } else { Exit::Incomplete }
     }
+}
+
+/// Returns the static membership id of the vault's directory.
+fn group_instance_id(vault: &Vault, group: &str) -> Result<String> {
+    let path = vault.path().join(META_DIR).join(group_instance::FILE);
+    vault
+        .open_meta_file(group_instance::FILE)
+        .and_then(|file| group_instance::group_instance_id(file, group))
+        .map_err(Error::path("read or create the group instance id in", path))
 }
 
 /// Joins the consumer's thread.

@@ -76,7 +76,7 @@ fn folder(dir: &Path) -> BTreeMap<String, (Vec<u8>, Option<Manifest>)> {
             let manifest = crate::support::manifest(dir, &file).map(|mut manifest| {
                 manifest.lea_version.clear();
                 // The parser state depends on how the bytes were split.
-                manifest.midstate = None;
+                manifest.resume_state = None;
                 manifest.segments.iter_mut().for_each(|segment| segment.topic_id = None);
                 for connection in &mut manifest.connections {
                     connection.peer.clear();

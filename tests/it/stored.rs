@@ -92,11 +92,11 @@ fn manifest(name: &str, part: u32, content: &[u8], state: ManifestState) -> Mani
         capture: if ended { scan.tracker.summary() } else { Default::default() },
         lost_bytes: 0,
         connections: vec![connection],
-        connections_left_out: 0,
+        connections_omitted: 0,
         segments: Vec::new(),
-        segments_left_out: 0,
+        segments_omitted: 0,
         order_uncertain: false,
-        midstate: None,
+        resume_state: None,
         lea_version: "0.1.0".to_owned(),
     }
 }

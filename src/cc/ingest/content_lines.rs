@@ -13,11 +13,11 @@ use crate::capture::formats::{HEADER_BYTES_MAX, starts_capture};
 use crate::cc::kafka_dump::visitor::VisitError;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::vault::pool::BufferSize;
-use crate::cc::vault::time::now_ms;
 use crate::cc::vault::{PeerProbe, StreamOrigin, StreamStart, StreamWriter, Vault};
 use crate::cc::wire::chunk::{Chunk, ChunkData};
 
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::time::now_ms;
 
 /// Bytes buffered for a stream before they go to the vault.
 const BUFFER_BYTES: usize = 64 << 10;

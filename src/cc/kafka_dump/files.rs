@@ -18,6 +18,7 @@ use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, Vi
 use crate::cc::kafka_dump::{DumpSource, for_each_record};
 use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{self, Accepted, Ledger, PartitionId, STREAMS_MAX};
+use crate::cc::vault::manifest::StreamSource;
 use crate::cc::wire::chunk::Chunk;
 use crate::{Error, Result};
 
@@ -56,7 +57,7 @@ pub(crate) struct ImportTotals {
 impl DumpImporter {
     /// Opens the ledger at the directory's last checkpoint. `read` lists the dumps that will be read.
     pub(crate) fn open(vault: &Vault, dir: &Path, read: &[DumpSource]) -> Result<DumpImporter> {
-        let ledger = Ledger::open(vault, "dump", STREAMS_MAX)?;
+        let ledger = Ledger::open(vault, StreamSource::KafkaDump, "Kafka dump", STREAMS_MAX)?;
         let letters = ImportedDeadLetters::new(dir, read)?;
         let dump = DumpInfo { id: String::new(), is_dead_letters: false };
         let (placed, refused, routes) = (None, None, Vec::new());

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::cc::kafka_dump::format::{DETECT_BYTES_MAX, INPUT_BYTES_MAX};
-use crate::cc::wire::name::hex;
+use crate::runtime::hex;
 use crate::{Error, Result};
 
 /// Size of one read, small enough to stay in the processor's cache.
@@ -53,9 +53,9 @@ impl DumpSource {
             Some(file) => {
                 let (seconds, ns) = (file.mtime(), file.mtime_nsec());
                 let told = format!("{} {} {} {seconds}.{ns}", file.dev(), file.ino(), file.len());
-                hex(&Sha256::digest(told)[..8])
+                hex::encode(&Sha256::digest(told)[..8])
             }
-            None => hex(&RandomState::new().hash_one(std::process::id()).to_be_bytes()),
+            None => hex::encode(&RandomState::new().hash_one(std::process::id()).to_be_bytes()),
         };
         format!("dump-{unique}")
     }

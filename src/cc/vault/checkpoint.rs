@@ -34,7 +34,7 @@ pub(crate) struct FileCheckpoint {
     pub pending: String,
     /// Packet position and hash after all received bytes (see `resume_state`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub midstate: Option<String>,
+    pub resume_state: Option<String>,
     /// Records that the file consists of.
     pub segments: Vec<RecordSegment>,
 }
@@ -275,7 +275,7 @@ mod tests {
             file: name.into(),
             bytes,
             pending: String::new(),
-            midstate: None,
+            resume_state: None,
             segments: Vec::new(),
         }
     }

@@ -56,10 +56,10 @@ impl Divergence {
 
 impl ResendComparison {
     /// Starts at byte 0 with all parts as candidates.
-    pub(super) fn new(mut tail: PacketAligner, candidates: Vec<StoredPart>) -> ResendComparison {
+    pub(super) fn new(mut aligner: PacketAligner, candidates: Vec<StoredPart>) -> ResendComparison {
         // Nothing is written during the comparison, so all bytes count as stored.
-        tail.mark_stored(u64::MAX);
-        ResendComparison { aligner: tail, candidates }
+        aligner.mark_stored(u64::MAX);
+        ResendComparison { aligner, candidates }
     }
 
     /// Compares the next chunk. `scratch` is a buffer for stored bytes. The aligner takes the chunk only if
@@ -67,7 +67,7 @@ impl ResendComparison {
     pub(super) fn compare(
         &mut self,
         dir: &VaultDir,
-        pressure: &DiskRetry,
+        disk_retry: &DiskRetry,
         chunk: &[u8],
         scratch: &mut [u8],
     ) -> CompareOutcome {
@@ -78,7 +78,7 @@ impl ResendComparison {
             let reach = usize::try_from(stored.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
             let beside = &chunk[..reach.min(chunk.len())];
             let file = &stored.manifest.file;
-            let compared = pressure.retry("read", file, || file_has_bytes(dir, file, at, beside, scratch));
+            let compared = disk_retry.retry("read", file, || file_has_bytes(dir, file, at, beside, scratch));
             compared.unwrap_or_else(|error| {
                 log::warn!("compare_failed file={file} at={at} error=\"{error}\"");
                 false
@@ -90,8 +90,8 @@ impl ResendComparison {
         }
         // Prefers the first of several parts of the same length; `max_by_key` alone would return the last
         // one.
-        let onto = self.candidates.iter().rev().max_by_key(|stored| stored.bytes).cloned();
-        CompareOutcome::Diverged(Box::new(Divergence { longest_prefix: onto, reference }))
+        let longest_prefix = self.candidates.iter().rev().max_by_key(|stored| stored.bytes).cloned();
+        CompareOutcome::Diverged(Box::new(Divergence { longest_prefix, reference }))
     }
 
     /// Returns a part that contains all received bytes.
@@ -134,11 +134,11 @@ mod tests {
     /// Compares `stream`, in chunks of `step` bytes, with stored parts. Returns `Ok` with the file that
     /// equals it, or `Err` with the length and the file to continue.
     fn check(parts: &[&[u8]], stream: &[u8], step: usize) -> Result<String, (u64, Option<String>)> {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
         let stored = |(number, content): (usize, &&[u8])| {
             let manifest = Manifest::new(b"name", (number + 1).to_string(), 1, StreamSource::Tcp);
-            std::fs::write(folder.path().join(&manifest.file), content).unwrap();
+            std::fs::write(temp.path().join(&manifest.file), content).unwrap();
             StoredPart { manifest, bytes: content.len() as u64 }
         };
         let candidates = parts.iter().enumerate().map(stored).collect();
@@ -149,18 +149,19 @@ mod tests {
             let at = comparison.aligner.tracker().received();
             match comparison.compare(&dir, &DiskRetry::new(Arc::default()), chunk, &mut scratch) {
                 CompareOutcome::Equal => assert!(comparison.matching_part().is_some()),
-                CompareOutcome::Diverged(beyond) => {
+                CompareOutcome::Diverged(divergence) => {
                     assert_eq!(
                         comparison.aligner.tracker().received(),
                         at,
                         "the aligner has not taken the chunk"
                     );
                     let reference =
-                        beyond.reference.as_ref().expect("a part contains all bytes before the chunk");
-                    let held = std::fs::read(folder.path().join(&reference.manifest.file)).unwrap();
+                        divergence.reference.as_ref().expect("a part contains all bytes before the chunk");
+                    let held = std::fs::read(temp.path().join(&reference.manifest.file)).unwrap();
                     assert!(held.starts_with(&stream[..at as usize]));
-                    let onto = beyond.longest_prefix.as_ref().map(|stored| stored.manifest.file.clone());
-                    return Err((beyond.prefix_bytes(), onto));
+                    let longest_prefix =
+                        divergence.longest_prefix.as_ref().map(|stored| stored.manifest.file.clone());
+                    return Err((divergence.prefix_bytes(), longest_prefix));
                 }
             }
         }
@@ -172,7 +173,10 @@ mod tests {
     fn check_all(parts: &[&[u8]], stream: &[u8], expected: Result<&str, (u64, Option<&str>)>) {
         for step in 1..=stream.len() {
             let ended = check(parts, stream, step);
-            let ended = ended.as_ref().map(|file| &**file).map_err(|(bytes, onto)| (*bytes, onto.as_deref()));
+            let ended = ended
+                .as_ref()
+                .map(|file| &**file)
+                .map_err(|(bytes, longest_prefix)| (*bytes, longest_prefix.as_deref()));
             assert_eq!(ended, expected, "step {step}");
         }
     }
@@ -210,13 +214,15 @@ mod tests {
 
     #[test]
     fn an_unreadable_part_is_not_a_candidate() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
         let manifest = Manifest::new(b"name", "gone".to_owned(), 1, StreamSource::Tcp);
         let mut comparison =
             ResendComparison::new(PacketAligner::new(false), vec![StoredPart { manifest, bytes: 100 }]);
-        let pressure = DiskRetry::new(Arc::default());
-        let outcome = comparison.compare(&dir, &pressure, STREAM, &mut [0; 5]);
-        assert!(matches!(outcome, CompareOutcome::Diverged(beyond) if beyond.longest_prefix.is_none()));
+        let disk_retry = DiskRetry::new(Arc::default());
+        let outcome = comparison.compare(&dir, &disk_retry, STREAM, &mut [0; 5]);
+        assert!(
+            matches!(outcome, CompareOutcome::Diverged(divergence) if divergence.longest_prefix.is_none())
+        );
     }
 }

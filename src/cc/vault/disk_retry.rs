@@ -61,13 +61,13 @@ impl DiskRetry {
 
     /// Calls `act` until it succeeds, fails permanently, or waiting has ended.
     pub fn retry<T>(&self, what: &str, file: &str, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        let mut waits = false;
+        let mut is_retrying = false;
         let result = loop {
             match act() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_transient(&error) && !self.has_given_up() => {
                     self.metrics.write_retries_total.inc();
-                    if !std::mem::replace(&mut waits, true) {
+                    if !std::mem::replace(&mut is_retrying, true) {
                         self.blocked.fetch_add(1, Ordering::Relaxed);
                     }
                     self.warn(what, file, &error);
@@ -76,7 +76,7 @@ impl DiskRetry {
                 result => break result,
             }
         };
-        if waits {
+        if is_retrying {
             let last = self.blocked.fetch_sub(1, Ordering::Relaxed) == 1;
             if result.is_ok() && last && std::mem::take(&mut lock(&self.warned).open) {
                 log::warn!("disk_write_resumed what={what} file={file}");
@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_retried_until_there_is_space() {
-        let pressure = DiskRetry::new(Arc::default());
+        let disk_retry = DiskRetry::new(Arc::default());
         let mut left = 3;
-        let done = pressure.retry("write", "f", || {
+        let done = disk_retry.retry("write", "f", || {
             left -= 1;
             if left > 0 { Err(full()) } else { Ok(7) }
         });
         assert_eq!(
-            (done.unwrap(), pressure.metrics.write_retries_total.get(), pressure.is_blocked()),
+            (done.unwrap(), disk_retry.metrics.write_retries_total.get(), disk_retry.is_blocked()),
             (7, 2, false)
         );
     }
@@ -149,10 +149,10 @@ mod tests {
 
     #[test]
     fn a_shutdown_ends_the_retries() {
-        let pressure = DiskRetry::new(Arc::default());
-        pressure.give_up_at(Instant::now() + Duration::from_millis(150));
-        let failed = pressure.retry("write", "f", || Err::<(), _>(full()));
+        let disk_retry = DiskRetry::new(Arc::default());
+        disk_retry.give_up_at(Instant::now() + Duration::from_millis(150));
+        let failed = disk_retry.retry("write", "f", || Err::<(), _>(full()));
         assert_eq!(Errno::from_io_error(&failed.unwrap_err()), Some(Errno::NOSPC));
-        assert!(pressure.metrics.write_retries_total.get() >= 1 && pressure.has_given_up());
+        assert!(disk_retry.metrics.write_retries_total.get() >= 1 && disk_retry.has_given_up());
     }
 }

@@ -76,10 +76,10 @@ impl Journal {
     }
 
     /// Records that a file is about to be opened.
-    pub(super) fn record_opened(&self, opened: JournalEntry) -> io::Result<()> {
+    pub(super) fn record_opened(&self, entry: JournalEntry) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.append(&[JournalLine::Open(opened.clone())])?;
-        inner.open.insert(opened.file.clone(), opened);
+        inner.append(&[JournalLine::Open(entry.clone())])?;
+        inner.open.insert(entry.file.clone(), entry);
         Ok(())
     }
 
@@ -134,8 +134,8 @@ impl JournalState {
 
 fn to_lines(open: &BTreeMap<String, JournalEntry>) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    for opened in open.values() {
-        serde_json::to_writer(&mut text, &JournalLine::Open(opened.clone()))?;
+    for entry in open.values() {
+        serde_json::to_writer(&mut text, &JournalLine::Open(entry.clone()))?;
         text.push(b'\n');
     }
     Ok(text)
@@ -163,7 +163,7 @@ fn replay(mut journal: impl BufRead) -> io::Result<(BTreeMap<String, JournalEntr
             whole_bytes = read_bytes;
         }
         match serde_json::from_slice(&line) {
-            Ok(JournalLine::Open(opened)) => drop(open.insert(opened.file.clone(), opened)),
+            Ok(JournalLine::Open(entry)) => drop(open.insert(entry.file.clone(), entry)),
             Ok(JournalLine::Closed(file)) => drop(open.remove(&file)),
             Err(error) => log::warn!("journal_line_skipped file={FILE} line={number} reason=\"{error}\""),
         }
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::cc::vault::dir::Access;
 
-    fn opened(file: &str) -> JournalEntry {
+    fn entry(file: &str) -> JournalEntry {
         JournalEntry {
             file: file.into(),
             name_hex: "61".into(),
@@ -194,16 +194,16 @@ mod tests {
             let dir = open();
             let (journal, left) = Journal::open(&dir).unwrap();
             assert!(left.is_empty());
-            journal.record_opened(opened("a")).unwrap();
-            journal.record_opened(opened("b")).unwrap();
+            journal.record_opened(entry("a")).unwrap();
+            journal.record_opened(entry("b")).unwrap();
             journal.record_closed(&dir, &["a".into()]).unwrap();
             journal.sync().unwrap();
         }
         let dir = open();
-        assert_eq!(Journal::open(&dir).unwrap().1, [opened("b")]);
+        assert_eq!(Journal::open(&dir).unwrap().1, [entry("b")]);
         // A truncated line does not affect the others.
         dir.meta_append(FILE).unwrap().write_all(b"{\"open\":{\"fi\n{\"closed\":\"zz\"}\n").unwrap();
-        assert_eq!(Journal::open(&dir).unwrap().1, [opened("b")]);
+        assert_eq!(Journal::open(&dir).unwrap().1, [entry("b")]);
     }
 
     #[test]
@@ -211,11 +211,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = VaultDir::open(dir.path(), Access::PRIVATE).unwrap();
         let (journal, _) = Journal::open(&dir).unwrap();
-        journal.record_opened(opened("kept")).unwrap();
+        journal.record_opened(entry("kept")).unwrap();
         let many: Vec<String> = (0..LINES_MAX).map(|n| n.to_string()).collect();
         journal.record_closed(&dir, &many).unwrap();
         assert!(dir.meta_append(FILE).unwrap().metadata().unwrap().len() < 200);
         drop(journal);
-        assert_eq!(Journal::open(&dir).unwrap().1, [opened("kept")]);
+        assert_eq!(Journal::open(&dir).unwrap().1, [entry("kept")]);
     }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::summary::CaptureSummary;
-use crate::cc::wire::name::{self, NameFields, hex};
+use crate::cc::wire::name::{self, NameFields};
+use crate::runtime::hex;
 use crate::{Error, Result};
 
 pub use crate::cc::wire::name::MANIFEST_SUFFIX as SUFFIX;
@@ -64,20 +65,20 @@ pub struct Manifest {
     pub connections: Vec<StreamConnection>,
     /// Number of connections omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub connections_left_out: u64,
+    pub connections_omitted: u64,
     /// Kafka records that the file consists of, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<RecordSegment>,
     /// Number of segments omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub segments_left_out: u64,
+    pub segments_omitted: u64,
     /// Whether records of several partitions are in the file. Kafka guarantees order only within a partition.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub order_uncertain: bool,
     /// Packet position and hash at the end of the file, for a Kafka stream. With it the stream can continue
     /// without reading the file. For internal use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub midstate: Option<String>,
+    pub resume_state: Option<String>,
     /// Version of the `lea` that wrote this manifest.
     pub lea_version: String,
 }
@@ -88,7 +89,7 @@ impl Manifest {
         Manifest {
             format_version: FORMAT_VERSION,
             name: String::from_utf8_lossy(name).into_owned(),
-            name_hex: std::str::from_utf8(name).is_err().then(|| hex(name)),
+            name_hex: std::str::from_utf8(name).is_err().then(|| hex::encode(name)),
             fields: name::parse_fields(name),
             source,
             file,
@@ -100,11 +101,11 @@ impl Manifest {
             capture: CaptureSummary::default(),
             lost_bytes: 0,
             connections: Vec::new(),
-            connections_left_out: 0,
+            connections_omitted: 0,
             segments: Vec::new(),
-            segments_left_out: 0,
+            segments_omitted: 0,
             order_uncertain: false,
-            midstate: None,
+            resume_state: None,
             lea_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -114,7 +115,7 @@ impl Manifest {
         if self.connections.len() >= CONNECTIONS_MAX {
             // Keeps the first and the last half.
             self.connections.remove(CONNECTIONS_MAX / 2);
-            self.connections_left_out += 1;
+            self.connections_omitted += 1;
         }
         self.connections.push(connection);
     }
@@ -181,13 +182,27 @@ pub struct RecordSegment {
 
 /// Kind of source that a stream came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum StreamSource {
     Tcp,
-    /// Records of a Kafka topic or of a dump of one.
+    /// Records of a Kafka topic.
     Kafka,
+    /// Records in a dump of a Kafka topic.
+    KafkaDump,
     /// Content lines: JSON lines with Base64 content.
     Lines,
+}
+
+impl StreamSource {
+    /// Returns whether the stream consists of Kafka records, received or read from a dump.
+    pub(crate) fn is_kafka(self) -> bool {
+        matches!(self, StreamSource::Kafka | StreamSource::KafkaDump)
+    }
+
+    /// Returns whether streams of one name from both sources are the same stream. A dump has the records of its topic.
+    pub(crate) fn is_same_stream(self, other: StreamSource) -> bool {
+        self == other || (self.is_kafka() && other.is_kafka())
+    }
 }
 
 /// State of a stream file.
@@ -212,7 +227,7 @@ pub enum EndReason {
     /// Nothing was received for `--idle-timeout`.
     Idle,
     /// lea was shut down.
-    Drained,
+    Shutdown,
     /// The stream reached `--stream-bytes-max`.
     Limit,
     /// The file could not be written.
@@ -226,7 +241,7 @@ impl EndReason {
             EndReason::Eof => "eof",
             EndReason::Reset => "reset",
             EndReason::Idle => "idle",
-            EndReason::Drained => "drained",
+            EndReason::Shutdown => "shutdown",
             EndReason::Limit => "limit",
             EndReason::IoError => "io_error",
         }

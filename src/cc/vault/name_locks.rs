@@ -36,6 +36,11 @@ pub(super) struct NameLocks {
 /// The same name over TCP and over Kafka means two different streams.
 type NameKey = (StreamSource, Arc<[u8]>);
 
+fn name_key(source: StreamSource, name: &[u8]) -> NameKey {
+    // A dump has the streams of its topic.
+    (if source.is_kafka() { StreamSource::Kafka } else { source }, name.into())
+}
+
 #[derive(Default)]
 struct NameHolders {
     /// Open streams and the probes of their peers.
@@ -78,11 +83,11 @@ impl NameLocks {
         probe: Arc<dyn PeerProbe>,
         stopping: impl Fn() -> bool,
     ) -> NameLock {
-        let key: NameKey = (source, name.into());
+        let key = name_key(source, name);
         let mut held = self.table();
         let mut probing: Vec<Arc<dyn PeerProbe>> = Vec::new();
         let mut deadline = None;
-        let standing = loop {
+        let mode = loop {
             let Some(holders) = held.get(&key) else { break LockMode::Exclusive };
             if !holders.live.is_empty() {
                 if deadline.is_none() {
@@ -106,19 +111,19 @@ impl NameLocks {
         holders.live.push((holder, probe));
         drop(held);
         probing.iter().for_each(|probe| probe.probe(false));
-        NameLock { names: Arc::clone(self), key, holder: Some(holder), mode: standing }
+        NameLock { names: Arc::clone(self), key, holder: Some(holder), mode }
     }
 
     /// Locks a name whose file is being recovered.
     pub(super) fn acquire_for_recovery(self: &Arc<NameLocks>, source: StreamSource, name: &[u8]) -> NameLock {
-        let key: NameKey = (source, name.into());
+        let key = name_key(source, name);
         self.table().entry(key.clone()).or_default().closing += 1;
         NameLock { names: Arc::clone(self), key, holder: None, mode: LockMode::Exclusive }
     }
 
     /// Returns whether any stream has locked the name.
     pub(super) fn is_locked(&self, source: StreamSource, name: &[u8]) -> bool {
-        self.table().contains_key(&(source, name.into()))
+        self.table().contains_key(&name_key(source, name))
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<NameKey, NameHolders>> {

@@ -56,14 +56,14 @@ impl PacketAligner {
         // Positions in the chunk: bytes before `from` are already stored, bytes from `to` on are held back.
         let from = position_in_chunk(self.written_bytes, chunk_at, chunk.len());
         let to = position_in_chunk(boundary, chunk_at, chunk.len());
-        let ready = (boundary > self.written_bytes).then(|| PendingWrite {
+        let write = (boundary > self.written_bytes).then(|| PendingWrite {
             at: std::mem::replace(&mut self.written_bytes, boundary),
             // A new boundary always lies in this chunk, so all bytes held back are before it.
             head: std::mem::take(&mut self.pending),
             body: from..to,
         });
         self.pending.extend_from_slice(&chunk[to..]);
-        ready
+        write
     }
 
     /// Releases the partial packet: at the end of the stream, or to free memory.
@@ -126,33 +126,33 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::cc::wire::name::hex;
+    use crate::runtime::hex;
 
     const CAPTURE: &[u8] = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
 
     /// Feeds `stream` in chunks of `step` bytes to a file that already has `stored` bytes. Returns the file
     /// and the number of writes.
     fn check_feed(stream: &[u8], step: usize, stored: usize) -> (Vec<u8>, usize) {
-        let mut tail = PacketAligner::new(true);
-        tail.mark_stored(stored as u64);
+        let mut aligner = PacketAligner::new(true);
+        aligner.mark_stored(stored as u64);
         let mut file = stream[..stored].to_vec();
         let mut writes = 0;
-        let mut put = |ready: PendingWrite, chunk: &[u8]| {
-            assert_eq!(ready.at, file.len() as u64, "writes are in order and without gaps");
-            file.extend_from_slice(&ready.head);
-            file.extend_from_slice(&chunk[ready.body]);
+        let mut put = |write: PendingWrite, chunk: &[u8]| {
+            assert_eq!(write.at, file.len() as u64, "writes are in order and without gaps");
+            file.extend_from_slice(&write.head);
+            file.extend_from_slice(&chunk[write.body]);
             writes += 1;
         };
         for chunk in stream.chunks(step) {
-            if let Some(ready) = tail.feed(chunk) {
-                put(ready, chunk);
+            if let Some(write) = aligner.feed(chunk) {
+                put(write, chunk);
             }
         }
-        if let Some(ready) = tail.flush() {
-            put(ready, &[]);
+        if let Some(write) = aligner.flush() {
+            put(write, &[]);
         }
-        assert_eq!(tail.pending_bytes(), 0);
-        assert_eq!(tail.sha256(), Some(hex(&Sha256::digest(stream))));
+        assert_eq!(aligner.pending_bytes(), 0);
+        assert_eq!(aligner.sha256(), Some(hex::encode(&Sha256::digest(stream))));
         (file, writes)
     }
 
@@ -180,13 +180,16 @@ mod tests {
 
     #[test]
     fn a_flushed_partial_packet_can_continue() {
-        let mut tail = PacketAligner::new(false);
-        let first = tail.feed(&CAPTURE[..30]).unwrap();
+        let mut aligner = PacketAligner::new(false);
+        let first = aligner.feed(&CAPTURE[..30]).unwrap();
         assert_eq!((first.at, first.body), (0, 0..24));
-        assert_eq!(tail.pending_bytes(), 6);
-        assert_eq!(tail.flush(), Some(PendingWrite { at: 24, head: CAPTURE[24..30].to_vec(), body: 0..0 }));
-        let rest = tail.feed(&CAPTURE[30..]).unwrap();
+        assert_eq!(aligner.pending_bytes(), 6);
+        assert_eq!(
+            aligner.flush(),
+            Some(PendingWrite { at: 24, head: CAPTURE[24..30].to_vec(), body: 0..0 })
+        );
+        let rest = aligner.feed(&CAPTURE[30..]).unwrap();
         assert_eq!((rest.at, rest.head.len(), rest.body), (30, 0, 0..CAPTURE.len() - 30));
-        assert_eq!(tail.sha256(), None);
+        assert_eq!(aligner.sha256(), None);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sha2::{Digest, Sha256};
 
-use super::manifest::{Manifest, StreamSource};
+use super::manifest::Manifest;
 use super::packet_aligner::PacketAligner;
-use crate::cc::wire::name::hex;
+use crate::runtime::hex;
 
 /// An open part of a stream. The stream's thread feeds the aligner, the writer thread writes, the syncer
 /// thread syncs and closes.
@@ -36,14 +36,14 @@ pub(super) struct StreamPart {
 
 impl StreamPart {
     /// Creates the part of an existing file.
-    pub(super) fn new(id: u64, mut tail: PacketAligner, manifest: Manifest) -> StreamPart {
-        let is_of_records = manifest.source == StreamSource::Kafka;
+    pub(super) fn new(id: u64, mut aligner: PacketAligner, manifest: Manifest) -> StreamPart {
+        let is_of_records = manifest.source.is_kafka();
         StreamPart {
             id,
             file: manifest.file.clone(),
             is_from_kafka: is_of_records,
-            hasher: Mutex::new(if is_of_records { tail.take_hasher() } else { None }),
-            aligner: Mutex::new(tail),
+            hasher: Mutex::new(if is_of_records { aligner.take_hasher() } else { None }),
+            aligner: Mutex::new(aligner),
             pending_bytes: AtomicUsize::new(0),
             is_broken: AtomicBool::new(false),
             lost_bytes: AtomicU64::new(0),
@@ -71,10 +71,10 @@ impl StreamPart {
     /// Puts the final hash of a Kafka stream into its manifest.
     pub(super) fn add_hash_to_manifest(&self) {
         let Some(hasher) = self.hasher() else { return };
-        let midstate = self.aligner().resume_state(Some(hasher.clone()));
+        let resume_state = self.aligner().resume_state(Some(hasher.clone()));
         let mut manifest = self.manifest();
-        manifest.sha256 = Some(hex(&hasher.finalize()));
-        manifest.midstate = Some(midstate);
+        manifest.sha256 = Some(hex::encode(&hasher.finalize()));
+        manifest.resume_state = Some(resume_state);
     }
 
     /// Returns the manifest that will be written next.

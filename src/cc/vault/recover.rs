@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::dir::VaultDir;
 use super::disk_retry::DiskRetry;
 use super::journal::{Journal, JournalEntry};
-use super::manifest::{Manifest, ManifestState, StreamSource};
+use super::manifest::{Manifest, ManifestState};
 use super::name_locks::NameLock;
 use super::pool::{BufferPool, BufferSize};
 use super::resume_state;
@@ -34,22 +34,22 @@ impl Recovery {
     /// Recovers the files and unlocks each name when its file is done.
     pub(super) fn run(self, files: Vec<(JournalEntry, NameLock)>) {
         let total = files.len();
-        for (done, (opened, claim)) in files.into_iter().enumerate() {
+        for (done, (entry, name_lock)) in files.into_iter().enumerate() {
             if self.disk_retry.has_given_up() {
                 log::info!("recovery_deferred files={} note=\"the next start continues\"", total - done);
                 return;
             }
-            match self.recover(&opened, claim.name()) {
+            match self.recover(&entry, name_lock.name()) {
                 Ok(true) => self.metrics.recovered_files_total.inc(),
                 Ok(false) => {}
                 Err(error) => {
                     // The file stays in the journal, so the next start tries again.
-                    log::error!("recovery_failed file={} error=\"{error}\"", opened.file);
+                    log::error!("recovery_failed file={} error=\"{error}\"", entry.file);
                     continue;
                 }
             }
-            if let Err(error) = self.journal.record_closed(&self.dir, std::slice::from_ref(&opened.file)) {
-                log::warn!("journal_not_written file={} error=\"{error}\"", opened.file);
+            if let Err(error) = self.journal.record_closed(&self.dir, std::slice::from_ref(&entry.file)) {
+                log::warn!("journal_not_written file={} error=\"{error}\"", entry.file);
             }
         }
         if total > 0 {
@@ -58,13 +58,13 @@ impl Recovery {
     }
 
     /// Recovers one file. Returns whether its manifest was rewritten.
-    fn recover(&self, opened: &JournalEntry, name: &[u8]) -> io::Result<bool> {
-        let manifest = match self.dir.manifest(&opened.file) {
+    fn recover(&self, entry: &JournalEntry, name: &[u8]) -> io::Result<bool> {
+        let manifest = match self.dir.manifest(&entry.file) {
             Ok(manifest) => manifest,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
             Err(error) => return Err(error),
         };
-        let bytes = match self.dir.open_to_read(&opened.file) {
+        let bytes = match self.dir.open_to_read(&entry.file) {
             Ok(file) => file.metadata()?.len(),
             // The crash happened before the file was created: nothing had been received.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -75,10 +75,10 @@ impl Recovery {
                 return Ok(false);
             }
             Some(manifest) => manifest,
-            None => Manifest::new(name, opened.file.clone(), opened.part, opened.source),
+            None => Manifest::new(name, entry.file.clone(), entry.part, entry.source),
         };
         let mut buffer = self.pool.take(BufferSize::Scratch);
-        self.disk_retry.retry("recover", &opened.file, || {
+        self.disk_retry.retry("recover", &entry.file, || {
             rebuild_manifest(&self.dir, &mut manifest, self.hash, &mut buffer, &|| {
                 self.disk_retry.has_given_up()
             })
@@ -97,9 +97,9 @@ pub(super) fn rebuild_manifest(
     stopping: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let file = dir.open_to_read(&manifest.file)?;
-    let scanned = scan(&mut StoppableReader { file: &file, stopping }, buffer, hash, |_| {})?;
+    let scan_result = scan(&mut StoppableReader { file: &file, stopping }, buffer, hash, |_| {})?;
     file.sync_data()?;
-    mark_recovered(manifest, &scanned);
+    mark_recovered(manifest, &scan_result);
     let staged = dir.write_temp_manifest(manifest)?;
     dir.sync_temp_manifest(&staged)?;
     dir.publish_manifest(staged)?;
@@ -107,12 +107,12 @@ pub(super) fn rebuild_manifest(
 }
 
 /// Updates the manifest of a file that was left open to the contents found by a scan.
-pub(super) fn mark_recovered(manifest: &mut Manifest, scanned: &FileScan) {
+pub(super) fn mark_recovered(manifest: &mut Manifest, scan_result: &FileScan) {
     manifest.state = ManifestState::Recovered;
-    manifest.bytes = scanned.bytes();
-    manifest.capture = scanned.tracker.summary();
-    manifest.sha256 = scanned.sha256();
-    manifest.midstate = (manifest.source == StreamSource::Kafka).then(|| resume_state::encode(scanned));
+    manifest.bytes = scan_result.bytes();
+    manifest.capture = scan_result.tracker.summary();
+    manifest.sha256 = scan_result.sha256();
+    manifest.resume_state = manifest.source.is_kafka().then(|| resume_state::encode(scan_result));
     if let Some(connection) = manifest.connections.last_mut()
         && connection.ended_at.is_none()
     {
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::cc::vault::dir::Access;
-    use crate::cc::vault::manifest::StreamConnection;
+    use crate::cc::vault::manifest::{StreamConnection, StreamSource};
     use crate::cc::vault::name_locks::NameLocks;
 
     const CONTENT: &[u8] = b"what was received before the crash";
@@ -149,7 +149,7 @@ mod tests {
     /// Prepares the directory in addition to the journal.
     type Prepare = fn(&VaultDir, &Path);
 
-    fn opened() -> JournalEntry {
+    fn entry() -> JournalEntry {
         JournalEntry {
             file: "file".into(),
             name_hex: "6e616d65".into(),
@@ -184,31 +184,25 @@ mod tests {
     /// Runs the recovery. Returns the manifest, the number of rewritten manifests, and the open files in the
     /// journal.
     fn recover(prepare: Prepare, given_up: bool) -> (Option<Manifest>, u64, Vec<JournalEntry>) {
-        let folder = tempfile::tempdir().unwrap();
+        let temp = tempfile::tempdir().unwrap();
         let metrics = Arc::<Metrics>::default();
         {
-            let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
+            let dir = Arc::new(VaultDir::open(temp.path(), Access::PRIVATE).unwrap());
             let (journal, _) = Journal::open(&dir).unwrap();
-            journal.record_opened(opened()).unwrap();
-            prepare(&dir, folder.path());
-            let pressure = Arc::new(DiskRetry::new(Arc::clone(&metrics)));
+            journal.record_opened(entry()).unwrap();
+            prepare(&dir, temp.path());
+            let disk_retry = Arc::new(DiskRetry::new(Arc::clone(&metrics)));
             if given_up {
-                pressure.give_up_at(Instant::now());
+                disk_retry.give_up_at(Instant::now());
             }
             let names = Arc::<NameLocks>::default();
             let (journal, pool) = (Arc::new(journal), Arc::default());
-            let recovery = Recovery {
-                dir,
-                journal,
-                pool,
-                disk_retry: pressure,
-                metrics: Arc::clone(&metrics),
-                hash: true,
-            };
-            recovery.run(vec![(opened(), names.acquire_for_recovery(StreamSource::Tcp, b"name"))]);
+            let recovery =
+                Recovery { dir, journal, pool, disk_retry, metrics: Arc::clone(&metrics), hash: true };
+            recovery.run(vec![(entry(), names.acquire_for_recovery(StreamSource::Tcp, b"name"))]);
             assert!(!names.is_locked(StreamSource::Tcp, b"name"), "a re-send need not wait any longer");
         }
-        let dir = VaultDir::open(folder.path(), Access::PRIVATE).unwrap();
+        let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
         let left = Journal::open(&dir).unwrap().1;
         (dir.manifest("file").ok().flatten(), metrics.recovered_files_total.get(), left)
     }
@@ -219,7 +213,7 @@ mod tests {
         let (manifest, mended, left) = recover(prepare, false);
         let manifest = manifest.expect("a manifest");
         assert_eq!((manifest.state, manifest.bytes), (ManifestState::Recovered, CONTENT.len() as u64));
-        let sha256 = crate::cc::wire::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
+        let sha256 = crate::runtime::hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
         assert_eq!(manifest.sha256.as_ref(), Some(&sha256));
         assert_eq!((manifest.name.as_str(), manifest.file.as_str()), ("name", "file"));
         assert_eq!((mended, left), (1, vec![]));
@@ -270,9 +264,9 @@ mod tests {
         // A directory with the name of the file.
         let (manifest, mended, left) =
             recover(|_, path| std::fs::create_dir(path.join("file")).unwrap(), false);
-        assert_eq!((manifest, mended, left), (None, 0, vec![opened()]));
+        assert_eq!((manifest, mended, left), (None, 0, vec![entry()]));
         // lea shuts down before the recovery starts.
         let (manifest, mended, left) = recover(|_, path| write(path, CONTENT), true);
-        assert_eq!((manifest, mended, left), (None, 0, vec![opened()]));
+        assert_eq!((manifest, mended, left), (None, 0, vec![entry()]));
     }
 }

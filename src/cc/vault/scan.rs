@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::resume_state;
 use crate::capture::tracker::PacketTracker;
-use crate::cc::wire::name::hex;
+use crate::runtime::hex;
 
 /// Contents of a stored file, in a state that can accept the next bytes of the stream.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl FileScan {
 
     /// Returns the SHA-256 of all bytes in hexadecimal.
     pub fn sha256(&self) -> Option<String> {
-        self.hasher.clone().map(|hasher| hex(&hasher.finalize()))
+        self.hasher.clone().map(|hasher| hex::encode(&hasher.finalize()))
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
         let mut expected = FileScan::new(true);
         expected.feed(content);
         assert_eq!((scan.bytes(), seen), (content.len() as u64, content.len() as u64));
-        assert_eq!(scan.sha256(), Some(hex(&Sha256::digest(content))));
+        assert_eq!(scan.sha256(), Some(hex::encode(&Sha256::digest(content))));
         assert_eq!(scan.tracker.summary(), expected.tracker.summary());
     }
 
@@ -112,7 +112,7 @@ mod tests {
         file.rewind().unwrap();
         let mut stored = scan(&mut file, &mut [0; 64], true, |_| {}).unwrap();
         stored.feed(&capture[1_000..]);
-        assert_eq!(stored.sha256(), Some(hex(&Sha256::digest(capture))));
+        assert_eq!(stored.sha256(), Some(hex::encode(&Sha256::digest(capture))));
         assert_eq!(stored.tracker.packets(), 4);
         assert_eq!(scan(&mut file, &mut [0; 64], false, |_| {}).unwrap().sha256(), None);
     }

@@ -1,132 +1,27 @@
 //! The path of one stream to its file, in the stream's own thread. Decides whether the stream is new,
 //! continues a stored file, is a re-send, or differs from everything stored.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::VaultInner;
 use super::checkpoint::FileCheckpoint;
 use super::compare::{CompareOutcome, Divergence, ResendComparison, StoredPart};
-use super::journal::JournalEntry;
-use super::manifest::{
-    self, EndReason, Manifest, ManifestState, RecordSegment, StreamConnection, StreamSource,
-};
-use super::name_locks::{LockMode, NameLock};
+use super::manifest::{EndReason, Manifest, ManifestState, RecordSegment, StreamConnection};
+use super::name_locks::NameLock;
 use super::packet_aligner::PacketAligner;
 use super::part::StreamPart;
+use super::pending_stream::{StreamOrigin, StreamStart};
 use super::pool::{Buffer, BufferSize};
 use super::scan::{FileScan, scan};
 use super::segments::SegmentList;
+use super::stored_parts::{self, last_written};
 use super::syncer::EndedStream;
-use super::time::{now_ms, rfc3339};
 use super::writer::WriteJob;
-use super::{VaultInner, recover};
-use crate::cc::wire::name::{self, hex};
-
-/// Where a stream comes from.
-#[derive(Clone, Debug)]
-pub struct StreamOrigin {
-    pub source: StreamSource,
-    /// Address of the sender.
-    pub peer: String,
-    /// Time of the connection, in milliseconds since 1970.
-    pub connected_ms: i64,
-}
-
-/// How the content of a stream starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamStart {
-    /// A capture header: this is the first byte of the stream.
-    NewCapture,
-    /// Anything else: the stream continues where an earlier connection ended.
-    Continuation,
-}
-
-/// A stream whose name is locked and that has no content yet.
-pub struct PendingStream {
-    pub(super) shared: Arc<VaultInner>,
-    pub(super) name_lock: NameLock,
-    pub(super) origin: StreamOrigin,
-    stored_parts: Vec<StoredPart>,
-}
-
-impl PendingStream {
-    pub(super) fn new(
-        shared: Arc<VaultInner>,
-        claim: NameLock,
-        origin: StreamOrigin,
-    ) -> io::Result<PendingStream> {
-        let stored = match claim.mode() {
-            LockMode::Exclusive => find_stored_parts(&shared, &claim, origin.source)?,
-            LockMode::Concurrent => Vec::new(),
-        };
-        Ok(PendingStream { shared, name_lock: claim, origin, stored_parts: stored })
-    }
-
-    /// Returns whether parts are stored under the name, so that the first bytes decide how to continue.
-    pub fn has_stored_parts(&self) -> bool {
-        !self.stored_parts.is_empty()
-    }
-
-    /// Returns the first `bytes` bytes of the part that was written last, or fewer if it is shorter.
-    pub(super) fn read_stored_head(&self, bytes: usize) -> io::Result<Vec<u8>> {
-        let Some(last) = last_written(&self.stored_parts) else { return Ok(Vec::new()) };
-        let mut head = Vec::new();
-        let file = self.shared.dir.open_to_read(&last.manifest.file)?;
-        file.take(bytes as u64).read_to_end(&mut head)?;
-        Ok(head)
-    }
-
-    /// Resumes a comparison of which `received` bytes were equal to a stored file.
-    pub(super) fn resume_comparison(self, received: u64, file: Option<&str>) -> io::Result<StreamWriter> {
-        let shared = Arc::clone(&self.shared);
-        let mut intake = self.start(StreamStart::NewCapture)?;
-        let WriterState::Comparing(comparison) = &mut intake.state else { return Ok(intake) };
-        let fits = |stored: &&StoredPart| {
-            stored.bytes >= received && file.is_none_or(|file| file == stored.manifest.file)
-        };
-        let stored = comparison.candidates.iter().find(fits).cloned();
-        let Some(stored) = stored else {
-            return Err(io::Error::other("the stored file that was equal to the stream no longer exists"));
-        };
-        let file = shared.dir.open_to_read(&stored.manifest.file)?;
-        let mut buffer = shared.pool.take(BufferSize::Scratch);
-        let mut scratch = shared.pool.take(BufferSize::Scratch);
-        while comparison.aligner.tracker().received() < received {
-            let at = comparison.aligner.tracker().received();
-            let some = buffer.len().min(usize::try_from(received - at).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[..some], at)?;
-            comparison.compare(&shared.dir, &shared.disk_retry, &buffer[..some], &mut scratch);
-        }
-        Ok(intake)
-    }
-
-    /// Returns whether no other stream of the name is open.
-    pub fn is_exclusive(&self) -> bool {
-        self.name_lock.mode() == LockMode::Exclusive
-    }
-
-    /// Opens the file and starts the stream. `head` is ignored if nothing is stored under the name.
-    pub fn start(self, head: StreamStart) -> io::Result<StreamWriter> {
-        let PendingStream { shared, name_lock: claim, origin, stored_parts: stored } = self;
-        let tail = PacketAligner::new(shared.hash);
-        let mut intake = StreamWriter {
-            shared,
-            name_lock: Some(claim),
-            origin,
-            state: WriterState::Ended,
-            first_byte_ms: 0,
-            last_byte_ms: 0,
-            lost_bytes: 0,
-        };
-        intake.state = match head {
-            _ if stored.is_empty() => WriterState::Writing(intake.create_part(tail)?),
-            StreamStart::NewCapture => WriterState::Comparing(Box::new(ResendComparison::new(tail, stored))),
-            StreamStart::Continuation => WriterState::Writing(intake.continue_last_part(stored)?),
-        };
-        Ok(intake)
-    }
-}
+use crate::cc::wire::name;
+use crate::runtime::hex;
+use crate::runtime::time::{now_ms, rfc3339_ms};
 
 /// An open stream that writes to its file. If it is dropped without [`finish`](Self::finish), it ends as
 /// `io_error`.
@@ -150,6 +45,59 @@ enum WriterState {
 }
 
 impl StreamWriter {
+    /// Opens the file of a stream. `stored` are the parts that it may continue.
+    pub(super) fn start(
+        shared: Arc<VaultInner>,
+        name_lock: NameLock,
+        origin: StreamOrigin,
+        stored: Vec<StoredPart>,
+        start: StreamStart,
+    ) -> io::Result<StreamWriter> {
+        let aligner = PacketAligner::new(shared.hash);
+        let mut writer = StreamWriter {
+            shared,
+            name_lock: Some(name_lock),
+            origin,
+            state: WriterState::Ended,
+            first_byte_ms: 0,
+            last_byte_ms: 0,
+            lost_bytes: 0,
+        };
+        writer.state = match start {
+            _ if stored.is_empty() => WriterState::Writing(writer.create_part(aligner)?),
+            StreamStart::NewCapture => {
+                WriterState::Comparing(Box::new(ResendComparison::new(aligner, stored)))
+            }
+            StreamStart::Continuation => WriterState::Writing(writer.continue_last_part(stored)?),
+        };
+        Ok(writer)
+    }
+
+    /// Compares the first `received` bytes of a stored file, which were equal to the stream, instead of receiving them
+    /// again.
+    pub(super) fn replay_comparison(&mut self, received: u64, file: Option<&str>) -> io::Result<()> {
+        let shared = &self.shared;
+        let WriterState::Comparing(comparison) = &mut self.state else { return Ok(()) };
+        let fits = |stored: &&StoredPart| {
+            stored.bytes >= received && file.is_none_or(|file| file == stored.manifest.file)
+        };
+        let Some(stored) = comparison.candidates.iter().find(fits).cloned() else {
+            return Err(io::Error::other("the stored file that was equal to the stream no longer exists"));
+        };
+        let file = shared.dir.open_to_read(&stored.manifest.file)?;
+        let mut buffer = shared.pool.take(BufferSize::Scratch);
+        let mut scratch = shared.pool.take(BufferSize::Scratch);
+        loop {
+            let at = comparison.aligner.tracker().received();
+            if at >= received {
+                return Ok(());
+            }
+            let some = buffer.len().min(usize::try_from(received - at).unwrap_or(usize::MAX));
+            file.read_exact_at(&mut buffer[..some], at)?;
+            comparison.compare(&shared.dir, &shared.disk_retry, &buffer[..some], &mut scratch);
+        }
+    }
+
     /// Accepts the next `bytes` bytes of `buffer`. An error means that the file cannot be written; it ends
     /// the stream.
     pub fn feed(&mut self, buffer: Buffer, bytes: usize) -> io::Result<()> {
@@ -169,11 +117,11 @@ impl StreamWriter {
                     self.shared.metrics.compared_bytes_total.add(bytes as u64);
                     return Ok(());
                 }
-                CompareOutcome::Diverged(beyond) => {
+                CompareOutcome::Diverged(divergence) => {
                     drop(scratch);
-                    let stored_bytes = beyond.prefix_bytes().max(comparison.aligner.tracker().received());
+                    let stored_bytes = divergence.prefix_bytes().max(comparison.aligner.tracker().received());
                     let end = comparison.aligner.tracker().received() + bytes as u64;
-                    match self.switch_to_new_part(*beyond) {
+                    match self.switch_to_new_part(*divergence) {
                         Ok(part) => self.state = WriterState::Writing(part),
                         Err(error) => {
                             self.record_loss(end - stored_bytes);
@@ -186,14 +134,14 @@ impl StreamWriter {
         let WriterState::Writing(part) = &self.state else {
             return Err(io::Error::other("the stream has ended"));
         };
-        let taken = self.shared.accept_bytes(part, buffer, bytes);
-        taken.inspect_err(|_| self.shared.record_part_loss(part, bytes as u64))
+        let taken = self.shared.queue.accept_bytes(part, buffer, bytes);
+        taken.inspect_err(|_| self.shared.queue.record_loss(part, bytes as u64))
     }
 
     /// Records that `bytes` more bytes were received and cannot be stored.
     pub fn record_loss(&mut self, bytes: u64) {
         match &self.state {
-            WriterState::Writing(part) => self.shared.record_part_loss(part, bytes),
+            WriterState::Writing(part) => self.shared.queue.record_loss(part, bytes),
             WriterState::Comparing(_) | WriterState::Ended => self.lost_bytes += bytes,
         }
     }
@@ -226,12 +174,12 @@ impl StreamWriter {
     /// Returns the checkpoint of the file after all queued jobs. The caller provides the segments.
     pub(super) fn checkpoint(&self, segments: Vec<RecordSegment>) -> Option<FileCheckpoint> {
         let WriterState::Writing(part) = &self.state else { return None };
-        let tail = part.aligner();
+        let aligner = part.aligner();
         Some(FileCheckpoint {
             file: part.file.clone(),
-            bytes: tail.written_bytes(),
-            pending: hex(tail.pending()),
-            midstate: Some(tail.resume_state(part.hasher())),
+            bytes: aligner.written_bytes(),
+            pending: hex::encode(aligner.pending()),
+            resume_state: Some(aligner.resume_state(part.hasher())),
             segments,
         })
     }
@@ -239,7 +187,7 @@ impl StreamWriter {
     /// Writes the partial packet. Returns whether there was one.
     pub(super) fn flush(&self) -> bool {
         match &self.state {
-            WriterState::Writing(part) => self.shared.flush_part(part),
+            WriterState::Writing(part) => self.shared.queue.flush_part(part),
             WriterState::Comparing(_) | WriterState::Ended => false,
         }
     }
@@ -293,10 +241,10 @@ impl StreamWriter {
     }
 
     fn end(&mut self, reason: EndReason) {
-        let Some(mut claim) = self.name_lock.take() else { return };
+        let Some(mut name_lock) = self.name_lock.take() else { return };
         if self.lost_bytes > 0 {
             self.shared.metrics.streams_failed_total.inc();
-            self.shared.note_loss(&name::file_name(claim.name()), self.lost_bytes);
+            self.shared.record_loss(&name::file_name(name_lock.name()), self.lost_bytes);
         }
         let part = match std::mem::replace(&mut self.state, WriterState::Ended) {
             WriterState::Writing(part) => self.end_writing(part, reason),
@@ -304,28 +252,28 @@ impl StreamWriter {
             WriterState::Ended => None,
         };
         let Some(part) = part else { return };
-        claim.mark_closing();
-        self.shared.unregister_part(&part);
+        name_lock.mark_closing();
+        self.shared.queue.unregister_part(&part);
         // The writer thread reports its own error.
-        let _ = self.shared.send(WriteJob::Close(EndedStream { part, name_lock: claim }));
+        let _ = self.shared.queue.send(WriteJob::Close(EndedStream { part, name_lock }));
     }
 
     fn end_writing(&self, part: Arc<StreamPart>, reason: EndReason) -> Option<Arc<StreamPart>> {
-        self.shared.flush_part(&part);
-        let tail = part.aligner();
+        self.shared.queue.flush_part(&part);
+        let aligner = part.aligner();
         let mut manifest = part.manifest();
         manifest.state = ManifestState::Closed;
         manifest.end_reason = Some(reason);
-        manifest.bytes = tail.tracker().received();
-        manifest.sha256 = tail.sha256();
-        manifest.capture = tail.tracker().summary();
-        manifest.midstate = part.is_from_kafka.then(|| tail.resume_state(None));
+        manifest.bytes = aligner.tracker().received();
+        manifest.sha256 = aligner.sha256();
+        manifest.capture = aligner.tracker().summary();
+        manifest.resume_state = part.is_from_kafka.then(|| aligner.resume_state(None));
         let bytes = manifest.bytes;
         if let Some(connection) = manifest.connections.last_mut() {
             connection.bytes = bytes.saturating_sub(connection.offset);
             self.close_connection(connection, reason);
         }
-        drop((tail, manifest));
+        drop((aligner, manifest));
         Some(part)
     }
 
@@ -348,17 +296,17 @@ impl StreamWriter {
     }
 
     fn close_connection(&self, connection: &mut StreamConnection, reason: EndReason) {
-        let time = |ms| (ms != 0).then(|| rfc3339(ms));
+        let time = |ms| (ms != 0).then(|| rfc3339_ms(ms));
         connection.first_byte_at = time(self.first_byte_ms);
         connection.last_byte_at = time(self.last_byte_ms);
-        connection.ended_at = Some(rfc3339(now_ms()));
+        connection.ended_at = Some(rfc3339_ms(now_ms()));
         connection.end_reason = Some(reason);
     }
 
     fn new_connection(&self, offset: u64) -> StreamConnection {
         StreamConnection {
             peer: self.origin.peer.clone(),
-            connected_at: rfc3339(self.origin.connected_ms),
+            connected_at: rfc3339_ms(self.origin.connected_ms),
             first_byte_at: None,
             last_byte_at: None,
             ended_at: None,
@@ -374,25 +322,24 @@ impl StreamWriter {
     }
 
     /// Creates a new part for this stream.
-    fn create_part(&self, tail: PacketAligner) -> io::Result<Arc<StreamPart>> {
-        let claim = self.name_lock()?;
-        let (file, part) = self
-            .shared
-            .disk_retry
-            .retry("create", "-", || create_file(&self.shared, claim, self.origin.source))?;
-        let mut manifest = Manifest::new(claim.name(), file, part, self.origin.source);
+    fn create_part(&self, aligner: PacketAligner) -> io::Result<Arc<StreamPart>> {
+        let name_lock = self.name_lock()?;
+        let (file, part) = self.shared.disk_retry.retry("create", "-", || {
+            stored_parts::create_file(&self.shared, name_lock, self.origin.source)
+        })?;
+        let mut manifest = Manifest::new(name_lock.name(), file, part, self.origin.source);
         manifest.add_connection(self.new_connection(0));
         if part > 1 {
             self.shared.metrics.parts_total.inc();
         }
-        self.open_part(tail, manifest)
+        self.open_part(aligner, manifest)
     }
 
     /// Continues a stored part.
     fn reopen_part(
         &self,
         stored: StoredPart,
-        tail: PacketAligner,
+        aligner: PacketAligner,
         compared_bytes: u64,
     ) -> io::Result<Arc<StreamPart>> {
         let mut manifest = stored.manifest;
@@ -406,7 +353,7 @@ impl StreamWriter {
             manifest.lost_bytes = 0;
         }
         manifest.add_connection(connection);
-        let opened = journal_entry(
+        let entry = stored_parts::journal_entry(
             self.name_lock()?,
             manifest.file.clone(),
             manifest.part,
@@ -415,18 +362,18 @@ impl StreamWriter {
         );
         self.shared
             .disk_retry
-            .retry("journal", &opened.file, || self.shared.journal.record_opened(opened.clone()))?;
-        self.open_part(tail, manifest)
+            .retry("journal", &entry.file, || self.shared.journal.record_opened(entry.clone()))?;
+        self.open_part(aligner, manifest)
     }
 
     /// Writes the manifest of a file that exists and is in the journal.
-    fn open_part(&self, tail: PacketAligner, manifest: Manifest) -> io::Result<Arc<StreamPart>> {
+    fn open_part(&self, aligner: PacketAligner, manifest: Manifest) -> io::Result<Arc<StreamPart>> {
         self.shared
             .disk_retry
             .retry("manifest", &manifest.file, || self.shared.dir.write_manifest(&manifest))?;
         self.shared.dirty.mark_names_changed();
-        let part = Arc::new(StreamPart::new(self.shared.allocate_part_id(), tail, manifest));
-        self.shared.register_part(&part);
+        let part = Arc::new(StreamPart::new(self.shared.allocate_part_id(), aligner, manifest));
+        self.shared.queue.register_part(&part);
         Ok(part)
     }
 
@@ -450,7 +397,7 @@ impl StreamWriter {
     /// file.
     fn scan_part(&self, stored: &StoredPart) -> io::Result<FileScan> {
         let (shared, manifest) = (&self.shared, &stored.manifest);
-        let restored = manifest.midstate.as_deref().and_then(|stored_state| {
+        let restored = manifest.resume_state.as_deref().and_then(|stored_state| {
             FileScan::restore(stored_state, &manifest.file, stored.bytes, shared.hash)
         });
         if let Some(scan) = restored.filter(|scan| !hash_differs(manifest, scan)) {
@@ -464,27 +411,27 @@ impl StreamWriter {
 
     /// Leaves a comparison that no part satisfies any more. Continues the part that is a prefix of the
     /// stream, or creates a new one.
-    fn switch_to_new_part(&mut self, beyond: Divergence) -> io::Result<Arc<StreamPart>> {
+    fn switch_to_new_part(&mut self, divergence: Divergence) -> io::Result<Arc<StreamPart>> {
         let WriterState::Comparing(comparison) = &self.state else {
             return Err(io::Error::other("the stream is not being compared"));
         };
-        let (received, stored) = (comparison.aligner.tracker().received(), beyond.prefix_bytes());
+        let (received, stored) = (comparison.aligner.tracker().received(), divergence.prefix_bytes());
         if stored >= received && stored > 0 {
             // The usual case: the stored part is a prefix of the stream.
-            let mut tail = comparison.aligner.clone();
-            tail.mark_stored(stored);
+            let mut aligner = comparison.aligner.clone();
+            aligner.mark_stored(stored);
             let longest_prefix =
-                beyond.longest_prefix.ok_or_else(|| io::Error::other("there is no part to continue"))?;
-            return self.reopen_part(longest_prefix, tail, stored);
+                divergence.longest_prefix.ok_or_else(|| io::Error::other("there is no part to continue"))?;
+            return self.reopen_part(longest_prefix, aligner, stored);
         }
-        let mut tail = PacketAligner::new(self.shared.hash);
-        tail.mark_stored(stored);
-        let part = match beyond.longest_prefix {
-            Some(onto) => self.reopen_part(onto, tail, stored)?,
-            None => self.create_part(tail)?,
+        let mut aligner = PacketAligner::new(self.shared.hash);
+        aligner.mark_stored(stored);
+        let part = match divergence.longest_prefix {
+            Some(prefix) => self.reopen_part(prefix, aligner, stored)?,
+            None => self.create_part(aligner)?,
         };
         log::info!("stream_differs file={} at_or_after={received}", part.file);
-        if let Some(reference) = &beyond.reference {
+        if let Some(reference) = &divergence.reference {
             let copied = self.copy_stored(reference, received, &part);
             // The part ends as incomplete. A re-send can complete it.
             copied.inspect_err(|_| self.state = WriterState::Writing(part.clone()))?;
@@ -502,13 +449,13 @@ impl StreamWriter {
                 let mut buffer = self.shared.pool.take(BufferSize::Scratch);
                 let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
                 file.read_exact_at(&mut buffer[..some], at)?;
-                self.shared.accept_bytes(part, buffer, some)?;
+                self.shared.queue.accept_bytes(part, buffer, some)?;
                 at += some as u64;
             }
             Ok(())
         };
         let copied = copy();
-        copied.inspect_err(|_| self.shared.record_part_loss(part, bytes - at))
+        copied.inspect_err(|_| self.shared.queue.record_loss(part, bytes - at))
     }
 }
 
@@ -528,289 +475,8 @@ fn set_manifest_segments(manifest: &mut Manifest, segments: SegmentList) {
     manifest.order_uncertain |=
         segments.list.windows(2).any(|two| partitions(&two[0]) != partitions(&two[1]));
     manifest.segments = segments.list;
-    manifest.segments_left_out += segments.omitted;
-}
-
-fn last_written(stored: &[StoredPart]) -> Option<&StoredPart> {
-    stored.iter().max_by(|a, b| {
-        let key = |stored: &StoredPart| {
-            (stored.manifest.last_written_at().map(str::to_owned), stored.manifest.part)
-        };
-        key(a).cmp(&key(b))
-    })
-}
-
-/// Returns the parts stored under the name that a stream may continue.
-fn find_stored_parts(
-    shared: &VaultInner,
-    claim: &NameLock,
-    source: StreamSource,
-) -> io::Result<Vec<StoredPart>> {
-    let base = name::file_name(claim.name());
-    let mut parts = Vec::new();
-    for part in 1.. {
-        let file = name::part_file_name(&base, part);
-        // A transient error (such as too few descriptors) must not look like a foreign file.
-        match shared.disk_retry.retry("read", &file, || look_up_part(shared, &file, source)) {
-            Ok(PartLookup::Stored(stored)) => parts.push(*stored),
-            Ok(PartLookup::Free) => break,
-            Ok(PartLookup::Foreign) => {}
-            Err(error) => {
-                log::warn!(
-                    "stored_file_unusable file={file} error=\"{error}\" note=\"not changed; the stream gets another file\""
-                )
-            }
-        }
-        claim.mark_part_taken(part);
-    }
-    Ok(parts)
-}
-
-enum PartLookup {
-    /// A part that can be continued.
-    Stored(Box<StoredPart>),
-    /// A file that lea did not write, that has another source, or that is incomplete.
-    Foreign,
-    /// No such file exists.
-    Free,
-}
-
-fn look_up_part(shared: &VaultInner, file: &str, source: StreamSource) -> io::Result<PartLookup> {
-    let Some(mut manifest) = shared.dir.manifest(file)? else {
-        return Ok(if shared.dir.name_exists(file)? { PartLookup::Foreign } else { PartLookup::Free });
-    };
-    if manifest.state == ManifestState::Open {
-        // Looking at earlier parts can take longer than a stream of the same name waits, so this may be that
-        // stream's part.
-        if shared.journal.is_open(file) {
-            return Ok(PartLookup::Foreign);
-        }
-        // The journal forgets a part after its manifest is closed, so the manifest may just have been closed.
-        manifest = shared.dir.manifest(file)?.unwrap_or(manifest);
-    }
-    let bytes = match shared.dir.open_to_read(file) {
-        Ok(file) => file.metadata()?.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PartLookup::Foreign),
-        Err(error) => return Err(error),
-    };
-    if manifest.state == ManifestState::Open {
-        // A power failure lost its line in the journal.
-        let mut buffer = shared.pool.take(BufferSize::Scratch);
-        let stopping = || shared.disk_retry.has_given_up();
-        recover::rebuild_manifest(&shared.dir, &mut manifest, shared.hash, &mut buffer, &stopping)?;
-    }
-    if manifest.source != source {
-        return Ok(PartLookup::Foreign);
-    }
-    if bytes != manifest.bytes {
-        log::warn!("stored_file_changed file={file} bytes={bytes} manifest_bytes={}", manifest.bytes);
-        return Ok(PartLookup::Foreign);
-    }
-    Ok(PartLookup::Stored(Box::new(StoredPart { manifest, bytes })))
-}
-
-/// Creates the file of the next free part, after its line in the journal.
-fn create_file(shared: &VaultInner, claim: &NameLock, source: StreamSource) -> io::Result<(String, u32)> {
-    let base = name::file_name(claim.name());
-    // Serialised, so that the journal line and the file are created together.
-    let _creating = shared.creating.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for part in claim.next_part().. {
-        let file = name::part_file_name(&base, part);
-        if shared.dir.name_exists(&file)? || shared.dir.name_exists(&manifest::file_name(&file))? {
-            continue;
-        }
-        shared.journal.record_opened(journal_entry(claim, file.clone(), part, source, 0))?;
-        shared.dir.create(&file)?;
-        claim.mark_part_taken(part);
-        return Ok((file, part));
-    }
-    Err(io::Error::other("no part number is free"))
-}
-
-fn journal_entry(
-    claim: &NameLock,
-    file: String,
-    part: u32,
-    source: StreamSource,
-    bytes: u64,
-) -> JournalEntry {
-    JournalEntry { file, name_hex: hex(claim.name()), part, source, bytes }
+    manifest.segments_omitted += segments.omitted;
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::capture::formats;
-    use crate::cc::vault::{Access, LossTotals, PeerProbe, Vault, VaultConfig, VaultThreads};
-
-    const CAPTURE: &[u8] = include_bytes!("../../../testdata/pcap/rejected-call.pcap");
-    const STEPS: [usize; 5] = [1, 7, 100, 1000, 100_000];
-
-    struct NoProbe;
-
-    impl PeerProbe for NoProbe {
-        fn probe(&self, _: bool) {}
-    }
-
-    struct Scene {
-        folder: tempfile::TempDir,
-        vault: Vault,
-        threads: VaultThreads,
-    }
-
-    impl Scene {
-        fn new() -> Scene {
-            let folder = tempfile::tempdir().unwrap();
-            let config = VaultConfig {
-                dir: folder.path().to_owned(),
-                access: Access::PRIVATE,
-                hash: true,
-                partial_packet_bytes_max: 1 << 20,
-                descriptors: 100,
-                free_bytes_min: 0,
-                sync_interval: Duration::from_secs(1),
-            };
-            let (vault, threads) = Vault::spawn(&config, Arc::default()).unwrap();
-            Scene { folder, vault, threads }
-        }
-
-        fn begin(&self, content: &[u8]) -> io::Result<StreamWriter> {
-            let origin =
-                StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:1024".into(), connected_ms: 0 };
-            let head = match formats::starts_capture(content) {
-                Some(true) => StreamStart::NewCapture,
-                _ => StreamStart::Continuation,
-            };
-            self.vault.open_stream(b"file", origin, Arc::new(NoProbe), || false)?.start(head)
-        }
-
-        fn feed(&self, intake: &mut StreamWriter, content: &[u8]) -> io::Result<()> {
-            let mut buffer = self.vault.pool().take(BufferSize::Large);
-            buffer[..content.len()].copy_from_slice(content);
-            intake.feed(buffer, content.len())
-        }
-
-        /// Sends a whole stream in chunks of `step` bytes.
-        fn send(&self, content: &[u8], step: usize) {
-            let mut intake = self.begin(content).unwrap();
-            content.chunks(step).for_each(|chunk| self.feed(&mut intake, chunk).unwrap());
-            intake.finish(EndReason::Eof);
-        }
-
-        /// Shuts the vault down. Returns the losses and the directory.
-        fn end(self) -> (LossTotals, tempfile::TempDir) {
-            drop(self.vault);
-            (self.threads.join().unwrap(), self.folder)
-        }
-    }
-
-    fn stored(folder: &Path, file: &str) -> (Vec<u8>, Manifest) {
-        let manifest = std::fs::read(folder.join(manifest::file_name(file))).unwrap();
-        (std::fs::read(folder.join(file)).unwrap(), serde_json::from_slice(&manifest).unwrap())
-    }
-
-    /// Sends streams of one name one after another, for every chunk length, and checks the resulting parts.
-    #[track_caller]
-    fn check(streams: &[&[u8]], parts: &[&[u8]]) {
-        for step in STEPS {
-            let scene = Scene::new();
-            streams.iter().for_each(|stream| scene.send(stream, step));
-            let (losses, folder) = scene.end();
-            assert!(losses.is_zero(), "step {step}");
-            for (number, part) in (1..).zip(parts) {
-                let (content, manifest) = stored(folder.path(), &name::part_file_name("file", number));
-                assert!(content == *part, "part {number}, step {step}");
-                assert_eq!((manifest.bytes, manifest.part), (part.len() as u64, number), "step {step}");
-                assert_eq!(
-                    (manifest.state, manifest.end_reason),
-                    (ManifestState::Closed, Some(EndReason::Eof))
-                );
-                let sha256 = hex(&<sha2::Sha256 as sha2::Digest>::digest(part));
-                assert_eq!(manifest.sha256, Some(sha256), "part {number}, step {step}");
-            }
-            let next = name::part_file_name("file", parts.len() as u32 + 1);
-            assert!(!folder.path().join(next).exists(), "unexpected part, step {step}");
-        }
-    }
-
-    fn with_a_change_at(at: usize) -> Vec<u8> {
-        let mut other = CAPTURE.to_vec();
-        other[at] ^= 1;
-        other
-    }
-
-    #[test]
-    fn a_truncated_stream_and_its_re_send_become_one_file() {
-        check(&[CAPTURE], &[CAPTURE]);
-        check(&[&CAPTURE[..700], &CAPTURE[700..]], &[CAPTURE]);
-        check(&[&CAPTURE[..700], CAPTURE], &[CAPTURE]);
-        check(&[&CAPTURE[..30], &CAPTURE[..700], CAPTURE, CAPTURE, &CAPTURE[..30]], &[CAPTURE]);
-    }
-
-    #[test]
-    fn a_different_re_send_gets_a_new_part() {
-        let (early, late) = (with_a_change_at(50), with_a_change_at(1_200));
-        check(&[CAPTURE, &late], &[CAPTURE, &late]);
-        check(&[CAPTURE, &late, &early, CAPTURE, &late, &early], &[CAPTURE, &late, &early]);
-        // The second part is truncated where it still equals the first one. It continues from any offset.
-        check(&[CAPTURE, &early[..60], &early], &[CAPTURE, &early]);
-    }
-
-    #[test]
-    fn a_dropped_stream_writer_ends_with_io_error() {
-        let scene = Scene::new();
-        let mut intake = scene.begin(CAPTURE).unwrap();
-        scene.feed(&mut intake, &CAPTURE[..700]).unwrap();
-        drop(intake);
-        let (losses, folder) = scene.end();
-        let (content, manifest) = stored(folder.path(), "file");
-        assert!(content == CAPTURE[..700] && losses.is_zero());
-        assert_eq!((manifest.state, manifest.end_reason), (ManifestState::Closed, Some(EndReason::IoError)));
-    }
-
-    #[test]
-    fn a_stream_that_cannot_start_unlocks_its_name() {
-        let scene = Scene::new();
-        std::fs::remove_dir(scene.folder.path().join(".lea/tmp")).unwrap();
-        assert!(scene.begin(CAPTURE).is_err());
-        assert!(!scene.vault.is_open(b"file"));
-    }
-
-    #[test]
-    fn bytes_without_a_file_are_counted_as_lost() {
-        let other = with_a_change_at(1_200);
-        for (content, lost) in [(&other[..], other.len() - 1_000), (&[CAPTURE, b"more"].concat(), 4)] {
-            let scene = Scene::new();
-            scene.send(CAPTURE, 1_000);
-            let mut intake = scene.begin(content).unwrap();
-            scene.feed(&mut intake, &content[..1_000]).unwrap();
-            // From here on no manifest can be written.
-            std::fs::remove_dir_all(scene.folder.path().join(".lea/tmp")).unwrap();
-            assert!(scene.feed(&mut intake, &content[1_000..]).is_err());
-            intake.record_loss(11);
-            intake.finish(EndReason::IoError);
-            let (losses, folder) = scene.end();
-            assert_eq!((losses.streams, losses.bytes), (1, lost as u64 + 11));
-            assert!(stored(folder.path(), "file").0 == CAPTURE, "the stored file is unchanged");
-        }
-    }
-
-    #[test]
-    fn a_part_that_is_open_in_another_stream_is_not_changed() {
-        let scene = Scene::new();
-        let mut intake = scene.begin(b"no capture").unwrap();
-        scene.feed(&mut intake, b"no capture").unwrap();
-        let found = || look_up_part(&scene.vault.shared, "file", StreamSource::Tcp).unwrap();
-        assert!(matches!(found(), PartLookup::Foreign));
-        assert_eq!(scene.vault.shared.dir.manifest("file").unwrap().unwrap().state, ManifestState::Open);
-        intake.finish(EndReason::Eof);
-        while scene.vault.is_open(b"file") {
-            std::thread::yield_now();
-        }
-        assert!(matches!(found(), PartLookup::Stored(stored) if stored.bytes == 10));
-        assert!(scene.end().0.is_zero());
-    }
-}
+mod tests;

@@ -228,7 +228,7 @@ impl Syncer {
             .and_then(|mut file| scan(&mut file, &mut buffer, self.hash, |_| {}));
         let mut manifest = part.manifest();
         manifest.lost_bytes = lost;
-        manifest.midstate = None;
+        manifest.resume_state = None;
         manifest.end_reason = Some(EndReason::IoError);
         match scanned {
             Ok(scanned) => {
@@ -359,7 +359,7 @@ mod tests {
         let manifest = manifest(folder.path(), "file").unwrap();
         assert_eq!((manifest.bytes, manifest.lost_bytes), (9, 91));
         assert_eq!(manifest.end_reason, Some(EndReason::IoError));
-        let sha256 = crate::cc::wire::name::hex(&<sha2::Sha256 as sha2::Digest>::digest(b"only this"));
+        let sha256 = crate::runtime::hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(b"only this"));
         assert_eq!(manifest.sha256, Some(sha256));
     }
 

@@ -58,28 +58,28 @@ mod tests {
     use crate::cc::vault::pool::BufferPool;
 
     /// Coalesces up to `count` chunks of `bytes` bytes in one buffer. Returns how many fit.
-    fn check_gather(bytes: usize, count: usize) -> usize {
+    fn check_coalescing(bytes: usize, count: usize) -> usize {
         let pool = BufferPool::new();
         let chunk = |number: usize| vec![number as u8; bytes];
         let mut buffer = pool.take(BufferSize::Small);
         buffer[..bytes].copy_from_slice(&chunk(0));
-        let mut gather = WriteCoalescer::default();
-        if gather.start(buffer, bytes).is_some() {
+        let mut coalescer = WriteCoalescer::default();
+        if coalescer.start(buffer, bytes).is_some() {
             return 0;
         }
         let mut all = chunk(0);
         let mut fit = 1;
         while fit < count
-            && let Some(room) = gather.spare_space(bytes)
+            && let Some(room) = coalescer.spare_space(bytes)
         {
             room[..bytes].copy_from_slice(&chunk(fit));
-            gather.advance(bytes);
+            coalescer.advance(bytes);
             all.extend(chunk(fit));
             fit += 1;
         }
-        let (buffer, gathered) = gather.take().unwrap();
-        assert_eq!(buffer[..gathered], all[..]);
-        assert!(gather.is_empty() && gather.spare_space(0).is_none());
+        let (buffer, coalesced) = coalescer.take().unwrap();
+        assert_eq!(buffer[..coalesced], all[..]);
+        assert!(coalescer.is_empty() && coalescer.spare_space(0).is_none());
         fit
     }
 
@@ -89,17 +89,17 @@ mod tests {
         for (bytes, count, fit) in
             [(100, 3, 3), (3000, 9, 5), (small / 2, 9, 2), (small / 2 + 1, 9, 0), (small / 16, 99, 16)]
         {
-            assert_eq!(check_gather(bytes, count), fit, "{bytes} bytes");
+            assert_eq!(check_coalescing(bytes, count), fit, "{bytes} bytes");
         }
     }
 
     #[test]
     fn a_large_buffer_is_returned_and_an_empty_chunk_is_kept() {
         let pool = BufferPool::new();
-        let mut gather = WriteCoalescer::default();
-        assert!(gather.start(pool.take(BufferSize::Large), 1).is_some());
-        assert!(gather.is_empty());
-        assert!(gather.start(pool.take(BufferSize::Small), 0).is_none());
-        assert_eq!(gather.take().map(|(_, bytes)| bytes), Some(0));
+        let mut coalescer = WriteCoalescer::default();
+        assert!(coalescer.start(pool.take(BufferSize::Large), 1).is_some());
+        assert!(coalescer.is_empty());
+        assert!(coalescer.start(pool.take(BufferSize::Small), 0).is_none());
+        assert_eq!(coalescer.take().map(|(_, bytes)| bytes), Some(0));
     }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::capture::formats;
 use crate::limits::FILE_NAME_BYTES_MAX;
+use crate::runtime::hex;
 
 /// Suffix that turns the file name of a stream into the name of its manifest.
 pub const MANIFEST_SUFFIX: &str = ".lea.json";
@@ -82,7 +83,7 @@ pub fn file_name(name: &[u8]) -> String {
     if text.len() > FILE_NAME_BYTES_MAX {
         text.truncate(prefix_bytes);
         text.push(HASH_MARK);
-        text.push_str(&hex(&Sha256::digest(name)));
+        text.push_str(&hex::encode(&Sha256::digest(name)));
     }
     text
 }
@@ -137,11 +138,6 @@ fn is_file_name(file: &str) -> bool {
         (hash_fits && plain && file.len() <= FILE_NAME_BYTES_MAX).then_some(())
     };
     decode_file_name(file).is_some() || hashed().is_some()
-}
-
-/// Formats bytes as lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -223,7 +219,7 @@ mod tests {
             let file = file_name(&name);
             let (prefix, hash) = file.split_once('~').unwrap();
             assert_eq!(prefix.len(), prefix_bytes);
-            assert_eq!(hash, hex(&Sha256::digest(&name)));
+            assert_eq!(hash, hex::encode(&Sha256::digest(&name)));
             assert_eq!(decode_file_name(&file), None);
             check_safe(&name);
             // A hashed file name that is sent as a stream name gets another file name.

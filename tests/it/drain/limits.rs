@@ -59,7 +59,7 @@ fn a_stream_has_so_many_bytes_at_most() {
         fs::metadata(output.join("waits")).is_ok_and(|metadata| metadata.len() == limit as u64)
     });
     server.term();
-    assert_eq!(end_reason(&output, "waits"), Some(EndReason::Drained));
+    assert_eq!(end_reason(&output, "waits"), Some(EndReason::Shutdown));
 }
 
 #[test]

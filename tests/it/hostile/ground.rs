@@ -291,7 +291,7 @@ fn told_file(output: &Path, file: &str, manifest: &Manifest, content: &[u8]) -> 
     assert_eq!(manifest.bytes, stored.len() as u64, "{file}");
     assert_eq!(
         manifest.sha256.as_deref(),
-        Some(&*lea::cc::wire::name::hex(&Sha256::digest(&stored))),
+        Some(&*lea::runtime::hex::encode(&Sha256::digest(&stored))),
         "{file}"
     );
     let reason = manifest.end_reason.unwrap().as_str();

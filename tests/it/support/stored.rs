@@ -7,6 +7,7 @@ use std::path::Path;
 
 use lea::cc::vault::manifest::{EndReason, Manifest, ManifestState, SUFFIX};
 use lea::cc::wire::name;
+use lea::runtime::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -39,7 +40,7 @@ pub(crate) fn assert_vouched(output: &Path, file: &str) {
     let manifest = manifest(output, file).unwrap_or_else(|| panic!("{file} has no manifest"));
     assert_ne!(manifest.state, ManifestState::Open, "{file}");
     assert_eq!(manifest.bytes, stored.len() as u64, "the length of {file}");
-    let sha256 = name::hex(&Sha256::digest(&stored));
+    let sha256 = hex::encode(&Sha256::digest(&stored));
     assert_eq!(manifest.sha256.as_deref(), Some(&*sha256), "the hash of {file}");
 }
 

@@ -9,9 +9,9 @@ use super::socket::StreamSocket;
 use super::stream::{ReceiveError, StreamReceiver};
 use crate::cc::stream_registry::StreamStats;
 use crate::cc::vault::manifest::EndReason;
-use crate::cc::vault::time::now_ms;
 use crate::runtime::metrics::RejectReason;
 use crate::runtime::net::acceptor::ConnectionHandler;
+use crate::runtime::time::now_ms;
 
 /// Stack size of a stream's thread. Only the pages that it touches are allocated.
 pub(super) const STREAM_STACK_BYTES: usize = 128 << 10;
@@ -65,7 +65,7 @@ fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverC
                 EndReason::Reset => metrics.streams_ended_reset.inc(),
                 EndReason::Idle => metrics.streams_ended_idle.inc(),
                 EndReason::Limit => metrics.streams_ended_limit.inc(),
-                EndReason::Drained => metrics.streams_ended_shutdown.inc(),
+                EndReason::Shutdown => metrics.streams_ended_shutdown.inc(),
                 EndReason::IoError => metrics.streams_ended_io_error.inc(),
             }
             let bytes = live.bytes.load(Ordering::Relaxed);

@@ -15,10 +15,10 @@ use crate::capture::formats::{self, DECISION_BYTES_MAX, MagicMatch};
 use crate::cc::stream_registry::StreamStats;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::vault::pool::BufferSize;
-use crate::cc::vault::time::now_ms;
 use crate::cc::vault::{PendingStream, StreamOrigin, StreamStart, StreamWriter};
 use crate::cc::wire::handshake::{self, HANDSHAKE_BYTES_MAX, NameParse, Trigger};
 use crate::cc::wire::name;
+use crate::runtime::time::now_ms;
 
 /// Time for which the bytes of a slow stream are collected in the kernel.
 const COALESCE_INTERVAL: Duration = Duration::from_millis(20);
@@ -141,7 +141,7 @@ impl StreamReceiver<'_> {
                 (SocketRead::Bytes(_), _) => return Ok(None),
                 (SocketRead::Eof, _) => return Ok(Some(EndReason::Eof)),
                 (SocketRead::Reset, _) => return Ok(Some(EndReason::Reset)),
-                (SocketRead::WouldBlock, WaitOutcome::ShuttingDown) => return Ok(Some(EndReason::Drained)),
+                (SocketRead::WouldBlock, WaitOutcome::ShuttingDown) => return Ok(Some(EndReason::Shutdown)),
                 (SocketRead::WouldBlock, WaitOutcome::TimedOut) => return Ok(Some(EndReason::Idle)),
                 (SocketRead::WouldBlock, WaitOutcome::Ready(_)) => {}
             }
@@ -298,7 +298,7 @@ impl StreamReceiver<'_> {
             match self.read_once(intake, BufferSize::Large, &mut left)? {
                 SocketRead::Bytes(_) if left == 0 => return self.check_limit(),
                 SocketRead::Bytes(_) if Instant::now() < deadline => {}
-                SocketRead::Bytes(_) | SocketRead::WouldBlock => return Ok(EndReason::Drained),
+                SocketRead::Bytes(_) | SocketRead::WouldBlock => return Ok(EndReason::Shutdown),
                 SocketRead::Eof => return Ok(EndReason::Eof),
                 SocketRead::Reset => return Ok(EndReason::Reset),
             }

@@ -5,9 +5,9 @@ use std::io;
 
 use super::open::{RecordInfo, extend_head, is_resend};
 use super::{Ledger, PartitionId};
+use crate::cc::vault::StreamStart;
 use crate::cc::vault::manifest::EndReason;
 use crate::cc::vault::pool::{Buffer, BufferPool, BufferSize};
-use crate::cc::vault::stream_writer::StreamStart;
 use crate::cc::vault::write_coalescer::COALESCING_STREAMS_MAX;
 use crate::cc::wire::chunk::{Chunk, ChunkData, ChunkError};
 

@@ -9,7 +9,7 @@ use super::{Ledger, OpenStream, PartitionId};
 use crate::cc::vault::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint};
 use crate::cc::vault::manifest::RecordSegment;
 use crate::cc::vault::writer::WriteJob;
-use crate::cc::wire::name::hex;
+use crate::runtime::hex;
 
 /// The checkpoint log is rewritten when it reaches this size and four times the size of its last rewrite.
 pub(super) const LOG_BYTES_MIN: u64 = 8 << 20;
@@ -38,7 +38,7 @@ impl Ledger {
         if self.has_failed {
             return Err(io::Error::other("accepted data could not be written"));
         }
-        self.shared.wait_until_hashed()?;
+        self.shared.queue.wait_until_hashed()?;
         let replaces = self.log_bytes >= self.log_bytes_max;
         if std::mem::take(&mut self.dead_letters.is_changed) {
             self.dead_letters.file.sync_data()?;
@@ -52,7 +52,11 @@ impl Ledger {
         }
         self.log_bytes += text.len() as u64;
         let (done, done_in) = bounded(1);
-        self.shared.send(WriteJob::Checkpoint(CheckpointBatch { text, replaces_all: replaces, done }))?;
+        self.shared.queue.send(WriteJob::Checkpoint(CheckpointBatch {
+            text,
+            replaces_all: replaces,
+            done,
+        }))?;
         let commits = self
             .partitions
             .iter()
@@ -138,7 +142,7 @@ impl Ledger {
         for (name, open) in self.streams.iter_mut() {
             if let Some(received) = open.writer.compared_bytes() {
                 let (segments, file) = (open.segments.list.clone(), open.writer.compared_file());
-                let compared = ComparisonCheckpoint { name_hex: hex(name), received, segments, file };
+                let compared = ComparisonCheckpoint { name_hex: hex::encode(name), received, segments, file };
                 round.compared.insert(compared.name_hex.clone(), compared);
             } else if (open.is_changed || all)
                 && let Some(file) = open.checkpoint()

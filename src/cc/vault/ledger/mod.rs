@@ -26,12 +26,12 @@ use lru::LruCache;
 use super::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint, ReadRange};
 use super::manifest::{EndReason, StreamSource};
 use super::name_locks::PeerProbe;
-use super::stream_writer::{StreamOrigin, StreamStart};
-use super::time::now_ms;
 use super::writer::WriteJob;
+use super::{StreamOrigin, StreamStart};
 use super::{Vault, VaultInner};
 use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture};
-use crate::cc::wire::name::hex;
+use crate::runtime::hex;
+use crate::runtime::time::now_ms;
 use crate::{Error, Result};
 
 pub(crate) use accept::{AcceptError, Accepted};
@@ -54,6 +54,8 @@ pub(crate) const STREAMS_MAX: usize = 8_192;
 pub(crate) struct Ledger {
     shared: Arc<VaultInner>,
     vault: Vault,
+    source: StreamSource,
+    /// Peer as recorded in manifests.
     origin: String,
     streams: LruCache<Box<[u8]>, OpenStream>,
     streams_max: usize,
@@ -89,7 +91,12 @@ impl PeerProbe for NoProbe {
 impl Ledger {
     /// Opens the ledger and rolls the files back to the last checkpoint. `origin` is stored as the peer in
     /// manifests.
-    pub(crate) fn open(vault: &Vault, origin: &str, streams_max: usize) -> Result<Ledger> {
+    pub(crate) fn open(
+        vault: &Vault,
+        source: StreamSource,
+        origin: &str,
+        streams_max: usize,
+    ) -> Result<Ledger> {
         let shared = Arc::clone(&vault.shared);
         let failed = || Error::path("restore the last checkpoint in", shared.dir.path());
         let checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
@@ -100,6 +107,7 @@ impl Ledger {
         dumps::forget_oldest_dumps(&mut partitions);
         Ok(Ledger {
             vault: vault.clone(),
+            source,
             origin: origin.to_owned(),
             streams: LruCache::unbounded(),
             streams_max: streams_max.max(1),
@@ -142,11 +150,11 @@ impl Ledger {
         let round =
             Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.collect_checkpoint(true) };
         while let Some((_, open)) = self.streams.pop_lru() {
-            open.finish(EndReason::Drained, &self.partitions);
+            open.finish(EndReason::Shutdown, &self.partitions);
         }
         if stored && let Ok(text) = round.to_lines() {
             // If the syncer has ended, the log keeps its last state and the next start uses that.
-            let _ = self.shared.send(WriteJob::Checkpoint(CheckpointBatch {
+            let _ = self.shared.queue.send(WriteJob::Checkpoint(CheckpointBatch {
                 text,
                 replaces_all: true,
                 done: bounded(1).0,
@@ -177,10 +185,9 @@ impl Ledger {
 
     /// Opens a stream. `head` tells whether `data` is its first byte, if that is known.
     fn open_stream(&mut self, name: &[u8], data: &[u8], head: Option<StreamStart>) -> io::Result<OpenStream> {
-        let origin =
-            StreamOrigin { source: StreamSource::Kafka, peer: self.origin.clone(), connected_ms: now_ms() };
+        let origin = StreamOrigin { source: self.source, peer: self.origin.clone(), connected_ms: now_ms() };
         let entry = self.vault.open_stream(name, origin, Arc::new(NoProbe), || false)?;
-        if let Some(compared) = self.comparisons.remove(&hex(name)) {
+        if let Some(compared) = self.comparisons.remove(&hex::encode(name)) {
             let intake = entry.resume_comparison(compared.received, compared.file.as_deref())?;
             return Ok(OpenStream::new(intake, Vec::new(), compared.segments));
         }

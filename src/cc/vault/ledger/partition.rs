@@ -2,7 +2,7 @@
 
 use super::{Ledger, OffsetCommit};
 use crate::cc::vault::checkpoint::PartitionCheckpoint;
-use crate::cc::vault::time::now_rfc3339;
+use crate::runtime::time::rfc3339_now;
 
 /// A partition that this process reads.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Ledger {
         let start = stored.max(committed);
         if start > stored {
             self.read_ranges.extend(state.read_range());
-            state.start_at(start, true, now_rfc3339());
+            state.start_at(start, true, rfc3339_now());
         }
         if start.is_some() {
             state.acknowledged = committed.unwrap_or(0);
@@ -87,7 +87,7 @@ impl Ledger {
     pub(crate) fn restart_at(&mut self, partition: PartitionId, offset: i64) {
         let state = &mut self.partitions[partition.0].state;
         self.read_ranges.extend(state.read_range());
-        state.start_at(Some(offset), false, now_rfc3339());
+        state.start_at(Some(offset), false, rfc3339_now());
         // The committed offset of the group may be lower as well.
         state.acknowledged = 0;
     }
@@ -114,7 +114,7 @@ impl Ledger {
         let is_behind_gap = std::mem::take(jumps) && offset > state.next_offset;
         if state.first_offset.is_none() || is_behind_gap {
             self.read_ranges.extend(state.read_range());
-            state.start_at(Some(offset), false, now_rfc3339());
+            state.start_at(Some(offset), false, rfc3339_now());
         }
     }
 

@@ -11,11 +11,11 @@ use std::os::unix::fs::FileExt;
 use crate::cc::vault::checkpoint::{self, Checkpoint, FileCheckpoint};
 use crate::cc::vault::dir::TempManifest;
 use crate::cc::vault::journal::JournalEntry;
-use crate::cc::vault::manifest::{Manifest, ManifestState, StreamSource};
+use crate::cc::vault::manifest::{Manifest, ManifestState};
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::scan::{FileScan, scan};
-use crate::cc::vault::{VaultInner, decode_hex, recover};
-use crate::cc::wire::name::hex;
+use crate::cc::vault::{VaultInner, recover};
+use crate::runtime::hex;
 
 /// Restores all files to the last checkpoint.
 pub(super) fn roll_back(
@@ -25,23 +25,23 @@ pub(super) fn roll_back(
     dead_letter_bytes: u64,
 ) -> io::Result<()> {
     let strays = find_strays(shared, checkpoint, left);
-    let mut cut = Vec::new();
-    for opened in left.iter().chain(&strays) {
-        let state = checkpoint.files.get(&opened.file);
-        cut.extend(
-            shared.disk_retry.retry("cut back", &opened.file, || roll_back_file(shared, state, opened))?,
+    let mut rolled_back = Vec::new();
+    for entry in left.iter().chain(&strays) {
+        let state = checkpoint.files.get(&entry.file);
+        rolled_back.extend(
+            shared.disk_retry.retry("cut back", &entry.file, || roll_back_file(shared, state, entry))?,
         );
     }
-    if !cut.is_empty() {
+    if !rolled_back.is_empty() {
         // One syncfs for all files, before their manifests are published.
         shared.dir.sync_all()?;
     }
-    let mut files = Vec::with_capacity(cut.len());
-    for (opened, staged) in cut {
+    let mut files = Vec::with_capacity(rolled_back.len());
+    for (entry, staged) in rolled_back {
         shared.dir.publish_manifest(staged)?;
-        files.push(opened.file.clone());
+        files.push(entry.file.clone());
         // From here on the journal has the length of the file, and the checkpoint is no longer needed.
-        shared.disk_retry.retry("journal", &opened.file, || shared.journal.record_opened(opened.clone()))?;
+        shared.disk_retry.retry("journal", &entry.file, || shared.journal.record_opened(entry.clone()))?;
     }
     shared.dir.sync_names()?;
     shared.journal.sync()?;
@@ -57,7 +57,7 @@ pub(super) fn roll_back(
 /// Finds files that were closed after the last checkpoint and differ from it, because the next checkpoint
 /// could not be written.
 fn find_strays(shared: &VaultInner, checkpoint: &Checkpoint, left: &[JournalEntry]) -> Vec<JournalEntry> {
-    let left: BTreeSet<&str> = left.iter().map(|opened| opened.file.as_str()).collect();
+    let left: BTreeSet<&str> = left.iter().map(|entry| entry.file.as_str()).collect();
     let mut strays = Vec::new();
     for state in checkpoint.files.values() {
         // File names have no slash, so a forged line cannot point outside the directory.
@@ -71,8 +71,8 @@ fn find_strays(shared: &VaultInner, checkpoint: &Checkpoint, left: &[JournalEntr
             found => found.is_ok(),
         };
         match shared.dir.manifest(&state.file) {
-            Ok(Some(manifest)) if differs && manifest.source == StreamSource::Kafka => {
-                let name_hex = manifest.name_hex.unwrap_or_else(|| hex(manifest.name.as_bytes()));
+            Ok(Some(manifest)) if differs && manifest.source.is_kafka() => {
+                let name_hex = manifest.name_hex.unwrap_or_else(|| hex::encode(manifest.name.as_bytes()));
                 let (part, source) = (manifest.part, manifest.source);
                 strays.push(JournalEntry {
                     file: state.file.clone(),
@@ -102,18 +102,18 @@ fn file_length(shared: &VaultInner, file: &str) -> io::Result<Option<u64>> {
 fn roll_back_file(
     shared: &VaultInner,
     state: Option<&FileCheckpoint>,
-    opened: &JournalEntry,
+    entry: &JournalEntry,
 ) -> io::Result<Option<(JournalEntry, TempManifest)>> {
-    let file = match shared.dir.open_to_write(&opened.file) {
+    let file = match shared.dir.open_to_write(&entry.file) {
         Ok(fd) => File::from(fd),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let found = file.metadata()?.len();
-    let mut manifest = match shared.dir.manifest(&opened.file) {
+    let mut manifest = match shared.dir.manifest(&entry.file) {
         Ok(Some(manifest)) => manifest,
-        Ok(None) => new_manifest(opened),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => new_manifest(opened),
+        Ok(None) => new_manifest(entry),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => new_manifest(entry),
         Err(error) => return Err(error),
     };
     let bytes = match state {
@@ -122,8 +122,8 @@ fn roll_back_file(
                 &file,
                 found,
                 state.bytes,
-                &decode_hex(&state.pending).unwrap_or_default(),
-                opened,
+                &hex::decode(&state.pending).unwrap_or_default(),
+                entry,
             )?;
             manifest.segments.clone_from(&state.segments);
             state.received_bytes()
@@ -131,23 +131,24 @@ fn roll_back_file(
         // Only the last journal line is missing.
         None if manifest.state != ManifestState::Open && manifest.bytes == found => return Ok(None),
         None => {
-            truncate_file(&file, found, opened.bytes, &[], opened)?;
-            opened.bytes
+            truncate_file(&file, found, entry.bytes, &[], entry)?;
+            entry.bytes
         }
     };
-    let midstate = state.map_or(&manifest.midstate, |state| &state.midstate).as_deref();
-    let scanned = match midstate.and_then(|text| FileScan::restore(text, &opened.file, bytes, shared.hash)) {
+    let resume_state = state.map_or(&manifest.resume_state, |state| &state.resume_state).as_deref();
+    let scanned = match resume_state.and_then(|text| FileScan::restore(text, &entry.file, bytes, shared.hash))
+    {
         Some(scanned) if file.metadata()?.len() == bytes => scanned,
         _ if bytes == 0 => FileScan::new(shared.hash),
         _ => {
             let mut buffer = shared.pool.take(BufferSize::Scratch);
-            scan(&mut shared.dir.open_to_read(&opened.file)?, &mut buffer, shared.hash, |_| {})?
+            scan(&mut shared.dir.open_to_read(&entry.file)?, &mut buffer, shared.hash, |_| {})?
         }
     };
     recover::mark_recovered(&mut manifest, &scanned);
     let staged = shared.dir.write_temp_manifest(&manifest)?;
     log::info!("stream_rolled_back file={} bytes={} previous_bytes={found}", manifest.file, manifest.bytes);
-    Ok(Some((JournalEntry { bytes: manifest.bytes, ..opened.clone() }, staged)))
+    Ok(Some((JournalEntry { bytes: manifest.bytes, ..entry.clone() }, staged)))
 }
 
 /// Sets the file to `bytes` bytes followed by the partial packet of the checkpoint.
@@ -156,17 +157,17 @@ fn truncate_file(
     found: u64,
     bytes: u64,
     pending: &[u8],
-    opened: &JournalEntry,
+    entry: &JournalEntry,
 ) -> io::Result<()> {
     if found < bytes {
-        log::error!("file_too_short file={} bytes={found} checkpoint_bytes={bytes}", opened.file);
+        log::error!("file_too_short file={} bytes={found} checkpoint_bytes={bytes}", entry.file);
         return Ok(());
     }
     file.set_len(bytes)?;
     file.write_all_at(pending, bytes)
 }
 
-fn new_manifest(opened: &JournalEntry) -> Manifest {
-    let name = decode_hex(&opened.name_hex).unwrap_or_default();
-    Manifest::new(&name, opened.file.clone(), opened.part, opened.source)
+fn new_manifest(entry: &JournalEntry) -> Manifest {
+    let name = hex::decode(&entry.name_hex).unwrap_or_default();
+    Manifest::new(&name, entry.file.clone(), entry.part, entry.source)
 }

@@ -36,7 +36,7 @@ impl Kit {
             sync_interval: Duration::from_millis(50),
         };
         let (vault, threads) = Vault::spawn(&config, Arc::new(Metrics::default())).unwrap();
-        let ledger = Ledger::open(&vault, "broker", streams_max).unwrap();
+        let ledger = Ledger::open(&vault, StreamSource::Kafka, "broker", streams_max).unwrap();
         Kit { ledger: Some(ledger), vault: Some(vault), threads: Some(threads) }
     }
 
@@ -58,7 +58,7 @@ impl Kit {
         ledger.wait_for_checkpoint().unwrap();
         let (done, done_in) = bounded(1);
         let nothing = CheckpointBatch { text: Vec::new(), replaces_all: false, done };
-        ledger.shared.send(WriteJob::Checkpoint(nothing)).unwrap();
+        ledger.shared.queue.send(WriteJob::Checkpoint(nothing)).unwrap();
         done_in.recv().unwrap().unwrap();
     }
 
@@ -324,7 +324,7 @@ fn no_checkpoint_is_written_after_a_failed_flush() {
     }
     kit.ledger().finish_checkpoint().unwrap();
     kit.take(partition, 3, &records[3]);
-    kit.ledger().shared.open_parts().values().for_each(|part| part.mark_broken(1));
+    kit.ledger().shared.queue.open_parts().values().for_each(|part| part.mark_broken(1));
     assert!(kit.ledger().flush_coalesced().is_err());
     assert!(kit.ledger().finish_checkpoint().is_err(), "the failure is remembered");
     assert!(kit.ledger().flush().is_err());
@@ -337,7 +337,7 @@ fn no_checkpoint_is_written_after_a_failed_flush() {
 }
 
 fn sha256(content: &[u8]) -> Option<String> {
-    Some(hex(&<sha2::Sha256 as sha2::Digest>::digest(content)))
+    Some(hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(content)))
 }
 
 /// Changes a byte of a stored file. If the hash stays the same, the file was not read.
@@ -351,8 +351,9 @@ fn flip(path: &Path) -> Vec<u8> {
 /// Damages each resume state in a file.
 fn spoil(path: &Path) {
     let text = std::fs::read_to_string(path).unwrap();
-    let spoiled =
-        text.replace("\"midstate\":\"A", "\"midstate\":\"B").replace("midstate\": \"A", "midstate\": \"B");
+    let spoiled = text
+        .replace("\"resume_state\":\"A", "\"resume_state\":\"B")
+        .replace("resume_state\": \"A", "resume_state\": \"B");
     assert_ne!(text, spoiled, "there is a state");
     std::fs::write(path, spoiled).unwrap();
 }

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use super::MergeProblem;
 use crate::cc::vault::checkpoint::{self, Checkpoint, FileCheckpoint, ReadRange};
-use crate::cc::vault::decode_hex;
 use crate::cc::vault::dir::LockedDir;
 use crate::cc::vault::journal::{self, JournalEntry};
-use crate::cc::vault::manifest::{Manifest, ManifestState, RecordSegment, SUFFIX, StreamSource};
+use crate::cc::vault::manifest::{Manifest, ManifestState, RecordSegment, SUFFIX};
 use crate::cc::wire::name::{file_name, parse_part_file_name, part_file_name};
+use crate::runtime::hex;
 use crate::{Error, Result};
 
 /// The output directory of one group member.
@@ -137,7 +137,7 @@ impl MemberDirReader<'_> {
             found => found?,
         };
         let from_journal = |opened: &JournalEntry| {
-            let name = decode_hex(&opened.name_hex)?;
+            let name = hex::decode(&opened.name_hex)?;
             Some(Manifest::new(&name, opened.file.clone(), opened.part, opened.source))
         };
         let Some(manifest) = found.or_else(|| opened.as_ref().and_then(from_journal)) else {
@@ -163,7 +163,7 @@ impl MemberDirReader<'_> {
         let closed = manifest.state != ManifestState::Open && opened.is_none();
         let mut stored =
             StoredFile { name, manifest, bytes, pending: Vec::new(), is_closed: closed, is_compared: false };
-        match opened.filter(|opened| opened.source == StreamSource::Kafka) {
+        match opened.filter(|opened| opened.source.is_kafka()) {
             Some(opened) => self.roll_back(&mut stored, &opened),
             None if closed && stored.manifest.bytes != bytes => {
                 let said = stored.manifest.bytes;
@@ -181,7 +181,7 @@ impl MemberDirReader<'_> {
         match self.checkpoint.files.get(&opened.file) {
             Some(FileCheckpoint { bytes, pending, segments, .. }) => {
                 stored.bytes = *bytes;
-                stored.pending = decode_hex(pending).unwrap_or_default();
+                stored.pending = hex::decode(pending).unwrap_or_default();
                 stored.manifest.segments.clone_from(segments);
             }
             None => stored.bytes = opened.bytes,
@@ -198,10 +198,10 @@ impl MemberDirReader<'_> {
         let compared = self.checkpoint.compared.values();
         let stored = compared.filter_map(|compared| {
             let of_name =
-                |file: &&StoredFile| decode_hex(&compared.name_hex).is_some_and(|name| name == file.name);
+                |file: &&StoredFile| hex::decode(&compared.name_hex).is_some_and(|name| name == file.name);
             let fits = |file: &&StoredFile| {
                 let is_it = compared.file.as_ref().is_none_or(|name| *name == file.manifest.file);
-                is_it && file.manifest.source == StreamSource::Kafka && file.len() >= compared.received
+                is_it && file.manifest.source.is_kafka() && file.len() >= compared.received
             };
             let mut stored = files.iter().filter(of_name).find(fits)?.clone();
             stored.manifest.segments.clone_from(&compared.segments);
@@ -223,7 +223,7 @@ impl MemberDirReader<'_> {
 /// Returns the stream's name if the file name follows from it.
 fn stream_name(manifest: &Manifest) -> Option<Vec<u8>> {
     let name = match &manifest.name_hex {
-        Some(hex) => decode_hex(hex)?,
+        Some(name_hex) => hex::decode(name_hex)?,
         None => manifest.name.clone().into_bytes(),
     };
     let fits = parse_part_file_name(&manifest.file).is_some()

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::{self, Checkpoint, PartitionCheckpoint, ReadRange};
 use super::dir::VaultDir;
-use super::time::now_rfc3339;
 use super::{Access, Vault, VaultConfig};
 use crate::cc::wire::name::part_file_name;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::time::rfc3339_now;
 use crate::{Error, Result};
 use folder::{MemberDir, StoredFile};
 use plan::{DirRanges, MergePlan, PartitionKey};
@@ -258,7 +258,7 @@ impl From<ReadRange> for PartitionCheckpoint {
             next_offset: range.next_offset,
             first_offset: Some(range.first_offset),
             taken_over: range.taken_over,
-            since: if range.since.is_empty() { now_rfc3339() } else { range.since },
+            since: if range.since.is_empty() { rfc3339_now() } else { range.since },
             acknowledged: 0,
         }
     }

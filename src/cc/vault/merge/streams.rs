@@ -20,9 +20,9 @@ use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegme
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::scan::FileScan;
 use crate::cc::vault::segments::SegmentList;
-use crate::cc::vault::time::now_ms;
 use crate::cc::vault::{PeerProbe, StreamOrigin, StreamStart, StreamWriter, Vault};
 use crate::cc::wire::name::file_name;
+use crate::runtime::time::now_ms;
 use crate::{Error, Result};
 
 /// State of a merge.
@@ -137,7 +137,7 @@ impl<'a> Merger<'a> {
 
     /// Rebuilds a stream: TCP files as re-sends, Kafka records in merge order.
     fn join_files(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<()> {
-        let of = |source| move |(_, file): &&DirFile<'a>| file.manifest.source == source;
+        let of = |source| move |(_, file): &&DirFile<'a>| file.manifest.source.is_same_stream(source);
         for (folder, file) in files.iter().filter(of(StreamSource::Tcp)) {
             let mut sending =
                 OutputStream::open(self.vault, name, &file.manifest, Some(StreamStart::NewCapture))?;

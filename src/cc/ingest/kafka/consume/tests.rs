@@ -11,6 +11,7 @@ use super::*;
 use crate::capture::tracker::PacketTracker;
 use crate::cc::ingest::kafka::fake::FakeConsumer;
 use crate::cc::vault::checkpoint::{self, Checkpoint};
+use crate::cc::vault::manifest::StreamSource;
 use crate::cc::vault::{Access, Vault, VaultConfig};
 
 const PCAP: &[u8] = include_bytes!("../../../../../testdata/pcap/answered-call.pcap");
@@ -56,7 +57,7 @@ impl Kit {
         let (vault, threads) = Vault::spawn(&vault_config, Arc::clone(&metrics)).unwrap();
         let until_end = fake.on_poll.is_none();
         let consumer = ConsumeLoop {
-            ledger: Ledger::open(&vault, "fake", 100).unwrap(),
+            ledger: Ledger::open(&vault, StreamSource::Kafka, "fake", 100).unwrap(),
             client: fake,
             config: ConsumeConfig {
                 from,

@@ -1,0 +1,85 @@
+//! A stream before its first content: its name is locked, and the parts stored under the name are known. Runs in the
+//! stream's own thread.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::VaultInner;
+use super::compare::StoredPart;
+use super::manifest::StreamSource;
+use super::name_locks::{LockMode, NameLock};
+use super::stored_parts;
+use super::stream_writer::StreamWriter;
+
+/// Where a stream comes from.
+#[derive(Clone, Debug)]
+pub struct StreamOrigin {
+    pub source: StreamSource,
+    /// Address of the sender.
+    pub peer: String,
+    /// Time of the connection, in milliseconds since 1970.
+    pub connected_ms: i64,
+}
+
+/// How the content of a stream starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStart {
+    /// A capture header: this is the first byte of the stream.
+    NewCapture,
+    /// Anything else: the stream continues where an earlier connection ended.
+    Continuation,
+}
+
+/// A stream whose name is locked and that has no content yet.
+pub struct PendingStream {
+    shared: Arc<VaultInner>,
+    name_lock: NameLock,
+    origin: StreamOrigin,
+    stored: Vec<StoredPart>,
+}
+
+impl PendingStream {
+    pub(super) fn new(
+        shared: Arc<VaultInner>,
+        name_lock: NameLock,
+        origin: StreamOrigin,
+    ) -> io::Result<PendingStream> {
+        let stored = match name_lock.mode() {
+            LockMode::Exclusive => stored_parts::find(&shared, &name_lock, origin.source)?,
+            LockMode::Concurrent => Vec::new(),
+        };
+        Ok(PendingStream { shared, name_lock, origin, stored })
+    }
+
+    /// Returns whether parts are stored under the name, so that the first bytes decide how to continue.
+    pub fn has_stored_parts(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
+    /// Returns whether no other stream of the name is open.
+    pub fn is_exclusive(&self) -> bool {
+        self.name_lock.mode() == LockMode::Exclusive
+    }
+
+    /// Returns the first `bytes` bytes of the part that was written last, or fewer if it is shorter.
+    pub(super) fn read_stored_head(&self, bytes: usize) -> io::Result<Vec<u8>> {
+        let Some(last) = stored_parts::last_written(&self.stored) else { return Ok(Vec::new()) };
+        let mut head = Vec::new();
+        let file = self.shared.dir.open_to_read(&last.manifest.file)?;
+        file.take(bytes as u64).read_to_end(&mut head)?;
+        Ok(head)
+    }
+
+    /// Opens the file and starts the stream. `start` is ignored if nothing is stored under the name.
+    pub fn start(self, start: StreamStart) -> io::Result<StreamWriter> {
+        let PendingStream { shared, name_lock, origin, stored } = self;
+        StreamWriter::start(shared, name_lock, origin, stored, start)
+    }
+
+    /// Starts a re-send of which `received` bytes were equal to a stored file, without receiving them again.
+    pub(super) fn resume_comparison(self, received: u64, file: Option<&str>) -> io::Result<StreamWriter> {
+        let mut writer = self.start(StreamStart::NewCapture)?;
+        writer.replay_comparison(received, file)?;
+        Ok(writer)
+    }
+}
