@@ -1,7 +1,7 @@
-//! How long it takes to tell a number's family: `cargo bench --bench number`. Nanoseconds a number, and millions a
-//! second, on one thread; the time is the thread's own.
+//! Time to normalize a phone number: `cargo bench --bench number`. Nanoseconds per number, and millions of numbers per
+//! second, in CPU time of one thread.
 
-#![allow(clippy::print_stdout)] // What a bench prints is its result.
+#![allow(clippy::print_stdout)] // A benchmark prints its results.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_millis(300);
 
 fn main() {
-    let families = |region: Option<&str>| {
+    let normalizer = |region: Option<&str>| {
         let settings =
             NumberSettings { default_region: region.map(str::to_owned), ..NumberSettings::default() };
         PhoneNumberNormalizer::new(settings).expect("the defaults are right")
@@ -32,20 +32,20 @@ fn main() {
         "sip:9011972598294121@198.51.100.7",
     ] {
         for region in [None, Some("GB")] {
-            let ns = measure(&families(region), text);
+            let ns = measure(&normalizer(region), text);
             println!("{text:<40} {:<6} {ns:>9.1} {:>9.1}", region.unwrap_or("-"), 1000.0 / ns);
         }
     }
 }
 
-/// The median round, in nanoseconds a number.
-fn measure(families: &PhoneNumberNormalizer, text: &str) -> f64 {
+/// Returns the median of the rounds, in nanoseconds per number.
+fn measure(normalizer: &PhoneNumberNormalizer, text: &str) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let (start, mut numbers) = (thread_time(), 0_u32);
             while thread_time() - start < ROUND {
                 for _ in 0..1000 {
-                    black_box(families.normalize(black_box(text)));
+                    black_box(normalizer.normalize(black_box(text)));
                 }
                 numbers += 1000;
             }

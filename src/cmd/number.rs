@@ -1,40 +1,49 @@
 //! `lea number`: prints the canonical form of phone numbers and how it was found. Runs in the main thread.
 
-use std::io;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::args::listing::{self, escape};
 use crate::cli::Globals;
+use crate::cmd::output;
 use crate::config;
 use crate::phone::{
-    CanonicalNumber, Explanation, Interpretation, InterpretationError, PhoneNumberNormalizer,
+    Candidate, CanonicalNumber, Explanation, Interpretation, NumberingPlan, PhoneNumberNormalizer,
 };
 use crate::runtime::logging::{self, LevelFilter};
+use crate::runtime::terminal::escape;
 use crate::{Error, Exit, Result};
 
-/// Explain telephone numbers: which family each belongs to, and why
+/// Width of the lines with dialled forms if stdout is not a terminal.
+const WIDTH_DEFAULT: usize = 80;
+
+/// Explain phone numbers: the canonical number, and how it was found
 ///
-/// A family is all the ways to write one number: behind a plus sign, an exit prefix or nothing. FAMILY is the number
-/// that stands for all of them; two numbers with the same FAMILY are found together. Below the table stand, for each
-/// number, the readings that were considered in their order, and the spellings that are read as the same number.
+/// Callers write one number in many forms: after a plus sign, after an international prefix such as 00, or without a
+/// prefix. All forms have the same canonical number (E.164), and a query for one form finds all of them.
 ///
-/// Exit prefixes and the default region are those of the configuration (parameters.numbers).
+/// For each number, the command prints the interpretations of the digits in the order in which lea tries them, and the
+/// dialled forms that have the same canonical number. International prefixes and the default region come from
+/// parameters.numbers of the configuration.
 ///
-/// The exit code is 3 if a number has no family.
+/// The exit status is 3 if a number has no canonical form.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lea number 9011972598294121
+  lea number --default-region GB '0114 960 0123'
+  lea number --json 'sip:00447700900123@198.51.100.7'")]
 pub(crate) struct Args {
-    /// A number as it stands in an event: digits, with separators, or a SIP or tel URI
+    /// A number as in an event: digits, with or without separators, or a SIP or tel URI
     #[arg(value_name = "NUMBER", required = true)]
     numbers: Vec<String>,
-    /// Read national numbers too, as those of this country (two letters, like GB); before the configuration
+    /// Also read national numbers of this country (two letters, such as GB); overrides the configuration
     #[arg(long, value_name = "REGION")]
     default_region: Option<String>,
     /// Configuration file [default: config/configurationFile.conf]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print a JSON object a line, one for each number
+    /// Print one JSON object per number
     #[arg(long)]
     json: bool,
 }
@@ -48,13 +57,17 @@ impl Args {
         if self.default_region.is_some() {
             settings.default_region = self.default_region;
         }
-        let families = PhoneNumberNormalizer::new(settings)
+        let normalizer = PhoneNumberNormalizer::new(settings)
             .map_err(|invalid| Error::Usage(format!("--default-region: {invalid}")))?;
-        let told: Vec<NumberReport> =
-            self.numbers.iter().map(|number| NumberReport::new(number, &families)).collect();
-        listing::ignore_broken_pipe(if self.json { print_json(&told) } else { print_table(&told) })?;
-        let all = told.iter().all(|told| told.canonical().is_some());
-        Ok(if all { Exit::Done } else { Exit::Incomplete })
+        let reports: Vec<NumberReport> =
+            self.numbers.iter().map(|number| NumberReport::new(number, &normalizer)).collect();
+        if self.json {
+            output::print_lines(reports.iter().map(|report| report.to_json().to_string()))?;
+        } else {
+            print_reports(&reports)?;
+        }
+        let is_complete = reports.iter().all(|report| report.canonical().is_some());
+        Ok(if is_complete { Exit::Done } else { Exit::Incomplete })
     }
 }
 
@@ -66,12 +79,9 @@ struct NumberReport<'a> {
 }
 
 impl<'a> NumberReport<'a> {
-    fn new(number: &'a str, families: &'a PhoneNumberNormalizer) -> NumberReport<'a> {
-        NumberReport {
-            number,
-            normalizer: families,
-            explanation: families.explain(number).map_err(|why| why.to_string()),
-        }
+    fn new(number: &'a str, normalizer: &'a PhoneNumberNormalizer) -> NumberReport<'a> {
+        let explanation = normalizer.explain(number).map_err(|error| error.to_string());
+        NumberReport { number, normalizer, explanation }
     }
 
     fn canonical(&self) -> Option<CanonicalNumber> {
@@ -79,115 +89,104 @@ impl<'a> NumberReport<'a> {
     }
 
     fn dialled_forms(&self) -> Vec<String> {
-        self.canonical().map_or_else(Vec::new, |family| self.normalizer.dialled_forms(&family))
+        self.canonical().map_or_else(Vec::new, |number| self.normalizer.dialled_forms(&number))
     }
 
-    /// Returns a description of an interpretation.
-    fn describe_interpretation(&self, reading: Interpretation) -> String {
-        match reading {
-            Interpretation::Plus => "behind +".to_owned(),
+    fn describe(&self, interpretation: Interpretation) -> String {
+        match interpretation {
+            Interpretation::Plus => "after +".to_owned(),
             Interpretation::InternationalPrefix(nth) => {
-                format!("behind {}", self.normalizer.international_prefix(nth))
+                format!("after {}", self.normalizer.international_prefix(nth))
             }
-            Interpretation::Bare => "as it stands".to_owned(),
-            Interpretation::NationalWithTrunk => "national, with its trunk prefix".to_owned(),
+            Interpretation::Bare => "without a prefix".to_owned(),
+            Interpretation::NationalWithTrunk => "national, after the trunk prefix".to_owned(),
             Interpretation::National => "national".to_owned(),
         }
     }
 
-    /// Returns the prefix that was removed.
-    fn removed_prefix(&self, family: &CanonicalNumber) -> Option<&str> {
-        match family.interpretation() {
+    /// Returns the prefix in front of the canonical number's digits.
+    fn removed_prefix(&self, number: &CanonicalNumber) -> Option<&str> {
+        match number.interpretation() {
             Interpretation::Plus => Some("+"),
             Interpretation::InternationalPrefix(nth) => Some(self.normalizer.international_prefix(nth)),
-            Interpretation::NationalWithTrunk => Some(family.plan().trunk_prefix),
+            Interpretation::NationalWithTrunk => Some(number.plan().trunk_prefix),
             Interpretation::Bare | Interpretation::National => None,
         }
     }
 
-    fn table_row(&self) -> [String; 5] {
-        let number = escape(self.number);
-        match self.canonical() {
-            Some(family) => [
-                number,
-                family.as_str().to_owned(),
-                self.describe_interpretation(family.interpretation()),
-                describe_country(&family),
-                family.national().to_owned(),
+    fn table_row(&self) -> Vec<String> {
+        let cells = match self.canonical() {
+            Some(number) => [
+                number.as_str().to_owned(),
+                self.describe(number.interpretation()),
+                describe_country(number.plan()),
+                number.national().to_owned(),
             ],
-            None => [number, "-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()],
-        }
+            None => ["-"; 4].map(str::to_owned),
+        };
+        [vec![self.number.to_owned()], cells.to_vec()].concat()
     }
 
-    fn print_details(&self) -> io::Result<()> {
-        logging::print_line(format_args!("\n{}", escape(self.number)))?;
+    /// Returns the lines after the table. `width` is that of the terminal.
+    fn details(&self, width: usize) -> Vec<String> {
+        let mut lines = vec![String::new(), escape(self.number)];
         match &self.explanation {
-            Err(why) => logging::print_line(format_args!("  no number: {why}"))?,
-            Ok(explained) => self.print_candidates(explained)?,
+            Err(error) => lines.push(format!("  not a phone number: {error}")),
+            Ok(explanation) if explanation.candidates.is_empty() => {
+                lines.push("  no international prefix and no country code".to_owned());
+            }
+            Ok(explanation) => lines.extend(self.describe_candidates(&explanation.candidates)),
         }
-        match self.dialled_forms() {
-            spellings if spellings.is_empty() => Ok(()),
-            spellings => logging::print_line(format_args!("  spellings: {}", spellings.join(" "))),
+        let forms = self.dialled_forms();
+        if !forms.is_empty() {
+            lines.push("  dialled forms:".to_owned());
+            lines.extend(wrap(&forms, "    ", width));
         }
+        lines
     }
 
-    fn print_candidates(&self, explained: &Explanation) -> io::Result<()> {
-        if explained.candidates.is_empty() {
-            logging::print_line(format_args!("  it begins with no exit prefix, and with no country code"))?;
-        }
-        let mut counted = false;
-        for considered in &explained.candidates {
-            let reading = self.describe_interpretation(considered.interpretation);
-            match considered.outcome {
-                Ok(number) if !counted => {
-                    logging::print_line(format_args!("  {reading}: {}", number.as_str()))?
-                }
-                Ok(number) => {
-                    logging::print_line(format_args!(
-                        "  {reading}: {}, if nothing above held",
-                        number.as_str()
-                    ))?;
-                }
-                Err(why) => logging::print_line(format_args!("  {reading}: no, {why}"))?,
+    fn describe_candidates(&self, candidates: &[Candidate]) -> Vec<String> {
+        let mut has_result = false;
+        let describe = |candidate: &Candidate| {
+            let interpretation = self.describe(candidate.interpretation);
+            let is_result = candidate.outcome.is_ok() && !has_result;
+            has_result |= is_result;
+            match candidate.outcome {
+                Ok(number) if is_result => format!("  {interpretation}: {}", number.as_str()),
+                Ok(number) => format!("  {interpretation}: {}, not used", number.as_str()),
+                Err(error) => format!("  {interpretation}: rejected, {error}"),
             }
-            counted |= considered.outcome.is_ok();
-        }
-        Ok(())
+        };
+        candidates.iter().map(describe).collect()
     }
 
     fn to_json(&self) -> Value {
-        let family = self.canonical();
-        let considered = self.explanation.as_ref().map_or(&[][..], |explained| &explained.candidates);
-        let considered: Vec<Value> = considered
-            .iter()
-            .map(|considered| {
-                let reading = self.describe_interpretation(considered.interpretation);
-                match considered.outcome {
-                    Ok(number) => json!({ "reading": reading, "number": number.as_str() }),
-                    Err(why) => {
-                        json!({ "reading": reading, "refused": InterpretationError::to_string(&why) })
-                    }
-                }
-            })
-            .collect();
+        let number = self.canonical();
+        let candidates = self.explanation.as_ref().map_or(&[][..], |explanation| &explanation.candidates);
+        let candidate = |candidate: &Candidate| {
+            let interpretation = self.describe(candidate.interpretation);
+            match candidate.outcome {
+                Ok(number) => json!({ "interpretation": interpretation, "number": number.as_str() }),
+                Err(error) => json!({ "interpretation": interpretation, "rejected": error.to_string() }),
+            }
+        };
         json!({
             "number": self.number,
-            "family": family.as_ref().map(CanonicalNumber::as_str),
-            "reading": family.map(|family| self.describe_interpretation(family.interpretation())),
-            "prefix": family.as_ref().and_then(|family| self.removed_prefix(family)),
-            "country_code": family.map(|family| family.plan().code),
-            "regions": family.map(|family| family.plan().regions),
-            "national": family.as_ref().map(CanonicalNumber::national),
+            "canonical": number.as_ref().map(CanonicalNumber::as_str),
+            "interpretation": number.map(|number| self.describe(number.interpretation())),
+            "prefix": number.as_ref().and_then(|number| self.removed_prefix(number)),
+            "country_code": number.map(|number| number.plan().code),
+            "regions": number.map(|number| number.plan().regions),
+            "national": number.as_ref().map(CanonicalNumber::national),
             "reason": self.explanation.as_ref().err(),
-            "considered": considered,
-            "spellings": self.dialled_forms(),
+            "candidates": candidates.iter().map(candidate).collect::<Vec<_>>(),
+            "dialled_forms": self.dialled_forms(),
         })
     }
 }
 
 /// Returns the country code and the first of the regions that share it.
-fn describe_country(family: &CanonicalNumber) -> String {
-    let plan = family.plan();
+fn describe_country(plan: &NumberingPlan) -> String {
     match plan.regions {
         [] => plan.code.to_string(),
         [only] => format!("{} {only}", plan.code),
@@ -195,19 +194,38 @@ fn describe_country(family: &CanonicalNumber) -> String {
     }
 }
 
-fn print_json(told: &[NumberReport<'_>]) -> io::Result<()> {
-    told.iter().try_for_each(|told| logging::print_line(format_args!("{}", told.to_json())))
+/// Prints a table of the numbers, and the details of each number.
+fn print_reports(reports: &[NumberReport<'_>]) -> Result<()> {
+    let rows: Vec<Vec<String>> = reports.iter().map(NumberReport::table_row).collect();
+    output::table(&["NUMBER", "CANONICAL", "READ", "COUNTRY", "NATIONAL"], &rows, &[])?;
+    let width = output::terminal_width().unwrap_or(WIDTH_DEFAULT);
+    output::print_lines(reports.iter().flat_map(|report| report.details(width)))
 }
 
-/// Prints a table with columns as wide as their widest cell, and the details of each number.
-fn print_table(told: &[NumberReport<'_>]) -> io::Result<()> {
-    let head = ["NUMBER", "FAMILY", "READ", "COUNTRY", "NATIONAL"].map(str::to_owned);
-    let lines: Vec<[String; 5]> =
-        std::iter::once(head).chain(told.iter().map(NumberReport::table_row)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let [number, family, read, country] = [0, 1, 2, 3].map(width);
-    lines.iter().try_for_each(|[a, b, c, d, e]| {
-        logging::print_line(format_args!("{a:<number$}  {b:<family$}  {c:<read$}  {d:<country$}  {e}"))
-    })?;
-    told.iter().try_for_each(NumberReport::print_details)
+/// Joins words into indented lines of at most `width` characters.
+fn wrap(words: &[String], indent: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_wrapped_at_the_width() {
+        let words = ["+1234", "1234", "001234"].map(str::to_owned);
+        assert_eq!(wrap(&words, "  ", 12), ["  +1234 1234", "  001234"]);
+        assert_eq!(wrap(&words, "  ", 11), ["  +1234", "  1234", "  001234"]);
+        assert_eq!(wrap(&words, "  ", 1).len(), 3);
+    }
 }

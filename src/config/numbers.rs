@@ -29,7 +29,9 @@ pub(super) fn read(
     for member in members? {
         let mut changed = settings.clone();
         let wrong = match &*member.key {
-            "exitPrefixes" => read_text_list(member.value)?.map(|list| changed.international_prefixes = list),
+            "internationalPrefixes" => {
+                read_text_list(member.value)?.map(|list| changed.international_prefixes = list)
+            }
             "fields" => read_text_list(member.value)?.map(|list| changed.fields = list),
             "defaultRegion" => read_text(member.value)?
                 .map(|region| changed.default_region = Some(region).filter(|region| !region.is_empty())),

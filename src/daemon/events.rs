@@ -178,11 +178,11 @@ impl EventServiceConfig {
                  hash-password makes the hashes), or listen on 127.0.0.1"
             )));
         }
-        let families =
+        let normalizer =
             PhoneNumberNormalizer::new(numbers).map_err(|error| Error::Usage(error.to_string()))?;
-        let (families, number_match) = (Arc::new(families), events.number_match);
+        let (normalizer, number_match) = (Arc::new(normalizer), events.number_match);
         let cluster = events.cluster.resolve(&received)?;
-        Ok(Some(EventServiceConfig { settings: received, normalizer: families, number_match, cluster }))
+        Ok(Some(EventServiceConfig { settings: received, normalizer, number_match, cluster }))
     }
 
     /// Returns true if events are stored in a cluster.
@@ -198,7 +198,7 @@ impl EventServiceConfig {
                 let config = ClusterStoreConfig {
                     client: cluster.client.clone(),
                     search_timeout: SEARCH_TIMEOUT,
-                    families: Some(Arc::clone(&self.normalizer)),
+                    normalizer: Some(Arc::clone(&self.normalizer)),
                     templates: billing::index_templates(&self.settings.indices.billing),
                     spool: SpoolConfig::of(cluster.spool_bytes_max, free_bytes_min),
                     ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
@@ -257,13 +257,14 @@ impl EventServiceConfig {
         let Some(addr) = self.settings.http else { return Ok(None) };
         let users =
             Users::new(self.settings.users.clone()).map_err(|error| Error::Usage(error.to_string()))?;
-        let families = match self.number_match {
+        let normalizer = match self.number_match {
             NumberMatch::Canonical => Some(Arc::clone(&self.normalizer)),
             NumberMatch::Exact => None,
         };
         let metrics = Arc::clone(start.metrics);
-        let handler = EsApi::new(Arc::clone(&start.event_store.store), families, users, Arc::clone(&metrics))
-            .with_dead_letters(intake);
+        let handler =
+            EsApi::new(Arc::clone(&start.event_store.store), normalizer, users, Arc::clone(&metrics))
+                .with_dead_letters(intake);
         let listener = net::bind(addr)?;
         let config = EsApi::server_config();
         let server = HttpServer::spawn(listener, config, Arc::new(handler), start.shutdown.clone(), metrics)?;

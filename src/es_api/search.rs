@@ -17,8 +17,9 @@ use super::documents::filtered_source;
 use super::error::ApiError;
 use super::response::{self, ShardCounts};
 use crate::http::Response;
-use crate::phone;
-use crate::search::query::{Bucket, Hit, Query, QueryError, QueryValue as Term, Search, search_request};
+use crate::search::query::{
+    Bucket, Hit, Query, QueryError, QueryValue as Term, Search, add_canonical_terms, search_request,
+};
 
 /// Size limit of all sources in one response. A client pages through a larger result.
 pub(super) const HITS_BYTES_MAX: usize = 24 << 20;
@@ -173,7 +174,7 @@ impl EsApi {
     /// Expands the phone numbers of a query and restricts it to the mapping type of the path.
     fn prepare_query(&self, query: Query, routed: &RoutedRequest<'_>) -> Query {
         let query = match &self.normalizer {
-            Some(normalizer) => phone::add_canonical_terms(query, normalizer),
+            Some(normalizer) => add_canonical_terms(query, normalizer),
             None => query,
         };
         match routed.route.doc_type.as_deref().filter(|_| self.store.cluster_backend().is_none()) {

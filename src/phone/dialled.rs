@@ -49,8 +49,8 @@ impl DialledDigits {
             return Err(ParseNumberError::TooLong);
         }
         // Nearly all values consist of digits only. They need no further parsing.
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-        if plain { DialledDigits::new().append(text) } else { DialledDigits::parse_uri(text) }
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        if is_plain { DialledDigits::new().append(text) } else { DialledDigits::parse_uri(text) }
     }
 
     fn new() -> DialledDigits {
@@ -65,8 +65,8 @@ impl DialledDigits {
     fn parse_uri(text: &str) -> Result<DialledDigits, ParseNumberError> {
         let text = text.trim();
         // Form: `"Alice" <sip:+447700900123@198.51.100.7>;tag=1` (RFC 3261, 20.10).
-        let within = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
-        let uri = within.map_or(text, |(uri, _)| uri);
+        let in_brackets = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+        let uri = in_brackets.map_or(text, |(uri, _)| uri);
         let (number, parameters) = split_uri(uri)?;
         if number.parse::<Ipv4Addr>().is_ok() {
             return Err(ParseNumberError::IpAddress);

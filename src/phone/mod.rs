@@ -2,18 +2,16 @@
 //!
 //! [`PhoneNumberNormalizer::normalize`] takes the value of a field and returns the number in E.164 form, such as
 //! `+972598294121`. `dialled` extracts the digits from the text. `normalizer` tries interpretations of the digits in
-//! a fixed order. `plan` knows the country codes and the lengths of national numbers. [`add_canonical_terms`] adds
-//! canonical numbers to a query. docs/numbers.md has the rules and their error rates.
+//! a fixed order. `plan` knows the country codes and the lengths of national numbers. docs/numbers.md has the rules and
+//! their error rates.
 
 mod dialled;
-mod expand;
 mod normalizer;
 mod plan;
 mod plans;
 mod settings;
 
 pub use dialled::{DIGITS_MAX, ParseNumberError, TEXT_BYTES_MAX};
-pub use expand::{ALL_NUMBERS_FIELD, add_canonical_terms, canonical_field_name};
 pub use normalizer::{
     Candidate, CanonicalNumber, Explanation, Interpretation, InterpretationError, PhoneNumberNormalizer,
 };

@@ -123,8 +123,8 @@ impl PhoneNumberNormalizer {
             .collect();
         prefixes.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         prefixes.dedup();
-        let plus = settings.international_prefixes.iter().any(|text| text == "+");
-        Ok(PhoneNumberNormalizer { accepts_plus: plus, prefixes, home_plan: settings.plan()?, settings })
+        let accepts_plus = settings.international_prefixes.iter().any(|text| text == "+");
+        Ok(PhoneNumberNormalizer { accepts_plus, prefixes, home_plan: settings.plan()?, settings })
     }
 
     pub fn settings(&self) -> &NumberSettings {
@@ -145,70 +145,76 @@ impl PhoneNumberNormalizer {
     /// Returns the canonical number of a text, or `None` if the text is not a number or is ambiguous.
     pub fn normalize(&self, text: &str) -> Option<CanonicalNumber> {
         let dialled = DialledDigits::parse(text).ok()?;
-        let found = self.try_interpretations(&dialled, |considered| match considered.outcome {
+        let result = self.try_interpretations(&dialled, |candidate| match candidate.outcome {
             Ok(canonical) => ControlFlow::Break(canonical),
             Err(_) => ControlFlow::Continue(()),
         });
-        found.break_value()
+        result.break_value()
     }
 
     /// Returns all interpretations of a text with their results.
     pub fn explain(&self, text: &str) -> Result<Explanation, ParseNumberError> {
         let dialled = DialledDigits::parse(text)?;
-        let mut considered: Vec<Candidate> = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
         let _: ControlFlow<()> = self.try_interpretations(&dialled, |next| {
             // An interpretation that is tried twice (usual lengths, then all lengths) keeps the better result.
-            let before = considered.iter().position(|before| before.interpretation == next.interpretation);
-            match before.map(|at| (at, considered[at].outcome)) {
+            let earlier = candidates.iter().position(|earlier| earlier.interpretation == next.interpretation);
+            match earlier.map(|at| (at, candidates[at].outcome)) {
                 Some((_, Ok(_))) => {}
                 Some((at, Err(_))) => {
-                    considered.remove(at);
-                    considered.push(next);
+                    candidates.remove(at);
+                    candidates.push(next);
                 }
-                None => considered.push(next),
+                None => candidates.push(next),
             }
             ControlFlow::Continue(())
         });
-        let canonical = considered.iter().find_map(|considered| considered.outcome.ok());
-        Ok(Explanation { canonical, candidates: considered })
+        let canonical = candidates.iter().find_map(|candidate| candidate.outcome.ok());
+        Ok(Explanation { canonical, candidates })
     }
 
     /// Returns the dialled forms that are read as this number: after `+`, bare, after each prefix, and national.
     pub fn dialled_forms(&self, canonical: &CanonicalNumber) -> Vec<String> {
         let digits = &canonical.as_str()[1..];
         let plus = self.accepts_plus.then(|| canonical.as_str().to_owned());
-        let behind = (0..self.prefixes.len() as u8)
+        let with_prefix = (0..self.prefixes.len() as u8)
             .rev()
             .map(|nth| format!("{}{digits}", self.international_prefix(nth)));
-        let home = self.home_plan.filter(|home| home.code == canonical.plan.code);
-        let national = home.map(|home| format!("{}{}", home.trunk_prefix, canonical.national()));
-        let written = plus.into_iter().chain([digits.to_owned()]).chain(behind).chain(national);
-        let is_read_so = |text: &String| self.normalize(text).is_some_and(|read| read.text == canonical.text);
-        written.filter(is_read_so).collect()
+        let home_plan = self.home_plan.filter(|home_plan| home_plan.code == canonical.plan.code);
+        let national =
+            home_plan.map(|home_plan| format!("{}{}", home_plan.trunk_prefix, canonical.national()));
+        let forms = plus.into_iter().chain([digits.to_owned()]).chain(with_prefix).chain(national);
+        let has_this_number =
+            |text: &String| self.normalize(text).is_some_and(|number| number.text == canonical.text);
+        forms.filter(has_this_number).collect()
     }
 
-    /// Calls `see` for each interpretation, in the order given at the head of this file.
+    /// Calls `visit` for each interpretation, in the order given at the head of this file.
     #[inline]
     fn try_interpretations<T>(
         &self,
         dialled: &DialledDigits,
-        mut see: impl FnMut(Candidate) -> ControlFlow<T>,
+        mut visit: impl FnMut(Candidate) -> ControlFlow<T>,
     ) -> ControlFlow<T> {
         let digits = dialled.digits();
-        let mut try_one = |reading, outcome| see(Candidate { interpretation: reading, outcome });
+        let mut try_one = |interpretation, outcome| visit(Candidate { interpretation, outcome });
         if dialled.has_plus && !self.accepts_plus {
             return ControlFlow::Continue(());
         }
         if dialled.has_plus {
             try_one(Interpretation::Plus, read_international(Interpretation::Plus, digits))?;
             // In `+00972...` the `+` is superfluous, because no country code starts with 0.
-            let exit = digits.starts_with(b"0");
-            return if exit { self.try_prefixes(digits, &mut try_one) } else { ControlFlow::Continue(()) };
+            let starts_with_zero = digits.starts_with(b"0");
+            return if starts_with_zero {
+                self.try_prefixes(digits, &mut try_one)
+            } else {
+                ControlFlow::Continue(())
+            };
         }
-        if let Some(home) = self.home_plan {
+        if let Some(home_plan) = self.home_plan {
             // A text that could also be a bare international number is national only with its trunk prefix.
-            let alone = digits.len() < BARE_NUMBER_DIGITS_MIN || digits.starts_with(b"0");
-            try_national(home, digits, home.usual_lengths, alone, &mut try_one)?;
+            let allows_bare = digits.len() < BARE_NUMBER_DIGITS_MIN || digits.starts_with(b"0");
+            try_national(home_plan, digits, home_plan.usual_lengths, allows_bare, &mut try_one)?;
         }
         let bare = (!digits.starts_with(b"0")).then_some(digits);
         if let Some(digits) = bare {
@@ -219,7 +225,9 @@ impl PhoneNumberNormalizer {
             try_one(Interpretation::Bare, read_bare(digits, |plan| plan.possible_lengths))?;
         }
         match self.home_plan {
-            Some(home) => try_national(home, digits, home.possible_lengths, true, &mut try_one),
+            Some(home_plan) => {
+                try_national(home_plan, digits, home_plan.possible_lengths, true, &mut try_one)
+            }
             None => ControlFlow::Continue(()),
         }
     }
@@ -231,33 +239,36 @@ impl PhoneNumberNormalizer {
         try_one: &mut impl FnMut(Interpretation, Result<CanonicalNumber, InterpretationError>) -> ControlFlow<T>,
     ) -> ControlFlow<T> {
         for (nth, prefix) in self.prefixes.iter().enumerate() {
-            if let Some(behind) = digits.strip_prefix(&**prefix) {
-                let reading = Interpretation::InternationalPrefix(nth as u8);
-                try_one(reading, read_international(reading, behind))?;
+            if let Some(rest) = digits.strip_prefix(&**prefix) {
+                let interpretation = Interpretation::InternationalPrefix(nth as u8);
+                try_one(interpretation, read_international(interpretation, rest))?;
             }
         }
         ControlFlow::Continue(())
     }
 }
 
-/// Tries national numbers of the default region: after the trunk prefix, then without it if `alone` permits it.
+/// Tries national numbers of the default region: after the trunk prefix, then without it if `allows_bare`.
 fn try_national<T>(
-    home: &'static NumberingPlan,
+    home_plan: &'static NumberingPlan,
     digits: &[u8],
     lengths: u16,
-    alone: bool,
+    allows_bare: bool,
     try_one: &mut impl FnMut(Interpretation, Result<CanonicalNumber, InterpretationError>) -> ControlFlow<T>,
 ) -> ControlFlow<T> {
-    let behind_trunk =
-        digits.strip_prefix(home.trunk_prefix.as_bytes()).filter(|_| !home.trunk_prefix.is_empty());
-    if let Some(national) = behind_trunk {
+    let after_trunk =
+        digits.strip_prefix(home_plan.trunk_prefix.as_bytes()).filter(|_| !home_plan.trunk_prefix.is_empty());
+    if let Some(national) = after_trunk {
         try_one(
             Interpretation::NationalWithTrunk,
-            number(Interpretation::NationalWithTrunk, home, national, lengths),
+            check_national(Interpretation::NationalWithTrunk, home_plan, national, lengths),
         )?;
     }
-    if alone {
-        try_one(Interpretation::National, number(Interpretation::National, home, digits, lengths))?;
+    if allows_bare {
+        try_one(
+            Interpretation::National,
+            check_national(Interpretation::National, home_plan, digits, lengths),
+        )?;
     }
     ControlFlow::Continue(())
 }
@@ -265,11 +276,11 @@ fn try_national<T>(
 /// Reads the digits after `+` or an international prefix: any possible length, a trunk zero that was left in is
 /// dropped.
 fn read_international(
-    reading: Interpretation,
+    interpretation: Interpretation,
     digits: &[u8],
 ) -> Result<CanonicalNumber, InterpretationError> {
     let (plan, national) = plan::split_country_code(digits).ok_or(InterpretationError::NoCountryCode)?;
-    number(reading, plan, plan.strip_trunk_zero(national), plan.possible_lengths)
+    check_national(interpretation, plan, plan.strip_trunk_zero(national), plan.possible_lengths)
 }
 
 /// Reads digits without a prefix. A trunk prefix inside such a number is an error.
@@ -281,12 +292,12 @@ fn read_bare(
         return Err(InterpretationError::BareDigitCount(digits.len()));
     }
     let (plan, national) = plan::split_country_code(digits).ok_or(InterpretationError::NoCountryCode)?;
-    number(Interpretation::Bare, plan, national, lengths(plan))
+    check_national(Interpretation::Bare, plan, national, lengths(plan))
 }
 
 /// Checks a national number against its numbering plan.
-fn number(
-    reading: Interpretation,
+fn check_national(
+    interpretation: Interpretation,
     plan: &'static NumberingPlan,
     national: &[u8],
     lengths: u16,
@@ -305,19 +316,19 @@ fn number(
     let mut text = [0; 1 + plan::DIGITS_MAX];
     text[0] = b'+';
     let mut code = plan.code;
-    for place in text[1..=code_digits].iter_mut().rev() {
-        *place = b'0' + (code % 10) as u8;
+    for digit in text[1..=code_digits].iter_mut().rev() {
+        *digit = b'0' + (code % 10) as u8;
         code /= 10;
     }
     text[1 + code_digits..=digits].copy_from_slice(national);
-    Ok(CanonicalNumber { text, len: 1 + digits as u8, interpretation: reading, plan })
+    Ok(CanonicalNumber { text, len: 1 + digits as u8, interpretation, plan })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn families(region: Option<&str>) -> PhoneNumberNormalizer {
+    fn normalizer(region: Option<&str>) -> PhoneNumberNormalizer {
         PhoneNumberNormalizer::new(NumberSettings {
             default_region: region.map(str::to_owned),
             ..NumberSettings::default()
@@ -325,13 +336,13 @@ mod tests {
         .unwrap()
     }
 
-    fn check(families: &PhoneNumberNormalizer, rows: &[(&str, &str)]) {
+    fn check(normalizer: &PhoneNumberNormalizer, rows: &[(&str, &str)]) {
         for (text, number) in rows {
-            let canonical = families.normalize(text);
+            let canonical = normalizer.normalize(text);
             let read = canonical.as_ref().map_or("-", CanonicalNumber::as_str);
-            assert_eq!(read, *number, "{text}: {:#?}", families.explain(text));
+            assert_eq!(read, *number, "{text}: {:#?}", normalizer.explain(text));
             assert_eq!(
-                families.explain(text).ok().and_then(|explained| explained.canonical),
+                normalizer.explain(text).ok().and_then(|explanation| explanation.canonical),
                 canonical,
                 "{text}"
             );
@@ -340,7 +351,7 @@ mod tests {
 
     #[test]
     fn all_dialled_forms_have_the_same_canonical_number() {
-        let spellings = [
+        let forms = [
             "+972598294121",
             "00972598294121",
             "000972598294121",
@@ -363,19 +374,19 @@ mod tests {
         for region in
             [None, Some("IL"), Some("GB"), Some("US"), Some("DE"), Some("BR"), Some("RU"), Some("IT")]
         {
-            let families = families(region);
-            check(&families, &spellings.map(|text| (text, "+972598294121")));
+            let normalizer = normalizer(region);
+            check(&normalizer, &forms.map(|text| (text, "+972598294121")));
             let swede = ["0046500729221", "90046500729221", "81046500729221", "+46500729221"];
-            check(&families, &swede.map(|text| (text, "+46500729221")));
+            check(&normalizer, &swede.map(|text| (text, "+46500729221")));
         }
-        let canonical = families(None).normalize("9011972598294121").unwrap();
+        let canonical = normalizer(None).normalize("9011972598294121").unwrap();
         assert_eq!((canonical.national(), canonical.plan().code), ("598294121", 972));
     }
 
     #[test]
     fn a_number_that_starts_like_a_prefix() {
         check(
-            &families(None),
+            &normalizer(None),
             &[
                 // Turkish, Japanese and Iranian numbers without a prefix.
                 ("905321234567", "+905321234567"),
@@ -419,13 +430,13 @@ mod tests {
             "972598294121x7",
             "++972598294121",
         ];
-        check(&families(None), &texts.map(|text| (text, "-")));
+        check(&normalizer(None), &texts.map(|text| (text, "-")));
     }
 
     #[test]
     fn national_numbers_need_a_default_region() {
         check(
-            &families(Some("gb")),
+            &normalizer(Some("gb")),
             &[
                 ("07700900123", "+447700900123"),
                 ("7700900123", "+447700900123"),
@@ -437,9 +448,9 @@ mod tests {
                 ("100", "-"),
             ],
         );
-        check(&families(Some("IL")), &[("059-829-4121", "+972598294121"), ("0598294121", "+972598294121")]);
+        check(&normalizer(Some("IL")), &[("059-829-4121", "+972598294121"), ("0598294121", "+972598294121")]);
         check(
-            &families(Some("US")),
+            &normalizer(Some("US")),
             &[
                 ("2025550100", "+12025550100"),
                 ("12025550100", "+12025550100"),
@@ -447,35 +458,35 @@ mod tests {
                 ("5550100", "-"),
             ],
         );
-        check(&families(Some("RU")), &[("89121234567", "+79121234567"), ("9121234567", "+79121234567")]);
-        check(&families(Some("IT")), &[("0111234567", "+390111234567"), ("3331234567", "+393331234567")]);
-        check(&families(Some("BR")), &[("011987654321", "+5511987654321")]);
-        assert_eq!(families(None).normalize("0111234567"), None);
+        check(&normalizer(Some("RU")), &[("89121234567", "+79121234567"), ("9121234567", "+79121234567")]);
+        check(&normalizer(Some("IT")), &[("0111234567", "+390111234567"), ("3331234567", "+393331234567")]);
+        check(&normalizer(Some("BR")), &[("011987654321", "+5511987654321")]);
+        assert_eq!(normalizer(None).normalize("0111234567"), None);
     }
 
     #[test]
     fn an_explanation_lists_all_candidates() {
-        let families = families(None);
-        let explained = families.explain("905321234567").unwrap();
-        let told: Vec<_> = explained
+        let normalizer = normalizer(None);
+        let explanation = normalizer.explain("905321234567").unwrap();
+        let outcomes: Vec<_> = explanation
             .candidates
             .iter()
-            .map(|considered| {
-                (considered.interpretation, considered.outcome.map(|number| number.as_str().to_owned()))
+            .map(|candidate| {
+                (candidate.interpretation, candidate.outcome.map(|number| number.as_str().to_owned()))
             })
             .collect();
-        let exit = (0..13).find(|nth| families.international_prefix(*nth) == "90").unwrap();
+        let prefix_index = (0..13).find(|nth| normalizer.international_prefix(*nth) == "90").unwrap();
         assert_eq!(
-            told,
+            outcomes,
             [
                 (Interpretation::Bare, Ok("+905321234567".to_owned())),
-                (Interpretation::InternationalPrefix(exit), Ok("+5321234567".to_owned())),
+                (Interpretation::InternationalPrefix(prefix_index), Ok("+5321234567".to_owned())),
             ]
         );
-        assert_eq!(families.explain("1x"), Err(ParseNumberError::InvalidCharacter('x')));
-        let refused = families.explain("+210123456789").unwrap().candidates;
+        assert_eq!(normalizer.explain("1x"), Err(ParseNumberError::InvalidCharacter('x')));
+        let rejected = normalizer.explain("+210123456789").unwrap().candidates;
         assert_eq!(
-            refused,
+            rejected,
             [Candidate {
                 interpretation: Interpretation::Plus,
                 outcome: Err(InterpretationError::NoCountryCode)
@@ -485,29 +496,29 @@ mod tests {
 
     #[test]
     fn dialled_forms_normalize_to_their_number() {
-        let families = families(Some("IL"));
-        let canonical = families.normalize("972598294121").unwrap();
-        let spellings = families.dialled_forms(&canonical);
+        let normalizer = normalizer(Some("IL"));
+        let canonical = normalizer.normalize("972598294121").unwrap();
+        let forms = normalizer.dialled_forms(&canonical);
         for expected in
             ["+972598294121", "972598294121", "9011972598294121", "901511972598294121", "0598294121"]
         {
-            assert!(spellings.iter().any(|spelling| spelling == expected), "{expected}: {spellings:?}");
+            assert!(forms.iter().any(|form| form == expected), "{expected}: {forms:?}");
         }
         // `90` and ten digits are read as a Turkish number.
-        let danish = families.normalize("+4532123456").unwrap();
-        assert!(!families.dialled_forms(&danish).contains(&"904532123456".to_owned()));
+        let danish = normalizer.normalize("+4532123456").unwrap();
+        assert!(!normalizer.dialled_forms(&danish).contains(&"904532123456".to_owned()));
     }
 
     #[test]
     fn only_the_configured_prefixes_count() {
-        let exit_prefixes = vec!["119".to_owned()];
-        let families = PhoneNumberNormalizer::new(NumberSettings {
-            international_prefixes: exit_prefixes,
+        let international_prefixes = vec!["119".to_owned()];
+        let normalizer = PhoneNumberNormalizer::new(NumberSettings {
+            international_prefixes,
             ..NumberSettings::default()
         })
         .unwrap();
         check(
-            &families,
+            &normalizer,
             &[
                 ("119972598294121", "+972598294121"),
                 ("972598294121", "+972598294121"),

@@ -57,7 +57,9 @@ pub enum NumberSettingsError {
 impl NumberSettings {
     /// Checks all settings.
     pub fn check(&self) -> Result<(), NumberSettingsError> {
-        for (list, what) in [(&self.international_prefixes, "exit prefixes"), (&self.fields, "fields")] {
+        for (list, what) in
+            [(&self.international_prefixes, "international prefixes"), (&self.fields, "fields")]
+        {
             if list.len() > ENTRIES_MAX {
                 return Err(NumberSettingsError::TooMany(what));
             }
@@ -126,7 +128,7 @@ mod tests {
             );
         }
         assert_eq!(check(&["0"; 64], &["a"; 64], None), Ok(()));
-        assert_eq!(check(&["0"; 65], &[], None), Err(NumberSettingsError::TooMany("exit prefixes")));
+        assert_eq!(check(&["0"; 65], &[], None), Err(NumberSettingsError::TooMany("international prefixes")));
         assert_eq!(check(&[], &["a"; 65], None), Err(NumberSettingsError::TooMany("fields")));
     }
 }

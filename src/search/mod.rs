@@ -10,6 +10,7 @@ pub mod date;
 pub mod dead_letters;
 pub mod document;
 pub(crate) mod export;
+pub(crate) mod glob;
 pub mod index_templates;
 pub(crate) mod mapping;
 pub mod query;

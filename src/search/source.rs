@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::phone::{self, PhoneNumberNormalizer};
+use crate::phone::PhoneNumberNormalizer;
 use crate::search::cluster::LEA_TIME_FIELD;
 use crate::search::cluster::request::{self, FieldNames, Page};
 use crate::search::document::Document;
+use crate::search::query::add_canonical_terms;
 use crate::search::query::query_string::{self, QueryStringOptions};
 use crate::search::query::{
     Aggregation, Bound, FieldSelector, Query, QueryValue, Search, SearchResult, Sort, SortKey, SourceFilter,
@@ -222,7 +223,7 @@ pub(crate) fn parse_query(text: Option<&str>, normalizer: Option<&PhoneNumberNor
             .map_err(|error| Error::Usage(format!("cannot parse QUERY: {error}")))?,
     };
     Ok(match normalizer {
-        Some(normalizer) => phone::add_canonical_terms(query, normalizer),
+        Some(normalizer) => add_canonical_terms(query, normalizer),
         None => query,
     })
 }

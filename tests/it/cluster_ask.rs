@@ -51,7 +51,7 @@ impl Edge {
         let config = ClusterStoreConfig {
             client: ClusterClient::new("--cluster", &format!("http://{cluster}"), None, None).unwrap(),
             search_timeout,
-            families: Some(Arc::clone(&numbers)),
+            normalizer: Some(Arc::clone(&numbers)),
             templates: lea::billing::index_templates("billing"),
             spool: SpoolConfig::of(64 << 20, 1 << 20),
             ship: ShipConfig::default(),
@@ -203,7 +203,7 @@ fn run(cluster: SocketAddr, args: &[&str]) -> String {
 }
 
 #[track_caller]
-fn check_families(cluster: SocketAddr, index: &str) {
+fn check_dialled_forms(cluster: SocketAddr, index: &str) {
     let work = Workdir::new();
     let events = serve(&work, cluster, &[]);
     let edge = events.http();
@@ -307,12 +307,12 @@ fn billing_rows_in_a_cluster_make_the_calls_that_a_file_makes() {
 
 #[test]
 fn a_number_is_found_in_all_spellings_through_elasticsearch_7() {
-    check_families(search_node::elasticsearch_7(), "families7");
+    check_dialled_forms(search_node::elasticsearch_7(), "families7");
 }
 
 #[test]
 fn a_number_is_found_in_all_spellings_through_opensearch_3() {
-    check_families(search_node::opensearch_3(), "families3");
+    check_dialled_forms(search_node::opensearch_3(), "families3");
 }
 
 /// The calls report and `events tail` work on a cluster as on a directory.

@@ -26,19 +26,21 @@ fn a_number_is_explained() {
         &["90046500729221", "john"],
         3,
         "\
-NUMBER          FAMILY        READ        COUNTRY  NATIONAL
-90046500729221  +46500729221  behind 900  46 SE    500729221
-john            -             -           -        -
+NUMBER          CANONICAL     READ       COUNTRY  NATIONAL
+90046500729221  +46500729221  after 900  46 SE    500729221
+john            -             -          -        -
 
 90046500729221
-  behind 900: +46500729221
-  behind 90: no, no assigned country code
-  as it stands: no, no number of country code 90 starts with these digits
-  spellings: +46500729221 46500729221 9046500729221 0046500729221 90046500729221 81046500729221 01146500729221 \
-00046500729221 981046500729221 901146500729221 900046500729221 001146500729221 000046500729221 90151146500729221
+  after 900: +46500729221
+  after 90: rejected, no assigned country code
+  without a prefix: rejected, no number of country code 90 starts with these digits
+  dialled forms:
+    +46500729221 46500729221 9046500729221 0046500729221 90046500729221
+    81046500729221 01146500729221 00046500729221 981046500729221 901146500729221
+    900046500729221 001146500729221 000046500729221 90151146500729221
 
 john
-  no number: invalid character 'j' in a phone number
+  not a phone number: invalid character 'j' in a phone number
 ",
     );
 }
@@ -50,16 +52,16 @@ fn json_has_the_same() {
     let output = number(folder.path(), &args).assert().code(0).get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told = |row: &Value| {
-        let keys = ["number", "family", "prefix", "country_code", "national"];
+    let summary = |row: &Value| {
+        let keys = ["number", "canonical", "prefix", "country_code", "national"];
         keys.map(|key| row[key].to_string().replace('"', "")).join(" ")
     };
-    assert_eq!(told(&rows[0]), "9011972598294121 +972598294121 9011 972 598294121");
-    assert_eq!(told(&rows[1]), "059-829-4121 +972598294121 0 972 598294121");
+    assert_eq!(summary(&rows[0]), "9011972598294121 +972598294121 9011 972 598294121");
+    assert_eq!(summary(&rows[1]), "059-829-4121 +972598294121 0 972 598294121");
     assert_eq!(rows[0]["regions"], serde_json::json!(["IL"]));
-    let spellings = rows[0]["spellings"].as_array().unwrap();
-    for spelling in ["+972598294121", "00972598294121", "901511972598294121", "0598294121"] {
-        assert!(spellings.contains(&spelling.into()), "{spelling}: {spellings:?}");
+    let forms = rows[0]["dialled_forms"].as_array().unwrap();
+    for form in ["+972598294121", "00972598294121", "901511972598294121", "0598294121"] {
+        assert!(forms.contains(&form.into()), "{form}: {forms:?}");
     }
 }
 
@@ -74,7 +76,7 @@ fn the_configuration_says_prefixes_and_region() {
         let mut command = number(folder.path(), &config);
         command.args(args).assert().get_output().clone()
     };
-    write(r#"{"exitPrefixes": ["119"], "fields": ["a"], "defaultRegion": "GB"}"#);
+    write(r#"{"internationalPrefixes": ["119"], "fields": ["a"], "defaultRegion": "GB"}"#);
     assert_eq!(run(&["119972598294121", "07700900123"]).status.code(), Some(0));
     assert_eq!(run(&["+972598294121"]).status.code(), Some(3), "only what is listed is a prefix");
     assert_eq!(run(&["07700900123", "--default-region", "US"]).status.code(), Some(3));
@@ -82,10 +84,10 @@ fn the_configuration_says_prefixes_and_region() {
     for (numbers, wrong) in [
         ("[]", "parameters.numbers: expected an object, found a list"),
         (
-            r#"{"exitPrefixes": "00"}"#,
-            "parameters.numbers.exitPrefixes: expected a list of strings, found a string",
+            r#"{"internationalPrefixes": "00"}"#,
+            "parameters.numbers.internationalPrefixes: expected a list of strings, found a string",
         ),
-        (r#"{"exitPrefixes": ["0x"]}"#, "\"0x\" is not an international prefix"),
+        (r#"{"internationalPrefixes": ["0x"]}"#, "\"0x\" is not an international prefix"),
         (r#"{"fields": ["_id"]}"#, "\"_id\" is not a valid field name"),
         (r#"{"defaultRegion": "XX"}"#, "\"XX\" is not a region"),
     ] {

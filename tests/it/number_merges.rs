@@ -19,7 +19,7 @@ const REGIONS: [&str; 10] = ["GB", "US", "DE", "IL", "SE", "FR", "BR", "RU", "TR
 
 const NUMBERS: usize = 10_000;
 
-fn families(region: Option<&str>) -> PhoneNumberNormalizer {
+fn normalizer(region: Option<&str>) -> PhoneNumberNormalizer {
     PhoneNumberNormalizer::new(NumberSettings {
         default_region: region.map(str::to_owned),
         ..NumberSettings::default()
@@ -61,11 +61,11 @@ fn e164(number: &PhoneNumber) -> String {
 }
 
 /// Counts the results: right, without a canonical number, wrong.
-fn tally(spelled: &[(String, String)], families: &PhoneNumberNormalizer) -> [usize; 3] {
+fn tally(forms: &[(String, String)], normalizer: &PhoneNumberNormalizer) -> [usize; 3] {
     let mut tally = [0; 3];
-    for (text, number) in spelled {
-        match families.normalize(text) {
-            Some(read) if read.as_str() == number => tally[0] += 1,
+    for (text, number) in forms {
+        match normalizer.normalize(text) {
+            Some(number_read) if number_read.as_str() == number => tally[0] += 1,
             None => tally[1] += 1,
             Some(_) => tally[2] += 1,
         }
@@ -79,17 +79,17 @@ fn national_table() -> String {
         let plan = numbering_plans().iter().find(|plan| plan.regions.contains(&region)).unwrap();
         let mut random = Random::with_seed(u64::from(plan.code));
         let drawn: Vec<String> = (0..NUMBERS).map(|_| random_national(&mut random, plan)).collect();
-        let spelled = |trunk: &str| {
+        let forms = |trunk: &str| {
             let numbers = drawn
                 .iter()
                 .map(|national| (format!("{trunk}{national}"), format!("+{}{national}", plan.code)));
             numbers.collect::<Vec<_>>()
         };
-        let (with, without) = (spelled(plan.trunk_prefix), spelled(""));
-        let (nowhere, home) = (families(None), families(Some(region)));
-        let [_, none, wrong] = tally(&with, &nowhere);
+        let (with, without) = (forms(plan.trunk_prefix), forms(""));
+        let (no_region, home) = (normalizer(None), normalizer(Some(region)));
+        let [_, none, wrong] = tally(&with, &no_region);
         let [_, none_home, wrong_home] = tally(&with, &home);
-        let ([.., bare], [.., bare_home]) = (tally(&without, &nowhere), tally(&without, &home));
+        let ([.., bare], [.., bare_home]) = (tally(&without, &no_region), tally(&without, &home));
         let trunk = if plan.trunk_prefix.is_empty() { "-" } else { plan.trunk_prefix };
         writeln!(
             table,
@@ -112,19 +112,19 @@ fn international_table() -> String {
             format!("{}{}", plan.code, random_national(&mut random, plan))
         })
         .collect();
-    let families = families(None);
+    let normalizer = normalizer(None);
     let mut table = "| prefix | right | no number | wrong |\n|---|---|---|---|\n".to_owned();
-    let mut by_family: HashMap<String, &str> = HashMap::new();
+    let mut by_canonical: HashMap<String, &str> = HashMap::new();
     let mut merged = 0;
     for prefix in DEFAULT_INTERNATIONAL_PREFIXES.into_iter().chain([""]) {
-        let spelled: Vec<_> =
+        let forms: Vec<_> =
             numbers.iter().map(|number| (format!("{prefix}{number}"), format!("+{number}"))).collect();
-        let [right, none, wrong] = tally(&spelled, &families);
+        let [right, none, wrong] = tally(&forms, &normalizer);
         let name = if prefix.is_empty() { "none" } else { prefix };
         writeln!(table, "| {name} | {right} | {none} | {wrong} |").unwrap();
-        for ((text, _), number) in spelled.iter().zip(&numbers) {
-            let Some(family) = families.normalize(text) else { continue };
-            let first = *by_family.entry(family.as_str().to_owned()).or_insert(number);
+        for ((text, _), number) in forms.iter().zip(&numbers) {
+            let Some(canonical) = normalizer.normalize(text) else { continue };
+            let first = *by_canonical.entry(canonical.as_str().to_owned()).or_insert(number);
             merged += usize::from(first != number);
         }
     }
@@ -159,7 +159,7 @@ fn the_docs_have_the_current_figures() {
 /// Normalizes each example number of the library after `+` and after each international prefix that starts with 0.
 #[test]
 fn example_numbers_are_their_own_canonical_numbers() {
-    let families = families(None);
+    let normalizer = normalizer(None);
     let mut examples = 0;
     for region in PHONE_NUMBER_UTIL.get_supported_regions() {
         for kind in [PhoneNumberType::FixedLine, PhoneNumberType::Mobile] {
@@ -173,8 +173,12 @@ fn example_numbers_are_their_own_canonical_numbers() {
                 .chain(["+"])
             {
                 let text = format!("{prefix}{}", &number[1..]);
-                let read = families.normalize(&text);
-                assert_eq!(read.as_ref().map(|read| read.as_str()), Some(number.as_str()), "{text}");
+                let number_read = normalizer.normalize(&text);
+                assert_eq!(
+                    number_read.as_ref().map(|number_read| number_read.as_str()),
+                    Some(number.as_str()),
+                    "{text}"
+                );
             }
             examples += 1;
         }
@@ -186,17 +190,20 @@ fn example_numbers_are_their_own_canonical_numbers() {
 #[test]
 fn the_examples_in_the_docs_are_right() {
     let docs = fs::read_to_string(DOCS).unwrap();
-    let rows = docs
+    let (_, table) =
+        docs.split_once("| dialled form | default region | canonical number | reason |\n").unwrap();
+    let rows = table
         .lines()
+        .take_while(|line| line.starts_with('|'))
         .filter_map(|line| line.strip_prefix("| `"))
         .map(|line| line.split(" | ").collect::<Vec<_>>());
     let mut checked = 0;
     for row in rows {
-        let [text, region, family, ..] = row[..] else { panic!("{row:?}") };
-        let families = families((region != "-").then_some(region));
+        let [text, region, canonical, ..] = row[..] else { panic!("{row:?}") };
+        let normalizer = normalizer((region != "-").then_some(region));
         let text = text.trim_end_matches('`');
-        let read = families.normalize(text).map(|read| read.as_str().to_owned());
-        assert_eq!(read.as_deref().unwrap_or("none"), family, "{text}");
+        let number_read = normalizer.normalize(text).map(|number_read| number_read.as_str().to_owned());
+        assert_eq!(number_read.as_deref().unwrap_or("none"), canonical, "{text}");
         checked += 1;
     }
     assert!(checked >= 30, "{checked} rows");

@@ -147,7 +147,7 @@ fn truncate_cell(text: &str, width: usize) -> Cow<'_, str> {
 }
 
 /// Returns the width of the terminal, or none if stdout is not a terminal.
-fn terminal_width() -> Option<usize> {
+pub(crate) fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return None;

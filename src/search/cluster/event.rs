@@ -52,7 +52,7 @@ impl SpooledEvent {
         document: &Document,
         arrived_ms: i64,
         days_back: u32,
-        families: Option<&PhoneNumberNormalizer>,
+        normalizer: Option<&PhoneNumberNormalizer>,
         templates: &IndexTemplates,
     ) -> Result<SpooledEvent, WriteRejected> {
         let unfit = |reason: String| Err(WriteRejected::Invalid(reason));
@@ -77,7 +77,11 @@ impl SpooledEvent {
         let day = own_day.unwrap_or_else(|| index_day(time_ms, arrived_ms, days_back));
         let mut source = sender_part(text, &members);
         let own_bytes = source.len();
-        append_lea_object(&mut source, time_ms.unwrap_or(arrived_ms), canonical_numbers(&members, families));
+        append_lea_object(
+            &mut source,
+            time_ms.unwrap_or(arrived_ms),
+            canonical_numbers(&members, normalizer),
+        );
         Ok(SpooledEvent {
             arrived_ms,
             name: name.to_owned(),
@@ -271,22 +275,22 @@ pub(super) fn number_field(field: &str) -> String {
 /// Returns the canonical numbers of an event, by field.
 fn canonical_numbers(
     members: &JsonObject<'_>,
-    families: Option<&PhoneNumberNormalizer>,
+    normalizer: Option<&PhoneNumberNormalizer>,
 ) -> Vec<(String, Vec<String>)> {
     let (mut found, mut path) = (Vec::new(), String::new());
-    let Some(families) = families else { return found };
+    let Some(normalizer) = normalizer else { return found };
     for (name, raw) in &members.0 {
         let leads_there = |field: &String| {
             field.strip_prefix(name.as_ref()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        if !families.settings().fields.iter().any(leads_there) {
+        if !normalizer.settings().fields.iter().any(leads_there) {
             continue;
         }
         // Values that are nested too deeply to parse have no numbers; the cluster rejects them.
         if let Ok(value) = serde_json::from_str(raw.get()) {
             path.clear();
             path.push_str(name);
-            collect_numbers(&mut path, &value, families, &mut found);
+            collect_numbers(&mut path, &value, normalizer, &mut found);
         }
     }
     found
@@ -295,7 +299,7 @@ fn canonical_numbers(
 fn collect_numbers(
     path: &mut String,
     value: &Value,
-    families: &PhoneNumberNormalizer,
+    normalizer: &PhoneNumberNormalizer,
     found: &mut Vec<(String, Vec<String>)>,
 ) {
     let text = match value {
@@ -304,19 +308,19 @@ fn collect_numbers(
                 let before = path.len();
                 path.push('.');
                 path.push_str(name);
-                collect_numbers(path, value, families, found);
+                collect_numbers(path, value, normalizer, found);
                 path.truncate(before);
             }
             return;
         }
         Value::Array(array) => {
-            return array.iter().for_each(|value| collect_numbers(path, value, families, found));
+            return array.iter().for_each(|value| collect_numbers(path, value, normalizer, found));
         }
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Null | Value::Bool(_) => return,
     };
-    let canonical = families.is_number_field(path).then(|| families.normalize(&text)).flatten();
+    let canonical = normalizer.is_number_field(path).then(|| normalizer.normalize(&text)).flatten();
     let Some(number) = canonical.map(|canonical| canonical.as_str().to_owned()) else { return };
     let field = number_field(path);
     match found.iter_mut().find(|(other, _)| *other == field) {
@@ -340,9 +344,9 @@ mod tests {
     }
 
     fn read(index: &str, source: &str) -> Result<SpooledEvent, WriteRejected> {
-        let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
+        let normalizer = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
         let templates = crate::billing::index_templates("billing");
-        SpooledEvent::from_document(&document(index, source), NOW_MS, 30, Some(&families), &templates)
+        SpooledEvent::from_document(&document(index, source), NOW_MS, 30, Some(&normalizer), &templates)
     }
 
     fn index_of(event: &SpooledEvent) -> String {

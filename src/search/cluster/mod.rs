@@ -76,7 +76,7 @@ pub(crate) struct ClusterSearcher {
     pub client: EsClient,
     pub search_timeout: Duration,
     /// `None`: numbers are matched as text.
-    pub families: Option<Arc<PhoneNumberNormalizer>>,
+    pub normalizer: Option<Arc<PhoneNumberNormalizer>>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ pub struct ClusterStoreConfig {
     pub client: EsClient,
     pub search_timeout: Duration,
     /// `None`: numbers are matched as text.
-    pub families: Option<Arc<PhoneNumberNormalizer>>,
+    pub normalizer: Option<Arc<PhoneNumberNormalizer>>,
     /// Mappings of new indices, and the time of an event.
     pub templates: IndexTemplates,
     pub spool: SpoolConfig,
@@ -117,11 +117,12 @@ impl ClusterStore {
         letters: Arc<EventDeadLetters>,
         metrics: Arc<Metrics>,
     ) -> Result<ClusterStore> {
-        let ClusterStoreConfig { client, search_timeout, families, templates, spool: queue, ship } = config;
-        let numbers = families.as_ref().map_or_else(Vec::new, |families| families.settings().fields.clone());
+        let ClusterStoreConfig { client, search_timeout, normalizer, templates, spool: queue, ship } = config;
+        let numbers =
+            normalizer.as_ref().map_or_else(Vec::new, |normalizer| normalizer.settings().fields.clone());
         let given = TemplateParams { numbers, templates };
         let (queue, confirmer) = Spool::open(&dir.join(".lea"), queue, Arc::clone(&metrics))?;
-        let cluster = Arc::new(ClusterSearcher { client: client.clone(), search_timeout, families });
+        let cluster = Arc::new(ClusterSearcher { client: client.clone(), search_timeout, normalizer });
         let shared = (Arc::clone(queue.shared()), confirmer);
         let shipper = Shipper::new(client, shared, given.clone(), letters, Arc::clone(&metrics), ship)
             .map_err(Error::path("read the spool of", dir))?;
@@ -151,11 +152,11 @@ impl Store for ClusterStore {
     ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
         let arrived_ms = Utc::now().timestamp_millis();
         let days_back = self.keep_days.map_or(DAYS_BACK, |days| days.min(DAYS_BACK));
-        let families = self.searcher.families.as_deref();
+        let normalizer = self.searcher.normalizer.as_deref();
         let templates = &self.template_params.templates;
         let mut payloads = Payloads::default();
         let read = |document: &Document| {
-            let event = SpooledEvent::from_document(document, arrived_ms, days_back, families, templates)?;
+            let event = SpooledEvent::from_document(document, arrived_ms, days_back, normalizer, templates)?;
             payloads.add(|bytes| event.encode(bytes));
             Ok(event.id)
         };

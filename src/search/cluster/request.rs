@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value as Json, json};
 
 use super::{LEA_NUMBER_FIELD, LEA_OBJECT, LEA_TIME_FIELD};
-use crate::phone::ALL_NUMBERS_FIELD;
+use crate::search::query::canonical_numbers::ALL_NUMBERS_FIELD;
 use crate::search::query::{
     Aggregation, Bound, FieldSelector, Interval, Operator, Query, QueryValue, Search, Sort, SortKey,
     SourceFilter,
@@ -436,7 +436,8 @@ fn stripped(source: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phone::{NumberSettings, PhoneNumberNormalizer, add_canonical_terms};
+    use crate::phone::{NumberSettings, PhoneNumberNormalizer};
+    use crate::search::query::add_canonical_terms;
     use crate::search::query::search_request;
 
     /// Checks the translation of a request body.
@@ -473,9 +474,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_family(text: &str, expected: Json) {
-        let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
-        let asked = add_canonical_terms(search_request::parse_count([("q", text)], b"").unwrap(), &families);
+    fn check_number(text: &str, expected: Json) {
+        let normalizer = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
+        let asked =
+            add_canonical_terms(search_request::parse_count([("q", text)], b"").unwrap(), &normalizer);
         assert_eq!(query(&asked), expected, "{text}");
     }
 
@@ -619,14 +621,14 @@ mod tests {
     #[test]
     fn phone_numbers_search_the_canonical_field() {
         let number = "9011972598294121";
-        check_family(
+        check_number(
             &format!("destNum:{number}"),
             json!({"bool": {"should": [
                 {"term": {"lea.number.destNum": {"value": "+972598294121"}}},
                 {"match": {"destNum": {"query": number, "operator": "or", "lenient": true}}},
             ], "minimum_should_match": 1}}),
         );
-        check_family(
+        check_number(
             number,
             json!({"bool": {"should": [
                 {"multi_match": {"query": number, "operator": "or", "lenient": true}},
@@ -634,10 +636,10 @@ mod tests {
             ], "minimum_should_match": 1}}),
         );
         // Too short for a phone number.
-        check_family("100", json!({"multi_match": {"query": "100", "operator": "or", "lenient": true}}));
-        let families = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
+        check_number("100", json!({"multi_match": {"query": "100", "operator": "or", "lenient": true}}));
+        let normalizer = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
         let text = br#"{"query":{"terms":{"destNum":["00972598294121","1","+12025550100"]}}}"#;
-        let asked = add_canonical_terms(search_request::parse_search([], text).unwrap().query, &families);
+        let asked = add_canonical_terms(search_request::parse_search([], text).unwrap().query, &normalizer);
         assert_eq!(
             query(&asked),
             json!({"bool": {"should": [

@@ -5,6 +5,7 @@
 
 pub(crate) mod aggregations;
 mod ast;
+pub(crate) mod canonical_numbers;
 mod display;
 mod error;
 mod json;
@@ -13,6 +14,8 @@ pub(crate) mod query_dsl;
 pub mod query_string;
 mod search;
 pub mod search_request;
+
+pub use canonical_numbers::add_canonical_terms;
 
 pub use ast::{Bound, FieldSelector, Operator, Query, QueryValue};
 pub use error::QueryError;

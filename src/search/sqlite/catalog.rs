@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::search::date::DateFormat;
 use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
+use crate::search::query::canonical_numbers::{ALL_NUMBERS_FIELD, NUMBER_SUFFIX};
 
 /// Maximum number of indices of a store: a query without index names searches them all.
 pub(super) const INDICES_MAX: usize = 10_000;
@@ -33,15 +34,10 @@ pub(super) mod field_ids {
 
 pub(super) use crate::search::store::EVENT_TIME;
 
-/// Name of the hidden field with all canonical numbers of a document.
-pub(super) const ALL_NUMBERS: &str = "_number";
 /// Returns the type of a hidden field `F._number`.
 pub(super) fn canonical_field() -> Field {
-    Field { declared_type: Some(ALL_NUMBERS.to_owned()), ..Field::of_type(FieldType::Keyword) }
+    Field { declared_type: Some(ALL_NUMBERS_FIELD.to_owned()), ..Field::of_type(FieldType::Keyword) }
 }
-
-/// Suffix of the hidden field with the canonical numbers of a field.
-pub(super) const NUMBER_SUFFIX: &str = "._number";
 
 /// A field of an index.
 #[derive(Clone, Debug)]
@@ -70,7 +66,7 @@ impl Default for IndexFields {
         let mut fields =
             IndexFields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_id: field_ids::FIRST };
         fields.insert(EVENT_TIME, Field::of_type(FieldType::Date), Some(field_ids::EVENT_TIME));
-        fields.insert(ALL_NUMBERS, canonical_field(), Some(field_ids::ALL_NUMBERS));
+        fields.insert(ALL_NUMBERS_FIELD, canonical_field(), Some(field_ids::ALL_NUMBERS));
         fields
     }
 }
@@ -120,7 +116,7 @@ impl IndexFields {
 
 /// Tells whether the store itself creates the field.
 pub(super) fn is_hidden(name: &str) -> bool {
-    name == EVENT_TIME || name == ALL_NUMBERS || name.ends_with(NUMBER_SUFFIX)
+    name == EVENT_TIME || name == ALL_NUMBERS_FIELD || name.ends_with(NUMBER_SUFFIX)
 }
 
 /// An index and its fields.
@@ -312,7 +308,7 @@ fn check_field(
         return Err(MappingConflict::Type { name: name.to_owned(), from, to });
     }
     if is_hidden(name) {
-        let ours = field.declared_type.as_deref() == Some(ALL_NUMBERS);
+        let ours = field.declared_type.as_deref() == Some(ALL_NUMBERS_FIELD);
         return if ours { Ok(()) } else { Err(MappingConflict::ReservedName(name.to_owned())) };
     }
     if field.parent.is_some() {

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 use super::catalog::field_ids;
 use super::count_cache::CountCache;
 use super::plan::{QueryPlan, prefix_end, term_key};
+use super::rows;
 use super::segment::codec::take_positions;
 use super::segment::{IndexSegment, SegmentCursor, SegmentError};
 use super::snapshot::Snapshot;
-use super::writer;
 use crate::search::store::StoreError;
 
 /// Keys between two checks of the deadline.
@@ -315,7 +315,7 @@ impl SearchContext<'_> {
         let mut docs = Vec::with_capacity(ids.len());
         for id in ids {
             let counts = |doc| !self.snapshot.deleted_docs.contains(doc);
-            if let Some((doc, _)) = writer::find_by_id(self.connection, self.secret, index, id, counts)? {
+            if let Some((doc, _)) = rows::find_by_id(self.connection, self.secret, index, id, counts)? {
                 docs.push(doc);
             }
         }

@@ -1,25 +1,25 @@
 //! Document indexer: turns a document into the terms by which it is found. Runs in the caller's thread.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::catalog::{
-    Catalog, FieldEntry, IndexEntry, IndexFields, MappingConflict, canonical_field, field_ids,
+    Catalog, FieldEntry, IndexEntry, IndexFields, MappingConflict, canonical_field, field_ids, is_hidden,
+};
+use super::field_values::{
+    parse_boolean, parse_date, parse_float, parse_integer, parse_ip, parse_keyword, value_text,
 };
 use super::segment::TermBatch;
 use super::{text, values};
 use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::{Dynamic, Field, FieldType, dynamic};
+use crate::search::query::canonical_numbers::NUMBER_SUFFIX;
 use crate::search::store::WriteRejected;
 
 /// Deepest nesting of objects (the default of Elasticsearch).
 const DEPTH_MAX: usize = 20;
-
-/// Longest keyword in bytes (the limit of Lucene).
-const KEYWORD_BYTES_MAX: usize = 32_766;
 
 /// Maximum number of attempts to index a document. Each attempt follows the addition of fields that the last one
 /// found to be new.
@@ -268,7 +268,7 @@ impl DocumentWalk<'_> {
         let Some(entry) = fields.get(&self.path) else {
             return self.add_unknown_field(value);
         };
-        if super::catalog::is_hidden(&self.path) {
+        if is_hidden(&self.path) {
             return Err(invalid_document(MappingConflict::ReservedName(self.path.clone()).to_string()).into());
         }
         if let Some(parent) = &entry.field.parent {
@@ -316,7 +316,7 @@ impl DocumentWalk<'_> {
                 self.terms.add(self.index, field_ids::ALL_NUMBERS, number.as_bytes(), None);
             }
             None => {
-                let name = format!("{}{}", self.path, super::catalog::NUMBER_SUFFIX);
+                let name = format!("{}{}", self.path, NUMBER_SUFFIX);
                 if !self.new_fields.iter().any(|(new, _)| *new == name) {
                     self.new_fields.push((name, canonical_field()));
                 }
@@ -334,82 +334,40 @@ impl DocumentWalk<'_> {
 
     /// Adds the terms of one value of one field.
     fn add_value(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
-        let (index, id) = (self.index, entry.id);
-        let unfit_here = |walk: &Self, why: &str| {
-            let kind = entry.field.type_name();
-            WalkStop::Rejected(invalid_document(format!(
-                "failed to parse field [{}] of type [{kind}]: {why}",
-                walk.path
-            )))
-        };
-        if matches!(value, Value::Object(_)) && entry.field.field_type != FieldType::GeoPoint {
-            return Err(unfit_here(self, "it is an object"));
+        self.add_value_terms(entry, value).map_err(|reason| {
+            let (path, type_name) = (&self.path, entry.field.type_name());
+            let reason = format!("failed to parse field [{path}] of type [{type_name}]: {reason}");
+            WalkStop::Rejected(invalid_document(reason))
+        })
+    }
+
+    fn add_value_terms(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), String> {
+        let (index, id, field) = (self.index, entry.id, &entry.field);
+        if value.is_object() && field.field_type != FieldType::GeoPoint {
+            return Err("it is an object".to_owned());
         }
-        match entry.field.field_type {
+        match field.field_type {
             FieldType::Text => self.add_text(id, &value_text(value)),
             FieldType::Keyword => {
-                let text = value_text(value);
-                let longest = entry.field.ignore_above.unwrap_or(usize::MAX);
-                if text.chars().count() > longest {
-                    return Ok(());
+                if let Some(text) = parse_keyword(value, field.ignore_above)? {
+                    self.terms.add(index, id, text.as_bytes(), None);
                 }
-                if text.len() > KEYWORD_BYTES_MAX {
-                    return Err(unfit_here(self, "immense term, the max length is 32766 bytes"));
-                }
-                self.terms.add(index, id, text.as_bytes(), None);
             }
             FieldType::Long => {
-                let read =
-                    parse_integer(value, entry.field.type_name()).map_err(|why| unfit_here(self, &why))?;
-                if let Some(number) = read {
+                if let Some(number) = parse_integer(value, field.type_name())? {
                     self.terms.add(index, id, &values::encode_long(number), None);
                 }
             }
             FieldType::Double => {
-                let number = match value {
-                    Value::Number(number) => number.as_f64(),
-                    Value::String(text) if text.is_empty() => return Ok(()),
-                    Value::String(text) => text.trim().parse().ok(),
-                    _ => None,
-                };
-                let number = number.filter(|number| number.is_finite());
-                let number = number.ok_or_else(|| unfit_here(self, &format!("For input string: {value}")))?;
-                self.terms.add(index, id, &values::encode_double(number), None);
+                if let Some(number) = parse_float(value)? {
+                    self.terms.add(index, id, &values::encode_double(number), None);
+                }
             }
             FieldType::Boolean => {
-                let read = parse_boolean(value).ok_or_else(|| {
-                    unfit_here(
-                        self,
-                        &format!(
-                            "Failed to parse value [{}] as only [true] or [false] are allowed.",
-                            value_text(value)
-                        ),
-                    )
-                })?;
-                self.terms.add(index, id, &values::encode_boolean(read), None);
+                self.terms.add(index, id, &values::encode_boolean(parse_boolean(value)?), None);
             }
-            FieldType::Date => {
-                let format = entry.field.format.as_deref();
-                let at = text::read_date(
-                    value,
-                    entry.date_format.as_deref().unwrap_or(&text::DEFAULT_DATE_FORMAT),
-                )
-                .ok_or_else(|| {
-                    let format = format.unwrap_or("strict_date_optional_time||epoch_millis");
-                    unfit_here(
-                        self,
-                        &format!("failed to parse date field [{}] with format [{format}]", value_text(value)),
-                    )
-                })?;
-                add_date_terms(self.terms, index, id, at);
-            }
-            FieldType::Ip => {
-                let text = value_text(value);
-                let address: IpAddr = text
-                    .parse()
-                    .map_err(|_| unfit_here(self, &format!("'{text}' is not an IP string literal.")))?;
-                self.terms.add(index, id, &values::encode_ip(address), None);
-            }
+            FieldType::Date => add_date_terms(self.terms, index, id, parse_date(value, entry)?),
+            FieldType::Ip => self.terms.add(index, id, &values::encode_ip(parse_ip(value)?), None),
             FieldType::GeoPoint => self.terms.add(index, id, &[], None),
         }
         Ok(())
@@ -433,56 +391,5 @@ impl DocumentWalk<'_> {
             // A text without words exists nevertheless.
             terms.add(index, field_ids::EXISTS, &field.to_be_bytes(), None);
         }
-    }
-}
-
-/// Returns a value as text.
-fn value_text(value: &Value) -> Cow<'_, str> {
-    match value {
-        Value::String(text) => text.into(),
-        other => other.to_string().into(),
-    }
-}
-
-/// Reads an integer like Elasticsearch does: it truncates fractions and parses texts. `None` for an empty text.
-fn parse_integer(value: &Value, type_name: &str) -> Result<Option<i64>, String> {
-    let range = match type_name {
-        "integer" => i64::from(i32::MIN)..=i64::from(i32::MAX),
-        "short" => i64::from(i16::MIN)..=i64::from(i16::MAX),
-        "byte" => i64::from(i8::MIN)..=i64::from(i8::MAX),
-        _ => i64::MIN..=i64::MAX,
-    };
-    let number = match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(truncate)),
-        Value::String(text) if text.is_empty() => return Ok(None),
-        Value::String(text) => {
-            text.trim().parse().ok().or_else(|| text.trim().parse().ok().and_then(truncate))
-        }
-        _ => None,
-    };
-    let number = number.ok_or_else(|| format!("For input string: \"{}\"", value_text(value)))?;
-    if !range.contains(&number) {
-        return Err(format!(
-            "Value [{number}] is out of range for {} {type_name}",
-            if type_name == "integer" { "an" } else { "a" }
-        ));
-    }
-    Ok(Some(number))
-}
-
-/// Truncates a float to an integer, if it fits.
-fn truncate(number: f64) -> Option<i64> {
-    (number.is_finite() && number.abs() < 9.2e18).then_some(number as i64)
-}
-
-fn parse_boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::String(text) => match text.as_str() {
-            "true" => Some(true),
-            "false" | "" => Some(false),
-            _ => None,
-        },
-        _ => None,
     }
 }

@@ -14,10 +14,12 @@
 
 mod aggregate;
 mod bounds;
+mod call_terms;
 mod catalog;
 mod compress;
 mod count_cache;
 mod execute;
+mod field_values;
 mod file;
 mod ids;
 mod indexer;
@@ -38,6 +40,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_format;
+#[cfg(test)]
 mod tests_random;
 
 pub(crate) use self::file::path as store_path;
@@ -54,14 +58,16 @@ use rusqlite::Connection;
 
 use crate::phone::PhoneNumberNormalizer;
 use crate::search::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, check_index_name};
+use crate::search::glob::glob_matches;
 use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::Mapping;
 use crate::search::query::{Hit, Query, Search, SearchResult};
+use crate::search::sqlite::call_terms::CallTerms;
 use crate::search::sqlite::catalog::IndexEntry;
 use crate::search::sqlite::execute::SearchContext;
 use crate::search::sqlite::indexer::{DocumentIndexer, DocumentTerms};
 use crate::search::sqlite::plan::{Planner, QueryPlan};
-use crate::search::sqlite::segment::{IndexSegment, SegmentError, TermBatch};
+use crate::search::sqlite::segment::{IndexSegment, TermBatch};
 use crate::search::sqlite::snapshot::Snapshot;
 use crate::search::sqlite::state::{StoreState, load_state, read_snapshot};
 use crate::search::sqlite::writer::{IndexedDocument, StoreJob};
@@ -279,8 +285,7 @@ impl SqliteStore {
                 return Err(StoreError::IndexNotFound(name.clone()));
             }
         }
-        let fits =
-            |index: &Arc<IndexEntry>| names.iter().any(|name| pattern::glob_matches(name, &index.name));
+        let fits = |index: &Arc<IndexEntry>| names.iter().any(|name| glob_matches(name, &index.name));
         Ok(all.into_iter().filter(fits).collect())
     }
 
@@ -345,44 +350,6 @@ impl SqliteStore {
             Ok((index, plan))
         };
         indices.into_iter().map(plan).collect()
-    }
-}
-
-/// Collects the terms of one call's documents in batches of bounded size.
-#[derive(Default)]
-struct CallTerms {
-    full_batches: Vec<IndexSegment>,
-    batch: TermBatch,
-    /// First document of the current batch.
-    batch_start: u32,
-    docs: u32,
-}
-
-impl CallTerms {
-    fn add(&mut self, terms: &DocumentTerms) {
-        terms.add_to_batch(&mut self.batch, self.docs - self.batch_start);
-        self.docs += 1;
-        if self.batch.is_full() {
-            self.close_batch();
-        }
-    }
-
-    fn close_batch(&mut self) {
-        let mut part = std::mem::take(&mut self.batch).finish(self.docs - self.batch_start);
-        part.base = self.batch_start;
-        self.batch_start = self.docs;
-        self.full_batches.push(part);
-    }
-
-    /// Merges the batches into one segment.
-    fn finish(mut self) -> Result<IndexSegment, SegmentError> {
-        if self.full_batches.is_empty() || self.batch_start < self.docs {
-            self.close_batch();
-        }
-        match self.full_batches.len() {
-            1 => Ok(self.full_batches.remove(0)),
-            _ => snapshot::join_parts(self.full_batches),
-        }
     }
 }
 

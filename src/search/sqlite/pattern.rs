@@ -103,25 +103,6 @@ fn match_parts(pieces: &[PatternPart], value: &str) -> bool {
     }
 }
 
-/// Tells whether a name matches a pattern in which only `*` is special.
-pub(super) fn glob_matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, rest)) => {
-            let Some(mut left) = name.strip_prefix(head) else { return false };
-            let mut parts = rest.split('*').peekable();
-            while let Some(part) = parts.next() {
-                if parts.peek().is_none() {
-                    return left.ends_with(part);
-                }
-                let Some(at) = left.find(part) else { return false };
-                left = &left[at + part.len()..];
-            }
-            true
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,18 +133,5 @@ mod tests {
         assert!(
             WildcardPattern::prefix("a*").matches(b"a*b") && !WildcardPattern::prefix("a*").matches(b"ab")
         );
-    }
-
-    #[test]
-    fn globs_match_names() {
-        for (pattern, name, expected) in [
-            ("a", "a", true),
-            ("a*", "a", true),
-            ("*", "", true),
-            ("l*-2*6", "logs-2026", true),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(glob_matches(pattern, name), expected, "{pattern} {name}");
-        }
     }
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::catalog::{Catalog, CatalogChange};
 use super::compress::SourceCodec;
+use super::ids;
+use super::schema::block_id;
 use super::segment::{CodecError, IndexSegment};
 use crate::search::mapping::{Dynamic, Field, FieldType};
 
@@ -203,4 +205,33 @@ pub(super) fn read_document(connection: &Connection, doc: u32) -> Result<Option<
             })
         })
         .optional()
+}
+
+/// Returns the document with an id and its version, if it is not deleted.
+pub(super) fn find_by_id(
+    connection: &Connection,
+    secret: &[u8],
+    index: u16,
+    id: &str,
+    counts: impl Fn(u32) -> bool,
+) -> Result<Option<(u32, u64)>> {
+    let chosen = doc_of_id(connection, index, id)?;
+    let generated = || ids::doc_of_made_id(secret, id).filter(|&doc| counts(doc));
+    let Some(doc) = chosen.or_else(generated) else { return Ok(None) };
+    let row = read_document(connection, doc)?.filter(|row| row.index == index);
+    Ok(row.filter(|row| chosen.is_some() || row.id.is_none()).map(|row| (doc, row.version)))
+}
+
+/// Deletes blocks without a segment, and returns the next segment number.
+pub(super) fn delete_orphan_blocks(connection: &Connection) -> Result<u64> {
+    let mut known = connection.prepare("SELECT id FROM segments ORDER BY id")?;
+    let known = known.query_map([], |row| row.get::<_, u64>(0))?.collect::<Result<Vec<_>>>()?;
+    let mut from = 0;
+    for &id in &known {
+        connection
+            .execute("DELETE FROM blocks WHERE id >= ?1 AND id < ?2", [block_id(from, 0), block_id(id, 0)])?;
+        from = id + 1;
+    }
+    connection.execute("DELETE FROM blocks WHERE id >= ?1", [block_id(from, 0)])?;
+    Ok(from.max(1))
 }

@@ -183,6 +183,19 @@ impl SearchRun<'_> {
         if docs.len() <= READ_DOCS_MAX {
             return self.sort_by_reading(&docs, keys, after, wanted);
         }
+        self.sort_by_terms(docs, first, rest, after, wanted)
+    }
+
+    /// Sorts documents by walking over the terms of the first field in order. Documents that share a value are sorted by
+    /// the other fields.
+    fn sort_by_terms(
+        &self,
+        docs: RoaringBitmap,
+        first: &SortField,
+        rest: &[SortField],
+        after: Option<&[Value]>,
+        wanted: usize,
+    ) -> Result<Vec<u32>, StoreError> {
         let after_parts = after.and_then(|after| after.split_first());
         let after_first = after_parts.map(|(value, _)| value_from_json(first.kind, value)).transpose()?;
         let after_rest = after_parts.map(|(_, rest)| rest).filter(|rest| !rest.is_empty());

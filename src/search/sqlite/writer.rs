@@ -106,7 +106,7 @@ impl StoreWriter {
         wake: Sender<MergerRequest>,
     ) -> rusqlite::Result<StoreWriter> {
         let (next_doc, _) = rows::read_state(&connection)?;
-        state.next_segment.store(delete_orphans(&connection)?, Ordering::Relaxed);
+        state.next_segment.store(rows::delete_orphan_blocks(&connection)?, Ordering::Relaxed);
         let young_table_bytes =
             connection.query_row("SELECT coalesce(sum(length(data)), 0) FROM young_segments", [], |row| {
                 row.get(0)
@@ -285,7 +285,7 @@ impl StoreWriter {
         let mut version = 1;
         let secret = &self.state.secret;
         if let Some(id) = &document.id {
-            let existing = find_by_id(&self.connection, secret, document.index, id, |doc| {
+            let existing = rows::find_by_id(&self.connection, secret, document.index, id, |doc| {
                 !next.deleted_docs.contains(doc)
             })?;
             if let Some((old, old_version)) = existing {
@@ -473,33 +473,4 @@ impl StoreWriter {
         }
         Ok(())
     }
-}
-
-/// Returns the document with an id and its version, if it is not deleted.
-pub(super) fn find_by_id(
-    connection: &Connection,
-    secret: &[u8],
-    index: u16,
-    id: &str,
-    counts: impl Fn(u32) -> bool,
-) -> rusqlite::Result<Option<(u32, u64)>> {
-    let chosen = rows::doc_of_id(connection, index, id)?;
-    let generated = || ids::doc_of_made_id(secret, id).filter(|&doc| counts(doc));
-    let Some(doc) = chosen.or_else(generated) else { return Ok(None) };
-    let row = rows::read_document(connection, doc)?.filter(|row| row.index == index);
-    Ok(row.filter(|row| chosen.is_some() || row.id.is_none()).map(|row| (doc, row.version)))
-}
-
-/// Deletes blocks without a segment, and returns the next segment number.
-fn delete_orphans(connection: &Connection) -> rusqlite::Result<u64> {
-    let mut known = connection.prepare("SELECT id FROM segments ORDER BY id")?;
-    let known = known.query_map([], |row| row.get::<_, u64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut from = 0;
-    for &id in &known {
-        connection
-            .execute("DELETE FROM blocks WHERE id >= ?1 AND id < ?2", [block_id(from, 0), block_id(id, 0)])?;
-        from = id + 1;
-    }
-    connection.execute("DELETE FROM blocks WHERE id >= ?1", [block_id(from, 0)])?;
-    Ok(from.max(1))
 }

@@ -5,45 +5,49 @@
 //! the form of a value (wildcard, prefix, range) does not change. Neither does a sub-field such as `destNum.keyword`:
 //! it selects one dialled form.
 
-use super::normalizer::PhoneNumberNormalizer;
-use crate::search::query::{FieldSelector, Query, QueryValue};
+use super::{FieldSelector, Query, QueryValue};
+use crate::phone::PhoneNumberNormalizer;
+use crate::search::glob::glob_matches;
 
 /// Hidden field with the canonical numbers of all fields of a document.
-pub const ALL_NUMBERS_FIELD: &str = "_number";
+pub(crate) const ALL_NUMBERS_FIELD: &str = "_number";
+
+/// Suffix of the hidden field with the canonical numbers of a field.
+pub(crate) const NUMBER_SUFFIX: &str = "._number";
 
 /// Returns the name of the hidden field with the canonical number of `field`: `destNum._number`.
-pub fn canonical_field_name(field: &str) -> String {
-    format!("{field}.{ALL_NUMBERS_FIELD}")
+fn canonical_field_name(field: &str) -> String {
+    format!("{field}{NUMBER_SUFFIX}")
 }
 
 /// Adds the canonical form of each number in `query`.
-pub fn add_canonical_terms(query: Query, families: &PhoneNumberNormalizer) -> Query {
+pub fn add_canonical_terms(query: Query, normalizer: &PhoneNumberNormalizer) -> Query {
     match query {
         Query::Bool { must, should, must_not, should_min } => {
             let all = |queries: Vec<Query>| {
-                queries.into_iter().map(|query| add_canonical_terms(query, families)).collect()
+                queries.into_iter().map(|query| add_canonical_terms(query, normalizer)).collect()
             };
             Query::Bool { must: all(must), should: all(should), must_not: all(must_not), should_min }
         }
-        Query::Lenient(inner) => Query::Lenient(Box::new(add_canonical_terms(*inner, families))),
+        Query::Lenient(inner) => Query::Lenient(Box::new(add_canonical_terms(*inner, normalizer))),
         other => {
-            let family = canonical_terms(&other, families);
-            if family.is_empty() {
+            let canonical = canonical_terms(&other, normalizer);
+            if canonical.is_empty() {
                 return other;
             }
-            let should = std::iter::once(other).chain(family).collect();
+            let should = std::iter::once(other).chain(canonical).collect();
             Query::Bool { must: Vec::new(), should, must_not: Vec::new(), should_min: 1 }
         }
     }
 }
 
 /// Returns the term queries for the canonical number of one leaf query.
-fn canonical_terms(query: &Query, families: &PhoneNumberNormalizer) -> Vec<Query> {
+fn canonical_terms(query: &Query, normalizer: &PhoneNumberNormalizer) -> Vec<Query> {
     let (fields, text) = match query {
         Query::Match { fields, text, .. } | Query::Phrase { fields, text } => {
-            (canonical_fields_of(fields, families), text.clone())
+            (canonical_fields_of(fields, normalizer), text.clone())
         }
-        Query::Term { field, value } if families.is_number_field(field) => match value {
+        Query::Term { field, value } if normalizer.is_number_field(field) => match value {
             QueryValue::Text(text) => (vec![canonical_field_name(field)], text.clone()),
             QueryValue::Long(number) => (vec![canonical_field_name(field)], number.to_string()),
             QueryValue::Double(_) | QueryValue::Bool(_) => return Vec::new(),
@@ -53,14 +57,14 @@ fn canonical_terms(query: &Query, families: &PhoneNumberNormalizer) -> Vec<Query
     if fields.is_empty() {
         return Vec::new();
     }
-    let Some(canonical) = families.normalize(&text) else { return Vec::new() };
+    let Some(canonical) = normalizer.normalize(&text) else { return Vec::new() };
     let value = QueryValue::Text(canonical.as_str().to_owned());
     fields.into_iter().map(|field| Query::Term { field, value: value.clone() }).collect()
 }
 
 /// Returns the hidden fields that belong to `fields`. A canonical number has at least 7 digits, so shorter words have
 /// none.
-fn canonical_fields_of(fields: &FieldSelector, families: &PhoneNumberNormalizer) -> Vec<String> {
+fn canonical_fields_of(fields: &FieldSelector, normalizer: &PhoneNumberNormalizer) -> Vec<String> {
     let names = match fields {
         FieldSelector::All => return vec![ALL_NUMBERS_FIELD.to_owned()],
         FieldSelector::Named(names) if names.iter().any(|name| name == "*") => {
@@ -68,22 +72,8 @@ fn canonical_fields_of(fields: &FieldSelector, families: &PhoneNumberNormalizer)
         }
         FieldSelector::Named(names) => names,
     };
-    let is_asked = |field: &&String| names.iter().any(|name| glob_matches(name, field));
-    families.settings().fields.iter().filter(is_asked).map(|field| canonical_field_name(field)).collect()
-}
-
-/// Tells whether a name matches a pattern, in which `*` stands for any text.
-fn glob_matches(pattern: &str, name: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(start) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let end = parts.pop().unwrap_or_default();
-    for part in parts {
-        // The first occurrence is the best one: it leaves the most text for the parts after it.
-        let Some(at) = name.find(part) else { return false };
-        name = &name[at + part.len()..];
-    }
-    name.ends_with(end)
+    let is_selected = |field: &&String| names.iter().any(|name| glob_matches(name, field));
+    normalizer.settings().fields.iter().filter(is_selected).map(|field| canonical_field_name(field)).collect()
 }
 
 #[cfg(test)]
@@ -92,18 +82,18 @@ mod tests {
     use crate::phone::NumberSettings;
     use crate::search::query::{Bound, Operator};
 
-    const FAMILY: &str = "+972598294121";
+    const NUMBER: &str = "+972598294121";
 
-    fn families() -> PhoneNumberNormalizer {
+    fn normalizer() -> PhoneNumberNormalizer {
         PhoneNumberNormalizer::new(NumberSettings::default()).unwrap()
     }
 
-    fn named(names: &[&str], text: &str) -> Query {
+    fn match_query(names: &[&str], text: &str) -> Query {
         let fields = FieldSelector::Named(names.iter().map(|name| (*name).to_owned()).collect());
         Query::Match { fields, text: text.to_owned(), operator: Operator::Or }
     }
 
-    fn everywhere(text: &str) -> Query {
+    fn match_all_fields(text: &str) -> Query {
         Query::Match { fields: FieldSelector::All, text: text.to_owned(), operator: Operator::And }
     }
 
@@ -117,19 +107,19 @@ mod tests {
 
     fn check_expand(query: Query, fields: &[&str]) {
         let mut should = vec![query.clone()];
-        should.extend(fields.iter().map(|field| term(field, FAMILY)));
-        assert_eq!(add_canonical_terms(query, &families()), any(should));
+        should.extend(fields.iter().map(|field| term(field, NUMBER)));
+        assert_eq!(add_canonical_terms(query, &normalizer()), any(should));
     }
 
     fn check_same(query: Query) {
-        assert_eq!(add_canonical_terms(query.clone(), &families()), query);
+        assert_eq!(add_canonical_terms(query.clone(), &normalizer()), query);
     }
 
     #[test]
     fn a_number_field_is_searched_for_the_canonical_number_too() {
         for text in ["9011972598294121", "+972598294121", "sip:00972598294121@198.51.100.7"] {
-            check_expand(named(&["destNum"], text), &["destNum._number"]);
-            check_expand(everywhere(text), &["_number"]);
+            check_expand(match_query(&["destNum"], text), &["destNum._number"]);
+            check_expand(match_all_fields(text), &["_number"]);
             check_expand(term("dnis", text), &["dnis._number"]);
         }
         let phrase = Query::Phrase { fields: FieldSelector::All, text: "+972 59 829 4121".to_owned() };
@@ -142,15 +132,15 @@ mod tests {
     fn field_patterns_select_number_fields_only() {
         let text = "972598294121";
         check_expand(
-            named(&["to_user", "country", "from_user"], text),
+            match_query(&["to_user", "country", "from_user"], text),
             &["from_user._number", "to_user._number"],
         );
-        check_expand(named(&["*_user"], text), &["from_user._number", "to_user._number"]);
-        check_expand(named(&["c*_n*r"], text), &["called_number._number"]);
-        check_expand(named(&["*"], text), &["_number"]);
-        check_expand(named(&["destNum", "*"], text), &["_number"]);
-        check_same(named(&["country", "dest*x", "destNum.keyword", "destNum.*"], text));
-        check_same(named(&[], text));
+        check_expand(match_query(&["*_user"], text), &["from_user._number", "to_user._number"]);
+        check_expand(match_query(&["c*_n*r"], text), &["called_number._number"]);
+        check_expand(match_query(&["*"], text), &["_number"]);
+        check_expand(match_query(&["destNum", "*"], text), &["_number"]);
+        check_same(match_query(&["country", "dest*x", "destNum.keyword", "destNum.*"], text));
+        check_same(match_query(&[], text));
     }
 
     #[test]
@@ -172,35 +162,23 @@ mod tests {
     #[test]
     fn a_text_that_is_not_a_number_does_not_change() {
         for text in ["100", "598294", "friendly-scanner", "173.208.203.122", "0598294121", ""] {
-            check_same(everywhere(text));
-            check_same(named(&["destNum"], text));
+            check_same(match_all_fields(text));
+            check_same(match_query(&["destNum"], text));
         }
     }
 
     #[test]
     fn a_negation_excludes_all_dialled_forms() {
-        let number = named(&["destNum"], "972598294121");
+        let number = match_query(&["destNum"], "972598294121");
         let not = |query| Query::Bool {
             must: vec![Query::All],
             should: vec![],
             must_not: vec![query],
             should_min: 0,
         };
-        let family = any(vec![number.clone(), term("destNum._number", FAMILY)]);
-        assert_eq!(add_canonical_terms(not(number.clone()), &families()), not(family.clone()));
+        let canonical = any(vec![number.clone(), term("destNum._number", NUMBER)]);
+        assert_eq!(add_canonical_terms(not(number.clone()), &normalizer()), not(canonical.clone()));
         let twice = not(not(any(vec![number, Query::None])));
-        assert_eq!(add_canonical_terms(twice, &families()), not(not(any(vec![family, Query::None]))));
-    }
-
-    #[test]
-    fn field_patterns_match() {
-        for (pattern, name) in
-            [("*", ""), ("a*", "a"), ("*a", "ba"), ("a*a", "aa"), ("a*b*c", "abbc"), ("**", "x")]
-        {
-            assert!(glob_matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in [("a*a", "a"), ("a", "ab"), ("*ab*b", "ab"), ("a*", "ba"), ("", "a")] {
-            assert!(!glob_matches(pattern, name), "{pattern} {name}");
-        }
+        assert_eq!(add_canonical_terms(twice, &normalizer()), not(not(any(vec![canonical, Query::None]))));
     }
 }
