@@ -118,7 +118,7 @@ pub struct CallBuilder {
     bye: Option<(i64, String)>,
     has_bye_reply: bool,
     rows: u64,
-    doubled: u64,
+    duplicates: u64,
     reordered: u64,
     last: LastRow,
 }
@@ -144,7 +144,7 @@ impl CallBuilder {
             bye: None,
             has_bye_reply: false,
             rows: 0,
-            doubled: 0,
+            duplicates: 0,
             reordered: 0,
             last: LastRow::default(),
         };
@@ -166,7 +166,7 @@ impl CallBuilder {
         last.sequence_max = last.sequence_max.max(row.sequence);
         let what = Some((row.time_us, row.kind, row.code));
         if last.what == what && last.caller == row.caller && last.callee == row.callee {
-            self.doubled += 1;
+            self.duplicates += 1;
             return;
         }
         last.what = what;
@@ -176,17 +176,17 @@ impl CallBuilder {
     }
 
     fn apply_row(&mut self, row: &BillingRow<'_>) {
-        let is_answered_or_refused = self.reply.is_some_and(|(_, code)| code == 0 || code >= 200);
+        let has_final_reply = self.reply.is_some_and(|(_, code)| code == 0 || code >= 200);
         let sides = || (row.caller.clone().into_owned(), row.callee.clone().into_owned());
         match row.kind {
             // A request after the final reply is the BYE; a request before it repeats the INVITE.
-            RowKind::Request if is_answered_or_refused => self.record_bye(row),
+            RowKind::Request if has_final_reply => self.record_bye(row),
             RowKind::InviteRequest | RowKind::Request if self.invite.is_none() => {
                 let (caller, callee) = sides();
                 self.invite = Some((row.time_us, caller, callee));
             }
             RowKind::InviteRequest | RowKind::Request => {}
-            RowKind::Reply if is_answered_or_refused => self.has_bye_reply = true,
+            RowKind::Reply if has_final_reply => self.has_bye_reply = true,
             RowKind::InviteReply | RowKind::Reply => {
                 self.sides.get_or_insert_with(sides);
                 self.record_reply(row);
@@ -254,7 +254,7 @@ impl CallBuilder {
             reply_code: self.reply.map(|(_, code)| code).filter(|code| *code != 0),
             hung_up,
             rows: self.rows,
-            duplicates: self.doubled,
+            duplicates: self.duplicates,
             reordered: self.reordered,
             missing,
         }

@@ -141,7 +141,7 @@ mod tests {
         check(Some(BilledCall { setup_us: Some(1), ..call() }), &[Difference::Setup]);
         check(Some(BilledCall { reply_code: Some(202), ..call() }), &[Difference::ReplyCode]);
         check(Some(BilledCall { hung_up: Some(CallParty::Callee), ..call() }), &[Difference::HungUp]);
-        let refused = BilledCall {
+        let rejected_call = BilledCall {
             answered: Some(false),
             reply_code: Some(486),
             duration_us: None,
@@ -149,7 +149,7 @@ mod tests {
             ..call()
         };
         let all = [Difference::Answered, Difference::ReplyCode, Difference::Duration, Difference::HungUp];
-        check(Some(refused), &all);
+        check(Some(rejected_call), &all);
         // Different clocks, duplicates and spellings are not differences.
         check(
             Some(BilledCall { start_us: 7, rows: 5, duplicates: 1, caller: "x".to_owned(), ..call() }),

@@ -268,9 +268,9 @@ impl<'a> RowReader<'a> {
         Ok(Ok(()))
     }
 
-    fn report_result(&mut self, result: Result<(), RowError>, place: impl FnOnce() -> String) {
+    fn report_result(&mut self, result: Result<(), RowError>, location: impl FnOnce() -> String) {
         if let Err(error) = result {
-            self.reject_row(&error.to_string(), place());
+            self.reject_row(&error.to_string(), location());
         }
     }
 
@@ -278,10 +278,10 @@ impl<'a> RowReader<'a> {
         self.reject_row(&format!("longer than {ROW_BYTES_MAX} bytes"), row_location(path, no));
     }
 
-    fn reject_row(&mut self, why: &str, place: String) {
+    fn reject_row(&mut self, why: &str, location: String) {
         self.counts.rejected += 1;
         if self.counts.rejected <= LOGGED_REJECTIONS_MAX {
-            log::warn!("row_rejected {place} reason=\"{}\"", escape(why));
+            log::warn!("row_rejected {location} reason=\"{}\"", escape(why));
         }
     }
 }
@@ -396,11 +396,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(text: &str, expected: &[&str], refused: u64) {
+    fn check(text: &str, expected: &[&str], rejected: u64) {
         for buffer in [1, 7, 4_096] {
             let (rows, counts) = read(text.as_bytes(), buffer);
             assert_eq!(rows, expected, "{text}");
-            assert_eq!((counts.rows, counts.rejected), (expected.len() as u64, refused), "{text}");
+            assert_eq!((counts.rows, counts.rejected), (expected.len() as u64, rejected), "{text}");
         }
     }
 
@@ -476,11 +476,11 @@ mod tests {
             let row = r#"{"call_id":"a","request_time":1,"caller_id":"x","z":""}"#;
             row.replace(r#""z":"""#, &format!(r#""z":"{}""#, "z".repeat(length - row.len())))
         };
-        for (length, refused) in [(ROW_BYTES_MAX, 0), (ROW_BYTES_MAX + 1, 1)] {
-            let rows = if refused == 0 { 2 } else { 1 };
+        for (length, rejected) in [(ROW_BYTES_MAX, 0), (ROW_BYTES_MAX + 1, 1)] {
+            let rows = if rejected == 0 { 2 } else { 1 };
             for text in [format!("{}\n{ROW}\n", row(length)), format!("[{},{ROW}]", row(length))] {
                 let (read, counts) = read(text.as_bytes(), 8_192);
-                assert_eq!((read.len(), counts.rejected), (rows, refused), "{length}");
+                assert_eq!((read.len(), counts.rejected), (rows, rejected), "{length}");
             }
         }
     }

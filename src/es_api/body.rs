@@ -160,12 +160,12 @@ mod tests {
     fn decompressed_bodies_are_limited_alone_and_together() {
         let all = DecompressionBudget { body_bytes_max: 1 << 20, ..DecompressionBudget::default() };
         let whole = vec![b' '; (1 << 20) + 1];
-        let inflated = all.decompress(&packed(&whole[1..])).map_err(|failure| failure.status());
+        let inflated = all.decompress(&packed(&whole[1..])).map_err(|error| error.status());
         assert_eq!(inflated.as_ref().map(|inflated| inflated.bytes.len()).ok(), Some(1 << 20));
         // While one body exists, a second one of this size exceeds the budget.
-        assert_eq!(all.decompress(&packed(&whole[1..])).err().map(|failure| failure.status()), Some(429));
+        assert_eq!(all.decompress(&packed(&whole[1..])).err().map(|error| error.status()), Some(429));
         drop(inflated);
-        assert_eq!(all.decompress(&packed(&whole)).err().map(|failure| failure.status()), Some(413));
+        assert_eq!(all.decompress(&packed(&whole)).err().map(|error| error.status()), Some(413));
         assert_eq!(all.held.load(Ordering::Relaxed), 0, "the whole budget is free again");
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let all = DecompressionBudget::default();
         let whole = packed(b"{\"a\":1}");
         for bytes in [&b"{}"[..], &whole[..whole.len() - 1], &[&whole[..], b"x"].concat()] {
-            assert_eq!(all.decompress(bytes).err().map(|failure| failure.status()), Some(400), "{bytes:?}");
+            assert_eq!(all.decompress(bytes).err().map(|error| error.status()), Some(400), "{bytes:?}");
         }
         let two = [&whole[..], &whole].concat();
         assert_eq!(

@@ -71,9 +71,9 @@ impl Serialize for BulkResponseItem<'_> {
                 let stored = WriteResponse::new(&action.index, action.doc_type.as_deref(), written, *refresh);
                 map.serialize_entry(action.verb, &stored.into_item())?;
             }
-            Err(failure) => {
+            Err(api_error) => {
                 let doc_type = action.doc_type.as_deref().unwrap_or("_doc");
-                let (id, status, error) = (action.id.as_deref(), failure.status(), failure.cause());
+                let (id, status, error) = (action.id.as_deref(), api_error.status(), api_error.cause());
                 map.serialize_entry(
                     action.verb,
                     &BulkItemError { index: &action.index, doc_type, id, status, error },

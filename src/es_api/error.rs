@@ -146,7 +146,7 @@ impl From<StoreError> for ApiError {
             StoreError::IndexNotFound(index) => ApiError::index_not_found(&index),
             StoreError::Invalid(reason) => {
                 let of_shard = ["No mapping found", "failed to create query", "Failed to parse query"];
-                let kind = match of_shard.iter().any(|begin| reason.starts_with(begin)) {
+                let kind = match of_shard.iter().any(|start| reason.starts_with(start)) {
                     true => "query_shard_exception",
                     false => "illegal_argument_exception",
                 };
@@ -219,10 +219,10 @@ impl ErrorCause {
 
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Some(told) =
-            self.cluster_body.as_deref().and_then(|told| serde_json::from_str::<&RawValue>(told).ok())
+        let parse = |body| serde_json::from_str::<&RawValue>(body).ok();
+        if let Some(body) = self.cluster_body.as_deref().and_then(parse)
         {
-            return told.serialize(serializer);
+            return body.serialize(serializer);
         }
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("error", &ErrorBody(self))?;

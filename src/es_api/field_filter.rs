@@ -111,8 +111,8 @@ impl FieldFilter {
                 let _ = serde_json::to_writer(&mut *out, &path[path.len() - 1]);
                 out.push(b':');
             }
-            let verdict = if named { self.decide_member(path) } else { MemberDecision::Descend(wanted) };
-            let taken = match verdict {
+            let decision = if named { self.decide_member(path) } else { MemberDecision::Descend(wanted) };
+            let is_kept = match decision {
                 MemberDecision::Keep => {
                     out.extend_from_slice(value.get().as_bytes());
                     true
@@ -124,7 +124,7 @@ impl FieldFilter {
             if named {
                 path.pop();
             }
-            if !taken {
+            if !is_kept {
                 out.truncate(before);
             }
         }

@@ -205,7 +205,7 @@ mod tests {
 
     #[track_caller]
     fn check(path: &str, expected: &str) {
-        let shown = match route(path) {
+        let description = match route(path) {
             Ok(route) => {
                 let part = |part: &Option<Cow<'_, str>>| part.as_deref().unwrap_or("-").to_owned();
                 format!(
@@ -216,9 +216,9 @@ mod tests {
                     part(&route.id)
                 )
             }
-            Err(failure) => failure.reason().to_owned(),
+            Err(error) => error.reason().to_owned(),
         };
-        assert_eq!(shown, expected, "{path}");
+        assert_eq!(description, expected, "{path}");
     }
 
     #[test]

@@ -64,22 +64,22 @@ impl ChunkedDecoder {
         let mut used = 0;
         loop {
             let rest = &input[used..];
-            let (taken, needs_more) = match self.state {
+            let (consumed, needs_more) = match self.state {
                 ChunkState::SizeLine => {
                     // Cannot underflow: the body never exceeds the limit.
                     let room = body_bytes_max - request.body().len() as u64;
                     self.feed_size_line(rest, room)?
                 }
                 ChunkState::Data { left } => {
-                    let (taken, left) = request.append_body(rest, left);
+                    let (consumed, left) = request.append_body(rest, left);
                     self.state = if left == 0 { ChunkState::DataEnd } else { ChunkState::Data { left } };
-                    (taken, left > 0)
+                    (consumed, left > 0)
                 }
                 ChunkState::DataEnd => self.feed_data_end(rest)?,
                 ChunkState::Trailers { line_from } => self.feed_trailer(rest, line_from)?,
                 ChunkState::Complete => return Ok((used, true)),
             };
-            used += taken;
+            used += consumed;
             if needs_more {
                 return Ok((used, false));
             }
@@ -87,9 +87,9 @@ impl ChunkedDecoder {
     }
 
     fn feed_size_line(&mut self, input: &[u8], room: u64) -> Result<(usize, bool), RequestError> {
-        let (taken, needs_more) = self.append_line(input, CHUNK_LINE_BYTES_MAX, MALFORMED_CHUNK)?;
+        let (consumed, needs_more) = self.append_line(input, CHUNK_LINE_BYTES_MAX, MALFORMED_CHUNK)?;
         if needs_more {
-            return Ok((taken, true));
+            return Ok((consumed, true));
         }
         let line = self.line.strip_suffix(b"\r\n").ok_or(BARE_LF)?;
         let (size, extension_bytes) = chunk_size(line)?;
@@ -105,27 +105,27 @@ impl ChunkedDecoder {
             0 => ChunkState::Trailers { line_from: 0 },
             left => ChunkState::Data { left },
         };
-        Ok((taken, false))
+        Ok((consumed, false))
     }
 
     fn feed_data_end(&mut self, input: &[u8]) -> Result<(usize, bool), RequestError> {
-        let taken = input.len().min(2 - self.line.len());
-        self.line.extend_from_slice(&input[..taken]);
+        let consumed = input.len().min(2 - self.line.len());
+        self.line.extend_from_slice(&input[..consumed]);
         if !b"\r\n".starts_with(&self.line) {
             return Err(MALFORMED_CHUNK);
         }
         if self.line.len() < 2 {
-            return Ok((taken, true));
+            return Ok((consumed, true));
         }
         self.line.clear();
         self.state = ChunkState::SizeLine;
-        Ok((taken, false))
+        Ok((consumed, false))
     }
 
     fn feed_trailer(&mut self, input: &[u8], line_from: usize) -> Result<(usize, bool), RequestError> {
-        let (taken, needs_more) = self.append_line(input, CHUNK_EXTRA_BYTES_MAX, TRAILERS_TOO_LONG)?;
+        let (consumed, needs_more) = self.append_line(input, CHUNK_EXTRA_BYTES_MAX, TRAILERS_TOO_LONG)?;
         if needs_more {
-            return Ok((taken, true));
+            return Ok((consumed, true));
         }
         let line = &self.line[line_from..];
         if !line.ends_with(b"\r\n") {
@@ -133,14 +133,14 @@ impl ChunkedDecoder {
         }
         if line != b"\r\n" {
             self.state = ChunkState::Trailers { line_from: self.line.len() };
-            return Ok((taken, false));
+            return Ok((consumed, false));
         }
         // Trailers are checked like headers and discarded: no handler uses one, and none may be mistaken for a header.
         match httparse::parse_headers(&self.line, &mut [httparse::EMPTY_HEADER; HEADERS_MAX]) {
             Ok(httparse::Status::Complete(_)) => self.state = ChunkState::Complete,
             _ => return Err(RequestError::new(400, "malformed trailers")),
         }
-        Ok((taken, false))
+        Ok((consumed, false))
     }
 
     /// Appends input to `line`, up to and including a line feed. Returns how many bytes it consumed, and whether the line
@@ -152,12 +152,12 @@ impl ChunkedDecoder {
         too_long: RequestError,
     ) -> Result<(usize, bool), RequestError> {
         let line_to = memchr::memchr(b'\n', input).map(|at| at + 1);
-        let taken = line_to.unwrap_or(input.len());
-        if self.line.len() + taken > bytes_max {
+        let consumed = line_to.unwrap_or(input.len());
+        if self.line.len() + consumed > bytes_max {
             return Err(too_long);
         }
-        self.line.extend_from_slice(&input[..taken]);
-        Ok((taken, line_to.is_none()))
+        self.line.extend_from_slice(&input[..consumed]);
+        Ok((consumed, line_to.is_none()))
     }
 }
 

@@ -102,8 +102,8 @@ impl RequestParser {
         let mut used = 0;
         loop {
             match self.feed_state(&input[used..]) {
-                Ok((taken, None)) => used += taken,
-                Ok((taken, Some(step))) => return (used + taken, step),
+                Ok((consumed, None)) => used += consumed,
+                Ok((consumed, Some(step))) => return (used + consumed, step),
                 Err(error) => {
                     self.state = ParserState::Invalid(error);
                     return (used, ParseStep::Invalid(error));
@@ -117,17 +117,17 @@ impl RequestParser {
         match self.state {
             ParserState::Head { line_from } => self.feed_head(input, line_from),
             ParserState::Body { left } => {
-                let (taken, left) = self.request.append_body(input, left);
+                let (consumed, left) = self.request.append_body(input, left);
                 self.state = if left == 0 { ParserState::Complete } else { ParserState::Body { left } };
-                Ok((taken, (left > 0).then_some(ParseStep::NeedMore)))
+                Ok((consumed, (left > 0).then_some(ParseStep::NeedMore)))
             }
             ParserState::ChunkedBody => {
-                let (taken, is_complete) =
+                let (consumed, is_complete) =
                     self.chunks.feed(input, &mut self.request, self.limits.body_bytes_max)?;
                 if is_complete {
                     self.state = ParserState::Complete;
                 }
-                Ok((taken, (!is_complete).then_some(ParseStep::NeedMore)))
+                Ok((consumed, (!is_complete).then_some(ParseStep::NeedMore)))
             }
             ParserState::Complete => Ok((0, Some(ParseStep::Request))),
             ParserState::Invalid(error) => Err(error),
@@ -136,7 +136,7 @@ impl RequestParser {
 
     fn feed_head(&mut self, input: &[u8], line_from: usize) -> FeedResult {
         let line_to = memchr::memchr(b'\n', input).map(|at| at + 1);
-        let taken = line_to.unwrap_or(input.len());
+        let consumed = line_to.unwrap_or(input.len());
         let Some(first) = self.request.head.first().or(input.first()) else {
             return Ok((0, Some(ParseStep::NeedMore)));
         };
@@ -144,16 +144,16 @@ impl RequestParser {
         if !first.is_ascii_graphic() && !matches!(first, b'\r' | b'\n') {
             return Err(RequestError::new(400, "this is not HTTP"));
         }
-        if self.request.head.len() + taken > self.limits.head_bytes_max {
+        if self.request.head.len() + consumed > self.limits.head_bytes_max {
             return Err(match line_from {
                 0 => RequestError::new(414, "the request line is too long"),
                 _ => RequestError::new(431, "the headers are too long"),
             });
         }
-        self.request.head.extend_from_slice(&input[..taken]);
+        self.request.head.extend_from_slice(&input[..consumed]);
         match line_to {
-            None => Ok((taken, Some(ParseStep::NeedMore))),
-            Some(_) => Ok((taken, self.end_head_line(line_from)?)),
+            None => Ok((consumed, Some(ParseStep::NeedMore))),
+            Some(_) => Ok((consumed, self.end_head_line(line_from)?)),
         }
     }
 

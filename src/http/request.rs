@@ -97,9 +97,9 @@ impl Request {
 
     /// Appends at most `left` bytes of input to the body. Returns how many it appended, and how many are still missing.
     pub(super) fn append_body(&mut self, input: &[u8], left: u64) -> (usize, u64) {
-        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        self.body.extend_from_slice(&input[..taken]);
-        (taken, left - taken as u64)
+        let appended = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        self.body.extend_from_slice(&input[..appended]);
+        (appended, left - appended as u64)
     }
 
     pub fn method(&self) -> Method {

@@ -335,7 +335,7 @@ fn rows_over_http_are_dates_and_numbers_and_make_calls() {
     let expected = json!([{
         "call_id": "a", "start": "2026-11-22T00:00:00.000100Z", "caller": "+447700900123", "callee": "+447700900456",
         "setup_us": 3_000_100, "answered": true, "duration_us": 60_000_100, "reply_code": 200, "hung_up": "callee",
-        "rows": 4, "doubled": 0, "reordered": 0, "missing": [],
+        "rows": 4, "duplicates": 0, "reordered": 0, "missing": [],
     }]);
     assert_eq!(Value::from(objects(&output)), expected);
     // The range selects calls by their start, not by the times of their rows.
@@ -347,7 +347,7 @@ fn rows_over_http_are_dates_and_numbers_and_make_calls() {
 }
 
 #[test]
-fn incomplete_calls_are_named_and_what_is_no_row_is_refused() {
+fn incomplete_calls_are_named_and_malformed_rows_are_rejected() {
     let work = Workdir::new();
     let file = |text: String| work.write("rows", text).to_str().unwrap().to_owned();
     let rows: Vec<&str> = WHOLE.lines().collect();
@@ -361,7 +361,7 @@ fn incomplete_calls_are_named_and_what_is_no_row_is_refused() {
     check_code(&output, 3);
     let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(table.contains("60.000100") && table.contains("callee"), "{table}");
-    assert!(log.contains("row=5 reason=\"request_time is missing\"") && log.contains("refused=1"), "{log}");
+    assert!(log.contains("row=5 reason=\"request_time is missing\"") && log.contains("rejected=1"), "{log}");
     check_code(&billing(&["build", &file("hello\n".to_owned())]), 2);
     check_code(&billing(&["build", "/nonexistent"]), 1);
     check_code(&billing(&["compare", "-", "-"]), 2);
@@ -471,5 +471,5 @@ fn rows_from_a_queue_are_there_once_whatever_is_killed() {
     let output = billing(&["build", "--store", work.join("out").to_str().unwrap(), "--csv"]);
     check_code(&output, 0);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(log.contains(&format!("built calls={calls} ")) && log.contains(" doubled=0 "), "{log}");
+    assert!(log.contains(&format!("built calls={calls} ")) && log.contains(" duplicates=0 "), "{log}");
 }

@@ -58,19 +58,19 @@ impl Args {
         let source = RowSource { names: &self.files, options: &options, times: &times };
         let mut calls = CallReader::read(&source, &self.sort.settings())?;
         let mut printer = CallPrinter::start(self.format.format(), self.which.time_zone)?;
-        let mut sums = BuildSummary::default();
+        let mut summary = BuildSummary::default();
         while let Some(call) = calls.next()? {
-            sums.add(&call);
+            summary.add(&call);
             if !printer.print(&call)? {
                 break;
             }
         }
         printer.end()?;
         let counts = calls.counts;
-        let BuildSummary { calls, answered, incomplete, duplicates: doubled, reordered } = sums;
+        let BuildSummary { calls, answered, incomplete, duplicates, reordered } = summary;
         logging::status_line(format_args!(
-            "built calls={calls} answered={answered} incomplete={incomplete} rows={} doubled={doubled} \
-             reordered={reordered} other_methods={} refused={}",
+            "built calls={calls} answered={answered} incomplete={incomplete} rows={} duplicates={duplicates} \
+             reordered={reordered} other_methods={} rejected={}",
             counts.rows, counts.other_methods, counts.rejected
         ));
         Ok(if counts.rejected == 0 && incomplete == 0 { Exit::Done } else { Exit::Incomplete })
@@ -98,7 +98,7 @@ const COLUMNS: [&str; 13] = [
     "reply_code",
     "hung_up",
     "rows",
-    "doubled",
+    "duplicates",
     "reordered",
     "missing",
 ];
@@ -167,7 +167,7 @@ pub(super) fn call_json(call: &BilledCall, zone: TimeZoneArg) -> Value {
         "call_id": call.call_id, "start": zone.format_us(call.start_us), "caller": call.caller, "callee": call.callee,
         "setup_us": call.setup_us, "answered": call.answered, "duration_us": call.duration_us,
         "reply_code": call.reply_code, "hung_up": call.hung_up.map(CallParty::as_str), "rows": call.rows,
-        "doubled": call.duplicates, "reordered": call.reordered, "missing": call.missing.names().collect::<Vec<_>>(),
+        "duplicates": call.duplicates, "reordered": call.reordered, "missing": call.missing.names().collect::<Vec<_>>(),
     })
 }
 

@@ -144,14 +144,14 @@ impl Args {
             printer.print_totals(totals)?;
         }
         printer.end()?;
-        let refused = ours.counts.rejected + theirs.counts.rejected;
+        let rejected = ours.counts.rejected + theirs.counts.rejected;
         let CompareSummary { calls, differing: differ, missing_ours, missing_theirs, incomplete } = counted;
         logging::status_line(format_args!(
             "compared calls={calls} differ={differ} missing_ours={missing_ours} missing_theirs={missing_theirs} \
-             incomplete={incomplete} rows_ours={} rows_theirs={} refused={refused}",
+             incomplete={incomplete} rows_ours={} rows_theirs={} rejected={rejected}",
             ours.counts.rows, theirs.counts.rows
         ));
-        Ok(if refused == 0 && differ + missing_ours + missing_theirs == 0 {
+        Ok(if rejected == 0 && differ + missing_ours + missing_theirs == 0 {
             Exit::Done
         } else {
             Exit::Incomplete

@@ -11,7 +11,7 @@ const LIMITS: RequestLimits =
 /// Parses these segments. Returns one line per request, and a last line if the rest is invalid or incomplete.
 fn outcomes(segments: &[&[u8]]) -> Vec<String> {
     let mut parser = RequestParser::new(LIMITS);
-    let mut seen = Vec::new();
+    let mut outcomes = Vec::new();
     let mut heads = 0;
     for segment in segments {
         let mut rest = *segment;
@@ -25,24 +25,24 @@ fn outcomes(segments: &[&[u8]]) -> Vec<String> {
                 }
                 ParseStep::Head => heads += 1,
                 ParseStep::Request => {
-                    seen.push(shown(parser.request()));
-                    assert_eq!(heads, seen.len(), "one head per request");
+                    outcomes.push(describe(parser.request()));
+                    assert_eq!(heads, outcomes.len(), "one head per request");
                     parser.next_request();
                 }
-                ParseStep::Invalid(refusal) => {
-                    seen.push(refusal.status.to_string());
-                    return seen;
+                ParseStep::Invalid(error) => {
+                    outcomes.push(error.status.to_string());
+                    return outcomes;
                 }
             }
         }
     }
     if !parser.is_idle() {
-        seen.push("more".to_owned());
+        outcomes.push("more".to_owned());
     }
-    seen
+    outcomes
 }
 
-fn shown(request: &Request) -> String {
+fn describe(request: &Request) -> String {
     let keep = if request.keep_alive { "keep" } else { "close" };
     let body = String::from_utf8_lossy(request.body());
     format!("{:?} {} {} {keep} {body}", request.method(), request.path(), request.query())
@@ -52,14 +52,14 @@ fn shown(request: &Request) -> String {
 
 /// Checks the outcome for the whole input, for each split in two, and byte by byte.
 fn check_bytes(input: &[u8], expected: &[&str]) {
-    let shown = input.escape_ascii();
-    assert_eq!(outcomes(&[input]), expected, "whole: {shown}");
+    let escaped = input.escape_ascii();
+    assert_eq!(outcomes(&[input]), expected, "whole: {escaped}");
     for at in 0..=input.len() {
         let (a, b) = input.split_at(at);
-        assert_eq!(outcomes(&[a, b]), expected, "split at {at}: {shown}");
+        assert_eq!(outcomes(&[a, b]), expected, "split at {at}: {escaped}");
     }
     let bytes: Vec<&[u8]> = input.chunks(1).collect();
-    assert_eq!(outcomes(&bytes), expected, "byte by byte: {shown}");
+    assert_eq!(outcomes(&bytes), expected, "byte by byte: {escaped}");
 }
 
 fn check(input: &str, expected: &[&str]) {
