@@ -70,7 +70,7 @@ impl RequestBody<'_> {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             RequestBody::Plain(bytes) => bytes,
-            RequestBody::Decompressed(inflated) => &inflated.bytes,
+            RequestBody::Decompressed(body) => &body.bytes,
         }
     }
 }
@@ -79,10 +79,10 @@ impl DecompressionBudget {
     /// Returns the body of a request and decompresses it if necessary. Every content type is read as JSON, since scripts
     /// send none or any, except types that are certainly not JSON.
     pub(super) fn read_body<'a>(&'a self, request: &'a Request) -> Result<RequestBody<'a>, ApiError> {
-        if let Some(kind) = request.header("content-type") {
-            let kind = kind.to_ascii_lowercase();
+        if let Some(content_type) = request.header("content-type") {
+            let content_type = content_type.to_ascii_lowercase();
             if let Some(other) =
-                ["yaml", "smile", "cbor"].into_iter().find(|other| has(&kind, other.as_bytes()))
+                ["yaml", "smile", "cbor"].into_iter().find(|other| contains(&content_type, other.as_bytes()))
             {
                 let reason = format!("Content-Type header [application/{other}] is not supported");
                 return Err(ApiError::new(406, "media_type_header_exception", reason));
@@ -104,23 +104,22 @@ impl DecompressionBudget {
         }
     }
 
-    fn decompress(&self, packed: &[u8]) -> Result<DecompressedBody<'_>, ApiError> {
-        let mut inflated =
-            DecompressedBody { bytes: Vec::new(), share: BudgetShare { budget: self, bytes: 0 } };
-        let mut decoder = MultiGzDecoder::new(packed);
+    fn decompress(&self, compressed: &[u8]) -> Result<DecompressedBody<'_>, ApiError> {
+        let mut body = DecompressedBody { bytes: Vec::new(), share: BudgetShare { budget: self, bytes: 0 } };
+        let mut decoder = MultiGzDecoder::new(compressed);
         loop {
-            let bytes = &mut inflated.bytes;
+            let bytes = &mut body.bytes;
             if bytes.capacity() - bytes.len() < STEP_BYTES {
                 // While the buffer grows, the old and the new one exist together, so both count.
                 let more =
                     bytes.capacity().clamp(STEP_BYTES, self.body_bytes_max.div_ceil(8).max(STEP_BYTES));
-                inflated.share.reserve(more)?;
+                body.share.reserve(more)?;
                 bytes.reserve_exact(more);
             }
             let step = STEP_BYTES.min(self.body_bytes_max + 1 - bytes.len());
             match decoder.by_ref().take(step as u64).read_to_end(bytes) {
-                Ok(0) => return Ok(inflated),
-                Ok(_) if inflated.bytes.len() > self.body_bytes_max => {
+                Ok(0) => return Ok(body),
+                Ok(_) if body.bytes.len() > self.body_bytes_max => {
                     let reason = format!("the decompressed body has more than {} bytes", self.body_bytes_max);
                     return Err(ApiError::new(413, "content_too_long_exception", reason));
                 }
@@ -137,7 +136,7 @@ impl DecompressionBudget {
     }
 }
 
-fn has(text: &[u8], part: &[u8]) -> bool {
+fn contains(text: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(text, part).is_some()
 }
 
@@ -150,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    fn packed(bytes: &[u8]) -> Vec<u8> {
+    fn compress(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
@@ -158,28 +157,25 @@ mod tests {
 
     #[test]
     fn decompressed_bodies_are_limited_alone_and_together() {
-        let all = DecompressionBudget { body_bytes_max: 1 << 20, ..DecompressionBudget::default() };
+        let budget = DecompressionBudget { body_bytes_max: 1 << 20, ..DecompressionBudget::default() };
         let whole = vec![b' '; (1 << 20) + 1];
-        let inflated = all.decompress(&packed(&whole[1..])).map_err(|error| error.status());
-        assert_eq!(inflated.as_ref().map(|inflated| inflated.bytes.len()).ok(), Some(1 << 20));
+        let body = budget.decompress(&compress(&whole[1..])).map_err(|error| error.status());
+        assert_eq!(body.as_ref().map(|body| body.bytes.len()).ok(), Some(1 << 20));
         // While one body exists, a second one of this size exceeds the budget.
-        assert_eq!(all.decompress(&packed(&whole[1..])).err().map(|error| error.status()), Some(429));
-        drop(inflated);
-        assert_eq!(all.decompress(&packed(&whole)).err().map(|error| error.status()), Some(413));
-        assert_eq!(all.held.load(Ordering::Relaxed), 0, "the whole budget is free again");
+        assert_eq!(budget.decompress(&compress(&whole[1..])).err().map(|error| error.status()), Some(429));
+        drop(body);
+        assert_eq!(budget.decompress(&compress(&whole)).err().map(|error| error.status()), Some(413));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0, "the whole budget is free again");
     }
 
     #[test]
     fn malformed_or_truncated_gzip_is_rejected() {
-        let all = DecompressionBudget::default();
-        let whole = packed(b"{\"a\":1}");
+        let budget = DecompressionBudget::default();
+        let whole = compress(b"{\"a\":1}");
         for bytes in [&b"{}"[..], &whole[..whole.len() - 1], &[&whole[..], b"x"].concat()] {
-            assert_eq!(all.decompress(bytes).err().map(|error| error.status()), Some(400), "{bytes:?}");
+            assert_eq!(budget.decompress(bytes).err().map(|error| error.status()), Some(400), "{bytes:?}");
         }
         let two = [&whole[..], &whole].concat();
-        assert_eq!(
-            all.decompress(&two).map(|inflated| inflated.bytes).ok(),
-            Some(b"{\"a\":1}{\"a\":1}".to_vec())
-        );
+        assert_eq!(budget.decompress(&two).map(|body| body.bytes).ok(), Some(b"{\"a\":1}{\"a\":1}".to_vec()));
     }
 }

@@ -292,9 +292,8 @@ pub(super) fn filtered_source(hit: &Hit, filter: &SourceFilter) -> Result<Option
     if filter.excludes_all {
         return Ok(None);
     }
-    let sieve = FieldFilter::from_source_filter(filter)?;
-    let left = if sieve.is_empty() { hit.source.clone() } else { sieve.apply(&hit.source) };
-    let raw = String::from_utf8(left).ok().and_then(|text| RawValue::from_string(text).ok());
+    let filtered = FieldFilter::from_source_filter(filter)?.apply(&hit.source);
+    let raw = String::from_utf8(filtered).ok().and_then(|text| RawValue::from_string(text).ok());
     match raw {
         Some(raw) => Ok(Some(raw)),
         None => {

@@ -220,8 +220,7 @@ impl ErrorCause {
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let parse = |body| serde_json::from_str::<&RawValue>(body).ok();
-        if let Some(body) = self.cluster_body.as_deref().and_then(parse)
-        {
+        if let Some(body) = self.cluster_body.as_deref().and_then(parse) {
             return body.serialize(serializer);
         }
         let mut map = serializer.serialize_map(Some(2))?;

@@ -39,14 +39,14 @@ enum MemberDecision {
 impl FieldFilter {
     /// Parses `filter_path`: patterns separated by commas; a pattern that starts with `-` excludes.
     pub(super) fn from_filter_path(text: &str) -> Result<FieldFilter, ApiError> {
-        let mut sieve = FieldFilter::default();
+        let mut filter = FieldFilter::default();
         for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
             match pattern.strip_prefix('-') {
-                Some(pattern) => sieve.excludes.push(parse_pattern(pattern)),
-                None => sieve.includes.push(parse_pattern(pattern)),
+                Some(pattern) => filter.excludes.push(parse_pattern(pattern)),
+                None => filter.includes.push(parse_pattern(pattern)),
             }
         }
-        sieve.check_limit()
+        filter.check_limit()
     }
 
     /// Converts a `_source` filter. Its patterns also select whole objects, and its `*` also matches dots.
@@ -77,72 +77,95 @@ impl FieldFilter {
         let mut out = Vec::with_capacity(json.len());
         if self.is_empty() {
             out.extend_from_slice(json);
-        } else if !self.value(json, self.includes.is_empty(), &mut Vec::new(), &mut out) {
+        } else if !self.filter_value(json, self.includes.is_empty(), &mut Vec::new(), &mut out) {
             out.extend_from_slice(b"{}");
         }
         out
     }
 
-    /// Appends the selected parts of a value to `out`. Returns false if there are none.
-    fn value(&self, json: &[u8], wanted: bool, path: &mut Vec<String>, out: &mut Vec<u8>) -> bool {
-        let start = out.len();
-        let members = match json.trim_ascii_start().first() {
+    /// Appends the selected parts of a value to `out`. Returns false if there are none. With `is_wanted`, each part is
+    /// included unless a pattern excludes it.
+    fn filter_value(&self, json: &[u8], is_wanted: bool, path: &mut Vec<String>, out: &mut Vec<u8>) -> bool {
+        let json = json.trim_ascii_start();
+        let parts = match json.first() {
             Some(b'{') => raw_members(json),
             Some(b'[') => raw_elements(json),
             _ => None,
         };
-        let Some(members) = members else {
+        let Some(parts) = parts else {
             // A scalar has no parts that a longer pattern could select.
-            out.extend_from_slice(if wanted { json } else { &[] });
-            return wanted && !json.is_empty();
+            out.extend_from_slice(if is_wanted { json } else { &[] });
+            return is_wanted && !json.is_empty();
         };
-        let is_list = json.trim_ascii_start().starts_with(b"[");
-        out.push(if is_list { b'[' } else { b'{' });
-        let first = out.len();
-        for (name, value) in members {
+        let is_list = json.starts_with(b"[");
+        let (open, close) = if is_list { (b'[', b']') } else { (b'{', b'}') };
+        let start = out.len();
+        out.push(open);
+        for (name, part) in parts {
             let before = out.len();
-            if before > first {
+            if before > start + 1 {
                 out.push(b',');
             }
-            let named = !is_list;
-            if named {
-                path.push(name);
-                // Serializing a string cannot fail.
-                let _ = serde_json::to_writer(&mut *out, &path[path.len() - 1]);
-                out.push(b':');
-            }
-            let decision = if named { self.decide_member(path) } else { MemberDecision::Descend(wanted) };
-            let is_kept = match decision {
-                MemberDecision::Keep => {
-                    out.extend_from_slice(value.get().as_bytes());
-                    true
-                }
-                MemberDecision::Drop => false,
-                MemberDecision::Descend(_) if path.len() > DEPTH_MAX => false,
-                MemberDecision::Descend(wanted) => self.value(value.get().as_bytes(), wanted, path, out),
+            let is_kept = match is_list {
+                true => self.filter_part(part, MemberDecision::Descend(is_wanted), path, out),
+                false => self.filter_member(name, part, path, out),
             };
-            if named {
-                path.pop();
-            }
             if !is_kept {
                 out.truncate(before);
             }
         }
-        let any = out.len() > first;
-        match any {
-            true => out.push(if is_list { b']' } else { b'}' }),
-            false => out.truncate(start),
+        if out.len() == start + 1 {
+            out.truncate(start);
+            return false;
         }
-        any
+        out.push(close);
+        true
+    }
+
+    fn filter_member(
+        &self,
+        name: String,
+        value: &RawValue,
+        path: &mut Vec<String>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        // Serializing a string cannot fail.
+        let _ = serde_json::to_writer(&mut *out, &name);
+        out.push(b':');
+        path.push(name);
+        let decision = self.decide_member(path);
+        let is_kept = self.filter_part(value, decision, path, out);
+        path.pop();
+        is_kept
+    }
+
+    fn filter_part(
+        &self,
+        part: &RawValue,
+        decision: MemberDecision,
+        path: &mut Vec<String>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match decision {
+            MemberDecision::Keep => {
+                out.extend_from_slice(part.get().as_bytes());
+                true
+            }
+            MemberDecision::Drop => false,
+            MemberDecision::Descend(_) if path.len() > DEPTH_MAX => false,
+            MemberDecision::Descend(is_wanted) => {
+                self.filter_value(part.get().as_bytes(), is_wanted, path, out)
+            }
+        }
     }
 
     fn decide_member(&self, path: &[String]) -> MemberDecision {
-        let fit =
+        let best_match =
             |patterns: &[PathPattern]| patterns.iter().map(|pattern| match_path_pattern(pattern, path)).max();
-        let excluded = fit(&self.excludes).unwrap_or(PathMatch::No);
+        let excluded = best_match(&self.excludes).unwrap_or(PathMatch::No);
         let included = match self.includes.is_empty() {
             true => PathMatch::Full,
-            false => fit(&self.includes).unwrap_or(PathMatch::No),
+            false => best_match(&self.includes).unwrap_or(PathMatch::No),
         };
         match (included, excluded) {
             (_, PathMatch::Full) | (PathMatch::No, _) => MemberDecision::Drop,
@@ -270,8 +293,8 @@ mod tests {
 
     #[track_caller]
     fn check_path(path: &str, expected: &str) {
-        let left = FieldFilter::from_filter_path(path).unwrap().apply(ANSWER.as_bytes());
-        assert_eq!(String::from_utf8(left).unwrap(), expected, "{path}");
+        let filtered = FieldFilter::from_filter_path(path).unwrap().apply(ANSWER.as_bytes());
+        assert_eq!(String::from_utf8(filtered).unwrap(), expected, "{path}");
     }
 
     #[test]
@@ -295,8 +318,8 @@ mod tests {
         let all = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
         let filter = SourceFilter { excludes_all: false, includes: all(includes), excludes: all(excludes) };
         let source = br#"{"b": "x","a":{"c":1,"d":[{"e":2},{"f":3}]},"ab":[1,2]}"#;
-        let left = FieldFilter::from_source_filter(&filter).unwrap().apply(source);
-        assert_eq!(String::from_utf8(left).unwrap(), expected, "{includes:?} {excludes:?}");
+        let filtered = FieldFilter::from_source_filter(&filter).unwrap().apply(source);
+        assert_eq!(String::from_utf8(filtered).unwrap(), expected, "{includes:?} {excludes:?}");
     }
 
     #[test]
@@ -313,9 +336,9 @@ mod tests {
     fn patterns_are_limited_and_malformed_json_does_not_panic() {
         assert!(FieldFilter::from_filter_path(&"a,".repeat(2 * PATTERNS_MAX)).is_ok());
         assert!(FieldFilter::from_filter_path(&"a,".repeat(2 * PATTERNS_MAX + 1)).is_err());
-        let sieve = FieldFilter::from_filter_path("a.b").unwrap();
+        let filter = FieldFilter::from_filter_path("a.b").unwrap();
         for json in ["", "{", "[", "{\"a\":{\"b\"", "1", "{\"a\":[[[{\"b\":1}]]]}"] {
-            sieve.apply(json.as_bytes());
+            filter.apply(json.as_bytes());
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(100), "}".repeat(100));
         assert_eq!(FieldFilter::from_filter_path("**.b").unwrap().apply(deep.as_bytes()), b"{}");

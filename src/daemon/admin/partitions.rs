@@ -73,7 +73,7 @@ pub(crate) struct PartitionRow<'a> {
     next_offset: Option<u64>,
     end_offset: Option<u64>,
     records: u64,
-    repeated: u64,
+    duplicates: u64,
     dead_letters: u64,
 }
 
@@ -89,7 +89,7 @@ impl PartitionRow<'_> {
             next_offset: ours.and_then(|ours| ours.next_offset.get()),
             end_offset: ours.and_then(|ours| ours.end_offset.get()),
             records: partition.records_total.get(),
-            repeated: partition.duplicates_total.get(),
+            duplicates: partition.duplicates_total.get(),
             dead_letters: partition.dead_letters_total.get(),
         }
     }
