@@ -84,7 +84,7 @@ pub fn row_time_ms<'a>(scalar: impl Fn(&str) -> Option<Cow<'a, str>>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::iri::event::JsonObject;
+    use crate::runtime::json::JsonObject;
 
     #[test]
     fn the_mapping_survives_a_round_trip() {

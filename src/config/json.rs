@@ -4,10 +4,10 @@
 //! one level at a time without recursion, so deep nesting needs no stack.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::runtime::json::JsonObject;
 
 /// A syntax error and its byte offset.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,9 +61,9 @@ impl<'a> JsonNode<'a> {
     /// Returns the members of an object, `None` for other values.
     pub(crate) fn members(&self) -> Option<Result<Vec<JsonMember<'a>>, JsonSyntaxError>> {
         self.raw.starts_with('{').then(|| {
-            let OrderedMembers(pairs) =
+            let JsonObject(pairs) =
                 serde_json::from_str(self.raw).map_err(|error| self.offset_error(&error))?;
-            let member = |(BorrowedKey(key), raw): (BorrowedKey<'a>, &'a RawValue)| {
+            let member = |(key, raw): (Cow<'a, str>, &'a RawValue)| {
                 let value = JsonNode { document: self.document, raw: raw.get() };
                 let key_offset = match key {
                     Cow::Borrowed(key) => offset_in(self.document, key) - 1, // its quote
@@ -125,34 +125,6 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> JsonSyntaxError {
     let reason = said.rsplit_once(" at line ").map_or(said.as_str(), |(reason, _)| reason);
     JsonSyntaxError { offset, text: reason.to_owned() }
 }
-
-struct OrderedMembers<'a>(Vec<(BorrowedKey<'a>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for OrderedMembers<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = OrderedMembers<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedMembers<'de>, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(OrderedMembers(pairs))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-// A plain `Cow` field would always be deserialised as owned.
-#[derive(serde::Deserialize)]
-struct BorrowedKey<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

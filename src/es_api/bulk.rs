@@ -225,7 +225,7 @@ fn parse_action_line(
     let [(verb, metadata)] = outer.as_slice() else {
         return Err(malformed("expected one action"));
     };
-    let verb = ["index", "create", "delete", "update"].into_iter().find(|known| known == verb);
+    let verb = ["index", "create", "delete", "update"].into_iter().find(|known| *known == verb.as_ref());
     let Some(verb) = verb else {
         return Err(malformed("expected field [create], [delete], [index] or [update]"));
     };
@@ -244,7 +244,7 @@ fn parse_action_line(
             Ok(Value::Bool(false)) if key == "require_alias" => continue,
             _ => return Err(malformed(&format!("the value of [{key}] is not a string"))),
         };
-        match key.as_str() {
+        match key.as_ref() {
             "_index" => action.index = text.unwrap_or(action.index),
             // Shippers leave it empty, because later versions have no types.
             "_type" => action.doc_type = text.filter(|doc_type| !doc_type.is_empty() && doc_type != "_doc"),

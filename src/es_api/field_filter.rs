@@ -3,12 +3,13 @@
 //! Selected members keep their order and their bytes. The elements of a list have the same path as the list. An object or
 //! a list without a selected part is omitted.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use crate::search::glob::glob_matches;
+use crate::runtime::json::JsonObject;
 use crate::search::query::SourceFilter;
 
 /// Limit on the patterns of one request.
@@ -108,7 +109,7 @@ impl FieldFilter {
             }
             let is_kept = match is_list {
                 true => self.filter_part(part, MemberDecision::Descend(is_wanted), path, out),
-                false => self.filter_member(name, part, path, out),
+                false => self.filter_member(name.into_owned(), part, path, out),
             };
             if !is_kept {
                 out.truncate(before);
@@ -198,7 +199,7 @@ fn match_path_pattern(pattern: &[String], path: &[String]) -> PathMatch {
             here.max(below)
         }
         (Some(_), None) => PathMatch::Prefix,
-        (Some((level, rest)), Some((name, path))) if like(level.as_bytes(), name.as_bytes()) => {
+        (Some((level, rest)), Some((name, path))) if glob_matches(level, name) => {
             match_path_pattern(rest, path)
         }
         _ => PathMatch::No,
@@ -222,67 +223,16 @@ fn parse_pattern_across_dots(pattern: &str) -> PathPattern {
     )
 }
 
-/// Returns true if a name matches a pattern, in which `*` stands for any characters.
-pub(super) fn like(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    // The position of the last star and of the name after it, to try a longer match of the star.
-    let mut back: Option<(usize, usize)> = None;
-    while n < name.len() {
-        if pattern.get(p) == Some(&b'*') {
-            back = Some((p, n));
-            p += 1;
-        } else if pattern.get(p) == Some(&name[n]) {
-            (p, n) = (p + 1, n + 1);
-        } else if let Some((star, from)) = back {
-            back = Some((star, from + 1));
-            (p, n) = (star + 1, from + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
-}
-
-type RawMembers<'a> = Vec<(String, &'a RawValue)>;
+type RawMembers<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Returns the members of a JSON object in their order, or `None` if `json` is not an object.
 pub(super) fn raw_members(json: &[u8]) -> Option<RawMembers<'_>> {
-    struct Object;
-    impl<'de> Visitor<'de> for Object {
-        type Value = RawMembers<'de>;
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers<'de>, A::Error> {
-            let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
-            }
-            Ok(members)
-        }
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let members = deserializer.deserialize_map(Object).ok()?;
-    deserializer.end().ok()?;
-    Some(members)
+    serde_json::from_slice(json).ok().map(|JsonObject(members)| members)
 }
 
 fn raw_elements(json: &[u8]) -> Option<RawMembers<'_>> {
-    struct List;
-    impl<'de> Visitor<'de> for List {
-        type Value = RawMembers<'de>;
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a list")
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawMembers<'de>, A::Error> {
-            let mut elements = Vec::new();
-            while let Some(element) = list.next_element()? {
-                elements.push((String::new(), element));
-            }
-            Ok(elements)
-        }
-    }
-    serde_json::Deserializer::from_slice(json).deserialize_seq(List).ok()
+    let elements: Vec<&RawValue> = serde_json::from_slice(json).ok()?;
+    Some(elements.into_iter().map(|element| (Cow::Borrowed(""), element)).collect())
 }
 
 #[cfg(test)]
@@ -342,15 +292,5 @@ mod tests {
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(100), "}".repeat(100));
         assert_eq!(FieldFilter::from_filter_path("**.b").unwrap().apply(deep.as_bytes()), b"{}");
-    }
-
-    #[test]
-    fn stars_match_any_characters() {
-        for (pattern, name) in [("*", ""), ("a*", "a"), ("*a", "ba"), ("a*b*c", "abbc"), ("**", "x")] {
-            assert!(like(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-        for (pattern, name) in [("a*a", "a"), ("a", "ab"), ("a*", "ba"), ("", "a")] {
-            assert!(!like(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
     }
 }

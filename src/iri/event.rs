@@ -2,15 +2,11 @@
 //!
 //! Invariant: the source of a call event starts with the bytes of the line; added fields are at its end.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use chrono::TimeZone;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::sentrypeer;
 use crate::billing;
+use crate::runtime::json::JsonObject;
 use crate::search::document::{Document, WriteMode};
 
 /// Names of the indices that receive events.
@@ -47,55 +43,6 @@ pub enum ClassifiedLine {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON object: {0}")]
 pub struct NotAnObject(String);
-
-/// A JSON object with its members in order. Values are not decoded.
-pub(crate) struct JsonObject<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
-
-// A plain `Cow` field would always be deserialised as owned.
-#[derive(serde::Deserialize)]
-struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for JsonObject<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = JsonObject<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject<'de>, A::Error> {
-                let mut members = Vec::with_capacity(16);
-                while let Some((BorrowedText(name), value)) = map.next_entry()? {
-                    members.push((name, value));
-                }
-                Ok(JsonObject(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-impl<'a> JsonObject<'a> {
-    /// Returns a member's value if it is a string that is not empty. Of repeated members the last one counts.
-    pub(crate) fn non_empty_string(&self, name: &str) -> Option<Cow<'a, str>> {
-        let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
-        string_value(raw).filter(|text| !text.is_empty())
-    }
-
-    /// Returns a member's value if it is a string or a number. Of repeated members the last one counts.
-    pub(crate) fn scalar(&self, name: &str) -> Option<Cow<'a, str>> {
-        let (_, raw) = self.0.iter().rfind(|(found, _)| found == name)?;
-        let is_number = |raw: &&str| raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-        string_value(raw).or_else(|| Some(raw.get()).filter(is_number).map(Cow::Borrowed))
-    }
-}
-
-/// Returns the value of a JSON string, `None` for other JSON values.
-pub(crate) fn string_value(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<BorrowedText<'_>>(raw.get()).ok().map(|BorrowedText(text)| text)
-}
 
 /// Classifies a line. `zone` is the time zone of local times.
 pub fn classify<Z: TimeZone>(

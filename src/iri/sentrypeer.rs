@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use chrono::{NaiveDateTime, TimeDelta, TimeZone};
 
-use super::event::{JsonObject, push_member, string_value};
+use super::event::push_member;
+use crate::runtime::json::{JsonObject, string_value};
 use crate::runtime::time::rfc3339;
 
 pub(super) fn rename_fields<Z: TimeZone>(members: &JsonObject<'_>, zone: &Z) -> Vec<u8> {

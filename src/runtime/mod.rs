@@ -3,6 +3,7 @@
 
 pub(crate) mod create;
 pub mod hex;
+pub(crate) mod json;
 pub mod logging;
 pub mod metrics;
 pub mod net;

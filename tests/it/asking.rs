@@ -4,9 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lea::search::dead_letters::{self, DeadLetter, EventDeadLetters};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -157,6 +161,107 @@ fn a_number_is_found_in_all_its_spellings() {
     edge.stop();
 }
 
+/// Sends a GET request as the user of the server and returns the JSON of the response.
+fn get(edge: &Edge, path: &str) -> Value {
+    let (_, addr) = edge.url.rsplit_once('@').unwrap();
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let login = STANDARD.encode(format!("analyst:{PASSWORD}"));
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: lea\r\nauthorization: Basic {login}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {response}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn a_plus_sign_is_part_of_a_number() {
+    let (work, edge) = both();
+    let count = |query: &str| ask_both(&work, &edge, &["count", query]);
+    for query in [
+        "destNum:+972598294121",
+        "destNum: +972598294121",
+        "destNum:\"+972598294121\"",
+        "destNum:(+972598294121 OR +447700900199)",
+        "destNum:(100200300 OR +972598294121)",
+        "destNum._number:+972*",
+        "destNum._number:[+972 TO +973]",
+        "+destNum:+972598294121 -destNum:+12025550100",
+        "+972598294121",
+    ] {
+        assert_eq!(count(query), "6\n", "{query}");
+    }
+    assert_eq!(count("destNum:(+972598294121 OR +12025550100)"), "7\n");
+    assert_eq!(count("destNum:+972598294121 OR destNum:100"), "7\n");
+    // Without a field, the sign means that a term is required.
+    assert_eq!(count("+sipRequest:INVITE +country:FR"), "4\n");
+    assert_eq!(count("NL +country:FR"), "4\n");
+    let quoted = count("userid:\"+447700900123\"");
+    assert_eq!(count("userid:+447700900123"), quoted);
+    assert_ne!(quoted, "0\n");
+    let report = |query: &str| ask_both(&work, &edge, &["calls", "report", query]);
+    assert_eq!(report("userid:+447700900123"), report("userid:\"+447700900123\""));
+    assert_eq!(report("userid:+447700900123").lines().count(), 2);
+    for query in
+        ["%2B972598294121", "+972598294121", "%22%2B972598294121%22", "(%2B972598294121+OR+%2B447700900199)"]
+    {
+        assert_eq!(get(&edge, &format!("/opensips/_count?q=destNum:{query}"))["count"], 6, "{query}");
+        let found = get(&edge, &format!("/_search?size=0&q=destNum:{query}"));
+        assert_eq!(found["hits"]["total"]["value"], 6, "{query}");
+    }
+    edge.stop();
+}
+
+#[test]
+fn signs_are_part_of_numbers_in_fields_of_each_type() {
+    let work = Workdir::new();
+    let edge = Edge::start(&work, "out");
+    let source = json!({"n": 5, "x": -46.6, "t": "a +5", "k": "+5"});
+    work.write("a.jsonl", format!("{}\n", json!({"_index": "a", "_id": "1", "_source": source})));
+    load(&work, 0, &["--store", &edge.url, "a.jsonl"]);
+    let count = |query: &str| ask_both(&work, &edge, &["count", query]);
+    for query in [
+        "n:+5",
+        "n:>=+5",
+        "n:[+5 TO +6]",
+        "n:(+5 OR +6)",
+        "n:(-6 OR +5)",
+        "x:-46.6",
+        "x:[-47 TO -46]",
+        "x:<-46",
+        "t:+5",
+        "k.keyword:+5",
+        "k.keyword:+*",
+        "NOT n:-5",
+    ] {
+        assert_eq!(count(query), "1\n", "{query}");
+    }
+    for query in ["n:-5", "x:+46.6", "n:(+5 +6)", "k.keyword:-5"] {
+        assert_eq!(count(query), "0\n", "{query}");
+    }
+    edge.stop();
+}
+
+#[test]
+fn words_for_days_restrict_the_time() {
+    let work = Workdir::new();
+    let now = chrono::Utc::now().to_rfc3339();
+    let lines = [json!({"@timestamp": now, "a": 1}), json!({"@timestamp": "2020-01-01T00:00:00Z", "a": 1})];
+    work.write("a.jsonl", lines.map(|line| format!("{line}\n")).concat());
+    load(&work, 0, &["-s", "out", "a.jsonl"]);
+    let count = |args: &[&str]| ask(&work, &[&["count", "-s", "out"], args].concat());
+    assert_eq!(count(&["--since", "yesterday"]), "1\n");
+    assert_eq!(count(&["--since", "yesterday", "--time-zone=-08:00"]), "1\n");
+    assert_eq!(count(&["--until", "yesterday"]), "1\n");
+    assert_eq!(count(&["--until", "today", "--since", "yesterday", "--time-zone=+14:00"]).len(), 2);
+    assert_eq!(count(&["--until", "now"]), "2\n");
+    assert_eq!(count(&["--since", "now"]), "0\n");
+    assert_eq!(count(&["--since", "tomorrow"]), "0\n");
+}
+
 #[test]
 fn tables_json_and_csv_of_a_folder_and_a_url_are_the_same() {
     let (work, edge) = both();
@@ -230,13 +335,38 @@ fn what_is_wrong_is_said() {
     check(&["count", "-s", "out", "a AND ("], 2, "at character 7");
     check(&["calls", "report", "-s", "out", "a AND ("], 2, "at character 7");
     check(&["search", "-s", "out", "a~2"], 2, "QUERY");
-    check(&["count", "-s", "nowhere"], 1, "nowhere");
+    let missing = "cannot query nowhere: no such directory; set --store or LEA_STORE to the output directory";
+    check(&["count", "-s", "nowhere"], 1, missing);
+    check(&["count"], 1, "cannot query interceptions: no such directory; set --store or LEA_STORE");
+    std::fs::create_dir(work.path().join("empty")).unwrap();
+    for command in ["count", "search"] {
+        check(
+            &[command, "-s", "empty"],
+            1,
+            "cannot query empty: this directory has no event store; set --store",
+        );
+    }
+    check(
+        &["events", "tail", "-s", "calls.jsonl"],
+        1,
+        "cannot query calls.jsonl: not a directory; set --store",
+    );
     check(&["count", "-s", "out", "--index", "nothing"], 1, "no such index [nothing]");
-    check(&["count", "-s", "out", "--since", "yesterday"], 2, "--since");
+    check(&["count", "-s", "out", "--since", "yesteryear"], 2, "--since: [yesteryear] is neither a duration");
+    check(&["count", "-s", "out", "--until", "2d3h"], 2, "--until: [2d3h] is neither a duration");
     check(&["search", "-s", "out", "--size", "10001"], 2, "--json");
-    check(&["search", "-s", "out", "--size", "all", "--json", "--sort", "userid"], 2, "by time alone");
-    check(&["count", "-s", "https://127.0.0.1:1"], 1, "cannot query https://127.0.0.1:1");
-    check(&["count", "-s", "http://u:secret@127.0.0.1:1"], 1, "cannot query http://127.0.0.1:1");
+    check(
+        &["search", "-s", "out", "--size", "all", "--json", "--sort", "userid"],
+        2,
+        "only \"time\" is supported",
+    );
+    for url in ["https://127.0.0.1:1", "http://127.0.0.1:1"] {
+        let with_password = url.replace("://", "://u:secret@");
+        let refused = format!("cannot query {url}: Connection refused");
+        check(&["count", "-s", &with_password, "--connect-timeout", "0"], 1, &refused);
+        let waiting = format!("waiting for {url} (up to ");
+        check(&["count", "-s", &with_password, "--connect-timeout", "2s"], 1, &waiting);
+    }
     check(&["top", "-s", "out", "userid", "-n", "0"], 2, "--size");
     let edge = Edge::start(&work, "out");
     let wrong = edge.url.replace("p%3Ass", "wrong");

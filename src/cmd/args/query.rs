@@ -37,7 +37,7 @@ pub(crate) struct StoreTargetArgs {
     #[arg(long, value_name = "FILE")]
     pub store_ca: Option<PathBuf>,
     /// How long to wait for a server that is unreachable or overloaded
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration_in(0..=86_400_000))]
     pub connect_timeout: Duration,
     /// Configuration file; its `numbers` section defines how phone numbers are read [default:
     /// config/configurationFile.conf]

@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     store_ca: Option<std::path::PathBuf>,
     /// How long to wait for a server that is unreachable or overloaded
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration_in(0..=86_400_000))]
     connect_timeout: std::time::Duration,
     #[command(flatten)]
     which: EventFilterArgs,

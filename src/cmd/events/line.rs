@@ -105,11 +105,11 @@ mod tests {
         assert_eq!(why(b"{\"a\":"), "not a JSON object: EOF while parsing a value at byte 5");
         assert!(why(b"\xff").starts_with("not a JSON object"));
         assert!(why(b"{} {}").starts_with("not a JSON object: trailing characters"));
-        assert!(why(br#"{"_index":"A","_id":"1","_source":{}}"#).starts_with("index \"A\""));
+        assert!(why(br#"{"_index":"A","_id":"1","_source":{}}"#).starts_with("invalid index name \"A\""));
         assert!(why(br#"{"_index":"a","_id":"","_source":{}}"#).contains("0 bytes"));
         let long = format!(r#"{{"_index":"a","_id":"{}","_source":{{}}}}"#, "x".repeat(ID_BYTES_MAX + 1));
         assert!(why(long.as_bytes()).contains("513 bytes"));
-        assert!(why(br#"{"userid":"a","data":"AA=="}"#).starts_with("content of a stream"));
+        assert!(why(br#"{"userid":"a","data":"AA=="}"#).starts_with("this is content of a stream"));
         let letter = br#"{"time":"t","source":"lines","reason":"no","text":"{half"}"#;
         assert!(why(letter).starts_with("not a JSON object"));
     }

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::LEA_OBJECT;
 use super::spool::PAYLOAD_BYTES_MAX;
-use crate::iri::event::JsonObject;
 use crate::phone::PhoneNumberNormalizer;
+use crate::runtime::json::JsonObject;
 use crate::runtime::time::rfc3339;
 use crate::search::document::{Document, ID_BYTES_MAX, INDEX_BYTES_MAX, SOURCE_BYTES_MAX, WriteMode};
 use crate::search::index_templates::IndexTemplates;

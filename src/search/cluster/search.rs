@@ -329,7 +329,7 @@ fn parse_fields(mapping: &mut Mapping, path: &str, properties: &Value, parent: O
         parse_fields(mapping, &name, &property["fields"], Some(&name), depth - 1);
         let text = |key: &str| property[key].as_str().map(str::to_owned);
         let Some((declared, kind)) =
-            text("type").and_then(|name| cluster_field_type(&name).map(|kind| (name, kind)))
+            text("type").and_then(|name| FieldType::from_cluster_name(&name).map(|kind| (name, kind)))
         else {
             continue;
         };
@@ -342,15 +342,6 @@ fn parse_fields(mapping: &mut Mapping, path: &str, properties: &Value, parent: O
             field_type: kind,
         };
         mapping.fields.insert(name, field);
-    }
-}
-
-/// Returns the type for its name in a cluster's mapping, which has more types than lea's own.
-fn cluster_field_type(name: &str) -> Option<FieldType> {
-    match name {
-        "match_only_text" => Some(FieldType::Text),
-        "constant_keyword" | "wildcard" => Some(FieldType::Keyword),
-        name => FieldType::from_name(name),
     }
 }
 

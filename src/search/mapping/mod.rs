@@ -66,34 +66,52 @@ impl Field {
     }
 }
 
+/// Names of a type. The first one is Elasticsearch's own name for what lea stores.
+struct TypeNames {
+    field_type: FieldType,
+    /// Names that a sender's mapping can use.
+    mapping: &'static [&'static str],
+    /// Further names that only clusters have.
+    cluster: &'static [&'static str],
+}
+
+/// The names of all types.
+const TYPE_NAMES: [TypeNames; 8] = {
+    const fn names(
+        field_type: FieldType,
+        mapping: &'static [&'static str],
+        cluster: &'static [&'static str],
+    ) -> TypeNames {
+        TypeNames { field_type, mapping, cluster }
+    }
+    [
+        names(FieldType::Text, &["text"], &["match_only_text"]),
+        names(FieldType::Keyword, &["keyword"], &["constant_keyword", "wildcard"]),
+        names(FieldType::Long, &["long", "integer", "short", "byte"], &[]),
+        names(FieldType::Double, &["double", "float", "half_float", "scaled_float"], &[]),
+        names(FieldType::Boolean, &["boolean"], &[]),
+        names(FieldType::Date, &["date"], &[]),
+        names(FieldType::Ip, &["ip"], &[]),
+        names(FieldType::GeoPoint, &["geo_point"], &[]),
+    ]
+};
+
 impl FieldType {
-    /// Returns the type for its name in a mapping, including types that only clusters have.
+    /// Returns the type for its name in a sender's mapping.
     pub fn from_name(name: &str) -> Option<FieldType> {
-        Some(match name {
-            "text" => FieldType::Text,
-            "keyword" => FieldType::Keyword,
-            "long" | "integer" | "short" | "byte" => FieldType::Long,
-            "double" | "float" | "half_float" | "scaled_float" => FieldType::Double,
-            "boolean" => FieldType::Boolean,
-            "date" => FieldType::Date,
-            "ip" => FieldType::Ip,
-            "geo_point" => FieldType::GeoPoint,
-            _ => return None,
-        })
+        TYPE_NAMES.iter().find(|names| names.mapping.contains(&name)).map(|names| names.field_type)
+    }
+
+    /// Returns the type for its name in a cluster's mapping, which has more types.
+    pub(crate) fn from_cluster_name(name: &str) -> Option<FieldType> {
+        let names = TYPE_NAMES.iter().find(|names| names.cluster.contains(&name));
+        names.map(|names| names.field_type).or_else(|| FieldType::from_name(name))
     }
 
     /// Elasticsearch's name of the type.
     pub fn name(self) -> &'static str {
-        match self {
-            FieldType::Text => "text",
-            FieldType::Keyword => "keyword",
-            FieldType::Long => "long",
-            FieldType::Double => "double",
-            FieldType::Boolean => "boolean",
-            FieldType::Date => "date",
-            FieldType::Ip => "ip",
-            FieldType::GeoPoint => "geo_point",
-        }
+        let names = TYPE_NAMES.iter().find(|names| names.field_type == self);
+        names.and_then(|names| names.mapping.first()).copied().unwrap_or_default()
     }
 }
 
@@ -119,5 +137,23 @@ pub struct Mapping {
 impl Mapping {
     pub const fn new() -> Mapping {
         Mapping { dynamic: Dynamic::True, fields: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_has_one_name_of_its_own() {
+        for names in &TYPE_NAMES {
+            let name = names.field_type.name();
+            assert_eq!(FieldType::from_name(name), Some(names.field_type), "{name}");
+            assert_eq!(FieldType::from_cluster_name(name), Some(names.field_type), "{name}");
+        }
+        assert_eq!(FieldType::from_name("short"), Some(FieldType::Long));
+        assert_eq!(FieldType::from_name("wildcard"), None);
+        assert_eq!(FieldType::from_cluster_name("wildcard"), Some(FieldType::Keyword));
+        assert_eq!(FieldType::from_cluster_name("dense_vector"), None);
     }
 }

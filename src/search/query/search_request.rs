@@ -513,7 +513,7 @@ mod tests {
         parsing(r#"{"query":{"range":{"n":{"foo":1}}}}"#, "[range] query does not support [foo]");
         argument(
             r#"{"query":{"range":{"d":{"time_zone":"Europe/Berlin"}}}}"#,
-            "time zone [Europe/Berlin] is not supported: give an offset such as +01:00",
+            "time zone [Europe/Berlin] is not supported (use an offset such as +01:00)",
         );
         check_refused(
             r#"{"query":{"bool":{"foo":[]}}}"#,
