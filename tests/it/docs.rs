@@ -2,6 +2,7 @@
 //!
 //! - `drift`: exit codes, options, variables, keys, metrics and log events are documented, and what is documented exists
 //! - `examples`: `console` blocks of Markdown, and the examples of `--help`, are executed
+//! - `links`: links and paths lead to files and headings that exist
 //! - `old_names`: the old names in the CHANGELOG occur nowhere else
 //! - `phrases`: banned phrases in comments and documents
 //! - `sentences`: lengths of sentences and lines in Markdown
@@ -9,6 +10,7 @@
 mod console;
 mod drift;
 mod examples;
+mod links;
 mod log_events;
 mod old_names;
 mod phrases;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The directories, bottom layer first. A name is a directory or a file of src/, without `.rs`; `cc/wire` is a directory
 /// of its own, and `cc` means all others below it.
-const LAYERS: [&[&str]; 17] = [
+const LAYERS: [&[&str]; 18] = [
     &["exit"],
     &["error", "limits"],
     &["runtime"],
@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 17] = [
     &["es_api"],
     &["replay"],
     &["daemon"],
+    &["manual"],
     &["cmd"],
     &["cli"],
     &["main"],

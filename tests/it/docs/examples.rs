@@ -3,7 +3,6 @@
 use super::console::{Session, steps};
 use super::{markdown_files, read};
 
-/// Pages without examples that can be executed: they need a broker, a cluster or several machines.
 #[test]
 fn examples_of_the_pages_run() {
     let mut count = 0;
