@@ -197,7 +197,7 @@ fn a_broker_that_dies_and_comes_back_costs_nothing() {
     let output = work.path().join("out");
     let args = ["--admin-listen", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
     let mut process = Process::start(&mut consumer(&broker, "t", &output, &args));
-    let addr = listening(&mut process, "status");
+    let addr = listening(&mut process, "admin");
     let mut sent = Vec::new();
     let mut all = 0;
     for kill in 0..if long() { 10 } else { 2 } {

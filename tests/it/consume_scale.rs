@@ -128,7 +128,7 @@ fn very_many_streams_take_few_descriptors_and_little_memory() {
         let mut args = vec!["--admin-listen", "127.0.0.1:0", "-X", "session.timeout.ms=6000"];
         args.extend(kill_at.is_none().then_some("--exit-at-end"));
         let mut process = Process::start(&mut consumer(&broker, &output, &args));
-        let addr = listening(&mut process, "status");
+        let addr = listening(&mut process, "admin");
         let (mut peak, mut open) = (0, 0);
         while process.is_running() {
             peak = peak.max(peak_bytes(&process).unwrap_or(0));

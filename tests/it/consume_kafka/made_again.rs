@@ -64,7 +64,7 @@ fn while_it_runs(broker: &Broker) {
     broker.topic("again", 1);
     let mut consuming =
         Process::start(&mut consumer(broker, "again", output.path(), &["--admin-listen", "127.0.0.1:0"]));
-    let addr = listening(&mut consuming, "status");
+    let addr = listening(&mut consuming, "admin");
     let mut records = 0;
     for nth in 0..3 {
         if nth > 0 {

@@ -14,7 +14,7 @@ pub(super) fn check(broker: &Broker) {
     let work = Workdir::new();
     let mut consuming =
         Process::start(&mut consumer(broker, "numbers", work.path(), &["--admin-listen", "127.0.0.1:0"]));
-    let addr = listening(&mut consuming, "status");
+    let addr = listening(&mut consuming, "admin");
     let file = capture("answered-call.pcap");
     for name in ["a.pcap", "b.pcap", "c.pcap"] {
         produce_as(broker, "numbers", name, &file, &["--fault", "bad-base64", "--seed", "7"]);

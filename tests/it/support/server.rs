@@ -43,7 +43,7 @@ impl Server {
     /// 127.0.0.1:0`.
     #[track_caller]
     pub(crate) fn status_addr(&mut self) -> SocketAddr {
-        listening(&mut self.process, "status")
+        listening(&mut self.process, "admin")
     }
 
     /// Returns the output directory.
