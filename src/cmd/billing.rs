@@ -67,7 +67,7 @@ fn parse_sort_memory(text: &str) -> Result<u64, String> {
 fn row_options(filter: &EventFilterArgs, store: &StoreTargetArgs) -> Result<SessionOptions> {
     let mut options = filter.session_options(store)?;
     if options.indices.is_empty() {
-        options.indices.push(store.load_config()?.events.indices.billing);
+        options.indices.push(store.load_settings()?.events.indices.billing);
     }
     Ok(options)
 }

@@ -11,6 +11,7 @@ use crate::cli::Globals;
 use crate::config::{
     self, ConfigKey, ConfigLayers, EffectiveConfig, FileLayer, Finding, Template, ValueOrigin,
 };
+use crate::daemon::settings::EventSettings;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result, cmd};
 
@@ -125,7 +126,8 @@ fn write(place: &Path, template: Option<&Path>, flags: &[(&'static ConfigKey, St
 
 /// Checks a filled-in template as a start of `lea` would. Lines and columns refer to the filled-in text.
 fn check_filled(template: &Path, text: &str) -> Result<EffectiveConfig> {
-    let file = FileLayer::parse(template, text.as_bytes());
+    let mut file = FileLayer::parse(template, text.as_bytes());
+    EventSettings::read(&mut file);
     let (effective, errors) =
         config::resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file) });
     match config::fail_on_findings(Some(&file), &errors) {
@@ -139,7 +141,8 @@ fn check_filled(template: &Path, text: &str) -> Result<EffectiveConfig> {
 
 /// Prints one line per finding as `FILE:LINE:COLUMN: ...`, which editors can jump to.
 fn check(place: &Path) -> Result<Exit> {
-    let file = FileLayer::read(place)?;
+    let mut file = FileLayer::read(place)?;
+    EventSettings::read(&mut file);
     let (effective, errors) =
         config::resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file) });
     let mut findings: Vec<_> = errors.iter().map(|error| (error, "error")).collect();
@@ -157,7 +160,8 @@ fn check(place: &Path) -> Result<Exit> {
 }
 
 fn print(named: Option<&Path>, flags: &[(&'static ConfigKey, String)], as_json: bool) -> Result<Exit> {
-    let file = config::read_layer(named)?;
+    let mut file = config::read_layer(named)?;
+    file.as_mut().map(EventSettings::read);
     let layers = ConfigLayers { flags, env: &config::environment, file: file.as_ref() };
     let (effective, errors) = config::resolve(&layers);
     config::fail_on_findings(file.as_ref(), &errors)?;

@@ -2,12 +2,12 @@
 //! consumer has its own thread.
 
 use super::args::kafka::KafkaConnectionArgs;
+use super::args::service::ServiceArgs;
 use crate::cc::ingest::kafka::consume::StartFrom;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cli::Globals;
 use crate::config;
 use crate::daemon::kafka::{DEFAULT_GROUP, KafkaConfig};
-use crate::daemon::{Service, ServiceArgs};
 use crate::{Error, Exit, Result};
 
 /// Receive streams as records of Kafka topics
@@ -40,7 +40,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.load_config(globals)?;
+        let config = self.service.load_settings(globals)?.config;
         let configured = config.kafka.as_ref();
         let brokers = self.brokers.or_else(|| configured.map(|kafka| kafka.broker.to_string()));
         let Some(brokers) = brokers else {
@@ -59,6 +59,6 @@ impl Args {
             exit_at_end: self.exit_at_end,
             properties: self.connect.resolve(config::environment)?,
         };
-        Service::resolve(self.service, None, Some(kafka), None)?.run()
+        self.service.resolve(None, Some(kafka), None)?.run()
     }
 }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::args::output_dir::OutputArgs;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cc::kafka_dump::files::{DumpImporter, ImportTotals};
 use crate::cc::kafka_dump::visitor::RecordVisitor;
 use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpSource, ReadFlow, sort_by_offset};
 use crate::cc::vault::{LossTotals, Vault, VaultConfig};
 use crate::cli::Globals;
-use crate::daemon::OutputArgs;
 use crate::limits::MachineLimits;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::metrics::Metrics;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::args::listing::{self, escape};
+use super::args::output_dir::look_up_group;
 use super::args::units;
 use crate::cc::vault::Access;
 use crate::cc::vault::merge::{self, MergeConfig, MergeProblem, MergeReport, MergedStream, MissingRange};
 use crate::cli::Globals;
-use crate::daemon::look_up_group;
 use crate::limits::MachineLimits;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::progress::Progress;

@@ -1,12 +1,13 @@
 //! `lea run`: runs all receivers that the configuration enables in one process. Resolves its options in the main thread;
 //! the receivers have their own threads.
 
+use super::args::events::EventArgs;
 use super::args::kafka::KafkaConnectionArgs;
+use super::args::service::ServiceArgs;
+use super::args::tcp::{self, TcpArgs};
 use crate::cli::Globals;
 use crate::config;
-use crate::daemon::events::{EventArgs, EventServiceConfig};
 use crate::daemon::kafka::KafkaConfig;
-use crate::daemon::{self, Service, ServiceArgs, TcpArgs};
 use crate::{Error, Exit, Result};
 
 /// Run all receivers that the configuration enables
@@ -29,7 +30,8 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.load_config(globals)?;
+        let settings = self.service.load_settings(globals)?;
+        let config = &settings.config;
         if config.kafka.is_none() && self.connect.is_given() {
             log::warn!(
                 "options_ignored what=\"Kafka connection\" note=\"kafkaServer is off in the configuration\""
@@ -37,8 +39,8 @@ impl Args {
         }
         let properties = self.connect.resolve(config::environment)?;
         let kafka = config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties));
-        let listen = config.tcp.as_ref().map(daemon::resolve_addresses).transpose()?;
-        let events = EventServiceConfig::resolve(&config, None, &self.events)?;
+        let listen = config.tcp.as_ref().map(tcp::resolve_addresses).transpose()?;
+        let events = self.events.resolve(&settings, None)?;
         if kafka.is_none() && listen.is_none() && events.is_none() {
             return Err(Error::Usage(
                 "the configuration enables no receiver: set tcpServer (lea configure -t ADDRESS -u PORT), \
@@ -46,6 +48,6 @@ impl Args {
                     .to_owned(),
             ));
         }
-        Service::resolve(self.service, listen.map(|listen| (listen, self.tcp)), kafka, events)?.run()
+        self.service.resolve(listen.map(|listen| (listen, self.tcp)), kafka, events)?.run()
     }
 }

@@ -2,8 +2,9 @@
 //! listeners have their own threads.
 
 use crate::cli::Globals;
-use crate::daemon::events::{EventArgs, EventServiceConfig, ListenerArgs};
-use crate::daemon::{Service, ServiceArgs};
+use crate::cmd::args::events::EventArgs;
+use crate::cmd::args::service::ServiceArgs;
+use crate::cmd::args::sources::SourceArgs;
 use crate::{Error, Exit, Result};
 
 /// Receive call events and fraud attempts
@@ -18,7 +19,7 @@ use crate::{Error, Exit, Result};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    listen: ListenerArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     events: EventArgs,
     #[command(flatten)]
@@ -27,14 +28,13 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.load_config(globals)?;
-        let Some(events) = EventServiceConfig::resolve(&config, Some(&self.listen), &self.events)? else {
-            return Err(Error::Usage(
-                "nothing to listen on: give --lines, --content-lines, --syslog or --http, or set parameters.events in the \
-                 configuration"
-                    .to_owned(),
-            ));
+        let settings = self.service.load_settings(globals)?;
+        let Some(events) = self.events.resolve(&settings, Some(self.sources))? else {
+            return Err(Error::Usage(format!(
+                "nothing to listen on: give {}, or set parameters.events in the configuration",
+                SourceArgs::option_list()
+            )));
         };
-        Service::resolve(self.service, None, None, Some(events))?.run()
+        self.service.resolve(None, None, Some(events))?.run()
     }
 }

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use super::args::service::ServiceArgs;
+use super::args::tcp::{self, TcpArgs};
 use crate::cli::Globals;
-use crate::daemon::{self, Service, ServiceArgs, TcpArgs};
 use crate::{Error, Exit, Result};
 
 /// Receive streams over TCP
@@ -26,10 +27,10 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        let config = self.service.load_config(globals)?;
+        let config = self.service.load_settings(globals)?.config;
         let listen = match &config.tcp {
             _ if !self.listen.is_empty() => self.listen,
-            Some(listen) => daemon::resolve_addresses(listen)?,
+            Some(listen) => tcp::resolve_addresses(listen)?,
             None => {
                 return Err(Error::Usage(
                     "nothing to listen on: tcpServer of the configuration has an empty address or port 0; give --listen ADDR:PORT"
@@ -37,6 +38,6 @@ impl Args {
                 ));
             }
         };
-        Service::resolve(self.service, Some((listen, self.tcp)), None, None)?.run()
+        self.service.resolve(Some((listen, self.tcp)), None, None)?.run()
     }
 }

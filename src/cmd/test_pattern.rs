@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::print_text;
 use crate::cli::Globals;
 use crate::config;
+use crate::daemon::settings::Settings;
 use crate::iri::ingest::framing::{Framer, Framing, FramingStep};
 use crate::iri::ingest::grok::{GrokPatterns, MatchedFields};
 use crate::iri::ingest::syslog::{self, MESSAGE_BYTES_MAX, header};
@@ -46,7 +47,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let events = config::load(self.config.as_deref(), &config::environment)?.events;
+        let events = Settings::load(self.config.as_deref(), &config::environment)?.events;
         let list = if self.pattern.is_empty() { &events.patterns } else { &self.pattern };
         let patterns = GrokPatterns::compile(list, &events.definitions)
             .map_err(|error| Error::Usage(format!("invalid grok pattern: {error}")))?;

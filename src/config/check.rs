@@ -14,7 +14,7 @@ const TOPIC_BYTES_MAX: usize = 249;
 const QUOTED_CHARS_MAX: usize = 60;
 
 /// Quotes, escapes and shortens a value for a terminal.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),

@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::events::{self, EventSettings};
 use super::json::{self, JsonNode, JsonSyntaxError};
-use super::{ConfigKey, FILE_BYTES_MAX, Finding, KEYS, ValueOrigin, check, numbers};
+use super::section::SectionFinding;
+use super::{ConfigKey, FILE_BYTES_MAX, Finding, KEYS, OPEN_SECTIONS, ValueOrigin, check, numbers};
 use crate::phone::NumberSettings;
 use crate::{Error, Result};
 
@@ -25,7 +26,9 @@ pub struct FileLayer {
     /// Findings that do not prevent the start.
     pub warnings: Vec<Finding>,
     pub numbers: NumberSettings,
-    pub events: EventSettings,
+    document: String,
+    /// Sections of [`OPEN_SECTIONS`] and their ranges in the document.
+    open_sections: Vec<(&'static str, Range<usize>)>,
     values: Vec<(&'static ConfigKey, ValueOrigin, String)>,
 }
 
@@ -66,6 +69,28 @@ impl FileLayer {
         walk.finish(path)
     }
 
+    /// Returns a section of [`OPEN_SECTIONS`]. Of repeated sections the last one counts.
+    pub(crate) fn section(&self, path: &str) -> Option<JsonNode<'_>> {
+        let (_, range) = self.open_sections.iter().rfind(|(found, _)| *found == path)?;
+        Some(JsonNode::at(&self.document, range.clone()))
+    }
+
+    /// Adds what the reader of a section found.
+    pub(crate) fn add_section_findings(&mut self, read: Result<Vec<SectionFinding>, JsonSyntaxError>) {
+        let (mut errors, mut warnings) = (Findings::default(), Findings::default());
+        match read {
+            Ok(findings) => {
+                for SectionFinding { offset, text, is_warning } in findings {
+                    let list = if is_warning { &mut warnings } else { &mut errors };
+                    list.push(&self.document, offset, text);
+                }
+            }
+            Err(error) => errors.push(&self.document, error.offset, syntax_error_text(&error)),
+        }
+        self.errors.extend(errors.into_list());
+        self.warnings.extend(warnings.into_list());
+    }
+
     /// Returns the text of a key's value and its position.
     pub(super) fn value(&self, key: &ConfigKey) -> Option<(ValueOrigin, &str)> {
         let (_, origin, text) = self.values.iter().find(|(of, ..)| *of == key)?;
@@ -93,22 +118,14 @@ struct DocumentReader<'a> {
     leaves: Vec<(&'static ConfigKey, JsonNode<'a>)>,
     sections: Vec<String>,
     numbers: NumberSettings,
-    events: EventSettings,
+    open_sections: Vec<(&'static str, Range<usize>)>,
 }
 
 impl<'a> DocumentReader<'a> {
     fn new(document: &'a str) -> DocumentReader<'a> {
         let (errors, warnings) = Default::default();
-        let (numbers, events) = Default::default();
-        DocumentReader {
-            document,
-            errors,
-            warnings,
-            leaves: Vec::new(),
-            sections: Vec::new(),
-            numbers,
-            events,
-        }
+        let (leaves, sections, numbers, open_sections) = Default::default();
+        DocumentReader { document, errors, warnings, leaves, sections, numbers, open_sections }
     }
 
     /// Reads an object. `path` is its path with a dot at the end, or empty for the document. Recursion is bounded by the longest
@@ -133,9 +150,8 @@ impl<'a> DocumentReader<'a> {
             } else if name == numbers::PATH {
                 let read = numbers::read(member.value, &mut self.numbers);
                 self.add_section_findings(read);
-            } else if name == events::PATH {
-                let read = events::read(member.value, &mut self.events);
-                self.add_section_findings(read);
+            } else if let Some(path) = OPEN_SECTIONS.iter().find(|path| **path == name) {
+                self.open_sections.push((path, member.value.range()));
             } else {
                 self.warn(member.key_offset, unknown_key_text(path, &member.key));
             }
@@ -151,7 +167,7 @@ impl<'a> DocumentReader<'a> {
         self.read_object(&section, node);
     }
 
-    fn add_section_findings(&mut self, read: Result<Vec<numbers::SectionFinding>, JsonSyntaxError>) {
+    fn add_section_findings(&mut self, read: Result<Vec<SectionFinding>, JsonSyntaxError>) {
         match read {
             Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.is_warning {
                 true => self.warn(wrong.offset, wrong.text),
@@ -192,13 +208,14 @@ impl<'a> DocumentReader<'a> {
             errors: self.errors.into_list(),
             warnings: self.warnings.into_list(),
             numbers: self.numbers,
-            events: self.events,
+            document: self.document.to_owned(),
+            open_sections: self.open_sections,
             values,
         }
     }
 
     fn syntax_error(&mut self, error: JsonSyntaxError) {
-        self.error(error.offset, format!("not valid JSON: {}", error.text));
+        self.error(error.offset, syntax_error_text(&error));
     }
 
     fn error(&mut self, offset: usize, text: String) {
@@ -208,6 +225,10 @@ impl<'a> DocumentReader<'a> {
     fn warn(&mut self, offset: usize, text: String) {
         self.warnings.push(self.document, offset, text);
     }
+}
+
+fn syntax_error_text(error: &JsonSyntaxError) -> String {
+    format!("not valid JSON: {}", error.text)
 }
 
 /// Findings up to [`FINDINGS_MAX`], so that a file full of unknown keys does not flood the log.

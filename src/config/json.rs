@@ -4,6 +4,7 @@
 //! one level at a time without recursion, so deep nesting needs no stack.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde_json::value::RawValue;
 
@@ -33,7 +34,7 @@ pub(crate) struct JsonMember<'a> {
 }
 
 /// Parses a document and checks its whole syntax.
-pub(super) fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
+pub(crate) fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
     match serde_json::from_str::<&RawValue>(document) {
         Ok(raw) => Ok(JsonNode { document, raw: raw.get() }),
         Err(error) => Err(syntax_error(document, &error)),
@@ -41,6 +42,16 @@ pub(super) fn parse(document: &str) -> Result<JsonNode<'_>, JsonSyntaxError> {
 }
 
 impl<'a> JsonNode<'a> {
+    /// Returns the value at a range of a document that was parsed before.
+    pub(crate) fn at(document: &'a str, range: Range<usize>) -> JsonNode<'a> {
+        JsonNode { document, raw: &document[range] }
+    }
+
+    /// Returns the range of the value in its document.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.offset()..self.offset() + self.raw.len()
+    }
+
     /// Returns the byte offset of the value.
     pub(crate) fn offset(&self) -> usize {
         offset_in(self.document, self.raw)

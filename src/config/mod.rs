@@ -4,15 +4,15 @@
 //! if a higher layer overrides it, so that an error in a file is reported when it is made and not when a variable is
 //! removed. Runs in the main thread before anything is started. Invariant: an [`EffectiveConfig`] holds only checked values.
 //!
-//! To add a key, add a [`ConfigKey`] to [`KEYS`] and a `read` call to [`resolve`]. Sections with lists (`numbers`, `events`)
-//! exist only in the file.
+//! To add a key, add a [`ConfigKey`] to [`KEYS`] and a `read` call to [`resolve`]. Sections with lists
+//! exist only in the file: `numbers` is read here, those of [`OPEN_SECTIONS`] by the modules that use them.
 
-mod check;
-pub(crate) mod events;
+pub(crate) mod check;
 mod file;
-mod json;
+pub(crate) mod json;
 mod numbers;
 mod replace;
+pub(crate) mod section;
 mod template;
 
 use std::fmt;
@@ -108,6 +108,9 @@ pub static KAFKA_TOPIC: ConfigKey = ConfigKey {
 pub static KEYS: [&ConfigKey; 6] =
     [&LOGGER_LEVEL, &TCP_ADDRESS, &TCP_PORT, &KAFKA_ADDRESS, &KAFKA_PORT, &KAFKA_TOPIC];
 
+/// Sections of the file that other modules read ([`FileLayer::section`]).
+pub(crate) const OPEN_SECTIONS: [&str; 1] = ["parameters.events"];
+
 /// Origin of a value or a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ValueOrigin {
@@ -196,7 +199,6 @@ pub struct EffectiveConfig {
     /// Kafka broker and topic, `None` if Kafka is off.
     pub kafka: Option<KafkaSource>,
     pub numbers: phone::NumberSettings,
-    pub events: events::EventSettings,
     /// Each value with its origin, in the order of [`KEYS`].
     pub values: Vec<ConfigValue>,
     /// The file that was read, `None` if there is no file at the default path.
@@ -274,7 +276,6 @@ pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
         kafka: HostPort::new_if_enabled(kafka_address, kafka_port)
             .map(|broker| KafkaSource { broker, topic }),
         numbers: layers.file.map_or_else(phone::NumberSettings::default, |file| file.numbers.clone()),
-        events: layers.file.map_or_else(events::EventSettings::default, |file| file.events.clone()),
         values,
         file: layers.file.map(|file| file.path.clone()),
         warnings: layers.file.map_or_else(Vec::new, |file| file.warnings.clone()),

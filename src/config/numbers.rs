@@ -3,18 +3,11 @@
 
 use super::check;
 use super::json::{JsonNode, JsonSyntaxError};
+use super::section::{SectionFinding, not_an_object, read_text, read_text_list};
 use crate::phone::NumberSettings;
 
 /// Path of the section.
 pub(super) const PATH: &str = "parameters.numbers";
-
-/// An error or a warning at a byte of the document.
-pub(crate) struct SectionFinding {
-    pub offset: usize,
-    pub text: String,
-    /// True for a warning, false for an error.
-    pub is_warning: bool,
-}
 
 /// Reads the section into `settings`.
 pub(super) fn read(
@@ -23,8 +16,7 @@ pub(super) fn read(
 ) -> Result<Vec<SectionFinding>, JsonSyntaxError> {
     let mut wrongs = Vec::new();
     let Some(members) = node.members() else {
-        let text = format!("{PATH}: expected an object, found {}", node.kind());
-        return Ok(vec![SectionFinding { offset: node.offset(), text, is_warning: false }]);
+        return Ok(vec![not_an_object(PATH, node)]);
     };
     for member in members? {
         let mut changed = settings.clone();
@@ -50,18 +42,4 @@ pub(super) fn read(
         }
     }
     Ok(wrongs)
-}
-
-pub(super) fn read_text(node: JsonNode<'_>) -> Result<Result<String, String>, JsonSyntaxError> {
-    match node.scalar() {
-        Some(text) if node.kind() == "a string" => text.map(Ok),
-        _ => Ok(Err(format!("expected a string, found {}", node.kind()))),
-    }
-}
-
-pub(super) fn read_text_list(node: JsonNode<'_>) -> Result<Result<Vec<String>, String>, JsonSyntaxError> {
-    let Some(elements) = node.elements() else {
-        return Ok(Err(format!("expected a list of strings, found {}", node.kind())));
-    };
-    elements?.into_iter().map(read_text).collect()
 }

@@ -153,8 +153,3 @@ fn group_instance_id(vault: &Vault, group: &str) -> Result<String> {
         .and_then(|file| group_instance::group_instance_id(file, group))
         .map_err(Error::path("read or create the group instance id in", path))
 }
-
-/// Joins the consumer's thread.
-pub(crate) fn join(consumer: JoinHandle<Result<Consumed>>) -> Result<Consumed> {
-    threads::join(consumer)
-}

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::search::glob::glob_matches;
 use crate::runtime::json::JsonObject;
+use crate::search::glob::glob_matches;
 use crate::search::query::SourceFilter;
 
 /// Limit on the patterns of one request.

@@ -60,6 +60,11 @@ impl HttpServerHandle {
         self.local_addr
     }
 
+    /// Returns the acceptor thread, which ends after a shutdown when all connections have ended.
+    pub(crate) fn into_thread(self) -> JoinHandle<Result<()>> {
+        self.acceptor
+    }
+
     /// Waits until the server has ended after a shutdown.
     pub fn join(self) -> Result<()> {
         threads::join(self.acceptor)

@@ -111,13 +111,13 @@ impl Metric for UpGauge {
 }
 
 /// Appends the two comment lines of a metric. `name` includes the prefix `lea_`.
-pub fn render_header(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn render_header(text: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// Appends a series. `labels` is empty or has the form `{name="value"}`.
-pub fn render_value(text: &mut String, name: &str, labels: &str, value: u64) {
+pub(crate) fn render_value(text: &mut String, name: &str, labels: &str, value: u64) {
     let _ = writeln!(text, "{name}{labels} {value}");
 }
 

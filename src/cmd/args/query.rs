@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chrono::Utc;
 
+use crate::cmd::args::events::NumberMatch;
 use crate::cmd::args::time_zone::TimeZoneArg;
 use crate::cmd::args::units;
-use crate::config::{self, EffectiveConfig};
-use crate::daemon::events::NumberMatch;
+use crate::config;
+use crate::daemon::settings::Settings;
 use crate::phone::PhoneNumberNormalizer;
 use crate::runtime::terminal::escape;
 use crate::search::source::{
@@ -85,16 +86,16 @@ impl StoreTargetArgs {
         }
     }
 
-    pub(crate) fn load_config(&self) -> Result<EffectiveConfig> {
-        let configured = config::load(self.config.as_deref(), &config::environment)?;
-        configured.log_warnings();
-        Ok(configured)
+    pub(crate) fn load_settings(&self) -> Result<Settings> {
+        let settings = Settings::load(self.config.as_deref(), &config::environment)?;
+        settings.config.log_warnings();
+        Ok(settings)
     }
 }
 
 /// Creates the normalizer from the configuration.
-pub(crate) fn load_normalizer(configured: &EffectiveConfig) -> Result<Arc<PhoneNumberNormalizer>> {
-    let normalizer = PhoneNumberNormalizer::new(configured.numbers.clone());
+pub(crate) fn load_normalizer(settings: &Settings) -> Result<Arc<PhoneNumberNormalizer>> {
+    let normalizer = PhoneNumberNormalizer::new(settings.config.numbers.clone());
     normalizer.map(Arc::new).map_err(|error| Error::Usage(format!("parameters.numbers: {error}")))
 }
 
@@ -110,7 +111,7 @@ impl EventFilterArgs {
 
     /// The normalizer; `None` for `--number-match exact`.
     pub(crate) fn normalizer(&self, store: &StoreTargetArgs) -> Result<Option<Arc<PhoneNumberNormalizer>>> {
-        let normalizer = load_normalizer(&store.load_config()?)?;
+        let normalizer = load_normalizer(&store.load_settings()?)?;
         Ok((self.number_match == NumberMatch::Canonical).then_some(normalizer))
     }
 

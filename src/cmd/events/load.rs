@@ -19,7 +19,7 @@ use super::line::{self, LineError};
 use crate::billing;
 use crate::cli::Globals;
 use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
-use crate::config::EffectiveConfig;
+use crate::daemon::settings::Settings;
 use crate::iri::event::EventIndices;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::terminal::escape;
@@ -69,9 +69,9 @@ fn parse_index(text: &str) -> Result<String, String> {
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
-        let configured = self.store_target.load_config()?;
-        let indices = self.indices(&configured);
-        let store = self.open_store(&configured)?;
+        let settings = self.store_target.load_settings()?;
+        let indices = self.indices(&settings);
+        let store = self.open_store(&settings)?;
         let mut summary = LoadSummary::default();
         if self.files.is_empty() {
             self.load_dead_letters(&store, &indices, &mut summary)?;
@@ -92,7 +92,7 @@ impl Args {
     }
 
     /// The indices for events without one.
-    fn indices(&self, configured: &EffectiveConfig) -> EventIndices {
+    fn indices(&self, settings: &Settings) -> EventIndices {
         match &self.index {
             Some(index) => EventIndices {
                 calls: index.clone(),
@@ -100,20 +100,20 @@ impl Args {
                 syslog: index.clone(),
                 billing: index.clone(),
             },
-            None => configured.events.indices.clone(),
+            None => settings.events.indices.clone(),
         }
     }
 
-    fn open_store(&self, configured: &EffectiveConfig) -> Result<EventSource> {
+    fn open_store(&self, settings: &Settings) -> Result<EventSource> {
         let target = self.store_target.target();
         if target.is_url() && self.files.is_empty() {
             return Err(Error::Usage(
                 "FILE is missing (only a directory has dead letters to load)".to_owned(),
             ));
         }
-        let templates = billing::index_templates(&configured.events.indices.billing);
+        let templates = billing::index_templates(&settings.events.indices.billing);
         let config = StoreConfig { templates, ..StoreConfig::default() };
-        EventSource::open_for_writing(&target, config.with_normalizer(load_normalizer(configured)?))
+        EventSource::open_for_writing(&target, config.with_normalizer(load_normalizer(settings)?))
     }
 
     /// Loads the directory's own dead letters. The store is open for writing, so no other lea adds to the

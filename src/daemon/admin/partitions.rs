@@ -1,12 +1,15 @@
 //! Kafka partitions in /metrics and /partitions. Runs in connections' threads and only reads.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use super::json_table;
 use crate::cc::partitions::PartitionStats;
+use crate::cc::stream_registry::StreamRegistry;
+use crate::http::Response;
+use crate::runtime::metrics::{render_header, render_value};
 
 /// A metric of a partition: name, type, help and a function that returns its value.
 type PartitionMetric = (&'static str, &'static str, &'static str, fn(&PartitionStats) -> Option<u64>);
@@ -43,20 +46,22 @@ fn if_assigned(partition: &PartitionStats) -> Option<&PartitionStats> {
     partition.is_assigned.load(Ordering::Relaxed).then_some(partition)
 }
 
+/// Returns all partitions that were consumed since the start.
+pub(super) fn response(live: &StreamRegistry) -> Response {
+    let partitions = live.partitions.list();
+    json_table("partitions", partitions.iter().map(|partition| PartitionRow::new(partition)))
+}
+
 /// Appends the metrics `lea_kafka_partition_...` with the labels topic and partition in Prometheus text format.
 pub(crate) fn render(text: &mut String, partitions: &[Arc<PartitionStats>]) {
     for (name, kind, help, value) in METRICS {
         let name = format!("lea_kafka_partition_{name}");
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        render_header(text, &name, kind, help);
         for partition in partitions {
             if let Some(value) = value(partition) {
                 // A topic name needs no escaping: Kafka allows no such characters.
-                let _ = writeln!(
-                    text,
-                    "{name}{{topic=\"{}\",partition=\"{}\"}} {value}",
-                    partition.topic, partition.number
-                );
+                let labels = format!("{{topic=\"{}\",partition=\"{}\"}}", partition.topic, partition.number);
+                render_value(text, &name, &labels, value);
             }
         }
     }

@@ -1,25 +1,27 @@
 //! Handlers for JSON lines (docs/protocol.md): events go to the store, stream content goes to the vault. They run in the
 //! threads of connections.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use chrono::Local;
 
 use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
-use super::listener::{HandlerFactory, MessageHandler};
+use super::framing::Framing;
+use super::listener::{HandlerFactory, ListenerConfig, ListenerDeps, MessageHandler};
+use crate::Result;
 use crate::cc::ingest::content_lines::{ContentLineStore, ContentLinesConfig};
 use crate::cc::kafka_dump::visitor::VisitError;
 use crate::cc::vault::Vault;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::wire::chunk;
 use crate::iri::event::{self, ClassifiedLine, EventIndices};
-use crate::runtime::shutdown::Shutdown;
 use crate::search::document::SOURCE_BYTES_MAX;
 
 /// Maximum size of a line: that of an event in the store. Chunks of stream content are much smaller.
-pub(crate) const LINE_BYTES_MAX: usize = SOURCE_BYTES_MAX;
+const LINE_BYTES_MAX: usize = SOURCE_BYTES_MAX;
 
 /// Streams open at once on a connection. When more are needed, the one that is idle longest is closed.
 const STREAMS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("the literal is not 0");
@@ -29,31 +31,33 @@ const COALESCED_BYTES_MAX: usize = 1 << 20;
 
 /// The kinds of lines that a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LinePort {
-    Lines,
+pub(crate) enum LineKind {
+    /// Events and stream content.
+    All,
     /// Only stream content.
-    ContentLines,
+    Content,
 }
 
-impl LinePort {
+impl LineKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            LinePort::Lines => "lines",
-            LinePort::ContentLines => "content-lines",
+            LineKind::All => "lines",
+            LineKind::Content => "content-lines",
         }
     }
 }
 
-/// Returns the factory for handlers of one listener.
-pub(crate) fn handler_factory(
-    port: LinePort,
-    sink: Arc<EventSink>,
+/// Starts a listener for lines.
+pub(crate) fn start(
+    listener: TcpListener,
+    kind: LineKind,
+    deps: &ListenerDeps,
     vault: Vault,
     indices: Arc<EventIndices>,
-    shutdown: Shutdown,
-) -> HandlerFactory {
-    Arc::new(move |peer: SocketAddr| {
-        let origin = ContentLinesConfig {
+) -> Result<JoinHandle<Result<()>>> {
+    let (sink, shutdown) = (Arc::clone(&deps.sink), deps.shutdown.clone());
+    let handler_factory: HandlerFactory = Arc::new(move |peer: SocketAddr| {
+        let config = ContentLinesConfig {
             source: StreamSource::Lines,
             peer: peer.to_string(),
             shutdown: Some(shutdown.clone()),
@@ -61,18 +65,25 @@ pub(crate) fn handler_factory(
             buffers_bytes_max: COALESCED_BYTES_MAX,
         };
         Box::new(LineHandler {
-            port,
+            kind,
             peer: peer.to_string(),
             sink: Arc::clone(&sink),
-            chunks: ContentLineStore::new(vault.clone(), origin),
+            chunks: ContentLineStore::new(vault.clone(), config),
             indices: Arc::clone(&indices),
             batch: EventBatch::default(),
         })
-    })
+    });
+    let config = ListenerConfig {
+        name: kind.as_str(),
+        transport: None,
+        framing: Framing::Lines,
+        message_bytes_max: LINE_BYTES_MAX,
+    };
+    deps.spawn(listener, config, handler_factory)
 }
 
 struct LineHandler {
-    port: LinePort,
+    kind: LineKind,
     peer: String,
     sink: Arc<EventSink>,
     chunks: ContentLineStore,
@@ -82,7 +93,7 @@ struct LineHandler {
 
 impl LineHandler {
     fn origin(&self) -> MessageOrigin<'_> {
-        MessageOrigin { listener: self.port.as_str(), peer: &self.peer }
+        MessageOrigin { listener: self.kind.as_str(), peer: &self.peer }
     }
 
     fn reject(&self, word: &'static str, reason: &str, value: &[u8]) {
@@ -118,14 +129,14 @@ impl MessageHandler for LineHandler {
             return Ok(());
         }
         let metrics = self.sink.metrics();
-        if self.port == LinePort::ContentLines {
+        if self.kind == LineKind::Content {
             return self.handle_content(line);
         }
         match event::classify(line, &self.indices, &Local) {
             Ok(ClassifiedLine::StreamContent) => self.handle_content(line),
             Ok(ClassifiedLine::Event(document)) => {
                 if self.batch.push(document) {
-                    let from = MessageOrigin { listener: self.port.as_str(), peer: &self.peer };
+                    let from = MessageOrigin { listener: self.kind.as_str(), peer: &self.peer };
                     self.batch.write(&self.sink, from)?;
                 }
                 Ok(())
@@ -153,7 +164,7 @@ impl MessageHandler for LineHandler {
     }
 
     fn flush(&mut self) -> Result<(), StoreClosed> {
-        let from = MessageOrigin { listener: self.port.as_str(), peer: &self.peer };
+        let from = MessageOrigin { listener: self.kind.as_str(), peer: &self.peer };
         self.batch.write(&self.sink, from)?;
         self.chunks.flush().map_err(|error| self.report_failure(&error))
     }

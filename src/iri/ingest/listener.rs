@@ -70,12 +70,11 @@ pub(crate) struct ListenerConfig {
     pub framing: Framing,
     /// Maximum size of a message.
     pub message_bytes_max: usize,
-    /// Time after shutdown during which a connection still receives.
-    pub shutdown_timeout: Duration,
 }
 
 struct ListenerShared {
     config: ListenerConfig,
+    shutdown_timeout: Duration,
     source_metrics: Arc<SourceMetrics>,
     handler_factory: HandlerFactory,
     shutdown: Shutdown,
@@ -87,11 +86,17 @@ struct ListenerShared {
 pub(crate) struct ListenerDeps {
     pub sink: Arc<EventSink>,
     pub shutdown: Shutdown,
+    /// Time after shutdown during which connections still receive.
+    pub shutdown_timeout: Duration,
     /// Bytes of incomplete messages over all connections.
-    pub held_bytes: Arc<AtomicUsize>,
+    held_bytes: Arc<AtomicUsize>,
 }
 
 impl ListenerDeps {
+    pub(crate) fn new(sink: Arc<EventSink>, shutdown: Shutdown, shutdown_timeout: Duration) -> ListenerDeps {
+        ListenerDeps { sink, shutdown, shutdown_timeout, held_bytes: Arc::default() }
+    }
+
     /// Starts the acceptor thread of an open listener. The thread ends after shutdown.
     pub(crate) fn spawn(
         &self,
@@ -104,6 +109,7 @@ impl ListenerDeps {
         let (shutdown, held_bytes) = (self.shutdown.clone(), Arc::clone(&self.held_bytes));
         let shared = ListenerShared {
             config,
+            shutdown_timeout: self.shutdown_timeout,
             source_metrics,
             handler_factory,
             shutdown: shutdown.clone(),
@@ -234,8 +240,8 @@ impl MessageConnection<'_> {
                 Err(_) => return self.flush().map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Reset),
             }
             if self.shared.shutdown.is_triggered() {
-                let drain = drain
-                    .get_or_insert_with(|| DrainBudget::start(stream, self.shared.config.shutdown_timeout));
+                let drain =
+                    drain.get_or_insert_with(|| DrainBudget::start(stream, self.shared.shutdown_timeout));
                 if drain.owed_bytes == 0 && Instant::now() >= drain.until {
                     return self.flush().map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Shutdown);
                 }

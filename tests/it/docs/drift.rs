@@ -267,7 +267,8 @@ fn configuration_keys_are_documented() {
         lea::config::KEYS.iter().map(|key| key.path.trim_start_matches("parameters.").to_owned()).collect();
     existing.extend(keys_in_source("src/config/numbers.rs").into_iter().map(|key| format!("numbers.{key}")));
     existing.insert("events".to_owned());
-    let events = keys_in_source("src/config/events.rs");
+    let mut events = keys_in_source("src/daemon/settings/events.rs");
+    events.extend(keys_of_sources());
     let page = read("docs/configuration.md");
     let man = read("man/lea.conf.5");
     let documented = |header: &str| -> BTreeSet<String> {
@@ -284,6 +285,16 @@ fn configuration_keys_are_documented() {
     let missing: Vec<&String> =
         existing.iter().filter(|key| *key != "events").chain(&events).filter(|key| !in_man(key)).collect();
     assert!(missing.is_empty(), "man/lea.conf.5 lacks the keys {missing:?}");
+}
+
+/// The configuration keys of the event sources.
+fn keys_of_sources() -> BTreeSet<String> {
+    let key = |line: &str| Some(line.strip_prefix("    key: \"")?.strip_suffix("\",")?.to_owned());
+    let files = super::files_below("src/daemon/sources", ".rs");
+    let keys: BTreeSet<String> =
+        files.iter().flat_map(|file| read(file).lines().filter_map(key).collect::<Vec<_>>()).collect();
+    assert!(!keys.is_empty(), "src/daemon/sources has no key");
+    keys
 }
 
 /// The keys that the function `read` of a source file knows: the arms of its match.

@@ -86,7 +86,7 @@ impl std::convert::From<StoreClosed> for SessionEnd {
 }
 
 /// Starts the consumer's thread, which runs until shutdown.
-pub fn spawn(
+pub(crate) fn start(
     config: AmqpConfig,
     sink: Arc<EventSink>,
     indices: Arc<EventIndices>,

@@ -4,17 +4,20 @@
 pub mod header;
 mod udp;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use chrono::{DateTime, Local, TimeZone};
 use serde_json::{Map, json};
 
-pub use udp::UdpReceiver;
+pub(crate) use udp::UdpReceiver;
 
 use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
+use super::framing::Framing;
 use super::grok::{FieldValue, GrokPatterns};
-use super::listener::{HandlerFactory, MessageHandler};
+use super::listener::{HandlerFactory, ListenerConfig, ListenerDeps, MessageHandler};
+use crate::Result;
 use crate::runtime::time::rfc3339;
 use crate::search::document::{Document, WriteMode};
 
@@ -103,33 +106,39 @@ pub fn to_json(value: &FieldValue<'_>) -> serde_json::Value {
     }
 }
 
-/// Returns the factory for handlers of one listener.
-pub fn handler_factory(sink: Arc<EventSink>, config: Arc<SyslogConfig>) -> HandlerFactory {
-    Arc::new(move |peer: SocketAddr| {
-        let messages = SyslogWriter::new("syslog", Arc::clone(&sink), Arc::clone(&config));
+/// Starts a listener for syslog over TCP.
+pub(crate) fn start_tcp(
+    listener: TcpListener,
+    deps: &ListenerDeps,
+    config: Arc<SyslogConfig>,
+) -> Result<JoinHandle<Result<()>>> {
+    let sink = Arc::clone(&deps.sink);
+    let handler_factory: HandlerFactory = Arc::new(move |peer: SocketAddr| {
         Box::new(SyslogConnection {
-            writer: messages,
+            writer: SyslogWriter::new(Arc::clone(&sink), Arc::clone(&config)),
             peer: peer.to_string(),
             host: peer.ip().to_canonical().to_string(),
         })
-    })
+    });
+    let listener_config = ListenerConfig {
+        name: "syslog",
+        transport: Some("tcp"),
+        framing: Framing::Syslog,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+    };
+    deps.spawn(listener, listener_config, handler_factory)
 }
 
 /// Writes messages of either transport into the store.
 struct SyslogWriter {
-    listener: &'static str,
     sink: Arc<EventSink>,
     config: Arc<SyslogConfig>,
     batch: EventBatch,
 }
 
 impl SyslogWriter {
-    fn new(listener: &'static str, sink: Arc<EventSink>, config: Arc<SyslogConfig>) -> SyslogWriter {
-        SyslogWriter { listener, sink, config, batch: EventBatch::default() }
-    }
-
-    fn origin<'a>(&self, peer: &'a str) -> MessageOrigin<'a> {
-        MessageOrigin { listener: self.listener, peer }
+    fn new(sink: Arc<EventSink>, config: Arc<SyslogConfig>) -> SyslogWriter {
+        SyslogWriter { sink, config, batch: EventBatch::default() }
     }
 
     /// Adds a message. `host` is the sender's address in the document, `peer` names the sender in dead letters.
@@ -151,20 +160,19 @@ impl SyslogWriter {
         self.sink.metrics().events_rejected_too_long.inc();
         let reason = format!("longer than {MESSAGE_BYTES_MAX} bytes");
         let index = Some(self.config.index.as_str());
-        let letter = RejectedInput {
-            origin: self.origin(peer),
-            index,
-            reason: &reason,
-            value: begin,
-            is_truncated: true,
-        };
+        let letter =
+            RejectedInput { origin: origin(peer), index, reason: &reason, value: begin, is_truncated: true };
         self.sink.reject(&letter, "too_long");
     }
 
     fn flush(&mut self, peer: &str) -> Result<(), StoreClosed> {
-        let from = self.origin(peer);
+        let from = origin(peer);
         self.batch.write(&self.sink, from)
     }
+}
+
+fn origin(peer: &str) -> MessageOrigin<'_> {
+    MessageOrigin { listener: "syslog", peer }
 }
 
 struct SyslogConnection {

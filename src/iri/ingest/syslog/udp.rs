@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{MESSAGE_BYTES_MAX, SyslogConfig, SyslogWriter};
 use crate::iri::ingest::event_sink::EventSink;
+use crate::iri::ingest::listener::ListenerDeps;
 use crate::runtime::metrics::SourceMetrics;
 use crate::runtime::net::wait;
 use crate::runtime::shutdown::Shutdown;
@@ -42,36 +43,35 @@ struct Datagram {
 }
 
 /// A running UDP listener.
-pub struct UdpReceiver {
+pub(crate) struct UdpReceiver {
     pub local_addr: SocketAddr,
     pub threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl UdpReceiver {
     /// Starts the threads. After shutdown they still receive what the kernel holds, until the timeout ends.
-    pub fn spawn(
+    pub(crate) fn start(
         addr: SocketAddr,
-        sink: &Arc<EventSink>,
-        config: &Arc<SyslogConfig>,
-        shutdown_timeout: Duration,
-        shutdown: &Shutdown,
+        deps: &ListenerDeps,
+        config: Arc<SyslogConfig>,
     ) -> Result<UdpReceiver> {
+        let sink = &deps.sink;
         let socket = bind(addr).map_err(Error::net("listen on", addr))?;
         let local_addr = socket.local_addr().map_err(Error::system("read the address of a listener"))?;
         let (queue, queued) = bounded(QUEUE_MAX);
-        let messages = SyslogWriter::new("syslog", Arc::clone(sink), Arc::clone(config));
+        let writer = SyslogWriter::new(Arc::clone(sink), config);
         let receiver = DatagramReceiver {
             socket,
             queue,
             sink: Arc::clone(sink),
             source_metrics: sink.metrics().source("syslog", Some("udp")),
-            shutdown_timeout,
-            shutdown: shutdown.clone(),
+            shutdown_timeout: deps.shutdown_timeout,
+            shutdown: deps.shutdown.clone(),
         };
         let threads = vec![
             threads::spawn("syslog-udp", move || receiver.run())?,
             threads::spawn("syslog-store", move || {
-                store_datagrams(&queued, messages);
+                store_datagrams(&queued, writer);
                 Ok(())
             })?,
         ];

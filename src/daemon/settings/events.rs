@@ -1,124 +1,43 @@
-//! Section `parameters.events`: event sources, users of the HTTP API, syslog patterns, cluster. Like `numbers` it exists
-//! only in the file. Pure; errors become findings with a position.
+//! Reads the section `parameters.events`: event sources, users of the HTTP API, syslog patterns, cluster. Pure; errors
+//! become findings with a position.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::check;
-use super::json::{JsonNode, JsonSyntaxError};
-use super::numbers::{SectionFinding, read_text, read_text_list};
+use super::EventSettings;
+use crate::config::check;
+use crate::config::json::{JsonNode, JsonSyntaxError};
+use crate::config::section::{SectionFinding, bounded, not_an_object, read_pairs, read_text, read_text_list};
+use crate::daemon::sources::{IngestSource, SOURCES, SourceKind};
 use crate::http::basic_auth::{User, Users};
 use crate::iri::event::EventIndices;
-use crate::iri::ingest::amqp::AmqpConfig;
 use crate::iri::ingest::grok::{DEFINITIONS_MAX, GrokPatterns, PATTERNS_MAX};
-use crate::runtime::net;
 use crate::search::cluster::EsClient;
 use crate::search::document::check_index_name;
 
 /// Path of the section.
-pub(crate) const PATH: &str = "parameters.events";
+pub(super) const PATH: &str = "parameters.events";
 
 /// Maximum number of users.
 const USERS_MAX: usize = 64;
 
-/// Maximum number of syslog listeners.
-const SYSLOG_MAX: usize = 16;
+/// Maximum number of sources of one kind.
+const SOURCES_PER_KIND_MAX: usize = 16;
 
 /// Maximum of `keepDays`: a hundred years.
 pub(crate) const KEEP_DAYS_MAX: i64 = 36_500;
 
-/// Address and transport of a syslog listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyslogListen {
-    /// Each datagram is a message.
-    Udp(SocketAddr),
-    /// Messages are framed in a byte stream (RFC 6587).
-    Tcp(SocketAddr),
-}
-
-impl SyslogListen {
-    /// Parses `udp:ADDR:PORT` or `tcp:ADDR:PORT`.
-    pub fn parse(text: &str) -> Result<SyslogListen, String> {
-        let (make, addr): (fn(SocketAddr) -> SyslogListen, _) = match text.split_once(':') {
-            Some(("udp", addr)) => (SyslogListen::Udp, addr),
-            Some(("tcp", addr)) => (SyslogListen::Tcp, addr),
-            _ => {
-                return Err(format!(
-                    "{} is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)",
-                    check::quote(text)
-                ));
-            }
-        };
-        net::parse_listen_address(addr).map(make).map_err(|error| error.to_string())
-    }
-}
-
-impl fmt::Display for SyslogListen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SyslogListen::Udp(addr) => write!(f, "udp:{addr}"),
-            SyslogListen::Tcp(addr) => write!(f, "tcp:{addr}"),
-        }
-    }
-}
-
-/// The event settings of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventSettings {
-    /// Listener for JSON lines.
-    pub lines: Option<SocketAddr>,
-    /// Listener for JSON lines that may hold only stream content.
-    pub content_lines: Option<SocketAddr>,
-    pub syslog: Vec<SyslogListen>,
-    /// RabbitMQ queue to consume.
-    pub amqp: Option<AmqpConfig>,
-    /// Listener of the Elasticsearch-compatible HTTP API.
-    pub http: Option<SocketAddr>,
-    /// Users of the HTTP API.
-    pub users: Vec<User>,
-    /// Patterns for syslog messages in order; if empty, the built-in ones are used.
-    pub patterns: Vec<String>,
-    /// Name and pattern of named patterns.
-    pub definitions: Vec<(String, String)>,
-    pub indices: EventIndices,
-    /// URL of the cluster that stores events.
-    pub cluster: Option<String>,
-    /// File with the CA certificates for the cluster.
-    pub cluster_ca: Option<PathBuf>,
-    /// Days after which the cluster's daily indices are deleted.
-    pub keep_days: Option<u32>,
-}
-
-impl EventSettings {
-    /// Returns true if no source is switched on.
-    pub fn is_off(&self) -> bool {
-        self.lines.is_none()
-            && self.content_lines.is_none()
-            && self.syslog.is_empty()
-            && self.http.is_none()
-            && self.amqp.is_none()
-    }
-}
-
 /// Reads the section into `events`.
-pub(crate) fn read(
+pub(super) fn read(
     node: JsonNode<'_>,
     events: &mut EventSettings,
 ) -> Result<Vec<SectionFinding>, JsonSyntaxError> {
     let Some(members) = node.members() else {
-        let text = format!("{PATH}: expected an object, found {}", node.kind());
-        return Ok(vec![SectionFinding { offset: node.offset(), text, is_warning: false }]);
+        return Ok(vec![not_an_object(PATH, node)]);
     };
-    let mut wrongs = Vec::new();
+    let mut findings = Vec::new();
     for member in members? {
         let value = member.value;
         let read = match &*member.key {
-            "lines" => read_address(value)?.map(|addr| events.lines = addr),
-            "contentLines" => read_address(value)?.map(|addr| events.content_lines = addr),
-            "http" => read_address(value)?.map(|addr| events.http = addr),
-            "amqp" => read_amqp(value)?.map(|amqp| events.amqp = amqp),
-            "syslog" => read_syslog(value)?.map(|list| events.syslog = list),
             "patterns" => {
                 read_text_list(value)?.and_then(bounded(PATTERNS_MAX)).map(|list| events.patterns = list)
             }
@@ -128,55 +47,58 @@ pub(crate) fn read(
             "cluster" => read_text(value)?.and_then(check_cluster_url).map(|store| events.cluster = store),
             "clusterCa" => read_text(value)?.map(|path| events.cluster_ca = Some(path.into())),
             "keepDays" => read_keep_days(value)?.map(|days| events.keep_days = Some(days)),
+            key if let Some(kind) = SOURCES.iter().find(|kind| kind.key == key) => {
+                read_sources(kind, value)?.map(|sources| events.sources.extend(sources))
+            }
             unknown => {
                 let text = format!("unknown key {} in {PATH}", check::quote(unknown));
-                wrongs.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
+                findings.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
                 continue;
             }
         };
         if let Err(wrong) = read {
             let text = format!("{PATH}.{}: {wrong}", member.key);
-            wrongs.push(SectionFinding { offset: value.offset(), text, is_warning: false });
+            findings.push(SectionFinding { offset: value.offset(), text, is_warning: false });
         }
     }
     // Only now, because a pattern may use a definition that follows it.
     if let Err(error) = GrokPatterns::compile(&events.patterns, &events.definitions) {
         let text = format!("{PATH}.patterns: {error}");
-        wrongs.push(SectionFinding { offset: node.offset(), text, is_warning: false });
+        findings.push(SectionFinding { offset: node.offset(), text, is_warning: false });
     }
-    Ok(wrongs)
+    Ok(findings)
 }
 
-fn bounded<T>(max: usize) -> impl Fn(Vec<T>) -> Result<Vec<T>, String> {
-    move |list| if list.len() > max { Err(format!("more than {max} entries")) } else { Ok(list) }
-}
-
-/// Reads a listen address; empty switches the listener off.
-fn read_address(node: JsonNode<'_>) -> Result<Result<Option<SocketAddr>, String>, JsonSyntaxError> {
-    Ok(read_text(node)?.and_then(|text| match text.as_str() {
-        "" => Ok(None),
-        text => net::parse_listen_address(text).map(Some).map_err(|error| error.to_string()),
+/// Reads the sources of one kind. An empty string switches the source off.
+fn read_sources(
+    kind: &SourceKind,
+    node: JsonNode<'_>,
+) -> Result<Result<Vec<Arc<dyn IngestSource>>, String>, JsonSyntaxError> {
+    let values = match kind.options {
+        _ if kind.is_list => read_text_list(node)?
+            .and_then(bounded(SOURCES_PER_KIND_MAX))
+            .map(|texts| texts.into_iter().map(|text| vec![text]).collect()),
+        [_] => read_text(node)?.map(|text| vec![vec![text]]),
+        options => read_pairs(node, options.len())?.and_then(|pairs| {
+            let mut values = vec![String::new(); options.len()];
+            for (key, text) in pairs {
+                let at = options.iter().position(|option| option.key == key);
+                let Some(at) = at else {
+                    let keys: Vec<&str> = options.iter().map(|option| option.key).collect();
+                    let expected = keys.join(" or ");
+                    return Err(format!("unknown key {} (expected {expected})", check::quote(&key)));
+                };
+                values[at] = text;
+            }
+            Ok(vec![values])
+        }),
+    };
+    Ok(values.and_then(|sources: Vec<Vec<String>>| {
+        let given = sources.iter().filter(|values| kind.is_list || !values[0].is_empty());
+        let parse =
+            |values: &Vec<String>| (kind.parse)(&values.iter().map(String::as_str).collect::<Vec<_>>());
+        given.map(parse).collect()
     }))
-}
-
-/// Reads the broker and its queue; an empty URL switches the source off.
-fn read_amqp(node: JsonNode<'_>) -> Result<Result<Option<AmqpConfig>, String>, JsonSyntaxError> {
-    Ok(read_pairs(node, 2)?.and_then(|pairs| {
-        let (mut url, mut queue) = (String::new(), String::new());
-        for (which, text) in pairs {
-            *match which.as_str() {
-                "url" => &mut url,
-                "queue" => &mut queue,
-                _ => return Err(format!("unknown key {} (expected url or queue)", check::quote(&which))),
-            } = text;
-        }
-        if url.is_empty() { Ok(None) } else { AmqpConfig::parse(&url, &queue).map(Some) }
-    }))
-}
-
-fn read_syslog(node: JsonNode<'_>) -> Result<Result<Vec<SyslogListen>, String>, JsonSyntaxError> {
-    let texts = read_text_list(node)?.and_then(bounded(SYSLOG_MAX));
-    Ok(texts.and_then(|texts| texts.iter().map(|text| SyslogListen::parse(text)).collect()))
 }
 
 /// Checks the URL of a cluster; empty means no cluster.
@@ -197,24 +119,6 @@ fn read_keep_days(node: JsonNode<'_>) -> Result<Result<u32, String>, JsonSyntaxE
     Ok(days
         .and_then(|days| u32::try_from(days).ok())
         .ok_or(format!("expected a number of days from 1 to {KEEP_DAYS_MAX}")))
-}
-
-/// Reads an object whose values are texts, in its order.
-fn read_pairs(
-    node: JsonNode<'_>,
-    max: usize,
-) -> Result<Result<Vec<(String, String)>, String>, JsonSyntaxError> {
-    let Some(members) = node.members() else {
-        return Ok(Err(format!("expected an object of strings, found {}", node.kind())));
-    };
-    let mut pairs = Vec::new();
-    for member in members? {
-        match read_text(member.value)? {
-            Ok(text) => pairs.push((member.key.into_owned(), text)),
-            Err(wrong) => return Ok(Err(format!("{}: {wrong}", check::quote(&member.key)))),
-        }
-    }
-    Ok(bounded(max)(pairs))
 }
 
 fn check_users(pairs: Vec<(String, String)>) -> Result<Vec<User>, String> {
@@ -259,6 +163,10 @@ mod tests {
         (events, wrongs.into_iter().map(|wrong| (wrong.text, wrong.is_warning)).collect())
     }
 
+    fn names(events: &EventSettings) -> Vec<String> {
+        events.sources.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn all_keys_of_the_section_are_read() {
         let hash = crate::http::basic_auth::hash_password(b"secret").unwrap();
@@ -269,25 +177,28 @@ mod tests {
                 .replace("HASH", &hash),
         );
         assert_eq!(wrongs, []);
-        assert_eq!(events.lines.unwrap().to_string(), "0.0.0.0:5959");
-        assert_eq!(events.content_lines.unwrap().to_string(), "127.0.0.1:5960");
-        let syslog: Vec<String> = events.syslog.iter().map(SyslogListen::to_string).collect();
-        assert_eq!(syslog, ["udp:127.0.0.1:514", "tcp:[::]:601"]);
-        assert_eq!((events.http, events.is_off()), (None, false));
+        let sources = [
+            "lines 0.0.0.0:5959",
+            "content-lines 127.0.0.1:5960",
+            "syslog udp 127.0.0.1:514",
+            "syslog tcp [::]:601",
+        ];
+        assert_eq!(names(&events), sources);
         assert_eq!(events.users, [User { name: "proxy".to_owned(), password_hash: hash }]);
         assert_eq!(
             (events.indices.syslog.as_str(), events.indices.billing.as_str(), events.indices.calls.as_str()),
             ("honeypot", "bills", "interception")
         );
-        assert!(check("{}").0.is_off());
         let (events, wrongs) =
             check(r#"{"cluster": "https://lea@search:9200", "clusterCa": "ca.pem", "keepDays": 36500}"#);
         assert_eq!(wrongs, []);
         assert_eq!(events.cluster.as_deref(), Some("https://lea@search:9200"));
         assert_eq!((events.cluster_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
-        assert!(check("{}").0.is_off() && check(r#"{"amqp": {"url": "", "queue": "q"}}"#).0.is_off());
+        for off in ["{}", r#"{"amqp": {"url": "", "queue": "q"}}"#, r#"{"http": "", "syslog": []}"#] {
+            assert_eq!(names(&check(off).0), [""; 0], "{off}");
+        }
         let (events, wrongs) = check(r#"{"amqp": {"url": "amqp://user:secret@[::1]/v", "queue": "rows"}}"#);
-        assert_eq!((wrongs.len(), events.is_off(), events.amqp.unwrap().queue.as_str()), (0, false, "rows"));
+        assert_eq!((wrongs.len(), names(&events)), (0, vec!["amqp [::1]:5672 queue \"rows\"".to_owned()]));
     }
 
     fn check_wrong(text: &str, expected: &str) {
