@@ -354,6 +354,6 @@ mod tests {
         let mut sorter =
             ExternalSorter::new(&SortSettings { dir: PathBuf::from("/nonexistent"), memory_bytes: 0 });
         let error = (0..10_000).find_map(|_| sorter.push(b"a").err()).unwrap();
-        assert!(error.to_string().starts_with("cannot make a temporary file in /nonexistent"), "{error}");
+        assert!(error.to_string().starts_with("cannot create a temporary file in /nonexistent"), "{error}");
     }
 }
