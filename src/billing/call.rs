@@ -215,7 +215,7 @@ impl CallBuilder {
         }
     }
 
-    /// Returns the call. `is_same` returns true if two texts are spellings of one number.
+    /// Returns the call. `is_same` returns true if two texts are dialled forms of one number.
     pub fn finish(self, is_same: impl Fn(&str, &str) -> bool) -> BilledCall {
         let invite_us = self.invite.as_ref().map(|(time_us, ..)| *time_us);
         let sides = self.invite.map(|(_, caller, callee)| (caller, callee)).or(self.sides);

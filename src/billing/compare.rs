@@ -150,7 +150,7 @@ mod tests {
         };
         let all = [Difference::Answered, Difference::ReplyCode, Difference::Duration, Difference::HungUp];
         check(Some(rejected_call), &all);
-        // Different clocks, duplicates and spellings are not differences.
+        // Different clocks, duplicates and dialled forms are not differences.
         check(
             Some(BilledCall { start_us: 7, rows: 5, duplicates: 1, caller: "x".to_owned(), ..call() }),
             &[],

@@ -50,7 +50,7 @@ impl Args {
 /// ringing time, the call was missed, on the day on which it came in. A call that is still ringing is not
 /// counted. A start_call without a ringing call is an outgoing call.
 ///
-/// All spellings of a subscriber's number are one subscriber, unless --number-match exact is given. Days are
+/// All dialled forms of a subscriber's number are one subscriber, unless --number-match exact is given. Days are
 /// those of --time-zone.
 #[derive(Debug, clap::Args)]
 struct ReportArgs {

@@ -19,8 +19,8 @@ use crate::{Error, Exit, Result};
 /// Find events
 ///
 /// QUERY is a Lucene query as in Kibana: words, field:value, "phrases", AND OR NOT + -, groups, wildcards
-/// (972*), ranges ([a TO b]), _exists_:field. A phone number matches all its spellings: +972598294121 also
-/// finds 00972598294121 and 9011972598294121. Use field.keyword:NUMBER for one spelling.
+/// (972*), ranges ([a TO b]), _exists_:field. A phone number matches all its dialled forms: +972598294121 also
+/// finds 00972598294121 and 9011972598294121. Use field.keyword:NUMBER for one dialled form.
 ///
 /// The default output is a table of the known fields, cut to the width of the terminal. --json prints one
 /// object per line with _index, _id, _time (the time of the event) and _source (the event as received).

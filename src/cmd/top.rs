@@ -20,7 +20,7 @@ const NAME: &str = "top";
 /// Count events by the values of a field, most frequent first
 ///
 /// Events of lea have the field destNum._number for destNum, and so on for every field with phone numbers; it
-/// counts all spellings of a number together. destNum counts each spelling separately.
+/// counts all dialled forms of a number together. destNum counts each dialled form separately.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Field whose values are counted

@@ -30,8 +30,8 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct EventServiceConfig {
     pub settings: EventSettings,
     pub normalizer: Arc<PhoneNumberNormalizer>,
-    /// A number in an HTTP query matches in every spelling, not only as it is written.
-    pub matches_spellings: bool,
+    /// A number in an HTTP query matches in every dialled form, not only as it is written.
+    pub matches_dialled_forms: bool,
     /// The cluster that stores events; `None` for the embedded store.
     pub cluster: Option<ClusterConfig>,
 }
@@ -114,7 +114,7 @@ impl EventServiceConfig {
             store: Arc::clone(&store),
             vault: deps.vault,
             syslog: Arc::new(SyslogConfig { index: indices.syslog.clone(), patterns }),
-            query_normalizer: self.matches_spellings.then(|| Arc::clone(&self.normalizer)),
+            query_normalizer: self.matches_dialled_forms.then(|| Arc::clone(&self.normalizer)),
             listeners: ListenerDeps::new(Arc::clone(&sink), deps.shutdown.clone(), deps.shutdown_timeout),
         };
         Ok(EventService { threads: sources::start_all(&context)?, sink, store })

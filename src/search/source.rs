@@ -87,7 +87,7 @@ pub(crate) struct SessionOptions {
     pub time_field: Option<String>,
     /// Time field of a server that lea does not fill.
     pub foreign_time_field: &'static str,
-    /// `None`: a phone number matches only the spelling given.
+    /// `None`: a phone number matches only the dialled form given.
     pub normalizer: Option<Arc<PhoneNumberNormalizer>>,
 }
 
@@ -215,7 +215,7 @@ fn check_store_exists(dir: &Path) -> Result<()> {
     Err(Error::Query { store: dir.display().to_string(), cause })
 }
 
-/// Parses a query. With a normalizer, phone numbers match all their spellings.
+/// Parses a query. With a normalizer, phone numbers match all their dialled forms.
 pub(crate) fn parse_query(text: Option<&str>, normalizer: Option<&PhoneNumberNormalizer>) -> Result<Query> {
     let query = match text {
         None => Query::All,
@@ -304,7 +304,7 @@ impl QuerySession {
         &self.time_field
     }
 
-    /// The normalizer; `None`: a phone number matches only the spelling given.
+    /// The normalizer; `None`: a phone number matches only the dialled form given.
     pub(crate) fn normalizer(&self) -> Option<&PhoneNumberNormalizer> {
         self.normalizer.as_deref()
     }

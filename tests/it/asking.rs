@@ -1,6 +1,6 @@
 //! `lea search`, `count`, `top`, `events tail`, `events load` and `calls report`, with a directory and with a
 //! URL as the store. The events are the recorded call events, and attempts on one number in all its
-//! spellings.
+//! dialled forms.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,8 +20,8 @@ use crate::support::{DEADLINE, Random, Workdir, lea, testdata, wait_until};
 
 const PASSWORD: &str = "p:ss wörd";
 
-/// Spellings of one number.
-const SPELLINGS: [&str; 6] = [
+/// Dialled forms of one number.
+const DIALLED_FORMS: [&str; 6] = [
     "+972598294121",
     "00972598294121",
     "011972598294121",
@@ -94,10 +94,10 @@ impl Edge {
     }
 }
 
-/// Attempts on one number in different spellings, and some on another number.
+/// Attempts on one number in different dialled forms, and some on another number.
 fn attempts(work: &Workdir) -> PathBuf {
     let mut lines = String::new();
-    for (n, number) in SPELLINGS.iter().chain(&["+12025550100", "100"]).enumerate() {
+    for (n, number) in DIALLED_FORMS.iter().chain(&["+12025550100", "100"]).enumerate() {
         let source = json!({
             "time": format!("2026-11-2{} 14:02:0{n}-0300", n % 2), "sipRequest": "INVITE", "destNum": number,
             "ipIntruder": "198.51.100.7", "userAgent": "friendly-scanner", "country": if n < 4 { "NL" } else { "FR" },
@@ -136,9 +136,9 @@ fn ask_both(work: &Workdir, edge: &Edge, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_number_is_found_in_all_its_spellings() {
+fn a_number_is_found_in_all_its_dialled_forms() {
     let (work, edge) = both();
-    for number in SPELLINGS {
+    for number in DIALLED_FORMS {
         let of_field = format!("destNum:\"{number}\"");
         assert_eq!(ask_both(&work, &edge, &["count", &of_field]), "6\n", "{number}");
         assert_eq!(ask_both(&work, &edge, &["count", &format!("\"{number}\"")]), "6\n", "{number}");
@@ -285,7 +285,7 @@ fn tables_json_and_csv_of_a_folder_and_a_url_are_the_same() {
     let ids: Vec<&str> = found.iter().map(|event| event["_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["0", "1", "2", "3"]);
     assert_eq!(found[3]["_time"], "2026-11-21T17:02:03.000Z");
-    assert_eq!(found[3]["_source"]["destNum"], SPELLINGS[3]);
+    assert_eq!(found[3]["_source"]["destNum"], DIALLED_FORMS[3]);
 
     let csv = ask_both(
         &work,

@@ -355,7 +355,7 @@ fn check_form(node: &Node) {
     assert_eq!(count(json!({"range": {"time": {"gte": "now-1d"}}})), 1);
     let near = json!({"geo_distance": {"distance": "1km", "location": {"lat": -23.54, "lon": -46.63}}});
     assert_eq!(count(near), 1);
-    // A query through lea finds the number by any spelling.
+    // A query through lea finds the number by any dialled form.
     assert_eq!(front.events().count("/honeypot/_count?q=destNum:00972598294121"), 1);
     front.events.take().unwrap().term();
 }

@@ -23,8 +23,8 @@ use crate::support::process::Process;
 use crate::support::relay::Relay;
 use crate::support::{DEADLINE, Events, Workdir, lea, search_node, wait_until};
 
-/// Spellings of one number.
-const SPELLINGS: [&str; 6] = [
+/// Dialled forms of one number.
+const DIALLED_FORMS: [&str; 6] = [
     "+972598294121",
     "00972598294121",
     "011972598294121",
@@ -167,11 +167,11 @@ fn answers_through_lea_are_those_of_opensearch_3() {
     check_same(search_node::opensearch_3(), &OPENSEARCH_DIFFERS);
 }
 
-/// Attempts on one number in different spellings, and on two other numbers.
+/// Attempts on one number in different dialled forms, and on two other numbers.
 #[track_caller]
 fn attempts(edge: SocketAddr, index: &str) {
     let mut lines = String::new();
-    for (nth, number) in SPELLINGS.iter().chain(&["+12025550100", "100"]).enumerate() {
+    for (nth, number) in DIALLED_FORMS.iter().chain(&["+12025550100", "100"]).enumerate() {
         let source = json!({
             "time": "2026-11-21 14:02:07-0300", "sipRequest": "INVITE", "destNum": number,
             "userAgent": "friendly-scanner", "country": if nth < 4 { "NL" } else { "FR" },
@@ -218,7 +218,7 @@ fn check_dialled_forms(cluster: SocketAddr, index: &str) {
     let terms = r#"{"query":{"terms":{"destNum.keyword":["972598294121"]}}}"#;
     let named = r#"{"query":{"terms":{"destNum":["972598294121","12025550100"]}}}"#;
     let phrase = r#"{"query":{"match_phrase":{"destNum":"+972 59-829-4121"}}}"#;
-    for number in SPELLINGS.map(|number| number.replace('+', "%2B")) {
+    for number in DIALLED_FORMS.map(|number| number.replace('+', "%2B")) {
         // A plus sign is not part of a word.
         let plain = if number.trim_start_matches("%2B") == "972598294121" { 2 } else { 1 };
         assert_eq!(both(&format!("?q=destNum:%22{number}%22"), ""), (json!(6), json!(plain)), "{number}");
@@ -229,7 +229,7 @@ fn check_dialled_forms(cluster: SocketAddr, index: &str) {
     }
     assert_eq!(both("", phrase), (json!(6), json!(0)));
     assert_eq!(both("", named), (json!(7), json!(3)));
-    // A query for one spelling is not expanded.
+    // A query for one dialled form is not expanded.
     assert_eq!(both("", terms), (json!(1), json!(1)));
     assert_eq!(both("?q=destNum:9011*", ""), (json!(1), json!(1)));
     assert_eq!(both("?q=destNum:100", ""), (json!(1), json!(1)));
@@ -306,12 +306,12 @@ fn billing_rows_in_a_cluster_make_the_calls_that_a_file_makes() {
 }
 
 #[test]
-fn a_number_is_found_in_all_spellings_through_elasticsearch_7() {
+fn a_number_is_found_in_all_dialled_forms_through_elasticsearch_7() {
     check_dialled_forms(search_node::elasticsearch_7(), "families7");
 }
 
 #[test]
-fn a_number_is_found_in_all_spellings_through_opensearch_3() {
+fn a_number_is_found_in_all_dialled_forms_through_opensearch_3() {
     check_dialled_forms(search_node::opensearch_3(), "families3");
 }
 

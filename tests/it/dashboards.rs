@@ -122,9 +122,9 @@ fn store(events: &mut Events) {
     let lines = events.addr("lines");
     let syslog = events.addr("syslog transport=tcp");
     let mut http = Client::connect(events.http());
-    let spellings =
+    let dialled_forms =
         ["+972598294121", "00972598294121", "011972598294121", "9011972598294121", "972598294121"];
-    for (n, number) in spellings.iter().chain(&["0012025550100"]).enumerate() {
+    for (n, number) in dialled_forms.iter().chain(&["0012025550100"]).enumerate() {
         let source = json!({
             "time": format!("{DAY} 10:0{n}:07-0300"), "sipRequest": "INVITE", "destNum": number,
             "ipIntruder": if n < 2 { "203.0.113.9" } else { "203.0.113.10" },
@@ -171,7 +171,7 @@ fn expected(id: &str) -> &'static [&'static str] {
         "lea-attempts-over-time" => {
             &["2021-03-04T13:00:00.000Z INVITE 6", "2021-03-04T14:00:00.000Z OPTIONS 1"]
         }
-        "lea-number-families" => &[
+        "lea-numbers" => &[
             "+972598294121 6 attackers=3 last=2021-03-04T14:00:00.123Z",
             "+12025550100 1 attackers=1 last=2021-03-04T13:05:07.000Z",
         ],
@@ -183,7 +183,7 @@ fn expected(id: &str) -> &'static [&'static str] {
         "lea-user-agents" => &["friendly-scanner 4", "sipcli/v1.8 3"],
         "lea-map" => &["u1 4 at 52.37,4.89", "6g 2 at -23.54,-46.63"],
         "lea-countries" => &["NL 4", "BR 2"],
-        "lea-honeypot-families" => &[
+        "lea-honeypot-numbers" => &[
             "+972598294121 2 attackers=1 last=2021-03-04T16:02:07.000Z",
             "+12025550100 1 attackers=1 last=2021-03-04T16:02:07.000Z",
         ],

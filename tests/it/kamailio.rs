@@ -111,7 +111,7 @@ fn attempts_are_stored_and_known_numbers_refused() {
     let said = events.term();
     assert!(said.contains("events=6 "), "each is stored once: {said}");
 
-    // The events are found by a spelling that was not dialled, by address and by words.
+    // The events are found by another dialled form, by address and by words.
     let again = Events::start(&work.join("out"), &[]);
     let count = |question: &str| again.count(&format!("/opensips/1/_count?q={question}"));
     assert_eq!(count("destNum:00972598294121"), 2);

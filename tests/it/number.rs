@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use crate::support::lea;
 
-fn number(folder: &std::path::Path, args: &[&str]) -> Command {
+fn number(dir: &std::path::Path, args: &[&str]) -> Command {
     let mut command = Command::new(lea());
-    command.current_dir(folder).arg("number").args(args);
+    command.current_dir(dir).arg("number").args(args);
     command
 }
 
 #[track_caller]
 fn check_text(args: &[&str], code: i32, expected: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let output = number(folder.path(), args).assert().code(code).get_output().clone();
+    let dir = tempfile::tempdir().unwrap();
+    let output = number(dir.path(), args).assert().code(code).get_output().clone();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 }
 
 #[test]
-fn a_number_is_explained() {
+fn a_number_is_explained_in_a_table() {
     check_text(
         &["90046500729221", "john"],
         3,
@@ -46,10 +46,10 @@ john
 }
 
 #[test]
-fn json_has_the_same() {
-    let folder = tempfile::tempdir().unwrap();
+fn json_has_the_same_explanation() {
+    let dir = tempfile::tempdir().unwrap();
     let args = ["--json", "9011972598294121", "059-829-4121", "--default-region", "IL"];
-    let output = number(folder.path(), &args).assert().code(0).get_output().clone();
+    let output = number(dir.path(), &args).assert().code(0).get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let summary = |row: &Value| {
@@ -66,14 +66,14 @@ fn json_has_the_same() {
 }
 
 #[test]
-fn the_configuration_says_prefixes_and_region() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("lea.conf");
+fn prefixes_and_region_come_from_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lea.conf");
     let write =
         |numbers: &str| fs::write(&file, format!("{{\"parameters\": {{\"numbers\": {numbers}}}}}")).unwrap();
     let config = ["--config", "lea.conf"];
     let run = |args: &[&str]| {
-        let mut command = number(folder.path(), &config);
+        let mut command = number(dir.path(), &config);
         command.args(args).assert().get_output().clone()
     };
     write(r#"{"internationalPrefixes": ["119"], "fields": ["a"], "defaultRegion": "GB"}"#);
@@ -81,7 +81,7 @@ fn the_configuration_says_prefixes_and_region() {
     assert_eq!(run(&["+972598294121"]).status.code(), Some(3), "only what is listed is a prefix");
     assert_eq!(run(&["07700900123", "--default-region", "US"]).status.code(), Some(3));
 
-    for (numbers, wrong) in [
+    for (numbers, expected) in [
         ("[]", "parameters.numbers: expected an object, found a list"),
         (
             r#"{"internationalPrefixes": "00"}"#,
@@ -95,7 +95,7 @@ fn the_configuration_says_prefixes_and_region() {
         let output = run(&["972598294121"]);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{numbers}: {stderr}");
-        assert!(stderr.contains(wrong) && stderr.contains("line 1, column "), "{stderr}");
+        assert!(stderr.contains(expected) && stderr.contains("line 1, column "), "{stderr}");
     }
     write(r#"{"defaultregion": "GB", "defaultRegion": ""}"#);
     let output = run(&["972598294121"]);
@@ -104,14 +104,11 @@ fn the_configuration_says_prefixes_and_region() {
 }
 
 #[test]
-fn wrong_usage() {
-    let folder = tempfile::tempdir().unwrap();
-    number(folder.path(), &[]).assert().code(2);
-    let output = number(folder.path(), &["972598294121", "--default-region", "XX"])
-        .assert()
-        .code(2)
-        .get_output()
-        .clone();
+fn a_missing_number_or_an_unknown_region_is_wrong_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    number(dir.path(), &[]).assert().code(2);
+    let output =
+        number(dir.path(), &["972598294121", "--default-region", "XX"]).assert().code(2).get_output().clone();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.starts_with("lea: --default-region: \"XX\" is not a region"), "{stderr}");
 }

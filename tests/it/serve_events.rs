@@ -50,7 +50,7 @@ fn recorded_call_events_are_stored_and_found() {
         };
         assert_eq!(source[filled], sent["key"]);
     }
-    // All spellings of the number.
+    // All dialled forms of the number.
     assert_eq!(
         events.count("/_count?q=to_user:00447700900123"),
         events.count("/_count?q=to_user:447700900123")

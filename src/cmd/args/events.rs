@@ -19,7 +19,7 @@ pub(crate) struct EventArgs {
     /// numbers are not normalized]
     #[arg(long, value_name = "REGION")]
     default_region: Option<String>,
-    /// How a number in an HTTP query matches: in every spelling, or only as it is written
+    /// How a number in an HTTP query matches: in every dialled form, or only as it is written
     #[arg(long, value_enum, default_value_t = NumberMatch::Canonical)]
     number_match: NumberMatch,
     #[command(flatten)]
@@ -57,7 +57,7 @@ fn parse_spool_bytes(text: &str) -> Result<u64, String> {
 /// How a number in a query matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum NumberMatch {
-    /// In every spelling
+    /// In every dialled form
     Canonical,
     /// Only as it is written
     Exact,
@@ -111,7 +111,7 @@ impl EventArgs {
             cluster: self.cluster.resolve(&events)?,
             settings: events,
             normalizer: Arc::new(normalizer),
-            matches_spellings: self.number_match == NumberMatch::Canonical,
+            matches_dialled_forms: self.number_match == NumberMatch::Canonical,
         }))
     }
 }

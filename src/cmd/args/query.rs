@@ -60,7 +60,7 @@ pub(crate) struct EventFilterArgs {
     /// Only events in these indices; * matches any characters [default: all]
     #[arg(long, value_name = "INDEX", value_delimiter = ',')]
     pub index: Vec<String>,
-    /// Whether a phone number matches all its spellings, or only the one given. A lea behind a URL decides
+    /// Whether a phone number matches all its dialled forms, or only the one given. A lea behind a URL decides
     /// this by its own option
     #[arg(long, value_enum, default_value_t = NumberMatch::Canonical)]
     pub number_match: NumberMatch,

@@ -27,12 +27,12 @@ const TOLERANCE_US_MAX: i64 = 86_400_000_000;
 /// Compare the billing logs of two sides, call by call
 ///
 /// OURS and THEIRS are each a file, - for stdin, a directory that a receiver writes to, or a URL, as for `lea billing
-/// build`. Calls are matched by call_id. Two calls differ if only one side has the call or says that it was answered, or
-/// if the reply code, the side that hung up, the duration or the set-up delay differ. The clocks of the sides need not
-/// agree, because only durations are compared.
+/// build`. Calls are matched by call_id. Two calls differ if only one side has the call or says that it was answered,
+/// or if the reply code, the side that hung up, the duration or the set-up delay differ. The clocks of the sides need
+/// not agree, because only durations are compared.
 ///
 /// Then lea prints the sums of both sides: for all calls, by day, by the callee's country code and by caller. All
-/// spellings of a number count as one caller. A table lists only the callers whose calls differ.
+/// dialled forms of a number count as one caller. A table lists only the callers whose calls differ.
 ///
 /// The exit code is 3 if calls differ, if a call is missing on one side, or if a row was rejected.
 #[derive(Debug, clap::Args)]

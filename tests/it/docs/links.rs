@@ -53,7 +53,8 @@ fn links_lead_somewhere() {
 
 #[test]
 fn each_page_is_in_the_index() {
-    let linked: BTreeSet<String> = links(&read("docs/README.md")).into_iter().map(|(_, target)| target).collect();
+    let linked: BTreeSet<String> =
+        links(&read("docs/README.md")).into_iter().map(|(_, target)| target).collect();
     let is_linked = |page: &str| linked.iter().any(|target| target.split('#').next() == Some(page));
     let missing: Vec<String> = markdown_files()
         .into_iter()
@@ -66,7 +67,9 @@ fn each_page_is_in_the_index() {
 #[test]
 fn paths_in_the_architecture_exist() {
     let mut missing = Vec::new();
-    for line in markdown_lines(&read("ARCHITECTURE.md")).into_iter().filter(|line| line.kind != MarkdownKind::Code) {
+    for line in
+        markdown_lines(&read("ARCHITECTURE.md")).into_iter().filter(|line| line.kind != MarkdownKind::Code)
+    {
         for span in code_spans(&line.text) {
             let is_path = span.contains('/')
                 && !span.starts_with(['.', '/'])
@@ -103,7 +106,10 @@ fn directories_in_the_architecture_are_those_of_src() {
 
 #[test]
 fn broken_links_are_found() {
-    assert_eq!(links("See [a](b.md#c) and [d](e).\n```\n[x](y)\n```\n"), [(1, "b.md#c".to_owned()), (1, "e".to_owned())]);
+    assert_eq!(
+        links("See [a](b.md#c) and [d](e).\n```\n[x](y)\n```\n"),
+        [(1, "b.md#c".to_owned()), (1, "e".to_owned())]
+    );
     let expected = ["2-streams-over-tcp", "several-consumers-and-lea-merge", "a_b"].map(str::to_owned);
     let headings = "## 2. Streams over TCP\n# Several consumers, and lea merge\n### `a_b`\n";
     assert_eq!(anchors(headings), BTreeSet::from(expected));
