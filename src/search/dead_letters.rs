@@ -70,8 +70,8 @@ impl EventDeadLetters {
 
     /// Writes a dead letter durably. If the file is full or cannot be written, the dead letter is lost and
     /// counted.
-    pub fn add(&self, letter: &DeadLetter) -> io::Result<()> {
-        let mut line = letter_json(letter).to_string();
+    pub fn add(&self, dead_letter: &DeadLetter) -> io::Result<()> {
+        let mut line = to_json(dead_letter).to_string();
         line.push('\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, bytes) = &mut *file;
@@ -128,11 +128,12 @@ fn truncate_partial_line(file: &File) -> io::Result<u64> {
     Ok(whole)
 }
 
-fn letter_json(letter: &DeadLetter) -> Value {
-    let mut line = json!({"time": letter.time, "source": letter.source, "reason": letter.reason});
-    match std::str::from_utf8(&letter.text) {
+fn to_json(dead_letter: &DeadLetter) -> Value {
+    let mut line =
+        json!({"time": dead_letter.time, "source": dead_letter.source, "reason": dead_letter.reason});
+    match std::str::from_utf8(&dead_letter.text) {
         Ok(text) => line["text"] = text.into(),
-        Err(_) => line["base64"] = STANDARD.encode(&letter.text).into(),
+        Err(_) => line["base64"] = STANDARD.encode(&dead_letter.text).into(),
     }
     line
 }
@@ -161,8 +162,8 @@ fn skip_line(lines: &mut impl BufRead) -> io::Result<()> {
     loop {
         let buffer = lines.fill_buf()?;
         let end = memchr::memchr(b'\n', buffer);
-        let (taken, is_done) = (end.map_or(buffer.len(), |end| end + 1), end.is_some() || buffer.is_empty());
-        lines.consume(taken);
+        let (used, is_done) = (end.map_or(buffer.len(), |end| end + 1), end.is_some() || buffer.is_empty());
+        lines.consume(used);
         if is_done {
             return Ok(());
         }
@@ -171,12 +172,12 @@ fn skip_line(lines: &mut impl BufRead) -> io::Result<()> {
 
 fn parse_letter(line: &[u8]) -> Option<DeadLetter> {
     let value: Value = serde_json::from_slice(line).ok()?;
-    let word = |key: &str| value[key].as_str().map(str::to_owned);
-    let text = match word("text") {
+    let text_of = |key: &str| value[key].as_str().map(str::to_owned);
+    let text = match text_of("text") {
         Some(text) => text.into_bytes(),
         None => STANDARD.decode(value["base64"].as_str()?).ok()?,
     };
-    Some(DeadLetter { time: word("time")?, source: word("source")?, reason: word("reason")?, text })
+    Some(DeadLetter { time: text_of("time")?, source: text_of("source")?, reason: text_of("reason")?, text })
 }
 
 #[cfg(test)]
@@ -184,11 +185,11 @@ mod tests {
     use super::*;
 
     fn dead(text: &[u8]) -> DeadLetter {
-        let word = str::to_owned;
+        let owned = str::to_owned;
         DeadLetter {
-            time: word("2026-11-22T00:00:00Z"),
-            source: word("lines"),
-            reason: word("not JSON"),
+            time: owned("2026-11-22T00:00:00Z"),
+            source: owned("lines"),
+            reason: owned("not JSON"),
             text: text.to_vec(),
         }
     }
@@ -199,9 +200,9 @@ mod tests {
         std::fs::create_dir(dir.path().join(".lea")).unwrap();
         let path = dir.path().join(".lea").join(FILE_NAME);
         let all = [dead(b"{\"a\n"), dead(b"\xff\x00"), dead(b"")];
-        let letters = EventDeadLetters::open(dir.path()).unwrap();
-        all[..2].iter().for_each(|letter| letters.add(letter).unwrap());
-        assert_eq!((letters.kept(), letters.lost()), (2, 0));
+        let file = EventDeadLetters::open(dir.path()).unwrap();
+        all[..2].iter().for_each(|dead_letter| file.add(dead_letter).unwrap());
+        assert_eq!((file.kept(), file.lost()), (2, 0));
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"half").unwrap();
         EventDeadLetters::open(dir.path()).unwrap().add(&all[2]).unwrap();
         let found: Vec<_> = read(File::open(&path).unwrap()).collect::<io::Result<_>>().unwrap();
@@ -212,20 +213,19 @@ mod tests {
     fn full_file_drops_and_counts_dead_letters() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(".lea")).unwrap();
-        let length = letter_json(&dead(b"a")).to_string().len() as u64 + 1;
-        let letters = EventDeadLetters::open_with_limit(dir.path(), 2 * length).unwrap();
-        letters.add(&dead(b"a")).unwrap();
-        letters.add(&dead(b"b")).unwrap();
-        assert!(letters.add(&dead(b"c")).is_err());
-        assert_eq!((letters.kept(), letters.lost()), (2, 1));
+        let length = to_json(&dead(b"a")).to_string().len() as u64 + 1;
+        let file = EventDeadLetters::open_with_limit(dir.path(), 2 * length).unwrap();
+        file.add(&dead(b"a")).unwrap();
+        file.add(&dead(b"b")).unwrap();
+        assert!(file.add(&dead(b"c")).is_err());
+        assert_eq!((file.kept(), file.lost()), (2, 1));
     }
 
     #[test]
     fn malformed_line_does_not_stop_reading() {
         let long = vec![b'x'; LINE_BYTES_MAX as usize + 5];
-        let text =
-            [b"nonsense\n", &long[..], b"\n", letter_json(&dead(b"a")).to_string().as_bytes()].concat();
-        let found: Vec<_> = read(&text[..]).map(|letter| letter.ok()).collect();
+        let text = [b"nonsense\n", &long[..], b"\n", to_json(&dead(b"a")).to_string().as_bytes()].concat();
+        let found: Vec<_> = read(&text[..]).map(|dead_letter| dead_letter.ok()).collect();
         assert_eq!(found, [None, None, Some(dead(b"a"))]);
     }
 }

@@ -234,7 +234,7 @@ fn signs_are_part_of_numbers_in_fields_of_each_type() {
         "x:<-46",
         "t:+5",
         "k.keyword:+5",
-        "k.keyword:+*",
+        "k.keyword:+5*",
         "NOT n:-5",
     ] {
         assert_eq!(count(query), "1\n", "{query}");

@@ -41,10 +41,10 @@ pub(super) fn parse_line(line: &[u8], indices: &EventIndices) -> Result<Document
         }
         return document(source.get().as_bytes(), &index, Some(id));
     }
-    if let Some(Ok(letter)) = dead_letters::read(line).next() {
-        return match dead_letter_index(&letter.source) {
-            Some(index) => document(&letter.text, index, None),
-            None => parse_received(&letter.text, indices),
+    if let Some(Ok(dead_letter)) = dead_letters::read(line).next() {
+        return match dead_letter_index(&dead_letter.source) {
+            Some(index) => document(&dead_letter.text, index, None),
+            None => parse_received(&dead_letter.text, indices),
         };
     }
     parse_received(line, indices)
@@ -75,7 +75,7 @@ mod tests {
 
     fn check_read(line: &str, index: &str, id: Option<&str>, source: &str) {
         let document = parse_line(line.as_bytes(), &EventIndices::default())
-            .unwrap_or_else(|unfit| panic!("{line}: {unfit}"));
+            .unwrap_or_else(|error| panic!("{line}: {error}"));
         assert_eq!((document.index.as_str(), document.id.as_deref()), (index, id), "{line}");
         assert_eq!(std::str::from_utf8(&document.source).unwrap(), source, "{line}");
     }
@@ -87,13 +87,13 @@ mod tests {
         check_read(r#"{"event":"start_call","key":"a"}"#, "interception", None, filled);
         let whole = r#"{"_index":"opensips","_id":"7","_time":null,"_source":{"a": 1}}"#;
         check_read(whole, "opensips", Some("7"), r#"{"a": 1}"#);
-        let letter = |source: &str| {
+        let dead_letter = |source: &str| {
             format!(
                 r#"{{"time":"2026-11-21T00:00:00Z","source":"{source}","reason":"no","text":"{{\"a\":1}}"}}"#
             )
         };
-        check_read(&letter("lines 192.0.2.1:5000"), "interception", None, r#"{"a":1}"#);
-        check_read(&letter("http 192.0.2.1:6000 opensips"), "opensips", None, r#"{"a":1}"#);
+        check_read(&dead_letter("lines 192.0.2.1:5000"), "interception", None, r#"{"a":1}"#);
+        check_read(&dead_letter("http 192.0.2.1:6000 opensips"), "opensips", None, r#"{"a":1}"#);
         let base64 = r#"{"time":"t","source":"lines","reason":"no","base64":"e30="}"#;
         check_read(base64, "interception", None, "{}");
     }
@@ -110,7 +110,7 @@ mod tests {
         let long = format!(r#"{{"_index":"a","_id":"{}","_source":{{}}}}"#, "x".repeat(ID_BYTES_MAX + 1));
         assert!(why(long.as_bytes()).contains("513 bytes"));
         assert!(why(br#"{"userid":"a","data":"AA=="}"#).starts_with("this is content of a stream"));
-        let letter = br#"{"time":"t","source":"lines","reason":"no","text":"{half"}"#;
-        assert!(why(letter).starts_with("not a JSON object"));
+        let dead_letter = br#"{"time":"t","source":"lines","reason":"no","text":"{half"}"#;
+        assert!(why(dead_letter).starts_with("not a JSON object"));
     }
 }

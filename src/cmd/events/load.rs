@@ -29,7 +29,7 @@ use crate::search::source::{EventSource, WriteOutcome};
 use crate::search::sqlite::StoreConfig;
 use crate::{Error, Exit, Result};
 
-/// Maximum length of a line: a dead letter with a six-byte escape for each byte.
+/// Maximum line length: that of a dead letter with a six-byte escape for each byte.
 const LINE_BYTES_MAX: u64 = 6 * SOURCE_BYTES_MAX as u64 + 4_096;
 
 /// Maximum number and size of events in one write.
@@ -201,9 +201,9 @@ impl<'a> FileLoader<'a> {
                     self.bytes += text.len();
                     self.batch.push(LoadedLine { no, text, document });
                 }
-                Some(Err(unfit)) => {
+                Some(Err(error)) => {
                     self.keep_rejected(&text)?;
-                    self.report_rejected(no, &unfit.to_string(), summary);
+                    self.report_rejected(no, &error.to_string(), summary);
                 }
             }
             if self.batch.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX {
@@ -221,7 +221,7 @@ impl<'a> FileLoader<'a> {
         }
         let mut document = match line::parse_line(text, self.indices) {
             Ok(document) => document,
-            Err(unfit) => return Some(Err(unfit)),
+            Err(error) => return Some(Err(error)),
         };
         if document.id.is_none() {
             let hash = Sha256::new().chain_update(&document.index).chain_update([0]).chain_update(text);

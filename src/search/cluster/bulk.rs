@@ -99,25 +99,25 @@ pub(super) const PER_ITEM_FILTER: &str = "filter_path=items.*.status,items.*.err
 pub(super) const ERRORS_FILTER: &str = "filter_path=errors";
 
 /// Parses a response requested with [`ERRORS_FILTER`]; `None` if it is malformed.
-pub(super) fn has_errors(answer: &[u8]) -> Option<bool> {
+pub(super) fn has_errors(response: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
     struct Errors {
         errors: bool,
     }
-    serde_json::from_slice(answer).ok().map(|Errors { errors }| errors)
+    serde_json::from_slice(response).ok().map(|Errors { errors }| errors)
 }
 
 /// Parses the result of each item; `None` if the response is malformed or does not have `count` items.
-pub(crate) fn parse_results(answer: &[u8], count: usize) -> Option<Vec<BulkItemResult>> {
-    let answered: ClusterBulkResponse<'_> = serde_json::from_slice(answer).ok()?;
-    if answered.items.len() != count {
+pub(crate) fn parse_results(response: &[u8], count: usize) -> Option<Vec<BulkItemResult>> {
+    let parsed: ClusterBulkResponse<'_> = serde_json::from_slice(response).ok()?;
+    if parsed.items.len() != count {
         return None;
     }
-    let fate = |item: &std::collections::HashMap<&str, RawItemResult>| {
-        let (verb, told) = item.iter().next()?;
-        Some(classify(*verb == "create", told.status, &told.error))
+    let result = |item: &std::collections::HashMap<&str, RawItemResult>| {
+        let (verb, result) = item.iter().next()?;
+        Some(classify(*verb == "create", result.status, &result.error))
     };
-    answered.items.iter().map(fate).collect()
+    parsed.items.iter().map(result).collect()
 }
 
 /// Classifies an item by its status.
@@ -150,21 +150,21 @@ pub(super) fn error_text(error: &Value) -> String {
 
 /// Selects the items to send again: those with [`BulkItemResult::Retry`], and later ones with the same id, so
 /// that the last write of an id stays the last.
-pub(super) fn items_to_resend(items: &[BulkItem], fates: &[BulkItemResult]) -> Vec<bool> {
+pub(super) fn items_to_resend(items: &[BulkItem], results: &[BulkItemResult]) -> Vec<bool> {
     let is_later =
-        |fate: &BulkItemResult| matches!(fate, BulkItemResult::Retry(_) | BulkItemResult::IndexMissing);
-    let mut held = Vec::new();
-    let mut again = Vec::with_capacity(items.len());
-    for (item, fate) in items.iter().zip(fates) {
+        |result: &BulkItemResult| matches!(result, BulkItemResult::Retry(_) | BulkItemResult::IndexMissing);
+    let mut held_ids = Vec::new();
+    let mut resend = Vec::with_capacity(items.len());
+    for (item, result) in items.iter().zip(results) {
         let key = item.event.id.as_ref().map(|id| (&item.event.name, id));
-        let is_again =
-            is_later(fate) || key.is_some_and(|key| !item.event.is_create() && held.contains(&key));
-        if is_again && !item.event.is_create() {
-            held.extend(key);
+        let is_resent =
+            is_later(result) || key.is_some_and(|key| !item.event.is_create() && held_ids.contains(&key));
+        if is_resent && !item.event.is_create() {
+            held_ids.extend(key);
         }
-        again.push(is_again);
+        resend.push(is_resent);
     }
-    again
+    resend
 }
 
 #[cfg(test)]
@@ -216,8 +216,8 @@ mod tests {
     #[track_caller]
     fn check(status: u16, error: Value, expected: BulkItemResult) {
         let item = json!({"create": {"status": status, "error": error}});
-        let answer = json!({"items": [item]}).to_string();
-        assert_eq!(parse_results(answer.as_bytes(), 1).unwrap(), [expected]);
+        let response = json!({"items": [item]}).to_string();
+        assert_eq!(parse_results(response.as_bytes(), 1).unwrap(), [expected]);
     }
 
     #[test]
@@ -241,8 +241,9 @@ mod tests {
             BulkItemResult::Retry("validation_exception: 1000 maximum shards open".to_owned()),
         );
         check(404, json!({"type": "index_not_found_exception"}), BulkItemResult::IndexMissing);
-        let unfit = json!({"type": "mapper_parsing_exception", "reason": "r", "caused_by": {"reason": "c"}});
-        check(400, unfit, BulkItemResult::Rejected("mapper_parsing_exception: r: c".to_owned()));
+        let malformed =
+            json!({"type": "mapper_parsing_exception", "reason": "r", "caused_by": {"reason": "c"}});
+        check(400, malformed, BulkItemResult::Rejected("mapper_parsing_exception: r: c".to_owned()));
         check(400, Value::Null, BulkItemResult::Rejected("no reason given".to_owned()));
     }
 
@@ -269,21 +270,21 @@ mod tests {
             item(4, Some("x"), WriteMode::Create),
         ];
         let later = || BulkItemResult::Retry(String::new());
-        let fates = [
+        let results = [
             later(),
             BulkItemResult::Created,
             BulkItemResult::Created,
             BulkItemResult::Created,
             BulkItemResult::AlreadyExists,
         ];
-        assert_eq!(items_to_resend(&items, &fates), [true, false, true, false, false]);
-        let fates = [
+        assert_eq!(items_to_resend(&items, &results), [true, false, true, false, false]);
+        let results = [
             BulkItemResult::Created,
             later(),
             later(),
             BulkItemResult::IndexMissing,
             BulkItemResult::AlreadyExists,
         ];
-        assert_eq!(items_to_resend(&items, &fates), [false, true, true, true, false]);
+        assert_eq!(items_to_resend(&items, &results), [false, true, true, true, false]);
     }
 }

@@ -19,7 +19,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use crate::{Error, Result};
 
 /// Maximum size of a response.
-pub(crate) const ANSWER_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const RESPONSE_BYTES_MAX: u64 = 256 << 20;
 
 /// Maximum size of a file of CA certificates. The system's root certificates have 200 kB.
 const CA_BYTES_MAX: u64 = 4 << 20;
@@ -205,7 +205,7 @@ impl EsClient {
     ) -> Result<EsResponse, ClientError> {
         self.send_and_read(method, path, body, timeout, |mut response| {
             let status = response.status().as_u16();
-            let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+            let body = response.body_mut().with_config().limit(RESPONSE_BYTES_MAX).read_to_vec()?;
             Ok(EsResponse { status, body })
         })
     }
@@ -292,9 +292,9 @@ impl EsClient {
         &self,
         timeout: Duration,
     ) -> Result<Result<ServerInfo, EsResponse>, ClientError> {
-        let answer = self.send_with_timeout(&Method::GET, "/", EsRequestBody::Empty, timeout)?;
-        let server = (answer.status == 200).then(|| ServerInfo::parse(&answer.body)).flatten();
-        Ok(server.ok_or(answer))
+        let response = self.send_with_timeout(&Method::GET, "/", EsRequestBody::Empty, timeout)?;
+        let server = (response.status == 200).then(|| ServerInfo::parse(&response.body)).flatten();
+        Ok(server.ok_or(response))
     }
 }
 

@@ -55,24 +55,24 @@ impl SpooledEvent {
         normalizer: Option<&PhoneNumberNormalizer>,
         templates: &IndexTemplates,
     ) -> Result<SpooledEvent, WriteRejected> {
-        let unfit = |reason: String| Err(WriteRejected::Invalid(reason));
+        let reject = |reason: String| Err(WriteRejected::Invalid(reason));
         let text = document.source.trim_ascii();
         if text.len() > SOURCE_BYTES_MAX {
-            return unfit(format!("the document is larger than {SOURCE_BYTES_MAX} bytes"));
+            return reject(format!("the document is larger than {SOURCE_BYTES_MAX} bytes"));
         }
         if document.id.as_ref().is_some_and(|id| id.len() > ID_BYTES_MAX) {
-            return unfit(format!("id is too long, must be no longer than {ID_BYTES_MAX} bytes"));
+            return reject(format!("id is too long, must be no longer than {ID_BYTES_MAX} bytes"));
         }
         let members: JsonObject<'_> = match serde_json::from_slice(text) {
             Ok(members) => members,
-            Err(error) => return unfit(format!("failed to parse: {error}")),
+            Err(error) => return reject(format!("failed to parse: {error}")),
         };
         let time_ms =
             templates.event_time_ms(|name| members.non_empty_string(name), &|name| members.scalar(name));
         let (name, own_day) = split_daily_index(&document.index);
         if name.len() + DATE_BYTES > INDEX_BYTES_MAX {
             let most = INDEX_BYTES_MAX - DATE_BYTES;
-            return unfit(format!("the index name is longer than {most} bytes, and lea appends a date"));
+            return reject(format!("the index name is longer than {most} bytes, and lea appends a date"));
         }
         let day = own_day.unwrap_or_else(|| index_day(time_ms, arrived_ms, days_back));
         let mut source = sender_part(text, &members);
@@ -128,9 +128,9 @@ impl SpooledEvent {
     pub(super) fn decode(bytes: &[u8]) -> Option<SpooledEvent> {
         let mut rest = bytes;
         let mut take = |count: usize| {
-            let (taken, behind) = rest.split_at_checked(count)?;
-            rest = behind;
-            Some(taken)
+            let (part, after) = rest.split_at_checked(count)?;
+            rest = after;
+            Some(part)
         };
         let arrived_ms = i64::from_le_bytes(take(8)?.try_into().ok()?);
         let day = i32::from_le_bytes(take(4)?.try_into().ok()?);

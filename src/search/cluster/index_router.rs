@@ -40,8 +40,8 @@ pub(super) enum ShipError {
 }
 
 impl ShipError {
-    fn from_response(answer: &EsResponse) -> ShipError {
-        ShipError::Status { status: answer.status, cause: answer.error_reason() }
+    fn from_response(response: &EsResponse) -> ShipError {
+        ShipError::Status { status: response.status, cause: response.error_reason() }
     }
 
     /// True if a smaller request might succeed: the request timed out or its connection broke, as happens to
@@ -104,10 +104,10 @@ pub(super) struct IndexRouter {
 }
 
 impl IndexRouter {
-    pub(super) fn new(client: EsClient, given: TemplateParams) -> IndexRouter {
+    pub(super) fn new(client: EsClient, params: TemplateParams) -> IndexRouter {
         IndexRouter {
             client,
-            params: given,
+            params,
             server: None,
             layouts: HashMap::new(),
             created: HashSet::new(),
@@ -144,8 +144,8 @@ impl IndexRouter {
         }
         let index: Arc<str> = event::daily_index(name, day).into();
         if !self.created.contains(&index) {
-            if let Some(refused) = create_index(&self.client, &index)? {
-                return Ok(TargetIndex::Rejected(refused));
+            if let Some(reason) = create_index(&self.client, &index)? {
+                return Ok(TargetIndex::Rejected(reason));
             }
             if self.created.len() == CREATED_MAX {
                 self.created.clear();
@@ -207,7 +207,7 @@ pub(super) fn check_server(client: &EsClient) -> Result<ServerInfo, ShipError> {
             "{} is {server}, expected Elasticsearch 7.17 to 9, or OpenSearch 2 or 3",
             client.address()
         ))),
-        Err(answer) => Err(ShipError::from_response(&answer)),
+        Err(response) => Err(ShipError::from_response(&response)),
     }
 }
 
@@ -223,11 +223,11 @@ pub(super) enum NameKind {
 /// Fetches what a name denotes.
 pub(super) fn fetch_name_kind(client: &EsClient, name: &str) -> Result<NameKind, ShipError> {
     let path = format!("/_resolve/index/{}", encode_path_segment(name));
-    let answer = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
-    if answer.status == 404 {
+    let response = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
+    if response.status == 404 {
         return Ok(NameKind::Free);
     }
-    let found = parse_json(&expect_success(answer)?);
+    let found = parse_json(&expect_success(response)?);
     let has =
         |what: &str| found[what].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == name));
     Ok(match (has("indices"), has("data_streams")) {
@@ -241,24 +241,24 @@ pub(super) fn fetch_name_kind(client: &EsClient, name: &str) -> Result<NameKind,
 pub(super) fn put_template(
     client: &EsClient,
     name: &str,
-    given: &TemplateParams,
+    params: &TemplateParams,
     sent: &Mapping,
 ) -> Result<bool, ShipError> {
     let path = template::path(name);
-    let there = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
-    let (made, wanted) = if there.status == 404 {
-        (true, Some(template::build(name, given, sent)))
+    let response = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
+    let (is_new, template) = if response.status == 404 {
+        (true, Some(template::build(name, params, sent)))
     } else {
-        let there = parse_json(&expect_success(there)?);
-        let Some(there) = template::from_response(&there) else {
+        let existing = parse_json(&expect_success(response)?);
+        let Some(existing) = template::from_response(&existing) else {
             return Err(ShipError::NeedsOperator(format!(
                 "the template lea-{name} is malformed; delete or correct it"
             )));
         };
-        (false, template::complete(there, name, given, sent))
+        (false, template::complete(existing, name, params, sent))
     };
-    if let Some(wanted) = wanted {
-        let body = wanted.to_string();
+    if let Some(template) = template {
+        let body = template.to_string();
         expect_success(client.send_with_timeout(
             &Method::PUT,
             &path,
@@ -266,18 +266,18 @@ pub(super) fn put_template(
             TIMEOUT,
         )?)?;
     }
-    Ok(made)
+    Ok(is_new)
 }
 
 /// Creates an index if it does not exist. Returns the reason if its name is invalid.
 pub(super) fn create_index(client: &EsClient, index: &str) -> Result<Option<String>, ShipError> {
     let path = format!("/{}", encode_path_segment(index));
-    let answer = client.send_with_timeout(&Method::PUT, &path, EsRequestBody::Json(b"{}"), TIMEOUT)?;
-    let error = &parse_json(&answer)["error"];
+    let response = client.send_with_timeout(&Method::PUT, &path, EsRequestBody::Json(b"{}"), TIMEOUT)?;
+    let error = &parse_json(&response)["error"];
     match error["type"].as_str() {
         Some("resource_already_exists_exception") => Ok(None),
         Some("invalid_index_name_exception") => Ok(Some(bulk::error_text(error))),
-        _ => expect_success(answer).map(|_| None),
+        _ => expect_success(response).map(|_| None),
     }
 }
 
@@ -298,28 +298,28 @@ pub(super) fn add_mapping(client: &EsClient, index: &str, mapping: &Mapping) -> 
 ///
 /// Only indices with the name of one of lea's templates, a date, and that template's alias are deleted.
 pub(super) fn delete_indices_before(client: &EsClient, first_day: i32) -> Result<u64, ShipError> {
-    let answer =
+    let response =
         client.send_with_timeout(&Method::GET, &template::all_path(), EsRequestBody::Empty, TIMEOUT)?;
     let mut deleted = 0;
-    for name in template::own_names(&parse_json(&expect_success(answer)?)) {
+    for name in template::own_names(&parse_json(&expect_success(response)?)) {
         let path = format!("/_alias/{}", encode_path_segment(&name));
-        let answer = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
-        if answer.status == 404 {
+        let response = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
+        if response.status == 404 {
             continue;
         }
-        let behind = parse_json(&expect_success(answer)?);
-        for index in behind.as_object().into_iter().flat_map(serde_json::Map::keys) {
+        let aliased = parse_json(&expect_success(response)?);
+        for index in aliased.as_object().into_iter().flat_map(serde_json::Map::keys) {
             if !is_expired(index, &name, first_day) {
                 continue;
             }
-            let answer = client.send_with_timeout(
+            let response = client.send_with_timeout(
                 &Method::DELETE,
                 &format!("/{}", encode_path_segment(index)),
                 EsRequestBody::Empty,
                 TIMEOUT,
             )?;
-            if answer.status != 404 {
-                expect_success(answer)?;
+            if response.status != 404 {
+                expect_success(response)?;
                 log::info!("index_deleted index={index} reason=keep_days");
                 deleted += 1;
             }
@@ -333,13 +333,13 @@ fn is_expired(index: &str, name: &str, first_day: i32) -> bool {
     of == name && day.is_some_and(|day| day < first_day)
 }
 
-fn expect_success(answer: EsResponse) -> Result<EsResponse, ShipError> {
-    if answer.is_success() { Ok(answer) } else { Err(ShipError::from_response(&answer)) }
+fn expect_success(response: EsResponse) -> Result<EsResponse, ShipError> {
+    if response.is_success() { Ok(response) } else { Err(ShipError::from_response(&response)) }
 }
 
 /// Parses the body as JSON; null if it is not JSON.
-fn parse_json(answer: &EsResponse) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
+fn parse_json(response: &EsResponse) -> Value {
+    serde_json::from_slice(&response.body).unwrap_or(Value::Null)
 }
 
 #[cfg(test)]

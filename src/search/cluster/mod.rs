@@ -114,18 +114,20 @@ impl ClusterStore {
     pub fn open(
         dir: &Path,
         config: ClusterStoreConfig,
-        letters: Arc<EventDeadLetters>,
+        dead_letters: Arc<EventDeadLetters>,
         metrics: Arc<Metrics>,
     ) -> Result<ClusterStore> {
-        let ClusterStoreConfig { client, search_timeout, normalizer, templates, spool: queue, ship } = config;
+        let ClusterStoreConfig { client, search_timeout, normalizer, templates, spool: spool_config, ship } =
+            config;
         let numbers =
             normalizer.as_ref().map_or_else(Vec::new, |normalizer| normalizer.settings().fields.clone());
-        let given = TemplateParams { numbers, templates };
-        let (queue, confirmer) = Spool::open(&dir.join(".lea"), queue, Arc::clone(&metrics))?;
+        let template_params = TemplateParams { numbers, templates };
+        let (spool, ack_handle) = Spool::open(&dir.join(".lea"), spool_config, Arc::clone(&metrics))?;
         let cluster = Arc::new(ClusterSearcher { client: client.clone(), search_timeout, normalizer });
-        let shared = (Arc::clone(queue.shared()), confirmer);
-        let shipper = Shipper::new(client, shared, given.clone(), letters, Arc::clone(&metrics), ship)
-            .map_err(Error::path("read the spool of", dir))?;
+        let shared = (Arc::clone(spool.shared()), ack_handle);
+        let shipper =
+            Shipper::new(client, shared, template_params.clone(), dead_letters, Arc::clone(&metrics), ship)
+                .map_err(Error::path("read the spool of", dir))?;
         let (ends, ended) = bounded::<()>(0);
         let thread = Builder::new().name("spool-ship".to_owned()).spawn(move || {
             let _ends = ShipperEndSignal(ends, metrics);
@@ -134,8 +136,8 @@ impl ClusterStore {
         let thread = thread.map_err(Error::system("start a thread"))?;
         Ok(ClusterStore {
             searcher: cluster,
-            template_params: given,
-            spool: queue,
+            template_params,
+            spool,
             keep_days: ship.keep_days,
             shipper: Some((thread, ended)),
         })
@@ -209,9 +211,9 @@ impl Store for ClusterStore {
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {
         let client = &self.searcher.client;
         let (name, _) = event::split_daily_index(index);
-        index_router::add_mapping(client, index, mapping).map_err(|trouble| match trouble {
+        index_router::add_mapping(client, index, mapping).map_err(|error| match error {
             ShipError::Status { status: 404, .. } => StoreError::IndexNotFound(index.to_owned()),
-            trouble => to_store_error(trouble),
+            error => to_store_error(error),
         })?;
         if index_router::fetch_name_kind(client, name).map_err(to_store_error)? == NameKind::Free {
             index_router::put_template(client, name, &self.template_params, mapping)
@@ -264,11 +266,11 @@ impl Drop for ShipperEndSignal {
     }
 }
 
-fn to_store_error(trouble: ShipError) -> StoreError {
-    match trouble {
+fn to_store_error(error: ShipError) -> StoreError {
+    match error {
         ShipError::Status { status: 400, cause } => StoreError::Invalid(cause),
         ShipError::Unreachable(error) => StoreError::Unreachable(error.to_string()),
-        trouble => StoreError::Failed { act: "change the cluster", cause: trouble.to_string() },
+        error => StoreError::Failed { act: "change the cluster", cause: error.to_string() },
     }
 }
 

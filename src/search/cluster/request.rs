@@ -443,8 +443,8 @@ mod tests {
     /// Checks the translation of a request body.
     #[track_caller]
     fn check(text: &str, expected: Json) {
-        let asked = search_request::parse_search([], text.as_bytes()).unwrap();
-        let mut found = search(&asked, "9s");
+        let parsed = search_request::parse_search([], text.as_bytes()).unwrap();
+        let mut found = search(&parsed, "9s");
         for key in ["track_total_hits", "timeout", "size"] {
             found.as_object_mut().unwrap().remove(key).unwrap();
         }
@@ -453,8 +453,8 @@ mod tests {
 
     #[track_caller]
     fn check_query(text: &str, expected: Json) {
-        let asked = search_request::parse_search([], format!("{{\"query\":{text}}}").as_bytes()).unwrap();
-        assert_eq!(query(&asked.query), expected, "{text}");
+        let parsed = search_request::parse_search([], format!("{{\"query\":{text}}}").as_bytes()).unwrap();
+        assert_eq!(query(&parsed.query), expected, "{text}");
     }
 
     /// Checks the translation of a `q` parameter. Without a default field it is lenient.
@@ -476,9 +476,9 @@ mod tests {
     #[track_caller]
     fn check_number(text: &str, expected: Json) {
         let normalizer = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
-        let asked =
+        let parsed =
             add_canonical_terms(search_request::parse_count([("q", text)], b"").unwrap(), &normalizer);
-        assert_eq!(query(&asked), expected, "{text}");
+        assert_eq!(query(&parsed), expected, "{text}");
     }
 
     #[test]
@@ -498,10 +498,10 @@ mod tests {
 
     #[test]
     fn search_body_has_only_requested_keys() {
-        let asked = search_request::parse_search([], b"").unwrap();
+        let parsed = search_request::parse_search([], b"").unwrap();
         let expected =
             json!({"query": {"match_all": {}}, "size": 10, "track_total_hits": true, "timeout": "9s"});
-        assert_eq!(search(&asked, "9s"), expected);
+        assert_eq!(search(&parsed, "9s"), expected);
         check(
             r#"{"from":5,"sort":["n",{"d":{"order":"desc","missing":"_first","unmapped_type":"date"}},"_doc"]}"#,
             json!({"query": {"match_all": {}}, "from": 5, "sort": [
@@ -639,9 +639,9 @@ mod tests {
         check_number("100", json!({"multi_match": {"query": "100", "operator": "or", "lenient": true}}));
         let normalizer = PhoneNumberNormalizer::new(NumberSettings::default()).unwrap();
         let text = br#"{"query":{"terms":{"destNum":["00972598294121","1","+12025550100"]}}}"#;
-        let asked = add_canonical_terms(search_request::parse_search([], text).unwrap().query, &normalizer);
+        let parsed = add_canonical_terms(search_request::parse_search([], text).unwrap().query, &normalizer);
         assert_eq!(
-            query(&asked),
+            query(&parsed),
             json!({"bool": {"should": [
                 {"terms": {"destNum": ["00972598294121", "1", "+12025550100"]}},
                 {"terms": {"lea.number.destNum": ["+972598294121", "+12025550100"]}},

@@ -20,10 +20,10 @@ use crate::search::query::{Hit, Query, Search, SearchResult};
 use crate::search::store::{AdminApi, IndexInfo, RawResponse, StoreError};
 
 /// Maximum size of one response: the HTTP server's limit for sources, and room for what surrounds them.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
+const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 /// Maximum size of all responses that are being read.
-const ANSWERS_BYTES_MAX: usize = 96 << 20;
+const RESPONSES_BYTES_MAX: usize = 96 << 20;
 
 /// Size that every response may have in addition, so that a few large ones do not block the many small ones.
 const FREE_BYTES: usize = 64 << 10;
@@ -47,7 +47,7 @@ struct MemoryShare(usize);
 impl MemoryShare {
     /// Reserves one more step. Returns false if the limit is reached.
     fn grow(&mut self) -> bool {
-        let more = |held: usize| held.checked_add(STEP_BYTES).filter(|held| *held <= ANSWERS_BYTES_MAX);
+        let more = |held: usize| held.checked_add(STEP_BYTES).filter(|held| *held <= RESPONSES_BYTES_MAX);
         let grown = HELD_BYTES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         self.0 += if grown { STEP_BYTES } else { 0 };
         grown
@@ -62,7 +62,7 @@ impl Drop for MemoryShare {
 
 /// A response with its memory reservation.
 struct HeldResponse {
-    answer: EsResponse,
+    response: EsResponse,
     is_json: bool,
     _share: MemoryShare,
 }
@@ -135,8 +135,8 @@ impl ClusterSearcher {
             "{}?ignore_unavailable={ignore_unavailable}",
             self.client.index_path(indices, "_refresh")
         );
-        let answer = self.expect_success(self.request(&Method::POST, &path, EsRequestBody::Empty)?)?;
-        let refreshed: Value = parse(&answer.body)?;
+        let response = self.expect_success(self.request(&Method::POST, &path, EsRequestBody::Empty)?)?;
+        let refreshed: Value = parse(&response.body)?;
         ShardSummary::of(&refreshed).check_complete().map_err(incomplete)
     }
 
@@ -160,7 +160,7 @@ impl ClusterSearcher {
         let query: String = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let held = self.request(&Method::GET, &format!("{path}?{query}"), EsRequestBody::Empty)?;
         let held = self.check_readable(held)?;
-        Ok(RawResponse { status: held.answer.status, is_json: held.is_json, body: held.answer.body })
+        Ok(RawResponse { status: held.response.status, is_json: held.is_json, body: held.response.body })
     }
 
     /// Value of the `timeout` parameter: when the cluster itself stops.
@@ -181,8 +181,8 @@ impl ClusterSearcher {
         );
         let held = self.request(&Method::POST, &path, EsRequestBody::Json(body.to_string().as_bytes()))?;
         // The reservation is released after the result has been extracted.
-        let (answer, _share) = self.expect_success_held(held)?;
-        let found: ParsedSearch<'_> = parse(&answer.body)?;
+        let (response, _share) = self.expect_success_held(held)?;
+        let found: ParsedSearch<'_> = parse(&response.body)?;
         match found.check_complete() {
             Ok(()) => Ok(found.into_rendered_result()),
             Err(IncompleteResult::TimedOut) => Err(self.timed_out()),
@@ -206,7 +206,7 @@ impl ClusterSearcher {
                 return Err(self.timed_out());
             }
             match self.client.send_and_read(method, path, body, left, read_response) {
-                Ok(taken) => return taken,
+                Ok(read) => return read,
                 Err(ClientError::TimedOut { .. }) => return Err(self.timed_out()),
                 Err(ClientError::Unreachable { .. }) if std::mem::take(&mut again) => {}
                 Err(error @ ClientError::Unreachable { .. }) => {
@@ -221,28 +221,28 @@ impl ClusterSearcher {
     }
 
     fn expect_success(&self, held: HeldResponse) -> Result<EsResponse, StoreError> {
-        self.expect_success_held(held).map(|(answer, _share)| answer)
+        self.expect_success_held(held).map(|(response, _share)| response)
     }
 
     /// Returns a successful response, or its error.
     fn expect_success_held(&self, held: HeldResponse) -> Result<(EsResponse, MemoryShare), StoreError> {
-        let HeldResponse { answer, _share, .. } = self.check_readable(held)?;
-        if answer.is_success() {
-            return Ok((answer, _share));
+        let HeldResponse { response, _share, .. } = self.check_readable(held)?;
+        if response.is_success() {
+            return Ok((response, _share));
         }
-        let cause = answer.error_reason();
+        let cause = response.error_reason();
         // Elasticsearch's message for a search that reached its timeout.
-        if answer.status >= 429 && String::from_utf8_lossy(&answer.body).contains("Time exceeded") {
+        if response.status >= 429 && String::from_utf8_lossy(&response.body).contains("Time exceeded") {
             return Err(self.timed_out());
         }
-        let EsResponse { status, body } = answer;
+        let EsResponse { status, body } = response;
         Err(StoreError::Rejected { status, cause, body })
     }
 
     /// Passes a response that the client may see. Errors about lea's own credentials, or from a proxy before
     /// the cluster, are replaced.
     fn check_readable(&self, held: HeldResponse) -> Result<HeldResponse, StoreError> {
-        let (status, cause) = (held.answer.status, || held.answer.error_reason());
+        let (status, cause) = (held.response.status, || held.response.error_reason());
         match status {
             401 | 403 => Err(StoreError::Failed {
                 act: "query the cluster",
@@ -274,22 +274,22 @@ fn read_response(
         if read == 0 || body.len() < room {
             break;
         }
-        if body.len() > ANSWER_BYTES_MAX {
+        if body.len() > RESPONSE_BYTES_MAX {
             break;
         }
         if !share.grow() {
             return Ok(Err(StoreError::Busy));
         }
     }
-    if body.len() > ANSWER_BYTES_MAX {
-        return Ok(Err(StoreError::TooLarge(ANSWER_BYTES_MAX)));
+    if body.len() > RESPONSE_BYTES_MAX {
+        return Ok(Err(StoreError::TooLarge(RESPONSE_BYTES_MAX)));
     }
-    Ok(Ok(HeldResponse { answer: EsResponse { status, body }, is_json, _share: share }))
+    Ok(Ok(HeldResponse { response: EsResponse { status, body }, is_json, _share: share }))
 }
 
 /// True for an error in Elasticsearch's form, and for a missing document (`{"found": false}`).
 fn is_cluster_error(held: &HeldResponse) -> bool {
-    held.is_json && held.answer.body.trim_ascii_start().starts_with(b"{")
+    held.is_json && held.response.body.trim_ascii_start().starts_with(b"{")
 }
 
 fn incomplete(error: IncompleteResult) -> StoreError {
@@ -349,7 +349,7 @@ fn parse_fields(mapping: &mut Mapping, path: &str, properties: &Value, parent: O
 mod tests {
     use super::*;
 
-    fn taken(bytes: usize) -> Result<HeldResponse, StoreError> {
+    fn read(bytes: usize) -> Result<HeldResponse, StoreError> {
         let body = ureq::Body::builder().data(vec![b' '; bytes]);
         let response = Response::builder().header(header::CONTENT_TYPE, "application/json; charset=UTF-8");
         read_response(response.body(body).unwrap()).unwrap()
@@ -358,23 +358,23 @@ mod tests {
     #[test]
     fn response_memory_is_limited_per_response_and_in_total() {
         for bytes in
-            [0, 1, FREE_BYTES - 1, FREE_BYTES, FREE_BYTES + 1, FREE_BYTES + STEP_BYTES, ANSWER_BYTES_MAX]
+            [0, 1, FREE_BYTES - 1, FREE_BYTES, FREE_BYTES + 1, FREE_BYTES + STEP_BYTES, RESPONSE_BYTES_MAX]
         {
-            let held = taken(bytes).unwrap();
-            assert_eq!((held.answer.body.len(), held.is_json), (bytes, true));
+            let held = read(bytes).unwrap();
+            assert_eq!((held.response.body.len(), held.is_json), (bytes, true));
         }
-        assert!(matches!(taken(ANSWER_BYTES_MAX + 1), Err(StoreError::TooLarge(_))));
-        assert!(matches!(taken(2 * ANSWER_BYTES_MAX), Err(StoreError::TooLarge(_))));
+        assert!(matches!(read(RESPONSE_BYTES_MAX + 1), Err(StoreError::TooLarge(_))));
+        assert!(matches!(read(2 * RESPONSE_BYTES_MAX), Err(StoreError::TooLarge(_))));
 
         assert_eq!(HELD_BYTES.load(Ordering::Relaxed), 0);
         let mut all = MemoryShare::default();
         let steps = std::iter::repeat_with(|| all.grow()).take_while(|grown| *grown).count();
-        assert_eq!(steps, ANSWERS_BYTES_MAX / STEP_BYTES);
-        assert!(matches!(taken(FREE_BYTES + 1), Err(StoreError::Busy)));
+        assert_eq!(steps, RESPONSES_BYTES_MAX / STEP_BYTES);
+        assert!(matches!(read(FREE_BYTES + 1), Err(StoreError::Busy)));
         // A small response still finds room.
-        assert!(taken(FREE_BYTES - 1).is_ok());
+        assert!(read(FREE_BYTES - 1).is_ok());
         drop(all);
-        assert!(taken(FREE_BYTES + 1).is_ok());
+        assert!(read(FREE_BYTES + 1).is_ok());
     }
 
     #[test]

@@ -84,13 +84,13 @@ pub(super) struct TemplateParams {
 }
 
 /// Builds the template of a name.
-pub(super) fn build(name: &str, given: &TemplateParams, sent: &Mapping) -> Value {
+pub(super) fn build(name: &str, params: &TemplateParams, sent: &Mapping) -> Value {
     let mut mappings = json!({
         "date_detection": false,
         "dynamic_templates": [{"texts": {"match_mapping_type": "string", "mapping": text_field()}}],
-        "properties": properties(&given.numbers),
+        "properties": properties(&params.numbers),
     });
-    if let Some(mapping) = given.templates.mapping(name) {
+    if let Some(mapping) = params.templates.mapping(name) {
         merge(&mut mappings, &mapping.to_json());
     }
     add_mapping(&mut mappings, sent);
@@ -111,13 +111,13 @@ pub(super) fn build(name: &str, given: &TemplateParams, sent: &Mapping) -> Value
 }
 
 /// Extracts the template from a server's response.
-pub(super) fn from_response(answer: &Value) -> Option<&Value> {
-    Some(&answer["index_templates"].get(0)?["index_template"])
+pub(super) fn from_response(response: &Value) -> Option<&Value> {
+    Some(&response["index_templates"].get(0)?["index_template"])
 }
 
 /// Extracts the names of lea's own templates from a server's response.
-pub(super) fn own_names(answer: &Value) -> Vec<String> {
-    let templates = answer["index_templates"].as_array().map_or(&[][..], Vec::as_slice);
+pub(super) fn own_names(response: &Value) -> Vec<String> {
+    let templates = response["index_templates"].as_array().map_or(&[][..], Vec::as_slice);
     let name = |template: &Value| {
         let meta = &template["index_template"]["_meta"];
         meta["lea"].as_u64().and_then(|_| meta["name"].as_str()).map(str::to_owned)
@@ -127,14 +127,19 @@ pub(super) fn own_names(answer: &Value) -> Vec<String> {
 
 /// Adds missing parts to an existing template; existing parts stay, even if an operator changed them. `None`:
 /// nothing is missing.
-pub(super) fn complete(there: &Value, name: &str, given: &TemplateParams, sent: &Mapping) -> Option<Value> {
-    let mut template = build(name, given, sent);
+pub(super) fn complete(
+    existing: &Value,
+    name: &str,
+    params: &TemplateParams,
+    sent: &Mapping,
+) -> Option<Value> {
+    let mut template = build(name, params, sent);
     let wanted = template.clone();
-    merge(&mut template, there);
+    merge(&mut template, existing);
     template["_meta"]["lea"] = wanted["_meta"]["lea"].clone();
     add_mapping(&mut template["template"]["mappings"], sent);
     // Servers return numbers and booleans as strings.
-    (stringify_scalars(&template) != stringify_scalars(there)).then_some(template)
+    (stringify_scalars(&template) != stringify_scalars(existing)).then_some(template)
 }
 
 /// The mapping that an existing index needs for the `lea` object.
@@ -178,8 +183,8 @@ fn add_mapping(mappings: &mut Value, sent: &Mapping) {
         for (name, field) in sent {
             let is_object = field.get("properties").is_some();
             match &mut mappings["properties"][name] {
-                there if is_object && there.get("properties").is_some() => merge(there, field),
-                there => *there = field.clone(),
+                existing if is_object && existing.get("properties").is_some() => merge(existing, field),
+                existing => *existing = field.clone(),
             }
         }
     }
@@ -195,7 +200,7 @@ fn merge(base: &mut Value, over: &Value) {
             for (key, value) in over {
                 match base.get_mut(key) {
                     // A field's definition is replaced as a whole.
-                    Some(there) if !value["type"].is_string() => merge(there, value),
+                    Some(existing) if !value["type"].is_string() => merge(existing, value),
                     _ => drop(base.insert(key.clone(), value.clone())),
                 }
             }
@@ -220,42 +225,42 @@ fn stringify_scalars(value: &Value) -> Value {
 mod tests {
     use super::*;
 
-    fn given() -> TemplateParams {
+    fn params() -> TemplateParams {
         let numbers = vec!["destNum".to_owned(), "a.b".to_owned()];
         TemplateParams { numbers, templates: crate::billing::index_templates("billing") }
     }
 
     #[test]
     fn template_defines_field_types() {
-        let made = build("calls", &given(), &Mapping::default());
-        assert_eq!(made["index_patterns"], json!(["calls-*.*.*"]));
-        assert_eq!(made["priority"], 205);
-        let properties = &made["template"]["mappings"]["properties"];
+        let built = build("calls", &params(), &Mapping::default());
+        assert_eq!(built["index_patterns"], json!(["calls-*.*.*"]));
+        assert_eq!(built["priority"], 205);
+        let properties = &built["template"]["mappings"]["properties"];
         assert_eq!(properties["lea"]["properties"]["number"]["properties"]["a_b"]["type"], "keyword");
         assert_eq!(properties["ipIntruder"]["type"], "ip");
         assert_eq!(properties["location"]["type"], "geo_point");
-        let made = build("billing", &given(), &Mapping::default());
-        let properties = &made["template"]["mappings"]["properties"];
+        let built = build("billing", &params(), &Mapping::default());
+        let properties = &built["template"]["mappings"]["properties"];
         assert!(properties["request_time"]["format"].as_str().unwrap().starts_with("epoch_second||"));
         assert_eq!(properties["call_id"], json!({"type": "keyword"}));
-        assert_eq!(complete(&made, "billing", &given(), &Mapping::default()), None);
+        assert_eq!(complete(&built, "billing", &params(), &Mapping::default()), None);
     }
 
     #[test]
     fn existing_template_keeps_its_parts_and_gets_missing_ones() {
-        let made = build("calls", &given(), &Mapping::default());
-        assert_eq!(complete(&made, "calls", &given(), &Mapping::default()), None);
-        let mut there = made.clone();
-        there["template"]["settings"]["index"] =
+        let built = build("calls", &params(), &Mapping::default());
+        assert_eq!(complete(&built, "calls", &params(), &Mapping::default()), None);
+        let mut existing = built.clone();
+        existing["template"]["settings"]["index"] =
             json!({"mapping": {"ignore_malformed": "true"}, "number_of_shards": "3"});
-        there["template"]["mappings"]["properties"]["key"] = json!({"type": "keyword"});
-        let object = there["template"]["mappings"]["properties"].as_object_mut().unwrap();
+        existing["template"]["mappings"]["properties"]["key"] = json!({"type": "keyword"});
+        let object = existing["template"]["mappings"]["properties"].as_object_mut().unwrap();
         object.remove("location");
-        let full = complete(&there, "calls", &given(), &Mapping::default()).unwrap();
+        let full = complete(&existing, "calls", &params(), &Mapping::default()).unwrap();
         assert_eq!(full["template"]["settings"]["index"]["number_of_shards"], "3");
         assert_eq!(full["template"]["mappings"]["properties"]["key"], json!({"type": "keyword"}));
         assert_eq!(full["template"]["mappings"]["properties"]["location"]["type"], "geo_point");
-        assert_eq!(complete(&full, "calls", &given(), &Mapping::default()), None);
+        assert_eq!(complete(&full, "calls", &params(), &Mapping::default()), None);
     }
 
     #[test]
@@ -264,14 +269,15 @@ mod tests {
             "destNum": {"type": "keyword"}, "x": {"properties": {"y": {"type": "long"}}}
         }});
         let sent = Mapping::parse(&sent).unwrap();
-        let there = build("calls", &given(), &Mapping::default());
-        for template in [build("calls", &given(), &sent), complete(&there, "calls", &given(), &sent).unwrap()]
+        let existing = build("calls", &params(), &Mapping::default());
+        for template in
+            [build("calls", &params(), &sent), complete(&existing, "calls", &params(), &sent).unwrap()]
         {
             let mappings = &template["template"]["mappings"];
             assert_eq!(mappings["dynamic"], "strict");
             assert_eq!(mappings["properties"]["destNum"], json!({"type": "keyword"}));
             assert_eq!(mappings["properties"]["x"]["properties"]["y"]["type"], "long");
-            assert_eq!(complete(&template, "calls", &given(), &sent), None);
+            assert_eq!(complete(&template, "calls", &params(), &sent), None);
         }
     }
 

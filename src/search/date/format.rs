@@ -148,12 +148,12 @@ impl DateFormat {
 
     /// Parses a date. `rounding` completes missing parts; `zone_minutes` applies to dates without a zone.
     pub fn parse_date(&self, text: &str, zone_minutes: i32, rounding: Rounding) -> Result<i64, DateError> {
-        let unfit = || DateError::NoFormatMatches {
+        let no_match = || DateError::NoFormatMatches {
             text: text.chars().take(DATE_BYTES_MAX).collect(),
             format: self.text.clone(),
         };
         if text.len() > DATE_BYTES_MAX {
-            return Err(unfit());
+            return Err(no_match());
         }
         let read = |alternative: &FormatAlternative| match alternative {
             FormatAlternative::EpochMillis => parse_epoch(text, 1, zone_minutes, rounding),
@@ -164,7 +164,7 @@ impl DateFormat {
                 if rest.is_empty() { fields.instant(zone_minutes, rounding) } else { None }
             }
         };
-        self.alternatives.iter().find_map(read).ok_or_else(unfit)
+        self.alternatives.iter().find_map(read).ok_or_else(no_match)
     }
 }
 

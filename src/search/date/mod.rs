@@ -138,7 +138,7 @@ pub fn day_word(text: &str) -> Option<&'static str> {
 
 /// Parses a time zone as minutes east of UTC: `Z`, `UTC`, `+01:00`, `-0300`, `+01`, `UTC+01:00`.
 pub fn parse_zone_minutes(text: &str) -> Result<i32, DateError> {
-    let refused = || DateError::Zone(text.chars().take(DATE_BYTES_MAX).collect());
+    let rejected = || DateError::Zone(text.chars().take(DATE_BYTES_MAX).collect());
     let offset = ["UTC", "GMT", "UT"].iter().find_map(|name| text.strip_prefix(name));
     match offset.unwrap_or(text) {
         "" if !text.is_empty() => Ok(0),
@@ -146,7 +146,7 @@ pub fn parse_zone_minutes(text: &str) -> Result<i32, DateError> {
         offset => format::parse_offset_seconds(offset)
             .filter(|seconds| seconds % 60 == 0)
             .map(|s| s / 60)
-            .ok_or_else(refused),
+            .ok_or_else(rejected),
     }
 }
 
@@ -293,31 +293,31 @@ mod tests {
 
     #[test]
     fn malformed_dates_are_rejected() {
-        let refused = |text: &str| {
+        let rejected = |text: &str| {
             parse_instant(text, &DateFormat::default(), NOW_MS, 0, Rounding::Down).unwrap_err().to_string()
         };
         assert_eq!(
-            refused("x"),
+            rejected("x"),
             "failed to parse date field [x] with format [strict_date_optional_time||epoch_millis]"
         );
-        assert_eq!(refused("nowhere"), "operator not supported for date math [here]");
-        assert_eq!(refused("now+"), "truncated date math [+]");
+        assert_eq!(rejected("nowhere"), "operator not supported for date math [here]");
+        assert_eq!(rejected("now+"), "truncated date math [+]");
         assert_eq!(
-            refused("now/2d"),
+            rejected("now/2d"),
             "rounding `/` can only be used on single unit types in date math [/2d]"
         );
-        assert_eq!(refused("now+1x"), "unit not supported, or out of range, in date math [+1x]");
+        assert_eq!(rejected("now+1x"), "unit not supported, or out of range, in date math [+1x]");
         assert_eq!(
-            refused("now+2147483647y"),
+            rejected("now+2147483647y"),
             "unit not supported, or out of range, in date math [+2147483647y]"
         );
-        assert_eq!(refused("now-99999999999d"), "number too large in date math [-99999999999d]");
+        assert_eq!(rejected("now-99999999999d"), "number too large in date math [-99999999999d]");
         let math = |bytes: usize| format!("now{}", "+1d".repeat(100)).chars().take(bytes).collect::<String>();
         assert!(
             parse_instant(&math(DATE_BYTES_MAX - 1), &DateFormat::default(), NOW_MS, 0, Rounding::Down)
                 .is_ok()
         );
-        assert_eq!(refused(&math(DATE_BYTES_MAX + 1)), "date is out of range");
+        assert_eq!(rejected(&math(DATE_BYTES_MAX + 1)), "date is out of range");
         for format in ["", "yyyy-MM-dd||", "qq", "yyyy[", "]", "{", "VV", &"y".repeat(257)] {
             assert!(DateFormat::parse(format).is_err(), "{format}");
         }

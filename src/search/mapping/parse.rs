@@ -224,29 +224,32 @@ fn parse_field(
                 }
                 found.format = Some(text.to_owned());
             }
-            ("fields", _) if parent.is_none() => {
-                let Some(fields) = value.as_object() else {
-                    return error(format!("Expected map for property [fields] on field [{name}]"));
-                };
-                for (sub, definition) in fields {
-                    let full = format!("{name}.{sub}");
-                    let kind = definition.get("type").and_then(Value::as_str);
-                    let (Some(kind), Some(definition)) = (kind, definition.as_object()) else {
-                        return error(format!("no type specified for property [{sub}]"));
-                    };
-                    if sub.contains('.') {
-                        return error(format!(
-                            "Field name [{sub}] which is a multi field of [{name}] cannot contain '.'"
-                        ));
-                    }
-                    parse_field(mapping, &full, kind, definition, Some(name))?;
-                }
-            }
+            ("fields", _) if parent.is_none() => parse_sub_fields(mapping, name, value)?,
             (key, _) if IGNORED.contains(&key) => {}
             (key, _) => return unknown_parameter(key, value, name, kind),
         }
     }
     mapping.fields.insert(name.to_owned(), found);
+    Ok(())
+}
+
+/// Parses the value of `fields`: the sub-fields of a field.
+fn parse_sub_fields(mapping: &mut Mapping, name: &str, value: &Value) -> ParseResult<()> {
+    let Some(fields) = value.as_object() else {
+        return error(format!("Expected map for property [fields] on field [{name}]"));
+    };
+    for (sub, definition) in fields {
+        let kind = definition.get("type").and_then(Value::as_str);
+        let (Some(kind), Some(definition)) = (kind, definition.as_object()) else {
+            return error(format!("no type specified for property [{sub}]"));
+        };
+        if sub.contains('.') {
+            return error(format!(
+                "Field name [{sub}] which is a multi field of [{name}] cannot contain '.'"
+            ));
+        }
+        parse_field(mapping, &format!("{name}.{sub}"), kind, definition, Some(name))?;
+    }
     Ok(())
 }
 

@@ -110,8 +110,8 @@ impl QueryStringParser<'_> {
         self.peek_at(0)
     }
 
-    fn peek_at(&self, words: usize) -> Token {
-        self.tokens[(self.at + words).min(self.tokens.len() - 1)]
+    fn peek_at(&self, count: usize) -> Token {
+        self.tokens[(self.at + count).min(self.tokens.len() - 1)]
     }
 
     fn consume(&mut self, kind: TokenKind) -> bool {
@@ -120,27 +120,27 @@ impl QueryStringParser<'_> {
         fits
     }
 
-    fn token_text(&self, word: Token) -> &str {
-        &self.text[word.start..word.end]
+    fn token_text(&self, token: Token) -> &str {
+        &self.text[token.start..token.end]
     }
 
-    fn error_at(&self, word: Token, cause: &str) -> QueryError {
-        QueryError::query_string(self.text, word.start, cause)
+    fn error_at(&self, token: Token, cause: &str) -> QueryError {
+        QueryError::query_string(self.text, token.start, cause)
     }
 
     fn unexpected(&self, expected: &str) -> QueryError {
-        let word = self.peek();
-        let found = match word.kind {
+        let token = self.peek();
+        let found = match token.kind {
             TokenKind::End => "unexpected end".to_owned(),
-            _ => format!("unexpected [{}]", self.token_text(word)),
+            _ => format!("unexpected [{}]", self.token_text(token)),
         };
-        self.error_at(word, &format!("{found}, expected {expected}"))
+        self.error_at(token, &format!("{found}, expected {expected}"))
     }
 
     /// Parses the clauses of a group or of the whole text; there must be at least one.
     fn parse_clauses(&mut self, field: Option<&str>, depth: usize) -> Result<Query, QueryError> {
         let (mut clauses, mut count) = (Vec::new(), 0);
-        let begin = self.peek();
+        let start = self.peek();
         loop {
             let (conjunction, first) = (self.parse_conjunction(), count == 0);
             if first && conjunction.is_some() {
@@ -168,7 +168,7 @@ impl QueryStringParser<'_> {
             }
             count += texts.max(1);
             if count > CLAUSES_MAX {
-                return Err(self.error_at(begin, &format!("more than {CLAUSES_MAX} clauses")));
+                return Err(self.error_at(start, &format!("more than {CLAUSES_MAX} clauses")));
             }
             if matches!(self.peek().kind, TokenKind::End | TokenKind::GroupEnd) {
                 return Ok(combine(clauses));
@@ -252,8 +252,8 @@ impl QueryStringParser<'_> {
                 TokenKind::Colon | TokenKind::Star | TokenKind::Caret | TokenKind::And | TokenKind::Or
             )
         };
-        let follows = |words: &usize| {
-            self.peek_at(*words).kind == TokenKind::Term && !ends(self.peek_at(*words + 1).kind)
+        let follows = |count: &usize| {
+            self.peek_at(*count).kind == TokenKind::Term && !ends(self.peek_at(*count + 1).kind)
         };
         1 + (1..).take_while(follows).count()
     }
@@ -265,8 +265,8 @@ impl QueryStringParser<'_> {
             if !text.is_empty() {
                 text.push(' ');
             }
-            let word = self.peek();
-            text.push_str(&self.unescape(word, self.token_text(word))?);
+            let token = self.peek();
+            text.push_str(&self.unescape(token, self.token_text(token))?);
             self.at += 1;
         }
         Ok(text)
@@ -274,36 +274,40 @@ impl QueryStringParser<'_> {
 
     /// `[field:] (term | phrase | range | group) [^boost]`
     fn parse_clause(&mut self, field: Option<&str>, depth: usize) -> Result<Query, QueryError> {
-        let named = match (self.peek().kind, self.peek_at(1).kind) {
+        let name = match (self.peek().kind, self.peek_at(1).kind) {
             (TokenKind::Term, TokenKind::Colon) => {
                 Some(self.unescape(self.peek(), self.token_text(self.peek()))?)
             }
             (TokenKind::Star, TokenKind::Colon) => Some("*".to_owned()),
             _ => None,
         };
-        if named.is_some() {
+        if name.is_some() {
             self.at += 2;
         }
-        let field = named.as_deref().or(field);
-        let word = self.peek();
+        let field = name.as_deref().or(field);
+        let token = self.peek();
         self.at += 1;
-        let query = match word.kind {
-            TokenKind::GroupStart => self.parse_group(field, word, depth)?,
-            TokenKind::Term => self.field_query(field, self.unescape(word, self.token_text(word))?),
-            TokenKind::BareOperator => self.field_query(field, self.text[word.start..=word.start].to_owned()),
+        let query = match token.kind {
+            TokenKind::GroupStart => self.parse_group(field, token, depth)?,
+            TokenKind::Term => self.field_query(field, self.unescape(token, self.token_text(token))?),
+            TokenKind::BareOperator => {
+                self.field_query(field, self.text[token.start..=token.start].to_owned())
+            }
             TokenKind::Star | TokenKind::Wildcard => {
-                self.unescape(word, self.token_text(word))?; // refuses what is no escape
-                self.wildcard_query(field, self.token_text(word))
+                self.unescape(token, self.token_text(token))?; // rejects invalid escapes
+                self.wildcard_query(field, self.token_text(token))
             }
             TokenKind::Prefix => {
-                let prefix = self.unescape(word, &self.text[word.start..word.end - 1])?;
+                let prefix = self.unescape(token, &self.text[token.start..token.end - 1])?;
                 Query::Prefix { fields: self.selector(field), prefix }
             }
             TokenKind::Quoted => {
-                let text = self.unescape(word, &self.text[word.start + 1..word.end - 1])?;
+                let text = self.unescape(token, &self.text[token.start + 1..token.end - 1])?;
                 self.phrase_query(field, text)
             }
-            TokenKind::RangeStartIncluded | TokenKind::RangeStartExcluded => self.parse_range(field, word)?,
+            TokenKind::RangeStartIncluded | TokenKind::RangeStartExcluded => {
+                self.parse_range(field, token)?
+            }
             _ => {
                 self.at -= 1;
                 return Err(self.unexpected("a term, a phrase, a range or a group"));
@@ -315,9 +319,9 @@ impl QueryStringParser<'_> {
         Ok(query)
     }
 
-    fn parse_group(&mut self, field: Option<&str>, begin: Token, depth: usize) -> Result<Query, QueryError> {
+    fn parse_group(&mut self, field: Option<&str>, start: Token, depth: usize) -> Result<Query, QueryError> {
         if depth == NESTING_MAX {
-            return Err(self.error_at(begin, &format!("groups are nested more than {NESTING_MAX} deep")));
+            return Err(self.error_at(start, &format!("groups are nested more than {NESTING_MAX} deep")));
         }
         let query = self.parse_clauses(field, depth + 1)?;
         match self.consume(TokenKind::GroupEnd) {
@@ -326,7 +330,7 @@ impl QueryStringParser<'_> {
         }
     }
 
-    fn parse_range(&mut self, field: Option<&str>, begin: Token) -> Result<Query, QueryError> {
+    fn parse_range(&mut self, field: Option<&str>, start: Token) -> Result<Query, QueryError> {
         let from = self.parse_range_value()?;
         if !self.consume(TokenKind::RangeTo) {
             return Err(self.unexpected("TO"));
@@ -338,15 +342,15 @@ impl QueryStringParser<'_> {
             _ => return Err(self.unexpected("the end of the range")),
         };
         self.at += 1;
-        let from = bound(from, begin.kind == TokenKind::RangeStartIncluded);
+        let from = bound(from, start.kind == TokenKind::RangeStartIncluded);
         Ok(self.range_query(field, from, bound(to, included)))
     }
 
     fn parse_range_value(&mut self) -> Result<String, QueryError> {
-        let word = self.peek();
-        let value = match word.kind {
-            TokenKind::RangeValue | TokenKind::RangeTo => self.unescape(word, self.token_text(word))?,
-            TokenKind::RangeQuoted => self.unescape(word, &self.text[word.start + 1..word.end - 1])?,
+        let token = self.peek();
+        let value = match token.kind {
+            TokenKind::RangeValue | TokenKind::RangeTo => self.unescape(token, self.token_text(token))?,
+            TokenKind::RangeQuoted => self.unescape(token, &self.text[token.start + 1..token.end - 1])?,
             _ => return Err(self.unexpected("a value")),
         };
         self.at += 1;
@@ -421,7 +425,7 @@ impl QueryStringParser<'_> {
     }
 
     /// Resolves backslash escapes; `\u0041` is A.
-    fn unescape(&self, word: Token, image: &str) -> Result<String, QueryError> {
+    fn unescape(&self, token: Token, image: &str) -> Result<String, QueryError> {
         if !image.contains('\\') {
             return Ok(image.to_owned());
         }
@@ -434,12 +438,12 @@ impl QueryStringParser<'_> {
                         rest.as_str().get(..4).filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
                     let unit = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
                     units.push(
-                        unit.ok_or_else(|| self.error_at(word, "\\u must be followed by four hex digits"))?,
+                        unit.ok_or_else(|| self.error_at(token, "\\u must be followed by four hex digits"))?,
                     );
                     rest = rest.as_str()[4..].chars();
                 }
                 Some(c) => units.extend_from_slice(c.encode_utf16(&mut [0; 2])),
-                None => return Err(self.error_at(word, "a backslash must be followed by a character")),
+                None => return Err(self.error_at(token, "a backslash must be followed by a character")),
             }
         }
         Ok(String::from_utf16_lossy(&units))

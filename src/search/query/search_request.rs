@@ -90,13 +90,13 @@ pub fn parse_count<'a>(
             _ => return Err(QueryError::parsing(format!("request does not support [{key}]"))),
         }
     }
-    let (asked, rest) = split_query_parameters(parameters)?;
+    let (query, rest) = split_query_parameters(parameters)?;
     match rest
         .iter()
         .find(|(key, value)| !is_ignored_parameter(key, value) && !is_ignore_unavailable(key, value))
     {
         Some((key, _)) => Err(unrecognized(key)),
-        None => Ok(asked.unwrap_or(found)),
+        None => Ok(query.unwrap_or(found)),
     }
 }
 
@@ -317,8 +317,8 @@ fn apply_parameters<'a>(
     search: &mut Search,
     parameters: impl IntoIterator<Item = Parameter<'a>>,
 ) -> Result<(), QueryError> {
-    let (asked, rest) = split_query_parameters(parameters)?;
-    if let Some(query) = asked {
+    let (query, rest) = split_query_parameters(parameters)?;
+    if let Some(query) = query {
         search.query = query;
     }
     let list =

@@ -89,8 +89,8 @@ impl SpoolLog {
             self.disk.truncate(&self.file, self.end.byte - self.base)?;
             self.has_failed_tail = false;
         }
-        let begun = self.end.byte - self.base >= self.segment_bytes;
-        if begun {
+        let is_new = self.end.byte - self.base >= self.segment_bytes;
+        if is_new {
             self.start_segment()?;
         }
         let at = self.end.byte - self.base;
@@ -101,7 +101,7 @@ impl SpoolLog {
         }
         self.end =
             LogPosition { byte: self.end.byte + bytes.len() as u64, number: self.end.number + records };
-        Ok(begun.then_some(self.base))
+        Ok(is_new.then_some(self.base))
     }
 
     /// Creates the next segment.

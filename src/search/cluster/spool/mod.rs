@@ -219,10 +219,10 @@ impl SpoolShared {
     }
 
     /// Publishes a completed append and wakes waiting threads.
-    fn record_append(&self, end: LogPosition, begun: Option<u64>) {
+    fn record_append(&self, end: LogPosition, new_segment: Option<u64>) {
         let mut state = self.lock();
         state.end = end;
-        state.segments.extend(begun);
+        state.segments.extend(new_segment);
         self.update_gauges(&state);
         self.changed.notify_all();
     }
@@ -267,8 +267,8 @@ impl Spool {
         let writer = SpoolWriter::new(log, config, Arc::clone(&shared));
         let writer = Builder::new().name("spool-write".to_owned()).spawn(move || writer.run(&jobs_in));
         let writer = writer.map_err(Error::system("start a thread"))?;
-        let confirmer = AckHandle { shared: Arc::clone(&shared), ack_file: file, is_write_failing: false };
-        Ok((Spool { shared, jobs: Some(jobs), writer: Some(writer) }, confirmer))
+        let ack_handle = AckHandle { shared: Arc::clone(&shared), ack_file: file, is_write_failing: false };
+        Ok((Spool { shared, jobs: Some(jobs), writer: Some(writer) }, ack_handle))
     }
 
     pub(super) fn shared(&self) -> &Arc<SpoolShared> {
@@ -278,13 +278,13 @@ impl Spool {
     /// Appends payloads of at most [`PAYLOAD_BYTES_MAX`] bytes each. They are durable when this returns.
     /// Returns the number of the first record.
     pub(super) fn append(&self, payloads: Payloads) -> Result<u64, StoreError> {
-        let (reply, answer) = bounded(1);
+        let (reply, result) = bounded(1);
         let jobs = self.jobs.as_ref().ok_or(StoreError::ShuttingDown)?;
         jobs.try_send(AppendJob { payloads, reply }).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Full,
             TrySendError::Disconnected(_) => StoreError::ShuttingDown,
         })?;
-        match answer.recv() {
+        match result.recv() {
             Ok(Ok(first)) => Ok(first),
             Ok(Err(AppendError::Full)) => Err(StoreError::Full),
             Ok(Err(AppendError::Failed(cause))) => {
@@ -359,12 +359,12 @@ fn open(
     let RecoveredLog { log, segments, torn_bytes } =
         log::SpoolLog::open(SpoolDisk::open(dir)?, config.segment_bytes)?;
     let disk = SpoolDisk::open(dir)?;
-    let (file, confirmed) = AckFile::open(&disk, log.id())?;
+    let (file, acked) = AckFile::open(&disk, log.id())?;
     let end = log.end();
     let oldest = segments.first().copied().unwrap_or_default();
     let first = log::first_record_number(&disk, oldest)?.unwrap_or(end.number);
     let begin = LogPosition { byte: oldest + segment::HEADER_BYTES as u64, number: first };
-    let confirmed = match confirmed {
+    let acked = match acked {
         Some(position) if position.byte > end.byte => {
             ::log::warn!("spool_shorter_than_acked acked={} end={}", position.byte, end.byte);
             end
@@ -377,7 +377,7 @@ fn open(
             "spool_truncated bytes={torn_bytes} note=\"partial record of a crash; it was not acknowledged\""
         );
     }
-    let state = SpoolState { end, acked: confirmed, segments, is_closed: false, deadline: None };
+    let state = SpoolState { end, acked, segments, is_closed: false, deadline: None };
     let shared =
         SpoolShared { disk, log_id: log.id(), state: Mutex::new(state), changed: Condvar::new(), metrics };
     shared.update_gauges(&shared.lock());

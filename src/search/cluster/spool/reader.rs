@@ -71,19 +71,19 @@ impl SpoolReader {
             if self.at.byte >= end.byte {
                 return Ok(None);
             }
-            let following = self.shared.next_segment(self.base);
-            let length = match following {
+            let next_base = self.shared.next_segment(self.base);
+            let length = match next_base {
                 None => end.byte - self.base,
                 Some(next) => self.file.metadata()?.len().min(next - self.base),
             };
             let offset = self.at.byte - self.base;
-            match following {
+            match next_base {
                 Some(next) if offset >= length => {
                     if let Some(damage) = self.enter_segment(next)? {
                         return Ok(Some(SpoolEntry::Damaged(damage)));
                     }
                 }
-                _ => return self.read_entry(offset, length, following, end).map(Some),
+                _ => return self.read_entry(offset, length, next_base, end).map(Some),
             }
         }
     }
@@ -105,7 +105,7 @@ impl SpoolReader {
         &mut self,
         offset: u64,
         length: u64,
-        following: Option<u64>,
+        next_base: Option<u64>,
         end: LogPosition,
     ) -> io::Result<SpoolEntry> {
         self.fill_buffer(offset, length, RECORD_HEAD_BYTES)?;
@@ -115,21 +115,21 @@ impl SpoolReader {
         let expected = self.at.number;
         let found = segment::parse_record(self.bytes(offset), 0).filter(|record| record.number == expected);
         if let Some(record) = found {
-            let (number, payload, behind) = (record.number, record.payload.to_vec(), record.end as u64);
-            self.at = LogPosition { byte: self.at.byte + behind, number: number + 1 };
+            let (number, payload, after) = (record.number, record.payload.to_vec(), record.end as u64);
+            self.at = LogPosition { byte: self.at.byte + after, number: number + 1 };
             return Ok(SpoolEntry::Record { number, payload });
         }
         let rest = read_lossy(&self.file, offset, (length - offset) as usize);
-        let last = match following {
+        let last = match next_base {
             None => end.number,
             Some(next) => self.first_record_of(next)?.unwrap_or(end.number),
         };
-        let (behind, number) = match segment::find_record(&rest, 0, expected + 1..last.max(expected + 1)) {
+        let (after, number) = match segment::find_record(&rest, 0, expected + 1..last.max(expected + 1)) {
             Some(record) => (record.start, record.number),
             None => (rest.len(), last.max(expected)),
         };
-        let damage = self.damage(offset, &rest[..behind], behind as u64, number - expected);
-        self.at = LogPosition { byte: self.at.byte + behind as u64, number };
+        let damage = self.damage(offset, &rest[..after], after as u64, number - expected);
+        self.at = LogPosition { byte: self.at.byte + after as u64, number };
         self.buffer.clear();
         Ok(SpoolEntry::Damaged(damage))
     }

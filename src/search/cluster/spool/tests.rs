@@ -170,11 +170,11 @@ fn segment_without_header_is_recreated() {
         let end = spool.shared().lock().end.byte;
         drop(spool);
         let header = segment::SegmentHeader { log: 1, base: end, first: next + 1 }.to_bytes();
-        let mut begun = header[..bytes].to_vec();
-        if let Some(last) = begun.last_mut().filter(|_| bytes == HEADER_BYTES) {
+        let mut partial = header[..bytes].to_vec();
+        if let Some(last) = partial.last_mut().filter(|_| bytes == HEADER_BYTES) {
             *last ^= 1;
         }
-        fs::write(dir.path().join(DIR).join(format!("{end:016x}.log")), begun).unwrap();
+        fs::write(dir.path().join(DIR).join(format!("{end:016x}.log")), partial).unwrap();
         let (spool, _) = Spool::open(dir.path(), config, Arc::default()).unwrap();
         assert_eq!(read(spool.shared()), ((0..next + 1).collect(), 0), "{bytes} bytes");
     }

@@ -112,9 +112,9 @@ impl SpoolWriter {
         let records = self.next - self.log.end().number;
         let written = self.log.append(&self.batch, records);
         let denied = match &written {
-            Ok(begun) => {
+            Ok(new_segment) => {
                 self.shared.metrics.spool_full.set(0);
-                self.shared.record_append(self.log.end(), *begun);
+                self.shared.record_append(self.log.end(), *new_segment);
                 None
             }
             Err(error) => Some(self.to_append_error(error)),
