@@ -33,6 +33,7 @@ mod pending_stream;
 mod recover;
 mod resume_state;
 mod stored_parts;
+pub(crate) mod stream_table;
 mod stream_writer;
 mod syncer;
 mod write_coalescer;
@@ -66,6 +67,7 @@ use manifest::StreamSource;
 use name_locks::{NameLock, NameLocks};
 use part::DirtyParts;
 use pool::BufferPool;
+use write_coalescer::CoalescingSlots;
 use write_queue::WriteQueue;
 use writer::DiskWriter;
 
@@ -103,6 +105,7 @@ struct VaultInner {
     metrics: Arc<Metrics>,
     losses: Arc<Mutex<LossTotals>>,
     queue: WriteQueue,
+    coalescing_slots: Arc<CoalescingSlots>,
     next_part_id: AtomicU64,
     creating: Mutex<()>,
     /// Files of Kafka streams that the last process left open, until the ledger takes them.
@@ -148,6 +151,7 @@ impl Vault {
             ),
             metrics,
             losses: Arc::default(),
+            coalescing_slots: Arc::default(),
             next_part_id: AtomicU64::new(0),
             creating: Mutex::default(),
             unclosed_kafka_files: Mutex::default(),

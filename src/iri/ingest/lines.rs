@@ -2,7 +2,6 @@
 //! threads of connections.
 
 use std::net::{SocketAddr, TcpListener};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -24,10 +23,7 @@ use crate::search::document::SOURCE_BYTES_MAX;
 const LINE_BYTES_MAX: usize = SOURCE_BYTES_MAX;
 
 /// Streams open at once on a connection. When more are needed, the one that is idle longest is closed.
-const STREAMS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("the literal is not 0");
-
-/// Bytes buffered for all streams of a connection. They are written when no more input is waiting.
-const COALESCED_BYTES_MAX: usize = 1 << 20;
+const STREAMS_MAX: usize = 1_024;
 
 /// The kinds of lines that a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +58,6 @@ pub(crate) fn start(
             peer: peer.to_string(),
             shutdown: Some(shutdown.clone()),
             streams_max: STREAMS_MAX,
-            buffers_bytes_max: COALESCED_BYTES_MAX,
         };
         Box::new(LineHandler {
             kind,

@@ -1,15 +1,13 @@
-//! Accepts records: decodes each one into the coalescing buffer of its stream, or into a buffer of its own.
-//! Runs in the thread that polls the records.
+//! Accepts records: skips duplicates, and appends the others to their streams. Runs in the thread that polls the records.
 
 use std::io;
 
-use super::open::{RecordInfo, extend_head, is_resend};
+use super::record_trail::{self, RecordInfo};
 use super::{Ledger, PartitionId};
 use crate::cc::vault::StreamStart;
 use crate::cc::vault::manifest::EndReason;
-use crate::cc::vault::pool::{Buffer, BufferPool, BufferSize};
-use crate::cc::vault::write_coalescer::COALESCING_STREAMS_MAX;
-use crate::cc::wire::chunk::{Chunk, ChunkData, ChunkError};
+use crate::cc::vault::stream_table::StreamStatus;
+use crate::cc::wire::chunk::{Chunk, ChunkError};
 
 /// Result of accepting a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,18 +68,11 @@ impl Ledger {
         chunk: &Chunk<'_>,
     ) -> std::result::Result<bool, ChunkError> {
         self.start_read_range(partition, offset);
-        let Some(open) = self.streams.get_mut(chunk.name.as_bytes()) else { return Ok(false) };
-        let Some(room) = open.coalescer.spare_space(chunk.data.decoded_bytes_max()) else { return Ok(false) };
-        let bytes = chunk.data.decode(room)?;
-        if is_resend(&open.head, open.received_bytes, &room[..bytes]) {
-            return Ok(false);
-        }
-        extend_head(&mut open.head, open.received_bytes, &room[..bytes]);
-        let came = RecordInfo::new(offset, self.checkpoints_started, &room[..bytes]);
-        open.coalescer.advance(bytes);
-        self.accepted_bytes += bytes as u64;
-        open.add_record(&self.partitions[partition.0].state, came);
-        Ok(true)
+        let record = RecordInfo { offset, checkpoint: self.checkpoints_started };
+        let known = &self.partitions[partition.0].state;
+        self.streams.try_coalesce(chunk.name.as_bytes(), &chunk.data, |trail, writer, chunk| {
+            trail.add_record(writer, known, record, chunk);
+        })
     }
 
     /// Decodes a record into a separate buffer: the first record of a stream, a re-send, or one that does not
@@ -93,104 +84,43 @@ impl Ledger {
         chunk: &Chunk<'_>,
     ) -> std::result::Result<(), AcceptError> {
         let name = chunk.name.as_bytes();
-        let content = RecordContent::of(&chunk.data, self.vault.pool())?;
+        let content = self.streams.decode(&chunk.data)?;
         self.ensure_open(name, content.bytes())?;
-        if self.coalescing >= COALESCING_STREAMS_MAX {
-            self.flush_coalesced()?;
-        }
-        let open = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is not open"))?;
-        extend_head(&mut open.head, open.received_bytes, content.bytes());
-        self.coalescing -= usize::from(open.flush_coalesced()?);
-        self.accepted_bytes += content.bytes().len() as u64;
-        let came = RecordInfo::new(offset, self.checkpoints_started, content.bytes());
-        open.add_record(&self.partitions[partition.0].state, came);
-        match content {
-            RecordContent::Buffer(buffer, bytes) => match open.coalescer.start(buffer, bytes) {
-                None => self.coalescing += 1,
-                Some(buffer) => open.feed(buffer, bytes)?,
-            },
-            RecordContent::Large(bytes) => {
-                for piece in bytes.chunks(BufferSize::Large.bytes()) {
-                    let mut buffer = self.vault.pool().take(BufferSize::Large);
-                    buffer[..piece.len()].copy_from_slice(piece);
-                    open.feed(buffer, piece.len())?;
-                }
-            }
-        }
+        let record = RecordInfo { offset, checkpoint: self.checkpoints_started };
+        let known = &self.partitions[partition.0].state;
+        self.streams.append(name, content, |trail, writer, chunk| {
+            trail.add_record(writer, known, record, chunk);
+        })?;
         Ok(())
     }
 
     /// Opens the stream unless it is open and `data` continues it.
     fn ensure_open(&mut self, name: &[u8], data: &[u8]) -> io::Result<()> {
-        let head = match self.streams.peek(name) {
-            None => {
+        let start = match self.streams.status(name, data) {
+            StreamStatus::Open => return Ok(()),
+            StreamStatus::Closed => {
                 self.evict_idle()?;
                 None
             }
-            Some(open) if is_resend(&open.head, open.received_bytes, data) => {
+            StreamStatus::Resend => {
                 self.finish_checkpoint()?;
-                if let Some(open) = self.streams.pop(name) {
-                    open.finish(EndReason::Eof, &self.partitions);
+                if let Some(stream) = self.streams.remove(name)? {
+                    record_trail::finish(stream, EndReason::Eof, &self.partitions);
                 }
                 Some(StreamStart::NewCapture)
             }
-            Some(_) => return Ok(()),
         };
-        let open = self.open_stream(name, data, head)?;
-        self.streams.put(name.into(), open);
-        self.streams_started += 1;
-        Ok(())
+        self.open_stream(name, data, start)
     }
 
     /// Flushes all coalesced bytes. Called every few milliseconds, so that readers of the files see recent
     /// data.
     pub(crate) fn flush_coalesced(&mut self) -> io::Result<()> {
-        for (_, open) in self.streams.iter_mut() {
-            if self.coalescing == 0 {
-                break;
-            }
-            // Counted first, because nothing more is flushed after an error.
-            self.coalescing -= usize::from(!open.coalescer.is_empty());
-            open.flush_coalesced().inspect_err(|_| self.has_failed = true)?;
-        }
-        Ok(())
+        self.streams.flush().inspect_err(|_| self.has_failed = true)
     }
 
     /// Returns whether any bytes are coalesced.
     pub(crate) fn is_coalescing(&self) -> bool {
-        self.coalescing > 0
-    }
-}
-
-/// Decoded content of a record.
-enum RecordContent {
-    /// The first bytes of a buffer.
-    Buffer(Buffer, usize),
-    /// Content larger than any pool buffer.
-    Large(Vec<u8>),
-}
-
-impl RecordContent {
-    fn of(data: &ChunkData<'_>, pool: &BufferPool) -> std::result::Result<RecordContent, ChunkError> {
-        let size = match data.decoded_bytes_max() {
-            bytes if bytes <= BufferSize::Small.bytes() => BufferSize::Small,
-            bytes if bytes <= BufferSize::Large.bytes() => BufferSize::Large,
-            bytes => {
-                let mut large = vec![0; bytes];
-                let bytes = data.decode(&mut large)?;
-                large.truncate(bytes);
-                return Ok(RecordContent::Large(large));
-            }
-        };
-        let mut buffer = pool.take(size);
-        let bytes = data.decode(&mut buffer)?;
-        Ok(RecordContent::Buffer(buffer, bytes))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            RecordContent::Buffer(buffer, bytes) => &buffer[..*bytes],
-            RecordContent::Large(bytes) => bytes,
-        }
+        self.streams.is_coalescing()
     }
 }

@@ -5,9 +5,11 @@ use std::io;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
-use super::{Ledger, OpenStream, PartitionId};
+use super::record_trail::RecordStream;
+use super::{Ledger, PartitionId};
 use crate::cc::vault::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint};
 use crate::cc::vault::manifest::RecordSegment;
+use crate::cc::vault::stream_table::OpenStream;
 use crate::cc::vault::writer::WriteJob;
 use crate::runtime::hex;
 
@@ -75,8 +77,8 @@ impl Ledger {
 
     /// Returns the offsets to commit once the pending checkpoint is durable, and `None` before.
     pub(crate) fn poll_checkpoint(&mut self) -> io::Result<Option<Vec<OffsetCommit>>> {
-        let Some(in_flight) = &self.pending_checkpoint else { return Ok(None) };
-        match in_flight.done.try_recv() {
+        let Some(pending) = &self.pending_checkpoint else { return Ok(None) };
+        match pending.done.try_recv() {
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(io::Error::other("the syncer thread has ended")),
             Ok(kept) => self.complete_checkpoint(kept).map(Some),
@@ -104,25 +106,25 @@ impl Ledger {
         let is_of = |segment: &RecordSegment| {
             states.iter().any(|state| (segment.partition, &segment.topic) == (state.partition, &state.topic))
         };
-        self.flush_if(|open| open.segments.list.iter().any(is_of))
+        self.flush_if(|stream| stream.info.segments.list.iter().any(is_of))
     }
 
-    fn flush_if(&mut self, is_due: impl Fn(&OpenStream) -> bool) -> io::Result<Vec<OffsetCommit>> {
+    fn flush_if(&mut self, is_due: impl Fn(&RecordStream) -> bool) -> io::Result<Vec<OffsetCommit>> {
         self.flush_coalesced()?;
-        for (_, open) in self.streams.iter_mut().filter(|(_, open)| is_due(open)) {
-            open.is_changed |= open.writer.flush();
+        for (_, stream) in self.streams.iter_mut().filter(|(_, stream)| is_due(stream)) {
+            stream.info.is_changed |= stream.writer.flush();
         }
         self.finish_checkpoint()
     }
 
     pub(super) fn wait_for_checkpoint(&mut self) -> io::Result<Vec<OffsetCommit>> {
-        let Some(in_flight) = &self.pending_checkpoint else { return Ok(Vec::new()) };
-        let kept = in_flight.done.recv().map_err(|_| io::Error::other("the syncer thread has ended"))?;
+        let Some(pending) = &self.pending_checkpoint else { return Ok(Vec::new()) };
+        let kept = pending.done.recv().map_err(|_| io::Error::other("the syncer thread has ended"))?;
         self.complete_checkpoint(kept)
     }
 
     fn complete_checkpoint(&mut self, kept: io::Result<()>) -> io::Result<Vec<OffsetCommit>> {
-        let commits = self.pending_checkpoint.take().map(|in_flight| in_flight.commits).unwrap_or_default();
+        let commits = self.pending_checkpoint.take().map(|pending| pending.commits).unwrap_or_default();
         kept?;
         let is_dump = |commit: &OffsetCommit| self.partitions[commit.partition.0].is_dump;
         let (dumps, commits): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_dump);
@@ -132,25 +134,26 @@ impl Ledger {
 
     /// Collects what changed since the last checkpoint, or everything if `all` is set.
     pub(super) fn collect_checkpoint(&mut self, all: bool) -> Checkpoint {
-        let mut round = Checkpoint {
+        let mut batch = Checkpoint {
             partitions: self.partitions.iter().map(|known| known.state.clone()).collect(),
             reads: self.read_ranges[if all { 0 } else { self.read_ranges_written }..].to_vec(),
             compared: self.comparisons.clone(),
             dead_letter_bytes: Some(self.dead_letters.bytes),
             ..Checkpoint::default()
         };
-        for (name, open) in self.streams.iter_mut() {
-            if let Some(received) = open.writer.compared_bytes() {
-                let (segments, file) = (open.segments.list.clone(), open.writer.compared_file());
+        for (name, stream) in self.streams.iter_mut() {
+            let OpenStream { writer, info, .. } = stream;
+            if let Some(received) = writer.compared_bytes() {
+                let (segments, file) = (info.segments.list.clone(), writer.compared_file());
                 let compared = ComparisonCheckpoint { name_hex: hex::encode(name), received, segments, file };
-                round.compared.insert(compared.name_hex.clone(), compared);
-            } else if (open.is_changed || all)
-                && let Some(file) = open.checkpoint()
+                batch.compared.insert(compared.name_hex.clone(), compared);
+            } else if (info.is_changed || all)
+                && let Some(file) = writer.checkpoint(info.segments.list.clone())
             {
-                round.files.insert(file.file.clone(), file);
+                batch.files.insert(file.file.clone(), file);
             }
-            open.is_changed = false;
+            info.is_changed = false;
         }
-        round
+        batch
     }
 }

@@ -12,8 +12,8 @@ mod accept;
 mod checkpoint_log;
 mod dead_letters;
 mod dumps;
-mod open;
 mod partition;
+mod record_trail;
 mod rollback;
 
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
-use lru::LruCache;
 
 use super::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint, ReadRange};
-use super::manifest::{EndReason, StreamSource};
-use super::name_locks::PeerProbe;
+use super::manifest::{EndReason, RecordSegment, StreamSource};
+use super::stream_table::{NoPeer, StreamTable};
+use super::stream_writer::StreamWriter;
 use super::writer::WriteJob;
 use super::{StreamOrigin, StreamStart};
 use super::{Vault, VaultInner};
@@ -41,8 +41,8 @@ pub(crate) use partition::PartitionId;
 
 use checkpoint_log::{LOG_BYTES_MIN, PendingCheckpoint};
 use dead_letters::DeadLetterFile;
-use open::OpenStream;
 use partition::LedgerPartition;
+use record_trail::RecordTrail;
 use rollback::roll_back;
 
 /// Default limit on open streams. A stream needs about 4 KiB, twice that while a checkpoint includes it or it
@@ -57,10 +57,7 @@ pub(crate) struct Ledger {
     source: StreamSource,
     /// Peer as recorded in manifests.
     origin: String,
-    streams: LruCache<Box<[u8]>, OpenStream>,
-    streams_max: usize,
-    /// Number of streams with coalesced bytes. They are among the most recently used ones.
-    coalescing: usize,
+    streams: StreamTable<RecordTrail>,
     /// Whether accepted bytes could not be flushed, so no further checkpoint may be written.
     has_failed: bool,
     partitions: Vec<LedgerPartition>,
@@ -70,22 +67,12 @@ pub(crate) struct Ledger {
     read_ranges_written: usize,
     /// Number of checkpoints started.
     checkpoints_started: u64,
-    /// Number of streams opened, including reopened ones.
-    streams_started: u64,
-    accepted_bytes: u64,
     /// Comparisons that the last process had started.
     comparisons: BTreeMap<String, ComparisonCheckpoint>,
     pending_checkpoint: Option<PendingCheckpoint>,
     log_bytes: u64,
     log_bytes_max: u64,
     dead_letters: DeadLetterFile,
-}
-
-/// Records have no connection, so there is no peer to probe.
-struct NoProbe;
-
-impl PeerProbe for NoProbe {
-    fn probe(&self, _on: bool) {}
 }
 
 impl Ledger {
@@ -109,16 +96,12 @@ impl Ledger {
             vault: vault.clone(),
             source,
             origin: origin.to_owned(),
-            streams: LruCache::unbounded(),
-            streams_max: streams_max.max(1),
-            coalescing: 0,
+            streams: StreamTable::new(vault.clone(), streams_max),
             has_failed: false,
             partitions,
             read_ranges_written: checkpoint.reads.len(),
             read_ranges: checkpoint.reads,
             checkpoints_started: 0,
-            streams_started: 0,
-            accepted_bytes: 0,
             dead_letters: letters,
             comparisons: checkpoint.compared,
             pending_checkpoint: None,
@@ -128,19 +111,14 @@ impl Ledger {
         })
     }
 
-    /// Returns the number of open streams.
-    pub(crate) fn open_streams(&self) -> usize {
-        self.streams.len()
-    }
-
     /// Returns the number of streams opened, including reopened ones.
     pub(crate) fn streams_started(&self) -> u64 {
-        self.streams_started
+        self.streams.streams_opened()
     }
 
     /// Returns the number of stream bytes accepted.
     pub(crate) fn accepted_bytes(&self) -> u64 {
-        self.accepted_bytes
+        self.streams.accepted_bytes()
     }
 
     /// Closes all streams. Must be called after [`flush`](Self::flush) and after its offsets are committed.
@@ -149,8 +127,9 @@ impl Ledger {
         // Closed files need no checkpoint, and from here on other processes may append dead letters.
         let round =
             Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.collect_checkpoint(true) };
-        while let Some((_, open)) = self.streams.pop_lru() {
-            open.finish(EndReason::Shutdown, &self.partitions);
+        // After a failed flush the remaining streams end with an error when they are dropped.
+        while let Ok(Some((_, stream))) = self.streams.pop_idle() {
+            record_trail::finish(stream, EndReason::Shutdown, &self.partitions);
         }
         if stored && let Ok(text) = round.to_lines() {
             // If the syncer has ended, the log keeps its last state and the next start uses that.
@@ -164,44 +143,56 @@ impl Ledger {
 
     /// Closes the least recently used streams if too many are open.
     fn evict_idle(&mut self) -> io::Result<()> {
-        if self.streams.len() < self.streams_max {
+        if !self.streams.is_full() {
             return Ok(());
         }
         self.finish_checkpoint()?;
         // Closes many streams at once to keep checkpoints rare.
         let mut comparing = Vec::new();
-        for _ in 0..self.streams_max.div_ceil(2) {
-            match self.streams.pop_lru() {
-                Some((name, open)) if open.writer.compared_bytes().is_some() => comparing.push((name, open)),
-                Some((_, open)) => open.finish(EndReason::Idle, &self.partitions),
+        for _ in 0..self.streams.open_streams().div_ceil(2) {
+            match self.streams.pop_idle()? {
+                Some((name, stream)) if stream.writer.compared_bytes().is_some() => {
+                    comparing.push((name, stream));
+                }
+                Some((_, stream)) => record_trail::finish(stream, EndReason::Idle, &self.partitions),
                 None => break,
             }
         }
-        for (name, open) in comparing {
-            self.streams.put(name, open);
+        for (name, stream) in comparing {
+            self.streams.put_back(name, stream);
         }
         Ok(())
     }
 
-    /// Opens a stream. `head` tells whether `data` is its first byte, if that is known.
-    fn open_stream(&mut self, name: &[u8], data: &[u8], head: Option<StreamStart>) -> io::Result<OpenStream> {
+    /// Opens a stream. `start` tells whether `data` is its first byte, if that is known.
+    fn open_stream(&mut self, name: &[u8], data: &[u8], start: Option<StreamStart>) -> io::Result<()> {
         let origin = StreamOrigin { source: self.source, peer: self.origin.clone(), connected_ms: now_ms() };
-        let entry = self.vault.open_stream(name, origin, Arc::new(NoProbe), || false)?;
+        let pending = self.vault.open_stream(name, origin, Arc::new(NoPeer), || false)?;
         if let Some(compared) = self.comparisons.remove(&hex::encode(name)) {
-            let intake = entry.resume_comparison(compared.received, compared.file.as_deref())?;
-            return Ok(OpenStream::new(intake, Vec::new(), compared.segments));
+            let writer = pending.resume_comparison(compared.received, compared.file.as_deref())?;
+            self.add_stream(name, writer, Vec::new(), compared.segments);
+            return Ok(());
         }
-        let stored_head = entry.read_stored_head(HEADER_BYTES_MAX)?;
-        let again = || {
-            if is_same_capture(&stored_head, data) {
-                StreamStart::NewCapture
-            } else {
-                StreamStart::Continuation
-            }
-        };
-        let intake = entry.start(head.unwrap_or_else(again))?;
-        let segments = intake.segments();
-        Ok(OpenStream::new(intake, stored_head, segments))
+        let stored_head = pending.read_stored_head(HEADER_BYTES_MAX)?;
+        let start = start.unwrap_or(if is_same_capture(&stored_head, data) {
+            StreamStart::NewCapture
+        } else {
+            StreamStart::Continuation
+        });
+        let writer = pending.start(start)?;
+        let segments = writer.segments();
+        self.add_stream(name, writer, stored_head, segments);
+        Ok(())
+    }
+
+    fn add_stream(
+        &mut self,
+        name: &[u8],
+        writer: StreamWriter,
+        head: Vec<u8>,
+        segments: Vec<RecordSegment>,
+    ) {
+        self.streams.insert(name, writer, head, RecordTrail::new(segments));
     }
 }
 

@@ -278,7 +278,7 @@ fn more_streams_than_can_coalesce_with_records_of_any_size() {
         let (partition, _) = kit.ledger().assign("t", None, 0, None);
         for (offset, record) in records(&streams, bytes).iter().enumerate() {
             assert_eq!(kit.take(partition, offset as i64, record), Accepted::New);
-            assert!(kit.ledger().coalescing <= COALESCING_STREAMS_MAX);
+            assert!(kit.ledger().streams.coalescing() <= COALESCING_STREAMS_MAX);
         }
         kit.ledger().flush_coalesced().unwrap();
         assert!(!kit.ledger().is_coalescing());

@@ -20,7 +20,8 @@ use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegme
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::scan::FileScan;
 use crate::cc::vault::segments::SegmentList;
-use crate::cc::vault::{PeerProbe, StreamOrigin, StreamStart, StreamWriter, Vault};
+use crate::cc::vault::stream_table::NoPeer;
+use crate::cc::vault::{StreamOrigin, StreamStart, StreamWriter, Vault};
 use crate::cc::wire::name::file_name;
 use crate::runtime::time::now_ms;
 use crate::{Error, Result};
@@ -47,13 +48,6 @@ pub(super) struct Merger<'a> {
 
 /// Index of a member's directory and a file in it.
 type DirFile<'a> = (usize, &'a StoredFile);
-
-/// A merge has no connection, so there is no peer to probe.
-struct NoPeerProbe;
-
-impl PeerProbe for NoPeerProbe {
-    fn probe(&self, _: bool) {}
-}
 
 impl<'a> Merger<'a> {
     /// Writes all streams. Returns each one with the name of its first file.
@@ -325,7 +319,7 @@ impl OutputStream {
             peer: first.map_or_else(|| "merge".to_owned(), |first| first.peer.clone()),
             connected_ms: now_ms(),
         };
-        let entry = vault.open_stream(name, origin, Arc::new(NoPeerProbe), || false).map_err(failed())?;
+        let entry = vault.open_stream(name, origin, Arc::new(NoPeer), || false).map_err(failed())?;
         let intake = entry.start(head.unwrap_or(StreamStart::Continuation)).map_err(failed())?;
         let segments = SegmentList::new(intake.segments());
         let was_comparing = intake.compared_bytes().is_some();

@@ -7,16 +7,11 @@ use super::*;
 use crate::capture::formats;
 use crate::cc::vault::manifest::{self, StreamSource};
 use crate::cc::vault::stored_parts::{PartLookup, look_up};
-use crate::cc::vault::{Access, LossTotals, PeerProbe, Vault, VaultConfig, VaultThreads};
+use crate::cc::vault::stream_table::NoPeer;
+use crate::cc::vault::{Access, LossTotals, Vault, VaultConfig, VaultThreads};
 
 const CAPTURE: &[u8] = include_bytes!("../../../../testdata/pcap/rejected-call.pcap");
 const STEPS: [usize; 5] = [1, 7, 100, 1000, 100_000];
-
-struct NoProbe;
-
-impl PeerProbe for NoProbe {
-    fn probe(&self, _: bool) {}
-}
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -47,7 +42,7 @@ impl Scene {
             Some(true) => StreamStart::NewCapture,
             _ => StreamStart::Continuation,
         };
-        self.vault.open_stream(b"file", origin, Arc::new(NoProbe), || false)?.start(head)
+        self.vault.open_stream(b"file", origin, Arc::new(NoPeer), || false)?.start(head)
     }
 
     fn feed(&self, writer: &mut StreamWriter, content: &[u8]) -> io::Result<()> {
