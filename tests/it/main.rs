@@ -13,6 +13,7 @@ mod configure;
 mod consume_kafka;
 mod consume_scale;
 mod crash;
+mod create;
 mod dashboards;
 mod decode;
 mod decode_again;

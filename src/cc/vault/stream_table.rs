@@ -17,11 +17,11 @@ use std::io;
 
 use lru::LruCache;
 
+use super::Vault;
 use super::name_locks::PeerProbe;
 use super::pool::{Buffer, BufferPool, BufferSize};
 use super::stream_writer::StreamWriter;
 use super::write_coalescer::WriteCoalescer;
-use super::Vault;
 use crate::capture::formats::{HEADER_BYTES_MAX, starts_capture};
 use crate::cc::wire::chunk::{ChunkData, ChunkError};
 
@@ -172,9 +172,7 @@ impl<I: StreamInfo> StreamTable<I> {
     pub(crate) fn status(&self, name: &[u8], content: &[u8]) -> StreamStatus {
         match self.streams.peek(name) {
             None => StreamStatus::Closed,
-            Some(stream)
-                if stream.info.is_resend(&stream.head, stream.received_bytes, content) =>
-            {
+            Some(stream) if stream.info.is_resend(&stream.head, stream.received_bytes, content) => {
                 StreamStatus::Resend
             }
             Some(_) => StreamStatus::Open,

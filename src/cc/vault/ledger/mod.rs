@@ -185,13 +185,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn add_stream(
-        &mut self,
-        name: &[u8],
-        writer: StreamWriter,
-        head: Vec<u8>,
-        segments: Vec<RecordSegment>,
-    ) {
+    fn add_stream(&mut self, name: &[u8], writer: StreamWriter, head: Vec<u8>, segments: Vec<RecordSegment>) {
         self.streams.insert(name, writer, head, RecordTrail::new(segments));
     }
 }
