@@ -27,8 +27,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// file without a manifest, a manifest without its file, and lost bytes recorded in the manifest are differences too.
 ///
 /// Each difference is a line on stdout: `differs FILE: ...` or `missing FILE: ...`. The exit status is 3 if there is a
-/// difference, else 0. The summary on stderr counts the files whose SHA-256 was not compared as unhashed: they are open, or
-/// were received with --hash none.
+/// difference, else 0. The summary on stderr also says how many streams are still open, and how many closed files have no
+/// SHA-256 to compare because they were received with --hash none.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Output directories, or stream files in them
@@ -51,7 +51,9 @@ impl Args {
         let mut run = Verifier::new(self.json, Progress::new(true, Some(bytes.sum()), PROGRESS_TEMPLATE));
         for stored in &stored {
             let report = run.check_stored(stored);
-            run.unhashed += usize::from(report.hashed != Some(true));
+            let is_open = report.state == Some(ManifestState::Open);
+            run.open += usize::from(is_open);
+            run.unhashed += usize::from(!is_open && report.hashed != Some(true));
             run.report(&report)?;
         }
         let index = against::StoredParts::new(&stored);
@@ -60,12 +62,9 @@ impl Args {
             run.report(&report)?;
         }
         run.bar.finish_and_clear();
-        let Verifier { bytes, unhashed, differing, .. } = run;
-        let (files, sent) = (stored.len(), sent.len());
-        logging::status_line(format_args!(
-            "verified files={files} unhashed={unhashed} sent={sent} bytes={bytes} differing={differing}"
-        ));
-        Ok(if differing == 0 { Exit::Done } else { Exit::Incomplete })
+        let sent = self.against.as_ref().map(|_| sent.len());
+        logging::status_line(format_args!("{}", run.summary(stored.len(), sent)));
+        Ok(if run.differing == 0 { Exit::Done } else { Exit::Incomplete })
     }
 
     /// Returns the stream files that the arguments name, directly or by their directory.
@@ -138,13 +137,34 @@ struct Verifier {
     bar: Progress,
     buffer: Vec<u8>,
     bytes: u64,
+    /// Streams that are still open.
+    open: usize,
+    /// Other files whose SHA-256 was not compared.
     unhashed: usize,
     differing: usize,
 }
 
 impl Verifier {
     fn new(json: bool, bar: Progress) -> Verifier {
-        Verifier { json, bar, buffer: vec![0; BUFFER_BYTES], bytes: 0, unhashed: 0, differing: 0 }
+        Verifier { json, bar, buffer: vec![0; BUFFER_BYTES], bytes: 0, open: 0, unhashed: 0, differing: 0 }
+    }
+
+    /// Returns the summary. `sent` is the number of sent files, if any were compared.
+    fn summary(&self, files: usize, sent: Option<usize>) -> String {
+        let Verifier { bytes, open, unhashed, differing, .. } = self;
+        let sent = sent.map_or_else(String::new, |sent| format!(" sent={sent}"));
+        let mut summary = format!("verified files={files}{sent} bytes={bytes} differing={differing}");
+        match open {
+            0 => {}
+            1 => summary += "; 1 stream is still open",
+            open => summary += &format!("; {open} streams are still open"),
+        }
+        match unhashed {
+            0 => {}
+            1 => summary += "; 1 file has no SHA-256 to compare",
+            unhashed => summary += &format!("; {unhashed} files have no SHA-256 to compare"),
+        }
+        summary
     }
 
     /// Checks a stored file. A receiver may be writing it, so a file whose manifest changed meanwhile is checked again.
