@@ -166,8 +166,8 @@ impl Checkpoint {
     }
 
     /// Reads the batches in an open checkpoint log.
-    pub(crate) fn read_from(rounds: File) -> io::Result<Checkpoint> {
-        replay(BufReader::new(rounds))
+    pub(crate) fn read_from(log_file: File) -> io::Result<Checkpoint> {
+        replay(BufReader::new(log_file))
     }
 
     /// Serialises everything as one batch.
@@ -209,17 +209,17 @@ impl CheckpointBatch {
         }
         let mut file = dir.meta_append(FILE)?;
         let before = file.metadata()?.len();
-        let kept = file.write_all(&self.text).and_then(|()| file.sync_data());
-        if kept.is_err() {
+        let written = file.write_all(&self.text).and_then(|()| file.sync_data());
+        if written.is_err() {
             // An incomplete batch would corrupt the first line of the next one.
             file.set_len(before)?;
         }
-        kept
+        written
     }
 
     /// Reports the result to the waiting thread, if it still waits.
-    pub(crate) fn report(self, kept: io::Result<()>) {
-        let _ = self.done.send(kept);
+    pub(crate) fn report(self, written: io::Result<()>) {
+        let _ = self.done.send(written);
     }
 }
 
@@ -236,13 +236,13 @@ fn append_line(text: &mut Vec<u8>, line: &CheckpointLine) -> io::Result<()> {
 
 /// Replays all complete batches. Lines after the last complete batch were cut short by a crash and are
 /// ignored.
-fn replay(mut rounds: impl BufRead) -> io::Result<Checkpoint> {
+fn replay(mut log_lines: impl BufRead) -> io::Result<Checkpoint> {
     let mut checkpoint = Checkpoint::default();
     let (mut files, mut compared, mut reads) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut line = Vec::new();
     loop {
         line.clear();
-        if rounds.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+        if log_lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
             return Ok(checkpoint);
         }
         match serde_json::from_slice(&line) {

@@ -138,27 +138,27 @@ impl VaultDir {
         let name = self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.tmp, &name, flags, Mode::from_raw_mode(0o600))?;
-        let staged = TempManifest { name, target: manifest::file_name(&manifest.file) };
+        let temp_manifest = TempManifest { name, target: manifest::file_name(&manifest.file) };
         let filled = set_mode_and_group(&fd, self.access.file_mode(), self.access)
             .map_err(io::Error::from)
             .and_then(|()| File::from(fd).write_all(&text));
         if let Err(error) = filled {
             // The disk may be full. The next attempt creates another file.
-            let _ = unlinkat(&self.tmp, &staged.name, AtFlags::empty());
+            let _ = unlinkat(&self.tmp, &temp_manifest.name, AtFlags::empty());
             return Err(error);
         }
-        Ok(staged)
+        Ok(temp_manifest)
     }
 
     /// Calls fsync on a temporary manifest.
-    pub(crate) fn sync_temp_manifest(&self, staged: &TempManifest) -> io::Result<()> {
+    pub(crate) fn sync_temp_manifest(&self, temp_manifest: &TempManifest) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(fs::fdatasync(openat(&self.tmp, &staged.name, flags, Mode::empty())?)?)
+        Ok(fs::fdatasync(openat(&self.tmp, &temp_manifest.name, flags, Mode::empty())?)?)
     }
 
     /// Atomically moves a temporary manifest to its final name.
-    pub(crate) fn publish_manifest(&self, staged: TempManifest) -> io::Result<()> {
-        Ok(renameat(&self.tmp, &staged.name, &self.dir, &staged.target)?)
+    pub(crate) fn publish_manifest(&self, temp_manifest: TempManifest) -> io::Result<()> {
+        Ok(renameat(&self.tmp, &temp_manifest.name, &self.dir, &temp_manifest.target)?)
     }
 
     /// Writes a manifest atomically. It is durable only after [`sync_names`](Self::sync_names).
@@ -405,27 +405,27 @@ mod tests {
 
     #[test]
     fn the_error_of_a_second_process_names_the_lock_holder() {
-        let folder = tempfile::tempdir().unwrap();
-        let held = open(folder.path());
-        match VaultDir::open(folder.path(), Access::PRIVATE) {
+        let temp = tempfile::tempdir().unwrap();
+        let held = open(temp.path());
+        match VaultDir::open(temp.path(), Access::PRIVATE) {
             Err(Error::Locked { dir, holder }) => {
-                assert_eq!(dir, folder.path());
+                assert_eq!(dir, temp.path());
                 assert!(holder.contains(&format!("process {} ", std::process::id())), "{holder}");
             }
             other => panic!("{other:?}"),
         }
         drop(held);
-        open(folder.path());
+        open(temp.path());
     }
 
     #[test]
     fn only_created_directories_get_the_mode() {
-        let folder = tempfile::tempdir().unwrap();
-        let before = mode(folder.path());
-        let path = folder.path().join("a/b");
+        let temp = tempfile::tempdir().unwrap();
+        let before = mode(temp.path());
+        let path = temp.path().join("a/b");
         VaultDir::open(&path, Access { file_mode: 0o640, group: None }).unwrap();
-        assert_eq!((mode(&folder.path().join("a")), mode(&path)), (0o750, 0o750));
-        assert_eq!((mode(&path.join(".lea")), mode(folder.path())), (0o700, before));
+        assert_eq!((mode(&temp.path().join("a")), mode(&path)), (0o750, 0o750));
+        assert_eq!((mode(&path.join(".lea")), mode(temp.path())), (0o700, before));
         // An existing directory keeps its mode.
         open(&path);
         assert_eq!(mode(&path), 0o750);
@@ -433,8 +433,8 @@ mod tests {
 
     #[test]
     fn symbolic_links_are_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, outside) = (folder.path().join("out"), folder.path().join("outside"));
+        let temp = tempfile::tempdir().unwrap();
+        let (path, outside) = (temp.path().join("out"), temp.path().join("outside"));
         std::fs::write(&outside, "outside").unwrap();
         let dir = open(&path);
         symlink(&outside, path.join("link")).unwrap();
@@ -450,17 +450,17 @@ mod tests {
         drop(dir);
         // The same is true of `.lea` itself.
         std::fs::remove_dir_all(path.join(".lea")).unwrap();
-        std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
-        symlink(folder.path().join("elsewhere"), path.join(".lea")).unwrap();
+        std::fs::create_dir(temp.path().join("elsewhere")).unwrap();
+        symlink(temp.path().join("elsewhere"), path.join(".lea")).unwrap();
         assert!(VaultDir::open(&path, Access::PRIVATE).is_err());
     }
 
     #[test]
     fn only_regular_files_are_opened() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = open(folder.path());
-        std::fs::create_dir(folder.path().join("folder")).unwrap();
-        fs::mknodat(CWD, folder.path().join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        std::fs::create_dir(temp.path().join("folder")).unwrap();
+        fs::mknodat(CWD, temp.path().join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         for name in ["folder", "fifo"] {
             assert!(dir.open_to_read(name).is_err(), "{name}");
             assert!(dir.name_exists(name).unwrap(), "{name}");
@@ -472,21 +472,21 @@ mod tests {
 
     #[test]
     fn a_temporary_manifest_is_visible_only_after_publishing() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = open(folder.path());
-        let staged =
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        let temp_manifest =
             dir.write_temp_manifest(&Manifest::new(b"file", "file".into(), 1, StreamSource::Tcp)).unwrap();
-        dir.sync_temp_manifest(&staged).unwrap();
+        dir.sync_temp_manifest(&temp_manifest).unwrap();
         assert!(dir.manifest("file").unwrap().is_none());
-        dir.publish_manifest(staged).unwrap();
+        dir.publish_manifest(temp_manifest).unwrap();
         assert!(dir.manifest("file").unwrap().is_some());
-        assert_eq!(mode(&folder.path().join("file.lea.json")), 0o600);
+        assert_eq!(mode(&temp.path().join("file.lea.json")), 0o600);
         // The next start removes temporary manifests of a killed process.
         let _left =
             dir.write_temp_manifest(&Manifest::new(b"other", "other".into(), 1, StreamSource::Tcp)).unwrap();
         drop(dir);
-        open(folder.path());
-        assert_eq!(std::fs::read_dir(folder.path().join(".lea/tmp")).unwrap().count(), 0);
-        assert!(!folder.path().join("other.lea.json").exists());
+        open(temp.path());
+        assert_eq!(std::fs::read_dir(temp.path().join(".lea/tmp")).unwrap().count(), 0);
+        assert!(!temp.path().join("other.lea.json").exists());
     }
 }

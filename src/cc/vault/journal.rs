@@ -70,9 +70,9 @@ impl Journal {
             }
             replaced => replaced?,
         };
-        let left = open.values().cloned().collect();
+        let unclosed = open.values().cloned().collect();
         let lines = open.len();
-        Ok((Journal { inner: Mutex::new(JournalState { file, open, lines }) }, left))
+        Ok((Journal { inner: Mutex::new(JournalState { file, open, lines }) }, unclosed))
     }
 
     /// Records that a file is about to be opened.
@@ -192,8 +192,8 @@ mod tests {
         let open = || VaultDir::open(dir.path(), Access::PRIVATE).unwrap();
         {
             let dir = open();
-            let (journal, left) = Journal::open(&dir).unwrap();
-            assert!(left.is_empty());
+            let (journal, unclosed) = Journal::open(&dir).unwrap();
+            assert!(unclosed.is_empty());
             journal.record_opened(entry("a")).unwrap();
             journal.record_opened(entry("b")).unwrap();
             journal.record_closed(&dir, &["a".into()]).unwrap();

@@ -100,9 +100,9 @@ pub(super) fn rebuild_manifest(
     let scan_result = scan(&mut StoppableReader { file: &file, stopping }, buffer, hash, |_| {})?;
     file.sync_data()?;
     mark_recovered(manifest, &scan_result);
-    let staged = dir.write_temp_manifest(manifest)?;
-    dir.sync_temp_manifest(&staged)?;
-    dir.publish_manifest(staged)?;
+    let temp_manifest = dir.write_temp_manifest(manifest)?;
+    dir.sync_temp_manifest(&temp_manifest)?;
+    dir.publish_manifest(temp_manifest)?;
     dir.sync_names()
 }
 
@@ -210,13 +210,13 @@ mod tests {
     /// Checks that the manifest describes the file after the recovery.
     #[track_caller]
     fn check_mended(prepare: Prepare) -> Manifest {
-        let (manifest, mended, left) = recover(prepare, false);
+        let (manifest, rewritten, left) = recover(prepare, false);
         let manifest = manifest.expect("a manifest");
         assert_eq!((manifest.state, manifest.bytes), (ManifestState::Recovered, CONTENT.len() as u64));
         let sha256 = crate::runtime::hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(CONTENT));
         assert_eq!(manifest.sha256.as_ref(), Some(&sha256));
         assert_eq!((manifest.name.as_str(), manifest.file.as_str()), ("name", "file"));
-        assert_eq!((mended, left), (1, vec![]));
+        assert_eq!((rewritten, left), (1, vec![]));
         manifest
     }
 
@@ -244,14 +244,14 @@ mod tests {
 
     #[test]
     fn a_closed_file_is_not_changed() {
-        let (manifest, mended, left) = recover(
+        let (manifest, rewritten, left) = recover(
             |dir, path| {
                 write(path, CONTENT);
                 write_manifest(dir, ManifestState::Closed, CONTENT.len() as u64);
             },
             false,
         );
-        assert_eq!((manifest.unwrap().state, mended, left), (ManifestState::Closed, 0, vec![]));
+        assert_eq!((manifest.unwrap().state, rewritten, left), (ManifestState::Closed, 0, vec![]));
     }
 
     #[test]
@@ -262,11 +262,11 @@ mod tests {
     #[test]
     fn a_failed_recovery_is_repeated_at_the_next_start() {
         // A directory with the name of the file.
-        let (manifest, mended, left) =
+        let (manifest, rewritten, left) =
             recover(|_, path| std::fs::create_dir(path.join("file")).unwrap(), false);
-        assert_eq!((manifest, mended, left), (None, 0, vec![entry()]));
+        assert_eq!((manifest, rewritten, left), (None, 0, vec![entry()]));
         // lea shuts down before the recovery starts.
-        let (manifest, mended, left) = recover(|_, path| write(path, CONTENT), true);
-        assert_eq!((manifest, mended, left), (None, 0, vec![entry()]));
+        let (manifest, rewritten, left) = recover(|_, path| write(path, CONTENT), true);
+        assert_eq!((manifest, rewritten, left), (None, 0, vec![entry()]));
     }
 }

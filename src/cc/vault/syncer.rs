@@ -115,9 +115,9 @@ impl Syncer {
         for keep in batch {
             match keep {
                 SyncJob::Ended(one) => ended.push(one),
-                SyncJob::Checkpoint(round) => {
+                SyncJob::Checkpoint(batch) => {
                     self.close_streams(std::mem::take(&mut ended));
-                    self.write_checkpoint(round);
+                    self.write_checkpoint(batch);
                 }
             }
         }
@@ -125,14 +125,14 @@ impl Syncer {
     }
 
     /// Syncs the files first and then writes the checkpoint.
-    fn write_checkpoint(&mut self, round: CheckpointBatch) {
+    fn write_checkpoint(&mut self, batch: CheckpointBatch) {
         let synced = self.sync_dirty_parts() && self.metrics.lost_bytes_total.get() == 0;
-        let kept = if synced {
-            self.disk_retry.retry("checkpoint", "-", || round.write(&self.dir))
+        let written = if synced {
+            self.disk_retry.retry("checkpoint", "-", || batch.write(&self.dir))
         } else {
             Err(std::io::Error::other("the data before the checkpoint is not durable"))
         };
-        round.report(kept);
+        batch.report(written);
     }
 
     /// Calls fsync on all parts written since the last call. Returns whether all succeeded.
@@ -170,33 +170,34 @@ impl Syncer {
         if batch.is_empty() {
             return;
         }
-        let staged: Vec<(EndedStream, TempManifest)> =
+        let closing: Vec<(EndedStream, TempManifest)> =
             batch.into_iter().filter_map(|ended| self.write_temp_manifest(ended)).collect();
-        if staged.len() > SYNC_EACH_MAX {
+        if closing.len() > SYNC_EACH_MAX {
             self.report_failure("sync", "-", self.dir.sync_all());
         } else {
-            for (ended, staged) in &staged {
+            for (ended, temp_manifest) in &closing {
                 self.report_failure(
                     "sync",
                     &ended.part.file,
-                    self.sync_file(&ended.part.file).and_then(|()| self.dir.sync_temp_manifest(staged)),
+                    self.sync_file(&ended.part.file)
+                        .and_then(|()| self.dir.sync_temp_manifest(temp_manifest)),
                 );
             }
         }
-        let mut done = Vec::with_capacity(staged.len());
-        let mut claims = Vec::with_capacity(staged.len());
-        for (EndedStream { part, name_lock: claim }, staged) in staged {
-            if self.report_failure("manifest", &part.file, self.dir.publish_manifest(staged)) {
+        let mut done = Vec::with_capacity(closing.len());
+        let mut name_locks = Vec::with_capacity(closing.len());
+        for (EndedStream { part, name_lock }, temp_manifest) in closing {
+            if self.report_failure("manifest", &part.file, self.dir.publish_manifest(temp_manifest)) {
                 done.push(part.file.clone());
             }
-            claims.push(claim);
+            name_locks.push(name_lock);
         }
         self.report_failure("sync", "-", self.dir.sync_names());
         if let Err(error) = self.journal.record_closed(&self.dir, &done) {
             // Harmless: the next start finds these files closed.
             log::warn!("journal_not_written files={} error=\"{error}\"", done.len());
         }
-        drop(claims);
+        drop(name_locks);
     }
 
     /// Writes a temporary manifest. Returns `None` on failure; the next start then recovers the file.
@@ -205,10 +206,10 @@ impl Syncer {
             self.add_loss_to_manifest(&ended.part);
         }
         let manifest = ended.part.manifest().clone();
-        let staged =
+        let temp_manifest =
             self.disk_retry.retry("manifest", &manifest.file, || self.dir.write_temp_manifest(&manifest));
-        match staged {
-            Ok(staged) => Some((ended, staged)),
+        match temp_manifest {
+            Ok(temp_manifest) => Some((ended, temp_manifest)),
             Err(error) => {
                 self.report_failure("manifest", &manifest.file, Err(error));
                 None
@@ -270,17 +271,17 @@ mod tests {
     use crate::cc::vault::packet_aligner::PacketAligner;
 
     struct Scene {
-        folder: tempfile::TempDir,
-        keeper: Syncer,
+        temp: tempfile::TempDir,
+        syncer: Syncer,
         names: Arc<NameLocks>,
     }
 
     impl Scene {
         fn new() -> Scene {
-            let folder = tempfile::tempdir().unwrap();
-            let dir = Arc::new(VaultDir::open(folder.path(), Access::PRIVATE).unwrap());
+            let temp = tempfile::tempdir().unwrap();
+            let dir = Arc::new(VaultDir::open(temp.path(), Access::PRIVATE).unwrap());
             let metrics = Arc::<Metrics>::default();
-            let keeper = Syncer {
+            let syncer = Syncer {
                 journal: Arc::new(Journal::open(&dir).unwrap().0),
                 dir,
                 dirty: Arc::default(),
@@ -290,7 +291,7 @@ mod tests {
                 sync_interval: Duration::from_millis(1),
                 losses: Arc::default(),
             };
-            Scene { folder, keeper, names: Arc::default() }
+            Scene { temp, syncer, names: Arc::default() }
         }
 
         /// Creates an ended stream: its file, its journal entry, and its closed manifest.
@@ -302,8 +303,8 @@ mod tests {
                 source: StreamSource::Tcp,
                 bytes: 0,
             };
-            self.keeper.journal.record_opened(opened).unwrap();
-            std::fs::write(self.folder.path().join(file), content).unwrap();
+            self.syncer.journal.record_opened(opened).unwrap();
+            std::fs::write(self.temp.path().join(file), content).unwrap();
             let mut manifest = Manifest::new(file.as_bytes(), file.into(), 1, StreamSource::Tcp);
             (manifest.state, manifest.bytes) = (ManifestState::Closed, content.len() as u64);
             manifest.end_reason = Some(EndReason::Eof);
@@ -320,15 +321,15 @@ mod tests {
             let (send, receive) = crossbeam_channel::unbounded();
             ended.into_iter().for_each(|ended| send.send(SyncJob::Ended(ended)).unwrap());
             drop(send);
-            let losses = self.keeper.run(receive);
-            let dir = VaultDir::open(self.folder.path(), Access::PRIVATE).unwrap();
-            let left = Journal::open(&dir).unwrap().1.into_iter().map(|opened| opened.file).collect();
-            (losses, left, self.folder)
+            let losses = self.syncer.run(receive);
+            let dir = VaultDir::open(self.temp.path(), Access::PRIVATE).unwrap();
+            let left = Journal::open(&dir).unwrap().1.into_iter().map(|entry| entry.file).collect();
+            (losses, left, self.temp)
         }
     }
 
-    fn manifest(folder: &Path, file: &str) -> Option<Manifest> {
-        let text = std::fs::read(folder.join(format!("{file}.lea.json"))).ok()?;
+    fn manifest(temp: &Path, file: &str) -> Option<Manifest> {
+        let text = std::fs::read(temp.join(format!("{file}.lea.json"))).ok()?;
         Some(serde_json::from_slice(&text).unwrap())
     }
 
@@ -338,11 +339,11 @@ mod tests {
             let scene = Scene::new();
             let names = Arc::clone(&scene.names);
             let ended = (0..count).map(|number| scene.ended(&format!("file-{number}"), b"content")).collect();
-            let (losses, left, folder) = scene.run(ended);
+            let (losses, left, temp) = scene.run(ended);
             assert!(losses.is_zero() && left.is_empty(), "{losses:?} {left:?}");
             for number in 0..count {
                 let file = format!("file-{number}");
-                assert_eq!(manifest(folder.path(), &file).unwrap().state, ManifestState::Closed);
+                assert_eq!(manifest(temp.path(), &file).unwrap().state, ManifestState::Closed);
                 assert!(!names.is_locked(StreamSource::Tcp, file.as_bytes()), "the name is free");
             }
         }
@@ -354,9 +355,9 @@ mod tests {
         let ended = scene.ended("file", b"only this");
         ended.part.manifest().bytes = 100;
         ended.part.mark_broken(91);
-        let (losses, left, folder) = scene.run(vec![ended]);
+        let (losses, left, temp) = scene.run(vec![ended]);
         assert_eq!((losses, left), (LossTotals { streams: 1, bytes: 91, files: 0 }, vec![]));
-        let manifest = manifest(folder.path(), "file").unwrap();
+        let manifest = manifest(temp.path(), "file").unwrap();
         assert_eq!((manifest.bytes, manifest.lost_bytes), (9, 91));
         assert_eq!(manifest.end_reason, Some(EndReason::IoError));
         let sha256 = crate::runtime::hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(b"only this"));
@@ -368,10 +369,10 @@ mod tests {
         let scene = Scene::new();
         let (fails, fine) = (scene.ended("fails", b"content"), scene.ended("fine", b"content"));
         // A directory with the manifest's name: the manifest cannot be published.
-        std::fs::create_dir(scene.folder.path().join("fails.lea.json")).unwrap();
-        let (losses, left, folder) = scene.run(vec![fails, fine]);
+        std::fs::create_dir(scene.temp.path().join("fails.lea.json")).unwrap();
+        let (losses, left, temp) = scene.run(vec![fails, fine]);
         assert_eq!(losses, LossTotals { streams: 0, bytes: 0, files: 1 });
         assert_eq!(left, ["fails"]);
-        assert_eq!(manifest(folder.path(), "fine").unwrap().state, ManifestState::Closed);
+        assert_eq!(manifest(temp.path(), "fine").unwrap().state, ManifestState::Closed);
     }
 }

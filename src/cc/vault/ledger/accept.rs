@@ -51,9 +51,9 @@ impl Ledger {
             return Ok(Accepted::Duplicate);
         }
         if !self.accept_fast(partition, offset, chunk)? {
-            let taken = self.accept_slow(partition, offset, chunk);
-            self.has_failed |= matches!(taken, Err(AcceptError::Failed(_)));
-            taken?;
+            let accepted = self.accept_slow(partition, offset, chunk);
+            self.has_failed |= matches!(accepted, Err(AcceptError::Failed(_)));
+            accepted?;
         }
         // Done last: a checkpoint during this call must not include this record.
         self.advance_past(partition, offset);

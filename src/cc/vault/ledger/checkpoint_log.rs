@@ -81,7 +81,7 @@ impl Ledger {
         match pending.done.try_recv() {
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(io::Error::other("the syncer thread has ended")),
-            Ok(kept) => self.complete_checkpoint(kept).map(Some),
+            Ok(written) => self.complete_checkpoint(written).map(Some),
         }
     }
 
@@ -119,13 +119,13 @@ impl Ledger {
 
     pub(super) fn wait_for_checkpoint(&mut self) -> io::Result<Vec<OffsetCommit>> {
         let Some(pending) = &self.pending_checkpoint else { return Ok(Vec::new()) };
-        let kept = pending.done.recv().map_err(|_| io::Error::other("the syncer thread has ended"))?;
-        self.complete_checkpoint(kept)
+        let written = pending.done.recv().map_err(|_| io::Error::other("the syncer thread has ended"))?;
+        self.complete_checkpoint(written)
     }
 
-    fn complete_checkpoint(&mut self, kept: io::Result<()>) -> io::Result<Vec<OffsetCommit>> {
+    fn complete_checkpoint(&mut self, written: io::Result<()>) -> io::Result<Vec<OffsetCommit>> {
         let commits = self.pending_checkpoint.take().map(|pending| pending.commits).unwrap_or_default();
-        kept?;
+        written?;
         let is_dump = |commit: &OffsetCommit| self.partitions[commit.partition.0].is_dump;
         let (dumps, commits): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_dump);
         self.record_commits(&dumps);

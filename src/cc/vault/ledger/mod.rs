@@ -87,9 +87,9 @@ impl Ledger {
         let shared = Arc::clone(&vault.shared);
         let failed = || Error::path("restore the last checkpoint in", shared.dir.path());
         let checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
-        let left = shared.take_unclosed_kafka_files();
-        let letters = DeadLetterFile::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
-        roll_back(&shared, &checkpoint, &left, letters.bytes).map_err(failed())?;
+        let unclosed = shared.take_unclosed_kafka_files();
+        let dead_letters = DeadLetterFile::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
+        roll_back(&shared, &checkpoint, &unclosed, dead_letters.bytes).map_err(failed())?;
         let mut partitions = checkpoint.partitions.into_iter().map(LedgerPartition::from).collect();
         dumps::forget_oldest_dumps(&mut partitions);
         Ok(Ledger {
@@ -102,7 +102,7 @@ impl Ledger {
             read_ranges_written: checkpoint.reads.len(),
             read_ranges: checkpoint.reads,
             checkpoints_started: 0,
-            dead_letters: letters,
+            dead_letters,
             comparisons: checkpoint.compared,
             pending_checkpoint: None,
             log_bytes: 0,
@@ -123,15 +123,15 @@ impl Ledger {
 
     /// Closes all streams. Must be called after [`flush`](Self::flush) and after its offsets are committed.
     pub(crate) fn close(mut self) {
-        let stored = self.flush_coalesced().is_ok() && !self.has_failed;
+        let is_flushed = self.flush_coalesced().is_ok() && !self.has_failed;
         // Closed files need no checkpoint, and from here on other processes may append dead letters.
-        let round =
+        let batch =
             Checkpoint { files: BTreeMap::new(), dead_letter_bytes: None, ..self.collect_checkpoint(true) };
         // After a failed flush the remaining streams end with an error when they are dropped.
         while let Ok(Some((_, stream))) = self.streams.pop_idle() {
             record_trail::finish(stream, EndReason::Shutdown, &self.partitions);
         }
-        if stored && let Ok(text) = round.to_lines() {
+        if is_flushed && let Ok(text) = batch.to_lines() {
             // If the syncer has ended, the log keeps its last state and the next start uses that.
             let _ = self.shared.queue.send(WriteJob::Checkpoint(CheckpointBatch {
                 text,

@@ -410,9 +410,9 @@ fn after_a_crash_a_file_is_read_only_if_its_resume_state_is_damaged() {
         let (partition, start) = kit.ledger().assign("t", None, 0, None);
         assert_eq!(start, Some(11));
         let expected = if damaged { &flipped[..11_000] } else { &PCAP[..11_000] };
-        let mended = manifest(&crashed, "a.pcap");
-        assert_eq!((mended.bytes, mended.state), (11_000, ManifestState::Recovered));
-        assert_eq!(mended.sha256, sha256(expected), "damaged: {damaged}");
+        let recovered = manifest(&crashed, "a.pcap");
+        assert_eq!((recovered.bytes, recovered.state), (11_000, ManifestState::Recovered));
+        assert_eq!(recovered.sha256, sha256(expected), "damaged: {damaged}");
         for (offset, record) in records.iter().enumerate().skip(11) {
             kit.take(partition, offset as i64, record);
         }
