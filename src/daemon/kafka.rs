@@ -26,7 +26,7 @@ pub(crate) const DEFAULT_GROUP: &str = "interception";
 
 /// What to consume.
 #[derive(Clone, Debug)]
-pub struct KafkaConfig {
+pub(crate) struct KafkaConfig {
     /// `HOST:PORT`, separated by commas.
     pub brokers: String,
     pub topics: Vec<String>,
@@ -41,7 +41,7 @@ pub struct KafkaConfig {
 
 impl KafkaConfig {
     /// Uses broker and topic of the configuration file, and properties of the command line.
-    pub fn configured(kafka: &config::KafkaSource, properties: Vec<KafkaProperty>) -> KafkaConfig {
+    pub(crate) fn configured(kafka: &config::KafkaSource, properties: Vec<KafkaProperty>) -> KafkaConfig {
         KafkaConfig {
             brokers: kafka.broker.to_string(),
             topics: vec![kafka.topic.clone()],
@@ -53,7 +53,7 @@ impl KafkaConfig {
     }
 
     /// Fails if librdkafka rejects the settings.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         settings::check_settings(&self.settings(None))
     }
 
@@ -73,7 +73,7 @@ impl KafkaConfig {
     }
 
     /// Starts the consumer's thread. Its end triggers shutdown, with or without an error.
-    pub fn spawn(
+    pub(crate) fn spawn(
         self,
         vault: Vault,
         live: Arc<StreamRegistry>,
@@ -139,7 +139,7 @@ impl KafkaConfig {
     }
 
     /// Returns how the run ended. A run without an end is always done.
-    pub fn exit(&self, consumed: &Consumed) -> Exit {
+    pub(crate) fn exit(&self, consumed: &Consumed) -> Exit {
         let whole = consumed.at_end && consumed.dead_letters + consumed.damaged == 0;
         if whole || !self.exit_at_end { Exit::Done } else { Exit::Incomplete }
     }

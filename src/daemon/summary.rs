@@ -1,6 +1,5 @@
 //! The line that a daemon prints when it ends.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::cc::vault::LossTotals;
@@ -17,24 +16,17 @@ pub(super) struct UsedParts {
 /// Prints the summary. Counts of parts that were not in use are omitted.
 pub(super) fn print(metrics: &Metrics, losses: &LossTotals, used: UsedParts, time: Duration) {
     let tcp = metrics.listener("tcp");
-    let mut line = format!(
-        "summary connections={} rejected={} bytes={} packets={} written_bytes={} lost_bytes={} incomplete_streams={}",
-        tcp.connections.get(),
-        tcp.rejected_total(),
-        metrics.received_bytes_total.get(),
-        metrics.packets_total.get(),
-        metrics.written_bytes_total.get(),
-        losses.bytes,
-        losses.streams + losses.files,
-    );
-    let mut append = |counts: &[(&str, u64)]| {
-        for (key, count) in counts {
-            // Writing to a String cannot fail.
-            let _ = write!(line, " {key}={count}");
-        }
-    };
+    let mut counts = vec![
+        ("connections", tcp.connections.get()),
+        ("rejected", tcp.rejected_total()),
+        ("bytes", metrics.received_bytes_total.get()),
+        ("packets", metrics.packets_total.get()),
+        ("written_bytes", metrics.written_bytes_total.get()),
+        ("lost_bytes", losses.bytes),
+        ("incomplete_streams", losses.streams + losses.files),
+    ];
     if used.events {
-        append(&[
+        counts.extend([
             ("events", metrics.events_stored_total.get()),
             ("content_lines", metrics.content_lines_total.get()),
             ("dead_letters", metrics.event_dead_letters_total.get()),
@@ -44,7 +36,7 @@ pub(super) fn print(metrics: &Metrics, losses: &LossTotals, used: UsedParts, tim
         ]);
     }
     if used.cluster {
-        append(&[
+        counts.extend([
             ("acked_events", metrics.cluster_acked_total.get()),
             ("spool_events", metrics.spool_events.get()),
             ("spool_bytes", metrics.spool_bytes.get()),
@@ -52,5 +44,7 @@ pub(super) fn print(metrics: &Metrics, losses: &LossTotals, used: UsedParts, tim
             ("rejected_events", metrics.cluster_rejected_total.get()),
         ]);
     }
-    logging::status_line(format_args!("{line} seconds={:.3}", time.as_secs_f64()));
+    let counts: Vec<String> = counts.iter().map(|(key, count)| format!("{key}={count}")).collect();
+    let counts = counts.join(" ");
+    logging::status_line(format_args!("summary {counts} seconds={:.3}", time.as_secs_f64()));
 }

@@ -15,9 +15,6 @@ use chrono::NaiveDate;
 /// Ringing calls per subscriber. If there are more, the one that has been ringing longest is counted as missed.
 pub(crate) const RINGING_MAX: usize = 1_024;
 
-/// Ringing time that the protocol defines.
-pub(crate) const RINGING_TIME_MS: i64 = 180_000;
-
 /// A call event's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallEvent {
@@ -189,6 +186,9 @@ fn into_rows(days: BTreeMap<NaiveDate, BTreeMap<Box<str>, CallSums>>) -> Vec<Sub
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ringing time that the protocol defines.
+    const RINGING_TIME_MS: i64 = 180_000;
 
     const DAY_MS: i64 = 86_400_000;
     const ALL: ReportedSpan = ReportedSpan { from_ms: i64::MIN, to_ms: i64::MAX };

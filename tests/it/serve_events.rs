@@ -237,7 +237,7 @@ fn wrong_usage_starts_nothing() {
     };
     check(&[], "nothing to listen on");
     check(&["--http", "0.0.0.0:0"], "needs users");
-    check(&["--syslog", "514"], "neither udp:ADDR:PORT nor tcp:ADDR:PORT");
+    check(&["--syslog", "514"], "\"514\" is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)");
     check(&["--lines", "localhost:1"], "not an address to listen on");
     check(&["--lines", "0", "--default-region", "XX"], "not a region with a country code");
 }

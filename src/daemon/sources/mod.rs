@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::settings::EventSettings;
+use crate::Result;
 use crate::cc::vault::Vault;
 use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::listener::ListenerDeps;
@@ -21,7 +22,6 @@ use crate::iri::ingest::syslog::SyslogConfig;
 use crate::phone::PhoneNumberNormalizer;
 use crate::runtime::{logging, net};
 use crate::search::store::Store;
-use crate::{Error, Result};
 
 /// All kinds of event sources, in the order of `--help`.
 pub(crate) static SOURCES: [&SourceKind; 5] =

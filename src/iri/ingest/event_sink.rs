@@ -40,7 +40,7 @@ pub struct EventSink {
 
 /// The store was closed or given up: it accepts no more events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreClosed;
+pub(crate) struct StoreClosed;
 
 /// Input that cannot be stored, for the dead letters.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ impl EventSink {
         }
     }
 
-    /// Writes events and waits as long as that takes. `resendable` says that the sender keeps them until this call returns, so
+    /// Writes events and waits until they are stored. `resendable` says that the sender keeps them until this call returns, so
     /// a failure loses nothing.
     fn write(
         &self,

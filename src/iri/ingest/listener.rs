@@ -46,7 +46,7 @@ const FLUSH_BYTES: usize = 512 << 10;
 const STACK_BYTES: usize = 512 << 10;
 
 /// Handles the messages of one connection.
-pub trait MessageHandler {
+pub(crate) trait MessageHandler {
     /// Handles one message. An error ends the connection.
     fn handle(&mut self, message: &[u8]) -> Result<(), StoreClosed>;
     /// Handles the first bytes of a message that is too long.

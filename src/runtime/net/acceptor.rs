@@ -70,7 +70,7 @@ pub(crate) struct AcceptorConfig {
 
 impl AcceptorConfig {
     /// Accepts the whole backlog after shutdown.
-    pub fn draining(stack_bytes: usize) -> AcceptorConfig {
+    pub(crate) fn draining(stack_bytes: usize) -> AcceptorConfig {
         AcceptorConfig { stack_bytes, drained_backlog_max: BACKLOG as usize }
     }
 }
@@ -87,7 +87,7 @@ pub(crate) struct ListenerState {
 
 impl ListenerState {
     /// Creates the state of a listener. `name` is its name in the log, in metrics and in thread names.
-    pub fn new(name: &'static str, connections_max: usize, metrics: &Metrics) -> Arc<ListenerState> {
+    pub(crate) fn new(name: &'static str, connections_max: usize, metrics: &Metrics) -> Arc<ListenerState> {
         Arc::new(ListenerState {
             name,
             connections_max,
@@ -98,7 +98,7 @@ impl ListenerState {
     }
 
     /// Counts and logs a rejected connection.
-    pub fn reject(&self, reason: RejectReason, peer: SocketAddr) {
+    pub(crate) fn reject(&self, reason: RejectReason, peer: SocketAddr) {
         self.metrics.rejected(reason).inc();
         let (name, reason) = (self.name, reason.as_str());
         let line = format_args!("connection_rejected listener={name} reason={reason} peer={peer}");

@@ -312,7 +312,8 @@ fn keys_in_source(file: &str) -> BTreeSet<String> {
 fn metrics_of_a_server() -> BTreeMap<String, BTreeSet<String>> {
     let work = Workdir::new();
     let mut command = std::process::Command::new(lea());
-    command.args(["serve-events", "--admin-listen", "127.0.0.1:0", "--lines", "127.0.0.1:0", "--output"]);
+    command.args(["serve-events", "--admin-listen", "127.0.0.1:0", "--lines", "127.0.0.1:0"]);
+    command.args(["--syslog", "udp:127.0.0.1:0", "--output"]);
     command.arg(work.join("out"));
     // Nobody listens there: what is shown of a cluster and of a broker is shown all the same.
     command.args([
@@ -326,6 +327,8 @@ fn metrics_of_a_server() -> BTreeMap<String, BTreeSet<String>> {
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut server = Process::start(&mut command);
     let admin = listening(&mut server, "admin");
+    // The sources are started later; each one registers its labels.
+    listening(&mut server, "syslog transport=udp");
     let text = get(admin, "/metrics");
     server.kill();
     let mut metrics: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

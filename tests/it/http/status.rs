@@ -76,7 +76,7 @@ fn metrics_are_prometheus_text() {
     assert!(value("process_start_time_seconds") > 1.7e9);
     // Each sample follows its TYPE line, and each line has a known form.
     for line in answer.text().lines().filter(|line| !line.starts_with("# ")) {
-        let name = line.split(' ').next().unwrap();
+        let name = line.split([' ', '{']).next().unwrap();
         assert!(answer.text().contains(&format!("# TYPE {name} ")), "{line}");
     }
     kit.server.end();

@@ -41,7 +41,7 @@ const BROKER_QUERY_RETRY_PAUSE: Duration = Duration::from_millis(500);
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum StartFrom {
+pub(crate) enum StartFrom {
     /// First record, unless the output directory or the group has an offset
     Earliest,
     /// After the last record, unless the output directory or the group has an offset
@@ -61,7 +61,7 @@ pub(crate) struct ConsumeConfig {
 
 /// Counts of what was consumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Consumed {
+pub(crate) struct Consumed {
     /// Records stored in files.
     pub records: u64,
     /// Duplicate records, which were skipped.

@@ -105,6 +105,7 @@ pub(crate) fn start(
 
 impl AmqpConsumer {
     fn run(&mut self) {
+        self.sink.metrics().amqp_up.set(false);
         let mut pause = PAUSE_MIN;
         while !self.shutdown.is_triggered() {
             let opened = AmqpClient::open(&self.config.url, &self.config.queue, &self.shutdown);

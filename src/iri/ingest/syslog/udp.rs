@@ -84,7 +84,7 @@ fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // A smaller buffer is no reason to fail.
+    // A smaller buffer works too.
     let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
     log::info!("udp_buffer addr={addr} bytes={}", socket.recv_buffer_size().unwrap_or(0));
     socket.bind(&addr.into())?;
