@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::api::{EsApi, RoutedRequest};
 use super::documents::{WRITE_PARAMETERS, WriteResponse, is_refresh_forced, reject_require_alias};
 use super::error::{ApiError, ErrorCause};
-use super::field_filter::raw_members;
+use super::field_filter::{RawMembers, raw_members};
 use super::response::{self, stable_uuid};
 use crate::http::Response;
 use crate::search::document::{Document, WriteMode, check_index_name};
@@ -230,19 +230,32 @@ fn parse_action_line(
         return Err(malformed("expected field [create], [delete], [index] or [update]"));
     };
     let metadata = raw_members(metadata.get().as_bytes()).ok_or_else(|| malformed("expected an object"))?;
-    let mut action = BulkAction {
+    let action = BulkAction {
         verb,
         index: index.unwrap_or_default().to_owned(),
         doc_type: doc_type.map(str::to_owned),
         id: None,
     };
+    apply_metadata(action, metadata, nth)
+}
+
+/// Sets the members of an action line's metadata.
+fn apply_metadata(
+    mut action: BulkAction,
+    metadata: RawMembers<'_>,
+    nth: usize,
+) -> Result<BulkAction, ApiError> {
     for (key, value) in metadata {
         let text = match serde_json::from_str(value.get()) {
             Ok(Value::String(text)) => Some(text),
             Ok(Value::Number(number)) => Some(number.to_string()),
             Ok(Value::Null) => None,
             Ok(Value::Bool(false)) if key == "require_alias" => continue,
-            _ => return Err(malformed(&format!("the value of [{key}] is not a string"))),
+            _ => {
+                let reason =
+                    format!("Malformed action/metadata line [{nth}], the value of [{key}] is not a string");
+                return Err(ApiError::illegal_argument(reason));
+            }
         };
         match key.as_ref() {
             "_index" => action.index = text.unwrap_or(action.index),

@@ -223,7 +223,7 @@ fn parse_pattern_across_dots(pattern: &str) -> PathPattern {
     )
 }
 
-type RawMembers<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub(super) type RawMembers<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Returns the members of a JSON object in their order, or `None` if `json` is not an object.
 pub(super) fn raw_members(json: &[u8]) -> Option<RawMembers<'_>> {

@@ -109,43 +109,58 @@ fn absolute_form(target: &str) -> Option<usize> {
     (!target[scheme.len()..].starts_with(['/', '?']) && target.len() > scheme.len()).then_some(scheme.len())
 }
 
-/// Applies the headers that the server itself obeys.
-fn apply_headers(request: &mut Request) -> Result<BodyLength, RequestError> {
-    let mut hosts = 0;
-    let mut length = None;
-    let mut chunked = false;
-    let (mut close, mut keep_alive, mut expects) = (false, false, false);
-    for (name, value) in request.headers() {
+/// The headers that the server itself obeys.
+#[derive(Default)]
+struct ObeyedHeaders {
+    hosts: usize,
+    content_length: Option<u64>,
+    is_chunked: bool,
+    closes: bool,
+    keeps_alive: bool,
+    expects_continue: bool,
+}
+
+impl ObeyedHeaders {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), RequestError> {
         if name.eq_ignore_ascii_case(b"host") {
-            hosts += 1;
+            self.hosts += 1;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             // A second one is rejected even if it is equal: it suggests that the request was tampered with.
-            if length.replace(content_length(value)?).is_some() {
+            if self.content_length.replace(content_length(value)?).is_some() {
                 return Err(RequestError::new(400, "more than one Content-Length"));
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if chunked {
+            if self.is_chunked {
                 return Err(RequestError::new(400, "more than one Transfer-Encoding"));
             }
             if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(RequestError::new(501, "the only supported Transfer-Encoding is chunked"));
             }
-            chunked = true;
+            self.is_chunked = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
-            close |= has_token(value, b"close");
-            keep_alive |= has_token(value, b"keep-alive");
+            self.closes |= has_token(value, b"close");
+            self.keeps_alive |= has_token(value, b"keep-alive");
         } else if name.eq_ignore_ascii_case(b"expect") {
             if !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(RequestError::new(417, "the only supported expectation is 100-continue"));
             }
-            expects = true;
+            self.expects_continue = true;
         }
+        Ok(())
+    }
+}
+
+/// Applies the headers that the server itself obeys. Returns how the end of the body is found.
+fn apply_headers(request: &mut Request) -> Result<BodyLength, RequestError> {
+    let mut headers = ObeyedHeaders::default();
+    for (name, value) in request.headers() {
+        headers.add(name, value)?;
     }
     let http_1_0 = request.http_1_0;
-    if hosts > 1 || (hosts == 0 && !http_1_0) {
+    if headers.hosts > 1 || (headers.hosts == 0 && !http_1_0) {
         return Err(RequestError::new(400, "exactly one Host header is required"));
     }
-    let framing = match (chunked, length) {
+    let body_length = match (headers.is_chunked, headers.content_length) {
         (true, Some(_)) => return Err(RequestError::new(400, "both Content-Length and Transfer-Encoding")),
         (true, None) if http_1_0 => return Err(RequestError::new(400, "Transfer-Encoding in HTTP/1.0")),
         (true, None) => BodyLength::Chunked,
@@ -156,9 +171,9 @@ fn apply_headers(request: &mut Request) -> Result<BodyLength, RequestError> {
         }
         (false, None) => BodyLength::Known(0),
     };
-    request.keep_alive = !close && (keep_alive || !http_1_0);
-    request.expects_continue = expects && !http_1_0 && framing != BodyLength::Known(0);
-    Ok(framing)
+    request.keep_alive = !headers.closes && (headers.keeps_alive || !http_1_0);
+    request.expects_continue = headers.expects_continue && !http_1_0 && body_length != BodyLength::Known(0);
+    Ok(body_length)
 }
 
 /// Parses a length: digits only. A number beyond 64 bits counts as a body above the limit.
