@@ -309,7 +309,7 @@ fn dead_letters_are_read_back() {
     check_damage(
         b"{\"lea_dead_letter\":1,\"value\":\"\"}\n{\"lea_dead_letter\":2}\n{}\nx\n{\"lea_dead_letter\":1,\"value_base64\":\"!\"}\n",
         &[
-            "line=2 a dead letter of format 2; this lea knows 1",
+            "line=2 dead letter format 2 is not supported (this lea supports 1)",
             "line=3 not a dead letter",
             "line=4 not a JSON object: expected value at byte 0",
             "line=5 value_base64 is not base64",
@@ -327,7 +327,7 @@ fn lines_up_to_the_limit_are_read_and_longer_ones_skipped() {
         let found = read(&long, step);
         assert_eq!(
             (values(&found), &found.damage),
-            (vec![&b"{}"[..]], &vec!["line=1 a line of more than 33619968 bytes".to_owned()])
+            (vec![&b"{}"[..]], &vec!["line=1 the line exceeds the limit of 33619968 bytes".to_owned()])
         );
     }
     let endless = read(&long[..LINE_BYTES_MAX + 1], 1 << 20);
@@ -421,7 +421,7 @@ fn damaged_batches_are_skipped() {
     let mut crc = flate2::Crc::new();
     crc.update(&old[16..]);
     old[12..16].copy_from_slice(&crc.sum().to_be_bytes());
-    check(old, "messages of format v1, from before Kafka 0.11");
+    check(old, "message format v1 (Kafka before 0.11) is not supported");
     check(b"noise in between".to_vec(), "not a record batch");
     check(vec![0xff; 1000], "not a record batch");
     let mut long = good(5);
