@@ -129,7 +129,7 @@ fn run(args: &Args) -> Result<()> {
     })?;
     wait_complete(args, load.bytes() * args.streams as u64)?;
     let seconds = start.elapsed().as_secs_f64();
-    logging::print_line(format_args!("{} {seconds:.6}", load.bytes() * args.streams as u64))
+    writeln!(io::stdout(), "{} {seconds:.6}", load.bytes() * args.streams as u64)
         .map_err(Error::system("write to stdout"))
 }
 

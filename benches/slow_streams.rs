@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,7 +153,7 @@ fn run(args: &Args) -> Result<Exit> {
     let (latencies, unseen) = watcher.join().map_err(|_| Error::Thread("watch".to_owned()))?;
     report_latencies(latencies, unseen, &mut report);
     let line = serde_json::to_string(&report).map_err(|error| Error::system("print")(error.into()))?;
-    logging::print_line(format_args!("{line}")).map_err(Error::system("print"))?;
+    writeln!(io::stdout(), "{line}").map_err(Error::system("print"))?;
     let good = report.connect_failures + report.send_failures + report.lacking == 0;
     Ok(if good { Exit::Done } else { Exit::Incomplete })
 }

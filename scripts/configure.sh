@@ -1,6 +1,7 @@
 #!/bin/sh
 # Writes config/configurationFile.conf of this checkout from any working directory. The flags are those of
 # `lea configure` (see its --help); command lines of the original script work. --config and --template can be overridden.
+# Keys of other programs in the template are kept, with a warning.
 # Uses lea from PATH, else from target/release, else builds it.
 set -eu
 
@@ -20,4 +21,4 @@ set -- --config "$root/config/configurationFile.conf" "$@"
 if [ -e "$root/config/base.conf" ]; then
     set -- --template "$root/config/base.conf" "$@"
 fi
-exec "$lea" configure "$@"
+exec "$lea" configure --lenient "$@"

@@ -9,6 +9,7 @@ pub(crate) mod cmd;
 pub mod config;
 pub mod daemon;
 pub mod es_api;
+pub(crate) mod manual;
 pub mod phone;
 pub mod runtime;
 pub mod search;

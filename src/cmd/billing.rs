@@ -9,7 +9,9 @@ use super::args::query::{EventFilterArgs, StoreTargetArgs};
 use super::args::units;
 use crate::billing::RowTimeParser;
 use crate::billing::external_sort::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, SortSettings};
-use crate::cli::Globals;
+use crate::cmd::args::globals::Globals;
+use crate::cmd::{Command, commands};
+use crate::manual::{self, Manual};
 use crate::search::source::SessionOptions;
 use crate::{Exit, Result};
 
@@ -17,21 +19,21 @@ use crate::{Exit, Result};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: BillingCommand,
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    Build(build::Args),
-    Compare(compare::Args),
+commands! {
+    enum BillingCommand {
+        "build" => Build(build::Args),
+        "compare" => Compare(compare::Args),
+    }
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        match self.command {
-            Command::Build(args) => args.run(globals),
-            Command::Compare(args) => args.run(globals),
-        }
+impl Command for Args {
+    const MANUAL: Manual = Manual { subcommands: BillingCommand::MANUALS, ..manual::EMPTY };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
+        self.command.run(globals)
     }
 }
 

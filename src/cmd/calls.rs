@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use super::args::query::{EventFilterArgs, StoreTargetArgs};
 use super::args::units;
 use super::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
-use crate::cli::Globals;
+use crate::cmd::args::globals::Globals;
+use crate::cmd::{Command, commands};
 use crate::iri::calls::{CallEvent, CallReport, ReportedSpan, SubscriberDay};
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::terminal::escape;
 use crate::search::query::Hit;
@@ -28,18 +30,20 @@ const RINGING_TIME_MS_MAX: i64 = 86_400_000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: CallsCommand,
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    Report(ReportArgs),
+commands! {
+    enum CallsCommand {
+        "report" => Report(ReportArgs),
+    }
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        let Command::Report(args) = self.command;
-        args.run(globals)
+impl Command for Args {
+    const MANUAL: Manual = Manual { subcommands: CallsCommand::MANUALS, ..manual::EMPTY };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
+        self.command.run(globals)
     }
 }
 
@@ -73,7 +77,22 @@ fn parse_ringing_time(text: &str) -> Result<i64, String> {
     if time_ms <= RINGING_TIME_MS_MAX { Ok(time_ms) } else { Err("must be at most 1d".to_owned()) }
 }
 
-impl ReportArgs {
+impl Command for ReportArgs {
+    const MANUAL: Manual = Manual {
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example { text: "Report on the calls of a week", command: "lea calls report --since 1w" },
+            Example {
+                text: "Report on one subscriber as JSON lines",
+                command: "lea calls report userid:+447700900123 --json",
+            },
+        ],
+        see_also: &["lea-search(1)", "lea-events-load(1)"],
+        ..manual::EMPTY
+    };
+
     fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         // A syntax error must be reported at its position in the user's query, not in the combined one.
@@ -86,7 +105,9 @@ impl ReportArgs {
         self.report(&session, ReportPrinter::new(self.format.format())?)?;
         Ok(Exit::Done)
     }
+}
 
+impl ReportArgs {
     fn report(&self, session: &QuerySession, mut printer: ReportPrinter) -> Result<()> {
         let now_ms = Utc::now().timestamp_millis();
         let TimeRange { from_ms, to_ms } = session.range;

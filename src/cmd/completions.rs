@@ -2,7 +2,10 @@
 
 use clap_complete::Shell;
 
-use crate::cli::{self, Globals};
+use super::output::stdout;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
 use crate::{Exit, Result, cmd};
 
 /// Print a completion script for a shell
@@ -15,11 +18,19 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-impl Args {
-    pub(crate) fn run(self, _globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        examples: &[Example {
+            text: "Install the completions for bash",
+            command: "lea completions bash > ~/.local/share/bash-completion/completions/lea",
+        }],
+        ..manual::EMPTY
+    };
+
+    fn run(self, _globals: &Globals) -> Result<Exit> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut cli::command(), "lea", &mut script);
-        cmd::print_text(&String::from_utf8_lossy(&script))?;
+        clap_complete::generate(self.shell, &mut cmd::tree(), "lea", &mut script);
+        stdout::print(&String::from_utf8_lossy(&script))?;
         Ok(Exit::Done)
     }
 }

@@ -1,13 +1,15 @@
 //! `lea consume-kafka`: receives streams as records of Kafka topics. Checks its arguments in the main thread; the
 //! consumer has its own thread.
 
-use super::args::kafka::KafkaConnectionArgs;
+use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
 use super::args::service::ServiceArgs;
 use crate::cc::ingest::kafka::consume::StartFrom;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::config;
 use crate::daemon::kafka::{DEFAULT_GROUP, KafkaConfig};
+use crate::manual::{self, Example, Manual};
 use crate::{Error, Exit, Result};
 
 /// Receive streams as records of Kafka topics
@@ -38,8 +40,32 @@ pub(crate) struct Args {
     service: ServiceArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+/// Exit code 3 of a run with --exit-at-end.
+const CONSUMED_INCOMPLETE: (Exit, &str) =
+    (Exit::Incomplete, "With --exit-at-end: a record was rejected, or the end was not reached.");
+
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        success: manual::SERVER_SUCCESS,
+        exits: &[CONSUMED_INCOMPLETE, manual::INTERRUPTED],
+        files: &[manual::OUTPUT_FILES, manual::DEAD_LETTER_FILES],
+        reads_configuration: true,
+        environment: VARIABLES,
+        examples: &[
+            Example {
+                text: "Receive the topic of the configuration",
+                command: "lea consume-kafka --output interceptions",
+            },
+            Example {
+                text: "Copy a topic once, then exit",
+                command: "lea consume-kafka --brokers kafka:9092 --topic interception --group copy --exit-at-end --output copy",
+            },
+        ],
+        see_also: &["lea-run(1)", "lea-decode(1)", "lea-merge(1)", "lea.conf(5)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_settings(globals)?.config;
         let configured = config.kafka.as_ref();
         let brokers = self.brokers.or_else(|| configured.map(|kafka| kafka.broker.to_string()));

@@ -1,8 +1,10 @@
 //! `lea count`: counts the events that match a query. Main thread.
 
 use super::args::query::QueryArgs;
-use super::print_text;
-use crate::cli::Globals;
+use super::output::stdout::{self, print_line};
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result};
 
@@ -15,15 +17,28 @@ pub(crate) struct Args {
     query: QueryArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[Example {
+            text: "Count the rejected calls of two days",
+            command: "lea count event:rejected_call --since 2d",
+        }],
+        see_also: &["lea-search(1)", "lea-top(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.query.print_explanation()? {
+        if let Some(explanation) = self.query.explanation()? {
+            print_line(&explanation)?;
             return Ok(Exit::Done);
         }
         let session = self.query.open()?;
         let count = session.count(session.range)?;
-        print_text(&format!("{count}\n"))?;
+        stdout::print(&format!("{count}\n"))?;
         Ok(Exit::Done)
     }
 }

@@ -13,11 +13,15 @@ use std::time::{Duration, Instant};
 use super::args::output_dir::OutputArgs;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cc::kafka_dump::files::{DumpImporter, ImportTotals};
-use crate::cc::kafka_dump::visitor::RecordVisitor;
+use crate::cc::kafka_dump::format::RecordDeadLetter;
+use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, VisitError, VisitOutcome};
 use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpSource, ReadFlow, sort_by_offset};
-use crate::cc::vault::{LossTotals, Vault, VaultConfig};
-use crate::cli::Globals;
+use crate::cc::vault::{LossTotals, Vault, VaultConfig, VaultThreads};
+use crate::cc::wire::chunk::Chunk;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::limits::MachineLimits;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::progress::Progress;
@@ -65,8 +69,35 @@ pub(crate) struct Args {
     store: OutputArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[
+            (
+                Exit::Incomplete,
+                "Finished, but a record was rejected, damaged or skipped, or the stream was not found.",
+            ),
+            manual::INTERRUPTED,
+        ],
+        files: &[manual::OUTPUT_FILES, manual::DEAD_LETTER_FILES],
+        examples: &[
+            Example {
+                text: "Store the streams of a dump",
+                command: "lea decode dump.jsonl --output streams",
+            },
+            Example {
+                text: "List the streams of a dump without storing them",
+                command: "lea decode --list dump.jsonl",
+            },
+            Example {
+                text: "Read from kcat",
+                command: "kcat -C -e -b kafka -t interception -J | lea decode --output streams",
+            },
+        ],
+        see_also: &["lea-consume-kafka(1)", "lea-merge(1)", "lea-ls(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let paths = if self.files.is_empty() { vec![PathBuf::from("-")] } else { self.files.clone() };
         let origins: Vec<DumpSource> = paths.iter().map(|path| DumpSource::new(path)).collect();
@@ -104,11 +135,10 @@ struct DecodeRun {
 impl DecodeRun {
     /// Stores the streams in the output directory.
     fn store(&self, config: &VaultConfig) -> Result<Exit> {
-        let (vault, threads) = Vault::spawn(config, Arc::new(Metrics::default()))?;
-        let stored = self.read_into_vault(vault, config);
-        // Join the vault first: if its writer died, that is the cause of a failed stream.
-        let losses = threads.join()?;
-        let (counts, next, stored) = stored?;
+        let mut store = DumpStore { config, sources: &self.origins, dump: None, opened: None };
+        let read = self.read(&mut store);
+        let (stored, losses) = store.finish()?;
+        let (counts, next) = read?;
         self.summarize(&counts, stored.streams, stored.bytes);
         if !losses.is_zero() {
             let LossTotals { bytes, .. } = losses;
@@ -116,18 +146,6 @@ impl DecodeRun {
             return Ok(Exit::Failed);
         }
         Ok(exit_code(&counts, next))
-    }
-
-    /// Reads all dumps into the vault, then drops the vault so that its threads end.
-    fn read_into_vault(
-        &self,
-        vault: Vault,
-        config: &VaultConfig,
-    ) -> Result<(DumpCounts, ReadFlow, ImportTotals)> {
-        let mut files = DumpImporter::open(&vault, &config.dir, &self.origins)?;
-        let read = self.read(&mut files);
-        let stored = files.finish();
-        read.and_then(|(counts, next)| Ok((counts, next, stored?)))
     }
 
     fn show_raw(&self, name: Vec<u8>) -> Result<Exit> {
@@ -227,6 +245,62 @@ impl DecodeRun {
              damaged={damaged} repeated={repeated} known={known} behind={behind} cut={cut} \
              aborted_transactions={aborted} seconds={seconds:.3}"
         ));
+    }
+}
+
+/// Stores the records of dumps. The output directory is created and opened at the first record, so that an input without
+/// records leaves nothing behind.
+struct DumpStore<'a> {
+    config: &'a VaultConfig,
+    sources: &'a [DumpSource],
+    /// The dump that is being read.
+    dump: Option<DumpInfo>,
+    opened: Option<(DumpImporter, Vault, VaultThreads)>,
+}
+
+impl DumpStore<'_> {
+    fn importer(&mut self) -> Result<&mut DumpImporter> {
+        if self.opened.is_none() {
+            let (vault, threads) = Vault::spawn(self.config, Arc::new(Metrics::default()))?;
+            let mut importer = DumpImporter::open(&vault, &self.config.dir, self.sources)?;
+            if let Some(dump) = &self.dump {
+                importer.start_dump(dump.clone());
+            }
+            self.opened = Some((importer, vault, threads));
+        }
+        let opened = self.opened.as_mut().map(|(importer, ..)| importer);
+        Ok(opened.expect("it was opened above"))
+    }
+
+    /// Closes all streams, and ends the vault's threads.
+    fn finish(self) -> Result<(ImportTotals, LossTotals)> {
+        let Some((importer, vault, threads)) = self.opened else { return Ok(Default::default()) };
+        let stored = importer.finish();
+        drop(vault);
+        // Join the threads first: if the writer died, that is the cause of a failed stream.
+        let losses = threads.join()?;
+        Ok((stored?, losses))
+    }
+}
+
+impl RecordVisitor for DumpStore<'_> {
+    fn start_dump(&mut self, dump: DumpInfo) {
+        self.dump = Some(dump.clone());
+        if let Some((importer, ..)) = &mut self.opened {
+            importer.start_dump(dump);
+        }
+    }
+
+    fn visit_chunk(&mut self, chunk: &Chunk<'_>, at: RecordPosition<'_>) -> Result<VisitOutcome, VisitError> {
+        self.importer().map_err(VisitError::Failed)?.visit_chunk(chunk, at)
+    }
+
+    fn visit_dead_letter(
+        &mut self,
+        letter: &RecordDeadLetter<'_>,
+        at: RecordPosition<'_>,
+    ) -> Result<VisitOutcome> {
+        self.importer()?.visit_dead_letter(letter, at)
     }
 }
 

@@ -1,17 +1,22 @@
 //! `lea ls`: lists the streams in an output directory. Runs in the main thread; reads manifests and file lengths only.
 
-use std::io;
 use std::path::PathBuf;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
+use clap::builder::styling::Style;
 use log::warn;
 use serde::Serialize;
 
-use super::args::listing::{self, ManifestStatus, StreamEntry, escape};
+use super::args::listing::{self, ManifestStatus, StreamEntry};
+use super::args::time_zone::TimeZoneArg;
+use super::output::json_lines;
+use super::output::table::{self, Column};
 use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, StreamConnection};
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
-use crate::{Exit, Result};
+use crate::{Error, Exit, Result};
 
 /// List the streams in an output directory
 ///
@@ -21,27 +26,58 @@ use crate::{Exit, Result};
 ///
 /// BYTES of an open stream is the current length of its file. Its packets and duration are known when it ends. DURATION
 /// is the time from the first packet to the last, or from the first byte to the last if the stream is not a capture.
-/// PEER and END describe the last connection.
-///
-/// The exit status is 3 if a manifest is unusable or a file is missing.
+/// PEER, END (how the connection ended) and ENDED describe the last connection. On a terminal the table fits the width:
+/// names are shortened and columns dropped. --json has everything.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Output directory of a receiver (its --output)
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// List only streams with a problem: truncated, malformed, lost or missing data, or no regular end
+    #[arg(long)]
+    damaged: bool,
+    /// List only streams that ended after this time, or are open: a duration before now (1w), a date or a time
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// Print one JSON object per stream
     #[arg(long)]
     json: bool,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "A manifest is unusable, or a file is missing.")],
+        files: &[manual::OUTPUT_FILES],
+        environment: &[manual::TIME_ZONE_VARIABLE, manual::NO_COLOR_VARIABLE],
+        examples: &[
+            Example { text: "List the streams in a directory", command: "lea ls interceptions" },
+            Example {
+                text: "List the damaged streams of a week",
+                command: "lea ls --damaged --since 1w interceptions",
+            },
+        ],
+        see_also: &["lea-verify(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let stored = listing::list(&self.dir)?;
-        let rows: Vec<StreamRow> = stored.iter().map(StreamRow::new).collect();
-        listing::ignore_broken_pipe(if self.json { print_json(&rows) } else { print_table(&rows) })?;
-        let damaged = rows.iter().any(|row| matches!(row.state, "unusable" | "missing"));
-        Ok(if damaged { Exit::Incomplete } else { Exit::Done })
+        let since_ms = self.since_ms()?;
+        let streams = listing::list(&self.dir)?;
+        let mut rows: Vec<StreamRow> = streams.iter().map(StreamRow::new).collect();
+        rows.retain(|row| row.is_after(since_ms) && (!self.damaged || row.problem.is_some()));
+        if self.json { json_lines::print(&rows) } else { print_table(&rows, self.damaged) }?;
+        let is_unreadable = rows.iter().any(|row| matches!(row.state, "unusable" | "missing"));
+        Ok(if is_unreadable { Exit::Incomplete } else { Exit::Done })
+    }
+}
+
+impl Args {
+    fn since_ms(&self) -> Result<Option<i64>> {
+        let now_ms = Utc::now().timestamp_millis();
+        let parse = |text: &String| TimeZoneArg::Local.parse_time(text, now_ms);
+        let since = self.since.as_ref().map(parse).transpose();
+        since.map_err(|error| Error::Usage(format!("--since: {error}")))
     }
 }
 
@@ -70,40 +106,45 @@ struct StreamRow {
     ended_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_reason: Option<EndReason>,
+    /// Damage, if there is any: `truncated by 381 bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 impl StreamRow {
-    fn new(stored: &StreamEntry) -> StreamRow {
+    fn new(entry: &StreamEntry) -> StreamRow {
         let mut row = StreamRow {
             state: "foreign",
             name: None,
             name_hex: None,
-            file: stored.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            bytes: stored.bytes,
+            file: entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            bytes: entry.bytes,
             packets: None,
             duration_ms: None,
             peer: None,
             connected_at: None,
             ended_at: None,
             end_reason: None,
+            problem: None,
         };
-        match &stored.manifest {
-            ManifestStatus::Valid(manifest) => row.fill_from(manifest, stored.bytes.is_some()),
+        match &entry.manifest {
+            ManifestStatus::Valid(manifest) => row.fill_from(manifest, entry.bytes.is_some()),
             ManifestStatus::Missing => {}
             ManifestStatus::Invalid(reason) => {
-                warn!("manifest_unusable file={} reason={reason:?}", stored.escaped_name());
+                warn!("manifest_unusable file={} reason={reason:?}", entry.escaped_name());
                 row.state = "unusable";
+                row.problem = Some("the manifest cannot be read".to_owned());
             }
         }
         if row.state == "missing" {
-            warn!("file_missing file={}", stored.escaped_name());
+            warn!("file_missing file={}", entry.escaped_name());
         }
         row
     }
 
-    fn fill_from(&mut self, manifest: &Manifest, present: bool) {
+    fn fill_from(&mut self, manifest: &Manifest, exists: bool) {
         self.state = match manifest.state {
-            _ if !present => "missing",
+            _ if !exists => "missing",
             ManifestState::Open => "open",
             ManifestState::Closed => "closed",
             ManifestState::Recovered => "recovered",
@@ -120,22 +161,60 @@ impl StreamRow {
             self.ended_at = last.ended_at.clone();
             self.end_reason = last.end_reason;
         }
+        let problems = problems(manifest, exists);
+        self.problem = (!problems.is_empty()).then(|| problems.join(", "));
     }
 
-    fn cells(&self) -> [String; 7] {
+    /// Returns true if the stream ended after a time, or if its end is unknown.
+    fn is_after(&self, since_ms: Option<i64>) -> bool {
+        let ended = self.ended_at.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        since_ms.zip(ended).is_none_or(|(since_ms, ended)| ended.timestamp_millis() >= since_ms)
+    }
+
+    fn cells(&self) -> Vec<String> {
         let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
-        let end: Vec<String> =
-            self.ended_at.clone().into_iter().chain(self.end_reason.map(end_reason_text)).collect();
-        [
+        vec![
             self.state.to_owned(),
-            escape(&self.file),
+            self.file.clone(),
             or_dash(self.bytes.map(|bytes| bytes.to_string())),
             or_dash(self.packets.map(|packets| packets.to_string())),
             or_dash(self.duration_ms.map(duration_text)),
-            or_dash(self.peer.as_deref().map(escape)),
-            if end.is_empty() { "-".to_owned() } else { escape(&end.join(" ")) },
+            or_dash(self.peer.as_deref().map(peer_text)),
+            or_dash(self.end_reason.map(|reason| reason.as_str().to_owned())),
+            or_dash(self.ended_at.clone()),
+            or_dash(self.problem.clone()),
         ]
     }
+}
+
+/// Returns what is wrong with a stream according to its manifest.
+fn problems(manifest: &Manifest, exists: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut add = |is_wrong: bool, text: String| problems.extend(is_wrong.then_some(text));
+    add(!exists, "the file is missing".to_owned());
+    add(manifest.lost_bytes > 0, format!("{} received bytes were not written", manifest.lost_bytes));
+    let capture = &manifest.capture;
+    add(
+        capture.truncated_bytes > 0,
+        format!("truncated within a packet, {} bytes of it", capture.truncated_bytes),
+    );
+    if let Some(offset) = capture.malformed_at {
+        add(true, format!("malformed at byte {offset}"));
+    }
+    add(manifest.state == ManifestState::Recovered, "the receiver was killed".to_owned());
+    let text = match manifest.end_reason {
+        Some(EndReason::Reset) => "the connection was reset, bytes may be missing",
+        Some(EndReason::Limit) => "the size limit was reached",
+        Some(EndReason::IoError) => "the file could not be written",
+        _ => "",
+    };
+    add(!text.is_empty(), text.to_owned());
+    problems
+}
+
+/// Returns the peer of a connection for the table. Streams from dumps have no address.
+fn peer_text(peer: &str) -> String {
+    if matches!(peer, "dump" | "kafka_dump") { "Kafka dump".to_owned() } else { peer.to_owned() }
 }
 
 /// Returns the time from the first packet to the last, or from the first byte to the last if there are no packets.
@@ -159,27 +238,41 @@ fn duration_text(ms: i64) -> String {
     format!("{sign}{hours}:{minutes:02}:{seconds:02}.{:03}", ms % 1_000)
 }
 
-/// Returns the end reason as written in the manifest.
-fn end_reason_text(reason: EndReason) -> String {
-    let word = serde_json::to_value(reason).ok();
-    word.as_ref().and_then(|word| word.as_str()).unwrap_or("-").to_owned()
+fn state_style(state: &str) -> Style {
+    match state {
+        "open" => table::GOOD,
+        "recovered" | "foreign" => table::DOUBTFUL,
+        "missing" | "unusable" => table::BAD,
+        _ => Style::new(),
+    }
 }
 
-fn print_json(rows: &[StreamRow]) -> io::Result<()> {
-    rows.iter().try_for_each(|row| logging::print_line(format_args!("{}", serde_json::to_string(row)?)))
+fn end_style(reason: &str) -> Style {
+    match reason {
+        "reset" | "limit" | "idle" => table::DOUBTFUL,
+        "io_error" => table::BAD,
+        _ => Style::new(),
+    }
 }
 
-/// Prints columns as wide as their widest cell, with numbers right-aligned.
-fn print_table(rows: &[StreamRow]) -> io::Result<()> {
-    let head = ["STATE", "NAME", "BYTES", "PACKETS", "DURATION", "PEER", "END"].map(str::to_owned);
-    let lines: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(StreamRow::cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let [state, name, bytes, packets, duration, peer] = [0, 1, 2, 3, 4, 5].map(width);
-    lines.iter().try_for_each(|[a, b, c, d, e, f, g]| {
-        logging::print_line(format_args!(
-            "{a:<state$}  {b:<name$}  {c:>bytes$}  {d:>packets$}  {e:>duration$}  {f:<peer$}  {g}"
-        ))
-    })
+fn print_table(rows: &[StreamRow], has_problems: bool) -> Result<()> {
+    let mut columns = vec![
+        Column::new("STATE").whole().styled(state_style),
+        Column::new("NAME").shortened_to(28),
+        Column::new("BYTES").number(),
+        Column::new("PACKETS").number().dropped(2),
+        Column::new("DURATION").number().dropped(1),
+        Column::new("PEER").whole().dropped(3),
+        Column::new("END").whole().styled(end_style),
+        Column::new("ENDED").whole().dropped(4),
+        Column::new("PROBLEM"),
+    ];
+    let mut cells: Vec<Vec<String>> = rows.iter().map(StreamRow::cells).collect();
+    if !has_problems {
+        columns.pop();
+        cells.iter_mut().for_each(|row| row.truncate(columns.len()));
+    }
+    table::print(&columns, &cells)
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! `lea merge`: combines the output directories of a consumer group's members. Runs in the main thread; never changes its
 //! input.
 
-use std::io;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::listing::{self, escape};
 use super::args::output_dir::look_up_group;
 use super::args::units;
+use super::output::table::{self, Column};
+use super::output::{json_lines, print_lines};
 use crate::cc::vault::Access;
 use crate::cc::vault::merge::{self, MergeConfig, MergeProblem, MergeReport, MergedStream, MissingRange};
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::limits::MachineLimits;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::progress::Progress;
+use crate::runtime::terminal::escape;
 use crate::{Exit, Result};
 
 /// Combine the output directories of several consumers
@@ -50,8 +53,19 @@ pub(crate) struct Args {
     json: bool,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "Finished, but offsets are missing or directories differ.")],
+        files: &[manual::OUTPUT_FILES, manual::DEAD_LETTER_FILES],
+        examples: &[Example {
+            text: "Combine two output directories",
+            command: "lea merge member1 member2 --output merged",
+        }],
+        see_also: &["lea-consume-kafka(1)", "lea-verify(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let group = self.file_group.as_deref().map(look_up_group).transpose()?;
         let config = MergeConfig {
@@ -68,7 +82,7 @@ impl Args {
         });
         drop(bar);
         let merged = merged?;
-        listing::ignore_broken_pipe(if self.json { print_json(&merged) } else { print_table(&merged) })?;
+        if self.json { print_json(&merged) } else { print_table(&merged) }?;
         let joined = merged.streams.iter().filter(|stream| stream.is_joined).count();
         logging::status_line(format_args!(
             "merged streams={} joined={joined} bytes={} cut_bytes={} dead_letters={} missing={} differing={}",
@@ -92,7 +106,7 @@ enum MergeLine<'a> {
         result: &'static str,
         files: &'a [String],
         bytes: u64,
-        folders: usize,
+        directories: usize,
         cut_bytes: u64,
     },
     Missing {
@@ -108,7 +122,7 @@ enum MergeLine<'a> {
     },
     Differs {
         result: &'static str,
-        folder: String,
+        directory: String,
         #[serde(skip_serializing_if = "str::is_empty")]
         file: &'a str,
         difference: &'a str,
@@ -119,12 +133,12 @@ fn result_text(stream: &MergedStream) -> &'static str {
     if stream.is_joined { "joined" } else { "copied" }
 }
 
-fn print_json(merged: &MergeReport) -> io::Result<()> {
+fn print_json(merged: &MergeReport) -> Result<()> {
     let streams = merged.streams.iter().map(|stream| MergeLine::Stream {
         result: result_text(stream),
         files: &stream.files,
         bytes: stream.bytes,
-        folders: stream.dirs,
+        directories: stream.dirs,
         cut_bytes: stream.omitted_bytes,
     });
     let missing = merged.missing.iter().map(|missing| MergeLine::Missing {
@@ -137,52 +151,49 @@ fn print_json(merged: &MergeReport) -> io::Result<()> {
     });
     let problems = merged.problems.iter().map(|problem| MergeLine::Differs {
         result: "differs",
-        folder: problem.dir.to_string_lossy().into_owned(),
+        directory: problem.dir.to_string_lossy().into_owned(),
         file: &problem.file,
         difference: &problem.reason,
     });
-    let mut rows = streams.chain(missing).chain(problems);
-    rows.try_for_each(|row| logging::print_line(format_args!("{}", serde_json::to_string(&row)?)))
+    json_lines::print(streams.chain(missing).chain(problems))
 }
 
-/// Prints columns as wide as their widest cell with numbers right-aligned, then one line per problem.
-fn print_table(merged: &MergeReport) -> io::Result<()> {
+/// Prints a table of the streams, then one line per problem.
+fn print_table(merged: &MergeReport) -> Result<()> {
+    let columns = [
+        Column::new("RESULT").whole(),
+        Column::new("NAME").shortened_to(28),
+        Column::new("PARTS").number().dropped(2),
+        Column::new("BYTES").number(),
+        Column::new("DIRECTORIES").number().dropped(1),
+        Column::new("CUT").number(),
+    ];
     let cells = |stream: &MergedStream| {
-        let name = escape(stream.files.first().map_or("-", String::as_str));
-        [
+        vec![
             result_text(stream).to_owned(),
-            name,
+            stream.files.first().map_or("-", String::as_str).to_owned(),
             stream.files.len().to_string(),
             stream.bytes.to_string(),
             stream.dirs.to_string(),
             stream.omitted_bytes.to_string(),
         ]
     };
-    let head = ["RESULT", "NAME", "PARTS", "BYTES", "FOLDERS", "CUT"].map(str::to_owned);
-    let lines: Vec<[String; 6]> = std::iter::once(head).chain(merged.streams.iter().map(cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let [result, name, parts, bytes, folders, cut] = [0, 1, 2, 3, 4, 5].map(width);
-    for [a, b, c, d, e, f] in &lines {
-        logging::print_line(format_args!(
-            "{a:<result$}  {b:<name$}  {c:>parts$}  {d:>bytes$}  {e:>folders$}  {f:>cut$}"
-        ))?;
+    table::print(&columns, &merged.streams.iter().map(cells).collect::<Vec<_>>())?;
+    let missing = merged.missing.iter().map(missing_text);
+    print_lines(missing.chain(merged.problems.iter().map(problem_text)))
+}
+
+fn missing_text(missing: &MissingRange) -> String {
+    let MissingRange { topic, partition, first_offset, next_offset, .. } = missing;
+    let topic = escape(topic);
+    match first_offset {
+        Some(first) => format!("missing {topic}-{partition}: offsets {first} to {}", next_offset - 1),
+        None => format!("missing {topic}-{partition}: offsets before {next_offset}"),
     }
-    for missing in &merged.missing {
-        let MissingRange { topic, partition, first_offset, next_offset, .. } = missing;
-        let topic = escape(topic);
-        match first_offset {
-            Some(first) => {
-                let last = next_offset - 1;
-                logging::print_line(format_args!("missing {topic}-{partition}: offsets {first} to {last}"))?;
-            }
-            None => logging::print_line(format_args!(
-                "missing {topic}-{partition}: offsets before {next_offset}"
-            ))?,
-        }
-    }
-    for MergeProblem { dir: folder, file, reason: what } in &merged.problems {
-        let at = if file.is_empty() { folder.clone() } else { folder.join(file) };
-        logging::print_line(format_args!("differs {}: {}", escape(&at.to_string_lossy()), escape(what)))?;
-    }
-    Ok(())
+}
+
+fn problem_text(problem: &MergeProblem) -> String {
+    let MergeProblem { dir, file, reason } = problem;
+    let path = if file.is_empty() { dir.clone() } else { dir.join(file) };
+    format!("differs {}: {}", escape(&path.to_string_lossy()), escape(reason))
 }

@@ -1,12 +1,12 @@
 //! `lea number`: prints the canonical form of phone numbers and how it was found. Runs in the main thread.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
-use crate::cli::Globals;
-use crate::cmd::output;
-use crate::config;
+use super::output::table::{self, Column};
+use crate::cmd::args::config::ConfigArgs;
+use crate::cmd::args::globals::Globals;
+use crate::cmd::{Command, output};
+use crate::manual::{self, Example, Manual};
 use crate::phone::{
     Candidate, CanonicalNumber, Explanation, Interpretation, NumberingPlan, PhoneNumberNormalizer,
 };
@@ -28,11 +28,6 @@ const WIDTH_DEFAULT: usize = 80;
 ///
 /// The exit status is 3 if a number has no canonical form.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Examples:
-  lea number 9011972598294121
-  lea number --default-region GB '0114 960 0123'
-  lea number --json 'sip:00447700900123@198.51.100.7'")]
 pub(crate) struct Args {
     /// A number as in an event: digits, with or without separators, or a SIP or tel URI
     #[arg(value_name = "NUMBER", required = true)]
@@ -40,17 +35,34 @@ pub(crate) struct Args {
     /// Also read national numbers of this country (two letters, such as GB); overrides the configuration
     #[arg(long, value_name = "REGION")]
     default_region: Option<String>,
-    /// Configuration file [default: config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Print one JSON object per number
     #[arg(long)]
     json: bool,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
-        let configured = config::load(self.config.as_deref(), &config::environment)?;
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "A number has no canonical form.")],
+        reads_configuration: true,
+        examples: &[
+            Example { text: "Explain a number as it was dialled", command: "lea number 9011972598294121" },
+            Example {
+                text: "Explain a national number of the United Kingdom",
+                command: "lea number --default-region GB '0114 960 0123'",
+            },
+            Example {
+                text: "Print JSON for a SIP URI",
+                command: "lea number --json 'sip:00447700900123@198.51.100.7'",
+            },
+        ],
+        see_also: &["lea-search(1)", "lea.conf(5)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
+        let configured = self.config.load()?.config;
         logging::start(globals.level(LevelFilter::Warn));
         configured.log_warnings();
         let mut settings = configured.numbers;
@@ -197,8 +209,15 @@ fn describe_country(plan: &NumberingPlan) -> String {
 /// Prints a table of the numbers, and the details of each number.
 fn print_reports(reports: &[NumberReport<'_>]) -> Result<()> {
     let rows: Vec<Vec<String>> = reports.iter().map(NumberReport::table_row).collect();
-    output::table(&["NUMBER", "CANONICAL", "READ", "COUNTRY", "NATIONAL"], &rows, &[])?;
-    let width = output::terminal_width().unwrap_or(WIDTH_DEFAULT);
+    let columns = [
+        Column::new("NUMBER").whole(),
+        Column::new("CANONICAL").whole(),
+        Column::new("READ").dropped(2),
+        Column::new("COUNTRY"),
+        Column::new("NATIONAL").dropped(1),
+    ];
+    table::print(&columns, &rows)?;
+    let width = table::terminal_width().unwrap_or(WIDTH_DEFAULT);
     output::print_lines(reports.iter().flat_map(|report| report.details(width)))
 }
 

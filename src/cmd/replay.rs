@@ -6,12 +6,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::kafka::KafkaConnectionArgs;
+use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
 use super::args::units;
+use super::output::stdout;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::config;
 use crate::limits;
+use crate::manual::{self, Example, Manual};
 use crate::replay::STREAMS_MAX;
 use crate::replay::fault::{self, Fault};
 use crate::replay::kafka::{self, Compression, KafkaSink, RecordKey};
@@ -159,8 +162,29 @@ fn resolve_peer(option: &str, label: &str, connect_timeout: Duration) -> Result<
     Ok(TcpTarget::new(addrs, label, connect_timeout))
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "A stream failed or was not sent to its end."), manual::INTERRUPTED],
+        environment: VARIABLES,
+        examples: &[
+            Example {
+                text: "Send a capture with its own timing",
+                command: "lea replay call.pcap --tcp 127.0.0.1:5004",
+            },
+            Example {
+                text: "Send 32 copies at top speed",
+                command: "lea replay call.pcap --tcp 127.0.0.1:5004 --topspeed --streams 32",
+            },
+            Example {
+                text: "Reset the connection within the stream",
+                command: "lea replay call.pcap --tcp 127.0.0.1:5004 --fault reset --seed 7",
+            },
+        ],
+        see_also: &["lea-serve-tcp(1)", "lea-consume-kafka(1)", "lea-verify(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         self.check()?;
         // Handle signals before anything connects.
@@ -180,7 +204,9 @@ impl Args {
             _ => Ok(Exit::Done),
         }
     }
+}
 
+impl Args {
     fn check(&self) -> Result<()> {
         if self.files.len().saturating_mul(self.streams as usize) > STREAMS_MAX {
             return Err(Error::Usage(format!(
@@ -291,7 +317,7 @@ impl Args {
         if self.json {
             let json =
                 serde_json::to_string(summary).map_err(|error| Error::system("print")(error.into()))?;
-            logging::print_line(format_args!("{json}")).map_err(Error::system("print"))?;
+            stdout::print_line(&json)?;
         }
         Ok(())
     }

@@ -2,12 +2,14 @@
 //! the receivers have their own threads.
 
 use super::args::events::EventArgs;
-use super::args::kafka::KafkaConnectionArgs;
+use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
 use super::args::service::ServiceArgs;
 use super::args::tcp::{self, TcpArgs};
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::config;
 use crate::daemon::kafka::KafkaConfig;
+use crate::manual::{self, Example, Manual};
 use crate::{Error, Exit, Result};
 
 /// Run all receivers that the configuration enables
@@ -28,8 +30,31 @@ pub(crate) struct Args {
     events: EventArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        success: manual::SERVER_SUCCESS,
+        exits: &[manual::INTERRUPTED],
+        files: &[manual::OUTPUT_FILES, manual::EVENT_FILES],
+        reads_configuration: true,
+        environment: VARIABLES,
+        examples: &[
+            Example { text: "Run all receivers of config/configurationFile.conf", command: "lea run" },
+            Example {
+                text: "Use another configuration, and serve metrics on port 9100",
+                command: "lea run --config /etc/lea/lea.conf --output /var/lib/lea --admin-listen 9100",
+            },
+        ],
+        see_also: &[
+            "lea.conf(5)",
+            "lea-configure(1)",
+            "lea-serve-tcp(1)",
+            "lea-serve-events(1)",
+            "lea-consume-kafka(1)",
+        ],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         let settings = self.service.load_settings(globals)?;
         let config = &settings.config;
         if config.kafka.is_none() && self.connect.is_given() {

@@ -8,8 +8,12 @@ use std::ops::ControlFlow;
 
 use super::args::query::QueryArgs;
 use super::args::time_zone::TimeZoneArg;
+use super::output::stdout::print_line;
+use super::output::table::{self, Column};
 use super::output::{self, CsvWriter, EventView, OutputFormat, OutputFormatArgs, StdoutLines};
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::search::query::Sort;
 use crate::search::query::search_request::WINDOW_MAX;
@@ -63,10 +67,33 @@ fn parse_sort(text: &str) -> Result<(String, bool), String> {
     }
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example {
+                text: "Find the events of a number in any spelling, of the last day",
+                command: "lea search '\"+447700900123\"' --since 1d",
+            },
+            Example {
+                text: "Export rejected calls as CSV",
+                command: "lea search event:rejected_call --size all --csv",
+            },
+            Example {
+                text: "Query a running lea",
+                command: "lea search event:incoming_call --store http://127.0.0.1:9200",
+            },
+        ],
+        see_also: &["lea-count(1)", "lea-top(1)", "lea-events-tail(1)", "lea-number(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.query.print_explanation()? {
+        if let Some(explanation) = self.query.explanation()? {
+            print_line(&explanation)?;
             return Ok(Exit::Done);
         }
         let is_many = self.size > WINDOW_MAX;
@@ -81,7 +108,9 @@ impl Args {
         }
         Ok(Exit::Done)
     }
+}
 
+impl Args {
     /// Checks the options for more events than fit into one page.
     fn check_many(&self) -> Result<()> {
         let is_streamed = match self.format.format() {
@@ -143,7 +172,8 @@ impl Args {
                 let fields =
                     if self.fields.is_empty() { output::table_columns(events) } else { self.fields.clone() };
                 let row = |event: &EventView| cells(zone, event, &fields, "-").map(Cow::into_owned).collect();
-                output::table(&header(&fields, "TIME"), &events.iter().map(row).collect::<Vec<_>>(), &[])
+                let columns: Vec<Column<'_>> = header(&fields, "TIME").into_iter().map(Column::new).collect();
+                table::print(&columns, &events.iter().map(row).collect::<Vec<_>>())
             }
         }
     }

@@ -1,10 +1,12 @@
 //! `lea serve-events`: receives events, and stream content as lines. Resolves its options in the main thread; the
 //! listeners have their own threads.
 
-use crate::cli::Globals;
+use crate::cmd::Command;
 use crate::cmd::args::events::EventArgs;
+use crate::cmd::args::globals::Globals;
 use crate::cmd::args::service::ServiceArgs;
 use crate::cmd::args::sources::SourceArgs;
+use crate::manual::{self, Example, Manual};
 use crate::{Error, Exit, Result};
 
 /// Receive call events and fraud attempts
@@ -26,8 +28,37 @@ pub(crate) struct Args {
     service: ServiceArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        success: manual::SERVER_SUCCESS,
+        exits: &[manual::INTERRUPTED],
+        files: &[manual::OUTPUT_FILES, manual::EVENT_FILES],
+        reads_configuration: true,
+        examples: &[
+            Example {
+                text: "Receive JSON lines and syslog, and answer HTTP queries",
+                command: "lea serve-events --lines 0.0.0.0:5959 --syslog udp:0.0.0.0:5514 --http 9200",
+            },
+            Example {
+                text: "Store events in a cluster",
+                command: "lea serve-events --http 9201 --cluster http://127.0.0.1:9200",
+            },
+            Example {
+                text: "Consume a RabbitMQ queue",
+                command: "lea serve-events --amqp amqp://127.0.0.1 --amqp-queue rows",
+            },
+        ],
+        see_also: &[
+            "lea-run(1)",
+            "lea-search(1)",
+            "lea-events-load(1)",
+            "lea-events-test-pattern(1)",
+            "lea.conf(5)",
+        ],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         let settings = self.service.load_settings(globals)?;
         let Some(events) = self.events.resolve(&settings, Some(self.sources))? else {
             return Err(Error::Usage(format!(

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use super::args::service::ServiceArgs;
 use super::args::tcp::{self, TcpArgs};
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
+use crate::runtime::net;
 use crate::{Error, Exit, Result};
 
 /// Receive streams over TCP
@@ -17,7 +20,7 @@ use crate::{Error, Exit, Result};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Listen on this address; repeatable; port 0 selects a free port [default: tcpServer of the configuration]
-    #[arg(short, long, value_name = "ADDR:PORT")]
+    #[arg(short, long, value_name = "ADDR:PORT", value_parser = net::parse_listen_address)]
     listen: Vec<SocketAddr>,
     #[command(flatten)]
     service: ServiceArgs,
@@ -25,8 +28,27 @@ pub(crate) struct Args {
     tcp: TcpArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        success: manual::SERVER_SUCCESS,
+        exits: &[manual::INTERRUPTED],
+        files: &[manual::OUTPUT_FILES],
+        reads_configuration: true,
+        examples: &[
+            Example {
+                text: "Receive on port 5004 of all addresses",
+                command: "lea serve-tcp --listen 0.0.0.0:5004 --output interceptions",
+            },
+            Example {
+                text: "Accept one network, and let a group read the files",
+                command: "lea serve-tcp --allow 192.0.2.0/24 --file-mode 0640 --file-group adm",
+            },
+        ],
+        see_also: &["lea-run(1)", "lea-ls(1)", "lea-verify(1)", "lea-replay(1)", "lea.conf(5)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_settings(globals)?.config;
         let listen = match &config.tcp {
             _ if !self.listen.is_empty() => self.listen,

@@ -5,8 +5,12 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::args::query::QueryArgs;
+use super::output::stdout::print_line;
+use super::output::table::{self, Column};
 use super::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::search::query::{Aggregation, Bucket};
 use crate::search::source::SearchRequest;
@@ -35,10 +39,26 @@ pub(crate) struct Args {
     query: QueryArgs,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example { text: "List the most frequent events", command: "lea top event" },
+            Example {
+                text: "List the subscribers with the most rejected calls",
+                command: "lea top userid event:rejected_call --since 1w",
+            },
+        ],
+        see_also: &["lea-search(1)", "lea-count(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        if self.query.print_explanation()? {
+        if let Some(explanation) = self.query.explanation()? {
+            print_line(&explanation)?;
             return Ok(Exit::Done);
         }
         if self.field.is_empty() {
@@ -54,13 +74,15 @@ impl Args {
         self.print(&buckets)?;
         Ok(Exit::Done)
     }
+}
 
+impl Args {
     fn print(&self, buckets: &[Bucket]) -> Result<()> {
         let rows = || buckets.iter().map(|bucket| (key_text(bucket), bucket.count.to_string()));
         match self.format.format() {
             OutputFormat::Table => {
                 let rows: Vec<_> = rows().map(|(value, count)| vec![count, value]).collect();
-                output::table(&["COUNT", &self.field], &rows, &[0])
+                table::print(&[Column::new("COUNT").number(), Column::new(&self.field)], &rows)
             }
             OutputFormat::Json => {
                 let line = |bucket: &Bucket| json!({"value": bucket.key, "count": bucket.count}).to_string();

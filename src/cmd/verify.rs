@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::listing::{self, ManifestStatus, StreamEntry};
+use super::output::print_line;
 use crate::cc::vault::manifest::ManifestState;
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::progress::Progress;
+use crate::runtime::terminal::escape;
 use crate::{Error, Exit, Result};
 
 const PROGRESS_TEMPLATE: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
@@ -42,8 +46,25 @@ pub(crate) struct Args {
     json: bool,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "A stream differs or is missing.")],
+        files: &[manual::OUTPUT_FILES],
+        examples: &[
+            Example {
+                text: "Check all streams in a directory against their manifests",
+                command: "lea verify interceptions",
+            },
+            Example {
+                text: "Check also that all sent files were stored",
+                command: "lea verify interceptions --against sent",
+            },
+        ],
+        see_also: &["lea-ls(1)", "lea-replay(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let stored = self.stored()?;
         let sent = self.against.as_deref().map(against::list).transpose()?.unwrap_or_default();
@@ -66,7 +87,9 @@ impl Args {
         logging::status_line(format_args!("{}", run.summary(stored.len(), sent)));
         Ok(if run.differing == 0 { Exit::Done } else { Exit::Incomplete })
     }
+}
 
+impl Args {
     /// Returns the stream files that the arguments name, directly or by their directory.
     fn stored(&self) -> Result<Vec<StreamEntry>> {
         let mut found = Vec::new();
@@ -189,19 +212,27 @@ impl Verifier {
         self.differing += usize::from(!report.differences.is_empty());
         let (json, bar) = (self.json, &self.bar);
         // Hides the progress bar while a line is printed, if both are on a terminal.
-        listing::ignore_broken_pipe(bar.suspend(|| print_report(report, json)))
+        bar.suspend(|| print_report(report, json)).map(drop)
     }
 }
 
-fn print_report(report: &VerifyReport, json: bool) -> io::Result<()> {
+/// Prints the result for one file. Returns false if the reader of stdout closed the pipe.
+fn print_report(report: &VerifyReport, json: bool) -> Result<bool> {
     if json {
-        return logging::print_line(format_args!("{}", serde_json::to_string(report)?));
+        let line =
+            serde_json::to_string(report).map_err(|error| Error::system("format JSON")(error.into()))?;
+        return print_line(&line);
     }
     let VerifyReport { result, file, differences, .. } = report;
-    differences.iter().try_for_each(|what| logging::print_line(format_args!("{result} {file}: {what}")))
+    for difference in differences {
+        if !print_line(&format!("{result} {file}: {difference}"))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Formats a path for printing.
 fn escaped_path(path: &Path) -> String {
-    listing::escape(&path.to_string_lossy())
+    escape(&path.to_string_lossy())
 }

@@ -21,6 +21,35 @@ pub(crate) fn quote(text: &str) -> String {
     }
 }
 
+/// Returns `; did you mean "NAME"?` if a known name is similar, else nothing.
+pub(crate) fn did_you_mean(name: &str, known: &[&str]) -> String {
+    let name = name.to_lowercase();
+    let distance = |known: &&&str| edit_distance(&name, &known.to_lowercase());
+    // At most a third of the name may differ.
+    let nearest = known.iter().min_by_key(distance).filter(|known| distance(known) * 3 <= known.len());
+    nearest.map_or_else(String::new, |known| format!("; did you mean {known:?}?"))
+}
+
+/// Number of characters to insert, remove or replace to get from one text to the other (Levenshtein).
+fn edit_distance(from: &str, to: &str) -> usize {
+    // Long names are not similar to any key.
+    if from.len() > QUOTED_CHARS_MAX {
+        return from.len();
+    }
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (nth, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = nth + 1;
+        for (at, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
 /// Parses a log level in any case.
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_uppercase().as_str() {
@@ -97,6 +126,24 @@ pub(super) fn topic(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn similar_names_are_suggested() {
+        let known = ["tcpServer", "kafkaServer", "events"];
+        for (name, expected) in [
+            ("tcpSrver", "tcpServer"),
+            ("TCPSERVER", "tcpServer"),
+            ("event", "events"),
+            ("kafka", ""),
+            ("x", ""),
+            (&"t".repeat(1000), ""),
+        ] {
+            let hint = did_you_mean(name, &known);
+            let expected =
+                if expected.is_empty() { String::new() } else { format!("; did you mean {expected:?}?") };
+            assert_eq!(hint, expected, "{name}");
+        }
+    }
 
     fn check_all<T: ToString>(check: fn(&str) -> Result<T, String>, right: &[(&str, &str)], wrong: &[&str]) {
         for (text, value) in right {

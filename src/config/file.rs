@@ -1,14 +1,14 @@
 //! The file as a layer of the configuration: extracts the values of known keys with their positions.
 //!
-//! Parsing is pure and cannot fail: errors become findings. Unknown and repeated keys are only warnings, because the files
-//! of existing sites contain keys of other programs.
+//! Parsing is pure and cannot fail: errors become findings. Repeated keys are warnings. Unknown keys are errors, unless the
+//! caller is lenient; outside `parameters` they are warnings, because they may belong to other programs.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::json::{self, JsonNode, JsonSyntaxError};
+use super::json::{self, JsonMember, JsonNode, JsonSyntaxError};
 use super::section::SectionFinding;
 use super::{ConfigKey, FILE_BYTES_MAX, Finding, KEYS, OPEN_SECTIONS, ValueOrigin, check, numbers};
 use crate::phone::NumberSettings;
@@ -25,6 +25,8 @@ pub struct FileLayer {
     pub errors: Vec<Finding>,
     /// Findings that do not prevent the start.
     pub warnings: Vec<Finding>,
+    /// Keys that lea does not know: errors, unless the caller is lenient.
+    pub unknown_keys: Vec<Finding>,
     pub numbers: NumberSettings,
     document: String,
     /// Sections of [`OPEN_SECTIONS`] and their ranges in the document.
@@ -77,18 +79,27 @@ impl FileLayer {
 
     /// Adds what the reader of a section found.
     pub(crate) fn add_section_findings(&mut self, read: Result<Vec<SectionFinding>, JsonSyntaxError>) {
-        let (mut errors, mut warnings) = (Findings::default(), Findings::default());
+        let (mut errors, mut unknown_keys) = (Findings::default(), Findings::default());
         match read {
             Ok(findings) => {
                 for SectionFinding { offset, text, is_warning } in findings {
-                    let list = if is_warning { &mut warnings } else { &mut errors };
+                    let list = if is_warning { &mut unknown_keys } else { &mut errors };
                     list.push(&self.document, offset, text);
                 }
             }
             Err(error) => errors.push(&self.document, error.offset, syntax_error_text(&error)),
         }
         self.errors.extend(errors.into_list());
-        self.warnings.extend(warnings.into_list());
+        self.unknown_keys.extend(unknown_keys.into_list());
+    }
+
+    /// Returns the position of a value, by its path from the top.
+    pub fn origin_of(&self, path: &str) -> Option<ValueOrigin> {
+        let mut node = json::parse(&self.document).ok()?;
+        for name in path.split('.') {
+            node = node.members()?.ok()?.into_iter().rfind(|member| member.key == name)?.value;
+        }
+        Some(origin(&self.document, node.offset()))
     }
 
     /// Returns the text of a key's value and its position.
@@ -96,6 +107,13 @@ impl FileLayer {
         let (_, origin, text) = self.values.iter().find(|(of, ..)| *of == key)?;
         Some((*origin, text))
     }
+}
+
+/// Reads the text of a configuration file that must exist.
+pub fn read_config_text(path: &Path) -> Result<String> {
+    let bytes = read_bounded(path).map_err(|error| unreadable_error(path, &error))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Error::Config { path: path.to_owned(), reason: "not valid UTF-8 text".to_owned() })
 }
 
 /// Reads at most one byte more than the limit, by which [`FileLayer::parse`] detects a file that is too large.
@@ -115,6 +133,7 @@ struct DocumentReader<'a> {
     document: &'a str,
     errors: Findings,
     warnings: Findings,
+    unknown_keys: Findings,
     leaves: Vec<(&'static ConfigKey, JsonNode<'a>)>,
     sections: Vec<String>,
     numbers: NumberSettings,
@@ -123,9 +142,9 @@ struct DocumentReader<'a> {
 
 impl<'a> DocumentReader<'a> {
     fn new(document: &'a str) -> DocumentReader<'a> {
-        let (errors, warnings) = Default::default();
+        let (errors, warnings, unknown_keys) = Default::default();
         let (leaves, sections, numbers, open_sections) = Default::default();
-        DocumentReader { document, errors, warnings, leaves, sections, numbers, open_sections }
+        DocumentReader { document, errors, warnings, unknown_keys, leaves, sections, numbers, open_sections }
     }
 
     /// Reads an object. `path` is its path with a dot at the end, or empty for the document. Recursion is bounded by the longest
@@ -153,7 +172,7 @@ impl<'a> DocumentReader<'a> {
             } else if let Some(path) = OPEN_SECTIONS.iter().find(|path| **path == name) {
                 self.open_sections.push((path, member.value.range()));
             } else {
-                self.warn(member.key_offset, unknown_key_text(path, &member.key));
+                self.add_unknown_key(path, &member);
             }
         }
     }
@@ -170,7 +189,7 @@ impl<'a> DocumentReader<'a> {
     fn add_section_findings(&mut self, read: Result<Vec<SectionFinding>, JsonSyntaxError>) {
         match read {
             Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.is_warning {
-                true => self.warn(wrong.offset, wrong.text),
+                true => self.unknown_keys.push(self.document, wrong.offset, wrong.text),
                 false => self.error(wrong.offset, wrong.text),
             }),
             Err(error) => self.syntax_error(error),
@@ -207,6 +226,7 @@ impl<'a> DocumentReader<'a> {
             path: path.to_owned(),
             errors: self.errors.into_list(),
             warnings: self.warnings.into_list(),
+            unknown_keys: self.unknown_keys.into_list(),
             numbers: self.numbers,
             document: self.document.to_owned(),
             open_sections: self.open_sections,
@@ -220,6 +240,22 @@ impl<'a> DocumentReader<'a> {
 
     fn error(&mut self, offset: usize, text: String) {
         self.errors.push(self.document, offset, text);
+    }
+
+    /// Adds a finding for an unknown key. Keys outside `parameters` may belong to other programs, so they are warnings.
+    fn add_unknown_key(&mut self, path: &str, member: &JsonMember<'_>) {
+        let sections = [numbers::PATH].into_iter().chain(OPEN_SECTIONS);
+        let names =
+            KEYS.iter().map(|key| key.path).chain(sections).filter_map(|name| name.strip_prefix(path));
+        let known: Vec<&str> = names.filter_map(|name| name.split('.').next()).collect();
+        let hint = check::did_you_mean(&member.key, &known);
+        let scope = path.strip_suffix('.').map_or_else(String::new, |scope| format!(" in {scope}"));
+        let text = format!("unknown key {}{scope}{hint}", check::quote(&member.key));
+        if path.is_empty() && hint.is_empty() {
+            self.warn(member.key_offset, text);
+        } else {
+            self.unknown_keys.push(self.document, member.key_offset, text);
+        }
     }
 
     fn warn(&mut self, offset: usize, text: String) {
@@ -259,13 +295,4 @@ impl Findings {
 fn origin(document: &str, offset: usize) -> ValueOrigin {
     let (line, column) = json::line_and_column(document, offset);
     ValueOrigin::File { line, column }
-}
-
-/// Returns the warning for an unknown key. It names the known key that differs only in case.
-fn unknown_key_text(path: &str, key: &str) -> String {
-    let mut known = KEYS.iter().filter_map(|key| key.path.strip_prefix(path)?.split('.').next());
-    let meant = known.find(|name| name.eq_ignore_ascii_case(key));
-    let meant = meant.map_or_else(String::new, |name| format!("; {name:?} is meant?"));
-    let scope = path.strip_suffix('.').map_or_else(String::new, |scope| format!(" in {scope}"));
-    format!("unknown key {}{scope}{meant}", check::quote(key))
 }

@@ -126,12 +126,22 @@ fn offset_in(document: &str, part: &str) -> usize {
     part.as_ptr() as usize - document.as_ptr() as usize
 }
 
+/// Returns the offset of a comma before the closing bracket at an offset.
+fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
+    let is_close = text.get(offset..)?.starts_with(['}', ']']);
+    let before = text[..offset].trim_end();
+    (is_close && before.ends_with(',')).then(|| before.len() - 1)
+}
+
 fn syntax_error(text: &str, error: &serde_json::Error) -> JsonSyntaxError {
     let line_start = match error.line() {
         0 | 1 => 0,
         line => text.match_indices('\n').nth(line - 2).map_or(text.len(), |(newline, _)| newline + 1),
     };
     let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
+    if let Some(comma) = trailing_comma(text, offset) {
+        return JsonSyntaxError { offset: comma, text: "trailing comma".to_owned() };
+    }
     let said = error.to_string();
     let reason = said.rsplit_once(" at line ").map_or(said.as_str(), |(reason, _)| reason);
     JsonSyntaxError { offset, text: reason.to_owned() }
@@ -175,7 +185,9 @@ mod tests {
     #[test]
     fn syntax_errors_have_a_position() {
         check_error("", (1, 1), "EOF while parsing a value");
-        check_error("{\n  \"a\": 1,\n}", (3, 1), "key must be a string");
+        check_error("{\n  \"a\": 1,\n}", (2, 9), "trailing comma");
+        check_error("[1, ]", (1, 3), "trailing comma");
+        check_error("{,}", (1, 2), "key must be a string");
         check_error("{\n  \"é\": @A\n}", (2, 8), "expected value");
         check_error("{} x", (1, 4), "trailing characters");
         check_error("{\"a\": 1\n\n", (3, 1), "EOF while parsing an object");

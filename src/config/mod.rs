@@ -8,9 +8,10 @@
 //! exist only in the file: `numbers` is read here, those of [`OPEN_SECTIONS`] by the modules that use them.
 
 pub(crate) mod check;
+pub mod edit;
 mod file;
 pub(crate) mod json;
-mod numbers;
+pub(crate) mod numbers;
 mod replace;
 pub(crate) mod section;
 mod template;
@@ -22,7 +23,7 @@ use crate::phone;
 use crate::runtime::logging::LevelFilter;
 use crate::{Error, Result};
 
-pub use file::FileLayer;
+pub use file::{FileLayer, read_config_text};
 pub use replace::replace_file;
 pub use template::Template;
 
@@ -232,15 +233,17 @@ pub struct ConfigLayers<'a> {
     pub flags: &'a [(&'static ConfigKey, String)],
     pub env: EnvLookup<'a>,
     pub file: Option<&'a FileLayer>,
+    /// True if unknown keys are warnings instead of errors.
+    pub is_lenient: bool,
 }
 
 /// Loads the configuration without flags.
 ///
-/// The file `path` must exist. Without a path, [`FILE_DEFAULT`] is read if it exists. Fails with [`Error::Config`] or
+/// `is_lenient` makes unknown keys warnings instead of errors. The file `path` must exist. Without a path, [`FILE_DEFAULT`] is read if it exists. Fails with [`Error::Config`] or
 /// [`Error::Usage`] (exit status 2), which list all errors.
-pub fn load(path: Option<&Path>, env: EnvLookup<'_>) -> Result<EffectiveConfig> {
+pub fn load(path: Option<&Path>, is_lenient: bool, env: EnvLookup<'_>) -> Result<EffectiveConfig> {
     let file = read_layer(path)?;
-    let (effective, errors) = resolve(&ConfigLayers { flags: &[], env, file: file.as_ref() });
+    let (effective, errors) = resolve(&ConfigLayers { flags: &[], env, file: file.as_ref(), is_lenient });
     fail_on_findings(file.as_ref(), &errors)?;
     Ok(effective)
 }
@@ -261,6 +264,10 @@ pub fn environment(variable: &str) -> Option<String> {
 /// Combines the layers. The result is valid only if the list of errors is empty ([`fail_on_findings`]).
 pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
     let mut errors = layers.file.map_or_else(Vec::new, |file| file.errors.clone());
+    let mut warnings = layers.file.map_or_else(Vec::new, |file| file.warnings.clone());
+    let unknown_keys = layers.file.map_or_else(Vec::new, |file| file.unknown_keys.clone());
+    if layers.is_lenient { &mut warnings } else { &mut errors }.extend(unknown_keys);
+    warnings.sort_by_key(|warning| warning.origin);
     let mut values = Vec::with_capacity(KEYS.len());
     let mut taker = ValueReader { layers, errors: &mut errors, values: &mut values };
     let logger_level = taker.read(&LOGGER_LEVEL, check::level);
@@ -278,7 +285,7 @@ pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
         numbers: layers.file.map_or_else(phone::NumberSettings::default, |file| file.numbers.clone()),
         values,
         file: layers.file.map(|file| file.path.clone()),
-        warnings: layers.file.map_or_else(Vec::new, |file| file.warnings.clone()),
+        warnings,
     };
     (effective, errors)
 }

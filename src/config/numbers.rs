@@ -7,7 +7,10 @@ use super::section::{SectionFinding, not_an_object, read_text, read_text_list};
 use crate::phone::NumberSettings;
 
 /// Path of the section.
-pub(super) const PATH: &str = "parameters.numbers";
+pub(crate) const PATH: &str = "parameters.numbers";
+
+/// Keys of the section.
+pub(crate) const KEYS: [&str; 3] = ["exitPrefixes", "fields", "defaultRegion"];
 
 /// Reads the section into `settings`.
 pub(super) fn read(
@@ -28,7 +31,8 @@ pub(super) fn read(
             "defaultRegion" => read_text(member.value)?
                 .map(|region| changed.default_region = Some(region).filter(|region| !region.is_empty())),
             unknown => {
-                let text = format!("unknown key {} in {PATH}", check::quote(unknown));
+                let hint = check::did_you_mean(unknown, &KEYS);
+                let text = format!("unknown key {} in {PATH}{hint}", check::quote(unknown));
                 wrongs.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
                 continue;
             }

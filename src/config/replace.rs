@@ -11,8 +11,8 @@ use crate::{Error, Result};
 /// Writes a temporary file next to `path`, syncs it, renames it and syncs the directory, which is created if needed.
 ///
 /// Keeps the old file's mode and, if permitted, its owner. Follows a symbolic link and replaces its target. On error the
-/// old file is unchanged.
-pub fn replace_file(path: &Path, text: &str) -> Result<()> {
+/// old file is unchanged. With `is_backed_up`, the old file remains as `FILE.bak`.
+pub fn replace_file(path: &Path, text: &str, is_backed_up: bool) -> Result<()> {
     let (path, old) = match fs::canonicalize(path) {
         Ok(path) => (path.clone(), Some(fs::metadata(&path).map_err(Error::path("read", &path))?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
@@ -34,8 +34,24 @@ pub fn replace_file(path: &Path, text: &str) -> Result<()> {
         .tempfile_in(dir)
         .map_err(create_in_error(dir))?;
     fill(file.as_file_mut(), text, old.as_ref()).map_err(Error::path("write", &path))?;
+    if is_backed_up && old.is_some() {
+        keep_old(&path).map_err(Error::path("back up", &path))?;
+    }
     file.persist(&path).map_err(|error| Error::path("replace", &path)(error.error))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::path("sync", dir))
+}
+
+/// Gives a file the second name `FILE.bak`, which it keeps when it is replaced.
+fn keep_old(path: &Path) -> io::Result<()> {
+    let mut backup = path.as_os_str().to_owned();
+    backup.push(".bak");
+    let backup = Path::new(&backup);
+    match fs::remove_file(backup) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Not every file system has hard links.
+    fs::hard_link(path, backup).or_else(|_| fs::copy(path, backup).map(drop))
 }
 
 fn fill(file: &mut File, text: &str, old: Option<&Metadata>) -> io::Result<()> {

@@ -27,7 +27,7 @@ fn with(
     let env: HashMap<_, _> = env.iter().copied().collect();
     let file = file.map(parse);
     let look_up = |name: &str| env.get(name).map(|value| (*value).to_owned());
-    resolve(&ConfigLayers { flags: &flags, env: &look_up, file: file.as_ref() })
+    resolve(&ConfigLayers { flags: &flags, env: &look_up, file: file.as_ref(), is_lenient: false })
 }
 
 #[test]
@@ -190,7 +190,9 @@ fn check_file(text: &str, errors: &[&str], warnings: &[&str]) {
     let file = parse(text);
     let said = |findings: &[Finding]| findings.iter().map(Finding::to_string).collect::<Vec<_>>();
     assert_eq!(said(&file.errors), errors, "{text:?}");
-    assert_eq!(said(&file.warnings), warnings, "{text:?}");
+    let mut found = [&file.warnings[..], &file.unknown_keys].concat();
+    found.sort_by_key(|finding| finding.origin);
+    assert_eq!(said(&found), warnings, "{text:?}");
 }
 
 #[test]
@@ -213,9 +215,9 @@ fn errors_and_warnings_have_line_and_column() {
         &[],
         &[
             "line 1, column 2: unknown key \"loggerLevel\"",
-            "line 2, column 17: unknown key \"loggerlevel\" in parameters; \"loggerLevel\" is meant?",
+            "line 2, column 17: unknown key \"loggerlevel\" in parameters; did you mean \"loggerLevel\"?",
             "line 2, column 42: unknown key \"a\\n\" in parameters",
-            "line 2, column 60: unknown key \"ports\" in parameters.tcpServer",
+            "line 2, column 60: unknown key \"ports\" in parameters.tcpServer; did you mean \"port\"?",
         ],
     );
     check_file(
@@ -261,7 +263,7 @@ fn no_input_causes_a_panic() {
     let site = SITE.as_bytes();
     let survives = |bytes: &[u8]| {
         let file = FileLayer::parse(Path::new("f"), bytes);
-        resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file) })
+        resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file), is_lenient: false })
     };
     for end in 0..=site.len() {
         survives(&site[..end]);
@@ -290,20 +292,39 @@ fn no_input_causes_a_panic() {
 fn a_named_file_must_exist_and_have_a_valid_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lea.conf");
-    let missing = load(Some(&path), &|_| None).unwrap_err();
+    let missing = load(Some(&path), false, &|_| None).unwrap_err();
     assert!(matches!(&missing, Error::Config { reason, .. } if reason.contains("No such file")), "{missing}");
     assert!(FileLayer::read_if_exists(&path).unwrap().is_none());
 
     let padded = |bytes: u64| format!("{{}}{}", " ".repeat(bytes as usize - 2));
     std::fs::write(&path, padded(FILE_BYTES_MAX)).unwrap();
-    assert_eq!(load(Some(&path), &|_| None).unwrap().file, Some(path.clone()));
+    assert_eq!(load(Some(&path), false, &|_| None).unwrap().file, Some(path.clone()));
     std::fs::write(&path, padded(FILE_BYTES_MAX + 1)).unwrap();
-    assert!(matches!(load(Some(&path), &|_| None), Err(Error::Config { .. })));
-    assert!(matches!(load(Some(dir.path()), &|_| None), Err(Error::Config { .. })));
+    assert!(matches!(load(Some(&path), false, &|_| None), Err(Error::Config { .. })));
+    assert!(matches!(load(Some(dir.path()), false, &|_| None), Err(Error::Config { .. })));
 }
 
 #[test]
 fn ipv6_is_displayed_in_brackets() {
     let listen = HostPort { address: "::1".to_owned(), port: 5004 };
     assert_eq!(listen.to_string(), "[::1]:5004");
+}
+
+#[test]
+fn an_unknown_key_is_an_error_unless_lenient() {
+    let file = parse("{\"mail\": 1, \"parameters\": {\"tcpSrver\": {}, \"events\": {\"lins\": \"\"}}}");
+    let resolve_with =
+        |is_lenient| resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file), is_lenient });
+    let (effective, errors) = resolve_with(false);
+    let texts: Vec<_> = errors.iter().map(|error| error.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "unknown key \"tcpSrver\" in parameters; did you mean \"tcpServer\"?",
+            "unknown key \"lins\" in parameters.events; did you mean \"lines\"?"
+        ]
+    );
+    assert_eq!(effective.warnings.len(), 1, "a key outside parameters may belong to another program");
+    let (effective, errors) = resolve_with(true);
+    assert_eq!((errors, effective.warnings.len()), (vec![], 3));
 }

@@ -1,5 +1,6 @@
 //! Settings of a daemon: the configuration and its section `parameters.events`, which exists only in the file.
 
+mod describe;
 mod events;
 
 use std::path::{Path, PathBuf};
@@ -21,11 +22,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Loads the configuration without flags, like [`config::load`], and its sections.
-    pub(crate) fn load(path: Option<&Path>, env: EnvLookup<'_>) -> Result<Settings> {
+    /// Loads the configuration without flags, and its sections. `is_lenient` makes unknown keys warnings.
+    pub(crate) fn load(path: Option<&Path>, is_lenient: bool, env: EnvLookup<'_>) -> Result<Settings> {
         let mut file = config::read_layer(path)?;
         let events = file.as_mut().map(EventSettings::read).unwrap_or_default();
-        let (config, errors) = config::resolve(&ConfigLayers { flags: &[], env, file: file.as_ref() });
+        let (config, errors) =
+            config::resolve(&ConfigLayers { flags: &[], env, file: file.as_ref(), is_lenient });
         config::fail_on_findings(file.as_ref(), &errors)?;
         Ok(Settings { config, events })
     }

@@ -49,12 +49,6 @@ impl Write for LogOutput {
     }
 }
 
-/// Prints a line of data to stdout.
-pub fn print_line(line: std::fmt::Arguments<'_>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-}
-
 /// Limits warnings that a peer can cause at will to one per second and reason. The next one has the number of suppressed
 /// warnings.
 #[derive(Debug)]

@@ -135,6 +135,7 @@ fn flags_override_variables() {
     site.configure(&["-u", "3", "-g", ""]).envs(VARIABLES.into_iter().zip(texts)).assert().code(0);
     assert_eq!(site.json(), configuration("WARN", ("::", 3), ("", 2, "t")));
     // A container may pass on variables that are not set. An empty variable counts as unset, except for an address.
+    let site = Site::new();
     site.configure(&[]).envs(VARIABLES.map(|variable| (variable, ""))).assert().code(0);
     assert_eq!(site.json(), configuration("DEBUG", ("", 5004), ("", 5002, "interception")));
 }
@@ -165,7 +166,8 @@ fn an_invalid_value_leaves_the_old_file_unchanged() {
         assert!(!output.stderr.is_empty(), "{args:?}");
         assert_eq!(site.text(CONF), old, "{args:?}");
     }
-    let mut by_variable = site.configure(&[]);
+    site.put("t.conf", fs::read(Path::new(ROOT).join("config/base.conf")).unwrap());
+    let mut by_variable = site.configure(&["--template", "t.conf"]);
     let said = stderr(by_variable.env("KAFKAPORT", "nine"));
     assert_eq!(
         said,
@@ -175,7 +177,7 @@ fn an_invalid_value_leaves_the_old_file_unchanged() {
     assert_eq!(site.text(CONF), old);
     assert_eq!(site.listing(), ["configurationFile.conf"]);
     for port in ["0", "1", "65535", "05004"] {
-        site.configure(&["-u", port]).assert().code(0);
+        site.configure(&["-u", port, "--template", "t.conf"]).assert().code(0);
         assert_eq!(site.json()["parameters"]["tcpServer"]["port"], port.parse::<u16>().unwrap());
     }
 }
@@ -203,12 +205,12 @@ fn a_failed_write_leaves_the_old_file_and_no_other() {
 #[test]
 fn a_replaced_file_keeps_its_mode_and_a_link_stays_a_link() {
     let site = Site::new();
-    site.put("real.conf", "old");
+    site.put("real.conf", "{}");
     symlink("../real.conf", site.path(CONF)).unwrap();
     for mode in [0o600, 0o640, 0o664] {
         fs::set_permissions(site.path("real.conf"), fs::Permissions::from_mode(mode)).unwrap();
         let before = fs::metadata(site.path("real.conf")).unwrap();
-        site.configure(&[]).assert().code(0);
+        site.configure(&["-u", &mode.to_string()]).assert().code(0);
         let after = fs::metadata(site.path("real.conf")).unwrap();
         assert_eq!((after.mode() & 0o777, after.uid(), after.gid()), (mode, before.uid(), before.gid()));
         assert_ne!(after.ino(), before.ino(), "it was replaced, not written over");
@@ -230,7 +232,7 @@ fn keys_of_a_site_template_are_kept() {
         "\u{feff}{\r\n \"parameters\": {\"loggerLevel\":\"@LOGGERLEVEL\",\r\n  \"tcpServer\": {\"address\":\
          \"@TCPSERVERADDRESS\", \"port\": \"@TCPSERVERPORT\", \"backlog\": 5}},\r\n \"mail\": \"ops@example.test\"}\r\n",
     );
-    let said = stderr(&mut site.configure(&["-u", "6004", "-g", "broker", "-k", "1"]));
+    let said = stderr(&mut site.configure(&["--lenient", "-u", "6004", "-g", "broker", "-k", "1"]));
     assert_eq!(
         site.text(CONF),
         "\u{feff}{\r\n \"parameters\": {\"loggerLevel\":\"DEBUG\",\r\n  \"tcpServer\": {\"address\":\
@@ -239,7 +241,8 @@ fn keys_of_a_site_template_are_kept() {
     assert_eq!(said.matches("configuration_warning").count(), 2, "{said}");
     assert!(said.contains("unknown key \\\"backlog\\\" in parameters.tcpServer"), "{said}");
     assert!(said.contains("flag_without_place flag=--kafka-address placeholder=@KAFKAADDRESS"), "{said}");
-    site.configure(&["--check"]).assert().code(0);
+    site.configure(&["--check"]).assert().code(2);
+    site.configure(&["--check", "--lenient"]).assert().code(0);
 
     let old = site.text(CONF);
     for broken in [
@@ -264,14 +267,20 @@ fn check_reports_each_error_with_line_and_column() {
             assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{text}");
         }
     };
-    check("{}", 0, "x.conf: nothing is wrong\n");
-    check("{\"a\": 1}", 0, "x.conf:1:2: warning: unknown key \"a\"\n");
-    check("{\n\"a\": 1,\n}", 2, "x.conf:3:1: error: not valid JSON: key must be a string\n");
+    let ok = "x.conf: OK: TCP on 0.0.0.0:5004; Kafka off; events off\n";
+    check("{}", 0, ok);
+    check("{\"a\": 1}", 0, &format!("x.conf:1:2: warning: unknown key \"a\"\n{ok}"));
+    check("{\n\"a\": 1,\n}", 2, "x.conf:2:7: error: not valid JSON: trailing comma\n");
     check(
-        "{\"parameters\": {\n  \"loggerLevel\": \"LOUD\",\n  \"colour\": 1,\n  \"tcpServer\": {\"port\": -1}}}",
+        "{\"parameters\": {\"tcpServer\": {\"port\": 25104}, \"events\": {\"lines\": \"5959\", \"syslog\": [\"udp:5514\"]}}}",
+        0,
+        "x.conf: OK: TCP on 0.0.0.0:25104; Kafka off; events on lines 127.0.0.1:5959, syslog udp:127.0.0.1:5514\n",
+    );
+    check(
+        "{\"parameters\": {\n  \"loggerLevel\": \"LOUD\",\n  \"tcpSrver\": 1,\n  \"tcpServer\": {\"port\": -1}}}",
         2,
         "x.conf:2:18: error: parameters.loggerLevel: \"LOUD\" is not a log level (expected DEBUG, INFO, WARN or ERROR)\n\
-         x.conf:3:3: warning: unknown key \"colour\" in parameters\n\
+         x.conf:3:3: error: unknown key \"tcpSrver\" in parameters; did you mean \"tcpServer\"?\n\
          x.conf:4:25: error: parameters.tcpServer.port: \"-1\" is not a port (expected a number from 1 to 65535, or 0 for off)\n",
     );
     site.configure(&["--check"]).assert().code(2);
@@ -281,19 +290,25 @@ fn check_reports_each_error_with_line_and_column() {
 #[test]
 fn print_shows_the_origin_of_each_value() {
     let site = Site::new();
-    site.put(CONF, "{\"parameters\": {\n\"tcpServer\": {\"port\": 6004, \"address\": \"\"}}}");
+    site.put(CONF, "{\"parameters\": {\n\"tcpServer\": {\"port\": 6004, \"address\": \"\"},\n\"events\": {\"http\": \"9200\", \"cluster\": \"https://lea:secret@search:9200\"}}}");
     let mut print = site.configure(&["--print", "-w", "t"]);
     let table = print.env("LOGGERLEVEL", "info").assert().code(0).get_output().stdout.clone();
-    assert_eq!(
-        String::from_utf8(table).unwrap(),
-        "KEY                             VALUE  FROM\n\
-         parameters.loggerLevel          INFO   environment variable LOGGERLEVEL\n\
-         parameters.tcpServer.address    -      config/configurationFile.conf:2:40\n\
-         parameters.tcpServer.port       6004   config/configurationFile.conf:2:23\n\
-         parameters.kafkaServer.address  -      default\n\
-         parameters.kafkaServer.port     5002   default\n\
-         parameters.kafkaServer.topic    t      flag --kafka-topic\n"
-    );
+    let table = String::from_utf8(table).unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split("  ").filter(|cell| !cell.is_empty()).collect()).collect();
+    let row = |key: &str| {
+        let found = rows.iter().find(|row| row[0] == format!("parameters.{key}"));
+        let row = found.unwrap_or_else(|| panic!("{key}: {table}"));
+        (row[1].trim(), row[2].trim())
+    };
+    assert_eq!(row("loggerLevel"), ("INFO", "environment variable LOGGERLEVEL"));
+    assert_eq!(row("tcpServer.address"), ("-", "config/configurationFile.conf:2:40"));
+    assert_eq!(row("tcpServer.port"), ("6004", "config/configurationFile.conf:2:23"));
+    assert_eq!(row("kafkaServer.topic"), ("t", "flag --kafka-topic"));
+    assert_eq!(row("events.http"), ("127.0.0.1:9200", "config/configurationFile.conf:3:20"));
+    assert_eq!(row("events.cluster"), ("https://search:9200", "config/configurationFile.conf:3:39"));
+    assert_eq!(row("events.patterns"), ("built-in", "default"));
+    assert!(!table.contains("secret"), "{table}");
     let mut print = site.configure(&["--print", "--json", "-w", "t"]);
     let shown = print.env("LOGGERLEVEL", "info").assert().code(0).get_output().stdout.clone();
     let shown: Value = serde_json::from_slice(&shown).unwrap();
@@ -388,4 +403,63 @@ fn install_never_overwrites_a_configuration() {
     assert_eq!(site.text(conf), "mine");
     install().arg("--help").assert().code(0);
     install().arg("--prefix=/x").assert().code(2);
+}
+
+const FULL: &str = r#"{
+  "parameters": {
+    "loggerLevel": "WARN",
+    "tcpServer": { "address": "10.0.0.9", "port": 6004 },
+    "numbers": { "defaultRegion": "GB" },
+    "events": { "lines": "5959", "indices": { "calls": "calls" } }
+  },
+  "mail": "ops@example.test"
+}
+"#;
+
+#[test]
+fn only_the_named_values_change_and_the_old_file_is_kept() {
+    let site = Site::new();
+    site.put(CONF, FULL);
+    site.configure(&["-u", "25200"]).assert().code(0);
+    assert_eq!(site.text(CONF), FULL.replace("6004", "25200"));
+    assert_eq!(site.text(&format!("{CONF}.bak")), FULL);
+    site.configure(&["--set", "events.http=9200", "--set", "numbers.defaultRegion=DE"]).assert().code(0);
+    let json = site.json();
+    assert_eq!(json["parameters"]["events"]["http"], "9200");
+    assert_eq!(json["parameters"]["numbers"]["defaultRegion"], "DE");
+    assert_eq!(json["parameters"]["events"]["lines"], "5959");
+    assert_eq!(site.text(&format!("{CONF}.bak")), FULL.replace("6004", "25200"));
+    // Without a change nothing is written.
+    site.configure(&[]).assert().code(0);
+    assert_eq!(site.text(&format!("{CONF}.bak")), FULL.replace("6004", "25200"));
+}
+
+#[test]
+fn a_key_set_to_an_invalid_value_or_unknown_changes_nothing() {
+    let site = Site::new();
+    site.put(CONF, FULL);
+    for (set, expected) in [
+        ("events.http=99999", "parameters.events.http"),
+        ("tcpSrver.port=1", "did you mean \"tcpServer\"?"),
+        ("loggerLevel", "KEY=VALUE"),
+        ("events.syslog=[", "not valid JSON"),
+    ] {
+        let said = stderr(&mut site.configure(&["--set", set]));
+        assert!(said.contains(expected), "{set}: {said}");
+        site.configure(&["--set", set]).assert().code(2);
+        assert_eq!(site.text(CONF), FULL);
+    }
+    assert_eq!(site.listing(), ["configurationFile.conf"]);
+}
+
+#[test]
+fn a_mistyped_key_stops_a_start_unless_lenient() {
+    let site = Site::new();
+    site.put(CONF, r#"{"parameters": {"tcpSrver": {"address": "", "port": 0}}}"#);
+    let said = stderr(site.command(LEA).args(["run"]));
+    assert!(said.contains("did you mean \"tcpServer\"?"), "{said}");
+    site.command(LEA).arg("run").assert().code(2);
+    site.put(CONF, r#"{"parameters": {"mine": 1, "tcpServer": {"address": "", "port": 0}}}"#);
+    let said = stderr(site.command(LEA).args(["run", "--lenient"]));
+    assert!(said.contains("configuration_warning") && said.contains("enables no receiver"), "{said}");
 }

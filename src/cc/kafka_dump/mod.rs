@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 pub use input::DumpSource;
 pub use order::{RecordCallback, for_each_record, sort_by_offset};
 
-use crate::Result;
+use crate::capture::formats::starts_capture;
 use crate::cc::kafka_dump::format::{
     DumpFormat, DumpItem, DumpLocation, DumpReader, KafkaPosition, RecordDeadLetter, parse_partition_dir,
 };
@@ -22,6 +22,7 @@ use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, Vi
 use crate::cc::wire::chunk::{self, ChunkError};
 use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
+use crate::{Error, Result};
 use dedup::{Dedup, DedupTable};
 use input::{DumpInput, InputDamage};
 
@@ -85,8 +86,14 @@ impl<'a> DumpDecoder<'a> {
     /// Decodes a dump to its end.
     pub fn read(&mut self, origin: &DumpSource) -> Result<ReadFlow> {
         let mut input = DumpInput::open(origin, Arc::clone(&self.read_bytes))?;
-        let (format, mut reader) = open_reader(origin, &mut input);
+        input.fill_for_detection();
         let file = origin.name();
+        if starts_capture(input.bytes()) == Some(true) {
+            return Err(Error::Usage(format!(
+                "{file} is not a Kafka dump: this is a packet capture (to store it, send it to a receiver with `lea replay`)"
+            )));
+        }
+        let (format, mut reader) = open_reader(origin, &input);
         log::info!("reading file={file:?} format={}", format.as_str());
         self.sink.start_dump(DumpInfo {
             id: origin.dump_id(),
@@ -298,8 +305,7 @@ impl std::fmt::Display for DumpRecord<'_> {
 }
 
 /// Detects the dump's format and creates its reader.
-fn open_reader(origin: &DumpSource, input: &mut DumpInput) -> (DumpFormat, DumpReader) {
-    input.fill_for_detection();
+fn open_reader(origin: &DumpSource, input: &DumpInput) -> (DumpFormat, DumpReader) {
     let format = DumpFormat::detect(input.bytes());
     let folder = origin.parent_dir_name();
     (format, DumpReader::new(format, folder.as_deref().and_then(parse_partition_dir)))

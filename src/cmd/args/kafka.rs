@@ -10,7 +10,12 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::cc::ingest::kafka::settings::KafkaProperty;
+use crate::manual::Note;
 use crate::{Error, Result};
+
+/// Environment variables of the connection, for manuals.
+pub(crate) const VARIABLES: &[Note] =
+    &[Note { name: PASSWORD_VARIABLE, text: "SASL password, if --sasl-password-file is not given." }];
 
 /// Environment variable that holds the SASL password.
 pub(crate) const PASSWORD_VARIABLE: &str = "KAFKAPASSWORD";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cc::vault::manifest::{self, Manifest, SUFFIX};
 use crate::cc::wire::name::parse_part_file_name;
-pub(crate) use crate::runtime::terminal::{escape, needs_escape};
+use crate::runtime::terminal::escape;
 use crate::{Error, Result, error};
 
 /// A stream file and its manifest, at least one of which exists.
@@ -99,14 +99,6 @@ fn manifest_path(stream_file: &Path) -> PathBuf {
     let mut path = stream_file.as_os_str().to_owned();
     path.push(SUFFIX);
     PathBuf::from(path)
-}
-
-/// Converts the result of a write to stdout: a closed pipe (`| head`) is not an error.
-pub(crate) fn ignore_broken_pipe(outcome: io::Result<()>) -> Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.map_err(Error::system("write to stdout")),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! cmd::args
+//! Option groups and parsers of option values that several commands share.
 
+pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod globals;
 pub(crate) mod kafka;
 pub(crate) mod listing;
 pub(crate) mod output_dir;

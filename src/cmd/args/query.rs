@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 
+use super::config::ConfigArgs;
 use crate::cmd::args::events::NumberMatch;
 use crate::cmd::args::time_zone::TimeZoneArg;
 use crate::cmd::args::units;
-use crate::config;
 use crate::daemon::settings::Settings;
 use crate::phone::PhoneNumberNormalizer;
 use crate::runtime::terminal::escape;
@@ -40,10 +40,8 @@ pub(crate) struct StoreTargetArgs {
     /// How long to wait for a server that is unreachable or overloaded
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration_in(0..=86_400_000))]
     pub connect_timeout: Duration,
-    /// Configuration file; its `numbers` section defines how phone numbers are read [default:
-    /// config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Options that select events.
@@ -87,7 +85,7 @@ impl StoreTargetArgs {
     }
 
     pub(crate) fn load_settings(&self) -> Result<Settings> {
-        let settings = Settings::load(self.config.as_deref(), &config::environment)?;
+        let settings = self.config.load()?;
         settings.config.log_warnings();
         Ok(settings)
     }
@@ -149,14 +147,14 @@ pub(crate) struct QueryArgs {
 }
 
 impl QueryArgs {
-    /// Prints the parsed query for --explain. Returns true if it did.
-    pub(crate) fn print_explanation(&self) -> Result<bool> {
-        if self.explain {
-            let normalizer = self.filter.normalizer(&self.target)?;
-            let query = parse_query(self.query.as_deref(), normalizer.as_deref())?;
-            crate::cmd::print_text(&format!("{}\n", escape(&query.to_string())))?;
+    /// Returns the parsed query as text if --explain is given.
+    pub(crate) fn explanation(&self) -> Result<Option<String>> {
+        if !self.explain {
+            return Ok(None);
         }
-        Ok(self.explain)
+        let normalizer = self.filter.normalizer(&self.target)?;
+        let query = parse_query(self.query.as_deref(), normalizer.as_deref())?;
+        Ok(Some(escape(&query.to_string())))
     }
 
     /// Opens the store. A malformed query is a usage error.

@@ -1,15 +1,14 @@
 //! Options that all daemon commands share, and how they become a service.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::output_dir::OutputArgs;
 use super::tcp::TcpArgs;
 use super::units;
 use crate::Result;
-use crate::cli::Globals;
-use crate::config;
+use crate::cmd::args::config::ConfigArgs;
+use crate::cmd::args::globals::Globals;
 use crate::daemon::events::EventServiceConfig;
 use crate::daemon::kafka::KafkaConfig;
 use crate::daemon::settings::Settings;
@@ -20,9 +19,8 @@ use crate::runtime::{logging, net};
 /// Options of every daemon command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServiceArgs {
-    /// Configuration file [default: config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -44,7 +42,7 @@ struct DaemonArgs {
 impl ServiceArgs {
     /// Reads the configuration and starts the log.
     pub(crate) fn load_settings(&self, globals: &Globals) -> Result<Settings> {
-        let settings = Settings::load(self.config.as_deref(), &config::environment)?;
+        let settings = self.config.load()?;
         logging::start(globals.level(settings.config.logger_level));
         settings.config.log_warnings();
         Ok(settings)

@@ -52,11 +52,6 @@ fn format_duration(duration: Duration) -> String {
     unit.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
 }
 
-/// Parses a duration; 0 is none.
-pub(crate) fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
-    duration(text).map(|value| (!value.is_zero()).then_some(value))
-}
-
 /// Parses permission bits in octal: `0640`.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8)
@@ -107,7 +102,6 @@ mod tests {
         check("2h", Some(7_200_000));
         check("1y", None);
         check("", None);
-        assert_eq!(duration_or_off("0"), Ok(None));
     }
 
     #[test]

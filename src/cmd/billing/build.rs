@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 use super::SortArgs;
 use crate::billing::calls::{CallReader, RowSource};
 use crate::billing::{BilledCall, CallParty};
-use crate::cli::Globals;
-use crate::cmd::args::listing::escape;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
 use crate::cmd::args::time_zone::TimeZoneArg;
+use crate::cmd::output::table::{Column, StreamedTable};
 use crate::cmd::output::{self, CsvWriter, OutputFormat, OutputFormatArgs, StdoutLines};
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result};
 
@@ -26,7 +28,7 @@ use crate::{Exit, Result};
 ///
 /// The exit code is 3 if a row was rejected or a call is incomplete.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Billing logs; - is stdin [default: the store]
     #[arg(value_name = "FILE")]
     files: Vec<String>,
@@ -50,8 +52,24 @@ struct BuildSummary {
     reordered: u64,
 }
 
-impl Args {
-    pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[manual::INCOMPLETE],
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example { text: "Build the calls of a log", command: "lea billing build ours.jsonl --csv" },
+            Example {
+                text: "Build the calls of the last day from the event store",
+                command: "lea billing build --since 1d",
+            },
+        ],
+        see_also: &["lea-billing-compare(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let options = super::row_options(&self.which, &self.place)?;
         let times = super::row_time_parser(&self.which);
@@ -105,7 +123,7 @@ const COLUMNS: [&str; 13] = [
 
 /// Prints calls as they are built. The table has fixed column widths, because the calls are never all in memory.
 enum CallPrinter {
-    Table(StdoutLines, TimeZoneArg),
+    Table(StdoutLines, StreamedTable<'static>, TimeZoneArg),
     Json(StdoutLines, TimeZoneArg),
     Csv(Box<CsvWriter>, TimeZoneArg),
 }
@@ -114,12 +132,10 @@ impl CallPrinter {
     fn start(format: OutputFormat, zone: TimeZoneArg) -> Result<CallPrinter> {
         Ok(match format {
             OutputFormat::Table => {
+                let table = StreamedTable::new(table_columns());
                 let mut lines = StdoutLines::start();
-                lines.write_line(&format!(
-                    "{:<32}  {:>12}  ANSWERED  {:>12}  CODE  HUNG UP  {:<16}  {:<16}  {:<36}  MISSING",
-                    "START", "SETUP", "DURATION", "CALLER", "CALLEE", "CALL ID"
-                ))?;
-                CallPrinter::Table(lines, zone)
+                lines.write_line(&table.header())?;
+                CallPrinter::Table(lines, table, zone)
             }
             OutputFormat::Json => CallPrinter::Json(StdoutLines::start(), zone),
             OutputFormat::Csv => CallPrinter::Csv(Box::new(CsvWriter::start(&COLUMNS)?), zone),
@@ -129,23 +145,7 @@ impl CallPrinter {
     /// Prints a call. Returns false if the reader of stdout is gone.
     fn print(&mut self, call: &BilledCall) -> Result<bool> {
         match self {
-            CallPrinter::Table(lines, zone) => {
-                let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { escape(text) };
-                let line = format!(
-                    "{:<32}  {:>12}  {:<8}  {:>12}  {:>4}  {:<7}  {:<16}  {:<16}  {:<36}  {}",
-                    zone.format_us(call.start_us),
-                    format_seconds(call.setup_us),
-                    format_answered(call.answered),
-                    format_seconds(call.duration_us),
-                    format_code(call.reply_code),
-                    call.hung_up.map_or("-", CallParty::as_str),
-                    shown(&call.caller),
-                    shown(&call.callee),
-                    shown(&call.call_id),
-                    call.missing,
-                );
-                lines.write_line(line.trim_end())
-            }
+            CallPrinter::Table(lines, table, zone) => lines.write_line(&table.row(&table_cells(call, *zone))),
             CallPrinter::Json(lines, zone) => {
                 lines.write_line(&output::single_line_json(&call_json(call, *zone).to_string()))
             }
@@ -155,10 +155,45 @@ impl CallPrinter {
 
     fn end(self) -> Result<()> {
         match self {
-            CallPrinter::Table(lines, _) | CallPrinter::Json(lines, _) => lines.end(),
+            CallPrinter::Table(lines, ..) | CallPrinter::Json(lines, _) => lines.end(),
             CallPrinter::Csv(csv, _) => csv.end(),
         }
     }
+}
+
+/// Returns the columns of the table with their widths.
+fn table_columns() -> Vec<(Column<'static>, usize)> {
+    vec![
+        (Column::new("START").whole(), 32),
+        (Column::new("SETUP").number().dropped(3), 12),
+        (Column::new("ANSWERED").whole(), 8),
+        (Column::new("DURATION").number(), 12),
+        (Column::new("CODE").number().dropped(2), 4),
+        (Column::new("HUNG UP").whole().dropped(4), 7),
+        (Column::new("CALLER"), 16),
+        (Column::new("CALLEE"), 16),
+        (Column::new("CALL ID").dropped(5), 36),
+        (Column::new("MISSING").dropped(1), 7),
+    ]
+}
+
+fn table_cells(call: &BilledCall, zone: TimeZoneArg) -> Vec<String> {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    // A call that was not answered has no duration.
+    let duration_us =
+        call.duration_us.filter(|duration_us| call.answered != Some(false) || *duration_us != 0);
+    vec![
+        zone.format_us(call.start_us),
+        format_seconds(call.setup_us),
+        format_answered(call.answered).to_owned(),
+        format_seconds(duration_us),
+        format_code(call.reply_code),
+        call.hung_up.map_or("-", CallParty::as_str).to_owned(),
+        or_dash(&call.caller),
+        or_dash(&call.callee),
+        or_dash(&call.call_id),
+        call.missing.to_string(),
+    ]
 }
 
 /// Returns a call as a JSON object. An unknown value is null.

@@ -11,12 +11,15 @@ use crate::billing::calls::{CallReader, RowSource};
 use crate::billing::{
     self, BilledCall, CallGroup, CallParty, Difference, Differences, GroupKey, GroupTotals, TotalsBuilder,
 };
-use crate::cli::Globals;
-use crate::cmd::args::listing::escape;
+use crate::cmd::Command;
+use crate::cmd::args::config::ConfigArgs;
+use crate::cmd::args::globals::Globals;
 use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
 use crate::cmd::args::time_zone::TimeZoneArg;
 use crate::cmd::args::units;
+use crate::cmd::output::table::{Column, StreamedTable};
 use crate::cmd::output::{self, CsvWriter, OutputFormat, OutputFormatArgs, StdoutLines};
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::search::source::SessionOptions;
 use crate::{Error, Exit, Result};
@@ -36,7 +39,7 @@ const TOLERANCE_US_MAX: i64 = 86_400_000_000;
 ///
 /// The exit code is 3 if calls differ, if a call is missing on one side, or if a row was rejected.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The log of our side
     #[arg(value_name = "OURS")]
     ours: String,
@@ -53,9 +56,8 @@ pub(super) struct Args {
     format: OutputFormatArgs,
     #[command(flatten)]
     sort: SortArgs,
-    /// Configuration file with the numbering rules [default: config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// CA certificates (PEM) for https URLs [default: system roots]
     #[arg(long, value_name = "FILE")]
     store_ca: Option<std::path::PathBuf>,
@@ -91,8 +93,24 @@ struct CompareSummary {
     incomplete: u64,
 }
 
-impl Args {
-    pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "The sides differ, or a row was rejected.")],
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example { text: "Compare two logs", command: "lea billing compare ours.jsonl theirs.csv" },
+            Example {
+                text: "Print only the totals",
+                command: "lea billing compare ours.jsonl theirs.csv --show totals",
+            },
+        ],
+        see_also: &["lea-billing-build(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let format = self.format.format();
         let show = match (self.show, format) {
@@ -157,7 +175,9 @@ impl Args {
             Exit::Incomplete
         })
     }
+}
 
+impl Args {
     /// Reads one side. Each side gets half of the memory.
     fn side(&self, name: &str, options: &SessionOptions) -> Result<CallReader> {
         let names = [name.to_owned()];
@@ -263,22 +283,12 @@ impl ComparePrinter {
         let zone = self.zone;
         match &mut self.out {
             CompareOutput::Table(lines) => {
+                let table = StreamedTable::new(difference_columns());
                 if !std::mem::replace(&mut self.has_head, true) {
-                    lines.write_line(&difference_line([
-                        "DIFFERENCE",
-                        "OURS",
-                        "THEIRS",
-                        "BY",
-                        "START",
-                        "CALLER",
-                        "CALLEE",
-                        "CALL ID",
-                    ]))?;
+                    lines.write_line(&table.header())?;
                 }
                 for difference in differences.iter() {
-                    if !lines.write_line(&difference_line(
-                        difference_cells(pair, difference, zone).each_ref().map(String::as_str),
-                    ))? {
+                    if !lines.write_line(&table.row(&difference_cells(pair, difference, zone)))? {
                         return Ok(false);
                     }
                 }
@@ -305,22 +315,12 @@ impl ComparePrinter {
     fn print_totals(&mut self, totals: TotalsBuilder<'_>) -> Result<()> {
         let mut groups = totals.finish()?;
         let mut callers_equal = 0_u64;
+        let table = StreamedTable::new(total_columns());
         if let CompareOutput::Table(lines) = &mut self.out {
             if self.has_head {
                 lines.write_line("")?;
             }
-            lines.write_line(&total_line([
-                "BY",
-                "CALLS OURS",
-                "THEIRS",
-                "ANSWERED OURS",
-                "THEIRS",
-                "DURATION OURS",
-                "THEIRS",
-                "BY",
-                "DIFFER",
-                "VALUE",
-            ]))?;
+            lines.write_line(&table.header())?;
         }
         while let Some((group, both)) = groups.next()? {
             let is_taken = match &mut self.out {
@@ -328,8 +328,7 @@ impl ComparePrinter {
                     callers_equal += 1;
                     true
                 }
-                CompareOutput::Table(lines) => lines
-                    .write_line(&total_line(total_cells(&group, &both).each_ref().map(String::as_str)))?,
+                CompareOutput::Table(lines) => lines.write_line(&table.row(&total_cells(&group, &both)))?,
                 CompareOutput::Json(lines) => {
                     lines.write_line(&output::single_line_json(&total_json(&group, &both)))?
                 }
@@ -367,11 +366,18 @@ fn difference_us((ours, theirs): &CallPair, span: impl Fn(&BilledCall) -> Option
     ours.zip(theirs).map(|(ours, theirs)| theirs - ours)
 }
 
-fn difference_line([what, ours, theirs, by, start, caller, callee, call_id]: [&str; 8]) -> String {
-    let line = format!(
-        "{what:<14}  {ours:>14}  {theirs:>14}  {by:>14}  {start:<32}  {caller:<16}  {callee:<16}  {call_id}"
-    );
-    line.trim_end().to_owned()
+/// Returns the columns of the table of differences with their widths.
+fn difference_columns() -> Vec<(Column<'static>, usize)> {
+    vec![
+        (Column::new("DIFFERENCE").whole(), 14),
+        (Column::new("OURS").number(), 14),
+        (Column::new("THEIRS").number(), 14),
+        (Column::new("BY").number().dropped(1), 14),
+        (Column::new("START").whole().dropped(2), 32),
+        (Column::new("CALLER"), 16),
+        (Column::new("CALLEE"), 16),
+        (Column::new("CALL ID").dropped(3), 36),
+    ]
 }
 
 fn difference_cells(pair: &CallPair, difference: Difference, zone: TimeZoneArg) -> [String; 8] {
@@ -398,7 +404,7 @@ fn difference_cells(pair: &CallPair, difference: Difference, zone: TimeZoneArg) 
         }
     };
     let text =
-        |of: fn(&BilledCall) -> &str| either_side(pair).map_or_else(String::new, |call| escape(of(call)));
+        |of: fn(&BilledCall) -> &str| either_side(pair).map_or_else(String::new, |call| of(call).to_owned());
     let start = either_side(pair).map_or_else(String::new, |call| zone.format_us(call.start_us));
     let (caller, callee) = (text(|call| &call.caller), text(|call| &call.callee));
     [difference.as_str().to_owned(), one, other, more, start, caller, callee, text(|call| &call.call_id)]
@@ -432,15 +438,20 @@ fn difference_record(pair: &CallPair, differences: Differences, zone: TimeZoneAr
     .concat()
 }
 
-fn total_line(
-    [by, calls, their_calls, answered, their_answered, duration, their_duration, more, differ, value]: [&str;
-        10],
-) -> String {
-    let line = format!(
-        "{by:<6}  {calls:>10}  {their_calls:>10}  {answered:>13}  {their_answered:>10}  {duration:>18}  \
-         {their_duration:>18}  {more:>16}  {differ:>6}  {value}"
-    );
-    line.trim_end().to_owned()
+/// Returns the columns of the table of totals with their widths.
+fn total_columns() -> Vec<(Column<'static>, usize)> {
+    vec![
+        (Column::new("BY").whole(), 6),
+        (Column::new("CALLS OURS").number(), 10),
+        (Column::new("THEIRS").number(), 10),
+        (Column::new("ANSWERED OURS").number().dropped(4), 13),
+        (Column::new("THEIRS").number().dropped(3), 10),
+        (Column::new("DURATION OURS").number().dropped(2), 18),
+        (Column::new("THEIRS").number().dropped(1), 18),
+        (Column::new("BY").number(), 16),
+        (Column::new("DIFFER").number(), 6),
+        (Column::new("VALUE"), 16),
+    ]
 }
 
 fn total_cells(group: &CallGroup, both: &GroupTotals) -> [String; 10] {
@@ -456,7 +467,7 @@ fn total_cells(group: &CallGroup, both: &GroupTotals) -> [String; 10] {
         duration(theirs.duration_us),
         format_seconds(Some(both.duration_difference_us())),
         differ.to_string(),
-        escape(&group.value),
+        group.value.clone(),
     ]
 }
 

@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use crate::Result;
 use crate::cc::kafka_dump::format::KafkaPosition;
 use crate::cc::kafka_dump::visitor::{RecordPosition, RecordVisitor, VisitError, VisitOutcome};
 use crate::cc::wire::chunk::{Chunk, ChunkData};
-use crate::cmd::args::listing::escape;
-use crate::runtime::logging;
-use crate::{Error, Result};
+use crate::cmd::output::table::{self, Column};
+use crate::cmd::output::{json_lines, stdout};
 
 /// Size of the output buffer.
 const OUT_BYTES: usize = 256 << 10;
@@ -72,13 +72,13 @@ impl RecordVisitor for StreamPrinter {
 }
 
 fn check_write(outcome: io::Result<()>, shown: &mut OutputTotals) -> Result<(), VisitError> {
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+    match stdout::is_reader_there(outcome) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
             shown.is_reader_gone = true;
             Err(VisitError::StopReading)
         }
-        Err(error) => Err(VisitError::Failed(Error::system("write to stdout")(error))),
+        Err(error) => Err(VisitError::Failed(error)),
     }
 }
 
@@ -242,7 +242,7 @@ impl StreamSummary {
         let shown = |known: &OffsetRange| {
             let number = known.partition.map_or_else(|| "?".to_owned(), |number| number.to_string());
             let dash = if known.topic.is_empty() { "" } else { "-" };
-            format!("{}{dash}{number}:{}..{}", escape(&known.topic), known.first_offset, known.last_offset)
+            format!("{}{dash}{number}:{}..{}", known.topic, known.first_offset, known.last_offset)
         };
         match self.partitions.is_empty() {
             true => "-".to_owned(),
@@ -256,32 +256,29 @@ impl StreamList {
     pub(super) fn print(self, json: bool) -> Result<(usize, u64)> {
         let mut rows: Vec<(Box<str>, StreamSummary)> = self.rows.into_iter().collect();
         rows.sort_by_key(|(_, row)| row.first_seen);
-        crate::cmd::args::listing::ignore_broken_pipe(if json {
-            print_json(&rows)
-        } else {
-            print_table(&rows)
-        })?;
+        if json { print_json(&rows) } else { print_table(&rows) }?;
         Ok((rows.len(), self.bytes))
     }
 }
 
-fn print_json(rows: &[(Box<str>, StreamSummary)]) -> io::Result<()> {
-    rows.iter().try_for_each(|(name, row)| {
-        let line = StreamLine { name, records: row.records, bytes: row.bytes, partitions: &row.partitions };
-        logging::print_line(format_args!("{}", serde_json::to_string(&line)?))
-    })
+fn print_json(rows: &[(Box<str>, StreamSummary)]) -> Result<()> {
+    json_lines::print(rows.iter().map(|(name, row)| StreamLine {
+        name,
+        records: row.records,
+        bytes: row.bytes,
+        partitions: &row.partitions,
+    }))
 }
 
-/// Prints columns as wide as their widest cell, with numbers right-aligned.
-fn print_table(rows: &[(Box<str>, StreamSummary)]) -> io::Result<()> {
-    let head = ["NAME", "RECORDS", "BYTES", "OFFSETS"].map(str::to_owned);
-    let cells = rows
-        .iter()
-        .map(|(name, row)| [escape(name), row.records.to_string(), row.bytes.to_string(), row.offsets()]);
-    let lines: Vec<[String; 4]> = std::iter::once(head).chain(cells).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let [name, records, bytes] = [0, 1, 2].map(width);
-    lines.iter().try_for_each(|[a, b, c, d]| {
-        logging::print_line(format_args!("{a:<name$}  {b:>records$}  {c:>bytes$}  {d}"))
-    })
+fn print_table(rows: &[(Box<str>, StreamSummary)]) -> Result<()> {
+    let columns = [
+        Column::new("NAME").shortened_to(28),
+        Column::new("RECORDS").number(),
+        Column::new("BYTES").number(),
+        Column::new("OFFSETS"),
+    ];
+    let cells = |(name, row): &(Box<str>, StreamSummary)| {
+        vec![name.to_string(), row.records.to_string(), row.bytes.to_string(), row.offsets()]
+    };
+    table::print(&columns, &rows.iter().map(cells).collect::<Vec<_>>())
 }

@@ -17,10 +17,12 @@ use sha2::{Digest, Sha256};
 
 use super::line::{self, LineError};
 use crate::billing;
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
 use crate::daemon::settings::Settings;
 use crate::iri::event::EventIndices;
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::terminal::escape;
 use crate::search::dead_letters;
@@ -66,8 +68,27 @@ fn parse_index(text: &str) -> Result<String, String> {
     check_index_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[manual::INCOMPLETE],
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example {
+                text: "Load a file of events",
+                command: "lea events load events.jsonl --store interceptions",
+            },
+            Example {
+                text: "Load the dead letters of a directory again",
+                command: "lea events load --store interceptions",
+            },
+        ],
+        see_also: &["lea-serve-events(1)", "lea-search(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Info));
         let settings = self.store_target.load_settings()?;
         let indices = self.indices(&settings);
@@ -90,7 +111,9 @@ impl Args {
         ));
         Ok(if rejected == 0 { Exit::Done } else { Exit::Incomplete })
     }
+}
 
+impl Args {
     /// The indices for events without one.
     fn indices(&self, settings: &Settings) -> EventIndices {
         match &self.index {

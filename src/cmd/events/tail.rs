@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::Globals;
+use crate::cmd::Command;
+use crate::cmd::args::globals::Globals;
 use crate::cmd::args::query::{EventFilterArgs, StoreTargetArgs};
 use crate::cmd::output::{self, EventView};
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::terminal::escape;
@@ -65,9 +67,24 @@ pub(crate) struct Args {
     filter: EventFilterArgs,
 }
 
-impl Args {
-    /// Follows until a signal, or until the reader of standard output is gone.
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[manual::INTERRUPTED],
+        files: &[manual::EVENT_STORE_FILES],
+        reads_configuration: true,
+        environment: &[manual::TIME_ZONE_VARIABLE],
+        examples: &[
+            Example { text: "Follow all events", command: "lea events tail" },
+            Example {
+                text: "Follow the calls of a number in JSON",
+                command: "lea events tail '\"+447700900123\"' --json",
+            },
+        ],
+        see_also: &["lea-search(1)", "lea-serve-events(1)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let mut session = self.filter.open(&self.target, self.query.as_deref())?;
         // From now on, the loop below retries, because it ends at a signal.
@@ -79,7 +96,9 @@ impl Args {
         }
         Ok(Exit::Done)
     }
+}
 
+impl Args {
     /// Prints new events until a signal, or until the reader of standard output is gone.
     fn follow(&self, session: &QuerySession, cursor: &mut TailCursor, shutdown: &Shutdown) -> Result<()> {
         let pause = if self.target.target().is_url() { PAUSE_URL } else { PAUSE };

@@ -26,6 +26,15 @@ const SOURCES_PER_KIND_MAX: usize = 16;
 /// Maximum of `keepDays`: a hundred years.
 pub(crate) const KEEP_DAYS_MAX: i64 = 36_500;
 
+/// Keys of the section that are no sources.
+const OTHER_KEYS: [&str; 7] =
+    ["users", "patterns", "definitions", "indices", "cluster", "clusterCa", "keepDays"];
+
+/// Returns all keys of the section.
+pub(super) fn keys() -> Vec<&'static str> {
+    SOURCES.iter().map(|kind| kind.key).chain(OTHER_KEYS).collect()
+}
+
 /// Reads the section into `events`.
 pub(super) fn read(
     node: JsonNode<'_>,
@@ -51,7 +60,8 @@ pub(super) fn read(
                 read_sources(kind, value)?.map(|sources| events.sources.extend(sources))
             }
             unknown => {
-                let text = format!("unknown key {} in {PATH}", check::quote(unknown));
+                let hint = check::did_you_mean(unknown, &keys());
+                let text = format!("unknown key {} in {PATH}{hint}", check::quote(unknown));
                 findings.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Listening sockets: addresses, bind, waiting with poll(2), and the acceptor that all listeners for TCP connections share.
 
 pub(crate) mod acceptor;
+pub(crate) mod port_holder;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -11,6 +12,7 @@ use socket2::{Domain, Protocol, Type};
 
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
+use port_holder::{Transport, listen_error};
 
 /// Connections that the kernel queues until they are accepted: enough for those that arrive while thousands of threads
 /// start.
@@ -28,7 +30,7 @@ pub fn bind(addr: SocketAddr) -> Result<TcpListener> {
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
     };
-    open().map_err(Error::net("listen on", addr))
+    open().map_err(listen_error(Transport::Tcp, addr))
 }
 
 /// Returns the address of a listener, with the port that the kernel chose for port 0.
@@ -44,13 +46,23 @@ pub fn parse_listen_address(text: &str) -> Result<SocketAddr> {
     if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
         return match port.parse() {
             Ok(port) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
-            Err(_) => Err(Error::Usage(format!("not a port: {port} (write a number from 1 to 65535)"))),
+            Err(_) => Err(Error::Usage(format!(
+                "port {port} is out of range (expected 1 to 65535, or 0 for a free port)"
+            ))),
         };
+    }
+    let out_of_range = text.rsplit_once(':').filter(|(_, port)| is_port_out_of_range(port));
+    if let Some((_, port)) = out_of_range {
+        return parse_listen_address(port);
     }
     text.parse().map_err(|_| {
         let escaped = text.escape_debug();
         Error::Usage(format!("not an address to listen on: {escaped} (write PORT, ADDR:PORT or [IPV6]:PORT)"))
     })
+}
+
+fn is_port_out_of_range(port: &str) -> bool {
+    !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_err()
 }
 
 /// The reason why a wait ended.

@@ -17,6 +17,7 @@ use super::{MESSAGE_BYTES_MAX, SyslogConfig, SyslogWriter};
 use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::listener::ListenerDeps;
 use crate::runtime::metrics::SourceMetrics;
+use crate::runtime::net::port_holder::{Transport, listen_error};
 use crate::runtime::net::wait;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads;
@@ -56,7 +57,7 @@ impl UdpReceiver {
         config: Arc<SyslogConfig>,
     ) -> Result<UdpReceiver> {
         let sink = &deps.sink;
-        let socket = bind(addr).map_err(Error::net("listen on", addr))?;
+        let socket = bind(addr).map_err(listen_error(Transport::Udp, addr))?;
         let local_addr = socket.local_addr().map_err(Error::system("read the address of a listener"))?;
         let (queue, queued) = bounded(QUEUE_MAX);
         let writer = SyslogWriter::new(Arc::clone(sink), config);

@@ -10,13 +10,14 @@ use std::time::Instant;
 use chrono::Local;
 use serde_json::{Map, Value, json};
 
-use super::print_text;
-use crate::cli::Globals;
-use crate::config;
-use crate::daemon::settings::Settings;
+use crate::cmd::Command;
+use crate::cmd::args::config::ConfigArgs;
+use crate::cmd::args::globals::Globals;
+use crate::cmd::output::stdout;
 use crate::iri::ingest::framing::{Framer, Framing, FramingStep};
 use crate::iri::ingest::grok::{GrokPatterns, MatchedFields};
 use crate::iri::ingest::syslog::{self, MESSAGE_BYTES_MAX, header};
+use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::{Error, Exit, Result};
 
@@ -33,9 +34,8 @@ pub(crate) struct Args {
     /// Grok pattern to try; repeatable, tried in order [default: patterns of the configuration, else built-in ones]
     #[arg(short, long, value_name = "PATTERN")]
     pattern: Vec<String>,
-    /// Configuration file with patterns and definitions [default: config/configurationFile.conf]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -44,10 +44,27 @@ pub(crate) struct Args {
     file: PathBuf,
 }
 
-impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> Result<Exit> {
+impl Command for Args {
+    const MANUAL: Manual = Manual {
+        exits: &[(Exit::Incomplete, "A line matches no pattern.")],
+        reads_configuration: true,
+        examples: &[
+            Example {
+                text: "Try the patterns of the configuration",
+                command: "lea events test-pattern honeypot.log",
+            },
+            Example {
+                text: "Try a pattern of your own",
+                command: "lea events test-pattern --pattern '%{IP:source_ip}' honeypot.log",
+            },
+        ],
+        see_also: &["lea-serve-events(1)", "lea.conf(5)"],
+        ..manual::EMPTY
+    };
+
+    fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
-        let events = Settings::load(self.config.as_deref(), &config::environment)?.events;
+        let events = self.config.load()?.events;
         let list = if self.pattern.is_empty() { &events.patterns } else { &self.pattern };
         let patterns = GrokPatterns::compile(list, &events.definitions)
             .map_err(|error| Error::Usage(format!("invalid grok pattern: {error}")))?;
@@ -64,7 +81,7 @@ impl Args {
                 FramingStep::TooLong(_) => LineResult::too_long(nth),
             };
             unmatched += usize::from(shown.pattern.is_none());
-            print_text(&if self.json { shown.json() } else { shown.table() })?;
+            stdout::print(&if self.json { shown.json() } else { shown.table() })?;
         }
         logging::status_line(format_args!("tested lines={} unmatched={unmatched}", nth - 1));
         Ok(if unmatched == 0 { Exit::Done } else { Exit::Incomplete })
