@@ -1,5 +1,7 @@
 //! Interface between the packet tracker and the parsers of the formats, and what the parsers share.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::PACKET_BYTES_MAX;
 
 /// Longest header that a step may need: that of a pcapng packet block.
@@ -17,10 +19,11 @@ pub(super) trait PacketParser {
     /// Executes the next step. Its header is complete.
     fn parse(&mut self, header: &Header) -> Parsed;
 
-    /// Finds packets that are complete in `bytes`, which start where the next header starts. This is an optional fast
-    /// path: whatever it does not handle goes through [`parse`](Self::parse), with the same result.
-    fn complete_packets(&mut self, _bytes: &[u8]) -> PacketRun {
-        PacketRun::default()
+    /// Counts packets that are complete in `bytes`, which start where the next header starts. Returns their total length.
+    /// This is an optional fast path: whatever it does not handle goes through [`parse`](Self::parse), with the same
+    /// result.
+    fn count_complete_packets(&self, _bytes: &[u8], _counts: &mut PacketCounts) -> usize {
+        0
     }
 
     /// Link type of the first interface, once known.
@@ -47,13 +50,22 @@ pub(super) enum Parsed {
     Malformed,
 }
 
-/// Consecutive complete packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PacketRun {
-    pub(super) bytes: usize,
+/// Number of packets in a stream, and the times of the first and last one that have a time. Nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PacketCounts {
     pub(super) packets: u64,
     pub(super) first_ns: Option<i64>,
     pub(super) last_ns: Option<i64>,
+}
+
+impl PacketCounts {
+    /// Adds consecutive packets with the times of the first and the last one.
+    #[inline]
+    pub(super) fn add(&mut self, packets: u64, first_ns: Option<i64>, last_ns: Option<i64>) {
+        self.packets += packets;
+        self.first_ns = self.first_ns.or(first_ns);
+        self.last_ns = last_ns.or(self.last_ns);
+    }
 }
 
 /// The 4-byte number at `at`, which must be within `bytes`.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::parser::{
-    ANY_PACKET_BYTES_MAX, Header, PacketParser, PacketRun, Parsed, header_u32, packet_bytes_max, u32_at,
+    ANY_PACKET_BYTES_MAX, Header, PacketCounts, PacketParser, Parsed, header_u32, packet_bytes_max, u32_at,
 };
 
 pub(super) const FILE_HEADER_BYTES: usize = 24;
@@ -79,7 +79,7 @@ impl PcapParser {
     }
 
     #[inline]
-    fn packet_run<const BIG_ENDIAN: bool>(&self, bytes: &[u8]) -> PacketRun {
+    fn count_packets<const BIG_ENDIAN: bool>(&self, bytes: &[u8], counts: &mut PacketCounts) -> usize {
         let (mut at, mut last_at, mut packets) = (0, 0, 0);
         while let Some(header) = bytes[at..].first_chunk::<PACKET_HEADER_BYTES>() {
             let captured = u32_at::<BIG_ENDIAN>(header, 8);
@@ -90,11 +90,12 @@ impl PcapParser {
             (last_at, at) = (at, end);
             packets += 1;
         }
-        if packets == 0 {
-            return PacketRun::default();
+        if packets > 0 {
+            let time_at =
+                |at| Some(self.to_ns(u32_at::<BIG_ENDIAN>(bytes, at), u32_at::<BIG_ENDIAN>(bytes, at + 4)));
+            counts.add(packets, time_at(0), time_at(last_at));
         }
-        let time_at = |at| self.to_ns(u32_at::<BIG_ENDIAN>(bytes, at), u32_at::<BIG_ENDIAN>(bytes, at + 4));
-        PacketRun { bytes: at, packets, first_ns: Some(time_at(0)), last_ns: Some(time_at(last_at)) }
+        at
     }
 }
 
@@ -121,11 +122,11 @@ impl PacketParser for PcapParser {
     }
 
     #[inline]
-    fn complete_packets(&mut self, bytes: &[u8]) -> PacketRun {
+    fn count_complete_packets(&self, bytes: &[u8], counts: &mut PacketCounts) -> usize {
         match (self.step, self.big_endian) {
-            (Step::PacketHeader, false) => self.packet_run::<false>(bytes),
-            (Step::PacketHeader, true) => self.packet_run::<true>(bytes),
-            _ => PacketRun::default(),
+            (Step::PacketHeader, false) => self.count_packets::<false>(bytes, counts),
+            (Step::PacketHeader, true) => self.count_packets::<true>(bytes, counts),
+            _ => 0,
         }
     }
 

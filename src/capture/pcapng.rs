@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::interfaces::{Interface, InterfaceTable};
 use super::parser::{
-    Header, PacketParser, PacketRun, Parsed, STEP_BYTES_MAX, header_u16, header_u32, u32_at,
+    Header, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX, header_u16, header_u32, u32_at,
 };
 use crate::limits::PACKET_BYTES_MAX;
 
@@ -258,9 +258,9 @@ impl PcapngParser {
         }
     }
 
-    /// Finds enhanced packet blocks. Unusual blocks are left to the steps.
+    /// Counts enhanced packet blocks. Unusual blocks are left to the steps.
     #[inline]
-    fn packet_run<const BIG_ENDIAN: bool>(&self, bytes: &[u8]) -> PacketRun {
+    fn count_packets<const BIG_ENDIAN: bool>(&self, bytes: &[u8], counts: &mut PacketCounts) -> usize {
         let (mut at, mut last_at, mut packets) = (0, 0, 0);
         let (known, block_bytes_max) = (self.interfaces.known_count(), self.interfaces.block_bytes_max());
         while let Some(header) = bytes[at..].first_chunk::<PACKET_HEADER_BYTES>() {
@@ -280,15 +280,16 @@ impl PcapngParser {
             (last_at, at) = (at, end);
             packets += 1;
         }
-        if packets == 0 {
-            return PacketRun::default();
+        if packets > 0 {
+            let word = |at| u32_at::<BIG_ENDIAN>(bytes, at);
+            let time_at = |at| {
+                let ticks = u64::from(word(at + 12)) << 32 | u64::from(word(at + 16));
+                self.interfaces.get(word(at + 8)).map(|interface| interface.time_ns(ticks))
+            };
+            let first_ns = counts.first_ns.or_else(|| time_at(0));
+            counts.add(packets, first_ns, time_at(last_at));
         }
-        let word = |at| u32_at::<BIG_ENDIAN>(bytes, at);
-        let time_at = |at| {
-            let ticks = u64::from(word(at + 12)) << 32 | u64::from(word(at + 16));
-            self.interfaces.get(word(at + 8)).map(|interface| interface.time_ns(ticks))
-        };
-        PacketRun { bytes: at, packets, first_ns: time_at(0), last_ns: time_at(last_at) }
+        at
     }
 }
 
@@ -320,11 +321,11 @@ impl PacketParser for PcapngParser {
     }
 
     #[inline]
-    fn complete_packets(&mut self, bytes: &[u8]) -> PacketRun {
+    fn count_complete_packets(&self, bytes: &[u8], counts: &mut PacketCounts) -> usize {
         match (self.step, self.big_endian) {
-            (Step::BlockHeader, false) => self.packet_run::<false>(bytes),
-            (Step::BlockHeader, true) => self.packet_run::<true>(bytes),
-            _ => PacketRun::default(),
+            (Step::BlockHeader, false) => self.count_packets::<false>(bytes, counts),
+            (Step::BlockHeader, true) => self.count_packets::<true>(bytes, counts),
+            _ => 0,
         }
     }
 

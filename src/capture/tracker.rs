@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::formats::{self, CaptureFormat, Detection, Parser, with_parser};
-use super::parser::{Header, PacketParser as _, Parsed, STEP_BYTES_MAX};
+use super::parser::{Header, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX};
 use super::summary::CaptureSummary;
 
 /// A complete packet: its record is the bytes `start..end` of the stream.
@@ -26,18 +26,8 @@ pub struct Packet {
 /// Parser position in a stream, at any byte. It is small, and checkpoints store it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PacketTracker {
-    received: u64,
-    /// End of the last complete unit.
-    boundary: u64,
-    /// Bytes to skip before the next header.
-    skip: u32,
-    header: Header,
-    header_bytes: u8,
+    position: Position,
     state: State,
-    malformed_at: Option<u64>,
-    packets: u64,
-    first_packet_ns: Option<i64>,
-    last_packet_ns: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -49,6 +39,20 @@ enum State {
     NotCapture,
 }
 
+/// What the tracker knows independently of the format.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Position {
+    received: u64,
+    /// End of the last complete unit.
+    boundary: u64,
+    /// Bytes to skip before the next header.
+    skip: u32,
+    header: Header,
+    header_bytes: u8,
+    malformed_at: Option<u64>,
+    counts: PacketCounts,
+}
+
 impl PacketTracker {
     pub fn new() -> PacketTracker {
         PacketTracker::default()
@@ -56,73 +60,97 @@ impl PacketTracker {
 
     /// Processes the next bytes of the stream, any number of them.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        while !self.is_opaque() {
-            self.skip_payload(&mut bytes);
-            if self.header_bytes == 0 && self.skip == 0 {
-                self.track_complete_packets(&mut bytes);
+        let PacketTracker { position, state } = self;
+        loop {
+            match state {
+                State::Tracking(parser) if position.malformed_at.is_none() => {
+                    with_parser!(parser, parser => position.track(parser, &mut bytes));
+                    if position.malformed_at.is_none() {
+                        return;
+                    }
+                }
+                State::Detecting => {
+                    if !position.fill_header(position.decision_bytes(), &mut bytes) {
+                        return;
+                    }
+                    *state = position.detect_format();
+                }
+                State::Tracking(_) | State::NotCapture => {
+                    position.received += bytes.len() as u64;
+                    return;
+                }
             }
-            if !self.fill_header(&mut bytes) {
-                return;
-            }
-            self.parse_header();
         }
-        self.received += bytes.len() as u64;
     }
 
-    /// Skips to the next header and returns the position and number of its missing bytes, for callers that read headers
-    /// only. `None`: no further packets can be found. The position may lie after the end of the stream.
+    /// Skips to the next header and returns the position and number of its missing bytes, for callers that
+    /// read headers only. `None`: no further packets can be found. The position may lie after the end of the
+    /// stream.
     pub(super) fn next_header(&mut self) -> Option<(u64, usize)> {
         if self.is_opaque() {
             return None;
         }
-        self.received += u64::from(std::mem::take(&mut self.skip));
-        Some((self.received, self.step_bytes() - usize::from(self.header_bytes)))
+        let step_bytes = self.step_bytes();
+        let position = &mut self.position;
+        position.received += u64::from(std::mem::take(&mut position.skip));
+        Some((position.received, step_bytes - usize::from(position.header_bytes)))
     }
 
-    /// Processes the bytes that [`next_header`](Self::next_header) asked for. Returns the packet that ends there, if
-    /// one does.
+    /// Processes the bytes that [`next_header`](Self::next_header) asked for. Returns the packet that ends
+    /// there, if one does.
     pub(super) fn feed_header(&mut self, mut bytes: &[u8]) -> Option<Packet> {
-        if self.fill_header(&mut bytes) { self.parse_header() } else { None }
+        if !self.position.fill_header(self.step_bytes(), &mut bytes) {
+            return None;
+        }
+        match &mut self.state {
+            State::Tracking(parser) => with_parser!(parser, parser => self.position.step(parser)),
+            State::Detecting | State::NotCapture => {
+                self.state = self.position.detect_format();
+                None
+            }
+        }
     }
 
     /// Number of bytes processed.
     pub fn received(&self) -> u64 {
-        self.received
+        self.position.received
     }
 
-    /// Number of bytes that readers may see: the end of the last complete packet, block or file header. If the stream
-    /// is not a capture or is malformed, all bytes. Never decreases, never exceeds `received`. It is 0 until the format
-    /// is known.
+    /// Number of bytes that readers may see: the end of the last complete packet, block or file header. If
+    /// the stream is not a capture or is malformed, all bytes. Never decreases, never exceeds `received`. It
+    /// is 0 until the format is known.
     pub fn packet_boundary(&self) -> u64 {
-        if self.is_opaque() { self.received } else { self.boundary }
+        if self.is_opaque() { self.position.received } else { self.position.boundary }
     }
 
-    /// Returns false for a deserialized tracker that no input leads to, as far as continuing with it could do harm.
+    /// Returns false for a deserialized tracker that no input leads to, as far as continuing with it could do
+    /// harm.
     pub fn is_consistent(&self) -> bool {
-        let header_bytes = usize::from(self.header_bytes);
+        let position = &self.position;
+        let header_bytes = usize::from(position.header_bytes);
         if header_bytes > STEP_BYTES_MAX {
             return false;
         }
         let header_fits = match self.state {
             _ if self.is_opaque() => true,
-            _ if self.skip > 0 => header_bytes == 0,
+            _ if position.skip > 0 => header_bytes == 0,
             _ => header_bytes < self.step_bytes(),
         };
         let parser_fits = match &self.state {
             State::Tracking(parser) => with_parser!(parser, parser => parser.is_consistent()),
-            State::Detecting | State::NotCapture => self.malformed_at.is_none(),
+            State::Detecting | State::NotCapture => position.malformed_at.is_none(),
         };
         header_fits
             && parser_fits
-            && self.received <= STREAM_BYTES_MAX
-            && self.boundary <= self.received
-            && self.malformed_at.is_none_or(|from| from <= self.received)
-            && self.packets <= self.received / 16
+            && position.received <= STREAM_BYTES_MAX
+            && position.boundary <= position.received
+            && position.malformed_at.is_none_or(|from| from <= position.received)
+            && position.counts.packets <= position.received / 16
     }
 
     /// Number of complete packets.
     pub fn packets(&self) -> u64 {
-        self.packets
+        self.position.counts.packets
     }
 
     /// Summary of the stream, as if it ended here.
@@ -135,28 +163,46 @@ impl PacketTracker {
         CaptureSummary {
             format,
             link_type,
-            packets: self.packets,
-            first_packet_ns: self.first_packet_ns,
-            last_packet_ns: self.last_packet_ns,
-            truncated_bytes: self.received - self.packet_boundary(),
-            malformed_at: self.malformed_at,
+            packets: self.position.counts.packets,
+            first_packet_ns: self.position.counts.first_ns,
+            last_packet_ns: self.position.counts.last_ns,
+            truncated_bytes: self.position.received - self.packet_boundary(),
+            malformed_at: self.position.malformed_at,
         }
     }
 
     /// Reports whether all further bytes are plain bytes.
-    #[inline]
     fn is_opaque(&self) -> bool {
-        self.malformed_at.is_some() || matches!(self.state, State::NotCapture)
+        self.position.malformed_at.is_some() || matches!(self.state, State::NotCapture)
     }
 
     /// Number of header bytes needed for the next step.
-    #[inline]
     fn step_bytes(&self) -> usize {
         match &self.state {
             State::Tracking(parser) => with_parser!(parser, parser => parser.step_bytes()),
-            State::Detecting => formats::decision_bytes(&self.header[..usize::from(self.header_bytes)]),
-            // An opaque stream has no further steps.
+            State::Detecting => self.position.decision_bytes(),
+            // A stream that is not a capture has no steps.
             State::NotCapture => 0,
+        }
+    }
+}
+
+impl Position {
+    /// Tracks packets until the bytes are used up or malformed. There is one copy of this loop per format.
+    #[inline]
+    fn track(&mut self, parser: &mut impl PacketParser, bytes: &mut &[u8]) {
+        loop {
+            self.skip_payload(bytes);
+            if self.header_bytes == 0 && self.skip == 0 {
+                self.track_complete_packets(parser, bytes);
+            }
+            if !self.fill_header(parser.step_bytes(), bytes) {
+                return;
+            }
+            self.step(parser);
+            if self.malformed_at.is_some() {
+                return;
+            }
         }
     }
 
@@ -171,28 +217,23 @@ impl PacketTracker {
 
     /// Takes the parser's fast path.
     #[inline]
-    fn track_complete_packets(&mut self, bytes: &mut &[u8]) {
-        let State::Tracking(parser) = &mut self.state else { return };
-        let run = with_parser!(parser, parser => parser.complete_packets(bytes));
-        if run.bytes == 0 {
-            return;
+    fn track_complete_packets(&mut self, parser: &mut impl PacketParser, bytes: &mut &[u8]) {
+        let skipped = parser.count_complete_packets(bytes, &mut self.counts);
+        if skipped > 0 {
+            self.received += skipped as u64;
+            self.boundary = self.received;
+            *bytes = &bytes[skipped..];
         }
-        self.received += run.bytes as u64;
-        self.boundary = self.received;
-        self.packets += run.packets;
-        self.first_packet_ns = self.first_packet_ns.or(run.first_ns);
-        self.last_packet_ns = run.last_ns.or(self.last_packet_ns);
-        *bytes = &bytes[run.bytes..];
     }
 
-    /// Collects header bytes. Returns false if more are needed.
+    /// Collects header bytes up to `step_bytes`. Returns false if more are needed.
     #[inline]
-    fn fill_header(&mut self, bytes: &mut &[u8]) -> bool {
+    fn fill_header(&mut self, step_bytes: usize, bytes: &mut &[u8]) -> bool {
         if self.skip > 0 {
             return false;
         }
         let have = usize::from(self.header_bytes);
-        let wanted = self.step_bytes() - have;
+        let wanted = step_bytes - have;
         let added = wanted.min(bytes.len());
         self.header[have..have + added].copy_from_slice(&bytes[..added]);
         self.header_bytes += added as u8;
@@ -203,12 +244,8 @@ impl PacketTracker {
 
     /// Executes the step whose header is complete. Returns the packet that ends there, if one does.
     #[inline]
-    fn parse_header(&mut self) -> Option<Packet> {
-        let State::Tracking(parser) = &mut self.state else {
-            self.detect_format();
-            return None;
-        };
-        match with_parser!(parser, parser => parser.parse(&self.header)) {
+    fn step(&mut self, parser: &mut impl PacketParser) -> Option<Packet> {
+        match parser.parse(&self.header) {
             Parsed::LongerHeader => {}
             Parsed::Header { skip } => (self.skip, self.header_bytes) = (skip, 0),
             Parsed::UnitEnd => self.end_unit(),
@@ -218,26 +255,31 @@ impl PacketTracker {
         None
     }
 
-    /// The bytes stay in the header: the parser's first step needs them.
-    fn detect_format(&mut self) {
-        self.state = match formats::detect(&self.header[..usize::from(self.header_bytes)]) {
+    /// Number of bytes that decide the format, from the start of the stream.
+    fn decision_bytes(&self) -> usize {
+        formats::decision_bytes(&self.header[..usize::from(self.header_bytes)])
+    }
+
+    /// Detects the format. The bytes stay in the header: the parser's first step needs them.
+    fn detect_format(&self) -> State {
+        match formats::detect(&self.header[..usize::from(self.header_bytes)]) {
             Detection::Undecided => State::Detecting,
             Detection::Capture(parser) => State::Tracking(parser),
             Detection::NotCapture => State::NotCapture,
-        };
+        }
     }
 
     /// Ends a unit: a packet, a block or a file header.
+    #[inline]
     fn end_unit(&mut self) {
         self.boundary = self.received;
         self.header_bytes = 0;
     }
 
+    #[inline]
     fn end_packet(&mut self, time_ns: Option<i64>) -> Packet {
         let start = self.boundary;
-        self.packets += 1;
-        self.first_packet_ns = self.first_packet_ns.or(time_ns);
-        self.last_packet_ns = time_ns.or(self.last_packet_ns);
+        self.counts.add(1, time_ns, time_ns);
         self.end_unit();
         Packet { start, end: self.boundary, time_ns }
     }
