@@ -219,9 +219,9 @@ fn count(addr: &str, seconds: u64) {
             _ => (format!("00{FREQUENT}"), Some(true)),
         };
         let target = format!("/opensips/_count?q=destNum:{number}");
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = http.ask("GET", &target, "", b"");
-        let took = begun.elapsed();
+        let took = started.elapsed();
         let found = !answer.contains("\"count\":0,");
         assert!(is_there.is_none_or(|is_there| is_there == found), "{target}: {answer}");
         match started.elapsed() {
@@ -242,9 +242,9 @@ fn search(addr: &str, target: &str, body: &str, times: u64) {
     let mut took = Vec::new();
     let mut total = 0;
     for _ in 0..times {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = http.ask("POST", target, "application/json", body.as_bytes());
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
         let counts = answer.split("\"doc_count\":").skip(1);
         total = counts.map(|rest| rest.split(['}', ',']).next().unwrap().parse::<u64>().unwrap()).sum();
     }

@@ -65,13 +65,13 @@ fn latencies(addr: SocketAddr, length: Duration) -> Result<Vec<Duration>, Failur
     let mut latencies = Vec::new();
     let started = Instant::now();
     while started.elapsed() < length {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         stream.write_all(REQUEST)?;
         let bytes = stream.read(&mut answer)?;
         if !answer[..bytes].ends_with(br#"{"status":"ok"}"#) {
             return Err("not the answer that was expected, or not in one piece".into());
         }
-        latencies.push(asked.elapsed());
+        latencies.push(sent_at.elapsed());
     }
     Ok(latencies)
 }

@@ -108,19 +108,19 @@ fn main() -> std::process::ExitCode {
 fn run(args: &Args) -> Result<()> {
     let load = Load::read(&args.capture, (args.mib << 20) / args.streams.max(1))?;
     let streams = (0..args.streams).map(|number| open(args, number)).collect::<Result<Vec<_>>>()?;
-    let begin = Barrier::new(args.streams + 1);
+    let barrier = Barrier::new(args.streams + 1);
     let start = thread::scope(|scope| {
         let senders: Vec<_> = streams
             .into_iter()
             .map(|(addr, mut stream)| {
-                let (load, begin) = (&load, &begin);
+                let (load, barrier) = (&load, &barrier);
                 scope.spawn(move || {
-                    begin.wait();
+                    barrier.wait();
                     load.send(&mut stream).map_err(Error::net("send to", addr))
                 })
             })
             .collect();
-        begin.wait();
+        barrier.wait();
         let start = Instant::now();
         for sender in senders {
             sender.join().map_err(|_| Error::Thread("of a stream".to_owned()))??;

@@ -127,11 +127,11 @@ fn run(args: &Args) -> Result<Exit> {
     args.check()?;
     lea::limits::raise_descriptor_limit();
     let mut report = Report { streams: args.streams, ..Report::default() };
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut streams = connect(args, &mut report)?;
     thread::sleep(NAME_GAP);
 
-    let samples = Arc::new(samples(args, begun));
+    let samples = Arc::new(samples(args, started));
     let over = Arc::new(AtomicBool::new(false));
     let watcher = thread::Builder::new()
         .name("watch".to_owned())
@@ -143,7 +143,7 @@ fn run(args: &Args) -> Result<Exit> {
     send_all(args, &mut streams, &samples, &mut report);
     let deadline = Instant::now() + Duration::from_millis(args.deadline_ms);
     flush(&mut streams, deadline, &mut report)?;
-    report.seconds = begun.elapsed().as_secs_f64();
+    report.seconds = started.elapsed().as_secs_f64();
     drop(streams);
 
     if let Some(dir) = &args.dir {
@@ -257,7 +257,7 @@ fn connect(args: &Args, report: &mut Report) -> Result<Vec<Stream>> {
 }
 
 fn begin_connect(addr: SocketAddr) -> Result<Socket> {
-    let begin = || -> io::Result<Socket> {
+    let start = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
@@ -266,7 +266,7 @@ fn begin_connect(addr: SocketAddr) -> Result<Socket> {
             _ => Ok(socket),
         }
     };
-    begin().map_err(Error::net("connect to", addr))
+    start().map_err(Error::net("connect to", addr))
 }
 
 /// Sends the name on a new connection, with the handshake `gap`.
@@ -295,18 +295,18 @@ fn writable<S: std::os::fd::AsFd>(sockets: impl Iterator<Item = S>, wait: Durati
 struct Sample {
     number: u32,
     path: PathBuf,
-    begun: Instant,
+    started: Instant,
     sent_ns: Vec<AtomicU64>,
     sent: AtomicU32,
 }
 
-fn samples(args: &Args, begun: Instant) -> Vec<Sample> {
+fn samples(args: &Args, started: Instant) -> Vec<Sample> {
     let Some(dir) = &args.dir else { return Vec::new() };
     let count = u64::from(args.sample.min(args.streams));
     let sample = |nth: u64| {
         let number = (nth * u64::from(args.streams) / count) as u32;
         let sent_ns = (0..args.packets()).map(|_| AtomicU64::new(0)).collect();
-        Sample { number, path: dir.join(name(number)), begun, sent_ns, sent: AtomicU32::new(0) }
+        Sample { number, path: dir.join(name(number)), started, sent_ns, sent: AtomicU32::new(0) }
     };
     (0..count).map(sample).collect()
 }
@@ -316,7 +316,7 @@ impl Sample {
     /// file before send(2) returns.
     fn note(&self) {
         let packet = self.sent.load(Ordering::Relaxed);
-        self.sent_ns[packet as usize].store(self.begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.sent_ns[packet as usize].store(self.started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         self.sent.store(packet + 1, Ordering::Release);
     }
 }
@@ -361,14 +361,14 @@ fn send_all(args: &Args, streams: &mut [Stream], samples: &[Sample], report: &mu
 fn flush(streams: &mut [Stream], deadline: Instant, report: &mut Report) -> Result<()> {
     let mut buffer = Vec::new();
     loop {
-        let mut behind: Vec<&mut Stream> =
+        let mut unfinished: Vec<&mut Stream> =
             streams.iter_mut().filter(|stream| stream.peer.is_some() && stream.sent < stream.owed).collect();
-        if behind.is_empty() || Instant::now() >= deadline {
-            report.send_failures += behind.len() as u32;
+        if unfinished.is_empty() || Instant::now() >= deadline {
+            report.send_failures += unfinished.len() as u32;
             return Ok(());
         }
-        writable(behind.iter().filter_map(|stream| stream.peer.as_ref()), Duration::from_millis(100))?;
-        behind.iter_mut().for_each(|stream| stream.push(&mut buffer, report));
+        writable(unfinished.iter().filter_map(|stream| stream.peer.as_ref()), Duration::from_millis(100))?;
+        unfinished.iter_mut().for_each(|stream| stream.push(&mut buffer, report));
     }
 }
 
@@ -392,7 +392,7 @@ fn watch(samples: &[Sample], over: &AtomicBool) -> (Vec<Duration>, usize) {
             else {
                 continue;
             };
-            let now = sample.begun.elapsed();
+            let now = sample.started.elapsed();
             let whole = (bytes.saturating_sub(HEADER_BYTES) / PACKET_BYTES).min(u64::from(sent)) as u32;
             for packet in *seen..whole {
                 let sent = Duration::from_nanos(sample.sent_ns[packet as usize].load(Ordering::Relaxed));

@@ -395,7 +395,7 @@ pub(super) fn elastic_request(input: &[u8]) {
     use lea::search::sqlite::{SqliteStore, StoreConfig};
 
     static ELASTIC: LazyLock<EsApi> = LazyLock::new(|| {
-        let dir = Box::leak(Box::new(tempfile::tempdir().expect("a folder")));
+        let dir = Box::leak(Box::new(tempfile::tempdir().expect("a directory")));
         let store = SqliteStore::open(dir.path(), StoreConfig::default()).expect("a store");
         let families = PhoneNumberNormalizer::new(NumberSettings::default()).expect("the settings are good");
         EsApi::new(Arc::new(store), Some(Arc::new(families)), Users::allow_all(), Arc::default())

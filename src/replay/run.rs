@@ -100,7 +100,7 @@ pub(crate) fn run(
     shutdown: &Shutdown,
 ) -> Result<(ReplaySummary, Option<Error>)> {
     let counts = ReplayCounts::default();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut tally = Tally::new(plan);
     thread::scope(|scope| -> Result<()> {
         // Bounded, so that outcomes cannot pile up while the terminal is slow.
@@ -132,7 +132,7 @@ pub(crate) fn run(
         let failed = threads.into_iter().map(|thread| thread.join()).filter(|ended| ended.is_err()).count();
         if failed > 0 { Err(Error::Thread("replay".to_owned())) } else { Ok(()) }
     })?;
-    Ok(tally.into_summary(&counts, begun.elapsed()))
+    Ok(tally.into_summary(&counts, started.elapsed()))
 }
 
 /// Body of a lane's thread: sends its rounds, one after another, until the shutdown.

@@ -59,9 +59,9 @@ impl StreamClock {
 
     /// Runs `hold` while the clock is paused.
     fn pause_while<T>(&mut self, hold: impl FnOnce() -> T) -> T {
-        let begun = Instant::now();
+        let started = Instant::now();
         let result = hold();
-        self.anchor += begun.elapsed();
+        self.anchor += started.elapsed();
         result
     }
 }

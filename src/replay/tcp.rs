@@ -124,7 +124,7 @@ fn connect_once(
     attempts: &ConnectAttempts<'_>,
     shutdown: &Shutdown,
 ) -> Result<io::Result<Socket>, SendError> {
-    let begin = || -> io::Result<Socket> {
+    let start = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
@@ -133,7 +133,7 @@ fn connect_once(
             _ => Ok(socket),
         }
     };
-    let socket = match begin() {
+    let socket = match start() {
         Ok(socket) => socket,
         Err(error) => return Ok(Err(error)),
     };

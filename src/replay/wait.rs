@@ -79,9 +79,9 @@ fn poll_writable(
     socket: Option<BorrowedFd<'_>>,
     time: Duration,
 ) -> Result<bool, SendError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
-        let rest = time.saturating_sub(begun.elapsed());
+        let rest = time.saturating_sub(started.elapsed());
         // A year is as good as forever, and fits into every field.
         let capped = rest.min(Duration::from_secs(365 * 24 * 3600));
         let timeout = Timespec { tv_sec: capped.as_secs() as i64, tv_nsec: capped.subsec_nanos().into() };
@@ -91,7 +91,7 @@ fn poll_writable(
         let mut fds = [stopped.clone(), watched.unwrap_or(stopped)];
         match poll(&mut fds[..count], Some(&timeout)) {
             _ if shutdown.is_triggered() => return Err(SendError::Stopped),
-            Ok(0) if begun.elapsed() >= time => return Ok(false),
+            Ok(0) if started.elapsed() >= time => return Ok(false),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
             Err(error) => return Err(Error::system("wait")(error.into()).into()),
@@ -106,12 +106,12 @@ mod tests {
     #[test]
     fn a_pause_lasts_and_a_shutdown_ends_it() {
         let shutdown = Shutdown::new().unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         pause(&shutdown, Duration::from_millis(5)).unwrap();
-        assert!(begun.elapsed() >= Duration::from_millis(5));
-        let asked = shutdown.clone();
-        let asker = std::thread::spawn(move || asked.trigger());
+        assert!(started.elapsed() >= Duration::from_millis(5));
+        let other = shutdown.clone();
+        let trigger = std::thread::spawn(move || other.trigger());
         assert!(matches!(pause(&shutdown, Duration::MAX), Err(SendError::Stopped)));
-        asker.join().unwrap();
+        trigger.join().unwrap();
     }
 }

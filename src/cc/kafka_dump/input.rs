@@ -52,8 +52,8 @@ impl DumpSource {
         let unique = match regular {
             Some(file) => {
                 let (seconds, ns) = (file.mtime(), file.mtime_nsec());
-                let told = format!("{} {} {} {seconds}.{ns}", file.dev(), file.ino(), file.len());
-                hex::encode(&Sha256::digest(told)[..8])
+                let identity = format!("{} {} {} {seconds}.{ns}", file.dev(), file.ino(), file.len());
+                hex::encode(&Sha256::digest(identity)[..8])
             }
             None => hex::encode(&RandomState::new().hash_one(std::process::id()).to_be_bytes()),
         };

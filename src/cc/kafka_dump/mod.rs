@@ -161,8 +161,8 @@ impl<'a> DumpDecoder<'a> {
         }
         let at = RecordPosition { position: record.position.as_ref(), is_reused: was == Dedup::Conflict };
         let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
-        let taken = chunk.map_err(VisitError::Rejected).and_then(|chunk| self.sink.visit_chunk(&chunk, at));
-        match taken {
+        let visited = chunk.map_err(VisitError::Rejected).and_then(|chunk| self.sink.visit_chunk(&chunk, at));
+        match visited {
             Ok(took) => self.count_outcome(took, record),
             Err(VisitError::Rejected(refused)) => self.reject(record, at, &refused)?,
             Err(VisitError::StopReading) => return Ok(ReadFlow::Stop),
@@ -307,6 +307,6 @@ impl std::fmt::Display for DumpRecord<'_> {
 /// Detects the dump's format and creates its reader.
 fn open_reader(origin: &DumpSource, input: &DumpInput) -> (DumpFormat, DumpReader) {
     let format = DumpFormat::detect(input.bytes());
-    let folder = origin.parent_dir_name();
-    (format, DumpReader::new(format, folder.as_deref().and_then(parse_partition_dir)))
+    let dir_name = origin.parent_dir_name();
+    (format, DumpReader::new(format, dir_name.as_deref().and_then(parse_partition_dir)))
 }

@@ -303,11 +303,11 @@ impl InvalidObject {
     fn new(text: &[u8], error: &serde_json::Error) -> InvalidObject {
         let lines = text.split(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
         let at = lines.map(|line| line.len() + 1).sum::<usize>() + error.column().saturating_sub(1);
-        let told = error.to_string();
+        let message = error.to_string();
         let reason = match error.is_data() {
             // The original message contains the value, which may be intercepted content.
             true => "a value of another type",
-            false => told.rsplit_once(" at line ").map_or(told.as_str(), |(reason, _)| reason),
+            false => message.rsplit_once(" at line ").map_or(message.as_str(), |(reason, _)| reason),
         };
         InvalidObject { reason: reason.to_owned(), at: at.min(text.len()) }
     }

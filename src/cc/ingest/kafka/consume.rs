@@ -370,8 +370,8 @@ impl LoopState<'_> {
             Rebalance::Revoked { partitions, lost } => {
                 log::info!("partitions_revoked count={} lost={lost}", partitions.len());
                 let known = |partition| self.assigned.get(partition).map(|known| known.id);
-                let taken: Vec<PartitionId> = partitions.iter().filter_map(known).collect();
-                self.flush_and_commit(|ledger| ledger.flush_partitions(&taken))?;
+                let revoked: Vec<PartitionId> = partitions.iter().filter_map(known).collect();
+                self.flush_and_commit(|ledger| ledger.flush_partitions(&revoked))?;
                 for partition in &partitions {
                     if let Some(known) = self.assigned.remove(partition) {
                         self.consumer.ledger.unassign(known.id);
@@ -413,7 +413,7 @@ impl LoopState<'_> {
         Ok(())
     }
 
-    /// Starts partitions. A broker that does not answer is asked again until shutdown.
+    /// Starts partitions. If the broker does not answer, retries until shutdown.
     fn assign_until_answered(&mut self, starts: &[(TopicPartition, StartOffset)]) -> Result<()> {
         loop {
             match self.consumer.client.assign(starts) {
@@ -515,8 +515,9 @@ fn accept_record(
     record: &KafkaRecord<'_>,
 ) -> std::io::Result<RecordOutcome> {
     let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
-    let taken = chunk.map_err(AcceptError::from).and_then(|chunk| ledger.accept(id, record.offset, &chunk));
-    match taken {
+    let accepted =
+        chunk.map_err(AcceptError::from).and_then(|chunk| ledger.accept(id, record.offset, &chunk));
+    match accepted {
         Ok(Accepted::New) => Ok(RecordOutcome::New),
         Ok(Accepted::Duplicate) => Ok(RecordOutcome::Duplicate),
         Err(AcceptError::Failed(error)) => Err(error),

@@ -333,8 +333,8 @@ impl RdKafkaConsumer {
         let offsets =
             self.commits_waiting.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset)));
         let list = list_with(offsets).map_err(failed())?;
-        let asked = self.commits.commit(&list);
-        self.ignore_if_fenced(asked).map_err(failed())?;
+        let requested = self.commits.commit(&list);
+        self.ignore_if_fenced(requested).map_err(failed())?;
         self.commits_in_flight = std::mem::take(&mut self.commits_waiting);
         self.is_committing = true;
         Ok(())
@@ -616,7 +616,7 @@ mod tests {
 
     #[test]
     fn without_a_broker_calls_time_out_and_closing_is_quick() {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut member = RdKafkaConsumer::join(&settings::test_settings(&[])).unwrap();
         let polled = member.poll(Duration::from_millis(50), &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(polled, PollResult::default());
@@ -629,6 +629,6 @@ mod tests {
         assert_eq!(member.take_acknowledged(short), []);
         assert_eq!(member.progress(), []);
         drop(member);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
 }

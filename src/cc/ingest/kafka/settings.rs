@@ -74,8 +74,8 @@ pub fn base_config(brokers: &str, own: &[(&str, &str)], properties: &[KafkaPrope
         config.set(&property.key, &property.value);
     }
     // Errors arrive as events. librdkafka's own log is shown only on request.
-    let asked = properties.iter().any(|property| property.key == "debug");
-    config.set_log_level(if asked { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Critical });
+    let is_traced = properties.iter().any(|property| property.key == "debug");
+    config.set_log_level(if is_traced { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Critical });
     config
 }
 
@@ -201,7 +201,7 @@ impl ConsumerSettings {
         own.extend(self.instance.as_deref().map(|instance| ("group.instance.id", instance)));
         let mut config = base_config(&self.brokers, &own, &self.properties);
         // The log line about a recreated topic is a debug message of this kind.
-        let debug = config.get("debug").map_or(String::new(), |asked| format!(",{asked}"));
+        let debug = config.get("debug").map_or(String::new(), |own| format!(",{own}"));
         config.set("debug", format!("metadata{debug}")).set_log_level(RDKafkaLogLevel::Debug);
         config
     }

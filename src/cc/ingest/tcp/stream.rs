@@ -67,9 +67,9 @@ impl StreamReceiver<'_> {
             self.record_empty_stream(&name, reason)?;
             return Ok((file, reason));
         }
-        let begun = self.open_writer(&name);
+        let opened = self.open_writer(&name);
         let mut intake =
-            begun.inspect_err(|_| self.shared.vault.record_loss(&file, self.socket.unread_bytes()))?;
+            opened.inspect_err(|_| self.shared.vault.record_loss(&file, self.socket.unread_bytes()))?;
         super::memory::trim_stack();
         let reason = self.receive_content(&mut intake);
         intake.finish(reason);

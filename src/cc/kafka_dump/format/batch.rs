@@ -111,7 +111,7 @@ pub(super) fn is_abort(control: &BatchRecord<'_>) -> bool {
     control.key.and_then(|key| at(key, 2)).is_some_and(|kind: [u8; 2]| kind == [0, 0])
 }
 
-/// Reads a byte string with a length prefix. -1 stands for null.
+/// Reads a byte string with a length prefix. -1 means null.
 fn read_bytes<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match read_varint(rest)? {
         -1 => Some(None),
@@ -133,9 +133,9 @@ fn read_varint(rest: &mut &[u8]) -> Option<i64> {
 }
 
 fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(bytes)?;
+    let (head, after) = rest.split_at_checked(bytes)?;
     *rest = after;
-    Some(taken)
+    Some(head)
 }
 
 fn at<const N: usize>(bytes: &[u8], start: usize) -> Option<[u8; N]> {

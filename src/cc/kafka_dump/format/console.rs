@@ -1,4 +1,4 @@
-//! Parser of lines of Kafka's console consumer: the properties that it was asked to print, each followed by a
+//! Parser of lines of Kafka's console consumer: the requested properties, each followed by a
 //! tab, then the value. The order is: timestamp, partition, delivery, epoch, offset, headers, key, value.
 
 use memchr::{memchr, memchr_iter, memrchr};
@@ -59,8 +59,8 @@ fn parse_number(column: &[u8], mark: &[u8]) -> Option<i64> {
 /// column that does, or else the last column.
 fn value_column(rest: &[u8]) -> &[u8] {
     let Some(last) = memrchr(b'\t', rest) else { return rest };
-    let begins = |at: &usize| rest.get(*at) == Some(&b'{');
-    let start = [last + 1].into_iter().find(begins);
-    let first = || std::iter::once(0).chain(memchr_iter(b'\t', rest).map(|tab| tab + 1)).find(begins);
+    let is_object = |at: &usize| rest.get(*at) == Some(&b'{');
+    let start = [last + 1].into_iter().find(is_object);
+    let first = || std::iter::once(0).chain(memchr_iter(b'\t', rest).map(|tab| tab + 1)).find(is_object);
     &rest[start.or_else(first).unwrap_or(last + 1)..]
 }

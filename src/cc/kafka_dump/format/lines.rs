@@ -141,7 +141,7 @@ impl LineReader {
         }
         let what = into_item(self.format.parse_line(line, &mut self.scratch), line);
         match what {
-            // A last line that ends before its value is truncated too: its last column was taken for a key.
+            // A last line that ends before its value is truncated too: its last column was parsed as a key.
             DumpItem::Record { value: None, .. } if !whole && self.format == LineFormat::Console => {
                 ReadStep { consumed, location: place, item: DumpItem::End { truncated_bytes: line.len() } }
             }

@@ -62,9 +62,9 @@ pub(super) fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> Parsed
 /// Parses the line `Dumping /data/interception-0/00000000000000000000.log`.
 fn set_partition(file: &[u8], scratch: &mut Scratch) {
     let file = String::from_utf8_lossy(file);
-    let folder = file.rsplit('/').nth(1).and_then(parse_partition_dir);
-    scratch.set_topic(folder.map_or("", |(topic, _)| topic));
-    scratch.partition = folder.map(|(_, partition)| partition);
+    let partition = file.rsplit('/').nth(1).and_then(parse_partition_dir);
+    scratch.set_topic(partition.map_or("", |(topic, _)| topic));
+    scratch.partition = partition.map(|(_, partition)| partition);
 }
 
 /// Finds the start of the value.
@@ -82,8 +82,8 @@ fn value_bytes(line: &[u8]) -> Option<i64> {
 /// Parses the number after the first occurrence of `mark`. Text from the sender comes after all of them.
 fn parse_number(line: &[u8], mark: &[u8]) -> Option<i64> {
     // All numbers are at the start of the line, so a long value need not be searched.
-    let begin = &line[..line.len().min(512)];
-    let digits = &begin[memmem::find(begin, mark)? + mark.len()..];
+    let start = &line[..line.len().min(512)];
+    let digits = &start[memmem::find(start, mark)? + mark.len()..];
     let end = digits.iter().position(|byte| !matches!(byte, b'-' | b'0'..=b'9')).unwrap_or(digits.len());
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }

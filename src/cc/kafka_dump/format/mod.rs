@@ -135,12 +135,12 @@ pub enum DumpFormat {
 impl DumpFormat {
     /// Detects the format from the first [`DETECT_BYTES_MAX`] bytes of a dump, or from all of them if it is
     /// shorter. Unknown formats are treated as values, so each line that is not a value is reported.
-    pub fn detect(begin: &[u8]) -> DumpFormat {
+    pub fn detect(start: &[u8]) -> DumpFormat {
         // Text contains no NUL unless it is damaged, and the header of each batch has many.
-        if begin.iter().take(4096).filter(|byte| **byte == 0).count() >= NULS_MIN {
+        if start.iter().take(4096).filter(|byte| **byte == 0).count() >= NULS_MIN {
             return DumpFormat::Segment;
         }
-        let lines = begin.split(|byte| *byte == b'\n');
+        let lines = start.split(|byte| *byte == b'\n');
         lines.filter_map(lines::detect).next().unwrap_or(DumpFormat::Values)
     }
 
@@ -190,8 +190,8 @@ impl DumpReader {
 }
 
 /// Parses the name of a partition's directory: `interception-0`.
-pub fn parse_partition_dir(folder: &str) -> Option<(&str, i32)> {
-    let (topic, digits) = folder.rsplit_once('-')?;
+pub fn parse_partition_dir(dir_name: &str) -> Option<(&str, i32)> {
+    let (topic, digits) = dir_name.rsplit_once('-')?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let partition = digits.parse().ok().filter(|_| plain && !topic.is_empty())?;
     Some((topic, partition))

@@ -224,10 +224,10 @@ impl SegmentReader {
     /// Returns how many bytes to skip: up to a plausible next batch, or as far as there certainly is none.
     fn find_next_batch(&self, input: &[u8], ended: bool) -> (usize, NextBatch) {
         let header = self.parse_header(input).filter(|header| header.magic == 2);
-        let behind = header.and_then(|header| Some((header.bytes, input.get(header.bytes..)?)));
-        if let Some((bytes, behind)) = behind
+        let next = header.and_then(|header| Some((header.bytes, input.get(header.bytes..)?)));
+        if let Some((bytes, next)) = next
             // Fewer bytes than a header are the end of the dump: more were requested before.
-            && (behind.len() < HEADER_BYTES || is_zero(&behind[..HEADER_BYTES]) || self.parse_header(behind).is_some())
+            && (next.len() < HEADER_BYTES || is_zero(&next[..HEADER_BYTES]) || self.parse_header(next).is_some())
         {
             return (bytes, NextBatch::ByLength);
         }

@@ -113,7 +113,7 @@ fn all_dump_formats_contain_the_same_stream() {
 }
 
 /// The start of a dump, up to a few records.
-fn begin(dump: &'static [u8]) -> &'static [u8] {
+fn first_bytes(dump: &'static [u8]) -> &'static [u8] {
     let bytes = if dump[0] == 0 { 303 + 315 + 100 } else { 2000 };
     &dump[..bytes]
 }
@@ -121,7 +121,7 @@ fn begin(dump: &'static [u8]) -> &'static [u8] {
 #[test]
 fn records_do_not_depend_on_splits_and_survive_truncation() {
     for dump in [VALUES, LOGSTASH, KCAT, CONSOLE, LOG_TEXT, SEGMENT] {
-        let dump = begin(dump);
+        let dump = first_bytes(dump);
         let whole = read(dump, dump.len());
         assert!(whole.records.len() >= 2 && whole.cut, "{whole:?}");
         for step in 1..400 {
@@ -145,7 +145,7 @@ fn records_do_not_depend_on_splits_and_survive_truncation() {
 #[test]
 fn each_changed_bit_leaves_the_other_records() {
     for dump in [VALUES, KCAT, CONSOLE, LOG_TEXT, SEGMENT] {
-        let mut dump = begin(dump).to_vec();
+        let mut dump = first_bytes(dump).to_vec();
         let whole = read(&dump, dump.len());
         for at in 0..dump.len() {
             dump[at] ^= 1 << (at % 8);

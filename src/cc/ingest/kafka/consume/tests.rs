@@ -134,7 +134,7 @@ fn revoked_partitions_are_stored_and_committed_first() {
             tracker.feed(&PCAP[..bytes]);
             tracker.packet_boundary() as usize
         };
-        assert!(boundary(5000) < 5000 && boundary(7000) < 7000, "packets have begun");
+        assert!(boundary(5000) < 5000 && boundary(7000) < 7000, "partial packets");
         fake.queue_assignment(&[partition(0), partition(1)]);
         let (dir, shutdown, whole) = (kit.path(), kit.shutdown.clone(), boundary(5000));
         fake.on_poll = Some(Box::new(move |fake, polls| match polls {
@@ -190,22 +190,22 @@ fn a_topic_recreated_while_running_is_read_from_its_start() {
     assert_eq!(fake.committed, BTreeMap::from([(partition(0), 8)]));
 }
 
-/// Sets up a directory that has the first `taken` records, a group with a committed offset, and a partition
+/// Sets up a directory that has the first `stored` records, a group with a committed offset, and a partition
 /// with the offsets `there`. Returns the start offset, and what the group has committed at the end.
 #[track_caller]
 fn check_start(
     from: StartFrom,
-    taken: Option<usize>,
+    stored: Option<usize>,
     committed: Option<i64>,
     there: std::ops::Range<i64>,
     expected: (i64, Option<i64>),
 ) {
     let kit = Kit::new();
     let mut fake = FakeConsumer::default();
-    if let Some(taken) = taken {
-        produce(&mut fake, 0, "a.pcap", &PCAP[..taken * CHUNK]);
+    if let Some(stored) = stored {
+        produce(&mut fake, 0, "a.pcap", &PCAP[..stored * CHUNK]);
         fake.queue_assignment(&[partition(0)]);
-        assert_eq!(kit.run(&mut fake, StartFrom::Stored).records, taken as u64);
+        assert_eq!(kit.run(&mut fake, StartFrom::Stored).records, stored as u64);
     }
     fake.logs.clear();
     produce(&mut fake, 0, "b.pcap", &PCAP[..there.end as usize * CHUNK]);
