@@ -34,14 +34,22 @@ pub(crate) struct StoreTargetArgs {
         default_value = "interceptions"
     )]
     pub store: String,
+    #[command(flatten)]
+    pub access: StoreAccessArgs,
+}
+
+/// Options for access to a store, wherever it is.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Where")]
+pub(crate) struct StoreAccessArgs {
     /// CA certificates (PEM) for https URLs [default: those of the system]
     #[arg(long, value_name = "FILE")]
-    pub store_ca: Option<PathBuf>,
+    store_ca: Option<PathBuf>,
     /// How long to wait for a server that is unreachable or overloaded
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration_in(0..=86_400_000))]
-    pub connect_timeout: Duration,
+    connect_timeout: Duration,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    config: ConfigArgs,
 }
 
 /// Options that select events.
@@ -79,13 +87,13 @@ impl StoreTargetArgs {
     pub(crate) fn target_at(&self, location: &str) -> SourceTarget {
         SourceTarget {
             location: location.to_owned(),
-            ca: self.store_ca.clone(),
-            connect_timeout: self.connect_timeout,
+            ca: self.access.store_ca.clone(),
+            connect_timeout: self.access.connect_timeout,
         }
     }
 
     pub(crate) fn load_settings(&self) -> Result<Settings> {
-        let settings = self.config.load()?;
+        let settings = self.access.config.load()?;
         settings.config.log_warnings();
         Ok(settings)
     }

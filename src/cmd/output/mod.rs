@@ -2,6 +2,8 @@
 //!
 //! Invariant: text from documents and file names is escaped before it reaches a terminal.
 
+pub(crate) mod billing_calls;
+pub(crate) mod billing_comparison;
 pub(crate) mod csv;
 pub(crate) mod event;
 pub(crate) mod json_lines;
