@@ -78,7 +78,7 @@ fn crowds_that_are_no_streams() {
             let before = ground.files();
             crowd.come(ground.addr(), count, half_name);
             wait_until(4 * DEADLINE, "all to be named", || {
-                get(ground.status, "/streams").matches("\"state\":\"waiting\"").count() == count
+                get(ground.status, "/streams").matches("\"state\":\"idle\"").count() == count
             });
             assert_eq!(ground.files(), before, "a name alone makes no file while its stream is open");
             "the bytes become the name after the quiet time; no file until the connection closes".to_owned()
