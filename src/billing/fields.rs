@@ -24,7 +24,7 @@ pub enum RowError {
     Kind(String),
 }
 
-/// A field of a row. A variant can have several names.
+/// A field in a row of a log. A variant can have several names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowColumn {
     RequestTime,

@@ -308,14 +308,15 @@ fn keys_in_source(file: &str) -> BTreeSet<String> {
     keys
 }
 
-/// The metrics of a server that has a cluster and a queue: names, and for each the labels that it has.
-fn metrics_of_a_server() -> BTreeMap<String, BTreeSet<String>> {
+/// /metrics of a server that has all kinds of listeners, a cluster and a queue.
+fn metrics_of_a_server() -> String {
     let work = Workdir::new();
     let mut command = std::process::Command::new(lea());
     command.args(["serve-events", "--admin-listen", "127.0.0.1:0", "--lines", "127.0.0.1:0"]);
     command.args(["--syslog", "udp:127.0.0.1:0", "--output"]);
     command.arg(work.join("out"));
-    // Nobody listens there: what is shown of a cluster and of a broker is shown all the same.
+    command.args(["--syslog", "udp:127.0.0.1:0"]);
+    // There is no cluster and no broker, but their metrics are shown.
     command.args([
         "--cluster",
         "http://127.0.0.1:1",
@@ -331,6 +332,11 @@ fn metrics_of_a_server() -> BTreeMap<String, BTreeSet<String>> {
     listening(&mut server, "syslog transport=udp");
     let text = get(admin, "/metrics");
     server.kill();
+    text
+}
+
+/// The names in a text of /metrics, and the labels of each.
+fn labels_of_metrics(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut metrics: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
@@ -347,7 +353,8 @@ fn metrics_of_a_server() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn metrics_are_documented() {
     let page = read("docs/metrics.md");
-    let existing = metrics_of_a_server();
+    let text = metrics_of_a_server();
+    let existing = labels_of_metrics(&text);
     let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in markdown_lines(&page).into_iter().filter(|line| line.kind == MarkdownKind::Table) {
         let cells = table_cells(&line.text);
@@ -364,6 +371,13 @@ fn metrics_are_documented() {
     for (name, labels) in existing.iter().filter(|(name, _)| !name.starts_with("lea_kafka_partition_")) {
         assert_eq!(documented.get(name), Some(labels), "docs/metrics.md: the labels of {name}");
     }
+    let rejected = text.lines().filter(|line| line.starts_with("lea_connections_rejected_total{"));
+    let reason = |line: &str| Some(line.split("reason=\"").nth(1)?.split('"').next()?.to_owned());
+    let reasons = table(&page, "| `reason` | meaning |")
+        .iter()
+        .map(|cells| cells[0].trim_matches('`').to_owned())
+        .collect();
+    assert_documented("reasons", "docs/metrics.md", &rejected.filter_map(reason).collect(), &reasons);
     let mentioned: Vec<String> = markdown_files()
         .into_iter()
         .filter(|file| file != "CHANGELOG.md")

@@ -68,7 +68,7 @@ fn what_is_planted_is_never_followed_and_never_changed() {
             sender.send(content);
             sender.finish();
             let since = ground.since(&mark, 1);
-            let input = format!("{}; {behind} come", input.replace("NAME", &format!("`{name}`")));
+            let input = format!("{}; then {behind}", input.replace("NAME", &format!("`{name}`")));
             table.row(input, since.told(&ground.output(), content), since.counted(1));
         }
     }
