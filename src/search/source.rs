@@ -374,7 +374,7 @@ impl QuerySession {
         page.body(self.query_json(request.range), names)
     }
 
-    /// Lets an index without the field have no such events, instead of failing the search.
+    /// Keeps an index without the field from failing the search; none of its events has a value then.
     fn allow_unmapped(&self, key: &Sort) -> Sort {
         let field_type = match &key.key {
             SortKey::SeqNo => return key.clone(),

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 /// Options that name the store.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Where")]
+#[command(next_help_heading = "Store")]
 pub(crate) struct StoreTargetArgs {
     /// Output directory of a receiver, or the URL of a lea, Elasticsearch or OpenSearch:
     /// http[s]://USER:PASSWORD@HOST:9200. Prefer the environment variable for a URL with a password
@@ -54,7 +54,7 @@ pub(crate) struct StoreAccessArgs {
 
 /// Options that select events.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Which")]
+#[command(next_help_heading = "Selection")]
 pub(crate) struct EventFilterArgs {
     /// Only events at or after TIME: a duration before now (90s, 15m, 2h, 2d, 1w), yesterday, today, now, a
     /// date or a time

@@ -174,14 +174,8 @@ impl IndexRouter {
     fn decide_layout(&self, name: &str) -> Result<Layout, ShipError> {
         match fetch_name_kind(&self.client, name)? {
             NameKind::Index => {
-                let mapping = template::lea_object_mapping(&self.params.numbers).to_string();
-                let path = format!("/{}/_mapping", encode_path_segment(name));
-                expect_success(self.client.send_with_timeout(
-                    &Method::PUT,
-                    &path,
-                    EsRequestBody::Json(mapping.as_bytes()),
-                    TIMEOUT,
-                )?)?;
+                let mapping = template::lea_object_mapping(&self.params.numbers);
+                put_json(&self.client, &format!("/{}/_mapping", encode_path_segment(name)), &mapping)?;
                 let note = "writing to this index directly; no daily indices, no retention";
                 log::warn!("index_preexisting index={name} note=\"{note}\"");
                 Ok(Layout::Existing)
@@ -223,11 +217,7 @@ pub(super) enum NameKind {
 /// Fetches what a name denotes.
 pub(super) fn fetch_name_kind(client: &EsClient, name: &str) -> Result<NameKind, ShipError> {
     let path = format!("/_resolve/index/{}", encode_path_segment(name));
-    let response = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
-    if response.status == 404 {
-        return Ok(NameKind::Free);
-    }
-    let found = parse_json(&expect_success(response)?);
+    let Some(found) = get_json(client, &path)? else { return Ok(NameKind::Free) };
     let has =
         |what: &str| found[what].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == name));
     Ok(match (has("indices"), has("data_streams")) {
@@ -245,87 +235,88 @@ pub(super) fn put_template(
     sent: &Mapping,
 ) -> Result<bool, ShipError> {
     let path = template::path(name);
-    let response = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
-    let (is_new, template) = if response.status == 404 {
-        (true, Some(template::build(name, params, sent)))
-    } else {
-        let existing = parse_json(&expect_success(response)?);
-        let Some(existing) = template::from_response(&existing) else {
-            return Err(ShipError::NeedsOperator(format!(
-                "the template lea-{name} is malformed; delete or correct it"
-            )));
-        };
-        (false, template::complete(existing, name, params, sent))
+    let existing = get_json(client, &path)?;
+    let template = match &existing {
+        None => Some(template::build(name, params, sent)),
+        Some(response) => {
+            let existing = template::from_response(response).ok_or_else(|| {
+                ShipError::NeedsOperator(format!(
+                    "the template lea-{name} is malformed; delete or correct it"
+                ))
+            })?;
+            template::complete(existing, name, params, sent)
+        }
     };
     if let Some(template) = template {
-        let body = template.to_string();
-        expect_success(client.send_with_timeout(
-            &Method::PUT,
-            &path,
-            EsRequestBody::Json(body.as_bytes()),
-            TIMEOUT,
-        )?)?;
+        put_json(client, &path, &template)?;
     }
-    Ok(is_new)
+    Ok(existing.is_none())
 }
 
 /// Creates an index if it does not exist. Returns the reason if its name is invalid.
 pub(super) fn create_index(client: &EsClient, index: &str) -> Result<Option<String>, ShipError> {
     let path = format!("/{}", encode_path_segment(index));
     let response = client.send_with_timeout(&Method::PUT, &path, EsRequestBody::Json(b"{}"), TIMEOUT)?;
-    let error = &parse_json(&response)["error"];
-    match error["type"].as_str() {
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match body["error"]["type"].as_str() {
         Some("resource_already_exists_exception") => Ok(None),
-        Some("invalid_index_name_exception") => Ok(Some(bulk::error_text(error))),
+        Some("invalid_index_name_exception") => Ok(Some(bulk::error_text(&body["error"]))),
         _ => expect_success(response).map(|_| None),
     }
 }
 
 /// Adds fields to an index, or to the indices of an alias.
 pub(super) fn add_mapping(client: &EsClient, index: &str, mapping: &Mapping) -> Result<(), ShipError> {
-    let path = format!("/{}/_mapping", encode_path_segment(index));
-    let body = mapping.to_json().to_string();
-    expect_success(client.send_with_timeout(
-        &Method::PUT,
-        &path,
-        EsRequestBody::Json(body.as_bytes()),
-        TIMEOUT,
-    )?)
-    .map(drop)
+    put_json(client, &format!("/{}/_mapping", encode_path_segment(index)), &mapping.to_json())
 }
 
 /// Deletes the daily indices of before `first_day` and returns their number.
 ///
 /// Only indices with the name of one of lea's templates, a date, and that template's alias are deleted.
 pub(super) fn delete_indices_before(client: &EsClient, first_day: i32) -> Result<u64, ShipError> {
-    let response =
-        client.send_with_timeout(&Method::GET, &template::all_path(), EsRequestBody::Empty, TIMEOUT)?;
+    let Some(templates) = get_json(client, &template::all_path())? else { return Ok(0) };
     let mut deleted = 0;
-    for name in template::own_names(&parse_json(&expect_success(response)?)) {
-        let path = format!("/_alias/{}", encode_path_segment(&name));
-        let response = client.send_with_timeout(&Method::GET, &path, EsRequestBody::Empty, TIMEOUT)?;
-        if response.status == 404 {
-            continue;
-        }
-        let aliased = parse_json(&expect_success(response)?);
-        for index in aliased.as_object().into_iter().flat_map(serde_json::Map::keys) {
-            if !is_expired(index, &name, first_day) {
-                continue;
-            }
-            let response = client.send_with_timeout(
-                &Method::DELETE,
-                &format!("/{}", encode_path_segment(index)),
-                EsRequestBody::Empty,
-                TIMEOUT,
-            )?;
-            if response.status != 404 {
-                expect_success(response)?;
+    for name in template::own_names(&templates) {
+        let aliased = get_json(client, &format!("/_alias/{}", encode_path_segment(&name)))?;
+        let indices = aliased.as_ref().and_then(Value::as_object);
+        for index in indices.into_iter().flat_map(serde_json::Map::keys) {
+            if is_expired(index, &name, first_day) && delete_index(client, index)? {
                 log::info!("index_deleted index={index} reason=keep_days");
                 deleted += 1;
             }
         }
     }
     Ok(deleted)
+}
+
+/// Deletes an index. Returns false if it did not exist.
+fn delete_index(client: &EsClient, index: &str) -> Result<bool, ShipError> {
+    let path = format!("/{}", encode_path_segment(index));
+    let response = client.send_with_timeout(&Method::DELETE, &path, EsRequestBody::Empty, TIMEOUT)?;
+    if response.status == 404 {
+        return Ok(false);
+    }
+    expect_success(response).map(|_| true)
+}
+
+/// Fetches JSON; `None` for a response with status 404.
+fn get_json(client: &EsClient, path: &str) -> Result<Option<Value>, ShipError> {
+    let response = client.send_with_timeout(&Method::GET, path, EsRequestBody::Empty, TIMEOUT)?;
+    if response.status == 404 {
+        return Ok(None);
+    }
+    let response = expect_success(response)?;
+    let body = serde_json::from_slice(&response.body).map_err(|_| {
+        let (address, body) = (client.address(), response.error_reason());
+        ShipError::NeedsOperator(format!("{address} sent a response that is not JSON to GET {path}: {body}"))
+    })?;
+    Ok(Some(body))
+}
+
+fn put_json(client: &EsClient, path: &str, body: &Value) -> Result<(), ShipError> {
+    let body = body.to_string();
+    let body = EsRequestBody::Json(body.as_bytes());
+    expect_success(client.send_with_timeout(&Method::PUT, path, body, TIMEOUT)?).map(drop)
 }
 
 fn is_expired(index: &str, name: &str, first_day: i32) -> bool {
@@ -335,11 +326,6 @@ fn is_expired(index: &str, name: &str, first_day: i32) -> bool {
 
 fn expect_success(response: EsResponse) -> Result<EsResponse, ShipError> {
     if response.is_success() { Ok(response) } else { Err(ShipError::from_response(&response)) }
-}
-
-/// Parses the body as JSON; null if it is not JSON.
-fn parse_json(response: &EsResponse) -> Value {
-    serde_json::from_slice(&response.body).unwrap_or(Value::Null)
 }
 
 #[cfg(test)]

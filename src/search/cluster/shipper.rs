@@ -18,7 +18,7 @@ use ureq::http::Method;
 
 use super::backoff::Backoff;
 use super::bulk::{self, BulkItem, BulkItemResult};
-use super::client::{ClientError, EsClient, EsRequestBody};
+use super::client::{ClientError, EsClient, EsRequestBody, EsResponse};
 use super::event::{self, SpooledEvent};
 use super::index_router::{self, IndexRouter, ShipError, TargetIndex};
 use super::spool::{AckHandle, Damage, LogPosition, SpoolEntry, SpoolReader, SpoolShared};
@@ -387,7 +387,7 @@ impl Shipper {
         };
         self.metrics.cluster_bulks_total.inc();
         match response.status {
-            200..=299 => self.parse_outcome(&response.body, count, per_item),
+            200..=299 => self.parse_outcome(&response, count, per_item),
             413 => Ok(BulkOutcome::Rejected(format!("status 413: {}", response.error_reason()))),
             // Only for Elasticsearch's own errors: a proxy may respond with 400 to anything.
             400 if response.has_elasticsearch_error() => {
@@ -397,19 +397,25 @@ impl Shipper {
         }
     }
 
-    fn parse_outcome(&self, response: &[u8], count: usize, per_item: bool) -> Result<BulkOutcome, ShipError> {
+    fn parse_outcome(
+        &self,
+        response: &EsResponse,
+        count: usize,
+        per_item: bool,
+    ) -> Result<BulkOutcome, ShipError> {
         let outcome = if per_item {
-            bulk::parse_results(response, count).map(BulkOutcome::Results)
+            bulk::parse_results(&response.body, count).map(BulkOutcome::Results)
         } else {
-            bulk::has_errors(response).map(|has_errors| match has_errors {
+            bulk::has_errors(&response.body).map(|has_errors| match has_errors {
                 true => BulkOutcome::HasErrors,
                 false => BulkOutcome::Results(vec![BulkItemResult::Created; count]),
             })
         };
         outcome.ok_or_else(|| {
             ShipError::NeedsOperator(format!(
-                "{} sent a malformed response to a bulk request; is it a supported cluster?",
-                self.client.address()
+                "{} sent a malformed response to a bulk request (is it a supported cluster?): {}",
+                self.client.address(),
+                response.error_reason()
             ))
         })
     }

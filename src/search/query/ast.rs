@@ -56,7 +56,7 @@ pub enum Query {
         must: Vec<Query>,
         should: Vec<Query>,
         must_not: Vec<Query>,
-        /// From 0 to the length of `should`.
+        /// Minimum number of clauses in `should` that must match; at most its length.
         should_min: usize,
     },
     /// Like the inner query, but a value that does not fit its field's type matches nothing instead of being
