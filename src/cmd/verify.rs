@@ -72,9 +72,11 @@ impl Command for Args {
         let mut run = Verifier::new(self.json, Progress::new(true, Some(bytes.sum()), PROGRESS_TEMPLATE));
         for stored in &stored {
             let report = run.check_stored(stored);
-            let is_open = report.state == Some(ManifestState::Open);
-            run.open += usize::from(is_open);
-            run.unhashed += usize::from(!is_open && report.hashed != Some(true));
+            match report.state {
+                Some(ManifestState::Open) => run.open += 1,
+                Some(_) if report.result != "missing" && report.hashed == Some(false) => run.unhashed += 1,
+                Some(_) | None => {}
+            }
             run.report(&report)?;
         }
         let index = against::StoredParts::new(&stored);
@@ -162,7 +164,7 @@ struct Verifier {
     bytes: u64,
     /// Streams that are still open.
     open: usize,
-    /// Other files whose SHA-256 was not compared.
+    /// Closed files without a SHA-256 in their manifest.
     unhashed: usize,
     differing: usize,
 }
