@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lea::cc::vault::manifest::{Manifest, SUFFIX};
+use lea::cc::vault::manifest::{Manifest, SUFFIX, StreamSource};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -67,7 +67,7 @@ fn kcat(values: &[String], first_offset: usize) -> String {
 }
 
 /// Stream files with their content, and manifests without the parts that differ between runs: times, peer,
-/// version.
+/// kind of Kafka source, version.
 fn folder(dir: &Path) -> BTreeMap<String, (Vec<u8>, Option<Manifest>)> {
     let files = names_in(dir).into_iter().filter(|name| name != ".lea" && !name.ends_with(SUFFIX));
     files
@@ -75,6 +75,10 @@ fn folder(dir: &Path) -> BTreeMap<String, (Vec<u8>, Option<Manifest>)> {
             let content = fs::read(dir.join(&file)).unwrap();
             let manifest = crate::support::manifest(dir, &file).map(|mut manifest| {
                 manifest.lea_version.clear();
+                // A dump and its topic are the same source of a stream.
+                if manifest.source == StreamSource::KafkaDump {
+                    manifest.source = StreamSource::Kafka;
+                }
                 // The parser state depends on how the bytes were split.
                 manifest.resume_state = None;
                 manifest.segments.iter_mut().for_each(|segment| segment.topic_id = None);
