@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::manifest::SUFFIX;
+use lea::cc::vault::manifest::{Manifest, ManifestState, SUFFIX, StreamSource};
 
+use crate::stored::OutputDir;
 use crate::support::broker::VERSIONS;
 use crate::support::generated::{pcap, pcapng};
 use crate::support::process::Process;
@@ -268,4 +269,24 @@ fn a_merge_never_writes_into_what_is_there_and_can_be_run_again() {
     work.write("new.lea-merge/file", "x");
     check(&["a", "--output", "new"], 2, "was not created by a merge");
     assert_eq!(fs::read(work.join("new.lea-merge/file")).unwrap(), b"x");
+}
+
+#[test]
+fn streams_without_records_are_merged_from_every_directory() {
+    for source in [StreamSource::Tcp, StreamSource::Lines] {
+        let dirs = [("the first sending", OutputDir::new()), ("the second one", OutputDir::new())];
+        for (content, dir) in &dirs {
+            let manifest = dir.store("stream", 1, content.as_bytes(), ManifestState::Closed);
+            dir.write_manifest(&Manifest { source, ..manifest });
+        }
+        let work = Workdir::new();
+        let output = work.join("out");
+        let mut command = Command::new(lea());
+        command.arg("merge").args(dirs.iter().map(|(_, dir)| dir.path())).arg("--output").arg(&output);
+        let merged = command.output().unwrap();
+        assert!(merged.status.success(), "{}", String::from_utf8_lossy(&merged.stderr));
+        for (file, (content, _)) in ["stream", "stream.2"].iter().zip(&dirs) {
+            assert_eq!(fs::read_to_string(output.join(file)).unwrap(), *content, "{source:?} {file}");
+        }
+    }
 }

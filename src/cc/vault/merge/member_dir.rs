@@ -85,18 +85,18 @@ impl MemberDir {
         let failed = |act| Error::path(act, path);
         let journal = dir.open_meta(journal::FILE).map_err(failed("read the journal in"))?;
         let journal = journal.map_or_else(|| Ok(BTreeMap::new()), journal::read_unclosed);
-        let rounds = dir.open_meta(checkpoint::FILE).map_err(failed("read the checkpoints in"))?;
-        let rounds = rounds.map_or_else(|| Ok(Checkpoint::default()), Checkpoint::read_from);
-        let mut looking = MemberDirReader {
+        let checkpoint = dir.open_meta(checkpoint::FILE).map_err(failed("read the checkpoints in"))?;
+        let checkpoint = checkpoint.map_or_else(|| Ok(Checkpoint::default()), Checkpoint::read_from);
+        let mut reader = MemberDirReader {
             dir: &dir,
             journal: journal.map_err(failed("read the journal in"))?,
-            checkpoint: rounds.map_err(failed("read the checkpoints in"))?,
+            checkpoint: checkpoint.map_err(failed("read the checkpoints in"))?,
             problems,
         };
-        let files = looking.read_files().map_err(failed("read the directory"))?;
+        let files = reader.read_files().map_err(failed("read the directory"))?;
         let MemberDirReader {
             checkpoint: Checkpoint { partitions, mut reads, dead_letter_bytes, .. }, ..
-        } = looking;
+        } = reader;
         reads.extend(partitions.iter().filter_map(|partition| partition.read_range()));
         Ok(MemberDir { dir, files, read_ranges: reads, dead_letter_bytes })
     }
@@ -131,23 +131,23 @@ impl MemberDirReader<'_> {
     }
 
     fn read_file(&mut self, file: &str) -> io::Result<Option<StoredFile>> {
-        let opened = self.journal.get(file).cloned();
+        let entry = self.journal.get(file).cloned();
         let found = match self.dir.manifest(file) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData && opened.is_some() => None,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && entry.is_some() => None,
             found => found?,
         };
-        let from_journal = |opened: &JournalEntry| {
-            let name = hex::decode(&opened.name_hex)?;
-            Some(Manifest::new(&name, opened.file.clone(), opened.part, opened.source))
+        let from_journal = |entry: &JournalEntry| {
+            let name = hex::decode(&entry.name_hex)?;
+            Some(Manifest::new(&name, entry.file.clone(), entry.part, entry.source))
         };
-        let Some(manifest) = found.or_else(|| opened.as_ref().and_then(from_journal)) else {
+        let Some(manifest) = found.or_else(|| entry.as_ref().and_then(from_journal)) else {
             self.add_problem(file, "it has no manifest and is not merged".to_owned());
             return Ok(None);
         };
         let bytes = match self.dir.open_to_read(file) {
             Ok(file) => file.metadata()?.len(),
             // The crash happened before the file was created: nothing had been received.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && opened.is_some() => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && entry.is_some() => return Ok(None),
             Err(error) => return Err(error),
         };
         let Some(name) = stream_name(&manifest) else {
@@ -160,15 +160,15 @@ impl MemberDirReader<'_> {
                 format!("{} bytes of it could not be written when they were received", manifest.lost_bytes),
             );
         }
-        let closed = manifest.state != ManifestState::Open && opened.is_none();
+        let closed = manifest.state != ManifestState::Open && entry.is_none();
         let mut stored =
             StoredFile { name, manifest, bytes, pending: Vec::new(), is_closed: closed, is_compared: false };
-        match opened.filter(|opened| opened.source.is_kafka()) {
-            Some(opened) => self.roll_back(&mut stored, &opened),
+        match entry.filter(|entry| entry.source.is_kafka()) {
+            Some(entry) => self.roll_back(&mut stored, &entry),
             None if closed && stored.manifest.bytes != bytes => {
-                let said = stored.manifest.bytes;
-                self.add_problem(file, format!("it has {bytes} bytes, but its manifest says {said}"));
-                (stored.bytes, stored.is_closed) = (bytes.min(said), false);
+                let expected = stored.manifest.bytes;
+                self.add_problem(file, format!("it has {bytes} bytes, but its manifest says {expected}"));
+                (stored.bytes, stored.is_closed) = (bytes.min(expected), false);
             }
             None => {}
         }
@@ -176,19 +176,19 @@ impl MemberDirReader<'_> {
     }
 
     /// Limits an open Kafka stream file to what its last checkpoint includes.
-    fn roll_back(&mut self, stored: &mut StoredFile, opened: &JournalEntry) {
+    fn roll_back(&mut self, stored: &mut StoredFile, entry: &JournalEntry) {
         let found = stored.bytes;
-        match self.checkpoint.files.get(&opened.file) {
+        match self.checkpoint.files.get(&entry.file) {
             Some(FileCheckpoint { bytes, pending, segments, .. }) => {
                 stored.bytes = *bytes;
                 stored.pending = hex::decode(pending).unwrap_or_default();
                 stored.manifest.segments.clone_from(segments);
             }
-            None => stored.bytes = opened.bytes,
+            None => stored.bytes = entry.bytes,
         }
         if found < stored.bytes {
             let reason = format!("it has {found} bytes, but its checkpoint says {}", stored.bytes);
-            self.add_problem(&opened.file, reason);
+            self.add_problem(&entry.file, reason);
             (stored.bytes, stored.pending) = (found, Vec::new());
         }
     }

@@ -5,7 +5,7 @@
 //! not at all: it is built in a temporary directory and renamed at the end. The next merge removes what a
 //! killed one left.
 
-mod folder;
+mod member_dir;
 mod merge_order;
 mod output;
 mod plan;
@@ -24,7 +24,7 @@ use crate::cc::wire::name::part_file_name;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::time::rfc3339_now;
 use crate::{Error, Result};
-use folder::{MemberDir, StoredFile};
+use member_dir::{MemberDir, StoredFile};
 use plan::{DirRanges, MergePlan, PartitionKey};
 use streams::Merger;
 
@@ -96,12 +96,12 @@ pub(crate) struct MergeReport {
 pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<MergeReport> {
     output::check_distinct(&config.dirs)?;
     let mut merged = MergeReport::default();
-    let folders = config.dirs.iter().map(|dir| MemberDir::open(dir, &mut merged.problems));
-    let folders: Vec<MemberDir> = folders.collect::<Result<_>>()?;
-    let ranges: Vec<&ReadRange> = folders.iter().flat_map(|folder| &folder.read_ranges).collect();
+    let members = config.dirs.iter().map(|dir| MemberDir::open(dir, &mut merged.problems));
+    let members: Vec<MemberDir> = members.collect::<Result<_>>()?;
+    let ranges: Vec<&ReadRange> = members.iter().flat_map(|member| &member.read_ranges).collect();
     let generations = plan::generations(&ranges);
-    let plans = make_plans(&folders);
-    add_plan_findings(&folders, &plans, &mut merged);
+    let plans = make_plans(&members);
+    add_plan_findings(&members, &plans, &mut merged);
     let unfinished = output::create_unfinished(&config.output, config.access)?;
     let vault_config = VaultConfig {
         dir: unfinished.clone(),
@@ -116,9 +116,9 @@ pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) ->
     // A merge does not wait for a full disk: it fails and can be repeated.
     vault.give_up_at(Instant::now());
     let dir = Arc::clone(&vault.shared.dir);
-    let all_bytes = folders.iter().flat_map(|folder| &folder.files).map(StoredFile::len).sum();
+    let all_bytes = members.iter().flat_map(|member| &member.files).map(StoredFile::len).sum();
     let mut merging = Merger {
-        dirs: &folders,
+        dirs: &members,
         plans: &plans,
         generations: &generations,
         dir: &dir,
@@ -132,7 +132,7 @@ pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) ->
     merged.dead_letters = merging.merge_dead_letters()?;
     merged.problems.append(&mut merging.problems);
     let failed = || Error::path("write to", &unfinished);
-    let checkpoint = output_checkpoint(&plans, &generations, &folders);
+    let checkpoint = output_checkpoint(&plans, &generations, &members);
     checkpoint::replace(&dir, &checkpoint).map_err(failed())?;
     drop(vault);
     let losses = threads.join()?;
@@ -145,24 +145,34 @@ pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) ->
     Ok(merged)
 }
 
-fn make_plans(folders: &[MemberDir]) -> BTreeMap<PartitionKey, MergePlan> {
-    let mut shares: BTreeMap<PartitionKey, BTreeMap<usize, DirRanges>> = BTreeMap::new();
-    for (number, folder) in folders.iter().enumerate() {
-        for range in &folder.read_ranges {
-            let share = shares.entry(PartitionKey::of_range(range)).or_default().entry(number).or_default();
-            share.reads.push((range.first_offset, range.next_offset, range.taken_over));
+fn make_plans(members: &[MemberDir]) -> BTreeMap<PartitionKey, MergePlan> {
+    let mut ranges_of_members: BTreeMap<PartitionKey, BTreeMap<usize, DirRanges>> = BTreeMap::new();
+    for (number, member) in members.iter().enumerate() {
+        for range in &member.read_ranges {
+            let ranges = ranges_of_members
+                .entry(PartitionKey::of_range(range))
+                .or_default()
+                .entry(number)
+                .or_default();
+            ranges.reads.push((range.first_offset, range.next_offset, range.taken_over));
         }
-        for segment in folder.files.iter().flat_map(|file| &file.manifest.segments) {
-            let share =
-                shares.entry(PartitionKey::of_segment(segment)).or_default().entry(number).or_default();
-            share.segments.push((segment.first_offset, segment.next_offset));
+        for segment in member.files.iter().flat_map(|file| &file.manifest.segments) {
+            let ranges = ranges_of_members
+                .entry(PartitionKey::of_segment(segment))
+                .or_default()
+                .entry(number)
+                .or_default();
+            ranges.segments.push((segment.first_offset, segment.next_offset));
         }
     }
-    shares.into_iter().map(|(key, shares)| (key, plan::plan(&shares))).collect()
+    ranges_of_members
+        .into_iter()
+        .map(|(key, ranges_of_members)| (key, plan::plan(&ranges_of_members)))
+        .collect()
 }
 
 fn add_plan_findings(
-    folders: &[MemberDir],
+    members: &[MemberDir],
     plans: &BTreeMap<PartitionKey, MergePlan>,
     merged: &mut MergeReport,
 ) {
@@ -174,12 +184,12 @@ fn add_plan_findings(
             first_offset: missing.first,
             next_offset: missing.next,
         }));
-        merged.problems.extend(plan.impossible_splits.iter().map(|uncut| MergeProblem {
-            dir: folders[uncut.folder].dir.path().to_owned(),
+        merged.problems.extend(plan.impossible_splits.iter().map(|split| MergeProblem {
+            dir: members[split.dir].dir.path().to_owned(),
             file: String::new(),
             reason: format!(
                 "{}-{}: no checkpoint at offset {}, where another member took over: records after it may be duplicated",
-                key.topic, key.partition, uncut.offset
+                key.topic, key.partition, split.offset
             ),
         }));
     }
@@ -189,7 +199,7 @@ fn add_plan_findings(
 fn output_checkpoint(
     plans: &BTreeMap<PartitionKey, MergePlan>,
     generations: &BTreeMap<(String, Option<String>), usize>,
-    folders: &[MemberDir],
+    members: &[MemberDir],
 ) -> Checkpoint {
     let generation = |key: &PartitionKey| generations.get(&(key.topic.clone(), key.topic_id.clone()));
     let mut last: BTreeMap<(&str, i32), (Option<&usize>, ReadRange)> = BTreeMap::new();
@@ -201,31 +211,31 @@ fn output_checkpoint(
                 before.next_offset = owned.next;
                 continue;
             }
-            let told = folders.iter().flat_map(|folder| &folder.read_ranges);
-            let mut told = told.filter(|range| PartitionKey::of_range(range) == *key);
-            let begin = told.find(|range| range.first_offset == owned.first);
+            let known = members.iter().flat_map(|member| &member.read_ranges);
+            let mut known = known.filter(|range| PartitionKey::of_range(range) == *key);
+            let start = known.find(|range| range.first_offset == owned.first);
             ranges.push(ReadRange {
                 topic: key.topic.clone(),
                 topic_id: key.topic_id.clone(),
                 partition: key.partition,
                 first_offset: owned.first,
                 next_offset: owned.next,
-                taken_over: begin.is_some_and(|begin| begin.taken_over),
-                since: begin.map(|begin| begin.since.clone()).unwrap_or_default(),
+                taken_over: start.is_some_and(|start| start.taken_over),
+                since: start.map(|start| start.since.clone()).unwrap_or_default(),
             });
         }
         let newest = ranges.pop();
         checkpoint.reads.append(&mut ranges);
         let Some(newest) = newest else { continue };
-        let of = (generation(key), newest);
+        let dated = (generation(key), newest);
         match last.remove(&(key.topic.as_str(), key.partition)) {
-            Some(other) if other.0 > of.0 => {
-                checkpoint.reads.push(of.1);
+            Some(other) if other.0 > dated.0 => {
+                checkpoint.reads.push(dated.1);
                 last.insert((&key.topic, key.partition), other);
             }
             other => {
                 checkpoint.reads.extend(other.map(|other| other.1));
-                last.insert((&key.topic, key.partition), of);
+                last.insert((&key.topic, key.partition), dated);
             }
         }
     }

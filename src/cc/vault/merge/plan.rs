@@ -68,7 +68,7 @@ pub(super) struct UnreadRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SplitImpossible {
     /// Index of the directory whose segment crosses the offset.
-    pub folder: usize,
+    pub dir: usize,
     pub offset: i64,
 }
 
@@ -83,9 +83,9 @@ pub(super) struct MergePlan {
 
 impl MergePlan {
     /// Returns whether records of these offsets are taken from this member.
-    pub(super) fn owns(&self, folder: usize, first: i64, next: i64) -> bool {
+    pub(super) fn owns(&self, dir: usize, first: i64, next: i64) -> bool {
         let from = self.owned.partition_point(|owned| owned.next <= first);
-        self.owned[from..].iter().take_while(|owned| owned.first < next).any(|owned| owned.dir == folder)
+        self.owned[from..].iter().take_while(|owned| owned.first < next).any(|owned| owned.dir == dir)
     }
 }
 
@@ -101,25 +101,25 @@ pub(super) fn plan(shares: &BTreeMap<usize, DirRanges>) -> MergePlan {
         all.into_iter().collect()
     };
     let crossed: BTreeMap<usize, Vec<bool>> =
-        shares.iter().map(|(folder, share)| (*folder, crossed_points(share, &points))).collect();
+        shares.iter().map(|(dir, share)| (*dir, crossed_points(share, &points))).collect();
     let is_crossed = |range: &OwnedRange, point: usize| {
         points[point] != range.first && points[point] != range.next && crossed[&range.dir][point]
     };
-    let way = cheapest_path(&ranges, &points, &is_crossed);
+    let path = cheapest_path(&ranges, &points, &is_crossed);
     let mut plan = MergePlan { missing: unread_before(shares, &points), ..MergePlan::default() };
-    for (at, chosen) in way.iter().enumerate() {
+    for (at, chosen) in path.iter().enumerate() {
         let Some(chosen) = chosen.map(|chosen| &ranges[chosen]) else {
             let (first, next) = (points[at], points[at + 1]);
             plan.missing.push(UnreadRange { first: Some(first), next });
             continue;
         };
-        let before = at.checked_sub(1).and_then(|before| way[before]).map(|before| &ranges[before]);
+        let before = at.checked_sub(1).and_then(|before| path[before]).map(|before| &ranges[before]);
         if let Some(owned) = plan.owned.last_mut().filter(|_| before == Some(chosen)) {
             owned.next = points[at + 1];
             continue;
         }
         for range in before.into_iter().chain([chosen]).filter(|range| is_crossed(range, at)) {
-            plan.impossible_splits.push(SplitImpossible { folder: range.dir, offset: points[at] });
+            plan.impossible_splits.push(SplitImpossible { dir: range.dir, offset: points[at] });
         }
         plan.owned.push(OwnedRange { first: points[at], next: points[at + 1], ..*chosen });
     }
@@ -130,17 +130,13 @@ pub(super) fn plan(shares: &BTreeMap<usize, DirRanges>) -> MergePlan {
 /// its segments contain.
 fn ranges(shares: &BTreeMap<usize, DirRanges>) -> Vec<OwnedRange> {
     let mut ranges = Vec::new();
-    for (folder, share) in shares {
-        let folder = *folder;
-        let told = share.reads.iter().map(|(first, next, _)| (*first, *next));
-        let is_told = |offset: i64| told.clone().any(|(first, next)| (first..next).contains(&offset));
+    for (dir, share) in shares {
+        let dir = *dir;
+        let recorded = share.reads.iter().map(|(first, next, _)| (*first, *next));
+        let is_told = |offset: i64| recorded.clone().any(|(first, next)| (first..next).contains(&offset));
         let untold = share.segments.iter().filter(|(first, _)| !is_told(*first));
         let untold = untold.copied().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        ranges.extend(told.clone().chain(untold).map(|(first, next)| OwnedRange {
-            dir: folder,
-            first,
-            next,
-        }));
+        ranges.extend(recorded.clone().chain(untold).map(|(first, next)| OwnedRange { dir, first, next }));
     }
     ranges.retain(|range| range.first < range.next);
     ranges
@@ -194,17 +190,17 @@ fn cheapest_path(
         });
         steps.push(step.collect());
     }
-    let mut way = vec![None; steps.len()];
+    let mut path = vec![None; steps.len()];
     let mut wanted: Option<usize> = None;
     for (at, step) in steps.iter().enumerate().rev() {
         let chosen = match wanted {
             Some(wanted) => step.iter().find(|(range, ..)| *range == wanted),
             None => step.iter().min_by_key(|(_, cost, _)| *cost),
         };
-        way[at] = chosen.map(|(range, ..)| *range);
+        path[at] = chosen.map(|(range, ..)| *range);
         wanted = chosen.and_then(|(_, _, before)| *before);
     }
-    way
+    path
 }
 
 /// Returns the offsets before the first range, if the member that starts there had taken them over.
@@ -239,22 +235,22 @@ mod tests {
     /// splits.
     #[track_caller]
     fn check(
-        folders: &[(Reads<'_>, Reads<'_>)],
+        members: &[(Reads<'_>, Reads<'_>)],
         owned: &[(usize, i64, i64)],
         missing: Reads<'_>,
-        uncut: &[(usize, i64)],
+        splits: &[(usize, i64)],
     ) {
         let share = |(reads, segments): &(Reads<'_>, Reads<'_>)| DirRanges {
             reads: reads.iter().map(|(first, next)| (*first, *next, false)).collect(),
             segments: segments.to_vec(),
         };
-        let plan = plan(&folders.iter().map(share).enumerate().collect());
+        let plan = plan(&members.iter().map(share).enumerate().collect());
         let is: Vec<_> = plan.owned.iter().map(|owned| (owned.dir, owned.first, owned.next)).collect();
         assert_eq!(is, owned);
         let is: Vec<_> = plan.missing.iter().map(|missing| (missing.first.unwrap(), missing.next)).collect();
         assert_eq!(is, missing);
-        let is: Vec<_> = plan.impossible_splits.iter().map(|uncut| (uncut.folder, uncut.offset)).collect();
-        assert_eq!(is, uncut);
+        let is: Vec<_> = plan.impossible_splits.iter().map(|split| (split.dir, split.offset)).collect();
+        assert_eq!(is, splits);
     }
 
     #[test]
@@ -333,7 +329,7 @@ mod tests {
     fn a_segment_is_taken_from_the_member_that_owns_its_offsets() {
         let share = |first, next| DirRanges { reads: vec![(first, next, false)], segments: vec![] };
         let plan = plan(&BTreeMap::from([(3, share(0, 10)), (5, share(10, 20)), (7, share(30, 40))]));
-        for (folder, first, next, expected) in [
+        for (dir, first, next, expected) in [
             (3, 0, 10, true),
             (5, 0, 10, false),
             (3, 10, 11, false),
@@ -343,7 +339,7 @@ mod tests {
             (7, 40, 41, false),
             (5, 5, 15, true),
         ] {
-            assert_eq!(plan.owns(folder, first, next), expected, "{folder} {first} {next}");
+            assert_eq!(plan.owns(dir, first, next), expected, "{dir} {first} {next}");
         }
     }
 

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::folder::{MemberDir, StoredFile};
+use super::member_dir::{MemberDir, StoredFile};
 use super::merge_order::{self, SegmentRef};
 use super::plan::{MergePlan, PartitionKey};
 use super::{MergeProblem, MergedStream};
 use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture};
 use crate::cc::vault::dir::VaultDir;
 use crate::cc::vault::ledger::DEAD_LETTERS_FILE;
-use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegment, StreamSource};
+use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegment};
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::scan::FileScan;
 use crate::cc::vault::segments::SegmentList;
@@ -53,8 +53,8 @@ impl<'a> Merger<'a> {
     /// Writes all streams. Returns each one with the name of its first file.
     pub(super) fn merge_streams(&mut self) -> Result<Vec<(String, MergedStream)>> {
         let mut by_name: BTreeMap<&'a [u8], Vec<DirFile<'a>>> = BTreeMap::new();
-        for (number, folder) in self.dirs.iter().enumerate() {
-            for file in &folder.files {
+        for (number, member) in self.dirs.iter().enumerate() {
+            for file in &member.files {
                 by_name.entry(&file.name).or_default().push((number, file));
             }
         }
@@ -66,58 +66,52 @@ impl<'a> Merger<'a> {
     }
 
     fn merge_stream(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<MergedStream> {
-        let folders: HashSet<usize> = files.iter().map(|(folder, _)| *folder).collect();
-        let is_out = |(folder, file): &DirFile<'_>| {
+        let members: HashSet<usize> = files.iter().map(|(member, _)| *member).collect();
+        let is_out = |(member, file): &DirFile<'_>| {
             let segments = file.segments();
             segments
                 .iter()
-                .filter(|segment| !self.is_owned(*folder, segment))
+                .filter(|segment| !self.is_owned(*member, segment))
                 .map(|out| out.bytes)
                 .sum::<u64>()
         };
-        let cut_bytes: u64 = files.iter().map(is_out).sum();
-        let joined = folders.len() > 1 || cut_bytes > 0;
-        if joined {
+        let omitted_bytes: u64 = files.iter().map(is_out).sum();
+        let is_joined = members.len() > 1 || omitted_bytes > 0;
+        if is_joined {
             self.join_files(name, files)?;
         } else {
-            for (folder, file) in files.iter().filter(|(_, file)| !file.is_compared) {
-                self.copy_file(*folder, file)?;
+            for (member, file) in files.iter().filter(|(_, file)| !file.is_compared) {
+                self.copy_file(*member, file)?;
             }
         }
-        Ok(MergedStream {
-            files: Vec::new(),
-            bytes: 0,
-            dirs: folders.len(),
-            is_joined: joined,
-            omitted_bytes: cut_bytes,
-        })
+        Ok(MergedStream { files: Vec::new(), bytes: 0, dirs: members.len(), is_joined, omitted_bytes })
     }
 
-    fn is_owned(&self, folder: usize, segment: &RecordSegment) -> bool {
+    fn is_owned(&self, member: usize, segment: &RecordSegment) -> bool {
         let plan = self.plans.get(&PartitionKey::of_segment(segment));
-        plan.is_none_or(|plan| plan.owns(folder, segment.first_offset, segment.next_offset))
+        plan.is_none_or(|plan| plan.owns(member, segment.first_offset, segment.next_offset))
     }
 
     /// Copies a file that no other member has, and its manifest.
-    fn copy_file(&mut self, folder: usize, file: &StoredFile) -> Result<()> {
-        let from = &self.dirs[folder].dir;
+    fn copy_file(&mut self, member: usize, file: &StoredFile) -> Result<()> {
+        let from = &self.dirs[member].dir;
         let target = &file.manifest.file;
         let cannot = || Error::path("copy", from.path().join(target));
-        let opened = from.open_to_read(target).map_err(cannot())?;
-        let made = self.dir.create(target).map_err(Error::path("create", self.dir.path().join(target)))?;
-        let mut made = fs::File::from(made);
+        let source_file = from.open_to_read(target).map_err(cannot())?;
+        let copy = self.dir.create(target).map_err(Error::path("create", self.dir.path().join(target)))?;
+        let mut copy = fs::File::from(copy);
         let mut scan = FileScan::new(self.hash);
         let mut buffer = self.vault.pool().take(BufferSize::Scratch);
         while scan.bytes() < file.len() {
-            let some = file.read_at(&opened, &mut buffer, scan.bytes()).map_err(cannot())?;
-            scan.feed(&buffer[..some]);
-            made.write_all(&buffer[..some]).map_err(Error::path("write", self.dir.path().join(target)))?;
-            self.report_progress(some as u64);
+            let bytes = file.read_at(&source_file, &mut buffer, scan.bytes()).map_err(cannot())?;
+            scan.feed(&buffer[..bytes]);
+            copy.write_all(&buffer[..bytes]).map_err(Error::path("write", self.dir.path().join(target)))?;
+            self.report_progress(bytes as u64);
         }
         let mut manifest = file.manifest.clone();
         let differs = matches!((&manifest.sha256, scan.sha256()), (Some(was), Some(is)) if *was != is);
         if file.is_closed && differs {
-            self.add_problem(folder, target, "its SHA-256 differs from its manifest");
+            self.add_problem(member, target, "its SHA-256 differs from its manifest");
         }
         if !file.is_closed || differs {
             manifest.state = ManifestState::Recovered;
@@ -129,53 +123,53 @@ impl<'a> Merger<'a> {
         written.map_err(Error::path("write the manifest of", self.dir.path().join(target)))
     }
 
-    /// Rebuilds a stream: TCP files as re-sends, Kafka records in merge order.
+    /// Rebuilds a stream: Kafka records in merge order, files from other sources as re-sends.
     fn join_files(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<()> {
-        let of = |source| move |(_, file): &&DirFile<'a>| file.manifest.source.is_same_stream(source);
-        for (folder, file) in files.iter().filter(of(StreamSource::Tcp)) {
-            let mut sending =
+        let is_kafka = |(_, file): &&DirFile<'a>| file.manifest.source.is_kafka();
+        for (member, file) in files.iter().filter(|file| !is_kafka(file)) {
+            let mut output =
                 OutputStream::open(self.vault, name, &file.manifest, Some(StreamStart::NewCapture))?;
-            self.feed(&mut sending, *folder, file, 0..file.len())?;
-            sending.finish();
+            self.feed(&mut output, *member, file, 0..file.len())?;
+            output.finish();
         }
-        let files: Vec<DirFile<'a>> = files.iter().filter(of(StreamSource::Kafka)).copied().collect();
-        let mut sending: Option<OutputStream> = None;
+        let files: Vec<DirFile<'a>> = files.iter().filter(is_kafka).copied().collect();
+        let mut output: Option<OutputStream> = None;
         let mut head = Vec::new();
         let segments: Vec<Vec<RecordSegment>> = files.iter().map(|(_, file)| file.segments()).collect();
-        for piece in self.ordered_segments(&files, &segments) {
-            let (folder, file) = files[piece.file];
-            let segment = &segments[piece.file][piece.segment];
-            let begin = self.read_start(folder, file, segment)?;
+        for segment_ref in self.ordered_segments(&files, &segments) {
+            let (member, file) = files[segment_ref.file];
+            let segment = &segments[segment_ref.file][segment_ref.segment];
+            let start = self.read_start(member, file, segment)?;
             if head.len() < HEADER_BYTES_MAX {
-                head.extend_from_slice(&begin[..begin.len().min(HEADER_BYTES_MAX - head.len())]);
-            } else if is_same_capture(&head, &begin)
-                && let Some(done) = sending.take()
+                head.extend_from_slice(&start[..start.len().min(HEADER_BYTES_MAX - head.len())]);
+            } else if is_same_capture(&head, &start)
+                && let Some(previous) = output.take()
             {
                 // A re-send, by the same rule as in the ledger.
-                done.finish();
-                sending = Some(OutputStream::open(
+                previous.finish();
+                output = Some(OutputStream::open(
                     self.vault,
                     name,
                     &file.manifest,
                     Some(StreamStart::NewCapture),
                 )?);
             }
-            let mut current = match sending.take() {
+            let mut current = match output.take() {
                 Some(current) => current,
                 None => OutputStream::open(self.vault, name, &file.manifest, None)?,
             };
             let at = current.writer.received_bytes();
-            self.feed(&mut current, folder, file, segment.at..segment.at + segment.bytes)?;
+            self.feed(&mut current, member, file, segment.at..segment.at + segment.bytes)?;
             current.add_segment(RecordSegment {
                 at,
                 compared: false,
                 begins_capture: false,
                 ..segment.clone()
             });
-            sending = Some(current);
+            output = Some(current);
         }
-        match sending {
-            Some(sending) => sending.finish(),
+        match output {
+            Some(output) => output.finish(),
             // A file exists but none of its records is used: the output is an empty file.
             None => {
                 if let Some((_, file)) = files.first() {
@@ -190,70 +184,70 @@ impl<'a> Merger<'a> {
     fn ordered_segments(&self, files: &[DirFile<'a>], segments: &[Vec<RecordSegment>]) -> Vec<SegmentRef> {
         let mut topics: Vec<&String> = self.generations.keys().map(|(topic, _)| topic).collect();
         topics.dedup();
-        let piece = |file: usize, at: usize, segment: &RecordSegment| {
-            let life = (segment.topic.clone(), segment.topic_id.clone());
+        let segment_ref = |file: usize, at: usize, segment: &RecordSegment| {
+            let incarnation = (segment.topic.clone(), segment.topic_id.clone());
             SegmentRef {
                 file,
                 segment: at,
-                generation: self.generations.get(&life).copied().unwrap_or(0),
+                generation: self.generations.get(&incarnation).copied().unwrap_or(0),
                 topic: topics.binary_search(&&segment.topic).unwrap_or(topics.len()),
                 partition: segment.partition,
                 first_offset: segment.first_offset,
             }
         };
         let of_file = |file: usize| -> Vec<SegmentRef> {
-            let counted = segments[file].iter().enumerate();
-            let counted = counted.filter(|(_, segment)| self.is_owned(files[file].0, segment));
-            counted.map(|(at, segment)| piece(file, at, segment)).collect()
+            let owned = segments[file].iter().enumerate();
+            let owned = owned.filter(|(_, segment)| self.is_owned(files[file].0, segment));
+            owned.map(|(at, segment)| segment_ref(file, at, segment)).collect()
         };
         merge_order::interleave((0..files.len()).map(of_file).collect())
     }
 
     /// Reads the first bytes of a segment.
-    fn read_start(&self, folder: usize, file: &StoredFile, segment: &RecordSegment) -> Result<Vec<u8>> {
-        let from = &self.dirs[folder].dir;
-        let mut begin =
+    fn read_start(&self, member: usize, file: &StoredFile, segment: &RecordSegment) -> Result<Vec<u8>> {
+        let from = &self.dirs[member].dir;
+        let mut start =
             vec![0; HEADER_BYTES_MAX.min(usize::try_from(segment.bytes).unwrap_or(HEADER_BYTES_MAX))];
         let mut filled = 0;
         let mut read = || -> io::Result<usize> {
-            let opened = from.open_to_read(&file.manifest.file)?;
-            while filled < begin.len() {
-                match file.read_at(&opened, &mut begin[filled..], segment.at + filled as u64)? {
+            let source_file = from.open_to_read(&file.manifest.file)?;
+            while filled < start.len() {
+                match file.read_at(&source_file, &mut start[filled..], segment.at + filled as u64)? {
                     0 => break,
-                    some => filled += some,
+                    bytes => filled += bytes,
                 }
             }
             Ok(filled)
         };
         let filled = read().map_err(Error::path("read", from.path().join(&file.manifest.file)))?;
-        begin.truncate(filled);
-        Ok(begin)
+        start.truncate(filled);
+        Ok(start)
     }
 
     fn feed(
         &mut self,
-        sending: &mut OutputStream,
-        folder: usize,
+        output: &mut OutputStream,
+        member: usize,
         file: &StoredFile,
         range: std::ops::Range<u64>,
     ) -> Result<()> {
-        let from = &self.dirs[folder].dir;
+        let from = &self.dirs[member].dir;
         let cannot = || Error::path("copy", from.path().join(&file.manifest.file));
-        let opened = from.open_to_read(&file.manifest.file).map_err(cannot())?;
+        let source_file = from.open_to_read(&file.manifest.file).map_err(cannot())?;
         let mut at = range.start;
         while at < range.end {
             let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
             let size = if left > BufferSize::Small.bytes() { BufferSize::Large } else { BufferSize::Small };
             let mut buffer = self.vault.pool().take(size);
             let most = left.min(buffer.len());
-            let some = file.read_at(&opened, &mut buffer[..most], at).map_err(cannot())?;
-            if some == 0 {
-                self.add_problem(folder, &file.manifest.file, "it is shorter than its records");
+            let bytes = file.read_at(&source_file, &mut buffer[..most], at).map_err(cannot())?;
+            if bytes == 0 {
+                self.add_problem(member, &file.manifest.file, "it is shorter than its records");
                 return Ok(());
             }
-            sending.writer.feed(buffer, some).map_err(cannot())?;
-            at += some as u64;
-            self.report_progress(some as u64);
+            output.writer.feed(buffer, bytes).map_err(cannot())?;
+            at += bytes as u64;
+            self.report_progress(bytes as u64);
         }
         Ok(())
     }
@@ -265,30 +259,30 @@ impl<'a> Merger<'a> {
             offset: Option<i64>,
         }
         let mut seen = HashSet::new();
-        let (mut letters, mut kept) = (None, 0);
-        for folder in self.dirs {
-            let cannot = || Error::path("merge the dead letters of", folder.dir.path());
-            let Some(found) = folder.dir.open_meta(DEAD_LETTERS_FILE).map_err(cannot())? else { continue };
-            let mut found = BufReader::new(found.take(folder.dead_letter_bytes.unwrap_or(u64::MAX)));
+        let (mut dead_letters, mut line_count) = (None, 0);
+        for member in self.dirs {
+            let cannot = || Error::path("merge the dead letters of", member.dir.path());
+            let Some(found) = member.dir.open_meta(DEAD_LETTERS_FILE).map_err(cannot())? else { continue };
+            let mut found = BufReader::new(found.take(member.dead_letter_bytes.unwrap_or(u64::MAX)));
             let mut line = Vec::new();
             while found.read_until(b'\n', &mut line).map_err(cannot())? > 0 {
                 // Compares whole lines: the same offset of another incarnation of the topic is another
                 // record.
                 let known = serde_json::from_slice(&line).ok().and_then(|known: Known| known.offset);
                 if known.is_none() || seen.insert(<[u8; 32]>::from(Sha256::digest(&line))) {
-                    let file = match letters.take() {
+                    let file = match dead_letters.take() {
                         Some(file) => Ok(file),
                         None => self.dir.meta_append(DEAD_LETTERS_FILE),
                     };
                     let mut file: fs::File = file.map_err(cannot())?;
                     file.write_all(&line).map_err(cannot())?;
-                    letters = Some(file);
-                    kept += 1;
+                    dead_letters = Some(file);
+                    line_count += 1;
                 }
                 line.clear();
             }
         }
-        Ok(kept)
+        Ok(line_count)
     }
 
     fn report_progress(&mut self, bytes: u64) {
@@ -296,9 +290,9 @@ impl<'a> Merger<'a> {
         (self.progress)(self.read_bytes);
     }
 
-    fn add_problem(&mut self, folder: usize, file: &str, what: &str) {
-        let folder = self.dirs[folder].dir.path().to_owned();
-        self.problems.push(MergeProblem { dir: folder, file: file.to_owned(), reason: what.to_owned() });
+    fn add_problem(&mut self, member: usize, file: &str, reason: &str) {
+        let member = self.dirs[member].dir.path().to_owned();
+        self.problems.push(MergeProblem { dir: member, file: file.to_owned(), reason: reason.to_owned() });
     }
 }
 
@@ -319,11 +313,11 @@ impl OutputStream {
             peer: first.map_or_else(|| "merge".to_owned(), |first| first.peer.clone()),
             connected_ms: now_ms(),
         };
-        let entry = vault.open_stream(name, origin, Arc::new(NoPeer), || false).map_err(failed())?;
-        let intake = entry.start(head.unwrap_or(StreamStart::Continuation)).map_err(failed())?;
-        let segments = SegmentList::new(intake.segments());
-        let was_comparing = intake.compared_bytes().is_some();
-        Ok(OutputStream { writer: intake, segments, was_comparing })
+        let pending = vault.open_stream(name, origin, Arc::new(NoPeer), || false).map_err(failed())?;
+        let writer = pending.start(head.unwrap_or(StreamStart::Continuation)).map_err(failed())?;
+        let segments = SegmentList::new(writer.segments());
+        let was_comparing = writer.compared_bytes().is_some();
+        Ok(OutputStream { writer, segments, was_comparing })
     }
 
     /// Adds the segment whose bytes were fed last.
@@ -336,10 +330,10 @@ impl OutputStream {
     }
 
     fn finish(self) {
-        let OutputStream { writer: mut intake, segments, .. } = self;
+        let OutputStream { mut writer, segments, .. } = self;
         if !segments.list.is_empty() {
-            intake.set_segments(segments);
+            writer.set_segments(segments);
         }
-        intake.finish(EndReason::Eof);
+        writer.finish(EndReason::Eof);
     }
 }
