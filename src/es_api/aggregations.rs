@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::dates::DateWriter;
 use crate::search::mapping::{Field, FieldType};
+use crate::search::query::NamedBuckets;
 use crate::search::query::{Aggregation, Bucket};
 use crate::search::store::{EVENT_TIME, IndexInfo};
 
@@ -101,9 +102,6 @@ pub(super) fn count_all_of_full_terms(
     };
     requested.iter().filter_map(widened).collect()
 }
-
-/// The buckets of each aggregation, by name.
-type NamedBuckets = Vec<(String, Vec<Bucket>)>;
 
 /// Renders the aggregations of one search from the results of the store.
 pub(super) struct AggregationRenderer<'a> {

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::response::{self, ShardCounts};
 use crate::http::Response;
 use crate::search::query::{
-    Bucket, Hit, Query, QueryError, QueryValue as Term, Search, add_canonical_terms, search_request,
+    Hit, NamedBuckets, Query, QueryError, QueryValue as Term, Search, add_canonical_terms, search_request,
 };
 
 /// Size limit of all sources in one response. A client pages through a larger result.
@@ -146,7 +146,7 @@ impl EsApi {
     fn render_aggregations(
         &self,
         search: &Search,
-        buckets: Vec<(String, Vec<Bucket>)>,
+        buckets: NamedBuckets,
     ) -> Result<RenderedAggregations, ApiError> {
         let has_patterns = search.indices.is_empty() || search.indices.iter().any(|name| name.contains('*'));
         let indices = match self.store.indices(&search.indices) {

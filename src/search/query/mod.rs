@@ -20,5 +20,6 @@ pub use canonical_numbers::add_canonical_terms;
 pub use ast::{Bound, FieldSelector, Operator, Query, QueryValue};
 pub use error::QueryError;
 pub use search::{
-    Aggregation, Bucket, Hit, Interval, Search, SearchAfter, SearchResult, Sort, SortKey, SourceFilter,
+    Aggregation, Bucket, Hit, Interval, NamedBuckets, Search, SearchAfter, SearchResult, Sort, SortKey,
+    SourceFilter,
 };

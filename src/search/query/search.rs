@@ -132,7 +132,7 @@ pub struct SearchResult {
     /// At most `size` of them.
     pub hits: Vec<Hit>,
     /// The buckets of each aggregation, by name.
-    pub aggregations: Vec<(String, Vec<Bucket>)>,
+    pub aggregations: NamedBuckets,
     /// The aggregations as a cluster rendered them, instead of `aggregations`. The cluster knows the field
     /// types that decide how a key looks, and the counts outside the buckets.
     pub rendered_aggregations: Option<serde_json::Value>,
@@ -159,6 +159,9 @@ pub struct Hit {
     pub score: Option<f64>,
 }
 
+/// Buckets by the name of their aggregation.
+pub type NamedBuckets = Vec<(String, Vec<Bucket>)>;
+
 /// A bucket of an aggregation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bucket {
@@ -167,5 +170,5 @@ pub struct Bucket {
     /// Number of documents.
     pub count: u64,
     /// Aggregations inside the bucket.
-    pub inner: Vec<(String, Vec<Bucket>)>,
+    pub inner: NamedBuckets,
 }

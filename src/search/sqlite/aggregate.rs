@@ -12,13 +12,11 @@ use super::search::{SearchRun, value_to_json};
 use super::terms::each_term;
 use super::values::{HOUR_MS, decode_long};
 use crate::search::mapping::FieldType;
-use crate::search::query::{Aggregation, Bucket, Interval};
+use crate::search::query::{Aggregation, Bucket, Interval, NamedBuckets};
 use crate::search::store::StoreError;
 
 /// Maximum number of buckets of an aggregation (the default of Elasticsearch).
 const BUCKETS_MAX: usize = 65_536;
-
-type NamedBuckets = Vec<(String, Vec<Bucket>)>;
 
 /// Runs all aggregations on a set of documents.
 pub(super) fn run_aggregations(

@@ -61,8 +61,8 @@ pub(super) enum StoreOpenError {
     Empty,
 }
 
-/// Opens the file for the writer and creates the tables of a new file. The file grows to at most `bytes_max`; 0 means no
-/// limit.
+/// Opens the file for the writer and creates the tables of a new file. The file grows to at most `bytes_max`; 0 means
+/// no limit.
 pub(super) fn open_to_write(path: &Path, bytes_max: u64) -> Result<Connection, StoreOpenError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -186,8 +186,8 @@ impl SearchRun<'_> {
         self.sort_by_terms(docs, first, rest, after, wanted)
     }
 
-    /// Sorts documents by walking over the terms of the first field in order. Documents that share a value are sorted by
-    /// the other fields.
+    /// Sorts documents by walking over the terms of the first field in order. Documents that share a value are sorted
+    /// by the other fields.
     fn sort_by_terms(
         &self,
         docs: RoaringBitmap,

@@ -71,8 +71,7 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
     assert_eq!(number(&format!("SELECT count(*) {counts}")), total, "rows");
     assert_eq!(number(&format!("SELECT count(*) {counts} AND id IS NOT NULL")), own_ids, "rows with ids");
     assert_eq!(number("SELECT count(*) FROM ids"), own_ids, "ids");
-    let lost =
-        "SELECT count(*) FROM ids JOIN documents USING (doc) WHERE ids.id = documents.id AND doc NOT IN gone";
+    let lost = "SELECT count(*) FROM ids JOIN documents USING (doc) WHERE ids.id = documents.id AND doc NOT IN deleted_docs";
     assert_eq!(number(lost), own_ids, "ids of documents that count");
     // Segments, merged and unmerged, are contiguous.
     let mut statement = connection
@@ -92,7 +91,7 @@ pub(super) fn file(output: &Path, total: u64, own_ids: u64) {
 
 /// Returns how many segments the store has written to the disk.
 pub(super) fn segments(output: &Path) -> u64 {
-    open(output).query_row("SELECT coalesce(max(id), 0) FROM segment", [], |row| row.get(0)).unwrap()
+    open(output).query_row("SELECT coalesce(max(id), 0) FROM segments", [], |row| row.get(0)).unwrap()
 }
 
 fn open(output: &Path) -> Connection {
