@@ -283,8 +283,8 @@ fn check_outages(node: &Node) -> Vec<u64> {
     for mut front in fronts {
         front.wait_shipped();
         let said = front.events.take().unwrap().term();
-        assert!(said.contains("spooled_events=0"), "{said}");
-        assert!(said.contains("refused_events=0"), "{said}");
+        assert!(said.contains("spool_events=0"), "{said}");
+        assert!(said.contains("rejected_events=0"), "{said}");
     }
     acknowledged
 }
@@ -560,7 +560,7 @@ fn a_full_queue_is_told_and_nothing_acknowledged_is_lost_over_stops() {
     events.process().wait_code(DEADLINE, 1);
     assert!(stopping.elapsed() < Duration::from_secs(20), "{:?}", stopping.elapsed());
     let said = events.process().stderr();
-    assert!(said.contains(&format!(" spooled_events={taken} ")), "{said}");
+    assert!(said.contains(&format!(" spool_events={taken} ")), "{said}");
     assert!(said.contains("lost_events=1"), "the line that had no room: {said}");
     front.restart();
     assert_eq!(front.metric("spool_events"), taken);
@@ -609,7 +609,7 @@ fn the_configuration_names_the_cluster_and_a_start_without_it_tells_what_is_left
     process.signal(Signal::TERM);
     process.wait_code(DEADLINE, 0);
     let said = process.stderr();
-    assert!(said.contains(" spooled_events=1 ") && !said.contains("secret"), "{said}");
+    assert!(said.contains(" spool_events=1 ") && !said.contains("secret"), "{said}");
     let said = Events::start(&work.join("out"), &[]).term();
     assert!(said.contains("spool_not_empty events=1"), "{said}");
 }

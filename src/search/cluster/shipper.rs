@@ -494,7 +494,7 @@ impl Shipper {
             let level = if error.needs_operator() { log::Level::Error } else { log::Level::Warn };
             log::log!(
                 level,
-                "cluster_{word} spooled_events={spooled} error=\"{text}\" note=\"events wait in the spool\""
+                "cluster_{word} spool_events={spooled} error=\"{text}\" note=\"events wait in the spool\""
             );
         }
         if matches!(error, ShipError::Unreachable(ClientError::Unreachable { .. })) {
@@ -509,7 +509,7 @@ impl Shipper {
         if let Some(outage) = self.outage.take() {
             let spooled = self.metrics.spool_events.get();
             log::info!(
-                "cluster_recovered waited_ms={} spooled_events={spooled}",
+                "cluster_recovered waited_ms={} spool_events={spooled}",
                 outage.since.elapsed().as_millis()
             );
         }
