@@ -24,7 +24,8 @@ use crate::{Error, Exit, Result};
 ///
 /// QUERY is a Lucene query as in Kibana: words, field:value, "phrases", AND OR NOT + -, groups, wildcards
 /// (972*), ranges ([a TO b]), _exists_:field. A phone number matches all its dialled forms: +972598294121 also
-/// finds 00972598294121 and 9011972598294121. Use field.keyword:NUMBER for one dialled form.
+/// finds 00972598294121 and 9011972598294121. Use field.keyword:NUMBER for one dialled form. In a field, a sign
+/// before a digit belongs to the number (userid:+447700900123); elsewhere, + requires a term and - excludes it.
 ///
 /// The default output is a table of the known fields, cut to the width of the terminal. --json prints one
 /// object per line with _index, _id, _time (the time of the event) and _source (the event as received).

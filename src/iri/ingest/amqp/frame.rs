@@ -464,7 +464,12 @@ mod tests {
         }
         assert_eq!(
             said,
-            ["Heartbeat", "Close { is_connection: true, code: 200, text: \"done\" }", "CloseOk", "Other(10, 31)"]
+            [
+                "Heartbeat",
+                "Close { is_connection: true, code: 200, text: \"done\" }",
+                "CloseOk",
+                "Other(10, 31)"
+            ]
         );
     }
 }
