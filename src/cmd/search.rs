@@ -80,7 +80,7 @@ impl Command for Args {
             },
             Example {
                 text: "Export rejected calls as CSV",
-                command: "lea search event:rejected_call --size all --csv",
+                command: "lea search event:rejected_call --size all --csv --fields userid",
             },
             Example {
                 text: "Query a running lea",

@@ -51,7 +51,7 @@ pub fn apply(text: &str, changes: &[Change]) -> Result<String, String> {
 }
 
 fn apply_one(text: &str, change: &Change) -> Result<String, String> {
-    // A byte order mark is no JSON; it stays.
+    // A byte order mark is not part of the JSON and is kept.
     let (mark, document) = text.split_at(if text.starts_with('\u{feff}') { 3 } else { 0 });
     let root = json::parse(document).map_err(|error| {
         let (line, column) = json::line_and_column(document, error.offset);

@@ -10,7 +10,7 @@ use crate::phone::NumberSettings;
 pub(crate) const PATH: &str = "parameters.numbers";
 
 /// Keys of the section.
-pub(crate) const KEYS: [&str; 3] = ["exitPrefixes", "fields", "defaultRegion"];
+pub(crate) const KEYS: [&str; 3] = ["internationalPrefixes", "fields", "defaultRegion"];
 
 /// Reads the section into `settings`.
 pub(super) fn read(

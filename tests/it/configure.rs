@@ -240,7 +240,10 @@ fn keys_of_a_site_template_are_kept() {
     );
     assert_eq!(said.matches("configuration_warning").count(), 2, "{said}");
     assert!(said.contains("unknown key \\\"backlog\\\" in parameters.tcpServer"), "{said}");
-    assert!(said.contains("flag_without_place flag=--kafka-address placeholder=@KAFKAADDRESS"), "{said}");
+    assert!(
+        said.contains("flag_without_placeholder flag=--kafka-address placeholder=@KAFKAADDRESS"),
+        "{said}"
+    );
     site.configure(&["--check"]).assert().code(2);
     site.configure(&["--check", "--lenient"]).assert().code(0);
 

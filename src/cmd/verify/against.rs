@@ -48,7 +48,7 @@ impl<'a> StoredParts<'a> {
     }
 }
 
-/// Looks for a stored file that is equal to the sent one; `progress` is told the bytes compared.
+/// Looks for a stored file that is equal to the sent one. `progress` gets the number of compared bytes.
 pub(super) fn check(sent: &SentFile, index: &StoredParts<'_>, progress: &mut dyn FnMut(u64)) -> VerifyReport {
     let mut report = VerifyReport::new("sent", escaped_path(&sent.path));
     let file = file_name(sent.path.file_name().unwrap_or_default().as_bytes());

@@ -17,7 +17,7 @@ impl Settings {
     fn number_value(&self, key: &str) -> String {
         let numbers = &self.config.numbers;
         match key {
-            "exitPrefixes" => numbers.international_prefixes.join(","),
+            "internationalPrefixes" => numbers.international_prefixes.join(","),
             "fields" => numbers.fields.join(","),
             _ => numbers.default_region.clone().unwrap_or_default(),
         }

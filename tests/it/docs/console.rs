@@ -18,7 +18,7 @@ use crate::support::{DEADLINE, Workdir, wait_for};
 const LEA: &str = env!("CARGO_BIN_EXE_lea");
 
 /// Ports that examples use.
-const PORTS: [u16; 7] = [5004, 5514, 5959, 5960, 9100, 9200, 25004];
+const PORTS: [u16; 9] = [5004, 5514, 5959, 5960, 9100, 9200, 9201, 25004, 25104];
 
 /// Commands that run until a signal.
 const SERVERS: [&str; 4] = ["lea run", "lea serve-tcp", "lea serve-events", "scripts/run.sh"];
@@ -94,11 +94,16 @@ impl Session {
             server.signal(Signal::INT);
             server.wait_code(DEADLINE, 0);
             self.assert_output(step, &server.stderr(), true);
-        } else if SERVERS.iter().any(|server| step.command.starts_with(server)) {
+        } else if Session::is_server(&step.command) {
             self.start_server(step, &command);
         } else {
             self.run(step, &command);
         }
+    }
+
+    /// Returns whether a command runs until a signal.
+    pub(super) fn is_server(command: &str) -> bool {
+        SERVERS.iter().any(|server| command.starts_with(server))
     }
 
     #[track_caller]
@@ -117,7 +122,8 @@ impl Session {
     fn run(&self, step: &Step, command: &str) {
         let is_query = QUERIES.iter().any(|query| step.command.starts_with(query));
         let run = || {
-            let done = self.bash(&format!("exec 2>&1\n{command}")).stdin(Stdio::null()).output().unwrap();
+            let script = format!("exec 2>&1 < <(echo secret)\n{command}");
+            let done = self.bash(&script).output().unwrap();
             let text = String::from_utf8_lossy(&done.stdout).into_owned();
             let is_done = matches!(done.status.code(), Some(0 | 3));
             (is_done && self.is_expected(step, &text), done.status, text)
@@ -143,6 +149,7 @@ impl Session {
         command
             .env("PATH", format!("{bin}:{path}"))
             .env("TZ", "UTC")
+            .env("HOME", self.dir())
             .env_remove("LEA_STORE")
             .env_remove("LEA_CLUSTER");
         command

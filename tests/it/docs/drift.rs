@@ -15,7 +15,7 @@ use crate::support::status::get;
 use crate::support::{Workdir, lea};
 
 /// All subcommands that do something, by their full names: `events load`.
-fn commands() -> BTreeMap<String, Command> {
+pub(super) fn commands() -> BTreeMap<String, Command> {
     let mut found = BTreeMap::new();
     collect(&lea::cli::command(), "", &mut found);
     found
@@ -230,12 +230,24 @@ fn environment_variables_are_documented() {
     for command in commands().values() {
         existing.extend(command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())));
     }
-    // Read by the code itself, not through an option.
+    for name in commands().keys() {
+        existing.extend(variables_of_page(&read(&format!("man/lea-{}.1", name.replace(' ', "-")))));
+    }
     existing.extend(variables_in_source());
     let page = read("docs/configuration.md");
     let rows = table(&page, "| variable | meaning |");
     let documented = rows.iter().flat_map(|cells| code_spans(&cells[0])).map(str::to_owned).collect();
     assert_documented("environment variables", "docs/configuration.md", &existing, &documented);
+}
+
+/// The variables in the section ENVIRONMENT of a man page.
+fn variables_of_page(man: &str) -> BTreeSet<String> {
+    let section =
+        man.split(".SH ENVIRONMENT").nth(1).unwrap_or_default().split("\n.SH").next().unwrap_or_default();
+    section
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("\\fB")?.strip_suffix("\\fR")?.replace('\\', "")))
+        .collect()
 }
 
 /// Variables that the code or a library of ours reads from the environment: `var_os("TMPDIR")`.
@@ -315,7 +327,6 @@ fn metrics_of_a_server() -> String {
     command.args(["serve-events", "--admin-listen", "127.0.0.1:0", "--lines", "127.0.0.1:0"]);
     command.args(["--syslog", "udp:127.0.0.1:0", "--output"]);
     command.arg(work.join("out"));
-    command.args(["--syslog", "udp:127.0.0.1:0"]);
     // There is no cluster and no broker, but their metrics are shown.
     command.args([
         "--cluster",
@@ -329,7 +340,7 @@ fn metrics_of_a_server() -> String {
     let mut server = Process::start(&mut command);
     let admin = listening(&mut server, "admin");
     // The sources are started later; each one registers its labels.
-    listening(&mut server, "syslog transport=udp");
+    listening(&mut server, "syslog");
     let text = get(admin, "/metrics");
     server.kill();
     text

@@ -20,7 +20,7 @@ const COMPOSED: [(&str, &[&str]); 2] = [
 ];
 
 /// Status lines whose text is put together before the call that prints it.
-const PREPARED: [&str; 1] = ["replayed"];
+const PREPARED: [&str; 2] = ["replayed", "verified"];
 
 /// Calls whose first literal is a line of the log.
 const CALLS: [&str; 6] = ["error!(", "warn!(", "info!(", "debug!(", "log!(", "format_args!("];

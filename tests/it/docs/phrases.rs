@@ -86,8 +86,14 @@ const IS_NO: (&str, &str) = ("is no", "is not a");
 
 /// The phrases in a text, with what to write instead.
 fn banned(raw_text: &str) -> Vec<&'static (&'static str, &'static str)> {
-    let bare = |word: &String| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
-    let words: Vec<String> = text_words(raw_text).iter().map(bare).filter(|word| !word.is_empty()).collect();
+    // The end of a sentence or clause is a word of its own, so that no phrase is found across it.
+    let bare = |word: String| {
+        let ends = word.ends_with(['.', ',', ';', ':', '?', '!', ')']);
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+        [Some(bare), ends.then(|| "|".to_owned())]
+    };
+    let words = text_words(raw_text).into_iter().flat_map(bare).flatten();
+    let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
     let text = format!(" {} ", words.join(" "));
     // Here punctuation counts: "as it is: no index" is another sentence.
     let raw = text_words(raw_text);
