@@ -32,7 +32,7 @@ pub(super) fn check(broker: &Broker) {
     for (number, row) in rows.iter().enumerate() {
         let end = records.iter().filter(|record| record.partition as usize == number).count() as u64;
         assert_eq!((&row["topic"], &row["partition"]), (&"numbers".into(), &number.into()));
-        assert_eq!((&row["assigned"], &row["lag"], &row["repeated"]), (&true.into(), &0.into(), &0.into()));
+        assert_eq!((&row["assigned"], &row["lag"], &row["duplicates"]), (&true.into(), &0.into(), &0.into()));
         for name in ["next_offset", "end_offset", "committed_offset"] {
             assert_eq!((&row[name], sample(addr, name, number)), (&end.into(), Some(end)), "{name}");
         }
