@@ -1,7 +1,7 @@
 //! `lea man`: writes the manual pages, which are generated from the clap tree and the manuals of the commands. The command
 //! is hidden; packagers and the test that keeps man/ up to date use it. Runs in the main thread.
 //!
-//! lea.conf(5) is a text with a list of keys that comes from `config`.
+//! lea.conf(5) is a text with the lists of keys of the configuration.
 
 use std::fs;
 use std::io;
@@ -12,11 +12,14 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cmd::args::globals::Globals;
 use crate::cmd::{self, Command};
+use crate::config::{KEYS, numbers};
+use crate::daemon::settings::described_event_keys;
 use crate::manual::{self, Example, Manual};
+use crate::phone::NumberSettings;
 use crate::runtime::create::{self, create_dirs, create_error};
 use crate::{Error, Exit, Result};
 
-const CONF_PAGE: &str = include_str!("../../man/lea.conf.5");
+const CONF_PAGE: &str = include_str!("man/lea.conf.5.in");
 
 /// Write the manual pages into a directory
 #[derive(clap::Args, Debug)]
@@ -45,9 +48,41 @@ impl Command for Args {
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut tree = cmd::tree().disable_help_subcommand(true);
     tree.build();
-    let mut pages = vec![("lea.conf.5".to_owned(), CONF_PAGE.as_bytes().to_vec())];
+    let mut pages = vec![("lea.conf.5".to_owned(), conf_page().into_bytes())];
     add_pages(&tree, &cmd::MANUAL, &mut pages)?;
     Ok(pages)
+}
+
+/// Renders lea.conf(5) with the lists of keys.
+fn conf_page() -> String {
+    let default = |text: &str| if text.is_empty() { "empty".to_owned() } else { text.to_owned() };
+    let keys = KEYS.iter().map(|key| {
+        let name = key.path.trim_start_matches("parameters.");
+        let names =
+            format!("\\fB{name}\\fR, variable \\fB{}\\fR, default {}", key.variable, default(key.default));
+        (names, key.text.to_owned())
+    });
+    let defaults = NumberSettings::default();
+    let number_defaults =
+        [defaults.international_prefixes.join(", "), defaults.fields.join(", "), String::new()];
+    let numbers =
+        numbers::KEYS.iter().zip(numbers::TEXTS).zip(number_defaults).map(|((key, text), value)| {
+            (format!("\\fBnumbers.{key}\\fR, default {}", default(&value)), text.to_owned())
+        });
+    let events = described_event_keys().into_iter().map(|(key, text)| (format!("\\fB{key}\\fR"), text));
+    let placeholders: Vec<String> = KEYS.iter().map(|key| format!(".BR @{}", key.variable)).collect();
+    CONF_PAGE
+        .replace("@KEYS@\n", &paragraphs(keys))
+        .replace("@NUMBERS@\n", &paragraphs(numbers))
+        .replace("@EVENTS@\n", &paragraphs(events))
+        .replace("@PLACEHOLDERS@", &placeholders.join(" ,\n"))
+}
+
+/// Renders tagged paragraphs. The tag may contain font escapes, the text is escaped.
+fn paragraphs(entries: impl Iterator<Item = (String, String)>) -> String {
+    entries
+        .map(|(tag, text)| format!(".TP\n{tag}\n{}\n", text.replace('\\', "\\e").replace('-', "\\-")))
+        .collect()
 }
 
 /// Adds the page of a command and those of its visible subcommands.

@@ -314,6 +314,13 @@ impl Args {
             line += &format!(" lateness_p50_ms={p50} lateness_p99_ms={p99} lateness_max_ms={max}");
         }
         logging::status_line(format_args!("{line}"));
+        if summary.cut_off > 0 && self.fault.contains(&Fault::Reset) {
+            // The kernel drops what it has not sent yet, and the receiver learns nothing of it.
+            logging::status_line(format_args!(
+                "note: a reset discards bytes in transit, so the receiver may have stored fewer than bytes={}",
+                summary.bytes
+            ));
+        }
         if self.json {
             let json =
                 serde_json::to_string(summary).map_err(|error| Error::system("print")(error.into()))?;

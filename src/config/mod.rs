@@ -47,6 +47,8 @@ pub struct ConfigKey {
     pub flag: &'static str,
     /// Value if no layer has one.
     pub default: &'static str,
+    /// Meaning and accepted values, for lea.conf(5).
+    pub text: &'static str,
     empty: EmptyMeaning,
 }
 
@@ -66,6 +68,7 @@ pub static LOGGER_LEVEL: ConfigKey = ConfigKey {
     variable: "LOGGERLEVEL",
     flag: "--logger-level",
     default: "DEBUG",
+    text: "Log level: DEBUG, INFO, WARN (or WARNING) or ERROR, in any case.",
     empty: EmptyMeaning::Invalid,
 };
 pub static TCP_ADDRESS: ConfigKey = ConfigKey {
@@ -73,6 +76,7 @@ pub static TCP_ADDRESS: ConfigKey = ConfigKey {
     variable: "TCPSERVERADDRESS",
     flag: "--tcp-address",
     default: "0.0.0.0",
+    text: "Address of the TCP listener for streams: an IPv4 or IPv6 address, or a host name. Empty: off.",
     empty: EmptyMeaning::Off,
 };
 pub static TCP_PORT: ConfigKey = ConfigKey {
@@ -80,6 +84,7 @@ pub static TCP_PORT: ConfigKey = ConfigKey {
     variable: "TCPSERVERPORT",
     flag: "--tcp-port",
     default: "5004",
+    text: "Port of the TCP listener for streams, 1 to 65535. 0: off.",
     empty: EmptyMeaning::Invalid,
 };
 pub static KAFKA_ADDRESS: ConfigKey = ConfigKey {
@@ -87,6 +92,7 @@ pub static KAFKA_ADDRESS: ConfigKey = ConfigKey {
     variable: "KAFKAADDRESS",
     flag: "--kafka-address",
     default: "",
+    text: "Address of the Kafka broker: an IPv4 or IPv6 address, or a host name. Empty: off.",
     empty: EmptyMeaning::Off,
 };
 pub static KAFKA_PORT: ConfigKey = ConfigKey {
@@ -94,6 +100,7 @@ pub static KAFKA_PORT: ConfigKey = ConfigKey {
     variable: "KAFKAPORT",
     flag: "--kafka-port",
     default: "5002",
+    text: "Port of the Kafka broker, 1 to 65535. 0: off.",
     empty: EmptyMeaning::Invalid,
 };
 /// Sites without Kafka leave the topic empty, which is not an error.
@@ -102,6 +109,7 @@ pub static KAFKA_TOPIC: ConfigKey = ConfigKey {
     variable: "KAFKATOPIC",
     flag: "--kafka-topic",
     default: "interception",
+    text: "Topic to consume: 1 to 249 letters, digits, dots, underscores and hyphens. Empty: the default.",
     empty: EmptyMeaning::NotGiven,
 };
 

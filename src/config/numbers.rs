@@ -12,6 +12,13 @@ pub(crate) const PATH: &str = "parameters.numbers";
 /// Keys of the section.
 pub(crate) const KEYS: [&str; 3] = ["internationalPrefixes", "fields", "defaultRegion"];
 
+/// Meaning and accepted values of each key, for lea.conf(5).
+pub(crate) const TEXTS: [&str; 3] = [
+    "List of strings: prefixes of international numbers as callers dial them, + or 1 to 8 digits; at most 64.",
+    "List of strings: full names of the event fields that hold phone numbers; at most 64.",
+    "Country whose national phone numbers are also read: two letters (ISO 3166-1). Empty: none.",
+];
+
 /// Reads the section into `settings`.
 pub(super) fn read(
     node: JsonNode<'_>,

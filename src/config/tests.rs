@@ -312,7 +312,7 @@ fn ipv6_is_displayed_in_brackets() {
 
 #[test]
 fn an_unknown_key_is_an_error_unless_lenient() {
-    let file = parse("{\"mail\": 1, \"parameters\": {\"tcpSrver\": {}, \"events\": {\"lins\": \"\"}}}");
+    let file = parse("{\"mail\": 1, \"parameters\": {\"tcpSrver\": {}, \"numbers\": {\"field\": []}}}");
     let resolve_with =
         |is_lenient| resolve(&ConfigLayers { flags: &[], env: &|_| None, file: Some(&file), is_lenient });
     let (effective, errors) = resolve_with(false);
@@ -321,7 +321,7 @@ fn an_unknown_key_is_an_error_unless_lenient() {
         texts,
         [
             "unknown key \"tcpSrver\" in parameters; did you mean \"tcpServer\"?",
-            "unknown key \"lins\" in parameters.events; did you mean \"lines\"?"
+            "unknown key \"field\" in parameters.numbers; did you mean \"fields\"?"
         ]
     );
     assert_eq!(effective.warnings.len(), 1, "a key outside parameters may belong to another program");

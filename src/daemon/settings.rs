@@ -12,7 +12,7 @@ use crate::config::{self, ConfigLayers, EffectiveConfig, EnvLookup, FileLayer};
 use crate::http::basic_auth::User;
 use crate::iri::event::EventIndices;
 
-pub(crate) use events::KEEP_DAYS_MAX;
+pub(crate) use events::{KEEP_DAYS_MAX, described_keys as described_event_keys};
 
 /// The configuration with all of its sections.
 #[derive(Clone, Debug)]

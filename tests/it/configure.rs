@@ -277,7 +277,7 @@ fn check_reports_each_error_with_line_and_column() {
     check(
         "{\"parameters\": {\"tcpServer\": {\"port\": 25104}, \"events\": {\"lines\": \"5959\", \"syslog\": [\"udp:5514\"]}}}",
         0,
-        "x.conf: OK: TCP on 0.0.0.0:25104; Kafka off; events on lines 127.0.0.1:5959, syslog udp:127.0.0.1:5514\n",
+        "x.conf: OK: TCP on 0.0.0.0:25104; Kafka off; events on lines 127.0.0.1:5959, syslog udp 127.0.0.1:5514\n",
     );
     check(
         "{\"parameters\": {\n  \"loggerLevel\": \"LOUD\",\n  \"tcpSrver\": 1,\n  \"tcpServer\": {\"port\": -1}}}",

@@ -99,8 +99,10 @@ fn prefixes_and_region_come_from_the_configuration() {
     }
     write(r#"{"defaultregion": "GB", "defaultRegion": ""}"#);
     let output = run(&["972598294121"]);
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("unknown key"));
+    let output = run(&["972598294121", "--lenient"]);
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

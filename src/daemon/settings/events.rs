@@ -26,13 +26,47 @@ const SOURCES_PER_KIND_MAX: usize = 16;
 /// Maximum of `keepDays`: a hundred years.
 pub(crate) const KEEP_DAYS_MAX: i64 = 36_500;
 
-/// Keys of the section that are no sources.
-const OTHER_KEYS: [&str; 7] =
-    ["users", "patterns", "definitions", "indices", "cluster", "clusterCa", "keepDays"];
+/// Keys of the section that are not sources, with their meanings for lea.conf(5).
+const OTHER_KEYS: [(&str, &str); 7] = [
+    ("users", "Users of the HTTP API: an object of names and hashes that `lea events hash-password` makes."),
+    (
+        "patterns",
+        "Grok patterns for syslog messages, a list that is tried in order. Default: built-in patterns. `lea events \
+         test-pattern` tries them.",
+    ),
+    ("definitions", "Named grok patterns that patterns may refer to: an object of names and patterns."),
+    (
+        "indices",
+        "Names of the indices calls, sentrypeer, syslog and billing: an object of old and new names.",
+    ),
+    (
+        "cluster",
+        "URL of the cluster that stores events, http[s]://USER:PASSWORD@HOST:9200. Empty: the event store of the output \
+         directory.",
+    ),
+    ("clusterCa", "File with the CA certificates (PEM) of an https cluster. Default: those of the system."),
+    ("keepDays", "Days after which daily indices of the cluster are deleted, 1 to 36500. Default: never."),
+];
 
 /// Returns all keys of the section.
 pub(super) fn keys() -> Vec<&'static str> {
-    SOURCES.iter().map(|kind| kind.key).chain(OTHER_KEYS).collect()
+    described_keys().into_iter().map(|(key, _)| key).collect()
+}
+
+/// Returns all keys of the section with their meanings.
+pub(crate) fn described_keys() -> Vec<(&'static str, String)> {
+    let source = |kind: &&SourceKind| {
+        let texts: Vec<&str> = kind.options.iter().map(|option| option.help).collect();
+        let members: Vec<&str> = kind.options.iter().map(|option| option.key).collect();
+        let form = match kind.options {
+            _ if kind.is_list => "List of strings. ".to_owned(),
+            [_] => String::new(),
+            _ => format!("Object of {}. ", members.join(" and ")),
+        };
+        (kind.key, format!("{form}{}.", texts.join(". ")))
+    };
+    let others = OTHER_KEYS.iter().map(|(key, text)| (*key, (*text).to_owned()));
+    SOURCES.iter().map(source).chain(others).collect()
 }
 
 /// Reads the section into `events`.

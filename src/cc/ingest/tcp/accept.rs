@@ -69,8 +69,14 @@ fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverC
                 EndReason::IoError => metrics.streams_ended_io_error.inc(),
             }
             let bytes = live.bytes.load(Ordering::Relaxed);
+            // What the peer's kernel had not sent yet is gone, and nobody here knows how much that was.
+            let note = if reason == EndReason::Reset {
+                " note=\"bytes in transit at the reset are lost\""
+            } else {
+                ""
+            };
             log::info!(
-                "stream_ended peer={} name={file} bytes={bytes} reason={}",
+                "stream_ended peer={} name={file} bytes={bytes} reason={}{note}",
                 live.peer,
                 reason.as_str()
             );
