@@ -219,9 +219,9 @@ fn count(addr: &str, seconds: u64) {
             _ => (format!("00{FREQUENT}"), Some(true)),
         };
         let target = format!("/opensips/_count?q=destNum:{number}");
-        let started = Instant::now();
+        let sent = Instant::now();
         let answer = http.ask("GET", &target, "", b"");
-        let took = started.elapsed();
+        let took = sent.elapsed();
         let found = !answer.contains("\"count\":0,");
         assert!(is_there.is_none_or(|is_there| is_there == found), "{target}: {answer}");
         match started.elapsed() {

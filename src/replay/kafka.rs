@@ -199,7 +199,8 @@ impl KafkaSink {
     /// known to all brokers.
     fn is_final(&self, code: RDKafkaErrorCode, started: Instant) -> bool {
         let is_missing = code == RDKafkaErrorCode::UnknownTopicOrPartition;
-        !is_transient(code) && !(is_missing && started.elapsed() < TOPIC_WAIT.min(self.connect_timeout))
+        let may_appear = is_missing && started.elapsed() < TOPIC_WAIT.min(self.connect_timeout);
+        !is_transient(code) && !may_appear
     }
 
     /// Queries the error of the topic, `None` if it has none. The call cannot be interrupted, so a separate thread makes

@@ -42,6 +42,9 @@ impl PeerProbe for NoPeer {
     fn probe(&self, _: bool) {}
 }
 
+/// The name of a stream and the stream.
+pub(crate) type NamedStream<I> = (Box<[u8]>, OpenStream<I>);
+
 /// An open stream.
 pub(crate) struct OpenStream<I> {
     pub(crate) writer: StreamWriter,
@@ -245,7 +248,7 @@ impl<I: StreamInfo> StreamTable<I> {
     }
 
     /// Flushes and removes the least recently used stream.
-    pub(crate) fn pop_idle(&mut self) -> io::Result<Option<(Box<[u8]>, OpenStream<I>)>> {
+    pub(crate) fn pop_idle(&mut self) -> io::Result<Option<NamedStream<I>>> {
         let Some((name, mut stream)) = self.streams.pop_lru() else { return Ok(None) };
         self.coalescing -= usize::from(!stream.coalescer.is_empty());
         stream.flush()?;

@@ -27,6 +27,9 @@ use crate::search::store::Store;
 pub(crate) static SOURCES: [&SourceKind; 5] =
     [&lines::LINES, &lines::CONTENT_LINES, &syslog::SYSLOG, &http::HTTP, &amqp::AMQP];
 
+/// Creates a source from the values of its options, or says what is wrong with them.
+pub(crate) type ParseSource = fn(&[&str]) -> Result<Arc<dyn IngestSource>, String>;
+
 /// A kind of event source.
 pub(crate) struct SourceKind {
     /// Key in `parameters.events`.
@@ -36,7 +39,7 @@ pub(crate) struct SourceKind {
     /// The option is repeatable, and the value in the configuration is a list.
     pub is_list: bool,
     /// Creates a source from one value for each option.
-    pub parse: fn(&[&str]) -> Result<Arc<dyn IngestSource>, String>,
+    pub parse: ParseSource,
 }
 
 /// An option of a kind of event source.

@@ -56,7 +56,7 @@ pub struct RejectedInput<'a> {
 }
 
 impl RejectedInput<'_> {
-    fn to_dead_letter(&self) -> DeadLetter {
+    fn dead_letter(&self) -> DeadLetter {
         let MessageOrigin { listener, peer } = self.origin;
         let index = self.index.map_or_else(String::new, |index| format!(" {index}"));
         let truncated = if self.is_truncated { "; only the first bytes are kept" } else { "" };
@@ -107,7 +107,7 @@ impl EventSink {
         let MessageOrigin { listener, peer } = letter.origin;
         self.warn(word, format_args!("event_rejected reason={word} listener={listener} peer={peer}"));
         // A failed write is logged by the dead letters themselves.
-        match self.dead_letters.add(&letter.to_dead_letter()) {
+        match self.dead_letters.add(&letter.dead_letter()) {
             Ok(()) => self.metrics.event_dead_letters_total.inc(),
             Err(_) => self.metrics.event_dead_letters_dropped_total.inc(),
         }
@@ -209,7 +209,7 @@ struct StoreWait<'a> {
 
 impl<'a> StoreWait<'a> {
     fn new(sink: &'a EventSink) -> StoreWait<'a> {
-        StoreWait { sink: sink, since: Instant::now(), is_reported: false }
+        StoreWait { sink, since: Instant::now(), is_reported: false }
     }
 
     fn wait_while_full(&mut self) {

@@ -29,7 +29,7 @@ fn occurrences(text: &str, name: &str) -> Vec<usize> {
     let is_free = |at: usize| {
         let before = text[..at].chars().next_back();
         let after = text[at + name.len()..].chars().next();
-        !before.is_some_and(|c| is_word(c) || c == '.') && !after.is_some_and(|c| is_word(c))
+        !before.is_some_and(|c| is_word(c) || c == '.') && !after.is_some_and(is_word)
     };
     text.match_indices(name).map(|(at, _)| at).filter(|at| is_free(*at)).collect()
 }
