@@ -73,7 +73,7 @@ fn a_broker_comes_and_goes_and_each_name_has_one_source() {
     let mut scene = Scene::start(broker);
     // No broker answers at the start: lea logs it, and TCP works.
     scene.process.wait_line(PATIENCE, "a warning with a hint", |line| {
-        let hint = "hint=\"check that the broker runs, its address, ";
+        let hint = "hint=\"check that the broker runs, that the address is right, ";
         (line.contains("WARN") && line.contains("kafka_error") && line.contains(hint)).then_some(())
     });
     scene.send_tcp("tcp-first.pcap", "tcp-first.pcap");

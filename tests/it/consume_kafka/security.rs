@@ -94,7 +94,7 @@ fn a_password_over_plain_text() {
     let wrong = Scene { addr: addr(), options: &by_variable, password: Some("wrong"), topic: "by-variable" };
     wrong.check_refused("check --sasl-mechanism, --sasl-user and the password");
     let none = Scene { addr: addr(), options: &[], password: None, topic: "by-variable" };
-    none.check_refused("whether that wants --tls or --sasl-user");
+    none.check_refused("whether it needs --tls or --sasl-user");
 }
 
 #[track_caller]
@@ -116,7 +116,7 @@ fn wrong_usage_starts_nothing() {
     check_usage(&["-X", "no.such=1"], "-X no.such: No such configuration property");
     check_usage(&["-X", "session.timeout.ms=0"], "session.timeout.ms");
     if !cfg!(feature = "kafka-tls") {
-        check_usage(&["--tls"], "built without OpenSSL, which TLS needs");
+        check_usage(&["--tls"], "TLS needs OpenSSL, and this lea was built without it");
         check_usage(&["-X", "security.protocol=ssl"], "--features kafka-tls");
         let scram = ["security.protocol=sasl_plaintext", "sasl.mechanism=SCRAM-SHA-512"];
         let user = ["sasl.username=lea", "sasl.password=a"];
