@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::support::broker::free_port;
 use super::support::process::Process;
 use super::support::search_node::{ELASTICSEARCH_7, Node, OPENSEARCH_3, exchange};
-use super::support::status::{health, metric};
+use super::support::status::{find_metric, health, metric};
 use super::support::{DEADLINE, Events, Random, Workdir, lea, long, wait_for, wait_until};
 
 /// Time limit for the start of a node, while other nodes start on the same two cores.
@@ -88,7 +88,9 @@ impl Front {
     #[track_caller]
     fn wait_metric(&mut self, name: &str, what: &str, is_met: impl Fn(u64) -> bool) {
         let status = self.status();
-        wait_until(NODE_DEADLINE, &format!("{name} {what}"), || is_met(metric(status, name)));
+        wait_until(NODE_DEADLINE, &format!("{name} {what}"), || {
+            find_metric(status, name).is_some_and(&is_met)
+        });
     }
 
     /// Waits until the cluster has all events.
@@ -516,7 +518,7 @@ fn check_tls(node: &Node) {
         if is_trusted {
             wait_until(DEADLINE, "the event confirmed", || metric(status, "cluster_acked_total") == 1);
         } else {
-            wait_until(DEADLINE, "the outage", || metric(status, "cluster_up") == 0);
+            wait_until(DEADLINE, "the outage", || find_metric(status, "cluster_up") == Some(0));
         }
         let said = events.term();
         assert!(!said.contains("secret"), "{said}");

@@ -20,10 +20,16 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> String {
 /// Returns a value of /metrics, by its name without `lea_`.
 #[track_caller]
 pub(crate) fn metric(addr: SocketAddr, name: &str) -> u64 {
+    find_metric(addr, name).unwrap_or_else(|| panic!("no metric {name}"))
+}
+
+/// Returns a value of /metrics, or `None` while it is absent, as `cluster_up` is until the first attempt.
+#[track_caller]
+pub(crate) fn find_metric(addr: SocketAddr, name: &str) -> Option<u64> {
     let body = get(addr, "/metrics");
     let value =
-        body.lines().find_map(|line| line.strip_prefix("lea_")?.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
+        body.lines().find_map(|line| line.strip_prefix("lea_")?.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(value.parse().unwrap())
 }
 
 /// Returns the state in /health: `ok`, `disk_full`, `shutting_down`.
