@@ -5,8 +5,8 @@ use lea::search::query::Query;
 use lea::search::sqlite::{SqliteStore, StoreConfig};
 use lea::search::store::{Store, StoreError};
 
-use crate::support::Workdir;
 use crate::support::tmpfs::Tmpfs;
+use crate::support::{DEADLINE, Workdir, wait_for};
 
 /// An event with a unique id that does not compress well.
 fn event(n: u64) -> Document {
@@ -47,6 +47,12 @@ fn the_store_goes_on_when_a_full_disk_has_room_again() {
     }
     assert_eq!(count(), written + 100);
     drop(store);
-    let store = SqliteStore::open(&dir, StoreConfig::default()).unwrap();
+    // A child that another test has just forked holds the lock too, until it starts its program.
+    let store = wait_for(DEADLINE, "the lock of the store", || {
+        match SqliteStore::open(&dir, StoreConfig::default()) {
+            Err(lea::Error::Locked { .. }) => None,
+            opened => Some(opened.unwrap()),
+        }
+    });
     assert_eq!(store.count(&[], false, &Query::All).unwrap(), written + 100);
 }

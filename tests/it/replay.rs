@@ -493,7 +493,7 @@ fn wrong_usage() {
     check_usage(&["--mbps", "0", &call], "a number greater than 0");
     check_usage(&["--mbps", "1", "--topspeed", &call], "cannot be used with");
     check_usage(&["--seed", "1", &call], "--fault");
-    check_usage(&["--streams", "8000", &call, &call], "the most at once");
+    check_usage(&["--streams", "8000", &call, &call], "too many parallel streams");
     check_usage(
         &["--handshake", "joined", "--fault", "reconnect-continue", &call],
         "nothing would end the name",
