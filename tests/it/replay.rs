@@ -496,7 +496,7 @@ fn wrong_usage() {
     check_usage(&["--streams", "8000", &call, &call], "too many parallel streams");
     check_usage(
         &["--handshake", "joined", "--fault", "reconnect-continue", &call],
-        "nothing would end the name",
+        "the name would have no end",
     );
     assert_eq!(lea(nobody().1, &["no-such-file.pcap"]).status.code(), Some(1));
 }
