@@ -231,18 +231,18 @@ impl DecodeRun {
         let DumpCounts {
             files,
             records,
-            rejected: refused,
+            rejected,
             damaged,
-            duplicates: repeated,
-            already_stored: known,
-            late: behind,
-            truncated: cut,
+            duplicates,
+            already_stored,
+            late,
+            truncated,
             aborted,
         } = counts;
         let seconds = self.started.elapsed().as_secs_f64();
         logging::status_line(format_args!(
-            "decoded files={files} records={records} streams={streams} bytes={bytes} refused={refused} \
-             damaged={damaged} repeated={repeated} known={known} behind={behind} cut={cut} \
+            "decoded files={files} records={records} streams={streams} bytes={bytes} rejected={rejected} \
+             damaged={damaged} duplicates={duplicates} already_stored={already_stored} late={late} truncated={truncated} \
              aborted_transactions={aborted} seconds={seconds:.3}"
         ));
     }

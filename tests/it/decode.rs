@@ -103,7 +103,7 @@ fn a_dump_that_is_cut_is_nothing_unusual() {
             assert!(capture().starts_with(&stored) && stored.len() > 5_000, "{dump}: {}", stored.len());
             assert!(run.stderr.contains(" dump_truncated file=\"-\" "), "{dump}: {}", run.stderr);
             assert_eq!(
-                (run.number("cut"), run.number("refused"), run.number("damaged")),
+                (run.number("truncated"), run.number("rejected"), run.number("damaged")),
                 (1, 0, 0),
                 "{dump}"
             );
@@ -125,7 +125,7 @@ fn several_dumps_go_by_their_offsets() {
         let end = dir.write("end", lines[900..].concat());
         let files = [&end, &middle, &begin].map(|path| path.to_str().unwrap());
         let (_, run) = check_whole(&files, b"", 0);
-        assert_eq!((run.number("files"), run.number("repeated")), (3, 100));
+        assert_eq!((run.number("files"), run.number("duplicates")), (3, 100));
     }
     // The partition of a segment is in the name of its directory. One batch is in both files.
     let segment = testdata("kafka/00000000000000000000.log");
@@ -134,7 +134,7 @@ fn several_dumps_go_by_their_offsets() {
     let later = dir.write("interception-0/1.log", &segment[first..]);
     let begin = dir.write("interception-0/0.log", &segment[..1000]);
     let (_, run) = check_whole(&[later.to_str().unwrap(), begin.to_str().unwrap()], b"", 0);
-    assert_eq!((run.number("cut"), run.number("records")), (1, 1182));
+    assert_eq!((run.number("truncated"), run.number("records")), (1, 1182));
     // Concatenated dumps without offsets are a re-send of the same stream.
     let values = testdata("kafka/values.jsonl");
     let (_, run) = check_whole(&[], &[&values[..], &values].concat(), 0);
@@ -150,7 +150,7 @@ fn what_is_damaged_is_named_and_kept_and_can_be_read_again() {
     lines.insert(700, "no JSON");
     lines.insert(3, r#"{"data":"YWJj"}"#);
     let (dir, run) = check_whole(&[], (lines.join("\n") + "\n").as_bytes(), 3);
-    assert_eq!((run.number("records"), run.number("refused")), (1183, 3));
+    assert_eq!((run.number("records"), run.number("rejected")), (1183, 3));
     for said in [
         "record_rejected file=\"-\" line=4 reason=\"no stream name: neither interceptionfilename nor userid is set\"",
         "record_rejected file=\"-\" line=702 reason=\"not a JSON object: expected ident at byte 1\"",
@@ -169,7 +169,7 @@ fn what_is_damaged_is_named_and_kept_and_can_be_read_again() {
     let before = fs::read(&letters).unwrap();
     let out = dir.join("out");
     let run = decode(&[letters.to_str().unwrap(), "-o", out.to_str().unwrap()], b"", 3);
-    assert_eq!((run.number("records"), run.number("refused")), (3, 3));
+    assert_eq!((run.number("records"), run.number("rejected")), (3, 3));
     assert!(run.stderr.contains("dead_letters_not_written"), "{}", run.stderr);
     assert_eq!(fs::read(&letters).unwrap(), before);
     // After a fix they are records.

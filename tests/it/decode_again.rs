@@ -178,7 +178,7 @@ fn the_files_are_those_of_a_consumer() {
     let console = work.write("console.txt", console);
     let from_console = work.join("from-console");
     let said = decode(&from_console, &[&console], &["--topic", "t"], 3);
-    assert_eq!((said.number("records"), said.number("refused")), (records as u64, 8), "{}", said.0);
+    assert_eq!((said.number("records"), said.number("rejected")), (records as u64, 8), "{}", said.0);
     check_same(&consumed, &from_console);
     assert_eq!(letters(&consumed), letters(&from_console));
 
@@ -194,7 +194,7 @@ fn the_files_are_those_of_a_consumer() {
         |dir: &Path| names_in(dir).into_iter().map(|file| identity(&dir.join(file))).collect::<Vec<_>>();
     let before = (files(&consumed), letters(&consumed));
     let said = decode(&consumed, &segments, &[], 0);
-    assert_eq!((said.number("known"), said.number("refused")), (records as u64, 0), "{}", said.0);
+    assert_eq!((said.number("already_stored"), said.number("rejected")), (records as u64, 0), "{}", said.0);
     decode(&consumed, &[&console], &["--topic", "t"], 0);
     assert_eq!((files(&consumed).len(), letters(&consumed)), (before.0.len(), before.1));
     check_same(&consumed, &from_segments);
@@ -225,7 +225,7 @@ fn a_dump_that_is_decoded_again_brings_nothing() {
         let output = work.join(format!("{}-out", dump.file_name().unwrap().display()));
         for known in [0, records.len() as u64] {
             let said = decode(&output, &[dump], &[], 0);
-            assert_eq!((said.number("known"), said.number("behind")), (known, 0), "{}", said.0);
+            assert_eq!((said.number("already_stored"), said.number("late")), (known, 0), "{}", said.0);
             check_streams(&output, &streams);
         }
     }
@@ -262,7 +262,7 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     decode(&output, &[&end], &[], 0);
     let before = folder(&output);
     let said = decode(&output, &[&begin], &[], 3);
-    assert_eq!((said.number("behind"), said.number("known")), (half as u64, 0), "{}", said.0);
+    assert_eq!((said.number("late"), said.number("already_stored")), (half as u64, 0), "{}", said.0);
     assert!(said.0.contains(" record_late ") && folder(&output) == before, "{}", said.0);
     // Within one dump the order is kept, and each record counts once: offsets of two topics, or of a
     // recreated topic.
@@ -270,7 +270,7 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     let output = work.join("again");
     for known in [0, records.len() as u64 + 3] {
         let said = decode(&output, &[&twice], &[], 0);
-        assert_eq!((said.number("repeated"), said.number("known")), (0, known), "{}", said.0);
+        assert_eq!((said.number("duplicates"), said.number("already_stored")), (0, known), "{}", said.0);
         assert_same(&output.join("late"), b"late records");
         assert_same(&output.join("pcap"), &streams["pcap"]);
     }
@@ -288,7 +288,7 @@ fn dead_letters_that_are_still_bad_are_not_doubled() {
     let text = fs::read_to_string(output.join(".lea/dead-letters.jsonl")).unwrap();
     let mended = work.write("mended", text.replace("YW!j", "YWFj"));
     let said = decode(&output, &[&mended], &[], 3);
-    assert_eq!((said.number("refused"), said.number("known")), (2, 0), "{}", said.0);
+    assert_eq!((said.number("rejected"), said.number("already_stored")), (2, 0), "{}", said.0);
     assert_same(&output.join("y.pcap"), b"aac");
     assert_eq!(letters(&output), kept);
     // A directory without these dead letters stores them.
