@@ -30,9 +30,10 @@ pub(crate) struct EventArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 struct ClusterArgs {
-    /// Store events in a cluster (Elasticsearch 7.17 to 9, OpenSearch 2 or 3) instead of DIR: http[s]://USER:PASSWORD@HOST:9200.
-    /// Senders get their acknowledgement when an event is in the spool (DIR/.lea/spool). Set the environment variable to keep
-    /// the password out of the process list [default: cluster of the configuration, else none]
+    /// Store events in a cluster (Elasticsearch 7.17 to 9, OpenSearch 2 or 3) instead of DIR: an http or https URL such as
+    /// https://USER:PASSWORD@HOST:9200. Senders get their acknowledgement when an event is in the spool (DIR/.lea/spool).
+    /// Set the environment variable to keep the password out of the process list [default: cluster of the configuration,
+    /// else none]
     #[arg(long, value_name = "URL", env = "LEA_CLUSTER", hide_env_values = true)]
     cluster: Option<String>,
     /// CA certificates (PEM) to verify an https cluster with [default: the system's CA certificates]

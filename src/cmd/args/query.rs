@@ -23,7 +23,7 @@ use crate::{Error, Result};
 #[command(next_help_heading = "Store")]
 pub(crate) struct StoreTargetArgs {
     /// Output directory of a receiver, or the URL of a lea, Elasticsearch or OpenSearch:
-    /// http[s]://USER:PASSWORD@HOST:9200. Prefer the environment variable for a URL with a password
+    /// https://USER:PASSWORD@HOST:9200 (or http). Prefer the environment variable for a URL with a password
     #[arg(
         short,
         long,
@@ -70,7 +70,7 @@ pub(crate) struct EventFilterArgs {
     /// this by its own option
     #[arg(long, value_enum, default_value_t = NumberMatch::Canonical)]
     pub number_match: NumberMatch,
-    /// Field with the time of an event [default: lea's own; @timestamp on a server that lea does not fill]
+    /// Field with the time of an event. Default: the time that lea adds; on other servers @timestamp
     #[arg(long, value_name = "FIELD")]
     pub time_field: Option<String>,
     /// Time zone of input and output: local, utc, or an offset such as +01:00
