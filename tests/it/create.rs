@@ -10,7 +10,7 @@ use rustix::process::geteuid;
 
 use crate::support::tmpfs::Tmpfs;
 use crate::support::tools::lea;
-use crate::support::{DEADLINE, Workdir, wait_for};
+use crate::support::{DEADLINE, Workdir, wait_for, wait_until};
 
 /// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
@@ -42,7 +42,8 @@ impl Scene {
         let mut scene = Scene::new();
         // Other users may not be able to reach the program where it was built.
         scene.program = scene.work.join("lea");
-        fs::copy(lea(), &scene.program).unwrap();
+        // A child of another test could inherit a descriptor that is open for writing: then the program cannot be started.
+        assert!(Command::new("cp").arg(lea()).arg(&scene.program).status().unwrap().success());
         for (path, mode) in [("", 0o755), ("in", 0o755), ("in/.lea", 0o755), ("lea", 0o755)] {
             fs::set_permissions(scene.work.join(path), fs::Permissions::from_mode(mode)).unwrap();
         }
@@ -115,7 +116,8 @@ fn a_missing_permission_is_explained() {
 fn a_read_only_file_system_is_explained() {
     let scene = Scene::new();
     let disk = Tmpfs::mount(&scene.work, 1 << 20);
-    let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(disk.join("")).status().unwrap();
-    assert!(remount.success());
+    wait_until(DEADLINE, "the remount", || {
+        Command::new("mount").args(["-o", "remount,ro"]).arg(disk.join("")).status().unwrap().success()
+    });
     scene.check(&disk.join("out"), &["the file system is read-only"]);
 }
