@@ -15,13 +15,13 @@ use crate::support::{DEADLINE, Workdir, wait_for, wait_until};
 /// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
 
-/// Commands that create a directory, or a file in it, and their arguments. OUT is the directory, IN an input directory.
+/// Commands that create a directory, or a file in it, and their arguments. `{out}` is the directory, `{in}` an input directory.
 const COMMANDS: [&[&str]; 5] = [
-    &["serve-tcp", "--listen", "127.0.0.1:0", "--output", "OUT"],
-    &["serve-events", "--http", "127.0.0.1:0", "--output", "OUT"],
-    &["merge", "IN", "--output", "OUT"],
-    &["man", "OUT"],
-    &["configure", "--config", "OUT/lea.conf"],
+    &["serve-tcp", "--listen", "127.0.0.1:0", "--output", "{out}"],
+    &["serve-events", "--http", "127.0.0.1:0", "--output", "{out}"],
+    &["merge", "{in}", "--output", "{out}"],
+    &["man", "{out}"],
+    &["configure", "--config", "{out}/lea.conf"],
 ];
 
 struct Scene {
@@ -55,7 +55,8 @@ impl Scene {
     fn run(&self, args: &[&str], output: &Path) -> (Option<i32>, String) {
         let input = self.work.join("in");
         let output = output.to_str().unwrap();
-        let args = args.iter().map(|arg| arg.replace("OUT", output).replace("IN", input.to_str().unwrap()));
+        let args =
+            args.iter().map(|arg| arg.replace("{in}", input.to_str().unwrap()).replace("{out}", output));
         let stderr = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(&self.program);
         command.args(args).current_dir("/").stderr(stderr.reopen().unwrap());
