@@ -105,6 +105,14 @@ pub(crate) const EVENT_STORE_FILES: &[Note] = &[Note { name: "DIR/.lea/events.db
 pub(crate) const TIME_ZONE_VARIABLE: Note =
     Note { name: "TZ", text: "Time zone of the system, used by `--time-zone local`." };
 
+/// The base of the manuals of commands that query events.
+pub(crate) const EVENT_QUERY: Manual = Manual {
+    files: &[EVENT_STORE_FILES],
+    reads_configuration: true,
+    environment: &[TIME_ZONE_VARIABLE],
+    ..EMPTY
+};
+
 /// Environment variable of tables.
 pub(crate) const NO_COLOR_VARIABLE: Note =
     Note { name: "NO_COLOR", text: "If set and not empty, tables have no colours." };

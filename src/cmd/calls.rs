@@ -79,9 +79,6 @@ fn parse_ringing_time(text: &str) -> Result<i64, String> {
 
 impl Command for ReportArgs {
     const MANUAL: Manual = Manual {
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example { text: "Report on the calls of a week", command: "lea calls report --since 1w" },
             Example {
@@ -90,7 +87,7 @@ impl Command for ReportArgs {
             },
         ],
         see_also: &["lea-search(1)", "lea-events-load(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

@@ -19,15 +19,12 @@ pub(crate) struct Args {
 
 impl Command for Args {
     const MANUAL: Manual = Manual {
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[Example {
             text: "Count the rejected calls of two days",
             command: "lea count event:rejected_call --since 2d",
         }],
         see_also: &["lea-search(1)", "lea-top(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

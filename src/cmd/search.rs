@@ -70,9 +70,6 @@ fn parse_sort(text: &str) -> Result<(String, bool), String> {
 
 impl Command for Args {
     const MANUAL: Manual = Manual {
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example {
                 text: "Find the events of a number in any spelling, of the last day",
@@ -88,7 +85,7 @@ impl Command for Args {
             },
         ],
         see_also: &["lea-count(1)", "lea-top(1)", "lea-events-tail(1)", "lea-number(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

@@ -41,9 +41,6 @@ pub(crate) struct Args {
 
 impl Command for Args {
     const MANUAL: Manual = Manual {
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example { text: "List the most frequent events", command: "lea top event" },
             Example {
@@ -52,7 +49,7 @@ impl Command for Args {
             },
         ],
         see_also: &["lea-search(1)", "lea-count(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

@@ -50,9 +50,6 @@ struct BuildSummary {
 impl Command for Args {
     const MANUAL: Manual = Manual {
         exits: &[manual::INCOMPLETE],
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example { text: "Build the calls of a log", command: "lea billing build ours.jsonl --csv" },
             Example {
@@ -61,7 +58,7 @@ impl Command for Args {
             },
         ],
         see_also: &["lea-billing-compare(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

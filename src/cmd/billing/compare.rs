@@ -71,9 +71,6 @@ struct CompareSummary {
 impl Command for Args {
     const MANUAL: Manual = Manual {
         exits: &[(Exit::Incomplete, "The sides differ, or a row was rejected.")],
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example { text: "Compare two logs", command: "lea billing compare ours.jsonl theirs.csv" },
             Example {
@@ -82,7 +79,7 @@ impl Command for Args {
             },
         ],
         see_also: &["lea-billing-build(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

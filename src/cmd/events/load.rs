@@ -71,9 +71,6 @@ fn parse_index(text: &str) -> Result<String, String> {
 impl Command for Args {
     const MANUAL: Manual = Manual {
         exits: &[manual::INCOMPLETE],
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example {
                 text: "Load a file of events",
@@ -85,7 +82,7 @@ impl Command for Args {
             },
         ],
         see_also: &["lea-serve-events(1)", "lea-search(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {

@@ -70,9 +70,6 @@ pub(crate) struct Args {
 impl Command for Args {
     const MANUAL: Manual = Manual {
         exits: &[manual::INTERRUPTED],
-        files: &[manual::EVENT_STORE_FILES],
-        reads_configuration: true,
-        environment: &[manual::TIME_ZONE_VARIABLE],
         examples: &[
             Example { text: "Follow all events", command: "lea events tail" },
             Example {
@@ -81,7 +78,7 @@ impl Command for Args {
             },
         ],
         see_also: &["lea-search(1)", "lea-serve-events(1)"],
-        ..manual::EMPTY
+        ..manual::EVENT_QUERY
     };
 
     fn run(self, globals: &Globals) -> Result<Exit> {
