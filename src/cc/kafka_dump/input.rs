@@ -88,7 +88,8 @@ pub(super) struct DumpInput {
 }
 
 impl DumpInput {
-    /// Opens a dump. `read_bytes` counts the bytes read, before decompression.
+    /// Opens a dump and reads until its format can be detected. `read_bytes` counts the bytes read, before
+    /// decompression.
     pub(super) fn open(origin: &DumpSource, read_bytes: Arc<AtomicU64>) -> Result<DumpInput> {
         let raw: Box<dyn Read> = match origin {
             DumpSource::File(path) => Box::new(File::open(path).map_err(Error::path("open", path))?),
@@ -107,7 +108,12 @@ impl DumpInput {
         } else {
             Box::new(whole)
         };
-        Ok(DumpInput { from, window: vec![0; READ_BYTES], start: 0, end: 0, ended: false, broken: None })
+        let mut input =
+            DumpInput { from, window: vec![0; READ_BYTES], start: 0, end: 0, ended: false, broken: None };
+        while input.bytes().len() < DETECT_BYTES_MAX && !input.ended {
+            input.fill(DETECT_BYTES_MAX);
+        }
+        Ok(input)
     }
 
     /// Bytes that were read and not consumed.
@@ -123,13 +129,6 @@ impl DumpInput {
     /// Returns the reason if the input ended early.
     pub(super) fn damage(&self) -> Option<&InputDamage> {
         self.broken.as_ref()
-    }
-
-    /// Reads until the format can be detected.
-    pub(super) fn fill_for_detection(&mut self) {
-        while self.bytes().len() < DETECT_BYTES_MAX && !self.ended {
-            self.fill(DETECT_BYTES_MAX);
-        }
     }
 
     /// Reads once, with room for `bytes` bytes in total.

@@ -86,14 +86,13 @@ impl<'a> DumpDecoder<'a> {
     /// Decodes a dump to its end.
     pub fn read(&mut self, origin: &DumpSource) -> Result<ReadFlow> {
         let mut input = DumpInput::open(origin, Arc::clone(&self.read_bytes))?;
-        input.fill_for_detection();
         let file = origin.name();
         if starts_capture(input.bytes()) == Some(true) {
             return Err(Error::Usage(format!(
                 "{file} is not a Kafka dump: this is a packet capture (to store it, send it to a receiver with `lea replay`)"
             )));
         }
-        let (format, mut reader) = open_reader(origin, &mut input);
+        let (format, mut reader) = open_reader(origin, &input);
         log::info!("reading file={file:?} format={}", format.as_str());
         self.sink.start_dump(DumpInfo {
             id: origin.dump_id(),
@@ -305,8 +304,7 @@ impl std::fmt::Display for DumpRecord<'_> {
 }
 
 /// Detects the dump's format and creates its reader.
-fn open_reader(origin: &DumpSource, input: &mut DumpInput) -> (DumpFormat, DumpReader) {
-    input.fill_for_detection();
+fn open_reader(origin: &DumpSource, input: &DumpInput) -> (DumpFormat, DumpReader) {
     let format = DumpFormat::detect(input.bytes());
     let dir_name = origin.parent_dir_name();
     (format, DumpReader::new(format, dir_name.as_deref().and_then(parse_partition_dir)))

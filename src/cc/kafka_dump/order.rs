@@ -89,7 +89,7 @@ pub type RecordCallback<'a> = dyn FnMut(Option<&KafkaPosition<'_>>, Option<&[u8]
 /// Calls `found` for each record of a dump until it breaks. Damage is skipped.
 pub fn for_each_record(origin: &DumpSource, found: &mut RecordCallback<'_>) -> Result<()> {
     let mut input = DumpInput::open(origin, Arc::default())?;
-    let mut reader = open_reader(origin, &mut input).1;
+    let mut reader = open_reader(origin, &input).1;
     loop {
         let step = reader.step(input.bytes(), input.has_ended());
         let consumed = step.consumed;
