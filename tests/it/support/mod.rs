@@ -1,7 +1,6 @@
 //! The kit of the integration tests: directories, servers, senders, tools, time, random numbers. Each wait
 //! has a deadline and names what it waits for. Each process ends when its owner is dropped, also after a
-//! failure. Some parts of the kit are used by few tests.
-#![allow(dead_code, unused_imports)]
+//! failure.
 
 pub(crate) mod broker;
 pub(crate) mod capture;

@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use lea::cc::vault::manifest::{EndReason, Manifest, ManifestState, SUFFIX};
-use lea::cc::wire::name;
 use lea::runtime::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
