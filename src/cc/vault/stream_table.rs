@@ -203,7 +203,7 @@ impl<I: StreamInfo> StreamTable<I> {
         }
         let stream = self.streams.get_mut(name).ok_or_else(|| io::Error::other("the stream is not open"))?;
         extend_head(&mut stream.head, stream.received_bytes, content.bytes());
-        self.coalescing -= usize::from(stream.flush()?);
+        stream.flush(&mut self.coalescing)?;
         let appended = AppendedChunk::new(stream.received_bytes, content.bytes());
         stream.received_bytes += appended.bytes;
         self.accepted_bytes += appended.bytes;
@@ -232,9 +232,7 @@ impl<I: StreamInfo> StreamTable<I> {
             if self.coalescing == 0 {
                 break;
             }
-            // Counted first: after an error the bytes are lost.
-            self.coalescing -= usize::from(!stream.coalescer.is_empty());
-            stream.flush()?;
+            stream.flush(&mut self.coalescing)?;
         }
         Ok(())
     }
@@ -242,16 +240,14 @@ impl<I: StreamInfo> StreamTable<I> {
     /// Flushes and removes a stream.
     pub(crate) fn remove(&mut self, name: &[u8]) -> io::Result<Option<OpenStream<I>>> {
         let Some(mut stream) = self.streams.pop(name) else { return Ok(None) };
-        self.coalescing -= usize::from(!stream.coalescer.is_empty());
-        stream.flush()?;
+        stream.flush(&mut self.coalescing)?;
         Ok(Some(stream))
     }
 
     /// Flushes and removes the least recently used stream.
     pub(crate) fn pop_idle(&mut self) -> io::Result<Option<NamedStream<I>>> {
         let Some((name, mut stream)) = self.streams.pop_lru() else { return Ok(None) };
-        self.coalescing -= usize::from(!stream.coalescer.is_empty());
-        stream.flush()?;
+        stream.flush(&mut self.coalescing)?;
         Ok(Some((name, stream)))
     }
 
@@ -262,12 +258,12 @@ impl<I: StreamInfo> StreamTable<I> {
 }
 
 impl<I: StreamInfo> OpenStream<I> {
-    /// Passes the coalesced bytes to the writer. Returns whether there were any.
-    fn flush(&mut self) -> io::Result<bool> {
-        match self.coalescer.take() {
-            None => Ok(false),
-            Some((buffer, bytes)) => self.feed(buffer, bytes).map(|()| true),
-        }
+    /// Passes the coalesced bytes to the writer. If there are any, decrements `coalescing`.
+    fn flush(&mut self, coalescing: &mut usize) -> io::Result<()> {
+        let Some((buffer, bytes)) = self.coalescer.take() else { return Ok(()) };
+        // Counted first: after an error the bytes are lost.
+        *coalescing -= 1;
+        self.feed(buffer, bytes)
     }
 
     fn feed(&mut self, buffer: Buffer, bytes: usize) -> io::Result<()> {

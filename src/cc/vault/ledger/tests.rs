@@ -326,6 +326,7 @@ fn no_checkpoint_is_written_after_a_failed_flush() {
     kit.take(partition, 3, &records[3]);
     kit.ledger().shared.queue.open_parts().values().for_each(|part| part.mark_broken(1));
     assert!(kit.ledger().flush_coalesced().is_err());
+    assert!(!kit.ledger().is_coalescing());
     assert!(kit.ledger().finish_checkpoint().is_err(), "the failure is remembered");
     assert!(kit.ledger().flush().is_err());
     kit.ledger.take().unwrap().close();
