@@ -82,8 +82,8 @@ impl FileLayer {
         let (mut errors, mut unknown_keys) = (Findings::default(), Findings::default());
         match read {
             Ok(findings) => {
-                for SectionFinding { offset, text, is_warning } in findings {
-                    let list = if is_warning { &mut unknown_keys } else { &mut errors };
+                for SectionFinding { offset, text, is_unknown_key } in findings {
+                    let list = if is_unknown_key { &mut unknown_keys } else { &mut errors };
                     list.push(&self.document, offset, text);
                 }
             }
@@ -188,7 +188,7 @@ impl<'a> DocumentReader<'a> {
 
     fn add_section_findings(&mut self, read: Result<Vec<SectionFinding>, JsonSyntaxError>) {
         match read {
-            Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.is_warning {
+            Ok(wrongs) => wrongs.into_iter().for_each(|wrong| match wrong.is_unknown_key {
                 true => self.unknown_keys.push(self.document, wrong.offset, wrong.text),
                 false => self.error(wrong.offset, wrong.text),
             }),

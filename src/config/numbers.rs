@@ -40,7 +40,7 @@ pub(super) fn read(
             unknown => {
                 let hint = check::did_you_mean(unknown, &KEYS);
                 let text = format!("unknown key {} in {PATH}{hint}", check::quote(unknown));
-                wrongs.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
+                wrongs.push(SectionFinding { offset: member.key_offset, text, is_unknown_key: true });
                 continue;
             }
         };
@@ -48,7 +48,7 @@ pub(super) fn read(
             Ok(()) => *settings = changed,
             Err(wrong) => {
                 let text = format!("{PATH}.{}: {wrong}", member.key);
-                wrongs.push(SectionFinding { offset: member.value.offset(), text, is_warning: false });
+                wrongs.push(SectionFinding { offset: member.value.offset(), text, is_unknown_key: false });
             }
         }
     }

@@ -5,18 +5,18 @@
 use super::check;
 use super::json::{JsonNode, JsonSyntaxError};
 
-/// An error or a warning at a byte of the document.
+/// An error at a byte of the document, or an unknown key.
 pub(crate) struct SectionFinding {
     pub offset: usize,
     pub text: String,
-    /// True for a warning, false for an error.
-    pub is_warning: bool,
+    /// True for an unknown key, which is a warning. False for an error.
+    pub is_unknown_key: bool,
 }
 
 /// Returns the finding that a section is not an object.
 pub(crate) fn not_an_object(path: &str, node: JsonNode<'_>) -> SectionFinding {
     let text = format!("{path}: expected an object, found {}", node.kind());
-    SectionFinding { offset: node.offset(), text, is_warning: false }
+    SectionFinding { offset: node.offset(), text, is_unknown_key: false }
 }
 
 pub(crate) fn read_text(node: JsonNode<'_>) -> Result<Result<String, String>, JsonSyntaxError> {

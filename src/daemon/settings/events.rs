@@ -96,19 +96,19 @@ pub(super) fn read(
             unknown => {
                 let hint = check::did_you_mean(unknown, &keys());
                 let text = format!("unknown key {} in {PATH}{hint}", check::quote(unknown));
-                findings.push(SectionFinding { offset: member.key_offset, text, is_warning: true });
+                findings.push(SectionFinding { offset: member.key_offset, text, is_unknown_key: true });
                 continue;
             }
         };
         if let Err(wrong) = read {
             let text = format!("{PATH}.{}: {wrong}", member.key);
-            findings.push(SectionFinding { offset: value.offset(), text, is_warning: false });
+            findings.push(SectionFinding { offset: value.offset(), text, is_unknown_key: false });
         }
     }
     // Only now, because a pattern may use a definition that follows it.
     if let Err(error) = GrokPatterns::compile(&events.patterns, &events.definitions) {
         let text = format!("{PATH}.patterns: {error}");
-        findings.push(SectionFinding { offset: node.offset(), text, is_warning: false });
+        findings.push(SectionFinding { offset: node.offset(), text, is_unknown_key: false });
     }
     Ok(findings)
 }
@@ -204,7 +204,7 @@ mod tests {
     fn check(text: &str) -> (EventSettings, Vec<(String, bool)>) {
         let mut events = EventSettings::default();
         let wrongs = read(json::parse(text).unwrap(), &mut events).unwrap();
-        (events, wrongs.into_iter().map(|wrong| (wrong.text, wrong.is_warning)).collect())
+        (events, wrongs.into_iter().map(|wrong| (wrong.text, wrong.is_unknown_key)).collect())
     }
 
     fn names(events: &EventSettings) -> Vec<String> {
