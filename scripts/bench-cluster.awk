@@ -31,7 +31,7 @@ END {
     label["rsyslog"] = "rsyslog, omelasticsearch"
     label["syslog-ng"] = "syslog-ng, elasticsearch-http"
     label["syslog-ng-disk"] = "syslog-ng, disk-buffer"
-    kept["lea"] = "queue on disk, synced; ids of its own"
+    kept["lea"] = "spool on disk, synced; lea sets the ids"
     kept["rsyslog"] = "memory"
     kept["syslog-ng"] = "memory"
     kept["syslog-ng-disk"] = "queue on disk, not synced"
