@@ -124,8 +124,9 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.metrics.open.dec();
+        // In this order, a metric below the limit means that there is room.
         self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.metrics.open.dec();
     }
 }
 

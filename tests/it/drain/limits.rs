@@ -88,7 +88,8 @@ fn so_many_streams_at_once() {
     let mut first = open.remove(0);
     first.send(&content[1_000..]);
     first.finish();
-    wait_until(DEADLINE, "room", || status::metric(status_addr, "streams_open") < MAX as u64);
+    let open_metric = "connections_open{listener=\"tcp\"}";
+    wait_until(DEADLINE, "room", || status::metric(status_addr, open_metric) < MAX as u64);
     open.push(Sender::open(addr, &names[MAX], Handshake::Newline));
     open[MAX - 1].send(&content[..1_000]);
     for mut sender in open {
