@@ -258,14 +258,15 @@ fn end_style(reason: &str) -> Style {
 fn print_table(rows: &[StreamRow], has_problems: bool) -> Result<()> {
     let mut columns = vec![
         Column::new("STATE").whole().styled(state_style),
-        Column::new("NAME").shortened_to(28),
-        Column::new("BYTES").number(),
-        Column::new("PACKETS").number().dropped(2),
-        Column::new("DURATION").number().dropped(1),
-        Column::new("PEER").whole().dropped(3),
-        Column::new("END").whole().styled(end_style),
-        Column::new("ENDED").whole().dropped(4),
-        Column::new("PROBLEM"),
+        Column::new("NAME").shortened_to(if has_problems { 18 } else { 28 }),
+        Column::new("BYTES").number().dropped(1),
+        Column::new("PACKETS").number().dropped(4),
+        Column::new("DURATION").number().dropped(3),
+        Column::new("PEER").whole().dropped(5),
+        Column::new("END").whole().styled(end_style).dropped(2),
+        Column::new("ENDED").whole().dropped(6),
+        // Room for the longest single problem, "the connection was reset, bytes may be missing".
+        Column::new("PROBLEM").narrowed_to(49),
     ];
     let mut cells: Vec<Vec<String>> = rows.iter().map(StreamRow::cells).collect();
     if !has_problems {

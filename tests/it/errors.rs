@@ -138,3 +138,47 @@ fn error_messages_equal_their_snapshot() {
     }
     assert_eq!(kept, texts, "LEA_UPDATE=1 rewrites the snapshot");
 }
+
+/// The test itself has the ports.
+#[test]
+fn a_port_in_use_names_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (tcp_port, udp_port) = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+    let program = fs::read_to_string("/proc/self/comm").unwrap();
+    let holder = format!("{} (process {}) uses this port", program.trim_end(), std::process::id());
+    for line in [
+        format!("serve-tcp --listen 127.0.0.1:{tcp_port} --output out"),
+        format!("serve-tcp --listen 127.0.0.1:0 --admin-listen 127.0.0.1:{tcp_port} --output out"),
+        format!("serve-events --http {tcp_port} --output out"),
+        format!("serve-events --lines {tcp_port} --output out"),
+        format!("serve-events --syslog tcp:127.0.0.1:{tcp_port} --output out"),
+        format!("serve-events --syslog udp:127.0.0.1:{udp_port} --output out"),
+    ] {
+        let text = run(&line, dir.path());
+        assert!(text.contains(&holder) && text.ends_with("exit 1\n\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_refused_input_creates_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    fs::write(dir.path().join("empty"), "").unwrap();
+    for line in [
+        "decode -o out call.pcap",
+        "decode -o out missing.jsonl",
+        "decode -o out .",
+        "replay call.pcap --tcp 127.0.0.1:1 --connect-timeout 1s",
+        "merge missing --output out",
+        "verify out",
+        "ls out",
+        "count --store out",
+        "events load missing.jsonl --store out",
+    ] {
+        let text = run(line, dir.path());
+        assert!(!text.ends_with("exit 0\n\n"), "{text}");
+        assert!(!dir.path().join("out").exists(), "{text}");
+    }
+}

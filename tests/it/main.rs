@@ -46,4 +46,5 @@ mod serve_events;
 mod stored;
 mod syslog;
 mod tcp_recorded;
+mod terminal;
 mod verify;

@@ -89,18 +89,17 @@ impl Command for Args {
         logging::start(globals.level(LevelFilter::Info));
         let settings = self.store_target.load_settings()?;
         let indices = self.indices(&settings);
+        // A store is created only if every file is there.
+        for path in self.files.iter().filter(|path| *path != Path::new("-")) {
+            File::open(path).map_err(Error::path("open", path))?;
+        }
         let store = self.open_store(&settings)?;
         let mut summary = LoadSummary::default();
         if self.files.is_empty() {
             self.load_dead_letters(&store, &indices, &mut summary)?;
         }
         for path in &self.files {
-            let from: Box<dyn Read> = if path == Path::new("-") {
-                Box::new(io::stdin().lock())
-            } else {
-                Box::new(File::open(path).map_err(Error::path("open", path))?)
-            };
-            FileLoader::new(path, &store, &indices, None).load_file(from, &mut summary)?;
+            FileLoader::new(path, &store, &indices, None).load_file(open_input(path)?, &mut summary)?;
         }
         let LoadSummary { stored, duplicates, rejected } = summary;
         logging::status_line(format_args!(
@@ -164,6 +163,14 @@ impl Args {
         std::fs::rename(&rest_path, &path).map_err(Error::path("replace", &path))?;
         File::open(&own).and_then(|own| own.sync_all()).map_err(Error::path("sync", &own))
     }
+}
+
+fn open_input(path: &Path) -> Result<Box<dyn Read>> {
+    Ok(if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).map_err(Error::path("open", path))?)
+    })
 }
 
 #[derive(Clone, Copy, Debug, Default)]

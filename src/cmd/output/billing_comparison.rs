@@ -175,12 +175,12 @@ impl ComparisonPrinter {
 fn difference_columns() -> Vec<(Column<'static>, usize)> {
     vec![
         (Column::new("DIFFERENCE").whole(), 14),
-        (Column::new("OURS").number(), 14),
-        (Column::new("THEIRS").number(), 14),
-        (Column::new("BY").number().dropped(1), 14),
+        (Column::new("OURS").number(), 12),
+        (Column::new("THEIRS").number(), 12),
+        (Column::new("BY").number().dropped(1), 12),
         (Column::new("START").whole().dropped(2), 32),
-        (Column::new("CALLER"), 16),
-        (Column::new("CALLEE"), 16),
+        (Column::new("CALLER").whole(), 16),
+        (Column::new("CALLEE").whole(), 16),
         (Column::new("CALL ID").dropped(3), 36),
     ]
 }

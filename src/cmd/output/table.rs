@@ -48,6 +48,11 @@ impl<'a> Column<'a> {
         Column { width_min: width, keeps_end: true, ..self }
     }
 
+    /// Allows narrowing to `width`, with the end of long cells left out.
+    pub(crate) fn narrowed_to(self, width: usize) -> Column<'a> {
+        Column { width_min: width, ..self }
+    }
+
     /// Allows to drop the column if the terminal is too narrow; the highest rank is dropped first.
     pub(crate) fn dropped(self, rank: u8) -> Column<'a> {
         Column { rank, ..self }
