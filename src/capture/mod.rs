@@ -3,6 +3,7 @@
 //! `formats` is the table of formats that everything asks. `tracker` finds packet boundaries in a stream as its bytes
 //! arrive, `reader` reads the packets of a file. Both use the parsers in `pcap` and `pcapng`.
 
+pub mod damage;
 pub mod formats;
 mod interfaces;
 mod parser;

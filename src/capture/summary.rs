@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::damage::Damage;
 use super::formats::CaptureFormat;
 
 /// Content of a stream, as recorded in its manifest.
@@ -34,6 +35,23 @@ pub struct CaptureSummary {
     /// Byte from which the records are malformed. They are stored unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub malformed_at: Option<u64>,
+    /// What readers of the file will find wrong with it, in the order of the file. Empty for a sound capture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Damage>,
+    /// Number of findings omitted from the list.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub damage_omitted: u64,
+}
+
+impl CaptureSummary {
+    /// Returns the number of findings.
+    pub fn damage_count(&self) -> u64 {
+        self.damage.len() as u64 + self.damage_omitted
+    }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Serializes packet times as RFC 3339 text in UTC, with nanoseconds.

@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::damage::{Damage, DamageKind};
 use super::formats::{self, CaptureFormat, Detection, Parser, with_parser};
 use super::parser::{Header, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX};
 use super::summary::CaptureSummary;
@@ -168,7 +169,25 @@ impl PacketTracker {
             last_packet_ns: self.position.counts.last_ns,
             truncated_bytes: self.position.received - self.packet_boundary(),
             malformed_at: self.position.malformed_at,
+            damage: self.damage().into_iter().collect(),
+            damage_omitted: 0,
         }
+    }
+
+    /// What is wrong with the stream, if it ended here.
+    fn damage(&self) -> Option<Damage> {
+        let Position { received, boundary, malformed_at, counts, .. } = &self.position;
+        let (kind, offset, detail) = match malformed_at {
+            Some(offset) => {
+                (DamageKind::Malformed, *offset, "no packet or block can start with these bytes".to_owned())
+            }
+            None if self.packet_boundary() < *received => {
+                let bytes = received - boundary;
+                (DamageKind::Truncated, *boundary, format!("the content ends after {bytes} bytes of a unit"))
+            }
+            None => return None,
+        };
+        Some(Damage { kind, offset, packets_before: counts.packets, detail })
     }
 
     /// Reports whether all further bytes are plain bytes.
