@@ -75,8 +75,7 @@ impl Command for Args {
                     .to_owned(),
             ));
         };
-        let topic = configured.map_or(DEFAULT_GROUP, |kafka| &kafka.topic);
-        let topics = if self.topic.is_empty() { vec![topic.to_owned()] } else { self.topic };
+        let topics = if self.topic.is_empty() { vec![config.kafka_topic] } else { self.topic };
         let kafka = KafkaConfig {
             brokers,
             topics,

@@ -6,9 +6,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
+use super::args::config::ConfigArgs;
 use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
+use super::args::time_zone::TimeZoneArg;
 use super::args::units;
 use super::output::stdout;
+use crate::capture::formats::HEADER_BYTES_MAX;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
@@ -20,8 +25,9 @@ use crate::replay::fault::{self, Fault};
 use crate::replay::kafka::{self, Compression, KafkaSink, RecordKey};
 use crate::replay::logstash::LogstashSink;
 use crate::replay::names;
-use crate::replay::pace::Pace;
+use crate::replay::pace::{GapLimit, Pace};
 use crate::replay::run::{self, Lane, ReplayPlan, ReplaySummary};
+use crate::replay::selection::{Selection, TimeBound};
 use crate::replay::sink::StreamSink;
 use crate::replay::source::ReplayFile;
 use crate::replay::stream::ReplayOptions;
@@ -70,6 +76,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Receiver",
           value_parser = units::duration_in(1..=3_600_000))]
     connect_timeout: Duration,
+    #[command(flatten)]
+    input: InputArgs,
     /// Stream name [default: the file's name]
     #[arg(long, help_heading = "Streams")]
     name: Option<std::ffi::OsString>,
@@ -94,15 +102,59 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     connect: KafkaConnectionArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Options for what is sent of the files.
+#[derive(clap::Args, Debug)]
+struct InputArgs {
+    /// Send all files as one stream: the files of a rotated capture, or the parts of a stream
+    #[arg(long, help_heading = "Streams")]
+    chain: bool,
+    /// Send packets from this time on: a date or a time, or a duration since the first packet (90s)
+    #[arg(long, value_name = "TIME", value_parser = time_bound, help_heading = "Streams")]
+    from: Option<TimeBound>,
+    /// Send packets before this time: a date or a time, or a duration since the first packet (5m)
+    #[arg(long, value_name = "TIME", value_parser = time_bound, help_heading = "Streams")]
+    to: Option<TimeBound>,
+}
+
+impl InputArgs {
+    fn open(&self, files: &[PathBuf]) -> Result<Vec<ReplayFile>> {
+        let selection = Selection { from: self.from, to: self.to };
+        if self.chain {
+            return Ok(vec![ReplayFile::open_chain(files, &selection)?]);
+        }
+        ReplayFile::open_all(files, &selection)
+    }
+}
+
+/// Parses a duration since the first packet, or a time in the local time zone.
+fn time_bound(text: &str) -> std::result::Result<TimeBound, String> {
+    // A number without a unit is a date: a year, or a timestamp.
+    if text.ends_with(|c: char| c.is_ascii_alphabetic())
+        && let Ok(after) = units::duration(text)
+    {
+        return Ok(TimeBound::AfterStart(after));
+    }
+    let ns = match DateTime::parse_from_rfc3339(text) {
+        Ok(time) => time.timestamp_nanos_opt(),
+        Err(_) => {
+            let now_ms = Utc::now().timestamp_millis();
+            let ms = TimeZoneArg::Local.parse_time(text, now_ms).map_err(|error| error.to_string())?;
+            ms.checked_mul(1_000_000)
+        }
+    };
+    ns.map(TimeBound::At).ok_or_else(|| "the time is outside the range of 64-bit nanoseconds".to_owned())
 }
 
 /// Options for Kafka records.
 #[derive(clap::Args, Debug)]
 struct KafkaRecordArgs {
-    /// Topic; it must exist
-    #[arg(long, default_value = "interception_data", value_parser = parse_topic_name, conflicts_with_all = ["tcp", "logstash"],
-          help_heading = "Kafka")]
-    topic: String,
+    /// Topic; it must exist [default: kafkaServer.topic of the configuration]
+    #[arg(long, value_parser = parse_topic_name, conflicts_with_all = ["tcp", "logstash"], help_heading = "Kafka")]
+    topic: Option<String>,
     /// Key of each record
     #[arg(long, value_enum, default_value_t = RecordKey::Stream, conflicts_with_all = ["tcp", "logstash"],
           help_heading = "Kafka")]
@@ -115,8 +167,19 @@ struct KafkaRecordArgs {
 
 /// Options for the sending rate. Without them captures are sent with their own timing, other files at top speed.
 #[derive(clap::Args, Debug)]
-#[group(multiple = false)]
 struct PacingArgs {
+    #[command(flatten)]
+    rate: RateArgs,
+    /// Wait at most this long for a packet [default: a gap of more than a day is not waited for]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with_all = ["mbps", "pps", "topspeed"],
+          help_heading = "Pacing")]
+    max_gap: Option<Duration>,
+}
+
+/// Options for the rate, of which one can be given.
+#[derive(clap::Args, Debug)]
+#[group(multiple = false)]
+struct RateArgs {
     /// Send with the timing of the capture, X times faster
     #[arg(long, value_name = "X", value_parser = positive_number, help_heading = "Pacing")]
     multiplier: Option<f64>,
@@ -139,12 +202,18 @@ fn positive_number(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl PacingArgs {
+    fn gaps(&self) -> GapLimit {
+        self.max_gap.map_or(GapLimit::ClockJumps, GapLimit::AtMost)
+    }
+}
+
+impl RateArgs {
     fn capture_pace(&self) -> Pace {
         match *self {
-            PacingArgs { topspeed: true, .. } => Pace::TopSpeed,
-            PacingArgs { mbps: Some(mbps), .. } => Pace::Bits { per_second: mbps * 1e6 },
-            PacingArgs { pps: Some(per_second), .. } => Pace::Packets { per_second },
-            PacingArgs { multiplier, .. } => Pace::Captured { multiplier: multiplier.unwrap_or(1.0) },
+            RateArgs { topspeed: true, .. } => Pace::TopSpeed,
+            RateArgs { mbps: Some(mbps), .. } => Pace::Bits { per_second: mbps * 1e6 },
+            RateArgs { pps: Some(per_second), .. } => Pace::Packets { per_second },
+            RateArgs { multiplier, .. } => Pace::Captured { multiplier: multiplier.unwrap_or(1.0) },
         }
     }
 
@@ -162,9 +231,23 @@ fn resolve_peer(option: &str, label: &str, connect_timeout: Duration) -> Result<
     Ok(TcpTarget::new(addrs, label, connect_timeout))
 }
 
+/// Checks that each stream reaches the receiver under its name and with all its content.
+fn check_names(plan: &ReplayPlan<'_>, sink: &dyn StreamSink) -> Result<()> {
+    for lane in &plan.lanes {
+        let path = lane.source.path();
+        let start = lane.source.start_bytes(HEADER_BYTES_MAX)?;
+        // The number of the last copy is the longest.
+        let name = lane.naming.name_of_round(plan.rounds - 1);
+        sink.check_name(&name, &start)
+            .map_err(|reason| Error::Usage(format!("{}: cannot send this file: {reason}", path.display())))?;
+    }
+    Ok(())
+}
+
 impl Command for Args {
     const MANUAL: Manual = Manual {
         exits: &[(Exit::Incomplete, "A stream failed or was not sent to its end."), manual::INTERRUPTED],
+        reads_configuration: true,
         environment: VARIABLES,
         examples: &[
             Example {
@@ -190,8 +273,9 @@ impl Command for Args {
         // Handle signals before anything connects.
         let shutdown = Shutdown::on_signals()?;
         let sink = self.sink()?;
-        let sources = ReplayFile::open_all(&self.files)?;
+        let sources = self.input.open(&self.files)?;
         let plan = self.plan(&sources, globals)?;
+        check_names(&plan, &*sink)?;
         limits::raise_descriptor_limit();
         if !self.fault.is_empty() {
             logging::status_line(format_args!("faults seed={}", plan.seed));
@@ -208,7 +292,8 @@ impl Command for Args {
 
 impl Args {
     fn check(&self) -> Result<()> {
-        if self.files.len().saturating_mul(self.streams as usize) > STREAMS_MAX {
+        let files = if self.input.chain { 1 } else { self.files.len() };
+        if files.saturating_mul(self.streams as usize) > STREAMS_MAX {
             return Err(Error::Usage(format!(
                 "too many parallel streams: the number of files times --streams must be at most {STREAMS_MAX}"
             )));
@@ -234,14 +319,18 @@ impl Args {
                 let peer = resolve_peer("--tcp", addr, connect_timeout)?;
                 Box::new(TcpSink { peer, handshake: self.handshake })
             }
-            (_, Some(brokers), _) => Box::new(KafkaSink::new(kafka::ProducerSettings {
-                brokers: brokers.clone(),
-                topic: self.records.topic.clone(),
-                key: self.records.key,
-                compression: self.records.compression,
-                connect_timeout,
-                properties: self.connect.clone().resolve(config::environment)?,
-            })?),
+            (_, Some(brokers), _) => {
+                let topic = self.topic()?;
+                log::info!("producing brokers={brokers} topic={topic}");
+                Box::new(KafkaSink::new(kafka::ProducerSettings {
+                    brokers: brokers.clone(),
+                    topic,
+                    key: self.records.key,
+                    compression: self.records.compression,
+                    connect_timeout,
+                    properties: self.connect.clone().resolve(config::environment)?,
+                })?)
+            }
             (_, _, Some(addr)) => {
                 Box::new(LogstashSink::new(resolve_peer("--logstash", addr, connect_timeout)?))
             }
@@ -250,6 +339,14 @@ impl Args {
                 return Err(Error::Usage("no receiver: give --tcp, --kafka or --logstash".to_owned()));
             }
         })
+    }
+
+    /// The topic, by default the one that `lea consume-kafka` receives.
+    fn topic(&self) -> Result<String> {
+        match &self.records.topic {
+            Some(topic) => Ok(topic.clone()),
+            None => Ok(self.config.load()?.config.kafka_topic),
+        }
     }
 
     fn plan<'a>(&self, sources: &'a [ReplayFile], globals: &Globals) -> Result<ReplayPlan<'a>> {
@@ -262,8 +359,9 @@ impl Args {
             .collect();
         let chunk_bytes = self.chunk as usize;
         let manner = ReplayOptions {
-            captures: self.pacing.capture_pace(),
-            other_files: self.pacing.other_pace(),
+            captures: self.pacing.rate.capture_pace(),
+            other_files: self.pacing.rate.other_pace(),
+            gaps: self.pacing.gaps(),
             chunk_bytes,
             piece_bytes: (BUFFERS_BYTES_MAX / lanes.len()).min(BUFFER_BYTES_MAX),
         };
@@ -289,7 +387,8 @@ impl Args {
     }
 
     fn warn_without_packets(&self, sources: &[ReplayFile]) {
-        if self.pacing.multiplier.is_none() && self.pacing.pps.is_none() {
+        let PacingArgs { rate, max_gap } = &self.pacing;
+        if rate.multiplier.is_none() && rate.pps.is_none() && max_gap.is_none() {
             return;
         }
         for source in sources.iter().filter(|source| source.packets().is_none()) {
@@ -299,13 +398,14 @@ impl Args {
 
     fn report(&self, summary: &ReplaySummary) -> Result<()> {
         let mut line = format!(
-            "replayed streams={} whole={} cut_off={} stopped={} failed={} bytes={} seconds={:.3} mbps={:.3}",
+            "replayed streams={} whole={} cut_off={} stopped={} failed={} bytes={} unconfirmed_bytes={} seconds={:.3} mbps={:.3}",
             summary.streams,
             summary.whole,
             summary.cut_off,
             summary.stopped,
             summary.failed,
             summary.bytes,
+            summary.unconfirmed_bytes,
             summary.seconds,
             summary.mbps
         );
@@ -313,12 +413,15 @@ impl Args {
         if let (Some(p50), Some(p99), Some(max)) = late {
             line += &format!(" lateness_p50_ms={p50} lateness_p99_ms={p99} lateness_max_ms={max}");
         }
+        if summary.gaps_shortened > 0 {
+            line += &format!(" gaps_shortened={}", summary.gaps_shortened);
+        }
         logging::status_line(format_args!("{line}"));
-        if summary.cut_off > 0 && self.fault.contains(&Fault::Reset) {
-            // The kernel drops what it has not sent yet, and the receiver learns nothing of it.
+        if summary.unconfirmed_bytes > 0 && self.logstash.is_none() {
+            // After a reset the kernels drop what they have not sent or delivered yet, and nobody learns how much.
             logging::status_line(format_args!(
-                "note: a reset discards bytes in transit, so the receiver may have stored fewer than bytes={}",
-                summary.bytes
+                "note: of {} bytes it is unknown whether the receiver has them, because a connection was reset, failed or not closed by the receiver",
+                summary.unconfirmed_bytes
             ));
         }
         if self.json {

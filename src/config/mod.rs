@@ -207,6 +207,8 @@ pub struct EffectiveConfig {
     pub tcp: Option<HostPort>,
     /// Kafka broker and topic, `None` if Kafka is off.
     pub kafka: Option<KafkaSource>,
+    /// Kafka topic, whether Kafka is on or off. Never empty.
+    pub kafka_topic: String,
     pub numbers: phone::NumberSettings,
     /// Each value with its origin, in the order of [`KEYS`].
     pub values: Vec<ConfigValue>,
@@ -289,7 +291,8 @@ pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
         logger_level,
         tcp: HostPort::new_if_enabled(tcp_address, tcp_port),
         kafka: HostPort::new_if_enabled(kafka_address, kafka_port)
-            .map(|broker| KafkaSource { broker, topic }),
+            .map(|broker| KafkaSource { broker, topic: topic.clone() }),
+        kafka_topic: topic,
         numbers: layers.file.map_or_else(phone::NumberSettings::default, |file| file.numbers.clone()),
         values,
         file: layers.file.map(|file| file.path.clone()),

@@ -65,6 +65,15 @@ impl ChunkLabels {
     }
 }
 
+/// Checks that JSON can carry a stream name unchanged.
+pub(crate) fn check_name(name: &[u8]) -> Result<(), String> {
+    match std::str::from_utf8(name) {
+        Ok("") => Err("the name is empty: give --name".to_owned()),
+        Ok(_) => Ok(()),
+        Err(_) => Err("JSON cannot carry a name that is not UTF-8: give --name".to_owned()),
+    }
+}
+
 /// Encodes as standard base64 with padding.
 pub(crate) fn encode_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
@@ -131,6 +140,13 @@ mod tests {
             assert_eq!(json["interceptionfilename"], *String::from_utf8_lossy(name));
         }
         assert_eq!(json_string("ü😀\u{7f}"), "\"\\u00fc\\ud83d\\ude00\\u007f\"");
+    }
+
+    #[test]
+    fn names_that_json_would_change_are_refused() {
+        assert_eq!(check_name("Anruf-ü".as_bytes()), Ok(()));
+        assert!(check_name(b"\xff\xfe").unwrap_err().contains("not UTF-8"));
+        assert!(check_name(b"").unwrap_err().contains("empty"));
     }
 
     #[test]

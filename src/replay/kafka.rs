@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerConte
 use crate::cc::ingest::kafka::settings::{KafkaProperty, base_config, client_error, hint, is_transient};
 use crate::replay::chunk::{self, ChunkLabels, OmittedField};
 use crate::replay::fault::Fault;
-use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
+use crate::replay::sink::{CloseMode, Delivery, SendError, StreamSender, StreamSink};
 use crate::replay::wait::{self, ConnectAttempts};
 use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
@@ -235,6 +235,10 @@ impl KafkaSink {
 }
 
 impl StreamSink for KafkaSink {
+    fn check_name(&self, name: &[u8], _: &[u8]) -> Result<(), String> {
+        chunk::check_name(name)
+    }
+
     fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         self.check_topic(shutdown)?;
         Ok(Box::new(KafkaSender {
@@ -349,8 +353,9 @@ impl StreamSender for KafkaSender {
         self.send(bytes, shutdown)
     }
 
-    fn close(mut self: Box<Self>, _: CloseMode, shutdown: &Shutdown) -> Result<(), SendError> {
+    fn close(mut self: Box<Self>, _: CloseMode, shutdown: &Shutdown) -> Result<Delivery, SendError> {
         self.send_held(shutdown)?;
-        self.wait_for_acknowledgements(shutdown)
+        self.wait_for_acknowledgements(shutdown)?;
+        Ok(Delivery::Confirmed)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::Socket;
 
 use crate::replay::chunk::{self, ChunkLabels};
-use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
+use crate::replay::sink::{CloseMode, Delivery, SendError, StreamSender, StreamSink};
 use crate::replay::tcp::{TcpTarget, send_all};
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::time::rfc3339_now;
@@ -55,6 +55,10 @@ impl LogstashSink {
 }
 
 impl StreamSink for LogstashSink {
+    fn check_name(&self, name: &[u8], _: &[u8]) -> Result<(), String> {
+        chunk::check_name(name)
+    }
+
     fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         let mut connection = self.shared.connection();
         if connection.socket.is_none() {
@@ -94,7 +98,8 @@ impl StreamSender for LineSender {
         sent
     }
 
-    fn close(self: Box<Self>, _: CloseMode, _: &Shutdown) -> Result<(), SendError> {
-        Ok(())
+    /// Lines are not acknowledged.
+    fn close(self: Box<Self>, _: CloseMode, _: &Shutdown) -> Result<Delivery, SendError> {
+        Ok(Delivery::Unknown)
     }
 }

@@ -5,6 +5,7 @@
 //! implements [`sink::StreamSink`]: `tcp`, `kafka`, `logstash`. Files and pacing do not depend on the
 //! destination, nor the reverse.
 
+pub(crate) mod chain;
 pub(crate) mod chunk;
 pub(crate) mod fault;
 pub(crate) mod kafka;
@@ -12,6 +13,7 @@ pub(crate) mod logstash;
 pub(crate) mod names;
 pub(crate) mod pace;
 pub(crate) mod run;
+pub(crate) mod selection;
 pub(crate) mod sink;
 pub(crate) mod source;
 pub(crate) mod stream;

@@ -63,6 +63,11 @@ pub(crate) struct ReplaySummary {
     pub connections: u64,
     /// Bytes of content. Re-sent bytes count again.
     pub bytes: u64,
+    /// Of these bytes, those of which it is unknown whether the receiver has them: their connection was reset or
+    /// failed, the receiver did not close it, or the destination has no acknowledgements.
+    pub unconfirmed_bytes: u64,
+    /// Gaps between packets that were not waited for in full.
+    pub gaps_shortened: u64,
     /// Time from the first connection to the last close.
     pub seconds: f64,
     /// Megabits (10^6 bits) per second, all streams together.
@@ -225,6 +230,9 @@ impl Tally {
         summary.stopped = summary.streams - ended;
         summary.connections = counts.opened.load(Ordering::Relaxed);
         summary.bytes = counts.bytes.load(Ordering::Relaxed);
+        summary.unconfirmed_bytes =
+            summary.bytes.saturating_sub(counts.confirmed_bytes.load(Ordering::Relaxed));
+        summary.gaps_shortened = counts.gaps_shortened.load(Ordering::Relaxed);
         summary.seconds = rounded(time.as_secs_f64());
         summary.mbps = rounded(summary.bytes as f64 * 8.0 / 1e6 / time.as_secs_f64());
         let quantile = |share| counts.lateness.quantile(share).map(|late| rounded(late.as_secs_f64() * 1e3));

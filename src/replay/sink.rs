@@ -7,6 +7,10 @@ use crate::runtime::shutdown::Shutdown;
 
 /// Destination, shared by all streams.
 pub(crate) trait StreamSink: Sync {
+    /// Checks that the receiver of a stream with this name and these first bytes gets the same name and all content.
+    /// The error is the reason why it would not, and what to do.
+    fn check_name(&self, name: &[u8], start: &[u8]) -> Result<(), String>;
+
     /// Starts a stream. When this returns, content can be sent.
     fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError>;
 }
@@ -29,8 +33,17 @@ pub(crate) trait StreamSender {
         self.send(bytes, shutdown)
     }
 
-    /// Ends the stream, and waits for acknowledgements if the destination has them.
-    fn close(self: Box<Self>, how: CloseMode, shutdown: &Shutdown) -> Result<(), SendError>;
+    /// Ends the stream, and waits until the destination confirms it, if it does.
+    fn close(self: Box<Self>, how: CloseMode, shutdown: &Shutdown) -> Result<Delivery, SendError>;
+}
+
+/// What the sender knows about the bytes that it has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// The receiver has all of them.
+    Confirmed,
+    /// The own kernel has accepted them. How many the receiver has is unknown.
+    Unknown,
 }
 
 /// Way in which a stream ends.

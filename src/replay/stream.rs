@@ -7,13 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::capture::reader::PacketReader;
+use crate::capture::tracker::Packet;
 use crate::replay::fault::{Fault, FaultPlan, Random};
-use crate::replay::pace::{Lateness, Pace, Pacer};
-use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
+use crate::replay::pace::{DueTime, GapLimit, Lateness, Pace, Pacer};
+use crate::replay::sink::{CloseMode, Delivery, SendError, StreamSender, StreamSink};
 use crate::replay::source::{FileCursor, ReplayFile};
 use crate::replay::wait;
+use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::time::rfc3339_ns;
 use crate::{Error, Result};
+
+/// A wait of this length is reported, so that a stream that waits does not look like one that hangs.
+const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// Options of all streams of a run.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +28,8 @@ pub(crate) struct ReplayOptions {
     pub captures: Pace,
     /// Pace of files that are not captures.
     pub other_files: Pace,
+    /// Longest wait for a packet, if captures have their own pace.
+    pub gaps: GapLimit,
     /// Maximum bytes per send.
     pub chunk_bytes: usize,
     /// Bytes that a stream reads of a large file at once.
@@ -35,7 +43,13 @@ pub(crate) struct ReplayCounts {
     pub opened: AtomicU64,
     /// Bytes of content sent. Re-sent bytes count again.
     pub bytes: AtomicU64,
+    /// Of these bytes, those of which the receiver has confirmed that it has them.
+    pub confirmed_bytes: AtomicU64,
+    /// Gaps between packets that were not waited for in full.
+    pub gaps_shortened: AtomicU64,
     pub lateness: Lateness,
+    /// Limits the reports on what captures contain.
+    pub reports: Throttle,
 }
 
 /// Way in which a stream ended without failing.
@@ -70,7 +84,11 @@ impl StreamClock {
 struct SendStep {
     from: u64,
     to: u64,
-    due: Option<Duration>,
+    due: DueTime,
+    /// Capture time of the packet.
+    time_ns: Option<i64>,
+    /// True for the bytes after the last complete packet.
+    is_rest: bool,
 }
 
 /// Steps of a stream, in order and without gaps.
@@ -88,7 +106,7 @@ impl SendSchedule {
         let pace = if packets.is_some() { manner.captures } else { manner.other_files };
         SendSchedule {
             packets: packets.filter(|_| pace.is_by_packets()),
-            pacer: Pacer::new(pace),
+            pacer: Pacer::new(pace, manner.gaps),
             chunk_bytes: manner.chunk_bytes as u64,
             at: 0,
             bytes: source.bytes(),
@@ -100,16 +118,23 @@ impl SendSchedule {
         if from == self.bytes {
             return Ok(None);
         }
-        let (to, due) = match &mut self.packets {
+        let step = match &mut self.packets {
             Some(packets) => match packets.next(cursor).map_err(Error::path("read", source.path()))? {
-                Some(packet) => (packet.end, self.pacer.due(from, packet.time_ns)),
+                Some(Packet { end: to, time_ns, .. }) => {
+                    SendStep { from, to, due: self.pacer.due(from, time_ns), time_ns, is_rest: false }
+                }
                 // Bytes after the last complete packet have no time of their own.
-                None => (self.bytes, None),
+                None => {
+                    SendStep { from, to: self.bytes, due: DueTime::default(), time_ns: None, is_rest: true }
+                }
             },
-            None => (self.bytes.min(from + self.chunk_bytes), self.pacer.due(from, None)),
+            None => {
+                let (to, due) = (self.bytes.min(from + self.chunk_bytes), self.pacer.due(from, None));
+                SendStep { from, to, due, time_ns: None, is_rest: false }
+            }
         };
-        self.at = to;
-        Ok(Some(SendStep { from, to, due }))
+        self.at = step.to;
+        Ok(Some(step))
     }
 }
 
@@ -130,19 +155,21 @@ impl OutgoingStream<'_> {
         let mut plan = self.draw_fault_plan(&mut cursor)?;
         let mut sender = self.open(sink)?;
         let mut clock = StreamClock { anchor: Instant::now() };
-        let mut sent_before = 0;
+        let (mut sent_before, mut on_connection) = (0, 0);
         let mut steps = SendSchedule::new(self.source, self.options);
         while let Some(step) = steps.next(self.source, &mut cursor)? {
             self.wait_for(&step, &clock, sent_before)?;
             let mut at = step.from;
             while at < step.to {
-                at = self.send_chunk(at, step.to, &mut *sender, &mut cursor, &mut plan, &mut clock)?;
+                let from = at;
+                at = self.send_chunk(from, step.to, &mut *sender, &mut cursor, &mut plan, &mut clock)?;
+                on_connection += at - from;
                 if !plan.take_break(at) {
                     continue;
                 }
                 let fault = self.fault.as_ref().map(|(fault, _)| *fault);
                 let how = if fault == Some(Fault::Reset) { CloseMode::Reset } else { CloseMode::Orderly };
-                sender.close(how, self.shutdown)?;
+                self.close(sender, how, std::mem::take(&mut on_connection))?;
                 if matches!(fault, Some(Fault::Cut | Fault::Reset)) {
                     return Ok(StreamEnd::CutByFault);
                 }
@@ -154,8 +181,16 @@ impl OutgoingStream<'_> {
                 }
             }
         }
-        sender.close(CloseMode::Orderly, self.shutdown)?;
+        self.close(sender, CloseMode::Orderly, on_connection)?;
         Ok(StreamEnd::Whole)
+    }
+
+    /// Ends a connection on which `bytes` bytes were sent.
+    fn close(&self, sender: Box<dyn StreamSender>, how: CloseMode, bytes: u64) -> Result<(), SendError> {
+        if sender.close(how, self.shutdown)? == Delivery::Confirmed {
+            self.counts.confirmed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn open(&self, sink: &dyn StreamSink) -> Result<Box<dyn StreamSender>, SendError> {
@@ -181,14 +216,50 @@ impl OutgoingStream<'_> {
     /// Waits until the step is due. Bytes that an earlier connection already sent are due immediately and
     /// never late: a sender that starts again catches up with its capture.
     fn wait_for(&self, step: &SendStep, clock: &StreamClock, sent_before: u64) -> Result<(), SendError> {
-        let Some(due) = step.due else { return Ok(()) };
+        self.report_times(step);
+        let Some(due) = step.due.due else { return Ok(()) };
         if let Some(early) = due.checked_sub(clock.now()) {
+            if early >= LONG_WAIT && self.counts.reports.is_due("wait") {
+                let name = String::from_utf8_lossy(self.name);
+                log::info!(
+                    "packet_waiting name={} wait_s={:.0} note=\"--max-gap limits it\"",
+                    name.escape_debug(),
+                    early.as_secs_f64()
+                );
+            }
             wait::pause(self.shutdown, early)?;
         }
         if step.from >= sent_before {
             self.counts.lateness.record(clock.now().saturating_sub(due));
         }
         Ok(())
+    }
+
+    /// Reports where the stream does not follow the times of its capture.
+    fn report_times(&self, step: &SendStep) {
+        if step.is_rest {
+            self.counts.reports.warn(
+                "rest",
+                format_args!(
+                    "packets_ended file={:?} at={} bytes_left={} note=\"the rest is no complete packet; it is sent at once\"",
+                    self.source.path(),
+                    step.from,
+                    step.to - step.from
+                ),
+            );
+        }
+        let Some(gap) = step.due.shortened else { return };
+        self.counts.gaps_shortened.fetch_add(1, Ordering::Relaxed);
+        self.counts.reports.warn(
+            "gap",
+            format_args!(
+                "gap_shortened file={:?} packet_at={} gap_s={:.3} wait_s={:.3}",
+                self.source.path(),
+                step.time_ns.map(rfc3339_ns).unwrap_or_default(),
+                gap.seconds,
+                gap.wait.as_secs_f64()
+            ),
+        );
     }
 
     /// Sends the next chunk of the bytes `at..due` and returns where it ended.
@@ -225,6 +296,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::replay::selection::Selection;
 
     /// Call of a sink.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +317,10 @@ mod tests {
     }
 
     impl StreamSink for Notes {
+        fn check_name(&self, _: &[u8], _: &[u8]) -> Result<(), String> {
+            Ok(())
+        }
+
         fn open(&self, _: &[u8], _: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
             self.note(Act::Open);
             Ok(Box::new(self.clone()))
@@ -257,16 +333,22 @@ mod tests {
             Ok(())
         }
 
-        fn close(self: Box<Self>, how: CloseMode, _: &Shutdown) -> Result<(), SendError> {
+        fn close(self: Box<Self>, how: CloseMode, _: &Shutdown) -> Result<Delivery, SendError> {
             self.note(Act::Close(how));
-            Ok(())
+            Ok(if how == CloseMode::Reset { Delivery::Unknown } else { Delivery::Confirmed })
         }
     }
 
     fn acts(captures: Pace, chunk_bytes: usize, fault: Option<Fault>) -> Vec<Act> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/pcap/rejected-call.pcap");
-        let sources = ReplayFile::open_all(&[PathBuf::from(path)]).unwrap();
-        let manner = ReplayOptions { captures, other_files: Pace::TopSpeed, chunk_bytes, piece_bytes: 1000 };
+        let sources = ReplayFile::open_all(&[PathBuf::from(path)], &Selection::default()).unwrap();
+        let manner = ReplayOptions {
+            captures,
+            other_files: Pace::TopSpeed,
+            gaps: GapLimit::default(),
+            chunk_bytes,
+            piece_bytes: 1000,
+        };
         let fault = fault.map(|fault| (fault, Random::new(7, 0)));
         let (notes, counts, shutdown) = (Notes::default(), ReplayCounts::default(), Shutdown::new().unwrap());
         let stream = OutgoingStream {
@@ -281,6 +363,8 @@ mod tests {
         let acts = notes.0.lock().unwrap().clone();
         let sent: usize = acts.iter().map(|act| if let Act::Send(bytes) = act { *bytes } else { 0 }).sum();
         assert_eq!(counts.bytes.load(Ordering::Relaxed), sent as u64);
+        let confirmed = if acts.last() == Some(&Act::Close(CloseMode::Reset)) { 0 } else { sent };
+        assert_eq!(counts.confirmed_bytes.load(Ordering::Relaxed), confirmed as u64);
         acts
     }
 

@@ -1,7 +1,7 @@
 //! Sends streams over TCP as real senders do (docs/protocol.md, section 2). Runs in the streams' threads. The
 //! sockets are non-blocking, so a shutdown ends every wait.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,10 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::replay::sink::{CloseMode, SendError, StreamSender, StreamSink};
+use crate::capture::formats::HEADER_BYTES_MAX;
+use crate::cc::wire::handshake::{self, NameParse, Trigger};
+use crate::limits::NAME_BYTES_MAX;
+use crate::replay::sink::{CloseMode, Delivery, SendError, StreamSender, StreamSink};
 use crate::replay::wait::{self, ConnectAttempts};
 use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
@@ -37,6 +40,9 @@ const SPLIT_SEGMENTS: usize = 4;
 const SPLIT_PAUSE: Duration = Duration::from_millis(20);
 /// Longest wait for the answer to a connection attempt before it is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait for the receiver to close after the last byte. A receiver closes once it has everything.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ADVICE: &str = "check the address, and that the receiver is running";
 
@@ -109,7 +115,42 @@ impl TcpSink {
     }
 }
 
+/// Checks with the receiver's own parser that it finds the end of the name where it is. `start` has the first
+/// [`HEADER_BYTES_MAX`] bytes of the content, or all of it.
+fn check_name_end(handshake: HandshakeStyle, name: &[u8], start: &[u8]) -> Result<(), String> {
+    let bytes = name.len();
+    let (found, content_at) = match handshake {
+        HandshakeStyle::Gap | HandshakeStyle::Split => (handshake::parse_name(name, Trigger::Silence), bytes),
+        HandshakeStyle::Newline => (parse_joined(&[name, b"\n"].concat(), start), bytes + 1),
+        HandshakeStyle::Joined => (parse_joined(name, start), bytes),
+    };
+    match found {
+        NameParse::Name { name_bytes, content_at: at } if (name_bytes, at) == (bytes, content_at) => Ok(()),
+        NameParse::TooLong if bytes > NAME_BYTES_MAX => {
+            Err(format!("the name has {bytes} bytes, and at most {NAME_BYTES_MAX} are possible"))
+        }
+        NameParse::Name { name_bytes, .. } if name_bytes < bytes => Err(format!(
+            "the receiver would take the first {name_bytes} bytes as the name, because a line break or the first bytes of a capture follow; choose another --name"
+        )),
+        _ if bytes == 0 => Err("the name is empty: give --name".to_owned()),
+        _ => Err(
+            "the receiver could not tell where the name ends, because the file does not start as a capture does; use --handshake newline or gap"
+                .to_owned(),
+        ),
+    }
+}
+
+fn parse_joined(name: &[u8], start: &[u8]) -> NameParse {
+    let is_whole = start.len() < HEADER_BYTES_MAX;
+    let event = if is_whole { Trigger::Closed } else { Trigger::BytesReceived };
+    handshake::parse_name(&[name, start].concat(), event)
+}
+
 impl StreamSink for TcpSink {
+    fn check_name(&self, name: &[u8], start: &[u8]) -> Result<(), String> {
+        check_name_end(self.handshake, name, start)
+    }
+
     fn open(&self, name: &[u8], shutdown: &Shutdown) -> Result<Box<dyn StreamSender>, SendError> {
         let socket = self.peer.connect(shutdown)?;
         let mut sender = TcpSender { socket, label: self.peer.label.clone(), unsent_name: Vec::new() };
@@ -188,13 +229,84 @@ impl StreamSender for TcpSender {
         send_all(&self.socket, &self.label, &joined, shutdown)
     }
 
-    fn close(mut self: Box<Self>, how: CloseMode, shutdown: &Shutdown) -> Result<(), SendError> {
+    fn close(mut self: Box<Self>, how: CloseMode, shutdown: &Shutdown) -> Result<Delivery, SendError> {
         self.send(&[], shutdown)?;
         if how == CloseMode::Reset {
             // Closing with a linger time of zero sends a reset.
             let linger = self.socket.set_linger(Some(Duration::ZERO));
             linger.map_err(Error::net("reset the stream to", &self.label))?;
+            return Ok(Delivery::Unknown);
         }
-        Ok(())
+        self.socket
+            .shutdown(std::net::Shutdown::Write)
+            .map_err(Error::net("end the stream to", &self.label))?;
+        self.wait_for_close(shutdown)
+    }
+}
+
+impl TcpSender {
+    /// Waits until the receiver closes, which it does after the last byte. A reset instead means that it has discarded
+    /// bytes.
+    fn wait_for_close(&mut self, shutdown: &Shutdown) -> Result<Delivery, SendError> {
+        let started = Instant::now();
+        loop {
+            let left = CLOSE_TIMEOUT.saturating_sub(started.elapsed());
+            match wait::wait_readable(shutdown, &self.socket, left) {
+                Ok(true) => {}
+                // Everything was sent. What the receiver has got is unknown.
+                Ok(false) | Err(SendError::Stopped) => return Ok(Delivery::Unknown),
+                Err(error) => return Err(error),
+            }
+            match self.socket.read(&mut [0; 1024]) {
+                Ok(0) => return Ok(Delivery::Confirmed),
+                // Receivers send nothing. Whatever it is, the end may follow.
+                Ok(_) if !left.is_zero() => {}
+                Ok(_) => return Ok(Delivery::Unknown),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(Error::net("end the stream to", &self.label)(error).into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PCAP: &[u8] = b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00";
+
+    #[track_caller]
+    fn check(handshake: HandshakeStyle, name: &[u8], start: &[u8], expected: Result<(), &str>) {
+        let found = check_name_end(handshake, name, start);
+        match (&found, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(reason), Err(part)) if reason.contains(part) => {}
+            _ => panic!("{handshake:?} {}: {found:?}", name.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_receiver_would_not_find_is_refused() {
+        use HandshakeStyle::{Gap, Joined, Newline, Split};
+        for style in [Gap, Split, Newline] {
+            check(style, b"call.pcap", PCAP, Ok(()));
+            check(style, b"call.pcap", b"no capture", Ok(()));
+            check(style, b"call.pcap", b"", Ok(()));
+            check(style, b"two\nlines", PCAP, Err("the first 3 bytes"));
+            check(style, b"a\xd4\xc3\xb2\xa1b", PCAP, Err("the first 1 bytes"));
+            check(style, &[b'a'; 4096], PCAP, Ok(()));
+            check(style, &[b'a'; 4097], PCAP, Err("the name has 4097 bytes"));
+        }
+        check(Gap, b"", PCAP, Err("the name is empty"));
+        check(Joined, b"call.pcap", PCAP, Ok(()));
+        check(Joined, b"call.pcap", b"\n\r\r\n\x1c\0\0\0\x4d\x3c\x2b\x1a", Ok(()));
+        // The name would swallow some or all of the content.
+        for start in [&b"no capture"[..], &[b'x'; HEADER_BYTES_MAX], &PCAP[..3], b"line\n"] {
+            check(Joined, b"call.pcap", start, Err("could not tell where the name ends"));
+        }
+        check(Joined, b"call.pcap\n", PCAP, Err("the first 9 bytes"));
+        // The end of the connection ends the name, too.
+        check(Joined, b"call.pcap", b"", Ok(()));
     }
 }

@@ -62,7 +62,16 @@ impl ConnectAttempts<'_> {
 
 /// Waits for `time`. Fails with [`SendError::Stopped`] on shutdown.
 pub(crate) fn pause(shutdown: &Shutdown, time: Duration) -> Result<(), SendError> {
-    poll_writable(shutdown, None, time).map(drop)
+    poll_socket(shutdown, None, time).map(drop)
+}
+
+/// Waits at most `time` until the socket has bytes, has ended or has failed. Returns false on timeout.
+pub(crate) fn wait_readable(
+    shutdown: &Shutdown,
+    socket: impl AsFd,
+    time: Duration,
+) -> Result<bool, SendError> {
+    poll_socket(shutdown, Some((socket.as_fd(), PollFlags::IN)), time)
 }
 
 /// Waits at most `time` until the socket is writable or has failed. Returns false on timeout.
@@ -71,12 +80,12 @@ pub(crate) fn wait_writable(
     socket: impl AsFd,
     time: Duration,
 ) -> Result<bool, SendError> {
-    poll_writable(shutdown, Some(socket.as_fd()), time)
+    poll_socket(shutdown, Some((socket.as_fd(), PollFlags::OUT)), time)
 }
 
-fn poll_writable(
+fn poll_socket(
     shutdown: &Shutdown,
-    socket: Option<BorrowedFd<'_>>,
+    socket: Option<(BorrowedFd<'_>, PollFlags)>,
     time: Duration,
 ) -> Result<bool, SendError> {
     let started = Instant::now();
@@ -85,7 +94,7 @@ fn poll_writable(
         // A year is as good as forever, and fits into every field.
         let capped = rest.min(Duration::from_secs(365 * 24 * 3600));
         let timeout = Timespec { tv_sec: capped.as_secs() as i64, tv_nsec: capped.subsec_nanos().into() };
-        let watched = socket.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::OUT));
+        let watched = socket.map(|(socket, events)| PollFd::from_borrowed_fd(socket, events));
         let stopped = PollFd::new(shutdown, PollFlags::empty());
         let count = 1 + usize::from(watched.is_some());
         let mut fds = [stopped.clone(), watched.unwrap_or(stopped)];

@@ -357,6 +357,7 @@ fn a_receiver_that_starts_late_is_waited_for() {
     let mut bytes = Vec::new();
     peer.read_to_end(&mut bytes).unwrap();
     assert!(bytes.ends_with(&read("pcap/answered-call.pcap")));
+    drop(peer);
     sender.wait_code(DEADLINE, 0);
 }
 

@@ -83,20 +83,20 @@ fn to_4() {
 /// Kafka's own console consumer prints the same as for real senders.
 fn each_codec_arrives(broker: &Broker) {
     let recorded = testdata("kafka/values.jsonl");
-    broker.topic("interception_data", 1);
+    broker.topic("interception", 1);
     let call = capture("answered-call.pcap");
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     for codec in codecs {
         let args = ["--compression", codec, "--name", NAME, "--topspeed", &call];
         check_code(&replay(&["--kafka", &broker.addr()], &args), 0);
     }
-    let values = broker.console_values("interception_data", codecs.len() * CHUNKS);
+    let values = broker.console_values("interception", codecs.len() * CHUNKS);
     for (nth, codec) in codecs.iter().enumerate() {
         let part = values.get(nth * recorded.len()..(nth + 1) * recorded.len());
         assert!(part == Some(&recorded), "{codec}: other values than a real sender's");
     }
     assert_eq!(values.len(), codecs.len() * recorded.len());
-    let dump = broker.dump_log("interception_data", 0);
+    let dump = broker.dump_log("interception", 0);
     for codec in codecs {
         assert!(dump.contains(&format!("compresscodec: {codec}")), "no batch is {codec}");
     }
