@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lea::cc::vault::disk_retry::DiskRetry;
 use lea::daemon::admin::AdminHandler;
 use lea::http::{HttpServer, HttpServerConfig};
 use lea::runtime::metrics::Metrics;
@@ -22,8 +21,7 @@ fn main() -> Result<(), Failure> {
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(3), |text| text.parse())?;
     let stop = Shutdown::new()?;
     let metrics = Arc::<Metrics>::default();
-    let pressure = Arc::new(DiskRetry::new(Arc::clone(&metrics)));
-    let status = AdminHandler::new(stop.clone(), pressure, Arc::clone(&metrics), Arc::default());
+    let status = AdminHandler::new(stop.clone(), Arc::clone(&metrics), Arc::default());
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let server =
         HttpServer::spawn(listener, HttpServerConfig::default(), Arc::new(status), stop.clone(), metrics)?;

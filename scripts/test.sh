@@ -60,6 +60,7 @@ shellcheck shellcheck
 sipp sip-tester
 setpriv util-linux
 socat socat
+strace strace
 tcpdump tcpdump
 tshark tshark
 unshare util-linux

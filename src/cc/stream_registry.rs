@@ -16,8 +16,10 @@ pub struct StreamStats {
     pub peer: SocketAddr,
     /// Time of the accept, in milliseconds since 1970.
     pub connected_ms: i64,
-    /// File of the stream, once known. Until a file is chosen it is the escaped name.
-    pub file: OnceLock<String>,
+    /// Escaped name of the stream, once known.
+    pub name: OnceLock<String>,
+    /// File of the stream, once it is chosen.
+    pub part_file: OnceLock<String>,
     pub bytes: AtomicU64,
     /// Complete packets received.
     pub packets: AtomicU64,
@@ -26,9 +28,14 @@ pub struct StreamStats {
 }
 
 impl StreamStats {
+    /// Returns the file of the stream; until it is chosen, the file that the name leads to.
+    pub fn file(&self) -> Option<&str> {
+        self.part_file.get().or(self.name.get()).map(String::as_str)
+    }
+
     /// `handshake` until the name is known, `idle` until the first content byte, then `receiving`.
     pub fn state(&self) -> &'static str {
-        match (self.file.get(), self.last_byte_ms.load(Ordering::Relaxed)) {
+        match (self.name.get(), self.last_byte_ms.load(Ordering::Relaxed)) {
             (None, _) => "handshake",
             (Some(_), 0) => "idle",
             (Some(_), _) => "receiving",
@@ -51,7 +58,8 @@ impl StreamRegistry {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             peer,
             connected_ms,
-            file: OnceLock::new(),
+            name: OnceLock::new(),
+            part_file: OnceLock::new(),
             bytes: AtomicU64::new(0),
             packets: AtomicU64::new(0),
             last_byte_ms: AtomicI64::new(0),

@@ -7,10 +7,11 @@ use clap::builder::styling::Style;
 use log::warn;
 use serde::Serialize;
 
-use super::args::listing::{self, ManifestStatus, StreamEntry};
+use super::args::listing::{self, ManifestStatus, ReceiverState, StreamEntry};
 use super::args::time_zone::TimeZoneArg;
 use super::output::json_lines;
 use super::output::table::{self, Column};
+use crate::cc::vault::damage::{self, Damage};
 use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, StreamConnection};
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
@@ -26,7 +27,8 @@ use crate::{Error, Exit, Result};
 ///
 /// BYTES of an open stream is the current length of its file. Its packets and duration are known when it ends. DURATION
 /// is the time from the first packet to the last, or from the first byte to the last if the stream is not a capture.
-/// PEER, END (how the connection ended) and ENDED describe the last connection. On a terminal the table fits the width:
+/// PEER, END (how the connection ended) and ENDED describe the last connection. PROBLEM is shown if a stream is damaged:
+/// bytes are missing, the capture is cut within a packet or malformed, or no receiver continues an open stream. On a terminal the table fits the width:
 /// names are shortened and columns dropped. --json has everything.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -64,7 +66,8 @@ impl Command for Args {
         logging::start(globals.level(LevelFilter::Warn));
         let since_ms = self.since_ms()?;
         let streams = listing::list(&self.dir)?;
-        let mut rows: Vec<StreamRow> = streams.iter().map(StreamRow::new).collect();
+        let receiver = listing::receiver_state(&self.dir);
+        let mut rows: Vec<StreamRow> = streams.iter().map(|entry| StreamRow::new(entry, receiver)).collect();
         rows.retain(|row| row.is_after(since_ms) && (!self.damaged || row.problem.is_some()));
         if self.json { json_lines::print(&rows) } else { print_table(&rows, self.damaged) }?;
         let is_unreadable = rows.iter().any(|row| matches!(row.state, "unusable" | "missing"));
@@ -109,10 +112,13 @@ struct StreamRow {
     /// Damage, if there is any: `truncated by 381 bytes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    /// Whether the problem is certain and no other column shows it.
+    #[serde(skip)]
+    is_damaged: bool,
 }
 
 impl StreamRow {
-    fn new(entry: &StreamEntry) -> StreamRow {
+    fn new(entry: &StreamEntry, receiver: ReceiverState) -> StreamRow {
         let mut row = StreamRow {
             state: "foreign",
             name: None,
@@ -126,9 +132,10 @@ impl StreamRow {
             ended_at: None,
             end_reason: None,
             problem: None,
+            is_damaged: false,
         };
         match &entry.manifest {
-            ManifestStatus::Valid(manifest) => row.fill_from(manifest, entry.bytes.is_some()),
+            ManifestStatus::Valid(manifest) => row.fill_from(manifest, entry.bytes.is_some(), receiver),
             ManifestStatus::Missing => {}
             ManifestStatus::Invalid(reason) => {
                 warn!("manifest_unusable file={} reason={reason:?}", entry.escaped_name());
@@ -142,7 +149,7 @@ impl StreamRow {
         row
     }
 
-    fn fill_from(&mut self, manifest: &Manifest, exists: bool) {
+    fn fill_from(&mut self, manifest: &Manifest, exists: bool, receiver: ReceiverState) {
         self.state = match manifest.state {
             _ if !exists => "missing",
             ManifestState::Open => "open",
@@ -161,7 +168,13 @@ impl StreamRow {
             self.ended_at = last.ended_at.clone();
             self.end_reason = last.end_reason;
         }
-        let problems = problems(manifest, exists);
+        let missing = (!exists).then(|| "the file is missing".to_owned());
+        let damage = manifest.damage();
+        let is_abandoned = manifest.state == ManifestState::Open && receiver == ReceiverState::Stopped;
+        let abandoned = is_abandoned.then(|| listing::ABANDONED.to_owned());
+        self.is_damaged = is_abandoned || damage.iter().any(Damage::is_certain);
+        let problems: Vec<String> =
+            missing.into_iter().chain(abandoned).chain(damage::join(&damage)).collect();
         self.problem = (!problems.is_empty()).then(|| problems.join(", "));
     }
 
@@ -185,31 +198,6 @@ impl StreamRow {
             or_dash(self.problem.clone()),
         ]
     }
-}
-
-/// Returns what is wrong with a stream according to its manifest.
-fn problems(manifest: &Manifest, exists: bool) -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut add = |is_wrong: bool, text: String| problems.extend(is_wrong.then_some(text));
-    add(!exists, "the file is missing".to_owned());
-    add(manifest.lost_bytes > 0, format!("{} received bytes were not written", manifest.lost_bytes));
-    let capture = &manifest.capture;
-    add(
-        capture.truncated_bytes > 0,
-        format!("truncated within a packet, {} bytes of it", capture.truncated_bytes),
-    );
-    if let Some(offset) = capture.malformed_at {
-        add(true, format!("malformed at byte {offset}"));
-    }
-    add(manifest.state == ManifestState::Recovered, "the receiver was killed".to_owned());
-    let text = match manifest.end_reason {
-        Some(EndReason::Reset) => "the connection was reset, bytes may be missing",
-        Some(EndReason::Limit) => "the size limit was reached",
-        Some(EndReason::IoError) => "the file could not be written",
-        _ => "",
-    };
-    add(!text.is_empty(), text.to_owned());
-    problems
 }
 
 /// Returns the peer of a connection for the table. Streams from dumps have no address.
@@ -255,7 +243,8 @@ fn end_style(reason: &str) -> Style {
     }
 }
 
-fn print_table(rows: &[StreamRow], has_problems: bool) -> Result<()> {
+fn print_table(rows: &[StreamRow], is_of_damaged: bool) -> Result<()> {
+    let has_problems = is_of_damaged || rows.iter().any(|row| row.is_damaged);
     let mut columns = vec![
         Column::new("STATE").whole().styled(state_style),
         Column::new("NAME").shortened_to(if has_problems { 18 } else { 28 }),

@@ -3,12 +3,13 @@
 mod against;
 mod manifest;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::listing::{self, ManifestStatus, StreamEntry};
+use super::args::listing::{self, ManifestStatus, ReceiverState, StreamEntry};
 use super::output::print_line;
 use crate::cc::vault::manifest::ManifestState;
 use crate::cmd::Command;
@@ -30,8 +31,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// position of malformed data) with the manifest. An open file must have at least the bytes of its ended connections. A
 /// file without a manifest, a manifest without its file, and lost bytes recorded in the manifest are differences too.
 ///
-/// Each difference is a line on stdout: `differs FILE: ...` or `missing FILE: ...`. The exit status is 3 if there is a
-/// difference, else 0. The summary on stderr also says how many streams are still open, and how many closed files have no
+/// Each difference is a line on stdout: `differs FILE: ...` or `missing FILE: ...`. A stream that is stored as its manifest
+/// says can be damaged all the same: `damaged FILE: ...` names a capture that is cut within a packet or malformed, bytes that
+/// may not be on the disk, and an open stream without a receiver. The exit status is 3 after any of these lines, else 0. The summary on stderr also says how many streams are still open, and how many closed files have no
 /// SHA-256 to compare because they were received with --hash none.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -48,7 +50,7 @@ pub(crate) struct Args {
 
 impl Command for Args {
     const MANUAL: Manual = Manual {
-        exits: &[(Exit::Incomplete, "A stream differs or is missing.")],
+        exits: &[(Exit::Incomplete, "A stream differs, is damaged or is missing.")],
         files: &[manual::OUTPUT_FILES],
         examples: &[
             Example {
@@ -70,8 +72,9 @@ impl Command for Args {
         let sent = self.against.as_deref().map(against::list).transpose()?.unwrap_or_default();
         let bytes = stored.iter().filter_map(|stored| stored.bytes).chain(sent.iter().map(|sent| sent.bytes));
         let mut run = Verifier::new(self.json, Progress::new(true, Some(bytes.sum()), PROGRESS_TEMPLATE));
+        let mut receivers = ReceiverStates::default();
         for stored in &stored {
-            let report = run.check_stored(stored);
+            let report = run.check_stored(stored, &mut receivers);
             match report.state {
                 Some(ManifestState::Open) => run.open += 1,
                 Some(_) if report.result != "missing" && report.hashed == Some(false) => run.unhashed += 1,
@@ -87,7 +90,7 @@ impl Command for Args {
         run.bar.finish_and_clear();
         let sent = self.against.as_ref().map(|_| sent.len());
         logging::status_line(format_args!("{}", run.summary(stored.len(), sent)));
-        Ok(if run.differing == 0 { Exit::Done } else { Exit::Incomplete })
+        Ok(if run.differing + run.damaged == 0 { Exit::Done } else { Exit::Incomplete })
     }
 }
 
@@ -123,7 +126,7 @@ struct VerifyReport {
     check: &'static str,
     /// Path of the stored or sent file.
     file: String,
-    /// `ok`, `differs` or `missing`.
+    /// `ok`, `damaged`, `differs` or `missing`.
     result: &'static str,
     /// State in the manifest of a stored file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +154,14 @@ impl VerifyReport {
         self
     }
 
+    /// Adds something that is wrong with the stream although it is stored as its manifest says.
+    fn add_damage(&mut self, damage: String) {
+        if self.differences.is_empty() {
+            self.result = "damaged";
+        }
+        self.differences.push(damage);
+    }
+
     fn add_difference(&mut self, difference: String) {
         self.result = "differs";
         self.differences.push(difference);
@@ -167,18 +178,33 @@ struct Verifier {
     /// Closed files without a SHA-256 in their manifest.
     unhashed: usize,
     differing: usize,
+    /// Streams that are stored as their manifests say, and whose manifests name damage.
+    damaged: usize,
+}
+
+/// Whether receivers run in the directories of the files.
+#[derive(Default)]
+struct ReceiverStates(HashMap<PathBuf, ReceiverState>);
+
+impl ReceiverStates {
+    fn of(&mut self, stream_file: &Path) -> ReceiverState {
+        let dir = stream_file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        *self.0.entry(dir.to_owned()).or_insert_with(|| listing::receiver_state(dir))
+    }
 }
 
 impl Verifier {
     fn new(json: bool, bar: Progress) -> Verifier {
-        Verifier { json, bar, buffer: vec![0; BUFFER_BYTES], bytes: 0, open: 0, unhashed: 0, differing: 0 }
+        let buffer = vec![0; BUFFER_BYTES];
+        Verifier { json, bar, buffer, bytes: 0, open: 0, unhashed: 0, differing: 0, damaged: 0 }
     }
 
     /// Returns the summary. `sent` is the number of sent files, if any were compared.
     fn summary(&self, files: usize, sent: Option<usize>) -> String {
-        let Verifier { bytes, open, unhashed, differing, .. } = self;
+        let Verifier { bytes, open, unhashed, differing, damaged, .. } = self;
         let sent = sent.map_or_else(String::new, |sent| format!(" sent={sent}"));
-        let mut summary = format!("verified files={files}{sent} bytes={bytes} differing={differing}");
+        let mut summary =
+            format!("verified files={files}{sent} bytes={bytes} differing={differing} damaged={damaged}");
         match open {
             0 => {}
             1 => summary += "; 1 stream is still open",
@@ -193,13 +219,17 @@ impl Verifier {
     }
 
     /// Checks a stored file. A receiver may be writing it, so a file whose manifest changed meanwhile is checked again.
-    fn check_stored(&mut self, stored: &StreamEntry) -> VerifyReport {
+    fn check_stored(&mut self, stored: &StreamEntry, receivers: &mut ReceiverStates) -> VerifyReport {
         let mut manifest = stored.manifest.clone();
         for _ in 0..3 {
-            let report =
+            let mut report =
                 manifest::check(stored, &manifest, &mut self.buffer, &mut |bytes| self.bar.inc(bytes));
             let now = listing::read_manifest(&stored.path);
             if report.differences.is_empty() || now == manifest {
+                let is_open = report.state == Some(ManifestState::Open);
+                if is_open && receivers.of(&stored.path) == ReceiverState::Stopped {
+                    report.add_damage(listing::ABANDONED.to_owned());
+                }
                 return report;
             }
             manifest = now;
@@ -211,7 +241,11 @@ impl Verifier {
 
     fn report(&mut self, report: &VerifyReport) -> Result<()> {
         self.bytes += report.bytes;
-        self.differing += usize::from(!report.differences.is_empty());
+        match report.result {
+            "ok" => {}
+            "damaged" => self.damaged += 1,
+            _ => self.differing += 1,
+        }
         let (json, bar) = (self.json, &self.bar);
         // Hides the progress bar while a line is printed, if both are on a terminal.
         bar.suspend(|| print_report(report, json)).map(drop)

@@ -24,6 +24,7 @@ use crate::daemon::admin::AdminHandler;
 use crate::daemon::events::{EventService, EventServiceConfig, EventServiceDeps};
 use crate::daemon::kafka::KafkaConfig;
 use crate::http::{HttpServer, HttpServerConfig, HttpServerHandle};
+use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{logging, net, threads};
@@ -85,7 +86,7 @@ impl Service {
         let cluster = events.is_some_and(EventServiceConfig::uses_cluster);
         let used = summary::UsedParts { events: events.is_some(), cluster };
         summary::print(&self.metrics, &losses, used, started.elapsed());
-        let is_whole = losses.is_zero() && self.metrics.events_lost_total.get() == 0;
+        let is_whole = losses.is_zero() && !self.metrics.has_failed();
         let kafka = self.config.kafka.as_ref().zip(consumed);
         let exit = kafka.map_or(Exit::Done, |(kafka, consumed)| kafka.exit(&consumed));
         Ok(if is_whole { exit } else { Exit::Failed })
@@ -100,6 +101,9 @@ impl Service {
                 log::error!("vault_failed note=\"no stream can be stored any more\"");
                 shutdown.trigger();
             }
+            if self.metrics.health.is_raised(Problem::OutputRemoved) {
+                shutdown.trigger();
+            }
         }
         log::info!("draining streams={}", self.live.count());
         let give_up_at = Instant::now() + self.config.shutdown_timeout;
@@ -111,7 +115,7 @@ impl Service {
     fn start(&self, vault: &Vault, shutdown: &Shutdown) -> Result<Receivers> {
         let admin_shutdown = Shutdown::new()?;
         // The admin server holds no handle of the vault, so an error of the TCP listener may leave it running.
-        let admin = self.start_admin(vault, shutdown, &admin_shutdown)?;
+        let admin = self.start_admin(shutdown, &admin_shutdown)?;
         let tcp = self.start_tcp(vault, shutdown)?;
         let kafka = self.config.kafka.clone().map(|kafka| {
             let (live, metrics) = (Arc::clone(&self.live), Arc::clone(&self.metrics));
@@ -151,14 +155,12 @@ impl Service {
     /// Starts the admin server. It runs until all receivers have drained.
     fn start_admin(
         &self,
-        vault: &Vault,
         shutdown: &Shutdown,
         admin_shutdown: &Shutdown,
     ) -> Result<Option<HttpServerHandle>> {
         let Some(addr) = self.config.admin_listen else { return Ok(None) };
-        let (disk_retry, metrics) = (Arc::clone(vault.disk_retry()), Arc::clone(&self.metrics));
-        let handler =
-            AdminHandler::new(shutdown.clone(), disk_retry, Arc::clone(&metrics), Arc::clone(&self.live));
+        let metrics = Arc::clone(&self.metrics);
+        let handler = AdminHandler::new(shutdown.clone(), Arc::clone(&metrics), Arc::clone(&self.live));
         let config = HttpServerConfig {
             name: "admin",
             connections_max: ADMIN_CONNECTIONS_MAX,

@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::health::{Health, Problem};
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -141,6 +143,8 @@ macro_rules! metrics {
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $help] pub $field: $kind,)+)+
+            /// What keeps the process from storing what it receives.
+            pub health: Health,
             listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
             sources: Mutex<Vec<Arc<SourceMetrics>>>,
         }
@@ -159,6 +163,7 @@ macro_rules! metrics {
                     )+
                 )+
                 self.render_listeners(&mut text);
+                self.render_problems(&mut text);
                 text
             }
         }
@@ -172,12 +177,19 @@ metrics! {
         streams_ended_limit{reason = "limit"}, streams_ended_shutdown{reason = "shutdown"},
         streams_ended_io_error{reason = "io_error"};
     Counter streams_failed_total "Streams whose file could not be written completely." => streams_failed_total;
+    Counter streams_damaged_total "Streams that ended with a damaged capture, by kind." =>
+        streams_damaged_truncated{kind = "truncated"}, streams_damaged_malformed{kind = "malformed"},
+        streams_damaged_other{kind = "other"};
     Counter received_bytes_total "Bytes of stream content received, without stream names." => received_bytes_total;
     Counter packets_total "Packets found in captures." => packets_total;
     Counter written_bytes_total "Bytes written to stream files." => written_bytes_total;
     Counter writes_total "System calls that wrote to stream files." => writes_total;
     Counter write_retries_total "Writes repeated because the disk was full or failed." => write_retries_total;
     Counter lost_bytes_total "Bytes received that could not be written." => lost_bytes_total;
+    Counter unsynced_bytes_total "Bytes written whose fsync failed: they may not be on the disk." =>
+        unsynced_bytes_total;
+    Counter storage_failures_total "Files whose fsync or manifest failed for good." => storage_failures_total;
+    Counter sync_rewrites_total "Files written and synced again because an fsync had failed." => sync_rewrites_total;
     Counter compared_bytes_total "Bytes of re-sent streams that matched the stored file." => compared_bytes_total;
     Counter parts_total
         "Part files created because a stream differed from the stored file of its name, or arrived at the same time." =>
@@ -328,6 +340,17 @@ impl Metrics {
         }
         sources.push(Arc::new(SourceMetrics { labels, messages: Counter::default() }));
         Arc::clone(&sources[sources.len() - 1])
+    }
+
+    fn render_problems(&self, text: &mut String) {
+        let name = "lea_problem";
+        render_header(text, name, Gauge::TYPE, "1 while /health reports this problem.");
+        let active = self.problems();
+        for problem in Problem::ALL {
+            let is_active = active.iter().any(|active| active.problem == problem);
+            let labels = format!("{{problem=\"{}\"}}", problem.as_str());
+            render_value(text, name, &labels, is_active.into());
+        }
     }
 
     fn render_listeners(&self, text: &mut String) {

@@ -1,7 +1,8 @@
-//! What every part of the process uses: log, metrics, shutdown signal, threads, listening sockets, times as text,
+//! What every part of the process uses: log, metrics, health, shutdown signal, threads, listening sockets, times as text,
 //! and creating files.
 
 pub(crate) mod create;
+pub mod health;
 pub mod hex;
 pub(crate) mod json;
 pub mod logging;

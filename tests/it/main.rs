@@ -49,4 +49,5 @@ mod stored;
 mod syslog;
 mod tcp_recorded;
 mod terminal;
+mod trust;
 mod verify;

@@ -28,18 +28,18 @@ fn stored() -> (OutputDir, Manifest, Vec<u8>) {
 #[test]
 fn files_equal_to_their_manifests_pass() {
     let (folder, _, capture) = stored();
-    folder.store(NAME, 2, &capture[..5_000], ManifestState::Recovered);
+    folder.store(NAME, 2, &capture, ManifestState::Recovered);
     folder.store("open", 1, &capture[..100], ManifestState::Open);
     folder.store("empty", 1, b"", ManifestState::Closed);
     folder.store("other", 1, b"no capture", ManifestState::Closed);
     folder.store("pcapng", 1, &recording("three-calls.pcapng"), ManifestState::Closed);
     let summary = check_verify(&[folder.path()], 0, &[]);
-    assert_eq!(summary, "verified files=6 bytes=504377 differing=0; 1 stream is still open\n");
+    assert_eq!(summary, "verified files=6 bytes=617296 differing=0 damaged=0; 1 stream is still open\n");
     // A file and its manifest name the same stream.
     let file = folder.file(NAME);
     let manifest = folder.file(&format!("{NAME}.lea.json"));
     let summary = check_verify(&[file.to_str().unwrap(), manifest.to_str().unwrap()], 0, &[]);
-    assert_eq!(summary, "verified files=2 bytes=235838 differing=0\n");
+    assert_eq!(summary, "verified files=2 bytes=235838 differing=0 damaged=0\n");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_file_without_manifest_and_a_manifest_without_file_are_reported() {
         format!("missing {}: the manifest exists, but its file does not", shown("gone")),
     ];
     let summary = check_verify(&[folder.path()], 3, &expected);
-    assert!(summary.contains(" differing=3\n"), "{summary}");
+    assert!(summary.contains(" differing=3 damaged=0\n"), "{summary}");
     check_verify(&[&shown("alone")], 3, &expected[..1]);
     let missing = shown("missing");
     let stderr = check_verify(&[&missing], 1, &[]);
@@ -116,7 +116,9 @@ fn an_open_file_shorter_than_its_ended_connections_is_reported() {
 
 #[test]
 fn sent_files_that_are_not_stored_are_reported() {
-    let (folder, _, capture) = stored();
+    // Not a capture, so that no part is damaged.
+    let (folder, capture) = (OutputDir::new(), vec![b'x'; 117_919]);
+    folder.store(NAME, 1, &capture, ManifestState::Closed);
     let sent = OutputDir::new();
     let args = [folder.path(), "--against", sent.path()];
     let line = |result: &str, what: &str| format!("{result} {}: {what}", sent.file(NAME).display());

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::continuation::Continuation;
 use super::dir::VaultDir;
 use super::disk_retry::DiskRetry;
 use super::manifest::Manifest;
@@ -17,6 +18,8 @@ pub(super) struct StoredPart {
     pub manifest: Manifest,
     /// Length of the file.
     pub bytes: u64,
+    /// Whether the stream may be appended to it.
+    pub continuation: Continuation,
 }
 
 /// A comparison under way.
@@ -40,9 +43,11 @@ pub(super) enum CompareOutcome {
 /// The parts to continue with after a chunk that no part contains.
 #[derive(Debug)]
 pub(super) struct Divergence {
-    /// The longest part that is a prefix of the stream. The stream continues this part. `None`: it needs a
-    /// new part.
+    /// The longest part that is a prefix of the stream and may be continued. The stream continues this part. `None`: it
+    /// needs a new part.
     pub longest_prefix: Option<StoredPart>,
+    /// The longest part that is a prefix of the stream.
+    pub repeated: Option<StoredPart>,
     /// A part that contains all bytes before the chunk.
     pub reference: Option<StoredPart>,
 }
@@ -90,8 +95,13 @@ impl ResendComparison {
         }
         // Prefers the first of several parts of the same length; `max_by_key` alone would return the last
         // one.
-        let longest_prefix = self.candidates.iter().rev().max_by_key(|stored| stored.bytes).cloned();
-        CompareOutcome::Diverged(Box::new(Divergence { longest_prefix, reference }))
+        let longest = |candidates: &mut dyn Iterator<Item = &StoredPart>| {
+            candidates.max_by_key(|stored| stored.bytes).cloned()
+        };
+        let may_continue = |stored: &&StoredPart| stored.continuation == Continuation::Allowed;
+        let longest_prefix = longest(&mut self.candidates.iter().rev().filter(may_continue));
+        let repeated = longest(&mut self.candidates.iter().rev());
+        CompareOutcome::Diverged(Box::new(Divergence { longest_prefix, repeated, reference }))
     }
 
     /// Returns a part that contains all received bytes.
@@ -139,7 +149,7 @@ mod tests {
         let stored = |(number, content): (usize, &&[u8])| {
             let manifest = Manifest::new(b"name", (number + 1).to_string(), 1, StreamSource::Tcp);
             std::fs::write(temp.path().join(&manifest.file), content).unwrap();
-            StoredPart { manifest, bytes: content.len() as u64 }
+            StoredPart { manifest, bytes: content.len() as u64, continuation: Continuation::Allowed }
         };
         let candidates = parts.iter().enumerate().map(stored).collect();
         let mut comparison = ResendComparison::new(PacketAligner::new(false), candidates);
@@ -217,12 +227,32 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
         let manifest = Manifest::new(b"name", "gone".to_owned(), 1, StreamSource::Tcp);
-        let mut comparison =
-            ResendComparison::new(PacketAligner::new(false), vec![StoredPart { manifest, bytes: 100 }]);
+        let stored = StoredPart { manifest, bytes: 100, continuation: Continuation::Allowed };
+        let mut comparison = ResendComparison::new(PacketAligner::new(false), vec![stored]);
         let disk_retry = DiskRetry::new(Arc::default());
         let outcome = comparison.compare(&dir, &disk_retry, STREAM, &mut [0; 5]);
         assert!(
             matches!(outcome, CompareOutcome::Diverged(divergence) if divergence.longest_prefix.is_none())
         );
+    }
+
+    #[test]
+    fn a_part_that_must_not_be_continued_is_compared_only() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
+        let parts = [(20, Continuation::OtherAddress), (10, Continuation::Allowed)];
+        let candidates = parts.map(|(bytes, continuation)| {
+            let manifest = Manifest::new(b"name", bytes.to_string(), 1, StreamSource::Tcp);
+            std::fs::write(temp.path().join(&manifest.file), &STREAM[..bytes]).unwrap();
+            StoredPart { manifest, bytes: bytes as u64, continuation }
+        });
+        let mut comparison = ResendComparison::new(PacketAligner::new(false), candidates.into());
+        let disk_retry = DiskRetry::new(Arc::default());
+        let CompareOutcome::Diverged(divergence) = comparison.compare(&dir, &disk_retry, STREAM, &mut [0; 5])
+        else {
+            panic!("the stream is longer than both");
+        };
+        assert_eq!(divergence.prefix_bytes(), 10);
+        assert_eq!(divergence.repeated.unwrap().bytes, 20);
     }
 }

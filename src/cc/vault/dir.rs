@@ -5,9 +5,12 @@
 //! `open.jsonl` (the journal), `checkpoints.jsonl`, and `tmp/` (manifests being written). No stream name
 //! leads there, because a leading dot is escaped.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +27,9 @@ use crate::{Error, Result};
 
 /// Directory of lea's own files within the output directory.
 pub(crate) const META_DIR: &str = ".lea";
+
+/// Size of a read and write of [`VaultDir::rewrite`].
+const REWRITE_BYTES: usize = 64 << 10;
 
 /// Permissions of the files and directories that lea creates.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +79,7 @@ impl VaultDir {
         let meta_path = path.join(META_DIR);
         let own = open_meta_dir(&dir, META_DIR).map_err(io::Error::from);
         let own = own.map_err(create_error("create the directory", &meta_path))?;
+        check_meta_files(&own, &meta_path)?;
         let lock = acquire_lock(&own, path)?;
         let tmp = open_meta_dir(&own, "tmp").map_err(io::Error::from);
         let tmp = tmp.map_err(create_error("create the directory", meta_path.join("tmp")))?;
@@ -108,6 +115,68 @@ impl VaultDir {
 
     pub(crate) fn open_to_read(&self, file: &str) -> io::Result<File> {
         Ok(File::from(self.open_regular(file, OFlags::RDONLY)?))
+    }
+
+    /// Returns the inode of a stream file.
+    pub(crate) fn inode(&self, file: &str) -> io::Result<u64> {
+        Ok(statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW)?.st_ino)
+    }
+
+    /// Returns an error of the kind `NotFound` unless the name leads to the file with this inode.
+    pub(crate) fn check_inode(&self, file: &str, inode: Option<u64>) -> io::Result<()> {
+        let found = self.inode(file)?;
+        if inode.is_none_or(|inode| inode == found) { Ok(()) } else { Err(replaced_error()) }
+    }
+
+    /// Calls fdatasync on a stream file, after a check of its inode.
+    pub(crate) fn sync_file(&self, file: &str, inode: Option<u64>) -> io::Result<()> {
+        let opened = self.open_to_read(file)?;
+        if inode.is_some_and(|inode| fstat(&opened).is_ok_and(|found| found.st_ino != inode)) {
+            return Err(replaced_error());
+        }
+        opened.sync_data()
+    }
+
+    /// Writes the bytes of a stream file between two offsets again, as they are read from it, and syncs them. After a
+    /// failed fsync the kernel takes them for written, and would not write them with the next one.
+    pub(crate) fn rewrite(&self, file: &str, from: u64, to: u64) -> io::Result<()> {
+        let input = self.open_to_read(file)?;
+        let output = File::from(self.open_to_write(file)?);
+        let mut buffer = vec![0; REWRITE_BYTES];
+        let mut at = from;
+        while at < to {
+            let some = buffer.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+            input.read_exact_at(&mut buffer[..some], at)?;
+            output.write_all_at(&buffer[..some], at)?;
+            at += some as u64;
+        }
+        output.sync_data()
+    }
+
+    /// Returns true if the directory was removed: what is written to it is lost.
+    pub(crate) fn is_removed(&self) -> bool {
+        [&self.dir, &self.meta].into_iter().any(|dir| fstat(dir).is_ok_and(|found| found.st_nlink == 0))
+    }
+
+    /// Checks that a file can be written and synced.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        let name = self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.tmp, &name, flags, Mode::from_raw_mode(0o600))?);
+        let probed = file.write_all(b"probe").and_then(|()| file.sync_data());
+        unlinkat(&self.tmp, &name, AtFlags::empty())?;
+        probed
+    }
+
+    /// Returns the stream files that have a manifest, in no order.
+    pub(crate) fn files_with_manifest(&self) -> io::Result<Vec<String>> {
+        let mut files = Vec::new();
+        for entry in Dir::read_from(&self.dir)? {
+            let entry = entry?;
+            let file = entry.file_name().to_str().ok().and_then(|name| name.strip_suffix(manifest::SUFFIX));
+            files.extend(file.filter(|file| !file.is_empty() && !file.starts_with('.')).map(str::to_owned));
+        }
+        Ok(files)
     }
 
     fn open_regular(&self, file: &str, access: OFlags) -> io::Result<OwnedFd> {
@@ -185,7 +254,7 @@ impl VaultDir {
     /// Opens a file in `.lea` for appending. Creates it if it is missing.
     pub(crate) fn meta_append(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(openat(&self.meta, name, flags, Mode::from_raw_mode(0o600))?))
+        Ok(File::from(open_only_regular(&self.meta, name, flags)?))
     }
 
     /// Replaces a file in `.lea`, atomically and durably. Returns it opened for appending.
@@ -302,9 +371,13 @@ impl LockedDir {
 }
 
 fn open_regular(dir: &OwnedFd, file: &str, access: OFlags) -> io::Result<OwnedFd> {
+    open_only_regular(dir, file, access | OFlags::NOFOLLOW | OFlags::CLOEXEC)
+}
+
+/// Opens or creates a regular file. Fails for any other kind of file.
+fn open_only_regular(dir: &OwnedFd, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
     // NONBLOCK: opening a FIFO must not block before its type is checked.
-    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let fd = openat(dir, file, flags, Mode::empty())?;
+    let fd = openat(dir, file, flags | OFlags::NONBLOCK, Mode::from_raw_mode(0o600))?;
     if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
@@ -359,13 +432,41 @@ fn set_mode_and_group(fd: impl AsFd, mode: Mode, access: Access) -> Result<(), E
     fchmod(fd, mode)
 }
 
+/// Checks that `.lea` and its directories hold no FIFO, socket or device: the start would wait without end to read one, and
+/// not all files are opened here.
+fn check_meta_files(meta: &OwnedFd, path: &Path) -> Result<()> {
+    let failed = || move |error: Errno| Error::path("look through", path)(error.into());
+    for entry in Dir::read_from(meta).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let (name, path) = (entry.file_name(), path.join(OsStr::from_bytes(entry.file_name().to_bytes())));
+        // A dangling link is an error of its reader.
+        let Ok(found) = statat(meta, name, AtFlags::empty()) else { continue };
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Directory if matches!(name.to_bytes(), b"." | b"..") => {}
+            FileType::Directory => {
+                let dir = open_dir(meta, name, OFlags::empty()).map_err(failed())?;
+                check_meta_files(&dir, &path)?;
+            }
+            _ => {
+                let reason = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file (remove it)");
+                return Err(Error::path("use", path)(reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn replaced_error() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "another program has removed or replaced the file")
+}
+
 /// Takes the lock of the directory and writes a description of this process into it.
 fn acquire_lock(own: &OwnedFd, path: &Path) -> Result<File> {
     let lock_path = path.join(META_DIR).join("lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = openat(own, "lock", flags, Mode::from_raw_mode(0o600))
-        .map_err(io::Error::from)
-        .map_err(create_error("create the lock file", &lock_path))?;
+    let fd =
+        open_only_regular(own, "lock", flags).map_err(create_error("create the lock file", &lock_path))?;
     let mut file = File::from(fd);
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}

@@ -2,12 +2,12 @@
 //! until the operation succeeds. Only the end of the shutdown timeout ends the wait.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
 
 /// Interval between attempts. It is short compared with the second that a sender's buffers last.
@@ -22,7 +22,6 @@ pub struct DiskRetry {
     metrics: Arc<Metrics>,
     give_up_at: Mutex<Option<Instant>>,
     warned: Mutex<WarningState>,
-    blocked: AtomicU64,
 }
 
 /// State of the warnings about the disk.
@@ -36,12 +35,7 @@ struct WarningState {
 
 impl DiskRetry {
     pub fn new(metrics: Arc<Metrics>) -> DiskRetry {
-        DiskRetry {
-            metrics,
-            give_up_at: Mutex::default(),
-            warned: Mutex::default(),
-            blocked: AtomicU64::new(0),
-        }
+        DiskRetry { metrics, give_up_at: Mutex::default(), warned: Mutex::default() }
     }
 
     /// Ends all waiting at `at`.
@@ -56,7 +50,7 @@ impl DiskRetry {
 
     /// Returns whether a thread waits for the disk.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed) > 0
+        self.metrics.health.is_raised(Problem::DiskFull)
     }
 
     /// Calls `act` until it succeeds, fails permanently, or waiting has ended.
@@ -68,7 +62,7 @@ impl DiskRetry {
                 Err(error) if is_transient(&error) && !self.has_given_up() => {
                     self.metrics.write_retries_total.inc();
                     if !std::mem::replace(&mut is_retrying, true) {
-                        self.blocked.fetch_add(1, Ordering::Relaxed);
+                        self.metrics.health.begin_wait(Problem::DiskFull);
                     }
                     self.warn(what, file, &error);
                     std::thread::sleep(RETRY_INTERVAL);
@@ -77,7 +71,7 @@ impl DiskRetry {
             }
         };
         if is_retrying {
-            let last = self.blocked.fetch_sub(1, Ordering::Relaxed) == 1;
+            let last = self.metrics.health.end_wait(Problem::DiskFull);
             if result.is_ok() && last && std::mem::take(&mut lock(&self.warned).open) {
                 log::warn!("disk_write_resumed what={what} file={file}");
             }

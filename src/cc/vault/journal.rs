@@ -42,6 +42,18 @@ pub(super) struct JournalEntry {
 enum JournalLine {
     Open(JournalEntry),
     Closed(String),
+    /// The last line of a process that closed everything. Without it, lines may be missing.
+    Clean,
+}
+
+/// What the journal says about the process that wrote it.
+#[derive(Debug)]
+pub(super) struct LastRun {
+    /// The files that were open when it ended.
+    pub unclosed: Vec<JournalEntry>,
+    /// Whether it closed everything. Otherwise files may be open that the journal does not list: its end can be missing
+    /// after a power failure, and all of it if another program has emptied it.
+    pub is_clean: bool,
 }
 
 #[derive(Debug)]
@@ -57,9 +69,9 @@ struct JournalState {
 }
 
 impl Journal {
-    /// Reads the journal. Also returns the files that were open when the last process ended.
-    pub(super) fn open(dir: &VaultDir) -> io::Result<(Journal, Vec<JournalEntry>)> {
-        let (open, whole_bytes) = replay(BufReader::new(dir.meta_append(FILE)?))?;
+    /// Reads the journal. Also returns what it says about the last process.
+    pub(super) fn open(dir: &VaultDir) -> io::Result<(Journal, LastRun)> {
+        let Replay { open, whole_bytes, is_clean } = replay(BufReader::new(dir.meta_append(FILE)?))?;
         let file = match dir.meta_replace(FILE, &to_lines(&open)?) {
             Err(error) if is_transient(&error) => {
                 // A rewrite shortens the journal, but on a full disk only appending is possible.
@@ -72,7 +84,18 @@ impl Journal {
         };
         let unclosed = open.values().cloned().collect();
         let lines = open.len();
-        Ok((Journal { inner: Mutex::new(JournalState { file, open, lines }) }, unclosed))
+        let journal = Journal { inner: Mutex::new(JournalState { file, open, lines }) };
+        Ok((journal, LastRun { unclosed, is_clean }))
+    }
+
+    /// Records that all files are closed, unless some are not. Called when the process ends.
+    pub(super) fn record_clean(&self) -> io::Result<()> {
+        let mut inner = self.lock();
+        if !inner.open.is_empty() {
+            return Ok(());
+        }
+        inner.append(&[JournalLine::Clean])?;
+        inner.file.sync_data()
     }
 
     /// Records that a file is about to be opened.
@@ -143,13 +166,23 @@ fn to_lines(open: &BTreeMap<String, JournalEntry>) -> io::Result<Vec<u8>> {
 
 /// Returns the files that were open when the last process ended, without changing the journal.
 pub(super) fn read_unclosed(journal: File) -> io::Result<BTreeMap<String, JournalEntry>> {
-    Ok(replay(BufReader::new(journal))?.0)
+    Ok(replay(BufReader::new(journal))?.open)
 }
 
-/// Replays the journal. Returns the open files and the length of all complete lines. Skips a malformed line,
-/// such as one that a power failure truncated, with a warning.
-fn replay(mut journal: impl BufRead) -> io::Result<(BTreeMap<String, JournalEntry>, u64)> {
+/// Contents of a journal.
+struct Replay {
+    /// The open files.
+    open: BTreeMap<String, JournalEntry>,
+    /// Length of all complete lines.
+    whole_bytes: u64,
+    /// Whether the last line says that everything is closed, and no line is damaged.
+    is_clean: bool,
+}
+
+/// Replays the journal. Skips a malformed line, such as one that a power failure truncated, with a warning.
+fn replay(mut journal: impl BufRead) -> io::Result<Replay> {
     let mut open = BTreeMap::new();
+    let (mut is_clean, mut is_damaged) = (false, false);
     let mut line = Vec::new();
     let (mut read_bytes, mut whole_bytes) = (0, 0);
     for number in 1.. {
@@ -162,13 +195,18 @@ fn replay(mut journal: impl BufRead) -> io::Result<(BTreeMap<String, JournalEntr
         if line.last() == Some(&b'\n') {
             whole_bytes = read_bytes;
         }
+        is_clean = false;
         match serde_json::from_slice(&line) {
+            Ok(JournalLine::Clean) => is_clean = true,
             Ok(JournalLine::Open(entry)) => drop(open.insert(entry.file.clone(), entry)),
             Ok(JournalLine::Closed(file)) => drop(open.remove(&file)),
-            Err(error) => log::warn!("journal_line_skipped file={FILE} line={number} reason=\"{error}\""),
+            Err(error) => {
+                is_damaged = true;
+                log::warn!("journal_line_skipped file={FILE} line={number} reason=\"{error}\"");
+            }
         }
     }
-    Ok((open, whole_bytes))
+    Ok(Replay { open, whole_bytes, is_clean: is_clean && !is_damaged })
 }
 
 #[cfg(test)]
@@ -192,18 +230,38 @@ mod tests {
         let open = || VaultDir::open(dir.path(), Access::PRIVATE).unwrap();
         {
             let dir = open();
-            let (journal, unclosed) = Journal::open(&dir).unwrap();
-            assert!(unclosed.is_empty());
+            let (journal, last) = Journal::open(&dir).unwrap();
+            assert!(last.unclosed.is_empty() && !last.is_clean, "there was no journal");
             journal.record_opened(entry("a")).unwrap();
             journal.record_opened(entry("b")).unwrap();
             journal.record_closed(&dir, &["a".into()]).unwrap();
             journal.sync().unwrap();
         }
         let dir = open();
-        assert_eq!(Journal::open(&dir).unwrap().1, [entry("b")]);
+        assert_eq!(Journal::open(&dir).unwrap().1.unclosed, [entry("b")]);
         // A truncated line does not affect the others.
         dir.meta_append(FILE).unwrap().write_all(b"{\"open\":{\"fi\n{\"closed\":\"zz\"}\n").unwrap();
-        assert_eq!(Journal::open(&dir).unwrap().1, [entry("b")]);
+        assert_eq!(Journal::open(&dir).unwrap().1.unclosed, [entry("b")]);
+    }
+
+    #[test]
+    fn only_a_process_that_closed_everything_leaves_a_clean_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = VaultDir::open(dir.path(), Access::PRIVATE).unwrap();
+        let (journal, _) = Journal::open(&dir).unwrap();
+        journal.record_opened(entry("a")).unwrap();
+        journal.record_clean().unwrap();
+        let (journal, last) = Journal::open(&dir).unwrap();
+        assert!(!last.is_clean, "a file is open");
+        journal.record_closed(&dir, &["a".into()]).unwrap();
+        journal.record_clean().unwrap();
+        let (journal, last) = Journal::open(&dir).unwrap();
+        assert!(last.is_clean && last.unclosed.is_empty());
+        drop(journal);
+        // The mark holds for one run only, and damage revokes it.
+        assert!(!Journal::open(&dir).unwrap().1.is_clean);
+        dir.meta_append(FILE).unwrap().write_all(b"{\n\"clean\"\n").unwrap();
+        assert!(!Journal::open(&dir).unwrap().1.is_clean);
     }
 
     #[test]
@@ -216,6 +274,6 @@ mod tests {
         journal.record_closed(&dir, &many).unwrap();
         assert!(dir.meta_append(FILE).unwrap().metadata().unwrap().len() < 200);
         drop(journal);
-        assert_eq!(Journal::open(&dir).unwrap().1, [entry("kept")]);
+        assert_eq!(Journal::open(&dir).unwrap().1.unclosed, [entry("kept")]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,7 @@ pub use crate::cc::wire::name::MANIFEST_SUFFIX as SUFFIX;
 /// Version of this format. Readers reject later versions.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Limit on the connections listed. Beyond it the middle ones are omitted, so that a sender that keeps
-/// reconnecting cannot grow its manifest without bound.
+/// Limit on the connections listed, so that a sender that keeps reconnecting cannot grow its manifest without bound.
 const CONNECTIONS_MAX: usize = 1000;
 
 /// Returns the name of a stream file's manifest.
@@ -61,6 +61,15 @@ pub struct Manifest {
     /// Bytes that were received and could not be written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_bytes: u64,
+    /// Bytes at the end of the file whose fsync failed: whether they are on the disk is unknown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsynced_bytes: u64,
+    /// Where the sender of this part had stopped, if the part starts in the middle of a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<PartPosition>,
+    /// A part that has the same bytes as this one up to the position, and was not appended to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<PartPosition>,
     /// Connections that the file was received over, in order.
     pub connections: Vec<StreamConnection>,
     /// Number of connections omitted from the list.
@@ -100,6 +109,9 @@ impl Manifest {
             sha256: None,
             capture: CaptureSummary::default(),
             lost_bytes: 0,
+            unsynced_bytes: 0,
+            continues: None,
+            repeats: None,
             connections: Vec::new(),
             connections_omitted: 0,
             segments: Vec::new(),
@@ -110,14 +122,49 @@ impl Manifest {
         }
     }
 
-    /// Adds the connection that now writes to the file.
+    /// Returns the stream name as sent.
+    pub(crate) fn name_bytes(&self) -> Vec<u8> {
+        let exact = self.name_hex.as_deref().and_then(hex::decode);
+        exact.unwrap_or_else(|| self.name.clone().into_bytes())
+    }
+
+    /// Adds the connection that now writes to the file. If there are too many, one that brought nothing is omitted, or
+    /// two are joined: every byte of the file stays with a connection and its address.
     pub fn add_connection(&mut self, connection: StreamConnection) {
         if self.connections.len() >= CONNECTIONS_MAX {
-            // Keeps the first and the last half.
-            self.connections.remove(CONNECTIONS_MAX / 2);
-            self.connections_omitted += 1;
+            self.omit_connection();
         }
         self.connections.push(connection);
+    }
+
+    /// Returns whether another connection can be added without a longer list.
+    pub(crate) fn has_room_for_connection(&self) -> bool {
+        self.connections.len() < CONNECTIONS_MAX
+            || self.connections.iter().any(|connection| !connection.has_brought_bytes())
+            || self.joinable_connections().next().is_some()
+    }
+
+    /// Makes room for a connection, as near to the middle of the list as possible: its ends tell most.
+    fn omit_connection(&mut self) {
+        let from_middle = |at: &usize| at.abs_diff(CONNECTIONS_MAX / 2);
+        let empty = (0..self.connections.len()).filter(|at| !self.connections[*at].has_brought_bytes());
+        if let Some(at) = empty.min_by_key(from_middle) {
+            self.connections.remove(at);
+        } else if let Some(at) = self.joinable_connections().min_by_key(from_middle) {
+            let second = self.connections.remove(at + 1);
+            self.connections[at].join(second);
+        } else {
+            return;
+        }
+        self.connections_omitted += 1;
+    }
+
+    /// Returns the connections that can be joined with the one after them.
+    fn joinable_connections(&self) -> impl Iterator<Item = usize> {
+        // Kafka records have no sender's address: the peer is what lea read them from.
+        let is_joinable =
+            |two: &[StreamConnection]| self.source.is_kafka() || is_same_address(&two[0].peer, &two[1].peer);
+        self.connections.windows(2).enumerate().filter(move |(_, two)| is_joinable(two)).map(|(at, _)| at)
     }
 
     /// Returns the time of the last write to the file, if known.
@@ -126,6 +173,21 @@ impl Manifest {
         let last = self.connections.iter().rev().find(wrote).or(self.connections.last())?;
         last.last_byte_at.as_deref().or(Some(&last.connected_at))
     }
+}
+
+/// A position in a part of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartPosition {
+    /// Name of the stream file.
+    pub file: String,
+    /// Offset in it.
+    pub at: u64,
+}
+
+/// Returns whether two peers have the same address, whatever their ports.
+pub(crate) fn is_same_address(one: &str, other: &str) -> bool {
+    let address = |peer: &str| peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
+    one == other || address(one).is_some_and(|address_of_one| Some(address_of_one) == address(other))
 }
 
 /// One connection of a stream. Times are RFC 3339 in UTC with milliseconds.
@@ -151,6 +213,23 @@ pub struct StreamConnection {
     /// Number of bytes received that were equal to bytes already in the file.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub compared_bytes: u64,
+}
+
+impl StreamConnection {
+    /// Returns false for a connection that changed nothing in the file, and lost nothing.
+    fn has_brought_bytes(&self) -> bool {
+        self.bytes > 0 || self.ended_at.is_none() || self.end_reason == Some(EndReason::IoError)
+    }
+
+    /// Extends this connection by the next one of the same address.
+    fn join(&mut self, next: StreamConnection) {
+        self.bytes += next.bytes;
+        self.compared_bytes += next.compared_bytes;
+        self.first_byte_at = self.first_byte_at.take().or(next.first_byte_at);
+        self.last_byte_at = next.last_byte_at.or(self.last_byte_at.take());
+        self.ended_at = next.ended_at.or(self.ended_at.take());
+        self.end_reason = next.end_reason;
+    }
 }
 
 /// Consecutive records of one partition in a file. A segment ends at each checkpoint whose offsets are not
@@ -306,5 +385,80 @@ mod tests {
         );
         check_refused(&vec![b' '; (16 << 20) + 1], "it is larger than 16 MiB");
         check_refused(&vec![b' '; 16 << 20], "EOF while parsing a value at line 1 column 16777216");
+    }
+
+    fn connection(peer: &str, offset: u64, bytes: u64) -> StreamConnection {
+        StreamConnection {
+            peer: peer.to_owned(),
+            connected_at: "2026-11-21T20:59:40.000Z".to_owned(),
+            first_byte_at: None,
+            last_byte_at: None,
+            ended_at: Some("2026-11-21T20:59:41.000Z".to_owned()),
+            end_reason: Some(EndReason::Eof),
+            offset,
+            bytes,
+            compared_bytes: 24 - bytes.min(24),
+        }
+    }
+
+    /// Adds connections to a manifest. Returns it and the number of bytes that they brought.
+    fn with_connections(connections: impl Iterator<Item = (String, u64)>) -> (Manifest, u64) {
+        let mut manifest = Manifest::new(b"v.pcap", "v.pcap".into(), 1, StreamSource::Tcp);
+        let mut at = 0;
+        for (peer, bytes) in connections {
+            manifest.add_connection(connection(&peer, at, bytes));
+            at += bytes;
+        }
+        (manifest, at)
+    }
+
+    fn listed_bytes(manifest: &Manifest) -> u64 {
+        manifest.connections.iter().map(|connection| connection.bytes).sum()
+    }
+
+    #[test]
+    fn a_connection_that_brought_bytes_is_never_omitted() {
+        let resends = |count| (0..count).map(|n| (format!("192.0.2.1:{}", 1024 + n), 0));
+        let forged = [("198.51.100.9:666".to_owned(), 76)];
+        let first = [("192.0.2.1:1023".to_owned(), 404)];
+        let all = first.into_iter().chain(resends(520)).chain(forged).chain(resends(1500));
+        let (manifest, bytes) = with_connections(all);
+        assert_eq!((manifest.connections.len(), manifest.connections_omitted), (1000, 1022));
+        assert_eq!(listed_bytes(&manifest), bytes);
+        assert!(manifest.connections.iter().any(|connection| connection.peer == "198.51.100.9:666"));
+        assert!(manifest.has_room_for_connection());
+    }
+
+    #[test]
+    fn connections_of_one_address_that_brought_bytes_are_joined() {
+        let (manifest, bytes) = with_connections((0..3000).map(|n| (format!("192.0.2.1:{}", 1024 + n), 10)));
+        assert_eq!((manifest.connections.len(), manifest.connections_omitted), (1000, 2000));
+        assert_eq!(listed_bytes(&manifest), bytes);
+        let offsets = manifest.connections.iter().scan(0, |at, connection| {
+            *at += connection.bytes;
+            Some(connection.offset + connection.bytes == *at)
+        });
+        assert!(offsets.into_iter().all(|fits| fits), "the entries have no gap");
+    }
+
+    #[test]
+    fn a_list_of_different_addresses_has_no_room() {
+        let (manifest, _) =
+            with_connections((0..1000).map(|n| (format!("10.0.{}.{}:9", n / 250, n % 250), 1)));
+        assert!(!manifest.has_room_for_connection());
+    }
+
+    #[test]
+    fn addresses_are_compared_without_their_ports() {
+        for (one, other, expected) in [
+            ("192.0.2.1:1", "192.0.2.1:2", true),
+            ("[::ffff:192.0.2.1]:1", "192.0.2.1:2", true),
+            ("[2001:db8::1]:1", "[2001:db8::1]:2", true),
+            ("192.0.2.1:1", "192.0.2.2:1", false),
+            ("kafka", "kafka", true),
+            ("kafka", "dump", false),
+        ] {
+            assert_eq!(is_same_address(one, other), expected, "{one} {other}");
+        }
     }
 }

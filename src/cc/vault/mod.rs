@@ -25,6 +25,8 @@ mod segments;
 mod backlog;
 pub(crate) mod checkpoint;
 mod compare;
+mod continuation;
+pub mod damage;
 mod hasher;
 mod journal;
 mod name_locks;
@@ -53,7 +55,7 @@ use crossbeam_channel::bounded;
 pub use dir::Access;
 pub use name_locks::{PeerProbe, SAME_NAME_TIMEOUT};
 pub use pending_stream::{PendingStream, StreamOrigin, StreamStart};
-pub use stream_writer::StreamWriter;
+pub use stream_writer::{StreamEnd, StreamWriter};
 pub use syncer::LossTotals;
 
 use crate::cc::wire::name::{file_name, part_file_name};
@@ -62,7 +64,7 @@ use crate::runtime::metrics::Metrics;
 use crate::{Error, Result};
 use dir::VaultDir;
 use disk_retry::DiskRetry;
-use journal::{Journal, JournalEntry};
+use journal::{Journal, JournalEntry, LastRun};
 use manifest::StreamSource;
 use name_locks::{NameLock, NameLocks};
 use part::DirtyParts;
@@ -92,6 +94,8 @@ pub struct VaultConfig {
     pub free_bytes_min: u64,
     /// Time between two fsyncs of a growing file.
     pub sync_interval: Duration,
+    /// Time after its end in which the address of a stream may continue it. `None`: without a limit, from every address.
+    pub continue_within: Option<Duration>,
 }
 
 /// State shared by all [`Vault`] handles and stream writers.
@@ -111,6 +115,7 @@ struct VaultInner {
     /// Files of Kafka streams that the last process left open, until the ledger takes them.
     unclosed_kafka_files: Mutex<Vec<JournalEntry>>,
     hash: bool,
+    continue_within: Option<Duration>,
 }
 
 /// A handle to the output directory. Clones share the same state.
@@ -131,7 +136,7 @@ impl Vault {
     /// open.
     pub fn spawn(config: &VaultConfig, metrics: Arc<Metrics>) -> Result<(Vault, VaultThreads)> {
         let dir = Arc::new(VaultDir::open(&config.dir, config.access)?);
-        let (journal, unclosed) =
+        let (journal, LastRun { unclosed, is_clean }) =
             Journal::open(&dir).map_err(Error::path("read the journal in", &config.dir))?;
         let (write_jobs, write_jobs_in) = bounded(WRITE_JOBS_MAX);
         let (record_jobs, record_jobs_in) = bounded(WRITE_JOBS_MAX);
@@ -156,6 +161,7 @@ impl Vault {
             creating: Mutex::default(),
             unclosed_kafka_files: Mutex::default(),
             hash: config.hash,
+            continue_within: config.continue_within,
         });
         let writer = DiskWriter {
             disk: Arc::clone(&shared.dir),
@@ -180,7 +186,7 @@ impl Vault {
             hasher: spawn_thread("hasher", move || hasher::run(record_jobs_in, write_jobs))?,
             writer: spawn_thread("writer", move || writer.run(write_jobs_in))?,
             syncer: spawn_thread("syncer", move || syncer.run(sync_jobs_in))?,
-            recovery: spawn_thread("recovery", move || recovery.run(unclosed))?,
+            recovery: spawn_thread("recovery", move || recovery.run(unclosed, !is_clean))?,
         };
         Ok((Vault { shared }, threads))
     }
@@ -294,6 +300,7 @@ impl VaultInner {
         recover::Recovery {
             dir: Arc::clone(&self.dir),
             journal: Arc::clone(&self.journal),
+            name_locks: Arc::clone(&self.name_locks),
             pool: Arc::clone(&self.pool),
             disk_retry: Arc::clone(&self.disk_retry),
             metrics: Arc::clone(&self.metrics),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::manifest::StreamSource;
+use super::part::StreamPart;
 
 /// Time that a stream waits for the end of another stream of the same name.
 pub const SAME_NAME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,8 +44,8 @@ fn name_key(source: StreamSource, name: &[u8]) -> NameKey {
 
 #[derive(Default)]
 struct NameHolders {
-    /// Open streams and the probes of their peers.
-    live: Vec<(u64, Arc<dyn PeerProbe>)>,
+    /// Open streams.
+    live: Vec<LiveHolder>,
     /// Number of ended streams whose files are still being closed or recovered.
     closing: usize,
     /// All parts below this number are known to exist.
@@ -52,6 +53,15 @@ struct NameHolders {
     next_holder: u64,
     /// Notified when the name is unlocked. Each name has its own, so that only its waiters wake up.
     freed: Arc<Condvar>,
+}
+
+/// An open stream of a name.
+struct LiveHolder {
+    id: u64,
+    /// The probe of its peer.
+    probe: Arc<dyn PeerProbe>,
+    /// The part that it writes to, once there is one.
+    part: Option<Arc<StreamPart>>,
 }
 
 /// How a name is locked.
@@ -93,7 +103,7 @@ impl NameLocks {
                 if deadline.is_none() {
                     deadline = Some(Instant::now() + SAME_NAME_TIMEOUT);
                     let few = if holders.live.len() > PROBED_MAX { &[][..] } else { &holders.live[..] };
-                    probing = few.iter().map(|(_, probe)| Arc::clone(probe)).collect();
+                    probing = few.iter().map(|holder| Arc::clone(&holder.probe)).collect();
                     probing.iter().for_each(|probe| probe.probe(true));
                 }
                 if stopping() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -108,7 +118,7 @@ impl NameLocks {
         let holders = held.entry(key.clone()).or_default();
         let holder = holders.next_holder;
         holders.next_holder += 1;
-        holders.live.push((holder, probe));
+        holders.live.push(LiveHolder { id: holder, probe, part: None });
         drop(held);
         probing.iter().for_each(|probe| probe.probe(false));
         NameLock { names: Arc::clone(self), key, holder: Some(holder), mode }
@@ -119,6 +129,22 @@ impl NameLocks {
         let key = name_key(source, name);
         self.table().entry(key.clone()).or_default().closing += 1;
         NameLock { names: Arc::clone(self), key, holder: None, mode: LockMode::Exclusive }
+    }
+
+    /// Locks a name for a recovery unless anything else has locked it.
+    pub(super) fn try_acquire_for_recovery(
+        self: &Arc<NameLocks>,
+        source: StreamSource,
+        name: &[u8],
+    ) -> Option<NameLock> {
+        let key = name_key(source, name);
+        match self.table().entry(key.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(entry) => {
+                entry.insert(NameHolders::default()).closing += 1;
+                Some(NameLock { names: Arc::clone(self), key, holder: None, mode: LockMode::Exclusive })
+            }
+        }
     }
 
     /// Returns whether any stream has locked the name.
@@ -145,9 +171,24 @@ impl NameLock {
     pub(super) fn mark_closing(&mut self) {
         let Some(holder) = self.holder.take() else { return };
         if let Some(holders) = self.names.table().get_mut(&self.key) {
-            holders.live.retain(|(id, _)| *id != holder);
+            holders.live.retain(|live| live.id != holder);
             holders.closing += 1;
         }
+    }
+
+    /// Records the part that the stream writes to.
+    pub(super) fn set_part(&self, part: &Arc<StreamPart>) {
+        if let Some(holders) = self.names.table().get_mut(&self.key)
+            && let Some(live) = holders.live.iter_mut().find(|live| Some(live.id) == self.holder)
+        {
+            live.part = Some(Arc::clone(part));
+        }
+    }
+
+    /// Returns the part of the open stream of this name that started first.
+    pub(super) fn first_open_part(&self) -> Option<Arc<StreamPart>> {
+        let table = self.names.table();
+        table.get(&self.key)?.live.iter().find_map(|live| live.part.clone())
     }
 
     /// Returns the lowest part number that may be free.
@@ -168,7 +209,7 @@ impl Drop for NameLock {
         if let Entry::Occupied(mut entry) = self.names.table().entry(self.key.clone()) {
             let holders = entry.get_mut();
             match self.holder {
-                Some(holder) => holders.live.retain(|(id, _)| *id != holder),
+                Some(holder) => holders.live.retain(|live| live.id != holder),
                 None => holders.closing -= 1,
             }
             if holders.live.is_empty() && holders.closing == 0 {

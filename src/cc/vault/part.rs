@@ -1,13 +1,22 @@
 //! An open stream file: the end that is still growing, and its manifest.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use sha2::{Digest, Sha256};
 
 use super::manifest::Manifest;
 use super::packet_aligner::PacketAligner;
 use crate::runtime::hex;
+
+/// Why a file cannot be made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SyncFailure {
+    /// The fsync failed, and the bytes could not be written again.
+    Unsynced,
+    /// The name does not lead to the file any more.
+    Removed,
+}
 
 /// An open part of a stream. The stream's thread feeds the aligner, the writer thread writes, the syncer
 /// thread syncs and closes.
@@ -29,6 +38,16 @@ pub(super) struct StreamPart {
     is_broken: AtomicBool,
     /// Bytes that were received and could not be written.
     lost_bytes: AtomicU64,
+    /// Length of the file, as far as it was written.
+    written_bytes: AtomicU64,
+    /// Length of the file up to which an fsync has succeeded.
+    synced_bytes: AtomicU64,
+    /// Offset from which bytes were written again after a failed fsync. Their hash has to be checked. `u64::MAX`: none.
+    rewritten_from: AtomicU64,
+    sync_failure: OnceLock<SyncFailure>,
+    is_loss_reported: AtomicBool,
+    /// Number of the file on its file system. `None` until it is known.
+    inode: OnceLock<u64>,
     /// Whether the file was written since the last fsync.
     is_dirty: AtomicBool,
     manifest: Mutex<Manifest>,
@@ -38,6 +57,11 @@ impl StreamPart {
     /// Creates the part of an existing file.
     pub(super) fn new(id: u64, mut aligner: PacketAligner, manifest: Manifest) -> StreamPart {
         let is_of_records = manifest.source.is_kafka();
+        // A re-send that is being compared counts everything as stored.
+        let stored_bytes = match aligner.written_bytes() {
+            u64::MAX => 0,
+            bytes => bytes,
+        };
         StreamPart {
             id,
             file: manifest.file.clone(),
@@ -47,6 +71,12 @@ impl StreamPart {
             pending_bytes: AtomicUsize::new(0),
             is_broken: AtomicBool::new(false),
             lost_bytes: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(stored_bytes),
+            synced_bytes: AtomicU64::new(stored_bytes),
+            rewritten_from: AtomicU64::new(u64::MAX),
+            sync_failure: OnceLock::new(),
+            is_loss_reported: AtomicBool::new(false),
+            inode: OnceLock::new(),
             is_dirty: AtomicBool::new(false),
             manifest: Mutex::new(manifest),
         }
@@ -101,6 +131,58 @@ impl StreamPart {
 
     pub(super) fn lost_bytes(&self) -> u64 {
         self.lost_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Records the inode of the file, once.
+    pub(super) fn set_inode(&self, inode: u64) {
+        let _ = self.inode.set(inode);
+    }
+
+    pub(super) fn inode(&self) -> Option<u64> {
+        self.inode.get().copied()
+    }
+
+    /// Records the length of the file after a write.
+    pub(super) fn mark_written(&self, bytes: u64) {
+        self.written_bytes.fetch_max(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Acquire)
+    }
+
+    /// Records that the first `bytes` bytes are on the disk.
+    pub(super) fn mark_synced(&self, bytes: u64) {
+        self.synced_bytes.fetch_max(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn synced_bytes(&self) -> u64 {
+        self.synced_bytes.load(Ordering::Acquire)
+    }
+
+    /// Records that the bytes from `from` on were written again after a failed fsync.
+    pub(super) fn mark_rewritten(&self, from: u64) {
+        self.rewritten_from.fetch_min(from, Ordering::AcqRel);
+    }
+
+    /// Returns the offset from which bytes were written again.
+    pub(super) fn rewritten_from(&self) -> Option<u64> {
+        Some(self.rewritten_from.load(Ordering::Acquire)).filter(|from| *from != u64::MAX)
+    }
+
+    /// Records that the file cannot be made durable. Nothing more is written to it.
+    pub(super) fn mark_sync_failed(&self, failure: SyncFailure) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        let _ = self.sync_failure.set(failure);
+    }
+
+    pub(super) fn sync_failure(&self) -> Option<SyncFailure> {
+        self.sync_failure.get().copied()
+    }
+
+    /// Returns true on the first call.
+    pub(super) fn take_loss_report(&self) -> bool {
+        !self.is_loss_reported.swap(true, Ordering::AcqRel)
     }
 
     /// Records a write. Returns whether it is the first since the last fsync.

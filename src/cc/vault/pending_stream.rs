@@ -45,7 +45,7 @@ impl PendingStream {
         origin: StreamOrigin,
     ) -> io::Result<PendingStream> {
         let stored = match name_lock.mode() {
-            LockMode::Exclusive => stored_parts::find(&shared, &name_lock, origin.source)?,
+            LockMode::Exclusive => stored_parts::find(&shared, &name_lock, &origin)?,
             LockMode::Concurrent => Vec::new(),
         };
         Ok(PendingStream { shared, name_lock, origin, stored })
@@ -54,6 +54,11 @@ impl PendingStream {
     /// Returns whether parts are stored under the name, so that the first bytes decide how to continue.
     pub fn has_stored_parts(&self) -> bool {
         !self.stored.is_empty()
+    }
+
+    /// Returns whether the first bytes decide how the stream starts, because there is something that it may continue.
+    pub fn needs_start(&self) -> bool {
+        self.has_stored_parts() || !self.is_exclusive()
     }
 
     /// Returns whether no other stream of the name is open.

@@ -12,10 +12,12 @@ use super::dir::VaultDir;
 use super::disk_retry::DiskRetry;
 use super::journal::{Journal, JournalEntry};
 use super::manifest::{Manifest, ManifestState};
-use super::name_locks::NameLock;
+use super::name_locks::{NameLock, NameLocks};
 use super::pool::{BufferPool, BufferSize};
 use super::resume_state;
 use super::scan::{FileScan, scan};
+use crate::cc::wire::name::{file_name, part_file_name};
+use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
 
 /// State of the recovery thread.
@@ -23,6 +25,7 @@ pub(super) struct Recovery {
     pub dir: Arc<VaultDir>,
     /// Journal that lists the open files.
     pub journal: Arc<Journal>,
+    pub name_locks: Arc<NameLocks>,
     pub pool: Arc<BufferPool>,
     pub disk_retry: Arc<DiskRetry>,
     pub metrics: Arc<Metrics>,
@@ -31,8 +34,9 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// Recovers the files and unlocks each name when its file is done.
-    pub(super) fn run(self, files: Vec<(JournalEntry, NameLock)>) {
+    /// Recovers the files and unlocks each name when its file is done. With `is_unsure` the journal may not list all of
+    /// them.
+    pub(super) fn run(self, files: Vec<(JournalEntry, NameLock)>, is_unsure: bool) {
         let total = files.len();
         for (done, (entry, name_lock)) in files.into_iter().enumerate() {
             if self.disk_retry.has_given_up() {
@@ -45,6 +49,7 @@ impl Recovery {
                 Err(error) => {
                     // The file stays in the journal, so the next start tries again.
                     log::error!("recovery_failed file={} error=\"{error}\"", entry.file);
+                    self.metrics.health.raise(Problem::RecoveryFailed);
                     continue;
                 }
             }
@@ -52,9 +57,58 @@ impl Recovery {
                 log::warn!("journal_not_written file={} error=\"{error}\"", entry.file);
             }
         }
-        if total > 0 {
-            log::info!("recovered files={}", self.metrics.recovered_files_total.get());
+        if is_unsure && let Err(error) = self.recover_unlisted() {
+            log::error!("recovery_failed file=- error=\"{error}\"");
+            self.metrics.health.raise(Problem::RecoveryFailed);
         }
+        let recovered = self.metrics.recovered_files_total.get();
+        if total > 0 || recovered > 0 {
+            log::info!("recovered files={recovered}");
+        }
+    }
+
+    /// Recovers files whose manifests are open and that are not in the journal: it was emptied or damaged.
+    fn recover_unlisted(&self) -> io::Result<()> {
+        for file in self.dir.files_with_manifest()? {
+            if self.disk_retry.has_given_up() {
+                return Ok(());
+            }
+            // A manifest that cannot be read is reported by `lea ls` and `lea verify`.
+            let Ok(Some(manifest)) = self.dir.manifest(&file) else { continue };
+            let name = manifest.name_bytes();
+            if manifest.state != ManifestState::Open
+                || part_file_name(&file_name(&name), manifest.part) != file
+            {
+                continue;
+            }
+            // A stream that has the name now recovers its parts itself.
+            let Some(_lock) = self.name_locks.try_acquire_for_recovery(manifest.source, &name) else {
+                continue;
+            };
+            let Ok(Some(mut manifest)) = self.dir.manifest(&file) else { continue };
+            if manifest.state != ManifestState::Open || self.journal.is_open(&file) {
+                continue;
+            }
+            match self.rebuild(&mut manifest) {
+                Ok(()) => self.metrics.recovered_files_total.inc(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    log::error!("recovery_failed file={file} error=\"{error}\"");
+                    self.metrics.health.raise(Problem::RecoveryFailed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rebuild(&self, manifest: &mut Manifest) -> io::Result<()> {
+        let mut buffer = self.pool.take(BufferSize::Scratch);
+        let file = manifest.file.clone();
+        self.disk_retry.retry("recover", &file, || {
+            rebuild_manifest(&self.dir, manifest, self.hash, &mut buffer, &|| self.disk_retry.has_given_up())
+        })?;
+        log::info!("stream_recovered file={file} bytes={}", manifest.bytes);
+        Ok(())
     }
 
     /// Recovers one file. Returns whether its manifest was rewritten.
@@ -77,13 +131,7 @@ impl Recovery {
             Some(manifest) => manifest,
             None => Manifest::new(name, entry.file.clone(), entry.part, entry.source),
         };
-        let mut buffer = self.pool.take(BufferSize::Scratch);
-        self.disk_retry.retry("recover", &entry.file, || {
-            rebuild_manifest(&self.dir, &mut manifest, self.hash, &mut buffer, &|| {
-                self.disk_retry.has_given_up()
-            })
-        })?;
-        log::info!("stream_recovered file={} bytes={}", manifest.file, manifest.bytes);
+        self.rebuild(&mut manifest)?;
         Ok(true)
     }
 }
@@ -142,7 +190,6 @@ mod tests {
     use super::*;
     use crate::cc::vault::dir::Access;
     use crate::cc::vault::manifest::{StreamConnection, StreamSource};
-    use crate::cc::vault::name_locks::NameLocks;
 
     const CONTENT: &[u8] = b"what was received before the crash";
 
@@ -197,13 +244,20 @@ mod tests {
             }
             let names = Arc::<NameLocks>::default();
             let (journal, pool) = (Arc::new(journal), Arc::default());
-            let recovery =
-                Recovery { dir, journal, pool, disk_retry, metrics: Arc::clone(&metrics), hash: true };
-            recovery.run(vec![(entry(), names.acquire_for_recovery(StreamSource::Tcp, b"name"))]);
+            let recovery = Recovery {
+                dir,
+                journal,
+                name_locks: Arc::clone(&names),
+                pool,
+                disk_retry,
+                metrics: Arc::clone(&metrics),
+                hash: true,
+            };
+            recovery.run(vec![(entry(), names.acquire_for_recovery(StreamSource::Tcp, b"name"))], false);
             assert!(!names.is_locked(StreamSource::Tcp, b"name"), "a re-send need not wait any longer");
         }
         let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
-        let left = Journal::open(&dir).unwrap().1;
+        let left = Journal::open(&dir).unwrap().1.unclosed;
         (dir.manifest("file").ok().flatten(), metrics.recovered_files_total.get(), left)
     }
 

@@ -2,38 +2,57 @@
 //! next part. Runs in the stream's own thread, which holds the lock of the name.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::io::Errno;
 
 use super::compare::StoredPart;
+use super::continuation::Continuation;
 use super::journal::JournalEntry;
 use super::manifest::{self, ManifestState, StreamSource};
 use super::name_locks::NameLock;
+use super::pending_stream::StreamOrigin;
 use super::pool::BufferSize;
 use super::{VaultInner, recover};
 use crate::cc::wire::name;
 use crate::runtime::hex;
 
-/// Returns the parts stored under the name that a stream may continue.
+/// Parts of one name that may be unreadable because of the disk.
+const DISK_ERRORS_MAX: usize = 8;
+
+/// Returns the parts stored under the name that a stream may continue, or may be a re-send of.
 pub(super) fn find(
     shared: &VaultInner,
     name_lock: &NameLock,
-    source: StreamSource,
+    origin: &StreamOrigin,
 ) -> io::Result<Vec<StoredPart>> {
     let base = name::file_name(name_lock.name());
     let mut parts = Vec::new();
+    let mut errors = 0;
     for part in 1.. {
         let file = name::part_file_name(&base, part);
         // A transient error (such as too few descriptors) must not look like a foreign file.
-        match shared.disk_retry.retry("read", &file, || look_up(shared, &file, source)) {
+        match shared.disk_retry.retry("read", &file, || look_up(shared, &file, origin)) {
             Ok(PartLookup::Stored(stored)) => parts.push(*stored),
             Ok(PartLookup::Free) => break,
             Ok(PartLookup::Foreign) => {}
-            Err(error) => log::warn!(
-                "stored_file_unusable file={file} error=\"{error}\" note=\"not changed; the stream gets another file\""
-            ),
+            // The disk fails, rather than one file: the next one would not help.
+            Err(error) if is_of_disk(&error) && errors >= DISK_ERRORS_MAX => return Err(error),
+            Err(error) => {
+                errors += usize::from(is_of_disk(&error));
+                log::warn!(
+                    "stored_file_unusable file={file} error=\"{error}\" note=\"not changed; the stream gets another file\""
+                );
+            }
         }
         name_lock.mark_part_taken(part);
     }
     Ok(parts)
+}
+
+/// Returns false for an error of one file: a link, a directory or a malformed manifest in its place.
+fn is_of_disk(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| errno != Errno::LOOP)
 }
 
 pub(super) enum PartLookup {
@@ -45,7 +64,7 @@ pub(super) enum PartLookup {
     Free,
 }
 
-pub(super) fn look_up(shared: &VaultInner, file: &str, source: StreamSource) -> io::Result<PartLookup> {
+pub(super) fn look_up(shared: &VaultInner, file: &str, origin: &StreamOrigin) -> io::Result<PartLookup> {
     let Some(mut manifest) = shared.dir.manifest(file)? else {
         return Ok(if shared.dir.name_exists(file)? { PartLookup::Foreign } else { PartLookup::Free });
     };
@@ -58,8 +77,8 @@ pub(super) fn look_up(shared: &VaultInner, file: &str, source: StreamSource) -> 
         // The journal forgets a part after its manifest is closed, so the manifest may just have been closed.
         manifest = shared.dir.manifest(file)?.unwrap_or(manifest);
     }
-    let bytes = match shared.dir.open_to_read(file) {
-        Ok(file) => file.metadata()?.len(),
+    let metadata = match shared.dir.open_to_read(file) {
+        Ok(file) => file.metadata()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PartLookup::Foreign),
         Err(error) => return Err(error),
     };
@@ -69,23 +88,29 @@ pub(super) fn look_up(shared: &VaultInner, file: &str, source: StreamSource) -> 
         let stopping = || shared.disk_retry.has_given_up();
         recover::rebuild_manifest(&shared.dir, &mut manifest, shared.hash, &mut buffer, &stopping)?;
     }
-    if !manifest.source.is_same_stream(source) {
+    if !manifest.source.is_same_stream(origin.source) {
         return Ok(PartLookup::Foreign);
     }
+    let bytes = metadata.len();
     if bytes != manifest.bytes {
         log::warn!("stored_file_changed file={file} bytes={bytes} manifest_bytes={}", manifest.bytes);
         return Ok(PartLookup::Foreign);
     }
-    Ok(PartLookup::Stored(Box::new(StoredPart { manifest, bytes })))
+    let modified_ms = metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000;
+    let continuation = Continuation::decide(&manifest, modified_ms, origin, shared.continue_within);
+    Ok(PartLookup::Stored(Box::new(StoredPart { manifest, bytes, continuation })))
 }
 
-/// Returns the part that was written last.
+/// Returns the part that was written last, of those that may be continued if there are any, else of those of the same
+/// address.
 pub(super) fn last_written(stored: &[StoredPart]) -> Option<&StoredPart> {
-    stored.iter().max_by(|a, b| {
-        let key = |stored: &StoredPart| {
-            (stored.manifest.last_written_at().map(str::to_owned), stored.manifest.part)
-        };
-        key(a).cmp(&key(b))
+    let rank = |stored: &StoredPart| match stored.continuation {
+        Continuation::Allowed => 2,
+        Continuation::TooLate | Continuation::TooManyConnections => 1,
+        Continuation::OtherAddress => 0,
+    };
+    stored.iter().max_by_key(|stored| {
+        (rank(stored), stored.manifest.last_written_at().map(str::to_owned), stored.manifest.part)
     })
 }
 

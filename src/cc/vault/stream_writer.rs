@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::VaultInner;
 use super::checkpoint::FileCheckpoint;
 use super::compare::{CompareOutcome, Divergence, ResendComparison, StoredPart};
-use super::manifest::{EndReason, Manifest, ManifestState, RecordSegment, StreamConnection};
-use super::name_locks::NameLock;
+use super::continuation::Continuation;
+use super::damage::Damage;
+use super::manifest::{EndReason, Manifest, ManifestState, PartPosition, RecordSegment, StreamConnection};
+use super::name_locks::{LockMode, NameLock};
 use super::packet_aligner::PacketAligner;
 use super::part::StreamPart;
 use super::pending_stream::{StreamOrigin, StreamStart};
@@ -32,8 +34,28 @@ pub struct StreamWriter {
     state: WriterState,
     first_byte_ms: i64,
     last_byte_ms: i64,
+    /// Whether the stream continues a part after it was sent from its start.
+    is_resend: bool,
     /// Bytes that cannot be stored, of a stream without a part.
     lost_bytes: u64,
+}
+
+/// What is known about a stream when its last byte is queued.
+#[derive(Debug, Default)]
+pub struct StreamEnd {
+    /// The file that has its bytes. `None` if there is none.
+    pub file: Option<String>,
+    /// What is wrong with the file.
+    pub damage: Vec<Damage>,
+}
+
+/// What a new part has to do with another part of its name.
+enum PartRelation {
+    None,
+    /// Its first byte is not the start of a stream. The reason says why it was not appended.
+    Continues(PartPosition, &'static str),
+    /// Its first bytes are those of the other part.
+    Repeats(PartPosition, &'static str),
 }
 
 enum WriterState {
@@ -61,10 +83,14 @@ impl StreamWriter {
             state: WriterState::Ended,
             first_byte_ms: 0,
             last_byte_ms: 0,
+            is_resend: false,
             lost_bytes: 0,
         };
         writer.state = match start {
-            _ if stored.is_empty() => WriterState::Writing(writer.create_part(aligner)?),
+            _ if stored.is_empty() => {
+                let relation = writer.relation_to_open_part(start);
+                WriterState::Writing(writer.create_part(aligner, relation)?)
+            }
             StreamStart::NewCapture => {
                 WriterState::Comparing(Box::new(ResendComparison::new(aligner, stored)))
             }
@@ -236,12 +262,12 @@ impl StreamWriter {
     }
 
     /// Ends the stream: writes the remaining bytes and then the manifest.
-    pub fn finish(mut self, reason: EndReason) {
-        self.end(reason);
+    pub fn finish(mut self, reason: EndReason) -> StreamEnd {
+        self.end(reason)
     }
 
-    fn end(&mut self, reason: EndReason) {
-        let Some(mut name_lock) = self.name_lock.take() else { return };
+    fn end(&mut self, reason: EndReason) -> StreamEnd {
+        let Some(mut name_lock) = self.name_lock.take() else { return StreamEnd::default() };
         if self.lost_bytes > 0 {
             self.shared.metrics.streams_failed_total.inc();
             self.shared.record_loss(&name::file_name(name_lock.name()), self.lost_bytes);
@@ -251,11 +277,15 @@ impl StreamWriter {
             WriterState::Comparing(comparison) => self.end_comparing(&comparison, reason),
             WriterState::Ended => None,
         };
-        let Some(part) = part else { return };
+        let Some(part) = part else { return StreamEnd::default() };
+        let damage = part.manifest().damage();
+        damage.iter().for_each(|damage| damage.count(&self.shared.metrics));
+        let end = StreamEnd { file: Some(part.file.clone()), damage };
         name_lock.mark_closing();
         self.shared.queue.unregister_part(&part);
         // The writer thread reports its own error.
         let _ = self.shared.queue.send(WriteJob::Close(EndedStream { part, name_lock }));
+        end
     }
 
     fn end_writing(&self, part: Arc<StreamPart>, reason: EndReason) -> Option<Arc<StreamPart>> {
@@ -268,10 +298,14 @@ impl StreamWriter {
         manifest.sha256 = aligner.sha256();
         manifest.capture = aligner.tracker().summary();
         manifest.resume_state = part.is_from_kafka.then(|| aligner.resume_state(None));
-        let bytes = manifest.bytes;
+        let (bytes, lost_before) = (manifest.bytes, manifest.lost_bytes);
         if let Some(connection) = manifest.connections.last_mut() {
             connection.bytes = bytes.saturating_sub(connection.offset);
             self.close_connection(connection, reason);
+            if self.is_resend {
+                // The stream was sent again from its start, so what had been lost at its end may be here now.
+                manifest.lost_bytes = lost_before.saturating_sub(connection.bytes);
+            }
         }
         drop((aligner, manifest));
         Some(part)
@@ -286,11 +320,12 @@ impl StreamWriter {
         self.close_connection(&mut connection, reason);
         let mut manifest = stored.manifest.clone();
         manifest.add_connection(connection);
-        manifest.end_reason = Some(reason);
         if received == stored.bytes {
-            // The file has everything that the sender has, so an earlier loss or crash is repaired.
-            manifest.state = ManifestState::Closed;
-            manifest.lost_bytes = 0;
+            manifest.end_reason = Some(reason);
+            if reason == EndReason::Eof && stored.continuation != Continuation::OtherAddress {
+                // The file has everything that its sender has, so an earlier crash is repaired.
+                manifest.state = ManifestState::Closed;
+            }
         }
         Some(Arc::new(StreamPart::new(self.shared.allocate_part_id(), PacketAligner::new(false), manifest)))
     }
@@ -321,14 +356,38 @@ impl StreamWriter {
         self.name_lock.as_ref().ok_or_else(|| io::Error::other("the stream has ended"))
     }
 
+    /// Returns where the open stream of this name is, if this stream is not the start of a capture: its sender may have
+    /// connected again before the end of its first connection was seen.
+    fn relation_to_open_part(&self, start: StreamStart) -> PartRelation {
+        let is_concurrent = |lock: &&NameLock| lock.mode() == LockMode::Concurrent;
+        let first = self.name_lock.as_ref().filter(is_concurrent).and_then(NameLock::first_open_part);
+        match (start, first) {
+            (StreamStart::Continuation, Some(first)) => {
+                let at = first.aligner().tracker().received();
+                PartRelation::Continues(PartPosition { file: first.file.clone(), at }, "still_open")
+            }
+            _ => PartRelation::None,
+        }
+    }
+
     /// Creates a new part for this stream.
-    fn create_part(&self, aligner: PacketAligner) -> io::Result<Arc<StreamPart>> {
+    fn create_part(&self, aligner: PacketAligner, relation: PartRelation) -> io::Result<Arc<StreamPart>> {
         let name_lock = self.name_lock()?;
         let (file, part) = self.shared.disk_retry.retry("create", "-", || {
             stored_parts::create_file(&self.shared, name_lock, self.origin.source)
         })?;
         let mut manifest = Manifest::new(name_lock.name(), file, part, self.origin.source);
         manifest.add_connection(self.new_connection(0));
+        if let PartRelation::Continues(position, reason) | PartRelation::Repeats(position, reason) = &relation
+        {
+            let PartPosition { file: of, at } = position;
+            log::warn!("stream_not_continued file={} of={of} at={at} reason={reason}", manifest.file);
+        }
+        match relation {
+            PartRelation::None => {}
+            PartRelation::Continues(position, _) => manifest.continues = Some(position),
+            PartRelation::Repeats(position, _) => manifest.repeats = Some(position),
+        }
         if part > 1 {
             self.shared.metrics.parts_total.inc();
         }
@@ -348,10 +407,6 @@ impl StreamWriter {
         manifest.sha256 = None;
         let mut connection = self.new_connection(stored.bytes);
         connection.compared_bytes = compared_bytes;
-        if compared_bytes > 0 {
-            // The stream is sent again from its start, which also brings the lost bytes.
-            manifest.lost_bytes = 0;
-        }
         manifest.add_connection(connection);
         let entry = stored_parts::journal_entry(
             self.name_lock()?,
@@ -373,22 +428,31 @@ impl StreamWriter {
             .retry("manifest", &manifest.file, || self.shared.dir.write_manifest(&manifest))?;
         self.shared.dirty.mark_names_changed();
         let part = Arc::new(StreamPart::new(self.shared.allocate_part_id(), aligner, manifest));
+        if let Ok(inode) = self.shared.dir.inode(&part.file) {
+            part.set_inode(inode);
+        }
         self.shared.queue.register_part(&part);
+        self.name_lock()?.set_part(&part);
         Ok(part)
     }
 
     /// Continues the part that was written last.
     fn continue_last_part(&self, stored: Vec<StoredPart>) -> io::Result<Arc<StreamPart>> {
+        let new = || PacketAligner::new(self.shared.hash);
         let Some(last) = last_written(&stored).cloned() else {
-            return self.create_part(PacketAligner::new(self.shared.hash));
+            return self.create_part(new(), PartRelation::None);
         };
+        let position = PartPosition { file: last.manifest.file.clone(), at: last.bytes };
+        if last.continuation != Continuation::Allowed {
+            return self.create_part(new(), PartRelation::Continues(position, last.continuation.as_str()));
+        }
         let scan = self.scan_part(&last)?;
         if hash_differs(&last.manifest, &scan) || scan.bytes() != last.bytes {
             log::warn!(
                 "stored_file_changed file={} note=\"not changed; the stream gets another file\"",
                 last.manifest.file
             );
-            return self.create_part(PacketAligner::new(self.shared.hash));
+            return self.create_part(new(), PartRelation::Continues(position, "file_changed"));
         }
         self.reopen_part(last, PacketAligner::resume(scan), 0)
     }
@@ -416,6 +480,7 @@ impl StreamWriter {
             return Err(io::Error::other("the stream is not being compared"));
         };
         let (received, stored) = (comparison.aligner.tracker().received(), divergence.prefix_bytes());
+        self.is_resend = divergence.longest_prefix.is_some();
         if stored >= received && stored > 0 {
             // The usual case: the stored part is a prefix of the stream.
             let mut aligner = comparison.aligner.clone();
@@ -428,9 +493,11 @@ impl StreamWriter {
         aligner.mark_stored(stored);
         let part = match divergence.longest_prefix {
             Some(prefix) => self.reopen_part(prefix, aligner, stored)?,
-            None => self.create_part(aligner)?,
+            None => self.create_part(aligner, relation_to_repeated(divergence.repeated.as_ref()))?,
         };
-        log::info!("stream_differs file={} at_or_after={received}", part.file);
+        if part.manifest().repeats.is_none() {
+            log::info!("stream_differs file={} at_or_after={received}", part.file);
+        }
         if let Some(reference) = &divergence.reference {
             let copied = self.copy_stored(reference, received, &part);
             // The part ends as incomplete. A re-send can complete it.
@@ -462,6 +529,17 @@ impl StreamWriter {
 impl Drop for StreamWriter {
     fn drop(&mut self) {
         self.end(EndReason::IoError);
+    }
+}
+
+/// Returns what a new part has to do with the part that it is equal to so far and must not be appended to.
+fn relation_to_repeated(repeated: Option<&StoredPart>) -> PartRelation {
+    match repeated.filter(|repeated| repeated.bytes > 0) {
+        Some(StoredPart { manifest, bytes, continuation }) => {
+            let position = PartPosition { file: manifest.file.clone(), at: *bytes };
+            PartRelation::Repeats(position, continuation.as_str())
+        }
+        None => PartRelation::None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Order at the end of a stream: fsync the file, publish the manifest, remove the file from the journal,
 //! unlock the name.
 
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,10 @@ use super::disk_retry::DiskRetry;
 use super::journal::Journal;
 use super::manifest::EndReason;
 use super::name_locks::NameLock;
-use super::part::{DirtyParts, StreamPart};
-use super::scan::scan;
+use super::part::{DirtyParts, StreamPart, SyncFailure};
+use super::scan::{FileScan, scan};
+use crate::capture::summary::CaptureSummary;
+use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
 
 /// For more files than this, one syncfs(2) is cheaper than one fdatasync(2) per file.
@@ -106,6 +109,10 @@ impl Syncer {
             }
         }
         self.sync_dirty_parts();
+        if let Err(error) = self.journal.record_clean() {
+            // The next start looks for open files more thoroughly.
+            log::warn!("journal_not_written files=0 error=\"{error}\"");
+        }
         *lock(&self.losses)
     }
 
@@ -137,111 +144,215 @@ impl Syncer {
 
     /// Calls fsync on all parts written since the last call. Returns whether all succeeded.
     fn sync_dirty_parts(&mut self) -> bool {
+        self.check_dir();
         let parts = self.dirty.take();
         let names = self.dirty.take_names_changed();
-        if parts.is_empty() && !names {
-            return true;
-        }
         let failed = self.failed_files();
-        parts.iter().for_each(|part| part.mark_clean());
+        if !parts.is_empty() || names {
+            parts.iter().for_each(|part| part.mark_clean());
+            self.sync_parts(&parts);
+            let synced =
+                if names { self.journal.sync().and_then(|()| self.dir.sync_names()) } else { Ok(()) };
+            if !self.report_failure("sync", "-", synced) {
+                self.dirty.mark_names_changed();
+            }
+            self.metrics.sync_rounds_total.inc();
+        }
+        let is_ok = self.failed_files() == failed;
+        if is_ok && self.metrics.health.is_raised(Problem::StorageFailed) && self.dir.probe().is_ok() {
+            self.metrics.health.clear(Problem::StorageFailed);
+        }
+        is_ok
+    }
+
+    /// Notices that the directory was removed.
+    fn check_dir(&self) {
+        let health = &self.metrics.health;
+        if !health.is_raised(Problem::OutputRemoved) && self.dir.is_removed() {
+            log::error!("output_removed dir={:?} note=\"nothing can be stored any more\"", self.dir.path());
+            health.raise(Problem::OutputRemoved);
+        }
+    }
+
+    /// Syncs the files of parts, together if they are many. A part whose file cannot be synced is marked.
+    fn sync_parts(&mut self, parts: &[Arc<StreamPart>]) {
+        // Read first: bytes that are written meanwhile may not be synced.
+        let written: Vec<u64> = parts.iter().map(|part| part.written_bytes()).collect();
         if parts.len() > SYNC_EACH_MAX {
-            self.report_failure("sync", "-", self.dir.sync_all());
-        } else {
-            for part in &parts {
-                self.report_failure("sync", &part.file, self.sync_file(&part.file));
+            match self.dir.sync_all() {
+                Ok(()) => {
+                    for (part, written) in parts.iter().zip(written) {
+                        match self.dir.check_inode(&part.file, part.inode()) {
+                            Ok(()) => part.mark_synced(written),
+                            Err(error) => self.mark_failed(part, error),
+                        }
+                    }
+                    return;
+                }
+                // Each file tells whether the error is its own.
+                Err(error) => log::error!("sync_failed file=- error=\"{error}\""),
             }
         }
-        if names {
-            self.report_failure("sync", "-", self.journal.sync().and_then(|()| self.dir.sync_names()));
+        parts.iter().zip(written).for_each(|(part, written)| self.sync_part(part, written));
+    }
+
+    fn sync_part(&mut self, part: &StreamPart, written: u64) {
+        match self.dir.sync_file(&part.file, part.inode()) {
+            Ok(()) => part.mark_synced(written),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.mark_failed(part, error),
+            Err(error) => {
+                log::error!("sync_failed file={} error=\"{error}\"", part.file);
+                self.metrics.health.raise(Problem::StorageFailed);
+                self.rewrite(part, written);
+            }
         }
-        self.metrics.sync_rounds_total.inc();
-        self.failed_files() == failed
+    }
+
+    /// Writes the bytes again that were not synced. The kernel reports a failed fsync once, so to call it again alone
+    /// would prove nothing.
+    fn rewrite(&mut self, part: &StreamPart, written: u64) {
+        let from = part.synced_bytes();
+        let rewritten =
+            self.disk_retry.retry("sync", &part.file, || self.dir.rewrite(&part.file, from, written));
+        match rewritten {
+            Ok(()) => {
+                log::warn!("file_rewritten file={} from={from} to={written}", part.file);
+                self.metrics.sync_rewrites_total.inc();
+                part.mark_rewritten(from);
+                part.mark_synced(written);
+            }
+            Err(error) => self.mark_failed(part, error),
+        }
+    }
+
+    /// Marks a part whose file cannot be made durable. Its stream ends as `io_error`.
+    fn mark_failed(&mut self, part: &StreamPart, error: io::Error) {
+        if part.sync_failure().is_some() {
+            return;
+        }
+        if error.kind() == ErrorKind::NotFound {
+            let bytes = part.written_bytes();
+            part.mark_broken(bytes);
+            self.metrics.lost_bytes_total.add(bytes);
+            part.mark_sync_failed(SyncFailure::Removed);
+        } else {
+            part.mark_sync_failed(SyncFailure::Unsynced);
+        }
+        self.report_failure("sync", &part.file, Err(error));
     }
 
     fn failed_files(&self) -> u64 {
         lock(&self.losses).files
     }
 
-    fn sync_file(&self, file: &str) -> std::io::Result<()> {
-        self.dir.open_to_read(file)?.sync_data()
-    }
-
     fn close_streams(&mut self, batch: Vec<EndedStream>) {
         if batch.is_empty() {
             return;
         }
-        let closing: Vec<(EndedStream, TempManifest)> =
-            batch.into_iter().filter_map(|ended| self.write_temp_manifest(ended)).collect();
-        if closing.len() > SYNC_EACH_MAX {
-            self.report_failure("sync", "-", self.dir.sync_all());
+        let (parts, name_locks): (Vec<Arc<StreamPart>>, Vec<NameLock>) =
+            batch.into_iter().map(|ended| (ended.part, ended.name_lock)).unzip();
+        // Manifests that are written before a syncfs need no sync of their own.
+        let are_many = parts.len() > SYNC_EACH_MAX;
+        let mut early: Vec<Option<TempManifest>> = Vec::new();
+        if are_many {
+            early.extend(parts.iter().map(|part| self.write_temp_manifest(part).ok()));
+        }
+        let sound: Vec<bool> = parts.iter().map(|part| !needs_correction(part)).collect();
+        let failures = self.metrics.storage_failures_total.get();
+        self.sync_parts(&parts);
+        let are_synced = are_many && self.metrics.storage_failures_total.get() == failures;
+        let mut closed = Vec::with_capacity(parts.len());
+        for (at, part) in parts.iter().enumerate() {
+            let kept = early.get_mut(at).and_then(Option::take);
+            let kept = kept.filter(|_| are_synced && (!sound[at] || !needs_correction(part)));
+            if self.publish_manifest(part, kept) {
+                closed.push(part.file.clone());
+            }
+        }
+        if self.report_failure("sync", "-", self.dir.sync_names()) {
+            self.record_closed(&closed);
         } else {
-            for (ended, temp_manifest) in &closing {
-                self.report_failure(
-                    "sync",
-                    &ended.part.file,
-                    self.sync_file(&ended.part.file)
-                        .and_then(|()| self.dir.sync_temp_manifest(temp_manifest)),
-                );
-            }
-        }
-        let mut done = Vec::with_capacity(closing.len());
-        let mut name_locks = Vec::with_capacity(closing.len());
-        for (EndedStream { part, name_lock }, temp_manifest) in closing {
-            if self.report_failure("manifest", &part.file, self.dir.publish_manifest(temp_manifest)) {
-                done.push(part.file.clone());
-            }
-            name_locks.push(name_lock);
-        }
-        self.report_failure("sync", "-", self.dir.sync_names());
-        if let Err(error) = self.journal.record_closed(&self.dir, &done) {
-            // Harmless: the next start finds these files closed.
-            log::warn!("journal_not_written files={} error=\"{error}\"", done.len());
+            // The files stay in the journal, so the next start looks at them.
+            self.dirty.mark_names_changed();
         }
         drop(name_locks);
     }
 
-    /// Writes a temporary manifest. Returns `None` on failure; the next start then recovers the file.
-    fn write_temp_manifest(&mut self, ended: EndedStream) -> Option<(EndedStream, TempManifest)> {
-        if ended.part.lost_bytes() > 0 {
-            self.add_loss_to_manifest(&ended.part);
-        }
-        let manifest = ended.part.manifest().clone();
-        let temp_manifest =
-            self.disk_retry.retry("manifest", &manifest.file, || self.dir.write_temp_manifest(&manifest));
-        match temp_manifest {
-            Ok(temp_manifest) => Some((ended, temp_manifest)),
-            Err(error) => {
-                self.report_failure("manifest", &manifest.file, Err(error));
-                None
-            }
+    fn record_closed(&self, files: &[String]) {
+        if let Err(error) = self.journal.record_closed(&self.dir, files) {
+            // Harmless: the next start finds these files closed.
+            log::warn!("journal_not_written files={} error=\"{error}\"", files.len());
         }
     }
 
-    /// Corrects the manifest of a part that lost bytes, so that it describes the contents of the file.
-    fn add_loss_to_manifest(&mut self, part: &StreamPart) {
-        let lost = part.lost_bytes();
-        self.metrics.streams_failed_total.inc();
-        record_loss(&self.losses, &part.file, lost);
-        let mut buffer = vec![0; 64 << 10];
-        let scanned = self
-            .dir
-            .open_to_read(&part.file)
-            .and_then(|mut file| scan(&mut file, &mut buffer, self.hash, |_| {}));
-        let mut manifest = part.manifest();
-        manifest.lost_bytes = lost;
-        manifest.resume_state = None;
-        manifest.end_reason = Some(EndReason::IoError);
-        match scanned {
-            Ok(scanned) => {
-                manifest.bytes = scanned.bytes();
-                manifest.capture = scanned.tracker.summary();
-                manifest.sha256 = scanned.sha256();
-            }
-            Err(error) => {
-                log::error!("read_failed file={} error=\"{error}\"", part.file);
-                manifest.sha256 = None;
-            }
+    /// Publishes the manifest of an ended part. `synced` was written and synced already. Tries twice, because an error can
+    /// pass. Returns whether the manifest is published and durable; otherwise the next start looks at the file.
+    fn publish_manifest(&mut self, part: &StreamPart, synced: Option<TempManifest>) -> bool {
+        if let Some(temp_manifest) = synced
+            && self.dir.publish_manifest(temp_manifest).is_ok()
+        {
+            return true;
         }
+        let mut attempt = || {
+            let temp_manifest = self.write_temp_manifest(part)?;
+            let synced = self.dir.sync_temp_manifest(&temp_manifest);
+            // A manifest that may not survive a power failure is better than one that says `open`.
+            self.dir.publish_manifest(temp_manifest).and(synced)
+        };
+        let published = attempt().or_else(|error| {
+            log::warn!("manifest_retried file={} error=\"{error}\"", part.file);
+            attempt()
+        });
+        self.report_failure("manifest", &part.file, published)
+    }
+
+    /// Writes a temporary manifest that says no more than the file proves.
+    fn write_temp_manifest(&mut self, part: &StreamPart) -> io::Result<TempManifest> {
+        if needs_correction(part) {
+            self.correct_manifest(part);
+        }
+        let manifest = part.manifest().clone();
+        self.disk_retry.retry("manifest", &manifest.file, || self.dir.write_temp_manifest(&manifest))
+    }
+
+    /// Corrects the manifest of a part that lost bytes or could not be synced, so that it describes the contents of the file.
+    fn correct_manifest(&mut self, part: &StreamPart) {
+        let lost = part.lost_bytes();
+        if lost > 0 && part.take_loss_report() {
+            self.metrics.streams_failed_total.inc();
+            record_loss(&self.losses, &part.file, lost);
+        }
+        let scanned = self.scan_part(part).inspect_err(|error| {
+            log::error!("read_failed file={} error=\"{error}\"", part.file);
+        });
+        let scanned = scanned.ok();
+        let mut manifest = part.manifest();
+        let is_as_received = scanned.as_ref().is_some_and(|scan| {
+            scan.bytes() == manifest.bytes && scan.sha256().is_some() && scan.sha256() == manifest.sha256
+        });
+        if lost == 0 && part.sync_failure().is_none() && is_as_received {
+            // All bytes were written again and are the received ones.
+            return;
+        }
+        manifest.lost_bytes = manifest.lost_bytes.max(lost);
+        manifest.resume_state = None;
+        manifest.sha256 = scanned.as_ref().and_then(FileScan::sha256);
+        match &scanned {
+            Some(scan) => (manifest.bytes, manifest.capture) = (scan.bytes(), scan.tracker.summary()),
+            None if part.sync_failure() == Some(SyncFailure::Removed) => {
+                (manifest.bytes, manifest.capture) = (0, CaptureSummary::default());
+            }
+            None => {}
+        }
+        let unsynced_from = match part.sync_failure() {
+            Some(SyncFailure::Unsynced) => Some(part.synced_bytes()),
+            Some(SyncFailure::Removed) => None,
+            None => part.rewritten_from(),
+        };
+        let unsynced = unsynced_from.map_or(0, |from| manifest.bytes.saturating_sub(from));
+        self.metrics.unsynced_bytes_total.add(unsynced.saturating_sub(manifest.unsynced_bytes));
+        manifest.unsynced_bytes = unsynced;
+        manifest.end_reason = Some(EndReason::IoError);
         let bytes = manifest.bytes;
         if let Some(connection) = manifest.connections.last_mut() {
             connection.end_reason = Some(EndReason::IoError);
@@ -249,14 +360,28 @@ impl Syncer {
         }
     }
 
+    /// Reads the file of a part.
+    fn scan_part(&self, part: &StreamPart) -> io::Result<FileScan> {
+        self.dir.check_inode(&part.file, part.inode())?;
+        let mut buffer = vec![0; 64 << 10];
+        scan(&mut self.dir.open_to_read(&part.file)?, &mut buffer, self.hash, |_| {})
+    }
+
     /// Logs and counts an error. Returns whether there was none.
     fn report_failure(&mut self, what: &str, file: &str, result: std::io::Result<()>) -> bool {
         if let Err(error) = &result {
             log::error!("{what}_failed file={file} error=\"{error}\"");
             lock(&self.losses).files += 1;
+            self.metrics.storage_failures_total.inc();
+            self.metrics.health.raise(Problem::StorageFailed);
         }
         result.is_ok()
     }
+}
+
+/// Returns whether the manifest of a part may say more than its file proves.
+fn needs_correction(part: &StreamPart) -> bool {
+    part.lost_bytes() > 0 || part.sync_failure().is_some() || part.rewritten_from().is_some()
 }
 
 #[cfg(test)]
@@ -323,7 +448,7 @@ mod tests {
             drop(send);
             let losses = self.syncer.run(receive);
             let dir = VaultDir::open(self.temp.path(), Access::PRIVATE).unwrap();
-            let left = Journal::open(&dir).unwrap().1.into_iter().map(|entry| entry.file).collect();
+            let left = Journal::open(&dir).unwrap().1.unclosed.into_iter().map(|entry| entry.file).collect();
             (losses, left, self.temp)
         }
     }

@@ -20,6 +20,7 @@ use super::disk_retry::DiskRetry;
 use super::part::{DirtyParts, StreamPart};
 use super::pool::Buffer;
 use super::syncer::{EndedStream, SyncJob};
+use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
 
 /// Time for which a measurement of the free space is used. Other processes also use the disk.
@@ -132,6 +133,7 @@ impl<D: StreamDisk> DiskWriter<D> {
                 Ok(n) => done += n as u64,
                 Err(error) => {
                     log::error!("write_failed file={} at={} error=\"{error}\"", part.file, at + done);
+                    self.metrics.health.raise(Problem::StorageFailed);
                     break;
                 }
             }
@@ -141,6 +143,7 @@ impl<D: StreamDisk> DiskWriter<D> {
             self.metrics.lost_bytes_total.add(bytes - done);
         }
         self.metrics.written_bytes_total.add(done);
+        part.mark_written(at + done);
         if done > 0 && part.mark_dirty() {
             self.dirty.add(part);
         }

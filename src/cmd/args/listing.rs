@@ -4,8 +4,13 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use crate::cc::vault::dir::META_DIR;
 use crate::cc::vault::manifest::{self, Manifest, SUFFIX};
 use crate::cc::wire::name::parse_part_file_name;
 use crate::runtime::terminal::escape;
@@ -44,6 +49,34 @@ impl StreamEntry {
     /// Returns the file name, escaped for printing.
     pub(crate) fn escaped_name(&self) -> String {
         escape(&self.path.file_name().unwrap_or_default().to_string_lossy())
+    }
+}
+
+/// What is wrong with an open stream whose receiver does not run.
+pub(crate) const ABANDONED: &str =
+    "the stream is open, but no receiver is running: it was killed, and its next start recovers the stream";
+
+/// Whether a receiver writes to a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceiverState {
+    Running,
+    Stopped,
+    /// The directory has no lock, or it cannot be read: it may be a copy.
+    Unknown,
+}
+
+/// Looks whether a process holds the lock of an output directory.
+pub(crate) fn receiver_state(dir: &Path) -> ReceiverState {
+    // NONBLOCK: a pipe in its place must not block.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let path = dir.join(META_DIR).join("lock");
+    let Ok(lock) = fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+        return ReceiverState::Unknown;
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => ReceiverState::Stopped,
+        Err(Errno::WOULDBLOCK) => ReceiverState::Running,
+        Err(_) => ReceiverState::Unknown,
     }
 }
 

@@ -60,6 +60,7 @@ impl OutputArgs {
             descriptors,
             free_bytes_min: self.reserve_disk,
             sync_interval: self.sync_interval.max(Duration::from_millis(1)),
+            continue_within: None,
         })
     }
 }

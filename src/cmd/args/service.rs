@@ -7,6 +7,7 @@ use super::output_dir::OutputArgs;
 use super::tcp::TcpArgs;
 use super::units;
 use crate::Result;
+use crate::cc::vault::VaultConfig;
 use crate::cmd::args::config::ConfigArgs;
 use crate::cmd::args::globals::Globals;
 use crate::daemon::events::EventServiceConfig;
@@ -34,6 +35,9 @@ struct DaemonArgs {
     /// Time after a signal for open streams to end and pending writes to complete; then the rest is given up
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = units::duration)]
     shutdown_timeout: Duration,
+    /// Time in which the address of an ended stream may continue it; other bytes under its name are a part of their own
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = units::duration)]
+    continue_within: Duration,
     /// Serve /health, /metrics and /streams over HTTP on this address; a port alone means 127.0.0.1 [default: off]
     #[arg(long, value_name = "ADDR:PORT", value_parser = net::parse_listen_address)]
     admin_listen: Option<SocketAddr>,
@@ -59,9 +63,10 @@ impl ServiceArgs {
         let ServiceArgs { output, daemon, .. } = self;
         kafka.as_ref().map_or(Ok(()), KafkaConfig::check)?;
         let machine = MachineLimits::detect();
-        let DaemonArgs { shutdown_timeout, admin_listen } = daemon;
+        let DaemonArgs { shutdown_timeout, continue_within, admin_listen } = daemon;
+        let vault = output.resolve(machine.descriptors_shared())?;
         Ok(Service::new(ServiceConfig {
-            vault: output.resolve(machine.descriptors_shared())?,
+            vault: VaultConfig { continue_within: Some(continue_within), ..vault },
             tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, shutdown_timeout)),
             kafka,
             events,

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use rustix::fs::OFlags;
 
 use super::{VerifyReport, escaped_path};
+use crate::cc::vault::damage::Damage;
 use crate::cc::vault::manifest::{Manifest, ManifestState};
 use crate::cc::vault::scan::{FileScan, scan};
 use crate::cmd::args::listing::{ManifestStatus, StreamEntry};
@@ -74,6 +75,7 @@ fn compare(manifest: &Manifest, scan: &FileScan, report: &mut VerifyReport) {
                 scan.bytes()
             ));
         }
+        add_damage(manifest, report);
         return;
     }
     let mut same = |what, found: String, said: String| {
@@ -93,6 +95,14 @@ fn compare(manifest: &Manifest, scan: &FileScan, report: &mut VerifyReport) {
     same("last packet (ns)", or_none(found.last_packet_ns), or_none(said.last_packet_ns));
     same("truncated bytes", found.truncated_bytes.to_string(), said.truncated_bytes.to_string());
     same("malformed at byte", or_none(found.malformed_at), or_none(said.malformed_at));
+    add_damage(manifest, report);
+}
+
+/// Adds what the manifest says about damage. Lost bytes are a difference already.
+fn add_damage(manifest: &Manifest, report: &mut VerifyReport) {
+    let damage = manifest.damage().into_iter();
+    let of_note = damage.filter(|damage| damage.is_certain() && !matches!(damage, Damage::Lost(_)));
+    of_note.for_each(|damage| report.add_damage(damage.to_string()));
 }
 
 fn lowercase(value: &impl std::fmt::Debug) -> String {

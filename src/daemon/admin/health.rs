@@ -1,25 +1,42 @@
-//! /health: a single word and a status code. Load balancers stop sending on 503.
+//! /health: a word and a status code, and all problems with their times. Load balancers stop sending on 503.
 
-use crate::cc::vault::disk_retry::DiskRetry;
+use serde::Serialize;
+
 use crate::http::Response;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::time::rfc3339_ms;
+
+/// The body of /health.
+#[derive(Serialize)]
+struct HealthReport {
+    /// The most severe problem, or `ok`.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<ProblemRow>,
+}
+
+#[derive(Serialize)]
+struct ProblemRow {
+    problem: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+}
 
 /// Returns the most severe state.
-pub(super) fn response(shutdown: &Shutdown, disk_retry: &DiskRetry, metrics: &Metrics) -> Response {
-    let (status, code) = if shutdown.is_triggered() {
-        ("draining", 503)
-    } else if disk_retry.is_blocked() {
-        ("disk_full", 503)
-    } else if metrics.spool_full.get() > 0 {
-        ("spool_full", 503)
-    } else if metrics.store_waiting_threads.get() > 0 {
-        ("store_stalled", 503)
-    } else if metrics.cluster_up.is_down() {
-        // Status 200: events are still accepted, so senders need not switch to another server.
-        ("cluster_unreachable", 200)
-    } else {
-        ("ok", 200)
+pub(super) fn response(shutdown: &Shutdown, metrics: &Metrics) -> Response {
+    let active = metrics.problems();
+    let (status, is_accepting) = match active.first() {
+        _ if shutdown.is_triggered() => ("draining", false),
+        Some(first) => (first.problem.as_str(), active.iter().all(|active| active.problem.is_accepting())),
+        None => ("ok", true),
     };
-    Response::json(code, format!("{{\"status\":\"{status}\"}}"))
+    let row = |active: &crate::runtime::health::ActiveProblem| ProblemRow {
+        problem: active.problem.as_str(),
+        since: active.since_ms.map(rfc3339_ms),
+    };
+    let report = HealthReport { status, problems: active.iter().map(row).collect() };
+    let body = serde_json::to_vec(&report)
+        .expect("writing to a Vec cannot fail, and the report has only string keys");
+    Response::json(if is_accepting { 200 } else { 503 }, body)
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cc::stream_registry::StreamRegistry;
-use crate::cc::vault::disk_retry::DiskRetry;
 use crate::http::{Handler, Method, Request, Response};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
@@ -24,7 +23,6 @@ const PATH_LIST: &str = "/health\n/metrics\n/partitions\n/streams\n";
 #[derive(Debug)]
 pub struct AdminHandler {
     shutdown: Shutdown,
-    disk_retry: Arc<DiskRetry>,
     metrics: Arc<Metrics>,
     live: Arc<StreamRegistry>,
     started_ms: i64,
@@ -32,20 +30,15 @@ pub struct AdminHandler {
 
 impl AdminHandler {
     /// Creates the handler. The time of this call counts as the start of the process.
-    pub fn new(
-        shutdown: Shutdown,
-        disk_retry: Arc<DiskRetry>,
-        metrics: Arc<Metrics>,
-        live: Arc<StreamRegistry>,
-    ) -> AdminHandler {
-        AdminHandler { shutdown, disk_retry, metrics, live, started_ms: now_ms() }
+    pub fn new(shutdown: Shutdown, metrics: Arc<Metrics>, live: Arc<StreamRegistry>) -> AdminHandler {
+        AdminHandler { shutdown, metrics, live, started_ms: now_ms() }
     }
 }
 
 impl Handler for AdminHandler {
     fn handle(&self, request: &Request) -> Response {
         let respond: fn(&AdminHandler) -> Response = match request.path() {
-            "/health" => |admin| health::response(&admin.shutdown, &admin.disk_retry, &admin.metrics),
+            "/health" => |admin| health::response(&admin.shutdown, &admin.metrics),
             "/metrics" => |admin| metrics::response(&admin.metrics, &admin.live, admin.started_ms),
             "/partitions" => |admin| partitions::response(&admin.live),
             "/streams" => |admin| streams::response(&admin.live),

@@ -36,7 +36,7 @@ impl StreamRow<'_> {
         StreamRow {
             id: stream.id,
             peer: stream.peer,
-            file: stream.file.get().map(String::as_str),
+            file: stream.file(),
             bytes: stream.bytes.load(Ordering::Relaxed),
             packets: stream.packets.load(Ordering::Relaxed),
             last_byte: (last_byte_ms != 0).then(|| rfc3339_ms(last_byte_ms)),

@@ -66,6 +66,9 @@ pub(crate) fn open_in_journal(output: &Path) -> BTreeSet<String> {
     let mut open = BTreeSet::new();
     for line in fs::read_to_string(output.join(".lea/open.jsonl")).unwrap().lines() {
         let line: Value = serde_json::from_str(line).unwrap();
+        if line == "clean" {
+            continue;
+        }
         match (line["open"]["file"].as_str(), line["closed"].as_str()) {
             (Some(file), None) => drop(open.insert(file.to_owned())),
             (None, Some(file)) => drop(open.remove(file)),

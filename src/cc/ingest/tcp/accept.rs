@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use super::ReceiverContext;
 use super::socket::StreamSocket;
-use super::stream::{ReceiveError, StreamReceiver};
+use super::stream::{ReceiveError, ReceivedStream, StreamReceiver};
 use crate::cc::stream_registry::StreamStats;
+use crate::cc::vault::damage::{self, Damage};
 use crate::cc::vault::manifest::EndReason;
 use crate::runtime::metrics::RejectReason;
 use crate::runtime::net::acceptor::ConnectionHandler;
@@ -59,7 +60,7 @@ fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverC
     log::info!("stream_connected peer={}", live.peer);
     let metrics = &shared.metrics;
     match (StreamReceiver { socket, live, shared }).receive_stream() {
-        Ok((file, reason)) => {
+        Ok(ReceivedStream { name, reason, end }) => {
             match reason {
                 EndReason::Eof => metrics.streams_ended_eof.inc(),
                 EndReason::Reset => metrics.streams_ended_reset.inc(),
@@ -75,10 +76,14 @@ fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverC
             } else {
                 ""
             };
+            let file = end.file.map_or_else(String::new, |file| format!(" file={file}"));
+            // A cut or malformed capture deserves a look; the reasons of the end are in the line anyway.
+            let damage: Vec<Damage> = end.damage.into_iter().filter(Damage::is_of_capture).collect();
+            let damage = damage::join(&damage).map_or_else(String::new, |text| format!(" damage=\"{text}\""));
+            let reason = reason.as_str();
             log::info!(
-                "stream_ended peer={} name={file} bytes={bytes} reason={}{note}",
-                live.peer,
-                reason.as_str()
+                "stream_ended peer={} name={name}{file} bytes={bytes} reason={reason}{damage}{note}",
+                live.peer
             );
         }
         Err(ReceiveError::NoName) => shared.listener.reject(RejectReason::NameTooLong, live.peer),

@@ -15,7 +15,7 @@ use crate::capture::formats::{self, DECISION_BYTES_MAX, MagicMatch};
 use crate::cc::stream_registry::StreamStats;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::vault::pool::BufferSize;
-use crate::cc::vault::{PendingStream, StreamOrigin, StreamStart, StreamWriter};
+use crate::cc::vault::{PendingStream, StreamEnd, StreamOrigin, StreamStart, StreamWriter};
 use crate::cc::wire::handshake::{self, HANDSHAKE_BYTES_MAX, NameParse, Trigger};
 use crate::cc::wire::name;
 use crate::runtime::time::now_ms;
@@ -55,25 +55,34 @@ impl From<io::Error> for ReceiveError {
     }
 }
 
+/// A stream that has ended.
+#[derive(Debug)]
+pub(super) struct ReceivedStream {
+    /// Its escaped name.
+    pub name: String,
+    pub reason: EndReason,
+    pub end: StreamEnd,
+}
+
 impl StreamReceiver<'_> {
-    /// Receives the stream. Returns its escaped name and the reason why it ended.
-    pub(super) fn receive_stream(&self) -> Result<(String, EndReason), ReceiveError> {
+    /// Receives the stream. Returns its escaped name, its file and the reason why it ended.
+    pub(super) fn receive_stream(&self) -> Result<ReceivedStream, ReceiveError> {
         // Memory touched by the thread's start is not needed while it waits.
         super::memory::trim_stack();
         let name = self.read_name()?;
         let file = name::file_name(&name);
-        let _ = self.live.file.set(file.clone());
+        let _ = self.live.name.set(file.clone());
         if let Some(reason) = self.wait_for_content()? {
             self.record_empty_stream(&name, reason)?;
-            return Ok((file, reason));
+            return Ok(ReceivedStream { name: file, reason, end: StreamEnd::default() });
         }
         let opened = self.open_writer(&name);
         let mut intake =
             opened.inspect_err(|_| self.shared.vault.record_loss(&file, self.socket.unread_bytes()))?;
         super::memory::trim_stack();
         let reason = self.receive_content(&mut intake);
-        intake.finish(reason);
-        Ok((file, reason))
+        let end = intake.finish(reason);
+        Ok(ReceivedStream { name: file, reason, end })
     }
 
     fn timing(&self) -> &TcpTimeouts {
@@ -165,7 +174,7 @@ impl StreamReceiver<'_> {
     /// Chooses the file of the stream.
     fn open_writer(&self, name: &[u8]) -> io::Result<StreamWriter> {
         let entry = self.enter(name)?;
-        let head = if entry.has_stored_parts() { self.peek_start()? } else { StreamStart::Continuation };
+        let head = if entry.needs_start() { self.peek_start()? } else { StreamStart::Continuation };
         entry.start(head)
     }
 
@@ -284,6 +293,11 @@ impl StreamReceiver<'_> {
             self.live.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             self.live.last_byte_ms.store(now_ms(), Ordering::Relaxed);
             intake.feed(buffer, bytes)?;
+            if self.live.part_file.get().is_none()
+                && let Some(file) = intake.file()
+            {
+                let _ = self.live.part_file.set(file.to_owned());
+            }
             let packets = intake.packets();
             let before = self.live.packets.swap(packets, Ordering::Relaxed);
             self.shared.metrics.packets_total.add(packets.saturating_sub(before));

@@ -34,6 +34,7 @@ impl Kit {
             descriptors: 256,
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
+            continue_within: None,
         };
         let (vault, threads) = Vault::spawn(&config, Arc::new(Metrics::default())).unwrap();
         let ledger = Ledger::open(&vault, StreamSource::Kafka, "broker", streams_max).unwrap();

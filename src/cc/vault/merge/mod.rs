@@ -111,6 +111,7 @@ pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) ->
         descriptors: config.descriptors,
         free_bytes_min: 0,
         sync_interval: Duration::from_secs(1),
+        continue_within: None,
     };
     let (vault, threads) = Vault::spawn(&vault_config, Arc::new(Metrics::default()))?;
     // A merge does not wait for a full disk: it fails and can be repeated.

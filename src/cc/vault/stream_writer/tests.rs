@@ -30,14 +30,18 @@ impl Scene {
             descriptors: 100,
             free_bytes_min: 0,
             sync_interval: Duration::from_secs(1),
+            continue_within: Some(Duration::from_secs(3600)),
         };
         let (vault, threads) = Vault::spawn(&config, Arc::default()).unwrap();
         Scene { dir, vault, threads }
     }
 
     fn begin(&self, content: &[u8]) -> io::Result<StreamWriter> {
-        let origin =
-            StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:1024".into(), connected_ms: 0 };
+        self.begin_from("192.0.2.1:1024", content)
+    }
+
+    fn begin_from(&self, peer: &str, content: &[u8]) -> io::Result<StreamWriter> {
+        let origin = StreamOrigin { source: StreamSource::Tcp, peer: peer.into(), connected_ms: now_ms() };
         let head = match formats::starts_capture(content) {
             Some(true) => StreamStart::NewCapture,
             _ => StreamStart::Continuation,
@@ -53,7 +57,11 @@ impl Scene {
 
     /// Sends a whole stream in chunks of `step` bytes.
     fn send(&self, content: &[u8], step: usize) {
-        let mut writer = self.begin(content).unwrap();
+        self.send_from("192.0.2.1:1024", content, step);
+    }
+
+    fn send_from(&self, peer: &str, content: &[u8], step: usize) {
+        let mut writer = self.begin_from(peer, content).unwrap();
         content.chunks(step).for_each(|chunk| self.feed(&mut writer, chunk).unwrap());
         writer.finish(EndReason::Eof);
     }
@@ -158,7 +166,9 @@ fn a_part_that_is_open_in_another_stream_is_not_changed() {
     let scene = Scene::new();
     let mut writer = scene.begin(b"no capture").unwrap();
     scene.feed(&mut writer, b"no capture").unwrap();
-    let found = || look_up(&scene.vault.shared, "file", StreamSource::Tcp).unwrap();
+    let origin =
+        StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:1".into(), connected_ms: now_ms() };
+    let found = || look_up(&scene.vault.shared, "file", &origin).unwrap();
     assert!(matches!(found(), PartLookup::Foreign));
     assert_eq!(scene.vault.shared.dir.manifest("file").unwrap().unwrap().state, ManifestState::Open);
     writer.finish(EndReason::Eof);
@@ -167,4 +177,87 @@ fn a_part_that_is_open_in_another_stream_is_not_changed() {
     }
     assert!(matches!(found(), PartLookup::Stored(stored) if stored.bytes == 10));
     assert!(scene.end().0.is_zero());
+}
+
+/// The parts that streams from several addresses end in: content, what they continue and what they repeat.
+#[track_caller]
+fn check_senders(streams: &[(&str, &[u8])], parts: &[(&[u8], Option<u64>, Option<u64>)]) {
+    for step in STEPS {
+        let scene = Scene::new();
+        streams.iter().for_each(|(peer, content)| scene.send_from(peer, content, step));
+        let (losses, dir) = scene.end();
+        assert!(losses.is_zero(), "step {step}");
+        for (number, (expected, continues, repeats)) in (1..).zip(parts) {
+            let (content, manifest) = stored(dir.path(), &name::part_file_name("file", number));
+            assert!(content == *expected, "part {number}, step {step}");
+            let at = |position: &Option<PartPosition>| {
+                position.as_ref().map(|position| {
+                    assert_eq!(position.file, "file");
+                    position.at
+                })
+            };
+            assert_eq!((at(&manifest.continues), at(&manifest.repeats)), (*continues, *repeats), "{number}");
+            let brought: u64 = manifest.connections.iter().map(|connection| connection.bytes).sum();
+            assert_eq!(brought, manifest.bytes, "every byte is from a listed connection");
+        }
+        let next = name::part_file_name("file", parts.len() as u32 + 1);
+        assert!(!dir.path().join(next).exists(), "unexpected part, step {step}");
+    }
+}
+
+#[test]
+fn another_address_never_changes_a_closed_stream() {
+    const SENDER: &str = "192.0.2.1:1024";
+    const FORGER: &str = "198.51.100.9:1024";
+    let (start, rest) = CAPTURE.split_at(700);
+    let all = Some(CAPTURE.len() as u64);
+    // A packet is appended, and the sender goes on afterwards.
+    check_senders(
+        &[(SENDER, start), (FORGER, b"forged"), (SENDER, rest)],
+        &[(CAPTURE, None, None), (b"forged", Some(700), None)],
+    );
+    // The whole stream and one packet more.
+    let longer = [CAPTURE, b"forged"].concat();
+    check_senders(&[(SENDER, CAPTURE), (FORGER, &longer)], &[(CAPTURE, None, None), (&longer, None, all)]);
+    // An equal re-send from elsewhere is compared only.
+    check_senders(
+        &[(SENDER, CAPTURE), (FORGER, CAPTURE), (FORGER, start), (SENDER, CAPTURE)],
+        &[(CAPTURE, None, None)],
+    );
+    // The forger came first: its part does not attract the sender.
+    check_senders(
+        &[(FORGER, b"forged"), (SENDER, CAPTURE)],
+        &[(b"forged", None, None), (CAPTURE, None, None)],
+    );
+}
+
+#[test]
+fn a_cut_re_send_from_elsewhere_does_not_change_how_the_stream_ended() {
+    let scene = Scene::new();
+    scene.send(CAPTURE, 1000);
+    let mut writer = scene.begin_from("198.51.100.9:1", CAPTURE).unwrap();
+    scene.feed(&mut writer, &CAPTURE[..100]).unwrap();
+    writer.finish(EndReason::Reset);
+    let (_, dir) = scene.end();
+    assert_eq!(stored(dir.path(), "file").1.end_reason, Some(EndReason::Eof));
+}
+
+#[test]
+fn a_second_connection_says_where_the_first_one_is() {
+    let scene = Scene::new();
+    let mut first = scene.begin(CAPTURE).unwrap();
+    scene.feed(&mut first, &CAPTURE[..300]).unwrap();
+    let origin =
+        StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:9".into(), connected_ms: now_ms() };
+    // A shutdown ends the wait for the first stream at once.
+    let pending = scene.vault.open_stream(b"file", origin, Arc::new(NoPeer), || true).unwrap();
+    assert!(pending.needs_start() && !pending.has_stored_parts());
+    let mut second = pending.start(StreamStart::Continuation).unwrap();
+    scene.feed(&mut second, &CAPTURE[300..]).unwrap();
+    second.finish(EndReason::Eof);
+    first.finish(EndReason::Reset);
+    let (_, dir) = scene.end();
+    let (rest, manifest) = stored(dir.path(), "file.2");
+    assert_eq!(manifest.continues, Some(PartPosition { file: "file".into(), at: 300 }));
+    assert!([&stored(dir.path(), "file").0, &rest[..]].concat() == CAPTURE, "joined, they are the stream");
 }

@@ -52,6 +52,7 @@ impl Kit {
             descriptors: 256,
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
+            continue_within: None,
         };
         let metrics = Arc::<Metrics>::default();
         let (vault, threads) = Vault::spawn(&vault_config, Arc::clone(&metrics)).unwrap();
