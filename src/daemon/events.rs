@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::settings::EventSettings;
 use super::sources::{self, SourceContext};
-use crate::billing;
 use crate::cc::vault::Vault;
 use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::grok::GrokPatterns;
@@ -75,7 +74,7 @@ impl EventServiceConfig {
                     client: cluster.client.clone(),
                     search_timeout: SEARCH_TIMEOUT,
                     normalizer: Some(Arc::clone(&self.normalizer)),
-                    templates: billing::index_templates(&self.settings.indices.billing),
+                    templates: self.settings.indices.templates(),
                     spool: SpoolConfig::of(cluster.spool_bytes_max, free_bytes_min),
                     ship: ShipConfig { keep_days: cluster.keep_days, ..ShipConfig::default() },
                 };
@@ -96,7 +95,7 @@ impl EventServiceConfig {
     }
 
     fn open_embedded(&self, dir: &Path) -> Result<SqliteStore> {
-        let templates = billing::index_templates(&self.settings.indices.billing);
+        let templates = self.settings.indices.templates();
         let config = StoreConfig { templates, ..StoreConfig::default() };
         SqliteStore::open(dir, config.with_normalizer(Arc::clone(&self.normalizer)))
     }

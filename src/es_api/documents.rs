@@ -86,6 +86,8 @@ struct GetResponse<'a> {
     sequence: Option<u64>,
     #[serde(rename = "_primary_term", skip_serializing_if = "Option::is_none")]
     primary_term: Option<u8>,
+    #[serde(rename = "_ignored", skip_serializing_if = "<[String]>::is_empty")]
+    ignored: &'a [String],
     found: bool,
     #[serde(rename = "_source", skip_serializing_if = "Option::is_none")]
     source: Option<&'a RawValue>,
@@ -260,6 +262,7 @@ fn not_found_response<'a>(index: &'a str, doc_type: Option<&'a str>, id: &'a str
         version: None,
         sequence: None,
         primary_term: None,
+        ignored: &[],
         found: false,
         source: None,
     }
@@ -274,6 +277,7 @@ fn found_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Response, Ap
         version: Some(hit.version),
         sequence: Some(hit.seq_no),
         primary_term: Some(1),
+        ignored: &hit.ignored,
         found: true,
         source: source.as_deref(),
     };

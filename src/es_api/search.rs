@@ -85,6 +85,8 @@ struct HitOutput<'a> {
     id: &'a str,
     #[serde(rename = "_score")]
     score: Option<f64>,
+    #[serde(rename = "_ignored", skip_serializing_if = "<[String]>::is_empty")]
+    ignored: &'a [String],
     #[serde(rename = "_source", skip_serializing_if = "Option::is_none")]
     source: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "<[Value]>::is_empty")]
@@ -211,6 +213,7 @@ fn render_hits<'a>(search: &Search, hits: &'a [Hit]) -> Result<Vec<HitOutput<'a>
             doc_type: hit.doc_type.as_deref().unwrap_or("_doc"),
             id: &hit.id,
             score: hit.score.or(is_scored.then_some(1.0)),
+            ignored: &hit.ignored,
             source: filtered_source(hit, &search.source)?,
             sort: &hit.sort,
         })

@@ -8,6 +8,8 @@ use super::sentrypeer;
 use crate::billing;
 use crate::runtime::json::JsonObject;
 use crate::search::document::{Document, WriteMode};
+use crate::search::event_fields;
+use crate::search::index_templates::IndexTemplates;
 
 /// Names of the indices that receive events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,17 @@ impl Default for EventIndices {
             [crate::search::document::INDEX_CALLS, "sentrypeer", "syslog", billing::DEFAULT_INDEX]
                 .map(str::to_owned);
         EventIndices { calls, sentrypeer, syslog, billing }
+    }
+}
+
+impl EventIndices {
+    /// Returns the mappings of these indices, and the time of a billing row.
+    pub fn templates(&self) -> IndexTemplates {
+        let names = [&self.calls, &self.sentrypeer, &self.syslog];
+        let events = names.into_iter().filter(|name| **name != self.billing);
+        events.fold(billing::index_templates(&self.billing), |templates, name| {
+            templates.with_mapping(name, event_fields::mapping())
+        })
     }
 }
 

@@ -11,6 +11,9 @@ use crate::search::mapping::Mapping;
 /// Members of a document that contain the time of the event as text, in the order of preference.
 const TIME_MEMBERS: [&str; 3] = ["@timestamp", "time", "timestamp"];
 
+/// Years 0 to 9999, in milliseconds since 1970: the times that RFC 3339 can express. Queries could not name any others.
+const TIMES_MS: std::ops::Range<i64> = -62_167_219_200_000..253_402_300_800_000;
+
 /// Function that reads the time of an event in milliseconds since 1970. Its argument returns the text of a member that
 /// is a string or a number.
 pub type EventTimeFn = for<'a> fn(&dyn Fn(&str) -> Option<Cow<'a, str>>) -> Option<i64>;
@@ -22,7 +25,7 @@ pub struct IndexTemplates {
 }
 
 impl IndexTemplates {
-    /// Adds the mapping that an index gets when it is created.
+    /// Adds one of the service's own indices, with the mapping that it gets when it is created.
     pub fn with_mapping(mut self, index: &str, mapping: Mapping) -> IndexTemplates {
         self.mappings.insert(index.to_owned(), mapping);
         self
@@ -31,6 +34,12 @@ impl IndexTemplates {
     /// Sets the function for documents in which no usual member has a time.
     pub fn with_event_time(self, event_time: EventTimeFn) -> IndexTemplates {
         IndexTemplates { event_time: Some(event_time), ..self }
+    }
+
+    /// Returns true for the service's own indices. They accept every JSON object: a value that cannot be indexed is stored
+    /// and listed in `_ignored`. So no sender can keep the events of others out.
+    pub(crate) fn is_own(&self, index: &str) -> bool {
+        self.mappings.contains_key(index)
     }
 
     /// Returns the mapping that an index gets when it is created.
@@ -46,7 +55,8 @@ impl IndexTemplates {
         scalar: &dyn Fn(&str) -> Option<Cow<'a, str>>,
     ) -> Option<i64> {
         let usual = TIME_MEMBERS.iter().find_map(|name| parse_event_time(&string(name)?));
-        usual.or_else(|| self.event_time.and_then(|event_time| event_time(scalar)))
+        let found = usual.or_else(|| self.event_time.and_then(|event_time| event_time(scalar)));
+        found.filter(|ms| TIMES_MS.contains(ms))
     }
 }
 
@@ -89,6 +99,11 @@ mod tests {
         check(&[("timestamp", "1970-01-02"), ("@timestamp", "1970-01-01T00:00")], Some(0));
         check(&[("time", "1970/01/01 01:00:00 +0100")], Some(0));
         check(&[("time", "1970-01-01 00:00:00-0100")], Some(3_600_000));
+        check(&[("time", "0000-01-01T00:00:00Z")], Some(TIMES_MS.start));
+        check(&[("time", "9999-12-31T23:59:59.999Z")], Some(TIMES_MS.end - 1));
+        check(&[("time", "-0001-12-31")], None);
+        check(&[("time", "+10000-01-01")], None);
+        check(&[("seconds", "9223372036854775807")], None);
         check(&[], None);
         assert_eq!(IndexTemplates::default().event_time_ms(|_| None, &|_| Some("7".into())), None);
     }

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod date;
 pub mod dead_letters;
 pub mod document;
+pub mod event_fields;
 pub(crate) mod export;
 pub(crate) mod glob;
 pub mod index_templates;

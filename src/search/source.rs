@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Datelike, SecondsFormat};
 use serde_json::{Value, json};
 
 use crate::phone::PhoneNumberNormalizer;
@@ -60,6 +61,19 @@ pub(crate) struct TimeRange {
     pub from_ms: Option<i64>,
     /// End, excluded.
     pub to_ms: Option<i64>,
+}
+
+/// Format of the times in queries.
+const TIME_FORMAT: &str = "strict_date_optional_time||epoch_millis";
+
+/// Returns a time as a value of [`TIME_FORMAT`]. Elasticsearch 7 accepts no negative milliseconds.
+fn time_value(ms: i64) -> QueryValue {
+    match DateTime::from_timestamp_millis(ms) {
+        Some(time) if ms < 0 && time.year() >= 0 => {
+            QueryValue::Text(time.to_rfc3339_opts(SecondsFormat::Millis, true))
+        }
+        _ => QueryValue::Long(ms),
+    }
 }
 
 /// A search apart from its query.
@@ -323,7 +337,7 @@ impl QuerySession {
 
     fn query_in(&self, range: TimeRange) -> Query {
         let bound = |ms: Option<i64>, make: fn(QueryValue) -> Bound| {
-            ms.map_or(Bound::Open, |ms| make(QueryValue::Long(ms)))
+            ms.map_or(Bound::Open, |ms| make(time_value(ms)))
         };
         if range == TimeRange::default() {
             return self.query.clone();
@@ -332,7 +346,7 @@ impl QuerySession {
             fields: FieldSelector::Named(vec![self.time_field.clone()]),
             from: bound(range.from_ms, Bound::Included),
             to: bound(range.to_ms, Bound::Excluded),
-            format: Some("epoch_millis".to_owned()),
+            format: Some(TIME_FORMAT.to_owned()),
             zone_minutes: 0,
         };
         let must = vec![self.query.clone(), range];
@@ -350,10 +364,13 @@ impl QuerySession {
         if range == TimeRange::default() {
             return query;
         }
-        let mut bounds = json!({"format": "epoch_millis"});
+        let mut bounds = json!({"format": TIME_FORMAT});
         for (key, ms) in [("gte", range.from_ms), ("lt", range.to_ms)] {
             if let Some(ms) = ms {
-                bounds[key] = ms.into();
+                bounds[key] = match time_value(ms) {
+                    QueryValue::Text(text) => text.into(),
+                    _ => ms.into(),
+                };
             }
         }
         json!({"bool": {"must": [query], "filter": [{"range": {self.time_field.as_str(): bounds}}]}})

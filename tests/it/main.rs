@@ -38,6 +38,7 @@ mod merge;
 mod number;
 mod number_merges;
 mod number_plans;
+mod own_indices;
 mod replay;
 mod replay_delivery;
 mod replay_kafka;

@@ -16,7 +16,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::line::{self, LineError};
-use crate::billing;
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
@@ -130,7 +129,7 @@ impl Args {
                 "FILE is missing (only a directory has dead letters to load)".to_owned(),
             ));
         }
-        let templates = billing::index_templates(&settings.events.indices.billing);
+        let templates = settings.events.indices.templates();
         let config = StoreConfig { templates, ..StoreConfig::default() };
         EventSource::open_for_writing(&target, config.with_normalizer(load_normalizer(settings)?))
     }

@@ -162,6 +162,7 @@ mod tests {
             seq_no: 0,
             source: source.as_bytes().to_vec(),
             sort: vec![Value::from(0)],
+            ignored: Vec::new(),
         };
         EventView::new(hit, 0)
     }

@@ -67,6 +67,8 @@ struct RawHit<'a> {
     source: Option<&'a RawValue>,
     #[serde(default)]
     sort: Vec<Value>,
+    #[serde(rename = "_ignored", default)]
+    ignored: Vec<String>,
 }
 
 /// Why a well-formed response is not a complete result.
@@ -137,6 +139,7 @@ fn to_hit(raw: RawHit<'_>) -> Hit {
         source: strip_lea_object(raw.source.map_or("{}", RawValue::get).as_bytes()),
         sort: raw.sort,
         score: raw.score,
+        ignored: raw.ignored,
     }
 }
 

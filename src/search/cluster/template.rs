@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::event::number_field;
 use super::{LEA_OBJECT, client::encode_path_segment};
+use crate::search::event_fields;
 use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::{Dynamic, Mapping};
 
@@ -21,49 +22,6 @@ const FORMAT_VERSION: u64 = 1;
 /// Higher than the templates that clusters include. Longer names get a higher priority, because their indices
 /// can match the pattern of a shorter one.
 const PRIORITY: usize = 200;
-
-const DATE: &str = "strict_date_optional_time||yyyy-MM-dd HH:mm:ssZ||yyyy-MM-dd HH:mm:ss||epoch_millis";
-
-const DATES: [&str; 5] = ["@timestamp", "time", "timestamp", "request_time", "reply_time"];
-
-const ADDRESSES: [&str; 7] =
-    ["ip_address", "ipIntruder", "ipHost", "honey_pot_ip", "intruder_ip", "source_ip", "destination_ip"];
-
-const TEXTS: [&str; 30] = [
-    "@version",
-    "ani",
-    "ani_domain",
-    "call_id",
-    "called_number",
-    "callee_id",
-    "caller_id",
-    "country",
-    "destNum",
-    "dnis",
-    "dnis_domain",
-    "event",
-    "from_user",
-    "key",
-    "level",
-    "logger_name",
-    "message",
-    "path",
-    "providerid",
-    "serviceid",
-    "sipRequest",
-    "sip_method",
-    "syslog_host",
-    "syslog_pid",
-    "syslog_program",
-    "tags",
-    "to_user",
-    "type",
-    "userAgent",
-    "user_agent",
-];
-
-const LONGS: [&str; 6] =
-    ["microseconds", "portHost", "portIntruder", "reply_code", "syslog_facility", "syslog_severity"];
 
 /// Path of a name's template.
 pub(super) fn path(name: &str) -> String {
@@ -87,7 +45,7 @@ pub(super) struct TemplateParams {
 pub(super) fn build(name: &str, params: &TemplateParams, sent: &Mapping) -> Value {
     let mut mappings = json!({
         "date_detection": false,
-        "dynamic_templates": [{"texts": {"match_mapping_type": "string", "mapping": text_field()}}],
+        "dynamic_templates": [{"texts": {"match_mapping_type": "string", "mapping": event_fields::text()}}],
         "properties": properties(&params.numbers),
     });
     if let Some(mapping) = params.templates.mapping(name) {
@@ -148,17 +106,8 @@ pub(super) fn lea_object_mapping(numbers: &[String]) -> Value {
 }
 
 fn properties(numbers: &[String]) -> Map<String, Value> {
-    let mut properties = Map::new();
-    let mut put = |names: &[&str], kind: Value| {
-        properties.extend(names.iter().map(|name| ((*name).to_owned(), kind.clone())));
-    };
-    put(&DATES, json!({"type": "date", "format": DATE}));
-    put(&ADDRESSES, json!({"type": "ip", "fields": {"keyword": keyword_field()}}));
-    put(&TEXTS, text_field());
-    put(&LONGS, json!({"type": "long"}));
-    put(&["latitude", "longitude"], json!({"type": "double"}));
-    put(&["location"], json!({"type": "geo_point"}));
-    put(&[LEA_OBJECT], lea_object(numbers));
+    let mut properties = event_fields::properties();
+    properties.insert(LEA_OBJECT.to_owned(), lea_object(numbers));
     properties
 }
 
@@ -166,14 +115,6 @@ fn lea_object(numbers: &[String]) -> Value {
     let fields: Map<_, _> =
         numbers.iter().map(|field| (number_field(field), json!({"type": "keyword"}))).collect();
     json!({"properties": {"time": {"type": "date"}, "number": {"properties": fields}}})
-}
-
-fn text_field() -> Value {
-    json!({"type": "text", "fields": {"keyword": keyword_field()}})
-}
-
-fn keyword_field() -> Value {
-    json!({"type": "keyword", "ignore_above": 256})
 }
 
 /// Fields of a sender replace those of the template.

@@ -157,6 +157,8 @@ pub struct Hit {
     pub sort: Vec<serde_json::Value>,
     /// Score, if the store computes scores.
     pub score: Option<f64>,
+    /// Paths of the members that could not be indexed.
+    pub ignored: Vec<String>,
 }
 
 /// Buckets by the name of their aggregation.

@@ -26,6 +26,8 @@ pub(super) mod field_ids {
     pub(crate) const ALL_NUMBERS: u16 = 3;
     /// The document type, if the sender gave one.
     pub(crate) const DOC_TYPE: u16 = 4;
+    /// Members that could not be indexed. The value is the member's path.
+    pub(crate) const IGNORED: u16 = 5;
     /// First id of the fields in a mapping.
     pub(crate) const FIRST: u16 = 16;
     /// Bit that marks the hours of a date field.
@@ -80,6 +82,13 @@ impl IndexFields {
     /// Returns all fields sorted by name. Hidden fields are included.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &FieldEntry)> {
         self.by_name.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// Tells whether a field has a name that starts with `path` and a dot, and is not a sub-field of `path`.
+    pub(super) fn has_below(&self, path: &str) -> bool {
+        let below = format!("{path}.");
+        let mut fields = self.by_name.range(below.clone()..).take_while(|(name, _)| name.starts_with(&below));
+        fields.any(|(name, entry)| entry.field.parent.is_none() && !is_hidden(name))
     }
 
     /// Returns the mapping, without hidden fields.
@@ -195,14 +204,19 @@ impl Catalog {
     }
 
     /// Creates an index with these fields, or returns the existing one. The flag is true if the index is new. Returns
-    /// `None` if the store has the most indices already.
-    pub(super) fn create(&self, name: &str, mapping: &Mapping) -> Option<(Arc<IndexEntry>, bool)> {
+    /// `None` if the store has the most indices already; there is always room for the service's own ones.
+    pub(super) fn create(
+        &self,
+        name: &str,
+        mapping: &Mapping,
+        is_own: bool,
+    ) -> Option<(Arc<IndexEntry>, bool)> {
         let _adding = lock(&self.add_lock);
         if let Some(existing) = self.get(name) {
             return Some((existing, false));
         }
         let count = self.by_name.read().unwrap_or_else(PoisonError::into_inner).len();
-        if count >= INDICES_MAX {
+        if count >= INDICES_MAX && !is_own {
             return None;
         }
         let (id, dynamic) = (count as u16, mapping.dynamic);
@@ -320,9 +334,7 @@ fn check_field(
             return Err(MappingConflict::ObjectOverValue(name[..at].to_owned()));
         }
     }
-    let below = format!("{name}.");
-    let is_below = |(other, field): (&str, &Field)| other.starts_with(&below) && field.parent.is_none();
-    if now.iter().any(|(other, entry)| is_below((other, &entry.field))) {
+    if now.has_below(name) {
         return Err(MappingConflict::ObjectOverValue(name.to_owned()));
     }
     Ok(())

@@ -25,6 +25,12 @@ const DEPTH_MAX: usize = 20;
 /// found to be new.
 const ATTEMPTS_MAX: usize = 8;
 
+/// Maximum number of paths of a document in `_ignored`.
+const IGNORED_MAX: usize = 64;
+
+/// Maximum length of a path in `_ignored`. Longer ones are truncated.
+const IGNORED_BYTES_MAX: usize = 256;
+
 /// Distance of positions between two values of a field.
 const POSITION_GAP: u32 = 100;
 
@@ -37,6 +43,8 @@ pub(super) struct DocumentTerms {
     bytes: Vec<u8>,
     /// End of each key in `bytes`, and its position.
     keys: Vec<(usize, Option<u32>)>,
+    /// Paths of the members that could not be indexed.
+    ignored: Vec<String>,
     /// Time of the event in milliseconds since 1970.
     pub time_ms: i64,
 }
@@ -45,6 +53,7 @@ impl DocumentTerms {
     fn clear(&mut self) {
         self.bytes.clear();
         self.keys.clear();
+        self.ignored.clear();
     }
 
     fn add(&mut self, index: u16, field: u16, value: &[u8], position: Option<u32>) {
@@ -81,6 +90,15 @@ pub(super) struct DocumentIndexer {
     pub templates: IndexTemplates,
 }
 
+/// Purpose of indexing a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IndexingMode {
+    /// The document is new.
+    Write,
+    /// The document was stored, and its terms are needed again. Nothing is added to the index, and nothing is rejected.
+    Read,
+}
+
 /// Reason why indexing stopped.
 enum WalkStop {
     Rejected(WriteRejected),
@@ -102,25 +120,32 @@ impl DocumentIndexer {
         doc_type: Option<&str>,
         source: &[u8],
         now_ms: i64,
+        mode: IndexingMode,
         terms: &mut DocumentTerms,
     ) -> Result<(), WriteRejected> {
+        let accepts_all = mode == IndexingMode::Read || self.templates.is_own(&index.name);
+        let mut adds_fields = mode == IndexingMode::Write;
         let value: Value = serde_json::from_slice(source)
             .map_err(|error| invalid_document(format!("failed to parse: {error}")))?;
         let Value::Object(object) = &value else {
             return Err(invalid_document("failed to parse: not a JSON object".into()));
         };
         for attempt in 0.. {
-            if attempt == ATTEMPTS_MAX {
+            if attempt == ATTEMPTS_MAX && !accepts_all {
                 return Err(invalid_document(
                     "its new fields conflict with fields of other documents".to_owned(),
                 ));
             }
+            adds_fields &= attempt < ATTEMPTS_MAX;
             terms.clear();
             let fields = index.fields();
             let mut walk = DocumentWalk {
                 indexer: self,
                 index: index.id,
                 fields: &fields,
+                accepts_all,
+                adds_fields,
+                mode,
                 terms,
                 path: String::new(),
                 depth: 0,
@@ -132,7 +157,13 @@ impl DocumentIndexer {
             match if new.is_empty() { walked } else { walked.and(Err(WalkStop::NewFields(new))) } {
                 Ok(()) => break,
                 Err(WalkStop::Rejected(rejected)) => return Err(rejected),
-                Err(WalkStop::NewFields(new)) => self.add_fields(index, &new)?,
+                Err(WalkStop::NewFields(_)) if attempt > ATTEMPTS_MAX => break,
+                Err(WalkStop::NewFields(new)) => match self.add_fields(index, &new) {
+                    // The next attempt adds hidden fields only, for which there is always room.
+                    Err(_) if accepts_all && adds_fields => adds_fields = false,
+                    Err(_) if accepts_all => break,
+                    added => added?,
+                },
             }
         }
         let string = |name: &str| object.get(name)?.as_str().map(Cow::Borrowed);
@@ -170,6 +201,11 @@ fn add_common_terms(index: u16, doc_type: Option<&str>, terms: &mut DocumentTerm
     if let Some(doc_type) = doc_type {
         terms.add(index, field_ids::DOC_TYPE, doc_type.as_bytes(), None);
     }
+    let ignored = std::mem::take(&mut terms.ignored);
+    if !ignored.is_empty() {
+        terms.add(index, field_ids::EXISTS, &field_ids::IGNORED.to_be_bytes(), None);
+    }
+    ignored.iter().for_each(|path| terms.add(index, field_ids::IGNORED, path.as_bytes(), None));
     add_date_terms(terms, index, field_ids::EVENT_TIME, terms.time_ms);
 }
 
@@ -196,6 +232,11 @@ struct DocumentWalk<'a> {
     indexer: &'a DocumentIndexer,
     index: u16,
     fields: &'a IndexFields,
+    /// True if a member that cannot be indexed is ignored. False if it rejects the document.
+    accepts_all: bool,
+    /// True if unknown members become fields.
+    adds_fields: bool,
+    mode: IndexingMode,
     terms: &'a mut DocumentTerms,
     path: String,
     depth: usize,
@@ -206,25 +247,21 @@ struct DocumentWalk<'a> {
 
 impl DocumentWalk<'_> {
     fn walk_object(&mut self, object: &serde_json::Map<String, Value>) -> Result<(), WalkStop> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(
-                invalid_document(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded")).into()
-            );
+        if self.depth == DEPTH_MAX {
+            return self.refuse(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded"));
         }
+        self.depth += 1;
         for (name, value) in object {
-            if name.is_empty() || name.split('.').any(|part| part.trim().is_empty()) {
-                return Err(invalid_document(format!(
-                    "field name [{name}] cannot be empty or have an empty part"
-                ))
-                .into());
-            }
             let before = self.path.len();
             if before > 0 {
                 self.path.push('.');
             }
             self.path.push_str(name);
-            self.values(value)?;
+            if name.is_empty() || name.split('.').any(|part| part.trim().is_empty()) {
+                self.refuse(format!("field name [{name}] cannot be empty or have an empty part"))?;
+            } else {
+                self.values(value)?;
+            }
             self.path.truncate(before);
         }
         self.depth -= 1;
@@ -239,22 +276,30 @@ impl DocumentWalk<'_> {
         match value {
             Value::Null => Ok(()),
             _ if is_geo_point(self.fields, &self.path) => self.walk_leaf(value),
-            Value::Object(object) => self.walk_object(object),
+            Value::Object(object) => self.walk_inner_object(object),
             Value::Array(array) => self.walk_array(array, 0),
             leaf => self.walk_leaf(leaf),
         }
     }
 
+    /// Indexes an object that is the value of a member.
+    fn walk_inner_object(&mut self, object: &serde_json::Map<String, Value>) -> Result<(), WalkStop> {
+        if self.accepts_all && self.fields.get(&self.path).is_some() {
+            // The field has values, and a field with values cannot have members.
+            self.ignore();
+            return Ok(());
+        }
+        self.walk_object(object)
+    }
+
     fn walk_array(&mut self, array: &[Value], depth: usize) -> Result<(), WalkStop> {
         if depth > DEPTH_MAX {
-            return Err(
-                invalid_document(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded")).into()
-            );
+            return self.refuse(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded"));
         }
         for value in array {
             match value {
                 Value::Array(inner) => self.walk_array(inner, depth + 1)?,
-                Value::Object(object) => self.walk_object(object)?,
+                Value::Object(object) => self.walk_inner_object(object)?,
                 Value::Null => {}
                 leaf => self.walk_leaf(leaf)?,
             }
@@ -269,10 +314,10 @@ impl DocumentWalk<'_> {
             return self.add_unknown_field(value);
         };
         if is_hidden(&self.path) {
-            return Err(invalid_document(MappingConflict::ReservedName(self.path.clone()).to_string()).into());
+            return self.refuse(MappingConflict::ReservedName(self.path.clone()).to_string());
         }
         if let Some(parent) = &entry.field.parent {
-            return Err(invalid_document(MappingConflict::ObjectOverValue(parent.clone()).to_string()).into());
+            return self.refuse(MappingConflict::ObjectOverValue(parent.clone()).to_string());
         }
         self.add_or_ignore(entry, value)?;
         for sub in entry.sub_fields.iter().filter_map(|sub| fields.get(sub)) {
@@ -286,6 +331,12 @@ impl DocumentWalk<'_> {
         if self.new_fields.iter().any(|(name, _)| *name == self.path) {
             return Ok(());
         }
+        if self.accepts_all
+            && (!self.adds_fields || is_hidden(&self.path) || self.fields.has_below(&self.path))
+        {
+            self.ignore();
+            return Ok(());
+        }
         match self.fields.dynamic {
             Dynamic::False => Ok(()),
             Dynamic::Strict => {
@@ -293,10 +344,12 @@ impl DocumentWalk<'_> {
                 let text = format!(
                     "mapping set to strict, dynamic introduction of [{name}] within [{above}] is not allowed"
                 );
-                Err(invalid_document(text).into())
+                self.refuse(text)
             }
             Dynamic::True => {
-                self.new_fields.extend(dynamic::detect_fields(&self.path, value, text::is_date));
+                // The first text must not decide that all others have to be dates.
+                let is_date = |text: &str| !self.accepts_all && text::is_date(text);
+                self.new_fields.extend(dynamic::detect_fields(&self.path, value, is_date));
                 Ok(())
             }
         }
@@ -315,6 +368,7 @@ impl DocumentWalk<'_> {
                 self.terms.add(self.index, canonical_id, number.as_bytes(), None);
                 self.terms.add(self.index, field_ids::ALL_NUMBERS, number.as_bytes(), None);
             }
+            None if self.mode == IndexingMode::Read => {}
             None => {
                 let name = format!("{}{}", self.path, NUMBER_SUFFIX);
                 if !self.new_fields.iter().any(|(new, _)| *new == name) {
@@ -324,11 +378,34 @@ impl DocumentWalk<'_> {
         }
     }
 
-    /// Adds the terms of a value, or ignores it if the mapping says `ignore_malformed`.
+    /// Adds the terms of a value, or ignores it if the index accepts everything or the mapping says `ignore_malformed`.
     fn add_or_ignore(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
         match self.add_value(entry, value) {
-            Err(WalkStop::Rejected(_)) if entry.field.ignore_malformed && !value.is_object() => Ok(()),
-            put => put,
+            Err(WalkStop::Rejected(_))
+                if self.accepts_all || entry.field.ignore_malformed && !value.is_object() =>
+            {
+                self.ignore();
+                Ok(())
+            }
+            added => added,
+        }
+    }
+
+    /// Rejects the document because of a member, or ignores the member if the index accepts everything.
+    fn refuse(&mut self, reason: String) -> Result<(), WalkStop> {
+        if !self.accepts_all {
+            return Err(invalid_document(reason).into());
+        }
+        self.ignore();
+        Ok(())
+    }
+
+    /// Notes that the member at the current path is not indexed.
+    fn ignore(&mut self) {
+        let path = &self.path[..self.path.floor_char_boundary(IGNORED_BYTES_MAX)];
+        let ignored = &mut self.terms.ignored;
+        if ignored.len() < IGNORED_MAX && !ignored.iter().any(|known| known == path) {
+            ignored.push(path.to_owned());
         }
     }
 

@@ -42,6 +42,8 @@ mod tests;
 #[cfg(test)]
 mod tests_format;
 #[cfg(test)]
+mod tests_own;
+#[cfg(test)]
 mod tests_random;
 
 pub(crate) use self::file::path as store_path;
@@ -75,6 +77,7 @@ use crate::search::store::{IndexInfo, Store, StoreError, WriteReceipt, WriteReje
 use crate::{Error, Result};
 
 pub use indexer::CanonicalNumberFn;
+use indexer::IndexingMode;
 
 /// Maximum number of calls that wait for the writer.
 const WAITING_JOBS_MAX: usize = 1_024;
@@ -232,7 +235,15 @@ impl SqliteStore {
         terms: &mut DocumentTerms,
     ) -> Result<IndexedDocument, WriteRejected> {
         let index = self.get_or_create_index(&document)?;
-        self.indexer.index_document(&index, document.doc_type.as_deref(), &document.source, now_ms, terms)?;
+        let doc_type = document.doc_type.as_deref();
+        self.indexer.index_document(
+            &index,
+            doc_type,
+            &document.source,
+            now_ms,
+            IndexingMode::Write,
+            terms,
+        )?;
         Ok(IndexedDocument {
             index: index.id,
             doc_type: document.doc_type,
@@ -265,8 +276,9 @@ impl SqliteStore {
             WriteRejected::Invalid(format!("Invalid index name [{}], {why}", document.index))
         })?;
         let mapping = self.config.templates.mapping(&document.index);
-        let created =
-            self.state.catalog.create(&document.index, mapping.unwrap_or(const { &Mapping::new() }));
+        let is_own = mapping.is_some();
+        let mapping = mapping.unwrap_or(const { &Mapping::new() });
+        let created = self.state.catalog.create(&document.index, mapping, is_own);
         created.map(|(index, _)| index).ok_or_else(|| WriteRejected::Invalid(TOO_MANY_INDICES.to_owned()))
     }
 
@@ -400,7 +412,10 @@ impl Store for SqliteStore {
             let index =
                 self.state.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
             let docs = context.find(index.id, &QueryPlan::Ids(vec![id.to_owned()]))?;
-            docs.min().map(|doc| search::read_hit(context, &self.state, doc).map(|(hit, _)| hit)).transpose()
+            let Some(doc) = docs.min() else { return Ok(None) };
+            let (hit, _) = search::read_hit(context, &self.state, doc)?;
+            let ignored = search::ignored_members(context, &[index], &[doc])?.remove(&doc);
+            Ok(Some(Hit { ignored: ignored.unwrap_or_default(), ..hit }))
         })
     }
 
@@ -454,8 +469,9 @@ impl Store for SqliteStore {
     fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
         check_index_name(index)
             .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
-        let created =
-            self.state.catalog.create(index, &Mapping { dynamic: mapping.dynamic, ..Mapping::new() });
+        let own = self.config.templates.mapping(index);
+        let start = own.cloned().unwrap_or_else(|| Mapping { dynamic: mapping.dynamic, ..Mapping::new() });
+        let created = self.state.catalog.create(index, &start, own.is_some());
         let (entry, is_new) = created.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
         if is_new {
             self.add_fields(&entry, mapping)?;

@@ -75,7 +75,8 @@ enum Operand<'a> {
     Field(&'a FieldEntry),
     Id,
     Index,
-    Kind,
+    /// A field of the store with these texts: `_type`, `_ignored`.
+    Metadata(u16),
 }
 
 /// Planner of queries for one index.
@@ -195,8 +196,10 @@ impl<'a> Planner<'a> {
         match name {
             "_id" => Some(Operand::Id),
             "_index" => Some(Operand::Index),
-            "_type" => Some(Operand::Kind),
-            _ => self.fields.get(name).map(Operand::Field),
+            _ => match metadata_field(name) {
+                Some(field) => Some(Operand::Metadata(field)),
+                None => self.fields.get(name).map(Operand::Field),
+            },
         }
     }
 
@@ -244,7 +247,7 @@ impl<'a> Planner<'a> {
                     QueryPlan::None
                 });
             }
-            Operand::Kind => return Ok(self.term(field_ids::DOC_TYPE, value_text(value).as_bytes())),
+            Operand::Metadata(field) => return Ok(self.term(field, value_text(value).as_bytes())),
         };
         let invalid = |why: String| if lenient { Ok(QueryPlan::None) } else { Err(query_error(why)) };
         let text = value_text(value);
@@ -296,7 +299,7 @@ impl<'a> Planner<'a> {
                     QueryPlan::None
                 });
             }
-            Operand::Kind => return Ok(self.plan_pattern(field_ids::DOC_TYPE, pattern)),
+            Operand::Metadata(field) => return Ok(self.plan_pattern(field, pattern)),
             Operand::Id => return Err(query_error("patterns of _id are not supported".into())),
         };
         match entry.field.field_type {
@@ -331,8 +334,8 @@ impl<'a> Planner<'a> {
         if matches!(name, "_id" | "_index" | "*") {
             return self.all_docs();
         }
-        if name == "_type" {
-            return self.has(field_ids::DOC_TYPE);
+        if let Some(field) = metadata_field(name) {
+            return self.has(field);
         }
         let below = format!("{name}.");
         let fit = |field: &str, entry: &FieldEntry| {
@@ -343,6 +346,15 @@ impl<'a> Planner<'a> {
         };
         let fields = self.fields.iter().filter(|(field, entry)| fit(field, entry));
         at_least(1, fields.map(|(_, entry)| self.has(entry.id)).collect())
+    }
+}
+
+/// Returns the id of a field of the store that has texts and no mapping.
+fn metadata_field(name: &str) -> Option<u16> {
+    match name {
+        "_type" => Some(field_ids::DOC_TYPE),
+        "_ignored" => Some(field_ids::IGNORED),
+        _ => None,
     }
 }
 

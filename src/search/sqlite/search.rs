@@ -1,14 +1,15 @@
 //! Sorting and reading of the documents that a search found. Runs in the caller's thread.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::catalog::{FieldEntry, IndexEntry};
+use super::catalog::{FieldEntry, IndexEntry, field_ids};
 use super::execute::SearchContext;
-use super::indexer::{DocumentIndexer, DocumentTerms};
+use super::indexer::{DocumentIndexer, DocumentTerms, IndexingMode};
 use super::plan::{QueryPlan, exists_plan};
 use super::state::StoreState;
 use super::terms::each_term;
@@ -63,8 +64,11 @@ pub(super) fn run_search(
     if search.size > 0 {
         let keys = run.sort_fields(&search.sort)?;
         let ordered = run.sort_docs(docs, &keys, search.after.as_deref(), wanted)?;
-        for doc in ordered.into_iter().skip(search.from) {
-            hits.push(run.hit(doc, &keys)?);
+        let page = &ordered[search.from.min(ordered.len())..];
+        let mut ignored = ignored_members(context, &run.indices, page)?;
+        for &doc in page {
+            let ignored = ignored.remove(&doc).unwrap_or_default();
+            hits.push(Hit { ignored, ..run.hit(doc, &keys)? });
         }
     }
     Ok(SearchResult { total, hits, aggregations, ..SearchResult::default() })
@@ -95,8 +99,36 @@ pub(super) fn read_hit(
         source,
         sort: Vec::new(),
         score: None,
+        ignored: Vec::new(),
     };
     Ok((hit, row.time_ms))
+}
+
+/// Returns the paths of the members that are not indexed, for those of the documents that have any.
+pub(super) fn ignored_members(
+    context: &SearchContext<'_>,
+    indices: &[Arc<IndexEntry>],
+    docs: &[u32],
+) -> Result<HashMap<u32, Vec<String>>, StoreError> {
+    let docs = RoaringBitmap::from_iter(docs);
+    let mut marked = RoaringBitmap::new();
+    for index in indices {
+        marked |= context.find(index.id, &exists_plan(index.id, field_ids::IGNORED))? & &docs;
+    }
+    let mut paths: HashMap<u32, Vec<String>> = HashMap::new();
+    if marked.is_empty() {
+        return Ok(paths);
+    }
+    let fields: Vec<_> = indices.iter().map(|index| (index.id, field_ids::IGNORED)).collect();
+    each_term(context, &fields, false, |entry| {
+        let mut found = RoaringBitmap::new();
+        entry.add_to(&mut found, &marked)?;
+        for doc in found {
+            paths.entry(doc).or_default().push(String::from_utf8_lossy(entry.value).into_owned());
+        }
+        Ok(true)
+    })?;
+    Ok(paths)
 }
 
 /// One sort criterion.
@@ -294,8 +326,9 @@ impl SearchRun<'_> {
         if keys.iter().any(|key| key.sort.key != SortKey::SeqNo)
             && let Some(index) = self.indices.iter().find(|index| index.name == hit.index)
         {
-            // The document was indexed in the same way when it was stored, so an error is impossible here.
-            let _ = self.indexer.index_document(index, None, &hit.source, time_ms, &mut terms);
+            // Only a source that is not JSON is an error, and such a document cannot be stored.
+            let mode = IndexingMode::Read;
+            let _ = self.indexer.index_document(index, None, &hit.source, time_ms, mode, &mut terms);
             let values = keys.iter().map(|key| {
                 if key.sort.key == SortKey::SeqNo {
                     return Some(values::encode_long(i64::from(doc)).to_vec());

@@ -8,7 +8,7 @@ use super::*;
 use crate::search::document::WriteMode;
 use crate::search::query::{FieldSelector, Operator};
 
-fn document(index: &str, id: Option<&str>, source: &serde_json::Value) -> Document {
+pub(super) fn document(index: &str, id: Option<&str>, source: &serde_json::Value) -> Document {
     let source = source.to_string().into_bytes().into();
     Document {
         index: index.to_owned(),
