@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use super::args::output_dir::OutputArgs;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cc::kafka_dump::files::{DumpImporter, ImportTotals};
-use crate::cc::kafka_dump::format::RecordDeadLetter;
+use crate::cc::kafka_dump::format::{DumpFormat, RecordDeadLetter};
 use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, VisitError, VisitOutcome};
-use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpSource, ReadFlow, sort_by_offset};
+use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpOptions, DumpSource, ReadFlow, sort_by_offset};
 use crate::cc::vault::{LossTotals, Vault, VaultConfig, VaultThreads};
 use crate::cc::wire::chunk::Chunk;
 use crate::cmd::Command;
@@ -37,9 +37,10 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Convert dumps of Kafka topics to stream files
 ///
-/// The format of each dump is detected: one record value per line, `kcat -J` envelopes, console-consumer lines with any
-/// print properties, the text of `DumpLogSegments --print-data-log`, raw log segments, Logstash lines, and lea's own dead
-/// letters. Dumps may be compressed with gzip or zstd. They are read in the order of their offsets; a record that occurs
+/// The format of each dump is detected: record values or the envelopes of many tools, as lines or as any other stream of
+/// JSON values; lines with a key before the value; console-consumer lines with any print properties; the text of
+/// `DumpLogSegments --print-data-log`; raw log segments; what Logstash writes; and lea's own dead letters. Dumps may be
+/// compressed with gzip or zstd. They are read in the order of their offsets; a record that occurs
 /// in several dumps counts once.
 ///
 /// The stream files are the same as those that `lea consume-kafka` writes for these records. Records that the output
@@ -56,6 +57,12 @@ pub(crate) struct Args {
     /// Topic of dumps that do not name one
     #[arg(short, long, value_name = "TOPIC", value_parser = parse_topic_name)]
     topic: Option<String>,
+    /// Partition of dumps that do not name one
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// Format of the dumps
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Auto)]
+    format: FormatArg,
     /// Write the bytes of this stream to stdout instead of storing files
     #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "output"])]
     stream: Option<OsString>,
@@ -69,12 +76,51 @@ pub(crate) struct Args {
     store: OutputArgs,
 }
 
+/// Value of `--format`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum FormatArg {
+    /// Detected from the start of each dump
+    Auto,
+    /// One record value per line
+    Values,
+    /// One envelope per line, as `kcat -J` prints it
+    Kcat,
+    /// A stream of JSON values or envelopes
+    Json,
+    /// Lines with text before the value
+    Keyed,
+    /// Lines of the console consumer
+    Console,
+    /// Text of `DumpLogSegments --print-data-log`
+    LogText,
+    /// Raw log segments
+    Segment,
+    /// Dead letters of lea
+    DeadLetters,
+}
+
+impl FormatArg {
+    fn format(self) -> Option<DumpFormat> {
+        Some(match self {
+            FormatArg::Auto => return None,
+            FormatArg::Values => DumpFormat::Values,
+            FormatArg::Kcat => DumpFormat::Kcat,
+            FormatArg::Json => DumpFormat::Json,
+            FormatArg::Keyed => DumpFormat::Keyed,
+            FormatArg::Console => DumpFormat::Console,
+            FormatArg::LogText => DumpFormat::LogText,
+            FormatArg::Segment => DumpFormat::Segment,
+            FormatArg::DeadLetters => DumpFormat::DeadLetters,
+        })
+    }
+}
+
 impl Command for Args {
     const MANUAL: Manual = Manual {
         exits: &[
             (
                 Exit::Incomplete,
-                "Finished, but a record was rejected, damaged or skipped, or the stream was not found.",
+                "Finished, but a record was rejected, damaged or skipped, nothing could be read from a dump, or the stream was not found.",
             ),
             manual::INTERRUPTED,
         ],
@@ -104,9 +150,14 @@ impl Command for Args {
         if origins.iter().filter(|origin| **origin == DumpSource::Stdin).count() > 1 {
             return Err(Error::Usage("standard input (-) can be given only once".to_owned()));
         }
+        let topic = self.topic.unwrap_or_default();
+        let (partition, format) = (self.partition, self.format.format());
+        let options = DumpOptions { topic: &topic, partition, format };
         let run = DecodeRun {
-            origins: sort_by_offset(origins)?,
-            topic: self.topic.unwrap_or_default(),
+            origins: sort_by_offset(origins, &options)?,
+            topic,
+            partition,
+            format,
             shutdown: Shutdown::on_signals()?,
             progress: globals.quiet == 0,
             started: Instant::now(),
@@ -127,6 +178,8 @@ impl Command for Args {
 struct DecodeRun {
     origins: Vec<DumpSource>,
     topic: String,
+    partition: Option<i32>,
+    format: Option<DumpFormat>,
     shutdown: Shutdown,
     progress: bool,
     started: Instant,
@@ -185,7 +238,7 @@ impl DecodeRun {
         let bar = self.bar();
         let (shown, done) = (Arc::clone(&read_bytes), bar.clone());
         let ended = crossbeam_channel::bounded::<()>(0);
-        let mut dumps = DumpDecoder::new(sink, &self.topic, &self.shutdown, read_bytes);
+        let mut dumps = DumpDecoder::new(sink, self.options(), &self.shutdown, read_bytes);
         std::thread::scope(|scope| {
             let (end, wait) = ended;
             if !bar.is_hidden() {
@@ -210,6 +263,10 @@ impl DecodeRun {
             drop(bar);
             failed.map(|()| (dumps.counts.clone(), next))
         })
+    }
+
+    fn options(&self) -> DumpOptions<'_> {
+        DumpOptions { topic: &self.topic, partition: self.partition, format: self.format }
     }
 
     fn bar(&self) -> Progress {
@@ -238,12 +295,13 @@ impl DecodeRun {
             late,
             truncated,
             aborted,
+            unread,
         } = counts;
         let seconds = self.started.elapsed().as_secs_f64();
         logging::status_line(format_args!(
             "decoded files={files} records={records} streams={streams} bytes={bytes} rejected={rejected} \
              damaged={damaged} duplicates={duplicates} already_stored={already_stored} late={late} truncated={truncated} \
-             aborted_transactions={aborted} seconds={seconds:.3}"
+             aborted_transactions={aborted} unread={unread} seconds={seconds:.3}"
         ));
     }
 }
@@ -305,7 +363,7 @@ impl RecordVisitor for DumpStore<'_> {
 }
 
 fn exit_code(counts: &DumpCounts, next: ReadFlow) -> Exit {
-    let lost = counts.rejected + counts.damaged + counts.late > 0 || next == ReadFlow::Stop;
+    let lost = counts.rejected + counts.damaged + counts.late + counts.unread > 0 || next == ReadFlow::Stop;
     if lost { Exit::Incomplete } else { Exit::Done }
 }
 

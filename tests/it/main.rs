@@ -20,6 +20,7 @@ mod decode_again;
 mod disk;
 mod docs;
 mod drain;
+mod dump_forms;
 mod elastic;
 mod errors;
 mod event_store;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cc::kafka_dump::format::{KafkaPosition, RecordDeadLetter};
 use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, VisitError, VisitOutcome};
-use crate::cc::kafka_dump::{DumpSource, for_each_record};
+use crate::cc::kafka_dump::{DumpOptions, DumpSource, for_each_record};
 use crate::cc::vault::Vault;
 use crate::cc::vault::ledger::{self, Accepted, Ledger, PartitionId, STREAMS_MAX};
 use crate::cc::vault::manifest::StreamSource;
@@ -187,10 +187,14 @@ impl ImportedDeadLetters {
         }
         if self.fingerprints.is_none() {
             let mut there = HashSet::new();
-            for_each_record(&DumpSource::File(self.path.clone()), &mut |position, value| {
-                there.insert(fingerprint(position, value));
-                ControlFlow::Continue(())
-            })?;
+            for_each_record(
+                &DumpSource::File(self.path.clone()),
+                &DumpOptions::default(),
+                &mut |position, value| {
+                    there.insert(fingerprint(position, value));
+                    ControlFlow::Continue(())
+                },
+            )?;
             self.fingerprints = Some(there);
         }
         let mark = fingerprint(letter.position.as_ref(), letter.value);

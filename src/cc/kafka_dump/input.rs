@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::cc::kafka_dump::format::{DETECT_BYTES_MAX, INPUT_BYTES_MAX};
+use crate::cc::kafka_dump::format::{DETECT_BYTES_MAX, Detected, DumpFormat, INPUT_BYTES_MAX};
 use crate::runtime::hex;
 use crate::{Error, Result};
 
@@ -88,8 +88,7 @@ pub(super) struct DumpInput {
 }
 
 impl DumpInput {
-    /// Opens a dump and reads until its format can be detected. `read_bytes` counts the bytes read, before
-    /// decompression.
+    /// Opens a dump. `read_bytes` counts the bytes read, before decompression.
     pub(super) fn open(origin: &DumpSource, read_bytes: Arc<AtomicU64>) -> Result<DumpInput> {
         let raw: Box<dyn Read> = match origin {
             DumpSource::File(path) => Box::new(File::open(path).map_err(Error::path("open", path))?),
@@ -108,12 +107,19 @@ impl DumpInput {
         } else {
             Box::new(whole)
         };
-        let mut input =
-            DumpInput { from, window: vec![0; READ_BYTES], start: 0, end: 0, ended: false, broken: None };
-        while input.bytes().len() < DETECT_BYTES_MAX && !input.ended {
-            input.fill(DETECT_BYTES_MAX);
+        Ok(DumpInput { from, window: vec![0; READ_BYTES], start: 0, end: 0, ended: false, broken: None })
+    }
+
+    /// Detects the format, and reads until that is possible.
+    pub(super) fn detect(&mut self) -> Detected {
+        loop {
+            let start = &self.bytes()[..self.bytes().len().min(DETECT_BYTES_MAX)];
+            let is_all = self.ended || start.len() == DETECT_BYTES_MAX;
+            if let Some(found) = DumpFormat::detect(start, is_all) {
+                return found;
+            }
+            self.fill(self.bytes().len() + 1);
         }
-        Ok(input)
     }
 
     /// Bytes that were read and not consumed.

@@ -16,10 +16,11 @@ pub use order::{RecordCallback, for_each_record, sort_by_offset};
 
 use crate::capture::formats::starts_capture;
 use crate::cc::kafka_dump::format::{
-    DumpFormat, DumpItem, DumpLocation, DumpReader, KafkaPosition, RecordDeadLetter, parse_partition_dir,
+    Detected, DumpFormat, DumpItem, DumpLocation, DumpReader, KafkaPosition, RecordDeadLetter,
+    parse_partition_dir, unwrap_envelope,
 };
 use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, VisitError, VisitOutcome};
-use crate::cc::wire::chunk::{self, ChunkError};
+use crate::cc::wire::chunk::{self, Chunk, ChunkError};
 use crate::runtime::logging::Throttle;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
@@ -46,6 +47,19 @@ pub struct DumpCounts {
     pub truncated: u64,
     /// Aborted transactions.
     pub aborted: u64,
+    /// Dumps from which no record could be used.
+    pub unread: u64,
+}
+
+/// What is known about dumps beyond their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DumpOptions<'a> {
+    /// Topic of dumps that do not contain it. Empty if unknown.
+    pub topic: &'a str,
+    /// Partition of dumps that do not contain it.
+    pub partition: Option<i32>,
+    /// Format of all dumps. `None` if it is to be detected.
+    pub format: Option<DumpFormat>,
 }
 
 /// Whether to read the next dump.
@@ -59,47 +73,69 @@ pub enum ReadFlow {
 /// Decoder of one dump after another.
 pub struct DumpDecoder<'a> {
     sink: &'a mut dyn RecordVisitor,
-    /// Topic of dumps that do not contain it. Empty if unknown.
-    topic: &'a str,
+    options: DumpOptions<'a>,
     shutdown: &'a Shutdown,
     read_bytes: Arc<AtomicU64>,
     seen: DedupTable,
     throttle: Throttle,
-    /// True once the current dump was reported as truncated.
-    is_cut: bool,
+    dump: DumpState,
     pub counts: DumpCounts,
 }
 
+/// State of the dump that is being read.
+#[derive(Debug, Default)]
+struct DumpState {
+    /// True once it was reported as truncated.
+    is_cut: bool,
+    /// Records without topic or partition. They prove nothing about other dumps.
+    seen: DedupTable,
+    /// True once a record's data was certainly hexadecimal.
+    is_hex: bool,
+    /// Records that were stored, now or before.
+    used: u64,
+    /// True if something was damaged or rejected.
+    is_damaged: bool,
+}
+
 impl<'a> DumpDecoder<'a> {
-    /// Creates a decoder that passes chunks to `sink`. `topic` is used for dumps that do not contain their
-    /// topic. `read_bytes` counts compressed bytes for a progress bar.
+    /// Creates a decoder that passes chunks to `sink`. `read_bytes` counts compressed bytes for a progress bar.
     pub fn new(
         sink: &'a mut dyn RecordVisitor,
-        topic: &'a str,
+        options: DumpOptions<'a>,
         shutdown: &'a Shutdown,
         read_bytes: Arc<AtomicU64>,
     ) -> DumpDecoder<'a> {
-        let (seen, named, counts) = (DedupTable::default(), Throttle::default(), DumpCounts::default());
-        DumpDecoder { sink, topic, shutdown, read_bytes, seen, throttle: named, is_cut: false, counts }
+        DumpDecoder {
+            sink,
+            options,
+            shutdown,
+            read_bytes,
+            seen: DedupTable::default(),
+            throttle: Throttle::default(),
+            dump: DumpState::default(),
+            counts: DumpCounts::default(),
+        }
     }
 
     /// Decodes a dump to its end.
     pub fn read(&mut self, origin: &DumpSource) -> Result<ReadFlow> {
         let mut input = DumpInput::open(origin, Arc::clone(&self.read_bytes))?;
         let file = origin.name();
+        let (detected, mut reader) = open_reader(origin, &mut input, &self.options);
         if starts_capture(input.bytes()) == Some(true) {
             return Err(Error::Usage(format!(
                 "{file} is not a Kafka dump: this is a packet capture (to store it, send it to a receiver with `lea replay`)"
             )));
         }
-        let (format, mut reader) = open_reader(origin, &input);
-        log::info!("reading file={file:?} format={}", format.as_str());
+        let Detected { format, reason } = detected;
+        log::info!("reading file={file:?} format={} reason=\"{reason}\"", format.as_str());
         self.sink.start_dump(DumpInfo {
             id: origin.dump_id(),
             is_dead_letters: format == DumpFormat::DeadLetters,
         });
         self.counts.files += 1;
-        self.is_cut = false;
+        self.dump = DumpState::default();
+        let is_empty = input.bytes().iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
         loop {
             let step = reader.step(input.bytes(), input.has_ended());
             let consumed = step.consumed;
@@ -113,12 +149,15 @@ impl<'a> DumpDecoder<'a> {
                 }
                 DumpItem::End { truncated_bytes: cut_bytes } => {
                     self.end_dump(&file, step.location, cut_bytes, input.damage())?;
+                    if !is_empty {
+                        self.check_use(&file, detected);
+                    }
                     return Ok(ReadFlow::Continue);
                 }
                 DumpItem::Skip => {}
                 DumpItem::Record { mut position, value, is_last_line: open_end } => {
-                    if let Some(position) = position.as_mut().filter(|position| position.topic.is_empty()) {
-                        position.topic = self.topic;
+                    if let Some(position) = &mut position {
+                        self.options.complete(position);
                     }
                     let record = DumpRecord { file: &file, place: step.location, position, value, open_end };
                     if self.visit_record(&record)? == ReadFlow::Stop {
@@ -142,13 +181,16 @@ impl<'a> DumpDecoder<'a> {
 
     fn visit_record(&mut self, record: &DumpRecord<'_>) -> Result<ReadFlow> {
         self.counts.records += 1;
-        let was = record
-            .position
-            .map_or(Dedup::New, |position| self.seen.check_and_insert(&position, record.value));
+        let was = record.position.map_or(Dedup::New, |position| {
+            let is_placed = !position.topic.is_empty() && position.partition >= 0;
+            let seen = if is_placed { &mut self.seen } else { &mut self.dump.seen };
+            seen.check_and_insert(&position, record.value)
+        });
         match was {
             Dedup::New => {}
             Dedup::Duplicate => {
                 self.counts.duplicates += 1;
+                self.dump.used += 1;
                 return Ok(ReadFlow::Continue);
             }
             Dedup::Conflict => self.throttle.warn(
@@ -159,8 +201,11 @@ impl<'a> DumpDecoder<'a> {
             ),
         }
         let at = RecordPosition { position: record.position.as_ref(), is_reused: was == Dedup::Conflict };
-        let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
-        let visited = chunk.map_err(VisitError::Rejected).and_then(|chunk| self.sink.visit_chunk(&chunk, at));
+        let visited = match record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse) {
+            Err(ChunkError::Envelope(member)) => self.visit_envelope(record, at, member),
+            Err(rejected) => Err(VisitError::Rejected(rejected)),
+            Ok(chunk) => self.visit_chunk(chunk, at),
+        };
         match visited {
             Ok(took) => self.count_outcome(took, record),
             Err(VisitError::Rejected(refused)) => self.reject(record, at, &refused)?,
@@ -170,7 +215,33 @@ impl<'a> DumpDecoder<'a> {
         Ok(ReadFlow::Continue)
     }
 
+    fn visit_chunk(
+        &mut self,
+        mut chunk: Chunk<'_>,
+        at: RecordPosition<'_>,
+    ) -> Result<VisitOutcome, VisitError> {
+        self.dump.is_hex |= chunk.data.looks_like_hex();
+        if self.dump.is_hex {
+            chunk.data.read_as_hex();
+        }
+        self.sink.visit_chunk(&chunk, at)
+    }
+
+    /// Visits the chunk in an envelope that was itself the value of a record.
+    fn visit_envelope(
+        &mut self,
+        record: &DumpRecord<'_>,
+        at: RecordPosition<'_>,
+        member: &'static str,
+    ) -> Result<VisitOutcome, VisitError> {
+        let Some(value) = record.value.and_then(unwrap_envelope) else {
+            return Err(VisitError::Rejected(ChunkError::Envelope(member)));
+        };
+        self.visit_chunk(chunk::parse(&value)?, at)
+    }
+
     fn count_outcome(&mut self, took: VisitOutcome, record: &DumpRecord<'_>) {
+        self.dump.used += 1;
         match took {
             VisitOutcome::New => {}
             VisitOutcome::Duplicate => self.counts.already_stored += 1,
@@ -208,6 +279,7 @@ impl<'a> DumpDecoder<'a> {
         match self.sink.visit_dead_letter(&letter, at)? {
             VisitOutcome::New => {
                 self.counts.rejected += 1;
+                self.dump.is_damaged = true;
                 self.log_rejection(
                     refused.as_str(),
                     format_args!("record_rejected {record} reason=\"{reason}\""),
@@ -226,6 +298,7 @@ impl<'a> DumpDecoder<'a> {
         bytes: &[u8],
         first: bool,
     ) -> Result<()> {
+        self.dump.is_damaged = true;
         if first {
             self.counts.damaged += 1;
             self.log_rejection(
@@ -251,6 +324,7 @@ impl<'a> DumpDecoder<'a> {
         match broken {
             Some(InputDamage::Unreadable(reason)) => {
                 self.counts.damaged += 1;
+                self.dump.is_damaged = true;
                 self.log_rejection(
                     "damaged",
                     format_args!(
@@ -266,12 +340,27 @@ impl<'a> DumpDecoder<'a> {
     }
 
     fn record_truncation(&mut self, file: &str, place: DumpLocation, bytes: usize) {
-        if std::mem::replace(&mut self.is_cut, true) {
+        if std::mem::replace(&mut self.dump.is_cut, true) {
             return;
         }
         self.counts.truncated += 1;
         log::warn!(
             "dump_truncated file={file:?} {place} bytes={bytes} note=\"the last record is incomplete\""
+        );
+    }
+
+    /// Reports a dump that is not empty and from which no record could be used.
+    fn check_use(&mut self, file: &str, Detected { format, reason }: Detected) {
+        // Segments and their text may contain no records at all.
+        let may_be_empty = matches!(format, DumpFormat::Segment | DumpFormat::LogText);
+        if self.dump.used > 0 || may_be_empty && !self.dump.is_damaged && !self.dump.is_cut {
+            return;
+        }
+        self.counts.unread += 1;
+        log::warn!(
+            "dump_unread file={file:?} format={} reason=\"{reason}\" note=\"no record of this dump could be used; {}\"",
+            format.as_str(),
+            format.advice(),
         );
     }
 
@@ -303,9 +392,32 @@ impl std::fmt::Display for DumpRecord<'_> {
     }
 }
 
+impl<'o> DumpOptions<'o> {
+    /// Fills in what the dump does not contain.
+    fn complete<'a>(self, position: &mut KafkaPosition<'a>)
+    where
+        'o: 'a,
+    {
+        if position.topic.is_empty() {
+            position.topic = self.topic;
+        }
+        if position.partition < 0 {
+            position.partition = self.partition.unwrap_or(-1);
+        }
+    }
+}
+
 /// Detects the dump's format and creates its reader.
-fn open_reader(origin: &DumpSource, input: &DumpInput) -> (DumpFormat, DumpReader) {
-    let format = DumpFormat::detect(input.bytes());
+fn open_reader(
+    origin: &DumpSource,
+    input: &mut DumpInput,
+    options: &DumpOptions<'_>,
+) -> (Detected, DumpReader) {
+    let detected = input.detect();
+    let detected = match options.format {
+        Some(format) => Detected { format, reason: "--format says so" },
+        None => detected,
+    };
     let dir_name = origin.parent_dir_name();
-    (format, DumpReader::new(format, dir_name.as_deref().and_then(parse_partition_dir)))
+    (detected, DumpReader::new(detected.format, dir_name.as_deref().and_then(parse_partition_dir)))
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::input::{DumpInput, DumpSource};
-use super::open_reader;
+use super::{DumpOptions, open_reader};
 use crate::Result;
 use crate::cc::kafka_dump::format::{DumpItem, KafkaPosition};
 
@@ -17,11 +17,12 @@ const RECORDS_MAX: usize = 10_000;
 type FirstOffsets = HashMap<(String, i32), i64>;
 
 /// Sorts the dumps. Dumps without offsets and standard input keep their place among the others.
-pub fn sort_by_offset(origins: Vec<DumpSource>) -> Result<Vec<DumpSource>> {
+pub fn sort_by_offset(origins: Vec<DumpSource>, options: &DumpOptions<'_>) -> Result<Vec<DumpSource>> {
     if origins.len() < 2 {
         return Ok(origins);
     }
-    let firsts: Vec<FirstOffsets> = origins.iter().map(first_offsets).collect::<Result<_>>()?;
+    let firsts: Vec<FirstOffsets> =
+        origins.iter().map(|origin| first_offsets(origin, options)).collect::<Result<_>>()?;
     let mut origins: Vec<Option<DumpSource>> = origins.into_iter().map(Some).collect();
     Ok(dump_order(&firsts).into_iter().filter_map(|nth| origins[nth].take()).collect())
 }
@@ -66,14 +67,14 @@ fn predecessors(dumps: &[FirstOffsets]) -> Vec<Vec<usize>> {
     before
 }
 
-fn first_offsets(origin: &DumpSource) -> Result<FirstOffsets> {
+fn first_offsets(origin: &DumpSource, options: &DumpOptions<'_>) -> Result<FirstOffsets> {
     let mut firsts = FirstOffsets::new();
     let regular = matches!(origin, DumpSource::File(path) if path.is_file());
     if !regular {
         return Ok(firsts);
     }
     let mut left = RECORDS_MAX;
-    for_each_record(origin, &mut |position, _| {
+    for_each_record(origin, options, &mut |position, _| {
         if let Some(position) = position {
             firsts.entry((position.topic.to_owned(), position.partition)).or_insert(position.offset);
         }
@@ -87,9 +88,13 @@ fn first_offsets(origin: &DumpSource) -> Result<FirstOffsets> {
 pub type RecordCallback<'a> = dyn FnMut(Option<&KafkaPosition<'_>>, Option<&[u8]>) -> ControlFlow<()> + 'a;
 
 /// Calls `found` for each record of a dump until it breaks. Damage is skipped.
-pub fn for_each_record(origin: &DumpSource, found: &mut RecordCallback<'_>) -> Result<()> {
+pub fn for_each_record(
+    origin: &DumpSource,
+    options: &DumpOptions<'_>,
+    found: &mut RecordCallback<'_>,
+) -> Result<()> {
     let mut input = DumpInput::open(origin, Arc::default())?;
-    let mut reader = open_reader(origin, &input).1;
+    let mut reader = open_reader(origin, &mut input, options).1;
     loop {
         let step = reader.step(input.bytes(), input.has_ended());
         let consumed = step.consumed;
@@ -125,7 +130,7 @@ mod tests {
                 DumpSource::File(path)
             })
             .collect();
-        let ordered = sort_by_offset(origins.clone()).unwrap();
+        let ordered = sort_by_offset(origins.clone(), &DumpOptions::default()).unwrap();
         let found: Vec<usize> =
             ordered.iter().map(|origin| origins.iter().position(|other| other == origin).unwrap()).collect();
         assert_eq!(found, expected, "{dumps:?}");

@@ -14,6 +14,7 @@ use std::fmt;
 
 use memchr::{memchr, memchr2};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue as RawText;
 
 /// The text has an unusual form, or is not JSON: use `serde_json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,30 +203,44 @@ fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// A member's value as read by `serde_json`: a string, an integer, or something else whose content is
+/// A member's value as read by `serde_json`: a string, an integer, bytes, or something else whose content is
 /// discarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum JsonScalar<'a> {
     /// A string with its escapes decoded.
     Text(Cow<'a, str>),
     Number(i64),
-    /// Any other value, or no value.
+    /// An array of bytes, signed or unsigned, as JavaScript and Java print a buffer. It is not empty.
+    Bytes(Vec<u8>),
+    /// `null`, or no value.
     #[default]
+    Null,
+    /// Any other array.
+    Array,
+    /// Any other object.
+    Object,
+    /// A fraction or a boolean.
     Other,
 }
 
 impl<'a> JsonScalar<'a> {
     pub(crate) fn into_text(self) -> Option<Cow<'a, str>> {
-        match self {
-            JsonScalar::Text(text) => Some(text),
-            JsonScalar::Number(_) | JsonScalar::Other => None,
-        }
+        if let JsonScalar::Text(text) = self { Some(text) } else { None }
     }
 
     pub(crate) fn as_number(&self) -> Option<i64> {
+        if let JsonScalar::Number(number) = self { Some(*number) } else { None }
+    }
+
+    /// Name of the value's type, for messages.
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
-            JsonScalar::Number(number) => Some(*number),
-            JsonScalar::Text(_) | JsonScalar::Other => None,
+            JsonScalar::Text(_) => "a string",
+            JsonScalar::Number(_) => "a number",
+            JsonScalar::Null => "null",
+            JsonScalar::Bytes(_) | JsonScalar::Array => "an array",
+            JsonScalar::Object => "an object",
+            JsonScalar::Other => "a fraction or a boolean",
         }
     }
 }
@@ -274,17 +289,43 @@ impl<'de> Visitor<'de> for JsonScalarVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<JsonScalar<'de>, E> {
-        Ok(JsonScalar::Other)
+        Ok(JsonScalar::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<JsonScalar<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(JsonScalar::Other)
+        let mut bytes = Vec::new();
+        while let Some(element) = seq.next_element::<ByteElement>()? {
+            let Some(byte) = element.0 else {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(JsonScalar::Array);
+            };
+            bytes.push(byte);
+        }
+        Ok(if bytes.is_empty() { JsonScalar::Array } else { JsonScalar::Bytes(bytes) })
     }
 
+    /// Reads an object. `{"type":"Buffer","data":[…]}` is how JavaScript prints a buffer.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonScalar<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(JsonScalar::Other)
+        let (mut is_buffer, mut data) = (false, JsonScalar::Object);
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            match &*name {
+                "type" => is_buffer = matches!(map.next_value()?, JsonScalar::Text(text) if text == "Buffer"),
+                "data" => data = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(if is_buffer && matches!(data, JsonScalar::Bytes(_)) { data } else { JsonScalar::Object })
+    }
+}
+
+/// An element of an array, if it is a byte: -128 to 255.
+struct ByteElement(Option<u8>);
+
+impl<'de> Deserialize<'de> for ByteElement {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ByteElement, D::Error> {
+        let scalar = deserializer.deserialize_any(JsonScalarVisitor)?;
+        let byte = scalar.as_number().filter(|number| (-128..=255).contains(number));
+        Ok(ByteElement(byte.map(|number| number as u8)))
     }
 }
 
@@ -338,6 +379,32 @@ pub(crate) fn for_each_member<'a>(
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let read = deserializer.deserialize_map(Each(take)).and_then(|()| deserializer.end());
     read.map_err(|error| InvalidObject::new(text, &error))
+}
+
+/// Returns the members of an object, each value as its text.
+pub(crate) fn raw_members<'a>(text: &'a [u8]) -> Result<Vec<(Cow<'a, str>, &'a str)>, InvalidObject> {
+    struct Members;
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<(Cow<'de, str>, &'de str)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some((name, value)) = map.next_entry::<JsonScalar<'de>, &'de RawText>()? {
+                if let JsonScalar::Text(name) = name {
+                    members.push((name, value.get()));
+                }
+            }
+            Ok(members)
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let read = deserializer.deserialize_map(Members);
+    read.and_then(|members| deserializer.end().map(|()| members))
+        .map_err(|error| InvalidObject::new(text, &error))
 }
 
 #[cfg(test)]

@@ -5,3 +5,4 @@ pub mod chunk;
 pub mod handshake;
 pub(crate) mod json;
 pub mod name;
+pub(crate) mod rubydebug;

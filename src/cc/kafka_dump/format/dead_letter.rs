@@ -15,9 +15,7 @@ use super::lines::{ParsedLine, Scratch};
 use super::{DumpLocation, KafkaPosition};
 use crate::cc::wire::json::{self, JsonScalar};
 
-/// First member of every dead letter. Its value is the format version.
-pub(super) const MARK: &[u8] = b"lea_dead_letter";
-
+/// Format version: the value of the first member.
 const VERSION: u32 = 1;
 
 /// Dead letter to be written.
@@ -88,8 +86,8 @@ impl RecordDeadLetter<'_> {
 
 /// Parses a line.
 pub(super) fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> ParsedLine<'a> {
-    let (mut version, mut topic, mut partition, mut offset) = (None, JsonScalar::Other, None, None);
-    let (mut value, mut base64) = (JsonScalar::Other, JsonScalar::Other);
+    let (mut version, mut topic, mut partition, mut offset) = (None, JsonScalar::Null, None, None);
+    let (mut value, mut base64) = (JsonScalar::Null, JsonScalar::Null);
     let read = json::for_each_member(line, &mut |name, member| match name {
         "lea_dead_letter" => version = member.as_number(),
         "topic" => topic = member,

@@ -3,9 +3,8 @@
 use memchr::memchr;
 
 use super::{
-    DumpFormat, DumpItem, DumpLocation, KafkaPosition, ReadStep, console, dead_letter, envelope, log_text,
+    DumpItem, DumpLocation, KafkaPosition, ReadStep, console, dead_letter, envelope, keyed, log_text,
 };
-use crate::cc::wire::json::MemberReader;
 use crate::limits::RECORD_BYTES_MAX;
 
 /// Longest line: a record with escaped quotes, plus its envelope.
@@ -19,6 +18,7 @@ pub enum LineFormat {
     Console,
     LogText,
     DeadLetters,
+    Keyed,
 }
 
 /// Parsed line.
@@ -79,6 +79,10 @@ impl LineReader {
             Some(at) => (&input[..at], at + 1),
             None if input.is_empty() && ended => {
                 return ReadStep { consumed: 0, location: place, item: DumpItem::End { truncated_bytes: 0 } };
+            }
+            // The start of this line was skipped, and more of it may follow.
+            None if self.is_skipping && input.is_empty() => {
+                return ReadStep { consumed: 0, location: place, item: DumpItem::NeedBytes(1) };
             }
             None if self.is_skipping || input.len() > LINE_BYTES_MAX => {
                 return self.skip_line(input.len(), place);
@@ -183,6 +187,7 @@ impl LineFormat {
             LineFormat::Console => console::parse_line(line),
             LineFormat::LogText => log_text::parse_line(line, scratch),
             LineFormat::DeadLetters => dead_letter::parse_line(line, scratch),
+            LineFormat::Keyed => keyed::parse_line(line, scratch),
         }
     }
 }
@@ -192,28 +197,4 @@ impl LineFormat {
 pub(super) fn is_tool_message(line: &[u8]) -> bool {
     let remarks: [&[u8]; 3] = [b"% ", b"Processed a total of ", b"Option --property is deprecated"];
     remarks.iter().any(|remark| line.starts_with(remark))
-}
-
-/// Detects the format from a line, if the line is conclusive.
-pub(super) fn detect(line: &[u8]) -> Option<DumpFormat> {
-    if log_text::is_log_line(line) {
-        return Some(DumpFormat::LogText);
-    }
-    if console::is_console_line(line) {
-        return Some(DumpFormat::Console);
-    }
-    if line.trim_ascii_start().first() != Some(&b'{') {
-        return None;
-    }
-    // The names of the first members suffice: a long line may be incomplete here.
-    let mut members = MemberReader::parse(line).ok()?;
-    while let Ok(Some((name, _))) = members.next_member() {
-        match name {
-            b"data" | b"userid" | b"user_id" | b"interceptionfilename" => return Some(DumpFormat::Values),
-            b"topic" | b"partition" | b"payload" => return Some(DumpFormat::Kcat),
-            dead_letter::MARK => return Some(DumpFormat::DeadLetters),
-            _ => {}
-        }
-    }
-    None
 }

@@ -12,15 +12,20 @@ mod batch;
 mod codec;
 mod console;
 mod dead_letter;
+mod detect;
 mod envelope;
+mod json_stream;
+mod keyed;
 mod lines;
 mod log_text;
+mod scanner;
 mod segment;
 
 pub use dead_letter::RecordDeadLetter;
 pub use lines::LINE_BYTES_MAX;
 
 use crate::limits::BATCH_BYTES_MAX;
+use json_stream::JsonReader;
 use lines::{LineFormat, LineReader};
 use segment::SegmentReader;
 
@@ -29,9 +34,6 @@ pub const INPUT_BYTES_MAX: usize = BATCH_BYTES_MAX + (1 << 20);
 
 /// Number of bytes at the start of a file from which its format is detected.
 pub const DETECT_BYTES_MAX: usize = 64 << 10;
-
-/// A dump with this many NUL bytes near its start is a segment. The header of any batch has more.
-const NULS_MIN: usize = 8;
 
 /// Position of a record in Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,18 +132,35 @@ pub enum DumpFormat {
     DeadLetters,
     /// Raw log segment of a partition.
     Segment,
+    /// A stream of JSON values: record values or envelopes.
+    Json,
+    /// Lines with a key or other text before the value.
+    Keyed,
+}
+
+/// A format, and why a dump was taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detected {
+    pub format: DumpFormat,
+    /// The evidence.
+    pub reason: &'static str,
 }
 
 impl DumpFormat {
-    /// Detects the format from the first [`DETECT_BYTES_MAX`] bytes of a dump, or from all of them if it is
-    /// shorter. Unknown formats are treated as values, so each line that is not a value is reported.
-    pub fn detect(start: &[u8]) -> DumpFormat {
-        // Text contains no NUL unless it is damaged, and the header of each batch has many.
-        if start.iter().take(4096).filter(|byte| **byte == 0).count() >= NULS_MIN {
-            return DumpFormat::Segment;
+    /// Detects the format from the start of a dump. Returns `None` if the bytes are too few to decide. `is_all` says that
+    /// these are all bytes of the dump, or [`DETECT_BYTES_MAX`] of them: then the result is a format. Unknown formats
+    /// are treated as values, so each line that is not a value is reported.
+    pub fn detect(start: &[u8], is_all: bool) -> Option<Detected> {
+        detect::detect(start, is_all)
+    }
+
+    /// What the user can do if a dump of this format has no usable record.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            DumpFormat::Segment => "it may be an index file, or not a dump",
+            DumpFormat::LogText => "make the dump with --print-data-log",
+            _ => "look at its first lines, and say with --format what it is",
         }
-        let lines = start.split(|byte| *byte == b'\n');
-        lines.filter_map(lines::detect).next().unwrap_or(DumpFormat::Values)
     }
 
     /// Stable token for logs.
@@ -153,6 +172,8 @@ impl DumpFormat {
             DumpFormat::LogText => "log_text",
             DumpFormat::DeadLetters => "dead_letters",
             DumpFormat::Segment => "segment",
+            DumpFormat::Json => "json",
+            DumpFormat::Keyed => "keyed",
         }
     }
 }
@@ -162,6 +183,7 @@ impl DumpFormat {
 pub enum DumpReader {
     Lines(LineReader),
     Segment(SegmentReader),
+    Json(JsonReader),
 }
 
 impl DumpReader {
@@ -174,7 +196,9 @@ impl DumpReader {
             DumpFormat::Console => LineFormat::Console,
             DumpFormat::LogText => LineFormat::LogText,
             DumpFormat::DeadLetters => LineFormat::DeadLetters,
+            DumpFormat::Keyed => LineFormat::Keyed,
             DumpFormat::Segment => return DumpReader::Segment(SegmentReader::new(partition)),
+            DumpFormat::Json => return DumpReader::Json(JsonReader::default()),
         };
         DumpReader::Lines(LineReader::new(lines))
     }
@@ -185,7 +209,20 @@ impl DumpReader {
         match self {
             DumpReader::Lines(lines) => lines.step(input, ended),
             DumpReader::Segment(segment) => segment.step(input, ended),
+            DumpReader::Json(json) => json.step(input, ended),
         }
+    }
+}
+
+/// Returns the value in an envelope.
+pub(crate) fn unwrap_envelope(envelope: &[u8]) -> Option<Vec<u8>> {
+    let mut scratch = lines::Scratch::default();
+    match envelope::open(envelope, &mut scratch).ok()? {
+        envelope::Opened::Record { value: envelope::ValuePlace::Input(range), .. } => {
+            Some(envelope[range].to_vec())
+        }
+        envelope::Opened::Record { value: envelope::ValuePlace::Scratch, .. } => Some(scratch.value),
+        _ => None,
     }
 }
 

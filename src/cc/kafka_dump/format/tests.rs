@@ -24,10 +24,24 @@ struct Found {
     cut: bool,
 }
 
+fn detect(dump: &[u8]) -> DumpFormat {
+    DumpFormat::detect(&dump[..dump.len().min(DETECT_BYTES_MAX)], true).unwrap().format
+}
+
+/// The format does not depend on how many bytes have arrived.
+#[track_caller]
+fn check_format(dump: &[u8], expected: DumpFormat) {
+    let dump = &dump[..dump.len().min(DETECT_BYTES_MAX)];
+    assert_eq!(detect(dump), expected, "{}", dump[..dump.len().min(300)].escape_ascii());
+    for end in 0..dump.len().min(2_000) {
+        let early = DumpFormat::detect(&dump[..end], false);
+        assert!(early.is_none_or(|early| early.format == expected), "{early:?} at {end}, {expected:?}");
+    }
+}
+
 /// Reads a dump in pieces of `step` bytes.
 fn read(dump: &[u8], step_bytes: usize) -> Found {
-    let mut reader =
-        DumpReader::new(DumpFormat::detect(&dump[..dump.len().min(DETECT_BYTES_MAX)]), Some(("t", 7)));
+    let mut reader = DumpReader::new(detect(dump), Some(("t", 7)));
     let (mut start, mut end, mut found) = (0, 0, Found::default());
     loop {
         let step = reader.step(&dump[start..end], end == dump.len());
@@ -100,7 +114,7 @@ fn all_dump_formats_contain_the_same_stream() {
         (LOG_TEXT, DumpFormat::LogText, Some("interception"), 0),
         (SEGMENT, DumpFormat::Segment, Some("t"), 7),
     ] {
-        assert_eq!(DumpFormat::detect(&dump[..DETECT_BYTES_MAX]), format);
+        check_format(dump, format);
         let found = read(dump, 256 << 10);
         assert_eq!((found.records.len(), &found.damage, found.cut), (1180, &Vec::new(), false), "{format:?}");
         assert!(content(&found) == CAPTURE, "{format:?}");
@@ -161,7 +175,7 @@ fn each_changed_bit_leaves_the_other_records() {
 }
 
 fn check_value(dump: &str, format: DumpFormat, expected: Option<&str>) {
-    assert_eq!(DumpFormat::detect(dump.as_bytes()), format, "{dump}");
+    assert_eq!(detect(dump.as_bytes()), format, "{dump}");
     let found = check_damage(dump.as_bytes(), &[]);
     let last = found.records.last().unwrap().1.as_deref();
     assert_eq!(last, expected.map(str::as_bytes), "{dump}");
@@ -298,7 +312,7 @@ fn dead_letters_are_read_back() {
         RecordDeadLetter { position: None, source: None, reason: "r", value: Some(b"v") }.to_line();
     assert_eq!(unplaced, b"{\"lea_dead_letter\":1,\"reason\":\"r\",\"value\":\"v\"}\n");
     dump.extend(unplaced);
-    assert_eq!(DumpFormat::detect(&dump), DumpFormat::DeadLetters);
+    assert_eq!(detect(&dump), DumpFormat::DeadLetters);
     let found = check_damage(&dump, &[]);
     let mut expected: Vec<_> = (0..)
         .zip(values)
@@ -486,4 +500,181 @@ fn segments_of_a_real_broker_are_read() {
     assert_eq!(offsets(&found), [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13]);
     assert!(values(&found) == first[..12]);
     assert_eq!(found.aborted.len(), 1);
+}
+
+/// The values of a dump of any form, whatever the size of the pieces.
+fn check_form(dump: &[u8], format: DumpFormat, expected: &[&str], damage: &[&str]) -> Found {
+    check_format(dump, format);
+    let found = check_damage(dump, damage);
+    let values: Vec<String> =
+        values(&found).iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+    assert_eq!(values, expected, "{}", dump.escape_ascii());
+    for step in 1..dump.len().min(300) {
+        assert_eq!(read(dump, step), found, "{step}: {}", dump.escape_ascii());
+    }
+    found
+}
+
+const A: &str = r#"{"userid":"y","data":"YQ=="}"#;
+const B: &str = r#"{"userid":"y","data":"Yg=="}"#;
+
+#[test]
+fn json_values_are_read_in_any_arrangement() {
+    let json = |dump: &str| check_form(dump.as_bytes(), DumpFormat::Json, &[A, B], &[]);
+    for dump in [
+        format!("[{A},{B}]"),
+        format!("[\n  {A},\n  {B}\n]\n"),
+        format!("{A};{B}"),
+        format!("{A};{B};\n"),
+        format!("{A}{B}"),
+        format!("{A}\0{B}\0"),
+        format!("{A}\0\n{B}\0\n"),
+        format!("\u{1e}{A}\n\u{1e}{B}\n"),
+        format!("\0\0\0\0\u{2}{A}\n\0\0\0\0\u{2}{B}\n"),
+        format!("\0\0\0\0\n{A}\n\0\0\0\0\n{B}\n"),
+        format!("\0\0\0\0{{{A}\0\0\0\0{{{B}"),
+        format!("[{}, {}]", serde_json::json!(A), serde_json::json!(B)),
+        format!("{{\"records\":[{{\"value\":{A}}},{{\"value\":{B}}}]}}"),
+        format!("% Reached end of topic\n[{A},{B}]"),
+    ] {
+        json(&dump);
+    }
+    let pretty = A.replace(',', ",\n  ") + "\n" + &B.replace(',', ",\n  ");
+    check_form(
+        pretty.as_bytes(),
+        DumpFormat::Json,
+        &[&A.replace(',', ",\n  "), &B.replace(',', ",\n  ")],
+        &[],
+    );
+    let ruby = "{\n    \"userid\" => \"y\",\n      \"data\" => \"YQ==\"\n}\n";
+    check_form(ruby.as_bytes(), DumpFormat::Json, &[A], &[]);
+    let found = read(format!("[{A},null]").as_bytes(), 10);
+    assert_eq!(found.records[1], (None, None));
+}
+
+#[test]
+fn damage_between_json_values_leaves_the_others() {
+    let json = |dump: String, expected: &[&str], damage: &[&str]| {
+        check_form(dump.as_bytes(), DumpFormat::Json, expected, damage)
+    };
+    let damaged = "line=2 the JSON value is damaged";
+    json(format!("[{A},\n{},\n{B}]", &A[..20]), &[A, B], &[damaged]);
+    json(format!("[{A},\n{}\n,{B}]", &A[..10]), &[A, B], &[damaged]);
+    json(format!("[{A},\nx y z\n,{B}]"), &[A, B], &["line=2 text between the JSON values"]);
+    json(format!("[{A},\n{}\n,{B}]", &A[1..]), &[A, B], &["line=2 a string between the JSON values"]);
+    // Nothing ends the second value, which contains the third one.
+    json(format!("[{A},{{\"x\":[{B}]"), &[A, B], &["line=1 the JSON value is damaged"]);
+    json(format!("[{A},{{\"x\":{B}"), &[A], &[]);
+    // The end of the dump is cut off.
+    assert!(json(format!("[{A},{}", &B[..20]), &[A], &[]).cut);
+}
+
+#[test]
+fn a_key_or_other_text_may_come_before_the_value() {
+    let keyed = |dump: &str| check_form(dump.as_bytes(), DumpFormat::Keyed, &[A, B], &[]);
+    for dump in [
+        format!("k:{A}\nk:{B}\n"),
+        format!("k|{A}\nk|{B}\n"),
+        format!("a b {{c}} {A}\n{A}{B}"),
+        format!("{{\"id\":1}}|{A}\n{{\"id\":2}}|{B}\n"),
+        format!("{{\"id\":1}}\t{A}\n{{\"id\":2}}\t{B}\n"),
+        format!("{A}|key\n{B}|key\n"),
+    ] {
+        keyed(&dump);
+    }
+    let found =
+        keyed(&format!("Topic t [3] at offset 12: key : {A}\nTopic t [3] at offset 13: key x: {B}\n"));
+    let positions: Vec<_> = found.records.iter().map(|(position, _)| position.clone().unwrap()).collect();
+    assert_eq!(positions, [("t".to_owned(), 3, 12), ("t".to_owned(), 3, 13)]);
+    check_form(
+        format!("k:{A}\nk:{}\nk:{B}\n", &A[..20]).as_bytes(),
+        DumpFormat::Keyed,
+        &[A, B],
+        &["line=2 the line contains no complete JSON object"],
+    );
+}
+
+#[test]
+fn envelopes_of_many_tools_are_opened() {
+    let text = serde_json::json!(A);
+    let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, A);
+    let hex = crate::runtime::hex::encode(A.as_bytes());
+    let bytes = serde_json::json!(A.as_bytes());
+    let place = r#""topic":"t","partition":7,"offset":12"#;
+    for (tool, envelope) in [
+        ("kcat -J", format!(r#"{{{place},"tstype":"create","ts":1,"key":null,"payload":{text}}}"#)),
+        (
+            "rpk",
+            format!(r#"{{"topic":"t","key":"k","value":{text},"timestamp":1,"partition":7,"offset":12}}"#),
+        ),
+        ("kt", format!(r#"{{"partition":7,"offset":12,"key":null,"value":{text},"topic":"t"}}"#)),
+        ("kt hex", format!(r#"{{{place},"value":"{hex}"}}"#)),
+        ("kaf", format!(r#"{{{place},"key":"","payload":{A}}}"#)),
+        (
+            "AKHQ",
+            format!(
+                r#"{{"topic":{{"name":"t","internal":false}},"partition":7,"offset":12,"value":{text}}}"#
+            ),
+        ),
+        ("kafka-ui", format!(r#"{{"Value":{text},"Offset":12,"Partition":7,"Headers":{{}},"Topic":"t"}}"#)),
+        ("REST v2 binary", format!(r#"{{{place},"key":null,"value":"{base64}"}}"#)),
+        ("REST v2 json", format!(r#"{{{place},"key":null,"value":{A}}}"#)),
+        (
+            "REST v3",
+            format!(
+                r#"{{"topic_name":"t","partition_id":7,"offset":12,"value":{{"type":"BINARY","data":"{base64}"}}}}"#
+            ),
+        ),
+        ("REST v3 JSON", format!(r#"{{{place},"value":{{"type":"JSON","data":{A}}}}}"#)),
+        (
+            "Redpanda console",
+            format!(
+                r#"{{"topic":"t","partitionID":7,"offset":12,"value":{{"payload":{A},"encoding":"json"}}}}"#
+            ),
+        ),
+        ("schema", format!(r#"{{{place},"value":{{"schema":{{"type":"struct"}},"payload":{A}}}}}"#)),
+        (
+            "kafkajs",
+            format!(
+                r#"{{"topic":"t","partition":7,"message":{{"offset":"12","value":{{"type":"Buffer","data":{bytes}}}}}}}"#
+            ),
+        ),
+        ("Vector", format!(r#"{{"message":{text},"message_key":"k","source_type":"kafka",{place}}}"#)),
+        ("Filebeat", format!(r#"{{"@timestamp":"x","kafka":{{{place},"key":""}},"message":{text}}}"#)),
+        ("Logstash", format!(r#"{{"message":{text},"@metadata":{{"kafka":{{{place}}}}}}}"#)),
+        ("bytes", format!(r#"{{{place},"value":{bytes}}}"#)),
+    ] {
+        let found = check_form(format!("{envelope}\n").as_bytes(), DumpFormat::Kcat, &[A], &[]);
+        assert_eq!(found.records[0].0, Some(("t".to_owned(), 7, 12)), "{tool}");
+        // The same in an array.
+        let found = check_form(format!("[{envelope}]").as_bytes(), DumpFormat::Json, &[A], &[]);
+        assert_eq!(found.records[0].0, Some(("t".to_owned(), 7, 12)), "{tool}");
+    }
+    for (envelope, reason) in [
+        (r#"{"topic":"t","payload":7}"#, "line=1 the payload is a number or a boolean"),
+        (r#"{"topic":"t","payload":["a"]}"#, "line=1 the payload is an array, and not one of bytes"),
+    ] {
+        check_form(format!("{envelope}\n").as_bytes(), DumpFormat::Kcat, &[], &[reason]);
+    }
+}
+
+#[test]
+fn a_record_with_the_members_of_an_envelope_is_a_record() {
+    let value = r#"{"topic":"x","userid":"y","data":"YQ==","value":"z"}"#;
+    check_form(format!("{value}\n").as_bytes(), DumpFormat::Values, &[value], &[]);
+}
+
+/// Input that is not available yet is asked for, also after the start of a line was skipped.
+#[test]
+fn a_line_beyond_the_limit_ends_when_it_arrives_in_pieces() {
+    for start in ["{\"userid\":\"", "[{\"userid\":\""] {
+        let long = [
+            start.as_bytes(),
+            &b"x".repeat(LINE_BYTES_MAX + (1 << 20)),
+            b"\"}\n{\"userid\":\"z\",\"data\":\"\"}\n",
+        ]
+        .concat();
+        let found = read(&long, 256 << 10);
+        assert_eq!((found.records.len(), found.damage.len()), (1, 1), "{start}");
+    }
 }
