@@ -6,6 +6,7 @@
 pub mod damage;
 pub mod formats;
 mod interfaces;
+pub mod mend;
 mod parser;
 mod pcap;
 mod pcapng;

@@ -6,11 +6,11 @@
 
 use std::io;
 
-use super::formats;
+use super::formats::{self, CaptureFormat, Detection};
 use super::tracker::{Packet, PacketTracker};
 
 /// Random access to bytes.
-pub(crate) trait ReadAt {
+pub trait ReadAt {
     /// Returns `count` bytes from `offset`, or fewer at the end.
     fn read_at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]>;
 }
@@ -26,16 +26,42 @@ impl ReadAt for &[u8] {
 #[derive(Clone, Debug)]
 pub(crate) struct PacketReader {
     tracker: PacketTracker,
-    /// Size of the capture.
+    format: CaptureFormat,
+    /// End of the capture.
     bytes: u64,
 }
 
 impl PacketReader {
     /// Creates a reader of `source`, which has `bytes` bytes. `None`: this is not a capture.
     pub(crate) fn open(source: &mut impl ReadAt, bytes: u64) -> io::Result<Option<PacketReader>> {
-        let start = source.read_at(0, formats::DECISION_BYTES_MAX)?;
-        let is_capture = formats::starts_capture(start) == Some(true);
-        Ok(is_capture.then(|| PacketReader { tracker: PacketTracker::new(), bytes }))
+        PacketReader::open_at(source, 0, bytes)
+    }
+
+    /// Creates a reader of the capture that starts at `at`. `None`: none does.
+    pub(crate) fn open_at(source: &mut impl ReadAt, at: u64, bytes: u64) -> io::Result<Option<PacketReader>> {
+        let start = source.read_at(at, formats::DECISION_BYTES_MAX)?;
+        let Detection::Capture(parser) = formats::detect(start) else { return Ok(None) };
+        let tracker = PacketTracker::new().moved_to(at);
+        Ok(Some(PacketReader { tracker, format: parser.format(), bytes }))
+    }
+
+    /// Copies the reader to another position, where a packet of the same capture starts. It must be between two packets.
+    pub(crate) fn moved_to(&self, at: u64) -> PacketReader {
+        PacketReader { tracker: self.tracker.moved_to(at), ..self.clone() }
+    }
+
+    /// End of the last complete packet, block or file header.
+    pub(crate) fn units_end(&self) -> u64 {
+        self.tracker.units_end()
+    }
+
+    /// Reports whether a malformed packet or block has ended the packets.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.tracker.summary().malformed_at.is_some()
+    }
+
+    pub(crate) fn format(&self) -> CaptureFormat {
+        self.format
     }
 
     /// Returns the next complete packet. `None`: there are no more.

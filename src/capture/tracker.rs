@@ -97,6 +97,21 @@ impl PacketTracker {
         Some((position.received, step_bytes - usize::from(position.header_bytes)))
     }
 
+    /// Copies the tracker to another position of the stream, as if the bytes in between were not there. It must be
+    /// between two units.
+    pub(super) fn moved_to(&self, at: u64) -> PacketTracker {
+        let mut moved = self.clone();
+        let position = &mut moved.position;
+        (position.received, position.boundary) = (at, at);
+        (position.skip, position.header_bytes, position.malformed_at) = (0, 0, None);
+        moved
+    }
+
+    /// End of the last complete unit, even if a malformed one follows.
+    pub(super) fn units_end(&self) -> u64 {
+        self.position.malformed_at.unwrap_or(self.position.boundary)
+    }
+
     /// Processes the bytes that [`next_header`](Self::next_header) asked for. Returns the packet that ends
     /// there, if one does.
     pub(super) fn feed_header(&mut self, mut bytes: &[u8]) -> Option<Packet> {

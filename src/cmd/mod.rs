@@ -21,6 +21,7 @@ mod decode;
 mod events;
 mod ls;
 mod man;
+mod mend;
 mod merge;
 mod number;
 pub(crate) mod output;
@@ -29,6 +30,7 @@ mod run;
 mod search;
 mod serve_events;
 mod serve_tcp;
+mod tail;
 mod top;
 mod verify;
 
@@ -75,6 +77,8 @@ commands! {
         "events" => Events(events::Args),
         "ls" => Ls(ls::Args),
         "verify" => Verify(verify::Args),
+        "tail" => Tail(tail::Args),
+        "mend" => Mend(mend::Args),
         "replay" => Replay(replay::Args),
         "decode" => Decode(decode::Args),
         "merge" => Merge(merge::Args),

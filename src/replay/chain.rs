@@ -37,6 +37,18 @@ impl ReplayFile {
             None => Err(Error::Usage("there is no file to send".to_owned())),
         }
     }
+
+    /// Opens files whose bytes follow each other, whatever they are.
+    pub(crate) fn open_joined(paths: &[PathBuf]) -> Result<ReplayFile> {
+        let mut ranges = Vec::new();
+        for path in paths {
+            ranges.push(open_range(path, end(&ranges))?);
+        }
+        match paths.first() {
+            Some(path) => ReplayFile::of_ranges(path, ranges),
+            None => Err(Error::Usage("there is no file to read".to_owned())),
+        }
+    }
 }
 
 fn end(ranges: &[FileRange]) -> u64 {

@@ -60,7 +60,7 @@ fn check_distinct(files_of: &HashMap<&[u8], u64>, copies: u64) -> Result<()> {
 }
 
 /// Formats the name of copy `number` of `base`.
-fn numbered(base: &[u8], number: u64) -> Vec<u8> {
+pub(crate) fn numbered(base: &[u8], number: u64) -> Vec<u8> {
     if number == 1 {
         return base.to_owned();
     }

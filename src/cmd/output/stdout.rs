@@ -19,8 +19,13 @@ pub(crate) fn is_reader_there(written: io::Result<()>) -> Result<bool> {
 
 /// Writes text to stdout. Returns false if the reader closed the pipe.
 pub(crate) fn print(text: &str) -> Result<bool> {
+    write_bytes(text.as_bytes())
+}
+
+/// Writes bytes to stdout. Returns false if the reader closed the pipe.
+pub(crate) fn write_bytes(bytes: &[u8]) -> Result<bool> {
     let mut out = io::stdout().lock();
-    is_reader_there(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    is_reader_there(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
 /// Writes one line to stdout. Returns false if the reader closed the pipe.

@@ -7,12 +7,13 @@ use super::{drift, markdown_files, read};
 use crate::support::lea;
 
 /// Examples of `--help` that are not executed, and why.
-const SKIPPED: [(&str, &str); 5] = [
+const SKIPPED: [(&str, &str); 6] = [
     ("lea consume-kafka", "needs a broker; tests/it/consume_kafka.rs has one"),
     ("kcat ", "needs a broker"),
     ("lea serve-events --amqp", "has no listener to wait for; tests/it/billing.rs has a broker"),
     ("lea events tail", "runs until Ctrl-C; tests/it/asking.rs runs it"),
     ("lea man", "is hidden"),
+    ("lea tail", "needs Wireshark and a stream that grows; tests/it/tail.rs has both, with tshark"),
 ];
 
 /// Files that the examples of `--help` name.
@@ -22,6 +23,8 @@ cp testdata/kafka/kcat-J.jsonl dump.jsonl
 cp testdata/wire/logstash-call-events.jsonl events.jsonl
 echo 'Apr 11 14:02:07 honey1 opensips[2101]: 198.51.100.7,203.0.113.9,INVITE,sip:100@198.51.100.7,sip:9011972598294121@198.51.100.7,friendly-scanner,[-46.63,-23.54]' > honeypot.log
 echo secret > password
+head -c 300 call.pcap > start.pcap
+tail -c +301 call.pcap > rest.pcap
 cat > ours.jsonl <<'END'
 {"call_id":"a","method":"INVITE request","caller_id":"+447700900123","callee_id":"+447700900456","request_time":"2026-11-22T10:00:00Z"}
 {"call_id":"a","method":"INVITE reply","caller_id":"+447700900123","callee_id":"+447700900456","reply_time":"2026-11-22T10:00:02Z","reply_code":200}
