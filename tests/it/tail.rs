@@ -277,7 +277,7 @@ fn a_stream_that_does_not_exist_is_named() {
     check(server.output(), &[NAME], 1, "no stream named call.pcap in");
     check(server.output(), &[NAME, "--part", "2"], 1, "no part 2 of a stream named call.pcap in");
     check(server.output(), &[NAME, "--part", "0"], 2, "--part");
-    let mut waiting = Tail::start(server.output(), &[NAME, "--wait"]);
+    let waiting = Tail::start(server.output(), &[NAME, "--wait"]);
     let status = format!("/proc/{}/status", waiting.process.id());
     wait_until(DEADLINE, "the handler of signals", || {
         let status = std::fs::read_to_string(&status).unwrap();
