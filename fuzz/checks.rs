@@ -1,6 +1,8 @@
 //! Properties that must hold for any input. The fuzz targets call these functions, and so does `cargo test`
 //! with testdata/fuzz.
 
+use std::io::BufReader;
+
 use lea::billing::{
     BilledCall, BillingRow, CallBuilder, RowFields, RowTimeParser, compare_calls, decode_row, encode_row,
 };
@@ -463,4 +465,135 @@ fn requests<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
         }
     }
     seen
+}
+
+/// Reads at most `step_bytes` bytes at once.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    step_bytes: usize,
+}
+
+impl std::io::Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let (piece, rest) = self.rest.split_at(buffer.len().min(self.step_bytes).min(self.rest.len()));
+        buffer[..piece.len()].copy_from_slice(piece);
+        self.rest = rest;
+        Ok(piece.len())
+    }
+}
+
+/// Calls `read` with the input in pieces of several sizes, and with all of it. The results must be equal.
+fn same_in_pieces<T: PartialEq + std::fmt::Debug>(input: &[u8], read: impl Fn(Pieces<'_>) -> T) -> T {
+    let whole = read(Pieces { rest: input, step_bytes: usize::MAX });
+    for step_bytes in [1, 2, 3, 64, 1000] {
+        let found = read(Pieces { rest: input, step_bytes });
+        assert!(found == whole, "{step_bytes} bytes at once: {found:?}, and not {whole:?}");
+    }
+    whole
+}
+
+/// A journal gives the same open files in pieces, and is the same after it is rewritten. A part of it, as after a crash,
+/// can be read, too.
+pub(super) fn journal(input: &[u8]) {
+    use lea::cc::vault::fuzzing::read_journal;
+    let read = |from: Pieces<'_>| {
+        let step_bytes = from.step_bytes.min(1 << 16);
+        read_journal(BufReader::with_capacity(step_bytes, from)).map_err(|error| error.to_string())
+    };
+    let Ok((open, rewritten)) = same_in_pieces(input, read) else { return };
+    assert_eq!(read_journal(&rewritten[..]).expect("it was just written"), (open, rewritten));
+    let (start, _) = input.split_at(input.len() / 2);
+    let _ = read_journal(start);
+}
+
+/// A checkpoint log gives the same state in pieces, and is the same after it is rewritten as one batch.
+pub(super) fn checkpoints(input: &[u8]) {
+    use lea::cc::vault::fuzzing::read_checkpoints;
+    let read = |from: Pieces<'_>| {
+        let step_bytes = from.step_bytes.min(1 << 16);
+        read_checkpoints(BufReader::with_capacity(step_bytes, from)).map_err(|error| error.to_string())
+    };
+    let Ok(rewritten) = same_in_pieces(input, read) else { return };
+    assert_eq!(read_checkpoints(&rewritten[..]).expect("it was just written"), rewritten);
+    // What a crash cut off does not change the batches before it.
+    let (start, _) = input.split_at(input.len() / 2);
+    let _ = read_checkpoints(start);
+}
+
+/// A manifest gives the same contents in pieces, and after it is written again. The resume state in it is rejected, or a
+/// stream can go on from it.
+pub(super) fn manifest(input: &[u8]) {
+    use lea::cc::vault::fuzzing::continue_resume_state;
+    use lea::cc::vault::manifest::{self, Manifest};
+    let read = |from: Pieces<'_>| manifest::parse(from).map_err(|error| error.to_string());
+    let Ok(found) = same_in_pieces(input, read) else { return };
+    let text = serde_json::to_vec_pretty(&found).expect("a manifest can be written");
+    let again: Manifest = manifest::parse(&text[..]).expect("and read again");
+    assert_eq!(again, found);
+    if let Some(state) = &found.resume_state {
+        let more = b"\x01\x02\x03\x04 the next bytes of the stream";
+        if let Some(state) = continue_resume_state(state, found.bytes, more) {
+            let received = found.bytes + more.len() as u64;
+            assert!(continue_resume_state(&state, received, b"").is_some(), "its own state is rejected");
+        }
+    }
+}
+
+/// The parts of a damaged capture cover it in order, and its packets can be found again. A reader that reads headers only
+/// finds the packets that the tracker counts.
+pub(super) fn mend(input: &[u8]) {
+    use lea::capture::mend::{SourcePart, find_parts};
+    // Each byte may be tried as the start of a packet.
+    let input = &input[..input.len().min(8 << 10)];
+    let (mut at, mut packets, mut captures) = (0, Vec::new(), Vec::new());
+    let mut source = input;
+    let found = find_parts(&mut source, input.len() as u64, &mut |part| {
+        let range = match part {
+            SourcePart::Capture { at: start, .. } => {
+                captures.push(start);
+                start..start
+            }
+            SourcePart::Header(range) | SourcePart::Damaged { range, .. } => range,
+            SourcePart::Packet(packet) => {
+                packets.push(packet.start..packet.end);
+                packet.start..packet.end
+            }
+        };
+        assert!(range.start == at && range.end >= at, "{range:?} after {at}");
+        at = range.end;
+        Ok(())
+    });
+    found.expect("reading from memory cannot fail");
+    assert_eq!(at, input.len() as u64);
+    assert!(packets.is_empty() || !captures.is_empty());
+    // What the tracker counts in a capture without damage is what was found.
+    let mut tracker = PacketTracker::new();
+    tracker.feed(input);
+    let summary = tracker.summary();
+    let is_whole = summary.malformed_at.is_none() && summary.truncated_bytes == 0;
+    if is_whole && captures == [0] && starts_capture(input) == Some(true) {
+        assert!(packets.len() as u64 <= summary.packets, "{} of {}", packets.len(), summary.packets);
+    }
+}
+
+/// The objects of a JSON array are the same in pieces, and those that `serde_json` finds.
+pub(super) fn json_array(input: &[u8]) {
+    use lea::billing::split_objects;
+    const BYTES_MAX: usize = 1000;
+    let read = |from: Pieces<'_>| {
+        let step_bytes = from.step_bytes.min(1 << 16);
+        split_objects(BufReader::with_capacity(step_bytes, from), BYTES_MAX).expect("memory can be read")
+    };
+    let (objects, is_cut) = same_in_pieces(input, read);
+    for object in objects.iter().flatten() {
+        assert!(object.starts_with(b"{") && object.ends_with(b"}") && object.len() <= BYTES_MAX);
+    }
+    let json: Result<Vec<serde_json::Map<String, serde_json::Value>>, _> = serde_json::from_slice(input);
+    if let Ok(expected) = json {
+        assert!(!is_cut && objects.len() == expected.len());
+        for (object, expected) in objects.iter().zip(expected) {
+            let found = object.as_ref().map(|object| serde_json::from_slice(object).expect("an object"));
+            assert!(found.is_none_or(|found: serde_json::Map<String, serde_json::Value>| found == expected));
+        }
+    }
 }

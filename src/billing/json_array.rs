@@ -48,6 +48,21 @@ impl<R: BufRead> JsonArrayReader<R> {
     }
 }
 
+/// Splits an array into its objects, for fuzzing. `None` stands for an object of more than `bytes_max` bytes. The flag says
+/// that the input ends within an object.
+pub fn split_objects(from: impl BufRead, bytes_max: usize) -> io::Result<(Vec<Option<Vec<u8>>>, bool)> {
+    let mut reader = JsonArrayReader::new(from, bytes_max);
+    let mut objects = Vec::new();
+    loop {
+        match reader.next()? {
+            Some(ArrayElement::Object(object)) => objects.push(Some(object.to_vec())),
+            Some(ArrayElement::TooLong) => objects.push(None),
+            Some(ArrayElement::Truncated) => return Ok((objects, true)),
+            None => return Ok((objects, false)),
+        }
+    }
+}
+
 /// Finds the end of an object by counting braces outside of strings.
 #[derive(Default)]
 struct BraceScanner {

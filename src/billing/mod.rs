@@ -33,6 +33,7 @@ pub use call::{BilledCall, CallBuilder, CallParty, MissingParts};
 pub use compare::{Difference, Differences, compare_calls};
 pub(crate) use fields::RowColumn;
 pub use fields::{RowError, RowFields};
+pub use json_array::split_objects;
 pub use label::RowKind;
 pub(crate) use pairs::{CallPair, PairReader};
 pub use record::{InvalidRecord, decode_row, encode_row};

@@ -236,7 +236,7 @@ fn append_line(text: &mut Vec<u8>, line: &CheckpointLine) -> io::Result<()> {
 
 /// Replays all complete batches. Lines after the last complete batch were cut short by a crash and are
 /// ignored.
-fn replay(mut log_lines: impl BufRead) -> io::Result<Checkpoint> {
+pub(super) fn replay(mut log_lines: impl BufRead) -> io::Result<Checkpoint> {
     let mut checkpoint = Checkpoint::default();
     let (mut files, mut compared, mut reads) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut line = Vec::new();

@@ -155,7 +155,7 @@ impl JournalState {
     }
 }
 
-fn to_lines(open: &BTreeMap<String, JournalEntry>) -> io::Result<Vec<u8>> {
+pub(super) fn to_lines(open: &BTreeMap<String, JournalEntry>) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     for entry in open.values() {
         serde_json::to_writer(&mut text, &JournalLine::Open(entry.clone()))?;
@@ -170,9 +170,9 @@ pub(super) fn read_unclosed(journal: File) -> io::Result<BTreeMap<String, Journa
 }
 
 /// Contents of a journal.
-struct Replay {
+pub(super) struct Replay {
     /// The open files.
-    open: BTreeMap<String, JournalEntry>,
+    pub(super) open: BTreeMap<String, JournalEntry>,
     /// Length of all complete lines.
     whole_bytes: u64,
     /// Whether the last line says that everything is closed, and no line is damaged.
@@ -180,7 +180,7 @@ struct Replay {
 }
 
 /// Replays the journal. Skips a malformed line, such as one that a power failure truncated, with a warning.
-fn replay(mut journal: impl BufRead) -> io::Result<Replay> {
+pub(super) fn replay(mut journal: impl BufRead) -> io::Result<Replay> {
     let mut open = BTreeMap::new();
     let (mut is_clean, mut is_damaged) = (false, false);
     let mut line = Vec::new();

@@ -14,6 +14,7 @@
 
 pub(crate) mod dir;
 pub mod disk_retry;
+pub mod fuzzing;
 pub(crate) mod ledger;
 pub mod manifest;
 pub(crate) mod merge;
