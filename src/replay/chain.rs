@@ -5,11 +5,16 @@
 
 use std::path::PathBuf;
 
-use crate::capture::formats::{CaptureFormat, HEADER_BYTES_MAX};
+use crate::capture::formats::{CaptureFormat, DECISION_BYTES_MAX, HEADER_BYTES_MAX};
+use crate::capture::reader::PacketReader;
 use crate::capture::tracker::PacketTracker;
 use crate::replay::selection::Selection;
 use crate::replay::source::{self, FileRange, ReplayFile, open_range};
 use crate::{Error, Result};
+
+/// Bytes that decide the format and contain the file header.
+const START_BYTES: usize =
+    if DECISION_BYTES_MAX > HEADER_BYTES_MAX { DECISION_BYTES_MAX } else { HEADER_BYTES_MAX };
 
 impl ReplayFile {
     /// Opens files as one content, and selects its packets. Fails if they cannot be in one capture.
@@ -65,27 +70,23 @@ struct FileHeader {
 impl FileHeader {
     fn read(path: &PathBuf, range: &FileRange) -> Result<FileHeader> {
         let alone = FileRange { start: 0, ..range.clone() };
-        let mut start = vec![0; HEADER_BYTES_MAX];
+        let mut start = vec![0; START_BYTES];
         let filled = source::fill(&mut start, &[alone], 0).map_err(Error::path("read", path))?;
         start.truncate(filled);
+        let reader = PacketReader::open(&mut &start[..], filled as u64).map_err(Error::path("read", path))?;
+        let Some(reader) = reader else {
+            return Ok(FileHeader { format: CaptureFormat::Other, bytes: Vec::new() });
+        };
         let mut tracker = PacketTracker::new();
         for (at, byte) in start.iter().enumerate() {
             tracker.feed(std::slice::from_ref(byte));
-            let format = tracker.summary().format;
-            if !matches!(format, CaptureFormat::Unknown | CaptureFormat::Other)
-                && tracker.packet_boundary() > 0
-            {
+            if tracker.packet_boundary() > 0 {
                 // A format whose first unit is a packet has no file header.
                 let header_bytes = if tracker.packets() > 0 { 0 } else { at + 1 };
-                return Ok(FileHeader { format, bytes: start[..header_bytes].to_vec() });
+                return Ok(FileHeader { format: reader.format(), bytes: start[..header_bytes].to_vec() });
             }
         }
-        let format = if start.len() < HEADER_BYTES_MAX && tracker.summary().format == CaptureFormat::Unknown {
-            CaptureFormat::Other
-        } else {
-            tracker.summary().format
-        };
-        Ok(FileHeader { format, bytes: Vec::new() })
+        Ok(FileHeader { format: reader.format(), bytes: Vec::new() })
     }
 
     /// Number of bytes to leave out after a file with the header `first`.
