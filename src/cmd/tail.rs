@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::args::listing::{self, ManifestStatus};
+use super::args::listing::{self, ManifestStatus, ReceiverState};
 use super::args::units;
 use super::output::stdout;
+use crate::cc::vault::damage;
 use crate::cc::vault::dir::META_DIR;
-use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, SUFFIX};
+use crate::cc::vault::manifest::{Manifest, ManifestState, PartPosition, SUFFIX};
 use crate::cc::wire::name::{file_name, parse_part_file_name, part_file_name};
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
@@ -104,7 +105,7 @@ impl Command for Args {
         }
         let shutdown = Shutdown::on_signals()?;
         let Some(place) = self.locate(&shutdown)? else { return Ok(Exit::Done) };
-        StreamTail::open(&place, &self)?.run(&shutdown)
+        StreamTail::open(place, &self)?.run(&shutdown)
     }
 }
 
@@ -161,22 +162,30 @@ impl Args {
         Ok(is_file.then(|| place(given)))
     }
 
-    /// Chooses the part that was asked for, the last one that is open, or the last one.
+    /// Chooses the part that was asked for, or the stream of the last part that is open, or that of the last part.
     fn choose_part(&self, base: &str, parts: &[u32]) -> Option<u32> {
         if let Some(wanted) = self.part {
             return parts.contains(&wanted).then_some(wanted);
         }
-        let is_open = |part: &&u32| {
-            let path = self.dir.join(part_file_name(base, **part));
-            matches!(listing::read_manifest(&path), ManifestStatus::Valid(manifest) if manifest.state == ManifestState::Open)
+        let manifest = |part: u32| match listing::read_manifest(&self.dir.join(part_file_name(base, part))) {
+            ManifestStatus::Valid(manifest) => Some(manifest),
+            ManifestStatus::Invalid(_) | ManifestStatus::Missing => None,
         };
-        let chosen = parts.iter().rev().find(is_open).or(parts.last()).copied()?;
+        let is_open =
+            |part: &&u32| manifest(**part).is_some_and(|manifest| manifest.state == ManifestState::Open);
+        let mut chosen = *parts.iter().rev().find(is_open).or(parts.last())?;
+        // A part that continues another one is not a capture by itself. Damaged manifests could make a circle.
+        for _ in parts {
+            let continued = manifest(chosen).and_then(|manifest| manifest.continues);
+            let before = continued.and_then(|at| Some(parse_part_file_name(&at.file)?.1));
+            match before.filter(|before| parts.contains(before)) {
+                Some(before) => chosen = before,
+                None => break,
+            }
+        }
         if parts.len() > 1 {
-            log::warn!(
-                "part_chosen file={} parts={} note=\"--part selects another\"",
-                part_file_name(base, chosen),
-                parts.len()
-            );
+            let (file, parts) = (part_file_name(base, chosen), parts.len());
+            log::warn!("part_chosen file={file} parts={parts} note=\"--part selects another\"");
         }
         Some(chosen)
     }
@@ -227,13 +236,22 @@ impl ManifestCache {
     }
 }
 
+/// Opens a stream file. Neither a pipe nor a link is one.
+fn open_stream_file(path: &Path) -> Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(Error::path("open", path))?;
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return Err(Error::path("open", path)(io::Error::other("not a regular file")));
+    }
+    Ok(file)
+}
+
 /// Why writing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TailEnd {
-    /// The stream is closed, and everything was written.
+    /// Everything was written: the stream is closed, or what comes later is not wanted.
     Closed,
-    /// Everything that is stored was written, and more was not wanted.
-    NotFollowed,
     /// The reader of stdout is gone.
     ReaderGone,
     /// A signal came.
@@ -242,29 +260,46 @@ enum TailEnd {
     Abandoned,
 }
 
-/// A stream file that is being written to stdout.
+/// A stream that is being written to stdout.
 struct StreamTail<'a> {
-    place: &'a StreamPlace,
+    /// The file, or that of the part which continues it.
+    place: StreamPlace,
     args: &'a Args,
     path: PathBuf,
     file: File,
+    /// Bytes of the file that were written.
     written: u64,
+    /// Bytes of earlier parts that were written.
+    written_before: u64,
     buffer: Vec<u8>,
     manifests: ManifestCache,
 }
 
 impl<'a> StreamTail<'a> {
-    fn open(place: &'a StreamPlace, args: &'a Args) -> Result<StreamTail<'a>> {
+    fn open(place: StreamPlace, args: &'a Args) -> Result<StreamTail<'a>> {
         let path = place.dir.join(&place.file);
-        // NONBLOCK and NOFOLLOW: neither a pipe nor a link is a stream file.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(&path);
-        let file = file.map_err(Error::path("open", &path))?;
-        if !file.metadata().is_ok_and(|found| found.is_file()) {
-            return Err(Error::path("open", &path)(io::Error::other("not a regular file")));
-        }
+        let file = open_stream_file(&path)?;
         let (buffer, manifests) = (vec![0; READ_BYTES], ManifestCache::default());
-        Ok(StreamTail { place, args, path, file, written: 0, buffer, manifests })
+        Ok(StreamTail { place, args, path, file, written: 0, written_before: 0, buffer, manifests })
+    }
+
+    /// Goes on with the part that continues this one where it ends. Returns false if there is none.
+    fn go_on(&mut self) -> Result<bool> {
+        let Some((base, own)) = parse_part_file_name(&self.place.file) else { return Ok(false) };
+        let end = PartPosition { file: self.place.file.clone(), at: self.written };
+        for part in parts(&self.place.dir, base)?.into_iter().filter(|part| *part > own) {
+            let file = part_file_name(base, part);
+            let path = self.place.dir.join(&file);
+            let ManifestStatus::Valid(manifest) = listing::read_manifest(&path) else { continue };
+            if manifest.continues.as_ref() == Some(&end) {
+                log::info!("part_continued file={file} at={}", self.written);
+                self.file = open_stream_file(&path)?;
+                (self.place.file, self.path, self.manifests) = (file, path, ManifestCache::default());
+                self.written_before += std::mem::take(&mut self.written);
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn run(mut self, shutdown: &Shutdown) -> Result<Exit> {
@@ -282,10 +317,12 @@ impl<'a> StreamTail<'a> {
             if !self.write_new(shutdown)? {
                 return Ok(if shutdown.is_triggered() { TailEnd::Stopped } else { TailEnd::ReaderGone });
             }
-            if self.args.no_follow {
-                return Ok(TailEnd::NotFollowed);
+            let has_ended = self.args.no_follow || life.has_ended(is_open, self.written > before);
+            if has_ended && !is_open && self.go_on()? {
+                life = StreamLife::new(self.args.linger);
+                continue;
             }
-            if life.has_ended(is_open, self.written > before) {
+            if has_ended {
                 return Ok(TailEnd::Closed);
             }
             if life.is_silent() && is_open && !is_receiver_running(&self.place.dir) {
@@ -331,15 +368,16 @@ impl<'a> StreamTail<'a> {
 
     /// Reports how the stream ended, and returns the exit code that follows from it.
     fn report(&mut self, end: TailEnd) -> Result<Exit> {
-        let (file, bytes) = (escape(&self.place.file), self.written);
+        let (file, bytes) = (escape(&self.place.file), self.written_before + self.written);
         let problem = match end {
             TailEnd::Stopped | TailEnd::ReaderGone => None,
             TailEnd::Abandoned => {
                 Some("the stream is open, but no receiver is running: it was killed".to_owned())
             }
-            TailEnd::Closed | TailEnd::NotFollowed => {
+            TailEnd::Closed => {
                 self.report_later_part()?;
-                self.manifests.read(&self.path)?.and_then(|manifest| problem(manifest, bytes))
+                let written = self.written;
+                self.manifests.read(&self.path)?.and_then(|manifest| problem(manifest, written))
             }
         };
         match problem {
@@ -363,7 +401,7 @@ impl<'a> StreamTail<'a> {
     }
 }
 
-/// What is wrong with a stream of which `bytes` bytes were written.
+/// What is wrong with a stream file of which `bytes` bytes were written.
 fn problem(manifest: &Manifest, bytes: u64) -> Option<String> {
     if manifest.state == ManifestState::Open {
         return None;
@@ -371,20 +409,7 @@ fn problem(manifest: &Manifest, bytes: u64) -> Option<String> {
     if manifest.bytes != bytes {
         return Some(format!("the file has {bytes} bytes, and the manifest says {}", manifest.bytes));
     }
-    if manifest.lost_bytes > 0 {
-        return Some(format!("{} received bytes were not stored", manifest.lost_bytes));
-    }
-    if manifest.state == ManifestState::Recovered {
-        return Some("the receiver was killed".to_owned());
-    }
-    let text = match manifest.end_reason {
-        Some(EndReason::Reset) => "the connection was reset, bytes may be missing",
-        Some(EndReason::Limit) => "the size limit was reached",
-        Some(EndReason::IoError) => "the file could not be written",
-        _ if manifest.capture.truncated_bytes > 0 => "it ends within a packet",
-        _ => return None,
-    };
-    Some(text.to_owned())
+    damage::join(&manifest.damage())
 }
 
 /// Times in the life of a stream, which decide when it has ended.
@@ -429,22 +454,17 @@ impl StreamLife {
     }
 }
 
-/// Looks whether a receiver has the lock of an output directory. Looking at the kernel's list does not take the lock,
-/// which could keep a receiver from starting.
+/// Reports whether a receiver writes to the directory, or may do so.
 fn is_receiver_running(dir: &Path) -> bool {
-    let path = dir.join(META_DIR).join("lock");
-    // Without a lock file it is a copy, and nobody writes to it.
-    let Ok(lock) = fs::symlink_metadata(&path) else { return false };
-    // 1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF
-    let inode = format!(":{} ", lock.ino());
-    let is_listed = |list: String| list.lines().any(|line| line.contains("FLOCK") && line.contains(&inode));
-    if fs::read_to_string("/proc/locks").is_ok_and(is_listed) {
-        return true;
+    match listing::receiver_state(dir) {
+        ReceiverState::Running => true,
+        ReceiverState::Stopped => false,
+        // Without a lock file it is a copy, and nobody writes to it. One that cannot be read may be held.
+        ReceiverState::Unknown => {
+            let lock = fs::symlink_metadata(dir.join(META_DIR).join("lock"));
+            lock.err().is_none_or(|error| error.kind() != io::ErrorKind::NotFound)
+        }
     }
-    // A container does not list the locks of processes outside.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let Ok(lock) = fs::OpenOptions::new().read(true).custom_flags(flags).open(&path) else { return true };
-    flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
 }
 
 /// Result of waiting for the file to grow.
@@ -475,8 +495,10 @@ fn wait_for_reader(shutdown: &Shutdown, time: Duration) -> Result<WaitResult> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FlockOperation, flock};
+
     use super::*;
-    use crate::cc::vault::manifest::StreamSource;
+    use crate::cc::vault::manifest::{EndReason, StreamSource};
 
     fn args(dir: &Path, name: &str) -> Args {
         Args {
@@ -490,11 +512,16 @@ mod tests {
     }
 
     fn store(dir: &Path, name: &str, part: u32, state: ManifestState) {
+        store_part(dir, name, part, state, None);
+    }
+
+    fn store_part(dir: &Path, name: &str, part: u32, state: ManifestState, continues: Option<&str>) {
         let base = file_name(name.as_bytes());
         let file = part_file_name(&base, part);
         fs::write(dir.join(&file), "content").unwrap();
         let mut manifest = Manifest::new(name.as_bytes(), file.clone(), part, StreamSource::Tcp);
         manifest.state = state;
+        manifest.continues = continues.map(|file| PartPosition { file: file.to_owned(), at: 7 });
         fs::write(dir.join(file + SUFFIX), serde_json::to_vec(&manifest).unwrap()).unwrap();
     }
 
@@ -523,6 +550,11 @@ mod tests {
         assert_eq!(named(path.to_str().unwrap()).as_deref(), Some("call.pcap"));
         store(dir, "call.pcap", 2, ManifestState::Closed);
         assert_eq!(named("call.pcap").as_deref(), Some("call.pcap.10"), "the last part");
+        // A part that continues another one has no file header.
+        store_part(dir, "call.pcap", 10, ManifestState::Open, Some("call.pcap.2"));
+        assert_eq!(named("call.pcap").as_deref(), Some("call.pcap.2"), "the start of the stream");
+        store_part(dir, "call.pcap", 2, ManifestState::Closed, Some("call.pcap.10"));
+        assert!(named("call.pcap").is_some(), "parts that continue each other");
         assert!(args(&dir.join("missing"), "x").find().is_err());
     }
 
@@ -562,6 +594,6 @@ mod tests {
         manifest.end_reason = Some(EndReason::Reset);
         assert!(problem(&manifest, 7).unwrap().contains("reset"));
         manifest.lost_bytes = 3;
-        assert!(problem(&manifest, 7).unwrap().starts_with("3 received bytes"));
+        assert!(problem(&manifest, 7).unwrap().contains("3 received bytes"));
     }
 }

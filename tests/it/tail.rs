@@ -211,6 +211,31 @@ fn parts_are_selected() {
     server.term();
 }
 
+/// A sender that goes on over a second connection while the first one is half open: both parts are one output.
+#[test]
+fn a_part_that_continues_another_one_follows_it() {
+    let work = Workdir::new();
+    let server = Server::start(&work.join("out"), &[]);
+    let capture = testdata("pcap/answered-call.pcap");
+    let mut first = Sender::open(server.addr(), NAME, Handshake::Newline);
+    first.send(&capture[..300]);
+    let mut tail = Tail::start(server.output(), &[NAME, "--wait", "--linger", "0"]);
+    let boundary = *packet_ends(&capture).iter().take_while(|end| **end <= 300).last().unwrap_or(&24);
+    tail.wait_bytes(&capture[..boundary]);
+    let mut second = Sender::open(server.addr(), NAME, Handshake::Newline);
+    second.send(&capture[300..]);
+    second.finish();
+    let part = format!("{NAME}.2");
+    assert_eq!(wait_closed(server.output(), &part).continues.map(|at| at.at), Some(300));
+    first.finish();
+    let (bytes, stderr) = tail.end(0);
+    assert!(bytes == capture, "{} bytes: {stderr}", bytes.len());
+    // The same after both are closed, from the name alone.
+    assert!(Tail::start(server.output(), &[NAME, "--no-follow"]).end(0).0 == capture);
+    assert!(Tail::start(server.output(), &[NAME, "--part", "2"]).end(0).0 == capture[300..]);
+    server.term();
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_it() {
     let work = Workdir::new();

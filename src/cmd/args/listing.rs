@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -73,11 +73,24 @@ pub(crate) fn receiver_state(dir: &Path) -> ReceiverState {
     let Ok(lock) = fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else {
         return ReceiverState::Unknown;
     };
+    // Looking at the kernel's list of locks does not take the lock, which could keep a receiver from starting just then.
+    if is_locked(&lock) {
+        return ReceiverState::Running;
+    }
+    // A container does not list the locks of processes outside.
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => ReceiverState::Stopped,
         Err(Errno::WOULDBLOCK) => ReceiverState::Running,
         Err(_) => ReceiverState::Unknown,
     }
+}
+
+/// Looks for a file in the list of locks: `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`, where 5678 is the inode.
+fn is_locked(file: &fs::File) -> bool {
+    let Ok(inode) = file.metadata().map(|file| file.ino()) else { return false };
+    let inode = format!(":{inode} ");
+    let is_listed = |list: String| list.lines().any(|line| line.contains("FLOCK") && line.contains(&inode));
+    fs::read_to_string("/proc/locks").is_ok_and(is_listed)
 }
 
 /// Reads the manifest of a stream file.
