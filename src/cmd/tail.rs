@@ -250,7 +250,7 @@ fn open_stream_file(path: &Path) -> Result<File> {
 /// Why writing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TailEnd {
-    /// Everything was written: the stream is closed, or what comes later is not wanted.
+    /// Everything was written: the stream is closed, or more is not wanted.
     Closed,
     /// The reader of stdout is gone.
     ReaderGone,

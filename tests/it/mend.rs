@@ -206,9 +206,9 @@ fn nothing_is_overwritten_and_nothing_is_written_without_a_capture() {
     let text = work.write("text", "this is not a capture");
     check_fails(&[text], &work.join("out.pcap"), 1, "there is no capture in it");
     check_fails(&[work.join("missing")], &work.join("out.pcap"), 1, "No such file");
-    check_fails(&[call.clone()], &call, 2, "exists, and is not overwritten");
+    check_fails(std::slice::from_ref(&call), &call, 2, "exists, and is not overwritten");
     work.write("taken-2.pcap", "mine");
-    check_fails(&[call.clone()], &work.join("taken.pcap"), 2, "taken-2.pcap exists");
+    check_fails(std::slice::from_ref(&call), &work.join("taken.pcap"), 2, "taken-2.pcap exists");
     check_fails(&[call], &work.join("no/such/dir.pcap"), 1, "cannot create a temporary file in");
     let mut names: Vec<_> =
         fs::read_dir(work.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
