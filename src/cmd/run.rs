@@ -65,6 +65,7 @@ impl Command for Args {
         let properties = self.connect.resolve(config::environment)?;
         let kafka = config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties));
         let listen = config.tcp.as_ref().map(tcp::resolve_addresses).transpose()?;
+        let listen = listen.or(self.tcp.has_sensors().then(Vec::new));
         let events = self.events.resolve(&settings, None)?;
         if kafka.is_none() && listen.is_none() && events.is_none() {
             return Err(Error::Usage(

@@ -16,6 +16,9 @@ use crate::{Error, Exit, Result};
 /// output directory, with a manifest that has its SHA-256. A growing file always ends after a complete packet, so Wireshark
 /// and tshark can open it at any time.
 ///
+/// With --connect it also connects to sensors that serve captures without a name (PCAP-over-IP), and connects again after each
+/// capture. Without --listen no port is opened then.
+///
 /// SIGINT, SIGTERM or SIGHUP starts an orderly shutdown; a second signal exits at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,6 +46,10 @@ impl Command for Args {
                 text: "Accept one network, and let a group read the files",
                 command: "lea serve-tcp --allow 192.0.2.0/24 --file-mode 0640 --file-group adm",
             },
+            Example {
+                text: "Fetch captures from a sensor, and listen on no port",
+                command: "lea serve-tcp --connect 192.0.2.7:57012 --unnamed '{peer}-{time}.pcap'",
+            },
         ],
         see_also: &["lea-run(1)", "lea-ls(1)", "lea-verify(1)", "lea-replay(1)", "lea.conf(5)"],
         ..manual::EMPTY
@@ -51,7 +58,7 @@ impl Command for Args {
     fn run(self, globals: &Globals) -> Result<Exit> {
         let config = self.service.load_settings(globals)?.config;
         let listen = match &config.tcp {
-            _ if !self.listen.is_empty() => self.listen,
+            _ if !self.listen.is_empty() || self.tcp.has_sensors() => self.listen,
             Some(listen) => tcp::resolve_addresses(listen)?,
             None => {
                 return Err(Error::Usage(

@@ -77,6 +77,12 @@ impl FileLayer {
         Some(JsonNode::at(&self.document, range.clone()))
     }
 
+    /// Returns true if a section that other modules read exists and is not empty.
+    pub(crate) fn has_values(&self, path: &str) -> bool {
+        let members = self.section(path).and_then(|node| node.members());
+        members.is_some_and(|members| members.is_ok_and(|members| !members.is_empty()))
+    }
+
     /// Adds what the reader of a section found.
     pub(crate) fn add_section_findings(&mut self, read: Result<Vec<SectionFinding>, JsonSyntaxError>) {
         let (mut errors, mut unknown_keys) = (Findings::default(), Findings::default());

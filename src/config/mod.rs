@@ -76,7 +76,8 @@ pub static TCP_ADDRESS: ConfigKey = ConfigKey {
     variable: "TCPSERVERADDRESS",
     flag: "--tcp-address",
     default: "0.0.0.0",
-    text: "Address of the TCP listener for streams: an IPv4 or IPv6 address, or a host name. Empty: off.",
+    text: "Address of the TCP listener for streams: an IPv4 or IPv6 address, or a host name. Empty: off. \
+           A file with events that names neither address nor port has no listener.",
     empty: EmptyMeaning::Off,
 };
 pub static TCP_PORT: ConfigKey = ConfigKey {
@@ -286,6 +287,7 @@ pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
     let kafka_address = taker.read(&KAFKA_ADDRESS, check::address);
     let kafka_port = taker.read(&KAFKA_PORT, check::port);
     let topic = taker.read(&KAFKA_TOPIC, check::topic);
+    let tcp_address = without_default_listener(layers, &mut values).unwrap_or(tcp_address);
     errors.sort_by_key(|error| error.origin);
     let effective = EffectiveConfig {
         logger_level,
@@ -299,6 +301,19 @@ pub fn resolve(layers: &ConfigLayers<'_>) -> (EffectiveConfig, Vec<Finding>) {
         warnings,
     };
     (effective, errors)
+}
+
+/// A file that has events and names no TCP listener does not want one: returns the empty address, which turns it off.
+fn without_default_listener(layers: &ConfigLayers<'_>, values: &mut [ConfigValue]) -> Option<String> {
+    let has_events = layers.file.is_some_and(|file| OPEN_SECTIONS.iter().any(|path| file.has_values(path)));
+    let is_of_tcp = |value: &&mut ConfigValue| [&TCP_ADDRESS, &TCP_PORT].contains(&value.key);
+    let mut of_tcp: Vec<&mut ConfigValue> = values.iter_mut().filter(is_of_tcp).collect();
+    if !has_events || of_tcp.iter().any(|value| value.origin != ValueOrigin::Default) {
+        return None;
+    }
+    let address = of_tcp.iter_mut().find(|value| value.key == &TCP_ADDRESS)?;
+    address.text.clear();
+    Some(String::new())
 }
 
 /// Returns an error that lists all findings, if there are any.

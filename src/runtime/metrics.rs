@@ -268,15 +268,21 @@ pub enum RejectReason {
     Silent,
     /// The stream's name is too long.
     NameTooLong,
+    /// The peer has as many connections as it may have.
+    PeerLimitReached,
+    /// The peer has used too many new names.
+    TooManyNames,
 }
 
 impl RejectReason {
-    const ALL: [RejectReason; 5] = [
+    const ALL: [RejectReason; 7] = [
         RejectReason::LimitReached,
         RejectReason::NoThread,
         RejectReason::NotAllowed,
         RejectReason::Silent,
         RejectReason::NameTooLong,
+        RejectReason::PeerLimitReached,
+        RejectReason::TooManyNames,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -286,6 +292,8 @@ impl RejectReason {
             RejectReason::NotAllowed => "not_allowed",
             RejectReason::Silent => "silent",
             RejectReason::NameTooLong => "name_too_long",
+            RejectReason::PeerLimitReached => "peer_limit_reached",
+            RejectReason::TooManyNames => "too_many_names",
         }
     }
 }

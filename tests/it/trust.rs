@@ -17,7 +17,9 @@ use crate::support::{
 };
 
 mod faults;
+mod peers;
 mod removed;
+mod sensors;
 
 const NAME: &str = "v.pcap";
 

@@ -5,4 +5,5 @@ pub mod chunk;
 pub mod handshake;
 pub(crate) mod json;
 pub mod name;
+pub(crate) mod name_template;
 pub(crate) mod rubydebug;

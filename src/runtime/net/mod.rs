@@ -1,6 +1,7 @@
 //! Listening sockets: addresses, bind, waiting with poll(2), and the acceptor that all listeners for TCP connections share.
 
 pub(crate) mod acceptor;
+pub(crate) mod peers;
 pub(crate) mod port_holder;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

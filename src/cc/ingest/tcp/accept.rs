@@ -1,8 +1,10 @@
 //! Accepted connections of the receiver: checks the peer, registers the stream, and runs it in the connection's thread.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::ReceiverContext;
 use super::socket::StreamSocket;
@@ -12,6 +14,7 @@ use crate::cc::vault::damage::{self, Damage};
 use crate::cc::vault::manifest::EndReason;
 use crate::runtime::metrics::RejectReason;
 use crate::runtime::net::acceptor::ConnectionHandler;
+use crate::runtime::net::peers::PeerPermit;
 use crate::runtime::time::now_ms;
 
 /// Stack size of a stream's thread. Only the pages that it touches are allocated.
@@ -22,6 +25,35 @@ pub(super) struct RegisteredStream {
     socket: Arc<StreamSocket>,
     stats: Arc<StreamStats>,
     context: Arc<ReceiverContext>,
+    /// Place among the connections of its peer. A sensor needs none.
+    permit: Option<PeerPermit>,
+}
+
+impl RegisteredStream {
+    fn new(
+        context: &Arc<ReceiverContext>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        permit: Option<PeerPermit>,
+    ) -> io::Result<RegisteredStream> {
+        let socket = Arc::new(StreamSocket::new(tcp)?);
+        let stats = context.live.add(peer, now_ms());
+        context.metrics.streams_open.inc();
+        Ok(RegisteredStream { socket, stats, context: Arc::clone(context), permit })
+    }
+
+    /// Registers a connection that was made to a sensor.
+    pub(super) fn of_sensor(
+        context: &Arc<ReceiverContext>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+    ) -> io::Result<RegisteredStream> {
+        RegisteredStream::new(context, tcp, peer, None)
+    }
+
+    pub(super) fn stats(&self) -> &StreamStats {
+        &self.stats
+    }
 }
 
 /// Deregisters the stream, even if its thread panics or cannot be started.
@@ -42,24 +74,37 @@ impl ConnectionHandler for ReceiverContext {
     }
 
     fn prepare(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<RegisteredStream> {
-        let prepared = StreamSocket::new(stream);
-        let checked =
-            prepared.inspect_err(|error| log::debug!("connection_lost peer={peer} error=\"{error}\""));
-        let socket = Arc::new(checked.ok()?);
-        let stats = self.live.add(peer, now_ms());
-        self.metrics.streams_open.inc();
-        Some(RegisteredStream { socket, stats, context: Arc::clone(self) })
+        let Some(permit) = self.peers.connect(peer.ip(), Instant::now()) else {
+            self.listener.reject(RejectReason::PeerLimitReached, peer);
+            return None;
+        };
+        let prepared = RegisteredStream::new(self, stream, peer, Some(permit));
+        prepared.inspect_err(|error| log::debug!("connection_lost peer={peer} error=\"{error}\"")).ok()
     }
 
     fn serve(&self, stream: RegisteredStream) {
-        run_stream(&stream.socket, &stream.stats, self);
+        log::info!("stream_connected peer={}", stream.stats.peer);
+        self.receive(&stream);
     }
 }
 
-fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverContext) {
-    log::info!("stream_connected peer={}", live.peer);
+impl ReceiverContext {
+    /// Receives a stream until its end.
+    pub(super) fn receive(&self, stream: &RegisteredStream) {
+        let receiver = StreamReceiver {
+            socket: &stream.socket,
+            live: &stream.stats,
+            shared: self,
+            permit: stream.permit.as_ref(),
+        };
+        report_end(receiver.receive_stream(), &stream.stats, self);
+    }
+}
+
+/// Logs and counts the end of a stream.
+fn report_end(received: Result<ReceivedStream, ReceiveError>, live: &StreamStats, shared: &ReceiverContext) {
     let metrics = &shared.metrics;
-    match (StreamReceiver { socket, live, shared }).receive_stream() {
+    match received {
         Ok(ReceivedStream { name, reason, end }) => {
             match reason {
                 EndReason::Eof => metrics.streams_ended_eof.inc(),
@@ -86,6 +131,7 @@ fn run_stream(socket: &Arc<StreamSocket>, live: &StreamStats, shared: &ReceiverC
                 live.peer
             );
         }
+        Err(ReceiveError::TooManyNames) => shared.listener.reject(RejectReason::TooManyNames, live.peer),
         Err(ReceiveError::NoName) => shared.listener.reject(RejectReason::NameTooLong, live.peer),
         Err(ReceiveError::Silent | ReceiveError::Reset) => {
             shared.listener.reject(RejectReason::Silent, live.peer)

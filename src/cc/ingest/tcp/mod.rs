@@ -1,7 +1,8 @@
 //! Receiver of streams over TCP (docs/protocol.md, section 2): one acceptor thread per listener, one thread
-//! per stream.
+//! per stream, one thread per sensor that streams are fetched from.
 
 mod accept;
+mod connect;
 mod memory;
 mod socket;
 mod stream;
@@ -13,11 +14,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use connect::SensorFetcher;
+
 use crate::Result;
 use crate::cc::stream_registry::StreamRegistry;
 use crate::cc::vault::Vault;
+use crate::cc::wire::name_template::NameTemplate;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::acceptor::{self, AcceptorConfig, ListenerState};
+use crate::runtime::net::peers::{PeerLimits, PeerTable};
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads;
 
@@ -29,6 +34,8 @@ pub(crate) struct TcpTimeouts {
     pub handshake_timeout: Duration,
     /// Silence after which a stream is closed. `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// Time for the first byte after the name. `None`: no limit.
+    pub content_timeout: Option<Duration>,
     /// Time for which streams are read after a shutdown was requested.
     pub shutdown_timeout: Duration,
 }
@@ -44,6 +51,12 @@ pub(crate) struct TcpConfig {
     pub streams_max: usize,
     /// Maximum size of a stream.
     pub stream_bytes_max: u64,
+    /// Limits on each peer.
+    pub peers: PeerLimits,
+    /// Names for streams that start without one. `None`: they have the empty name.
+    pub unnamed: Option<NameTemplate>,
+    /// Sensors to fetch streams from, as `HOST:PORT`.
+    pub connect: Vec<String>,
     pub timing: TcpTimeouts,
 }
 
@@ -56,16 +69,18 @@ struct ReceiverContext {
     timing: TcpTimeouts,
     stream_bytes_max: u64,
     allow: Vec<IpNet>,
+    peers: Arc<PeerTable>,
+    unnamed: Option<NameTemplate>,
     listener: Arc<ListenerState>,
 }
 
 /// Running receiver.
 pub(crate) struct TcpReceiver {
-    acceptors: Vec<JoinHandle<Result<()>>>,
+    threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl TcpReceiver {
-    /// Starts accepting on open listeners.
+    /// Starts accepting on open listeners, and fetching from sensors.
     pub(crate) fn spawn(
         listeners: Vec<TcpListener>,
         config: &TcpConfig,
@@ -83,6 +98,8 @@ impl TcpReceiver {
             timing: config.timing.clone(),
             stream_bytes_max: config.stream_bytes_max,
             allow: config.allow.clone(),
+            peers: PeerTable::new(config.peers),
+            unnamed: config.unnamed.clone(),
             listener: Arc::clone(&listener),
         });
         let acceptor_config = AcceptorConfig::draining(accept::STREAM_STACK_BYTES);
@@ -91,11 +108,15 @@ impl TcpReceiver {
             let (listener, context) = (Arc::clone(&listener), Arc::clone(&context));
             acceptors.push(acceptor::spawn(socket, acceptor_config, listener, context, shutdown.clone())?);
         }
-        Ok(TcpReceiver { acceptors })
+        for target in &config.connect {
+            let fetcher = SensorFetcher { target: target.clone(), context: Arc::clone(&context) };
+            acceptors.push(threads::spawn("tcp-connect".to_owned(), move || fetcher.run())?);
+        }
+        Ok(TcpReceiver { threads: acceptors })
     }
 
     /// Waits until a shutdown was requested and all streams have ended.
     pub(crate) fn join(self) -> Result<()> {
-        threads::join_all(self.acceptors)
+        threads::join_all(self.threads)
     }
 }

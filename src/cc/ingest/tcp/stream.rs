@@ -18,6 +18,8 @@ use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::{PendingStream, StreamEnd, StreamOrigin, StreamStart, StreamWriter};
 use crate::cc::wire::handshake::{self, HANDSHAKE_BYTES_MAX, NameParse, Trigger};
 use crate::cc::wire::name;
+use crate::cc::wire::name_template::NameTemplate;
+use crate::runtime::net::peers::PeerPermit;
 use crate::runtime::time::now_ms;
 
 /// Time for which the bytes of a slow stream are collected in the kernel.
@@ -36,6 +38,8 @@ pub(super) struct StreamReceiver<'a> {
     /// Statistics for other threads.
     pub live: &'a StreamStats,
     pub shared: &'a ReceiverContext,
+    /// Limits of the peer. `None`: lea has connected to a sensor, which sends no name.
+    pub permit: Option<&'a PeerPermit>,
 }
 
 /// Reason why a connection did not become a stream.
@@ -45,6 +49,8 @@ pub(super) enum ReceiveError {
     Silent,
     /// More bytes arrived than a name can have.
     NoName,
+    /// The peer has used too many new names.
+    TooManyNames,
     Reset,
     Failed(io::Error),
 }
@@ -69,16 +75,21 @@ impl StreamReceiver<'_> {
     pub(super) fn receive_stream(&self) -> Result<ReceivedStream, ReceiveError> {
         // Memory touched by the thread's start is not needed while it waits.
         super::memory::trim_stack();
-        let name = self.read_name()?;
+        let name = if self.permit.is_some() { self.read_name()? } else { self.sensor_name() };
         let file = name::file_name(&name);
         let _ = self.live.name.set(file.clone());
-        if let Some(reason) = self.wait_for_content()? {
+        let timing = self.timing();
+        let quiet_max = timing.content_timeout.into_iter().chain(timing.idle_timeout).min();
+        if let Some(reason) = self.wait_for_content(quiet_max)? {
             self.record_empty_stream(&name, reason)?;
             return Ok(ReceivedStream { name: file, reason, end: StreamEnd::default() });
         }
         let opened = self.open_writer(&name);
-        let mut intake =
-            opened.inspect_err(|_| self.shared.vault.record_loss(&file, self.socket.unread_bytes()))?;
+        let mut intake = opened.inspect_err(|error| {
+            if !matches!(error, ReceiveError::TooManyNames) {
+                self.shared.vault.record_loss(&file, self.socket.unread_bytes());
+            }
+        })?;
         super::memory::trim_stack();
         let reason = self.receive_content(&mut intake);
         let end = intake.finish(reason);
@@ -120,6 +131,7 @@ impl StreamReceiver<'_> {
                 }
                 NameParse::TooLong => return Err(ReceiveError::NoName),
                 NameParse::Empty => return Err(ReceiveError::Silent),
+                NameParse::Name { name_bytes: 0, content_at: 0 } => return Ok(self.name_unnamed()),
                 NameParse::Name { name_bytes, content_at } => {
                     let name = window[..name_bytes].to_vec();
                     if content_at > 0 {
@@ -132,6 +144,25 @@ impl StreamReceiver<'_> {
         }
     }
 
+    /// Returns the name of a stream that starts with a capture instead of a name.
+    fn name_unnamed(&self) -> Vec<u8> {
+        let StreamStats { peer, connected_ms, .. } = self.live;
+        let template = self.shared.unnamed.as_ref();
+        let name = template.map_or_else(Vec::new, |template| template.name(*peer, *connected_ms));
+        log::warn!(
+            "stream_unnamed peer={peer} file={} note=\"expected the name of the stream, then the capture\"",
+            name::file_name(&name)
+        );
+        name
+    }
+
+    /// Returns the name of a stream from a sensor, which sends none.
+    fn sensor_name(&self) -> Vec<u8> {
+        let StreamStats { peer, connected_ms, .. } = self.live;
+        let template = self.shared.unnamed.clone().unwrap_or_else(NameTemplate::of_sensors);
+        template.name(*peer, *connected_ms)
+    }
+
     /// Waits for more than `seen` bytes until `quiet_at`, even if it is woken in between.
     fn wait_to_peek(&self, seen: usize, quiet_at: Instant) -> io::Result<WaitOutcome> {
         let timeout = quiet_at.saturating_duration_since(Instant::now());
@@ -142,9 +173,9 @@ impl StreamReceiver<'_> {
     }
 
     /// Waits for the next byte of content without reading it. Returns the reason if the stream ended instead.
-    fn wait_for_content(&self) -> io::Result<Option<EndReason>> {
+    fn wait_for_content(&self, quiet_max: Option<Duration>) -> io::Result<Option<EndReason>> {
         loop {
-            let waited = self.socket.wait(1, self.timing().idle_timeout, &self.shared.shutdown)?;
+            let waited = self.socket.wait(1, quiet_max, &self.shared.shutdown)?;
             let mut byte = [0];
             match (self.socket.peek(&mut byte)?, waited) {
                 (SocketRead::Bytes(_), _) => return Ok(None),
@@ -172,20 +203,31 @@ impl StreamReceiver<'_> {
     }
 
     /// Chooses the file of the stream.
-    fn open_writer(&self, name: &[u8]) -> io::Result<StreamWriter> {
+    fn open_writer(&self, name: &[u8]) -> Result<StreamWriter, ReceiveError> {
         let entry = self.enter(name)?;
+        self.check_new_name(&entry)?;
         let head = if entry.needs_start() { self.peek_start()? } else { StreamStart::Continuation };
-        entry.start(head)
+        Ok(entry.start(head)?)
+    }
+
+    /// Fails if the peer has used too many new names.
+    fn check_new_name(&self, entry: &PendingStream) -> Result<(), ReceiveError> {
+        let is_new = entry.is_exclusive() && !entry.has_stored_parts();
+        match self.permit {
+            Some(permit) if is_new && !permit.take_name(Instant::now()) => Err(ReceiveError::TooManyNames),
+            _ => Ok(()),
+        }
     }
 
     /// Creates an empty file for a name without content, unless something is stored under that name.
-    fn record_empty_stream(&self, name: &[u8], reason: EndReason) -> io::Result<()> {
+    fn record_empty_stream(&self, name: &[u8], reason: EndReason) -> Result<(), ReceiveError> {
         if self.shared.vault.is_open(name) {
             return Ok(());
         }
         let entry = self.enter(name)?;
         // A stream that arrived meanwhile either has content or will create the empty file.
         if entry.is_exclusive() && !entry.has_stored_parts() {
+            self.check_new_name(&entry)?;
             entry.start(StreamStart::Continuation)?.finish(reason);
         }
         Ok(())
@@ -244,7 +286,10 @@ impl StreamReceiver<'_> {
                 NextAction::Idle => return Ok(EndReason::Idle),
             };
             match self.read_once(intake, size, &mut left)? {
-                SocketRead::Bytes(bytes) => last = bytes,
+                SocketRead::Bytes(bytes) => {
+                    self.keep_to_rate(bytes);
+                    last = bytes;
+                }
                 SocketRead::WouldBlock => last = 0,
                 SocketRead::Eof => return Ok(EndReason::Eof),
                 SocketRead::Reset => return Ok(EndReason::Reset),
@@ -257,7 +302,16 @@ impl StreamReceiver<'_> {
 
     /// The stream has reached its maximum size. If another byte follows, it is cut off.
     fn check_limit(&self) -> io::Result<EndReason> {
-        Ok(self.wait_for_content()?.unwrap_or(EndReason::Limit))
+        Ok(self.wait_for_content(self.timing().idle_timeout)?.unwrap_or(EndReason::Limit))
+    }
+
+    /// Waits for as long as the rate of the peer demands. TCP slows the sender down meanwhile.
+    fn keep_to_rate(&self, bytes: usize) {
+        let pause =
+            self.permit.map_or(Duration::ZERO, |permit| permit.take_bytes(bytes as u64, Instant::now()));
+        if !pause.is_zero() {
+            self.shared.shutdown.wait(pause);
+        }
     }
 
     /// Waits until reading is worth a buffer.
