@@ -12,7 +12,7 @@ use super::args::time_zone::TimeZoneArg;
 use super::output::json_lines;
 use super::output::table::{self, Column};
 use crate::cc::vault::damage::{self, Damage};
-use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, StreamConnection};
+use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, PartPosition, StreamConnection};
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::manual::{self, Example, Manual};
@@ -109,6 +109,12 @@ struct StreamRow {
     ended_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_reason: Option<EndReason>,
+    /// Where the part that this one follows had stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continues: Option<PartPosition>,
+    /// The part that this one repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeats: Option<PartPosition>,
     /// Damage, if there is any: `truncated by 381 bytes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -131,6 +137,8 @@ impl StreamRow {
             connected_at: None,
             ended_at: None,
             end_reason: None,
+            continues: None,
+            repeats: None,
             problem: None,
             is_damaged: false,
         };
@@ -158,6 +166,8 @@ impl StreamRow {
         };
         self.name = Some(manifest.name.clone());
         self.name_hex = manifest.name_hex.clone();
+        self.continues = manifest.continues.clone();
+        self.repeats = manifest.repeats.clone();
         if manifest.state != ManifestState::Open {
             self.packets = Some(manifest.capture.packets);
             self.duration_ms = duration_ms(manifest);

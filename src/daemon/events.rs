@@ -18,7 +18,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads;
 use crate::search::cluster::{self, ClusterStore, ClusterStoreConfig, EsClient, ShipConfig, SpoolConfig};
 use crate::search::dead_letters::EventDeadLetters;
-use crate::search::sqlite::{SqliteStore, StoreConfig};
+use crate::search::sqlite::{DiskReserve, SqliteStore, StoreConfig};
 use crate::search::store::Store;
 use crate::{Error, Result};
 
@@ -88,15 +88,18 @@ impl EventServiceConfig {
                         "spool_not_empty events={left} note=\"these events are for a cluster: start with --cluster to send them\""
                     );
                 }
-                Arc::new(self.open_embedded(dir)?)
+                Arc::new(self.open_embedded(dir, free_bytes_min, metrics)?)
             }
         };
         Ok(EventStore { store, dead_letters })
     }
 
-    fn open_embedded(&self, dir: &Path) -> Result<SqliteStore> {
+    fn open_embedded(&self, dir: &Path, free_bytes_min: u64, metrics: &Arc<Metrics>) -> Result<SqliteStore> {
         let templates = self.settings.indices.templates();
-        let config = StoreConfig { templates, ..StoreConfig::default() };
+        // Streams stop at the reserve. Events stop at twice of it, so they cannot use the room of streams up.
+        let disk_reserve = (free_bytes_min > 0)
+            .then(|| DiskReserve { bytes: free_bytes_min.saturating_mul(2), metrics: Arc::clone(metrics) });
+        let config = StoreConfig { templates, disk_reserve, ..StoreConfig::default() };
         SqliteStore::open(dir, config.with_normalizer(Arc::clone(&self.normalizer)))
     }
 

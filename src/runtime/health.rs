@@ -19,6 +19,8 @@ pub enum Problem {
     StorageFailed,
     /// The disk is full or cannot be written; streams wait.
     DiskFull,
+    /// The disk has too little room for events; the rest is for streams.
+    StoreDiskFull,
     /// The spool is full; senders of events wait.
     SpoolFull,
     /// The event store accepts nothing; senders of events wait.
@@ -32,10 +34,11 @@ pub enum Problem {
 }
 
 impl Problem {
-    pub const ALL: [Problem; 8] = [
+    pub const ALL: [Problem; 9] = [
         Problem::OutputRemoved,
         Problem::StorageFailed,
         Problem::DiskFull,
+        Problem::StoreDiskFull,
         Problem::SpoolFull,
         Problem::StoreStalled,
         Problem::RecoveryFailed,
@@ -49,6 +52,7 @@ impl Problem {
             Problem::OutputRemoved => "output_removed",
             Problem::StorageFailed => "storage_failed",
             Problem::DiskFull => "disk_full",
+            Problem::StoreDiskFull => "store_disk_full",
             Problem::SpoolFull => "spool_full",
             Problem::StoreStalled => "store_stalled",
             Problem::RecoveryFailed => "recovery_failed",
@@ -156,9 +160,11 @@ impl Metrics {
             Problem::StoreStalled => self.store_waiting_threads.get() > 0,
             Problem::ClusterUnreachable => self.cluster_up.is_down(),
             Problem::DataLost => self.lost_anything(),
-            Problem::OutputRemoved | Problem::StorageFailed | Problem::DiskFull | Problem::RecoveryFailed => {
-                false
-            }
+            Problem::OutputRemoved
+            | Problem::StorageFailed
+            | Problem::DiskFull
+            | Problem::StoreDiskFull
+            | Problem::RecoveryFailed => false,
         }
     }
 

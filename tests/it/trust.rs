@@ -19,6 +19,7 @@ use crate::support::{
 mod faults;
 mod peers;
 mod removed;
+mod room;
 mod sensors;
 
 const NAME: &str = "v.pcap";
@@ -74,6 +75,8 @@ fn a_closed_stream_is_not_changed_from_elsewhere() {
     send_from("127.0.0.9", server.addr(), NAME, PACKET);
     let forged = wait_closed(&output, "v.pcap.2");
     assert_eq!(forged.continues, Some(PartPosition { file: NAME.to_owned(), at: 700 }));
+    let (_, listed) = run(&["ls", "--json"], &output);
+    assert!(listed.contains(r#""continues":{"file":"v.pcap","at":700}"#), "{listed}");
     // Its sender goes on, and a re-send from elsewhere is only compared.
     send_from("127.0.0.1", server.addr(), NAME, rest);
     wait_connections(&output, NAME, 2);

@@ -175,7 +175,7 @@ impl Vault {
             sync_jobs,
             free_space: None,
         };
-        let syncer = shared.syncer(config.sync_interval);
+        let syncer = shared.syncer(config);
         let recovery = shared.recovery();
         // The ledger rolls back files of Kafka streams to the offsets of the last checkpoint.
         let (records, unclosed): (Vec<_>, Vec<_>) =
@@ -284,7 +284,7 @@ impl VaultInner {
         Some((entry, name_lock))
     }
 
-    fn syncer(&self, sync_interval: Duration) -> syncer::Syncer {
+    fn syncer(&self, config: &VaultConfig) -> syncer::Syncer {
         syncer::Syncer {
             dir: Arc::clone(&self.dir),
             journal: Arc::clone(&self.journal),
@@ -292,7 +292,8 @@ impl VaultInner {
             disk_retry: Arc::clone(&self.disk_retry),
             metrics: Arc::clone(&self.metrics),
             hash: self.hash,
-            sync_interval,
+            sync_interval: config.sync_interval,
+            free_bytes_min: config.free_bytes_min,
             losses: Arc::clone(&self.losses),
         }
     }

@@ -28,6 +28,9 @@ const SYNC_EACH_MAX: usize = 16;
 /// Maximum number of streams closed together.
 const CLOSE_BATCH_MAX: usize = 4096;
 
+/// Free space beyond the reserve at which events are accepted again.
+const ROOM_FOR_EVENTS_BYTES: u64 = 1 << 20;
+
 /// A stream whose bytes are all written.
 pub(super) struct EndedStream {
     /// The stream's part. Its manifest contains the end reason.
@@ -73,6 +76,8 @@ pub(super) struct Syncer {
     pub hash: bool,
     /// Time between two syncs.
     pub sync_interval: Duration,
+    /// Bytes that streams leave free on the disk.
+    pub free_bytes_min: u64,
     /// Losses so far.
     pub losses: Arc<Mutex<LossTotals>>,
 }
@@ -165,12 +170,22 @@ impl Syncer {
         is_ok
     }
 
-    /// Notices that the directory was removed.
+    /// Notices that the directory was removed, and that there is room for events again.
     fn check_dir(&self) {
+        self.check_room_for_events();
         let health = &self.metrics.health;
         if !health.is_raised(Problem::OutputRemoved) && self.dir.is_removed() {
             log::error!("output_removed dir={:?} note=\"nothing can be stored any more\"", self.dir.path());
             health.raise(Problem::OutputRemoved);
+        }
+    }
+
+    /// The store notices only when the next event comes, and a load balancer sends none while /health has 503.
+    fn check_room_for_events(&self) {
+        let health = &self.metrics.health;
+        let wanted = self.free_bytes_min.saturating_mul(2).saturating_add(ROOM_FOR_EVENTS_BYTES);
+        if health.is_raised(Problem::StoreDiskFull) && self.dir.free_bytes().is_ok_and(|free| free > wanted) {
+            health.clear(Problem::StoreDiskFull);
         }
     }
 
@@ -414,6 +429,7 @@ mod tests {
                 metrics,
                 hash: true,
                 sync_interval: Duration::from_millis(1),
+                free_bytes_min: 0,
                 losses: Arc::default(),
             };
             Scene { temp, syncer, names: Arc::default() }

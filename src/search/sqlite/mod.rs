@@ -59,6 +59,8 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::Connection;
 
 use crate::phone::PhoneNumberNormalizer;
+use crate::runtime::health::Problem;
+use crate::runtime::metrics::Metrics;
 use crate::search::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, check_index_name};
 use crate::search::glob::glob_matches;
 use crate::search::index_templates::IndexTemplates;
@@ -91,12 +93,22 @@ pub struct StoreConfig {
     pub search_timeout_ms: u64,
     /// Maximum size of the file. 0: limited by the disk only.
     pub file_bytes_max: u64,
+    /// Disk space that is kept for streams. `None`: none is.
+    pub disk_reserve: Option<DiskReserve>,
     /// Number of documents in memory segments at which they are written to a disk segment.
     pub young_docs_max: u32,
     /// Returns the canonical number for a field and its value, if there is one.
     pub canonical_number: CanonicalNumberFn,
     /// Mappings of new indices, and the time of an event.
     pub templates: IndexTemplates,
+}
+
+/// Disk space that the store leaves to others.
+#[derive(Clone)]
+pub struct DiskReserve {
+    pub bytes: u64,
+    /// Where a full disk is reported.
+    pub metrics: Arc<Metrics>,
 }
 
 impl StoreConfig {
@@ -116,6 +128,7 @@ impl Default for StoreConfig {
             queue_bytes_max: 32 << 20,
             search_timeout_ms: 30_000,
             file_bytes_max: 0,
+            disk_reserve: None,
             young_docs_max: 32_768,
             canonical_number: Arc::new(|_, _| None),
             templates: IndexTemplates::default(),
@@ -135,7 +148,7 @@ pub struct SqliteStore {
 struct WriterHandle {
     jobs: Option<Sender<StoreJob>>,
     threads: Vec<JoinHandle<()>>,
-    _lock: std::fs::File,
+    lock: std::fs::File,
 }
 
 impl SqliteStore {
@@ -163,7 +176,7 @@ impl SqliteStore {
             spawn("store", move || writer.run())?,
             spawn("store-merge", move || merger::run(reader, for_merger, wakes, merged))?,
         ];
-        let writer = WriterHandle { jobs: Some(jobs), threads, _lock: lock };
+        let writer = WriterHandle { jobs: Some(jobs), threads, lock };
         Ok(SqliteStore::new(state, config, Some(writer)))
     }
 
@@ -211,6 +224,9 @@ impl SqliteStore {
         if queued > 0 && queued + bytes > self.config.queue_bytes_max {
             return give_back(StoreError::Full);
         }
+        if bytes > 0 && !self.has_disk_room(bytes) {
+            return give_back(StoreError::Full);
+        }
         let (reply, answer) = bounded(1);
         match jobs.try_send(StoreJob { documents, segment, bytes, reply }) {
             Ok(()) => {}
@@ -218,9 +234,34 @@ impl SqliteStore {
             Err(TrySendError::Disconnected(_)) => return give_back(StoreError::ShuttingDown),
         }
         match answer.recv() {
+            // SQLITE_FULL: the transaction was rolled back, and a retry can succeed.
+            Ok(Err(cause)) if cause.contains("disk is full") => Err(StoreError::Full),
             Ok(written) => written.map_err(|cause| StoreError::Failed { act: "write to the store", cause }),
             Err(_) => Err(StoreError::ShuttingDown),
         }
+    }
+
+    /// Returns false if documents of this size would use the room that is kept for streams, and reports it.
+    fn has_disk_room(&self, bytes: usize) -> bool {
+        let (Some(reserve), Some(writer)) = (&self.config.disk_reserve, &self.writer) else { return true };
+        // The log of a transaction and its pages are on the disk at the same time.
+        let wanted = reserve.bytes.saturating_add(4 * bytes as u64);
+        // If the free space is unknown, the write itself tells.
+        let free = rustix::fs::fstatvfs(&writer.lock).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let has_room = free.map_or(true, |free| free >= wanted);
+        let health = &reserve.metrics.health;
+        match (has_room, health.is_raised(Problem::StoreDiskFull)) {
+            (false, false) => {
+                log::warn!(
+                    "store_disk_full reserved_bytes={} note=\"events wait or get 429\"",
+                    reserve.bytes
+                );
+                health.raise(Problem::StoreDiskFull);
+            }
+            (true, true) => health.clear(Problem::StoreDiskFull),
+            _ => {}
+        }
+        has_room
     }
 
     /// Writes new indices and fields.
