@@ -163,7 +163,7 @@ fn more_streams_than_descriptors_for_their_files() {
     const STREAMS: usize = 900;
     let work = Workdir::new();
     let output = work.join("out");
-    let flags = ["--admin-listen", "127.0.0.1:0"];
+    let flags = ["--admin-listen", "127.0.0.1:0", "--peer-streams-max", "1000"];
     let (mut process, addr) = wrapped::start(&["prlimit", "--nofile=1200:1200"], &output, &flags);
     let status_addr = wrapped::listening(&mut process, "admin");
     let Generated { bytes: content, ends } = generated::pcap(&mut Random::new("descriptors"), 4_000);

@@ -179,6 +179,7 @@ fn a_stream_without_its_first_manifest_is_a_loss() {
     // The empty file has no manifest until the next start.
     check_not_started("renameat:error=EIO:when=1", &[".lea/tmp"], 3);
     check_not_started("write:error=EIO:when=1", &[".lea/tmp/0"], 3);
+    check_not_started("fchmod:error=EIO:when=1", &[NAME], 3);
 }
 
 #[test]
