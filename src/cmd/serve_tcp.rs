@@ -47,8 +47,8 @@ impl Command for Args {
                 command: "lea serve-tcp --allow 192.0.2.0/24 --file-mode 0640 --file-group adm",
             },
             Example {
-                text: "Fetch captures from a sensor, and listen on no port",
-                command: "lea serve-tcp --connect 192.0.2.7:57012 --unnamed '{peer}-{time}.pcap'",
+                text: "Listen, and fetch captures from a sensor too",
+                command: "lea serve-tcp --listen 127.0.0.1:5004 --connect 192.0.2.7:57012 --unnamed '{peer}-{time}.pcap'",
             },
         ],
         see_also: &["lea-run(1)", "lea-ls(1)", "lea-verify(1)", "lea-replay(1)", "lea.conf(5)"],

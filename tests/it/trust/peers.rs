@@ -20,7 +20,7 @@ fn one_peer_does_not_take_the_place_of_others() {
     let (_work, server, admin) = start(&["--peer-streams-max", "2"]);
     let output = server.output().to_owned();
     let mut held: Vec<Sender> = (0..2)
-        .map(|number| Sender::open(server.addr(), &format!("held-{number}"), Handshake::Newline))
+        .map(|number| Sender::open(server.addr(), format!("held-{number}"), Handshake::Newline))
         .collect();
     wait_until(DEADLINE, "two streams", || status::metric(admin, "streams_open") == 2);
     Sender::open(server.addr(), "third", Handshake::Newline).wait_close();

@@ -1,6 +1,7 @@
 //! Files and directories that disappear while a stream grows.
 
 use super::*;
+use crate::support::Events;
 
 #[test]
 fn a_file_that_was_removed_is_not_vouched_for() {
@@ -61,4 +62,15 @@ fn without_its_directory_the_process_ends() {
     server.process().wait_code(DEADLINE, 1);
     let stderr = server.process().stderr();
     assert!(stderr.contains("output_removed dir="), "{stderr}");
+}
+
+/// Events are acknowledged only by a process that has its directory.
+#[test]
+fn events_without_their_directory_end_the_process_too() {
+    let work = Workdir::new();
+    let mut events = Events::start(&work.join("out"), &["--sync-interval", "50ms"]);
+    assert_eq!(events.post("/calls/_doc", r#"{"event":"start_call"}"#)["result"], "created");
+    fs::remove_dir_all(work.join("out")).unwrap();
+    events.process().wait_code(DEADLINE, 1);
+    assert!(events.process().stderr().contains("output_removed dir="), "{}", events.process().stderr());
 }
