@@ -39,7 +39,7 @@ fn the_store_goes_on_when_a_full_disk_has_room_again() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert!(matches!(error, StoreError::Full), "{error}");
     assert_eq!(count(), written);
     disk.free();
     for n in written..written + 100 {

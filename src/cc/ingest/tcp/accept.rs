@@ -60,6 +60,8 @@ impl RegisteredStream {
 impl Drop for RegisteredStream {
     fn drop(&mut self) {
         self.context.live.remove(self.stats.id);
+        // In this order, a metric below the limit means that there is room.
+        drop(self.permit.take());
         self.context.metrics.streams_open.dec();
     }
 }
