@@ -185,7 +185,7 @@ fn read_dump(format: DumpFormat, dump: &[u8], step_bytes: usize) -> Dumped {
                 found.records.push((position, value.map(<[u8]>::to_vec)));
             }
             DumpItem::Damaged { reason, first: true, .. } => found.damage.push((step.location, reason)),
-            DumpItem::Damaged { .. } | DumpItem::Skip | DumpItem::Aborted { .. } => {}
+            DumpItem::Damaged { .. } | DumpItem::Skip | DumpItem::TransactionEnd { .. } => {}
         }
         start += consumed;
     }

@@ -15,7 +15,9 @@ use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cc::kafka_dump::files::{DumpImporter, ImportTotals};
 use crate::cc::kafka_dump::format::{DumpFormat, RecordDeadLetter};
 use crate::cc::kafka_dump::visitor::{DumpInfo, RecordPosition, RecordVisitor, VisitError, VisitOutcome};
-use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpOptions, DumpSource, ReadFlow, sort_by_offset};
+use crate::cc::kafka_dump::{
+    DumpCounts, DumpDecoder, DumpOptions, DumpSource, DumpSources, ReadFlow, find_dumps, sort_by_offset,
+};
 use crate::cc::vault::{LossTotals, Vault, VaultConfig, VaultThreads};
 use crate::cc::wire::chunk::Chunk;
 use crate::cmd::Command;
@@ -40,7 +42,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// The format of each dump is detected: record values or the envelopes of many tools, as lines or as any other stream of
 /// JSON values; lines with a key before the value; console-consumer lines with any print properties; the text of
 /// `DumpLogSegments --print-data-log`; raw log segments; what Logstash writes; and lea's own dead letters. Dumps may be
-/// compressed with gzip or zstd. They are read in the order of their offsets; a record that occurs
+/// compressed with gzip, zstd, xz, bzip2 or lz4. They are read in the order of their offsets; a record that occurs
 /// in several dumps counts once.
 ///
 /// The stream files are the same as those that `lea consume-kafka` writes for these records. Records that the output
@@ -51,7 +53,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// again. Decoding continues, and the exit status is 3. A dump that ends within a record is reported but not an error.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Dumps to read; - is standard input [default: -]
+    /// Dumps to read: files, directories, tar and zip archives; - is standard input [default: -]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Topic of dumps that do not name one
@@ -63,6 +65,9 @@ pub(crate) struct Args {
     /// Format of the dumps
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Auto)]
     format: FormatArg,
+    /// What to do with records of aborted transactions, which consumers skip
+    #[arg(long, value_enum, value_name = "ACTION", default_value_t = AbortedArg::Drop)]
+    aborted: AbortedArg,
     /// Write the bytes of this stream to stdout instead of storing files
     #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "output"])]
     stream: Option<OsString>,
@@ -74,6 +79,15 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     store: OutputArgs,
+}
+
+/// Value of `--aborted`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum AbortedArg {
+    /// Skip and count them
+    Drop,
+    /// Decode them like other records
+    Keep,
 }
 
 /// Value of `--format`.
@@ -146,18 +160,22 @@ impl Command for Args {
     fn run(self, globals: &Globals) -> Result<Exit> {
         logging::start(globals.level(LevelFilter::Warn));
         let paths = if self.files.is_empty() { vec![PathBuf::from("-")] } else { self.files.clone() };
-        let origins: Vec<DumpSource> = paths.iter().map(|path| DumpSource::new(path)).collect();
+        let DumpSources { dumps: origins, skipped, unread } = find_dumps(&paths)?;
         if origins.iter().filter(|origin| **origin == DumpSource::Stdin).count() > 1 {
             return Err(Error::Usage("standard input (-) can be given only once".to_owned()));
         }
         let topic = self.topic.unwrap_or_default();
         let (partition, format) = (self.partition, self.format.format());
-        let options = DumpOptions { topic: &topic, partition, format };
+        let keeps_aborted = self.aborted == AbortedArg::Keep;
+        let options = DumpOptions { topic: &topic, partition, format, keeps_aborted };
         let run = DecodeRun {
             origins: sort_by_offset(origins, &options)?,
             topic,
             partition,
             format,
+            keeps_aborted,
+            skipped,
+            unread,
             shutdown: Shutdown::on_signals()?,
             progress: globals.quiet == 0,
             started: Instant::now(),
@@ -180,6 +198,11 @@ struct DecodeRun {
     topic: String,
     partition: Option<i32>,
     format: Option<DumpFormat>,
+    keeps_aborted: bool,
+    /// Files in directories and archives that are not dumps.
+    skipped: u64,
+    /// Directories and archives without a dump.
+    unread: u64,
     shutdown: Shutdown,
     progress: bool,
     started: Instant,
@@ -239,6 +262,7 @@ impl DecodeRun {
         let (shown, done) = (Arc::clone(&read_bytes), bar.clone());
         let ended = crossbeam_channel::bounded::<()>(0);
         let mut dumps = DumpDecoder::new(sink, self.options(), &self.shutdown, read_bytes);
+        dumps.counts.unread = self.unread;
         std::thread::scope(|scope| {
             let (end, wait) = ended;
             if !bar.is_hidden() {
@@ -259,6 +283,12 @@ impl DecodeRun {
                     break;
                 }
             }
+            if next == ReadFlow::Continue && failed.is_ok() {
+                match dumps.finish() {
+                    Ok(read) => next = read,
+                    Err(error) => failed = Err(error),
+                }
+            }
             drop(end);
             drop(bar);
             failed.map(|()| (dumps.counts.clone(), next))
@@ -266,17 +296,16 @@ impl DecodeRun {
     }
 
     fn options(&self) -> DumpOptions<'_> {
-        DumpOptions { topic: &self.topic, partition: self.partition, format: self.format }
+        DumpOptions {
+            topic: &self.topic,
+            partition: self.partition,
+            format: self.format,
+            keeps_aborted: self.keeps_aborted,
+        }
     }
 
     fn bar(&self) -> Progress {
-        let length = |origin: &DumpSource| match origin {
-            DumpSource::File(path) => {
-                path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
-            }
-            DumpSource::Stdin => None,
-        };
-        let total: Option<u64> = self.origins.iter().map(length).sum();
+        let total: Option<u64> = self.origins.iter().map(DumpSource::bytes).sum();
         let template = match total {
             Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {elapsed}",
             None => "{spinner} {bytes} {bytes_per_sec} {elapsed}",
@@ -295,13 +324,15 @@ impl DecodeRun {
             late,
             truncated,
             aborted,
+            undecided,
             unread,
         } = counts;
         let seconds = self.started.elapsed().as_secs_f64();
         logging::status_line(format_args!(
             "decoded files={files} records={records} streams={streams} bytes={bytes} rejected={rejected} \
              damaged={damaged} duplicates={duplicates} already_stored={already_stored} late={late} truncated={truncated} \
-             aborted_transactions={aborted} unread={unread} seconds={seconds:.3}"
+             aborted={aborted} undecided={undecided} unread={unread} skipped_files={} seconds={seconds:.3}",
+            self.skipped
         ));
     }
 }
@@ -353,6 +384,10 @@ impl RecordVisitor for DumpStore<'_> {
         self.importer().map_err(VisitError::Failed)?.visit_chunk(chunk, at)
     }
 
+    fn flush(&mut self) -> Result<(), VisitError> {
+        self.opened.as_mut().map_or(Ok(()), |(importer, ..)| importer.flush())
+    }
+
     fn visit_dead_letter(
         &mut self,
         letter: &RecordDeadLetter<'_>,
@@ -363,7 +398,8 @@ impl RecordVisitor for DumpStore<'_> {
 }
 
 fn exit_code(counts: &DumpCounts, next: ReadFlow) -> Exit {
-    let lost = counts.rejected + counts.damaged + counts.late + counts.unread > 0 || next == ReadFlow::Stop;
+    let lost = counts.rejected + counts.damaged + counts.late + counts.unread + counts.undecided > 0
+        || next == ReadFlow::Stop;
     if lost { Exit::Incomplete } else { Exit::Done }
 }
 

@@ -1,6 +1,8 @@
 //! The forms of dumps that `lea decode` reads. Each form holds the same ten records, and the table in docs/decode.md is
 //! made of the results. `LEA_UPDATE=1` rewrites it.
 
+mod archives;
+mod pipes;
 mod table;
 
 use std::fs;
@@ -143,6 +145,87 @@ fn the_partition_can_be_given() {
     decode(&[&named[..], &[&path("p1.log")]].concat());
     let again = decode(&[&named[..], &[&path("p1.log")]].concat());
     assert_eq!((again.exit, again.number("already_stored")), (0, 5));
+}
+
+#[test]
+fn records_of_an_aborted_transaction_do_not_count() {
+    let segment = form("aborted/interception-0/00000000000000000000.log");
+    let (summary, stored) = decode_bytes(&segment, &[]);
+    assert_eq!((summary.exit, summary.number("aborted"), stored.len()), (0, 5, 1_000), "{}", summary.stderr);
+    let (summary, stored) = decode_bytes(&segment, &["--aborted", "keep"]);
+    assert_eq!((summary.exit, summary.number("aborted"), stored.len()), (0, 0, 1_500));
+    // Without its last batch, the marker, the end of the transaction is unknown.
+    let mut starts = vec![0];
+    while let Some(length) =
+        segment.get(starts[starts.len() - 1] + 8..).and_then(|rest| rest.first_chunk::<4>())
+    {
+        starts.push(starts[starts.len() - 1] + 12 + u32::from_be_bytes(*length) as usize);
+    }
+    let open = &segment[..starts[starts.len() - 2]];
+    let (summary, stored) = decode_bytes(open, &[]);
+    assert_eq!(
+        (summary.exit, summary.number("undecided"), stored.len()),
+        (3, 5, 1_000),
+        "{}",
+        summary.stderr
+    );
+}
+
+/// Tools with a user interface show the newest records first, and export them so.
+#[test]
+fn records_with_decreasing_offsets_are_ordered() {
+    let newest_first = |dump: &[u8]| {
+        let lines = std::str::from_utf8(dump).unwrap().lines().rev();
+        lines.map(|line| format!("{line}\n")).collect::<String>().into_bytes()
+    };
+    let envelopes = lines(|nth, value| table::placed(nth, json!({"value": value})).to_string());
+    for dump in [form("newest-first.jsonl"), form("kafka-ui-export.json"), newest_first(&envelopes)] {
+        let (summary, stored) = decode_bytes(&dump, &[]);
+        assert_eq!((summary.exit, summary.number("records")), (0, 10), "{}", summary.stderr);
+        assert!(stored == stream(), "{}", summary.stderr);
+        let run = lea(&["decode", "--stream", NAME, "-"]).write_stdin(dump).assert().code(0);
+        assert!(run.get_output().stdout == stream());
+    }
+    // Two exports, the later one first.
+    let dir = Workdir::new();
+    let envelopes = String::from_utf8(newest_first(&envelopes)).unwrap();
+    let lines: Vec<&str> = envelopes.split_inclusive('\n').collect();
+    let (later, earlier) = (dir.write("a", lines[..6].concat()), dir.write("b", lines[5..].concat()));
+    let out = dir.join("out");
+    let args = [&later, &earlier, std::path::Path::new("-o"), &out].map(|path| path.to_str().unwrap());
+    let summary = decode(&args);
+    assert_eq!((summary.exit, summary.number("duplicates")), (0, 1), "{}", summary.stderr);
+    assert!(fs::read(out.join(NAME)).unwrap() == stream());
+}
+
+/// Events as Logstash's rubydebug codec prints them, and pretty-printed, are the same events as lines.
+#[test]
+fn events_over_several_lines_are_loaded() {
+    let events = testdata("wire/logstash-call-events.jsonl");
+    let events: Vec<Value> =
+        events.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let ruby = |event: &Value| {
+        let member = |(name, value): (&String, &Value)| format!("    {:>24} => {value}", format!("{name:?}"));
+        format!("{{\n{}\n}}\n", event.as_object().unwrap().iter().map(member).collect::<Vec<_>>().join(",\n"))
+    };
+    let is_flat = |event: &&Value| event.as_object().unwrap().values().all(|value| !value.is_object());
+    let flat: Vec<&Value> = events.iter().filter(is_flat).collect();
+    assert!(!flat.is_empty());
+    let dir = Workdir::new();
+    let store = dir.join("store");
+    for text in [
+        flat.iter().map(|event| ruby(event)).collect::<String>(),
+        flat.iter().map(|event| format!("{event:#}\n")).collect::<String>(),
+    ] {
+        let path = dir.write("events", text);
+        let args = ["events", "load", path.to_str().unwrap(), "--store", store.to_str().unwrap()];
+        let run = lea(&args).assert().code(0);
+        let stderr = String::from_utf8(run.get_output().stderr.clone()).unwrap();
+        assert!(
+            stderr.contains(&format!("loaded stored={} duplicates=0 rejected=0", flat.len())),
+            "{stderr}"
+        );
+    }
 }
 
 /// A line of 33 MiB that was compressed to about a thousand bytes.

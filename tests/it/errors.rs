@@ -166,10 +166,11 @@ fn a_refused_input_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path());
     fs::write(dir.path().join("empty"), "").unwrap();
+    fs::create_dir(dir.path().join("directory")).unwrap();
     for line in [
         "decode -o out call.pcap",
         "decode -o out missing.jsonl",
-        "decode -o out .",
+        "decode -o out directory",
         "replay call.pcap --tcp 127.0.0.1:1 --connect-timeout 1s",
         "merge missing --output out",
         "verify out",

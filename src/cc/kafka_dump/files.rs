@@ -141,6 +141,10 @@ impl RecordVisitor for DumpImporter {
         }
     }
 
+    fn flush(&mut self) -> Result<(), VisitError> {
+        self.ledger.flush_coalesced().map_err(|error| VisitError::Failed(store_error(error)))
+    }
+
     fn visit_dead_letter(
         &mut self,
         letter: &RecordDeadLetter<'_>,
@@ -173,6 +177,7 @@ impl ImportedDeadLetters {
         let read = read.iter().any(|origin| match origin {
             DumpSource::File(path) => fs::metadata(path).is_ok_and(is_ours),
             DumpSource::Stdin => fs::metadata("/dev/stdin").is_ok_and(is_ours),
+            DumpSource::Member(_) => false,
         });
         if read {
             log::warn!("dead_letters_not_written file={path:?} note=\"this file is one of the inputs\"");

@@ -1,44 +1,51 @@
-//! Input of a dump: a file or standard input, decompressed if it is gzip or zstd. A sliding window holds only
-//! the record being read.
+//! Input of a dump: a file or standard input, decompressed and converted to UTF-8 if necessary. A sliding window
+//! holds only the record being read.
+//!
+//! A pipe is polled together with the shutdown signal, so that a silent writer delays neither the end of the
+//! process nor the records that have arrived.
+
+pub(super) mod decode;
 
 use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Cursor, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use rustix::event::PollFlags;
 
 use sha2::{Digest, Sha256};
 
+use super::sources::ArchiveMember;
 use crate::cc::kafka_dump::format::{DETECT_BYTES_MAX, Detected, DumpFormat, INPUT_BYTES_MAX};
 use crate::runtime::hex;
+use crate::runtime::net::{PollOutcome, wait};
+use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 
 /// Size of one read, small enough to stay in the processor's cache.
 const READ_BYTES: usize = 256 << 10;
-
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// Location of a dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DumpSource {
     File(PathBuf),
     Stdin,
+    Member(ArchiveMember),
 }
 
 impl DumpSource {
-    /// Parses a command line argument: `-` is standard input.
-    pub fn new(path: &Path) -> DumpSource {
-        if path == Path::new("-") { DumpSource::Stdin } else { DumpSource::File(path.to_owned()) }
-    }
-
     /// Name for messages.
     pub fn name(&self) -> String {
         match self {
             DumpSource::File(path) => path.display().to_string(),
             DumpSource::Stdin => "-".to_owned(),
+            DumpSource::Member(member) => member.name.clone(),
         }
     }
 
@@ -48,6 +55,7 @@ impl DumpSource {
         let regular = match self {
             DumpSource::File(path) => path.metadata().ok().filter(Metadata::is_file),
             DumpSource::Stdin => None,
+            DumpSource::Member(member) => return member.id.clone(),
         };
         let unique = match regular {
             Some(file) => {
@@ -62,9 +70,36 @@ impl DumpSource {
 
     /// Name of the directory that contains the file.
     pub fn parent_dir_name(&self) -> Option<String> {
-        let DumpSource::File(path) = self else { return None };
-        let path = path.canonicalize().ok()?;
+        let path = match self {
+            DumpSource::File(path) => path.canonicalize().ok()?,
+            DumpSource::Member(member) => member.path.clone(),
+            DumpSource::Stdin => return None,
+        };
         Some(path.parent()?.file_name()?.to_str()?.to_owned())
+    }
+
+    /// Returns topic, partition and first offset if the name of the file contains them, as Connect's sinks name objects:
+    /// `interception+0+0000000042.json`.
+    pub(super) fn object_name(&self) -> Option<(String, i32, i64)> {
+        let path = match self {
+            DumpSource::File(path) => path,
+            DumpSource::Member(member) => &member.path,
+            DumpSource::Stdin => return None,
+        };
+        let name = path.file_name()?.to_str()?;
+        let (rest, offset) = name.rsplit_once('+')?;
+        let (topic, partition) = rest.rsplit_once('+')?;
+        let digits = offset.find(|c: char| !c.is_ascii_digit()).unwrap_or(offset.len());
+        Some((topic.to_owned(), partition.parse().ok()?, offset[..digits].parse().ok()?))
+    }
+
+    /// Size of the dump, if it is known.
+    pub fn bytes(&self) -> Option<u64> {
+        match self {
+            DumpSource::File(path) => path.metadata().ok().filter(Metadata::is_file).map(|file| file.len()),
+            DumpSource::Stdin => None,
+            DumpSource::Member(member) => Some(member.bytes),
+        }
     }
 }
 
@@ -80,6 +115,9 @@ pub(super) enum InputDamage {
 /// Open dump.
 pub(super) struct DumpInput {
     from: Box<dyn Read>,
+    /// The pipe that is read, if the dump is not a regular file.
+    pipe: Option<Arc<File>>,
+    is_decoded: bool,
     window: Vec<u8>,
     start: usize,
     end: usize,
@@ -88,26 +126,35 @@ pub(super) struct DumpInput {
 }
 
 impl DumpInput {
-    /// Opens a dump. `read_bytes` counts the bytes read, before decompression.
-    pub(super) fn open(origin: &DumpSource, read_bytes: Arc<AtomicU64>) -> Result<DumpInput> {
-        let raw: Box<dyn Read> = match origin {
-            DumpSource::File(path) => Box::new(File::open(path).map_err(Error::path("open", path))?),
-            DumpSource::Stdin => Box::new(io::stdin().lock()),
+    /// Opens a dump. `read_bytes` counts the bytes read, before decompression. A pipe ends when `shutdown` is
+    /// triggered.
+    pub(super) fn open(
+        origin: &DumpSource,
+        shutdown: Option<&Shutdown>,
+        read_bytes: Arc<AtomicU64>,
+    ) -> Result<DumpInput> {
+        let (file, range) = match origin {
+            DumpSource::Member(member) => {
+                (Arc::clone(&member.copy), Some(member.start..member.start + member.bytes))
+            }
+            _ => (Arc::new(open_file(origin)?), None),
         };
-        let mut counted = CountingReader { from: raw, bytes: read_bytes };
-        let mut magic = Vec::new();
-        counted.by_ref().take(4).read_to_end(&mut magic).map_err(Error::path("read", origin.name()))?;
-        let is = |of: &[u8]| magic.starts_with(of);
-        let (gzip, zstd) = (is(GZIP_MAGIC), is(ZSTD_MAGIC));
-        let whole = Cursor::new(magic).chain(counted);
-        let from: Box<dyn Read> = if gzip {
-            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(READ_BYTES, whole)))
-        } else if zstd {
-            Box::new(zstd::Decoder::new(whole).map_err(Error::path("decompress", origin.name()))?)
-        } else {
-            Box::new(whole)
+        let is_regular = file.metadata().is_ok_and(|file| file.is_file());
+        let pipe = (!is_regular).then(|| Arc::clone(&file));
+        let shutdown = shutdown.filter(|_| !is_regular).cloned();
+        let counted = CountingReader { from: file, range, shutdown, is_regular, bytes: read_bytes };
+        let (from, is_decoded) =
+            decode::open(Box::new(counted)).map_err(Error::path("read", origin.name()))?;
+        let window = vec![0; READ_BYTES];
+        Ok(DumpInput { from, pipe, is_decoded, window, start: 0, end: 0, ended: false, broken: None })
+    }
+
+    /// Reports whether the next [`fill`](Self::fill) may have to wait for the writer of a pipe.
+    pub(super) fn may_wait(&self) -> bool {
+        let is_silent = |pipe: &Arc<File>| {
+            self.is_decoded || wait(pipe, PollFlags::IN, None, Some(Instant::now())) == PollOutcome::TimedOut
         };
-        Ok(DumpInput { from, window: vec![0; READ_BYTES], start: 0, end: 0, ended: false, broken: None })
+        self.pipe.as_ref().is_some_and(is_silent)
     }
 
     /// Detects the format, and reads until that is possible.
@@ -119,6 +166,13 @@ impl DumpInput {
                 return found;
             }
             self.fill(self.bytes().len() + 1);
+        }
+    }
+
+    /// Reads what is available, as far as it may tell something about the order of the records.
+    pub(super) fn fill_without_waiting(&mut self) {
+        while self.bytes().len() < DETECT_BYTES_MAX && !self.ended && !self.may_wait() {
+            self.fill(DETECT_BYTES_MAX);
         }
     }
 
@@ -182,15 +236,56 @@ impl DumpInput {
     }
 }
 
-struct CountingReader<R> {
-    from: R,
+/// Opens the file. A named pipe is opened without waiting for its writer.
+fn open_file(origin: &DumpSource) -> Result<File> {
+    let path = match origin {
+        DumpSource::File(path) => path,
+        DumpSource::Stdin | DumpSource::Member(_) => {
+            let stdin = io::stdin().as_fd().try_clone_to_owned();
+            return Ok(stdin.map_err(Error::path("open", "/dev/stdin"))?.into());
+        }
+    };
+    let mut options = File::options();
+    options.read(true);
+    if path.metadata().is_ok_and(|file| file.file_type().is_fifo()) {
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    options.open(path).map_err(Error::path("open", path))
+}
+
+/// Reader of the file or pipe.
+struct CountingReader {
+    from: Arc<File>,
+    /// The part of the file that is read, if it is not the whole file.
+    range: Option<Range<u64>>,
+    shutdown: Option<Shutdown>,
+    is_regular: bool,
     bytes: Arc<AtomicU64>,
 }
 
-impl<R: Read> Read for CountingReader<R> {
+impl Read for CountingReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(into)?;
-        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
+        if let Some(range) = &mut self.range {
+            let bytes = into.len().min(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+            let read = self.from.read_at(&mut into[..bytes], range.start)?;
+            range.start += read as u64;
+            self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+            return Ok(read);
+        }
+        loop {
+            let is_shut_down = !self.is_regular
+                && wait(&self.from, PollFlags::IN, self.shutdown.as_ref(), None) == PollOutcome::ShutDown;
+            if is_shut_down {
+                return Ok(0);
+            }
+            match (&*self.from).read(into) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                read => {
+                    self.bytes.fetch_add(*read.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+                    return read;
+                }
+            }
+        }
     }
 }

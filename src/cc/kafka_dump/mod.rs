@@ -6,13 +6,18 @@ pub(crate) mod files;
 pub mod format;
 mod input;
 mod order;
+mod sort;
+mod sources;
+mod transactions;
 pub(crate) mod visitor;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use input::DumpSource;
 pub use order::{RecordCallback, for_each_record, sort_by_offset};
+pub use sources::{ArchiveMember, DumpSources, find_dumps};
 
 use crate::capture::formats::starts_capture;
 use crate::cc::kafka_dump::format::{
@@ -26,6 +31,8 @@ use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 use dedup::{Dedup, DedupTable};
 use input::{DumpInput, InputDamage};
+use sort::{RecordEntry, RecordSorter};
+use transactions::{Fate, HeldRecord, Released, TransactionBuffer};
 
 /// Number of rejected records that are logged individually. After that, one per second is logged.
 const LOGGED_MAX: u64 = 1000;
@@ -45,8 +52,10 @@ pub struct DumpCounts {
     /// Records that precede those in the output directory and were not stored.
     pub late: u64,
     pub truncated: u64,
-    /// Aborted transactions.
+    /// Records of aborted transactions that do not count.
     pub aborted: u64,
+    /// Records of transactions whose end is not in the dumps.
+    pub undecided: u64,
     /// Dumps from which no record could be used.
     pub unread: u64,
 }
@@ -60,6 +69,8 @@ pub struct DumpOptions<'a> {
     pub partition: Option<i32>,
     /// Format of all dumps. `None` if it is to be detected.
     pub format: Option<DumpFormat>,
+    /// Whether records of aborted transactions count. Consumers skip them.
+    pub keeps_aborted: bool,
 }
 
 /// Whether to read the next dump.
@@ -79,6 +90,7 @@ pub struct DumpDecoder<'a> {
     seen: DedupTable,
     throttle: Throttle,
     dump: DumpState,
+    transactions: TransactionBuffer,
     pub counts: DumpCounts,
 }
 
@@ -113,19 +125,23 @@ impl<'a> DumpDecoder<'a> {
             seen: DedupTable::default(),
             throttle: Throttle::default(),
             dump: DumpState::default(),
+            transactions: TransactionBuffer::default(),
             counts: DumpCounts::default(),
         }
     }
 
     /// Decodes a dump to its end.
     pub fn read(&mut self, origin: &DumpSource) -> Result<ReadFlow> {
-        let mut input = DumpInput::open(origin, Arc::clone(&self.read_bytes))?;
-        let file = origin.name();
+        let mut input = DumpInput::open(origin, Some(self.shutdown), Arc::clone(&self.read_bytes))?;
+        let file: Rc<str> = origin.name().into();
         let (detected, mut reader) = open_reader(origin, &mut input, &self.options);
         if starts_capture(input.bytes()) == Some(true) {
             return Err(Error::Usage(format!(
                 "{file} is not a Kafka dump: this is a packet capture (to store it, send it to a receiver with `lea replay`)"
             )));
+        }
+        if self.shutdown.is_triggered() {
+            return Ok(ReadFlow::Stop);
         }
         let Detected { format, reason } = detected;
         log::info!("reading file={file:?} format={} reason=\"{reason}\"", format.as_str());
@@ -135,48 +151,168 @@ impl<'a> DumpDecoder<'a> {
         });
         self.counts.files += 1;
         self.dump = DumpState::default();
+        input.fill_without_waiting();
+        let again = open_reader(origin, &mut input, &self.options).1;
+        let mut sorter = sort::is_decreasing(again, input.bytes(), input.has_ended()).then(RecordSorter::new);
         let is_empty = input.bytes().iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
         loop {
             let step = reader.step(input.bytes(), input.has_ended());
             let consumed = step.consumed;
             match step.item {
                 DumpItem::NeedBytes(bytes) => {
+                    if input.may_wait() {
+                        match self.sink.flush() {
+                            Err(VisitError::Failed(error)) => return Err(error),
+                            Err(_) => return Ok(ReadFlow::Stop),
+                            Ok(()) => {}
+                        }
+                    }
+                    input.fill(bytes);
                     if self.shutdown.is_triggered() {
                         return Ok(ReadFlow::Stop);
                     }
-                    input.fill(bytes);
                     continue;
                 }
                 DumpItem::End { truncated_bytes: cut_bytes } => {
                     self.end_dump(&file, step.location, cut_bytes, input.damage())?;
+                    if self.visit_sorted(&file, sorter)? == ReadFlow::Stop {
+                        return Ok(ReadFlow::Stop);
+                    }
+                    // Nothing of an unknown partition continues in another dump.
+                    if self.release_undecided(false)? == ReadFlow::Stop {
+                        return Ok(ReadFlow::Stop);
+                    }
                     if !is_empty {
                         self.check_use(&file, detected);
                     }
                     return Ok(ReadFlow::Continue);
                 }
                 DumpItem::Skip => {}
-                DumpItem::Record { mut position, value, is_last_line: open_end } => {
+                DumpItem::Record { mut position, value, is_last_line: open_end, producer_id } => {
                     if let Some(position) = &mut position {
                         self.options.complete(position);
                     }
+                    if let (Some(records), Some(position)) = (&mut sorter, &position) {
+                        records.push(position, step.location, value).map_err(sort_error)?;
+                        let full = sorter.take_if(|records| records.is_full());
+                        sorter = sorter.or_else(|| Some(RecordSorter::new()));
+                        if self.visit_sorted(&file, full)? == ReadFlow::Stop {
+                            return Ok(ReadFlow::Stop);
+                        }
+                        input.consume(consumed);
+                        continue;
+                    }
                     let record = DumpRecord { file: &file, place: step.location, position, value, open_end };
-                    if self.visit_record(&record)? == ReadFlow::Stop {
+                    if self.hold_or_visit(&record, &file, producer_id)? == ReadFlow::Stop {
                         return Ok(ReadFlow::Stop);
                     }
                 }
                 DumpItem::Damaged { reason, bytes, first } => {
                     self.record_damage(&file, step.location, &reason, bytes, first)?;
                 }
-                DumpItem::Aborted { producer_id } => {
-                    self.counts.aborted += 1;
-                    let place = step.location;
-                    log::warn!(
-                        "transaction_aborted file={file:?} {place} producer_id={producer_id} note=\"its records are decoded nevertheless\""
-                    );
+                DumpItem::TransactionEnd { mut position, producer_id, is_abort } => {
+                    self.options.complete(&mut position);
+                    let released = self.transactions.end(&position, producer_id, is_abort);
+                    if is_abort {
+                        let place = step.location;
+                        log::info!("transaction_aborted file={file:?} {place} producer_id={producer_id}");
+                    }
+                    if self.visit_released(released)? == ReadFlow::Stop {
+                        return Ok(ReadFlow::Stop);
+                    }
                 }
             }
             input.consume(consumed);
         }
+    }
+
+    /// Visits records by offset.
+    fn visit_sorted(&mut self, file: &str, sorter: Option<RecordSorter>) -> Result<ReadFlow> {
+        let Some(mut sorter) = sorter else { return Ok(ReadFlow::Continue) };
+        sorter.sort();
+        let mut nth = 0;
+        while let Some(entry) = sorter.get(nth).map_err(sort_error)? {
+            let RecordEntry { position, location: place, value } = entry;
+            let record = DumpRecord { file, place, position: Some(position), value, open_end: false };
+            if self.visit_record(&record)? == ReadFlow::Stop {
+                return Ok(ReadFlow::Stop);
+            }
+            nth += 1;
+        }
+        Ok(ReadFlow::Continue)
+    }
+
+    /// Ends the last dump: visits the records of transactions whose end is unknown.
+    pub fn finish(&mut self) -> Result<ReadFlow> {
+        self.release_undecided(true)
+    }
+
+    fn release_undecided(&mut self, all: bool) -> Result<ReadFlow> {
+        for released in self.transactions.drain(all) {
+            if self.visit_released(Some(released))? == ReadFlow::Stop {
+                return Ok(ReadFlow::Stop);
+            }
+        }
+        Ok(ReadFlow::Continue)
+    }
+
+    /// Visits a record, or holds it back until it is known whether it counts.
+    fn hold_or_visit(
+        &mut self,
+        record: &DumpRecord<'_>,
+        file: &Rc<str>,
+        producer_id: Option<i64>,
+    ) -> Result<ReadFlow> {
+        let Some(position) = record.position.filter(|position| {
+            !self.options.keeps_aborted && self.transactions.must_hold(position, producer_id)
+        }) else {
+            return self.visit_record(record);
+        };
+        let held = HeldRecord {
+            file: Rc::clone(file),
+            location: record.place,
+            offset: position.offset,
+            value: record.value.map(<[u8]>::to_vec),
+            fate: producer_id.map_or(Fate::Counts, Fate::Open),
+        };
+        let released = self.transactions.hold(&position, held);
+        self.visit_released(released)
+    }
+
+    fn visit_released(&mut self, released: Option<Released>) -> Result<ReadFlow> {
+        let Some(Released { topic, partition, records }) = released else { return Ok(ReadFlow::Continue) };
+        for held in &records {
+            match held.fate {
+                Fate::Counts => {}
+                Fate::Aborted => {
+                    self.counts.aborted += 1;
+                    self.dump.used += 1;
+                    continue;
+                }
+                Fate::Open(producer_id) => {
+                    self.counts.undecided += 1;
+                    self.throttle.warn(
+                        "transaction_undecided",
+                        format_args!(
+                            "transaction_undecided file={:?} {} topic={topic:?} partition={partition} offset={} \
+                             producer_id={producer_id} note=\"its end is not in the dumps; the record is decoded\"",
+                            held.file, held.location, held.offset
+                        ),
+                    );
+                }
+            }
+            let record = DumpRecord {
+                file: &held.file,
+                place: held.location,
+                position: Some(KafkaPosition { topic: &topic, partition, offset: held.offset }),
+                value: held.value.as_deref(),
+                open_end: false,
+            };
+            if self.visit_record(&record)? == ReadFlow::Stop {
+                return Ok(ReadFlow::Stop);
+            }
+        }
+        Ok(ReadFlow::Continue)
     }
 
     fn visit_record(&mut self, record: &DumpRecord<'_>) -> Result<ReadFlow> {
@@ -420,4 +556,8 @@ fn open_reader(
     };
     let dir_name = origin.parent_dir_name();
     (detected, DumpReader::new(detected.format, dir_name.as_deref().and_then(parse_partition_dir)))
+}
+
+fn sort_error(error: std::io::Error) -> Error {
+    Error::System { act: "sort records in a temporary file", source: error }
 }

@@ -13,7 +13,7 @@ use crate::cc::kafka_dump::format::{DumpItem, KafkaPosition};
 /// Number of records that are examined per dump. They include all partitions, unless some are very quiet.
 const RECORDS_MAX: usize = 10_000;
 
-/// First offset of each partition in a dump.
+/// Lowest offset of each partition at the start of a dump.
 type FirstOffsets = HashMap<(String, i32), i64>;
 
 /// Sorts the dumps. Dumps without offsets and standard input keep their place among the others.
@@ -69,18 +69,23 @@ fn predecessors(dumps: &[FirstOffsets]) -> Vec<Vec<usize>> {
 
 fn first_offsets(origin: &DumpSource, options: &DumpOptions<'_>) -> Result<FirstOffsets> {
     let mut firsts = FirstOffsets::new();
-    let regular = matches!(origin, DumpSource::File(path) if path.is_file());
-    if !regular {
+    if origin.bytes().is_none() {
         return Ok(firsts);
     }
     let mut left = RECORDS_MAX;
     for_each_record(origin, options, &mut |position, _| {
         if let Some(position) = position {
-            firsts.entry((position.topic.to_owned(), position.partition)).or_insert(position.offset);
+            let first = firsts.entry((position.topic.to_owned(), position.partition));
+            first.and_modify(|first| *first = position.offset.min(*first)).or_insert(position.offset);
         }
         left -= 1;
         if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
+    if firsts.is_empty()
+        && let Some((topic, partition, first)) = origin.object_name()
+    {
+        firsts.insert((topic, partition), first);
+    }
     Ok(firsts)
 }
 
@@ -93,7 +98,7 @@ pub fn for_each_record(
     options: &DumpOptions<'_>,
     found: &mut RecordCallback<'_>,
 ) -> Result<()> {
-    let mut input = DumpInput::open(origin, Arc::default())?;
+    let mut input = DumpInput::open(origin, None, Arc::default())?;
     let mut reader = open_reader(origin, &mut input, options).1;
     loop {
         let step = reader.step(input.bytes(), input.has_ended());
@@ -109,7 +114,7 @@ pub fn for_each_record(
                     return Ok(());
                 }
             }
-            DumpItem::Skip | DumpItem::Damaged { .. } | DumpItem::Aborted { .. } => {}
+            DumpItem::Skip | DumpItem::Damaged { .. } | DumpItem::TransactionEnd { .. } => {}
         }
         input.consume(consumed);
     }

@@ -14,6 +14,11 @@ pub trait RecordVisitor {
     /// ([`ChunkData::decode`](crate::cc::wire::chunk::ChunkData::decode)) directly into its own buffer.
     fn visit_chunk(&mut self, chunk: &Chunk<'_>, at: RecordPosition<'_>) -> Result<VisitOutcome, VisitError>;
 
+    /// Makes the effects of all records visible. Called before a wait for more input.
+    fn flush(&mut self) -> Result<(), VisitError> {
+        Ok(())
+    }
+
     /// Accepts a dead letter.
     fn visit_dead_letter(
         &mut self,

@@ -69,6 +69,10 @@ impl RecordVisitor for StreamPrinter {
         }
         Ok(VisitOutcome::New)
     }
+
+    fn flush(&mut self) -> Result<(), VisitError> {
+        check_write(self.out.flush(), &mut self.shown)
+    }
 }
 
 fn check_write(outcome: io::Result<()>, shown: &mut OutputTotals) -> Result<(), VisitError> {
@@ -155,6 +159,10 @@ impl RecordVisitor for ChunkPrinter {
         let outcome = serde_json::to_writer(&mut *out, &line).map_err(io::Error::from);
         check_write(outcome.and_then(|()| out.write_all(b"\n")), &mut self.shown)?;
         Ok(VisitOutcome::New)
+    }
+
+    fn flush(&mut self) -> Result<(), VisitError> {
+        check_write(self.out.flush(), &mut self.shown)
     }
 }
 

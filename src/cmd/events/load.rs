@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::line::{self, LineError};
+use crate::cc::wire::rubydebug;
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::cmd::args::query::{StoreTargetArgs, load_normalizer};
@@ -42,8 +43,9 @@ const REPORTED_MAX: u64 = 100;
 
 /// Load events from files
 ///
-/// Accepts JSON lines as senders send them, dead letters (the event inside is loaded), and objects with
-/// _index, _id and _source, as printed by "lea search --json". Without FILE, the dead letters of the
+/// Accepts JSON lines as senders send them, dead letters (the event inside is loaded), objects with _index, _id
+/// and _source, as printed by "lea search --json", and events over several lines: pretty-printed, or as the
+/// rubydebug codec of Logstash prints them. Without FILE, the dead letters of the
 /// directory are loaded again; those that still cannot be stored stay there. Other files are not changed.
 ///
 /// Each line is stored once, even if a file is loaded twice or a run is interrupted. A line without _id gets
@@ -210,7 +212,10 @@ impl<'a> FileLoader<'a> {
 
     fn load_file(&mut self, from: impl Read, summary: &mut LoadSummary) -> Result<()> {
         let mut lines = BufReader::with_capacity(256 << 10, from);
-        for no in 1.. {
+        let mut lines_read = 0;
+        loop {
+            lines_read += 1;
+            let no = lines_read;
             let mut text = Vec::new();
             let read = (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut text);
             if read.map_err(Error::path("read", self.path))? == 0 {
@@ -220,6 +225,9 @@ impl<'a> FileLoader<'a> {
                 self.skip_long_line(&mut lines, &text)?;
                 self.report_rejected(no, &format!("longer than {LINE_BYTES_MAX} bytes"), summary);
                 continue;
+            }
+            if text.trim_ascii() == b"{" {
+                lines_read += read_object(&mut lines, &mut text).map_err(Error::path("read", self.path))?;
             }
             match self.document(&text) {
                 None => {}
@@ -311,8 +319,60 @@ impl<'a> FileLoader<'a> {
     }
 }
 
+/// Reads the other lines of an event whose first line is a brace, and puts the event on one line. Returns the number of
+/// lines.
+fn read_object(lines: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<u64> {
+    let mut count = 0;
+    loop {
+        let start = text.len();
+        let left = LINE_BYTES_MAX.saturating_sub(start as u64);
+        if lines.by_ref().take(left).read_until(b'\n', text)? == 0 {
+            break;
+        }
+        count += 1;
+        // Members are indented.
+        if text[start..].trim_ascii_end() == b"}" {
+            break;
+        }
+    }
+    match rubydebug::to_json(text) {
+        Some(json) => *text = json,
+        // JSON has no line ends in strings.
+        None => text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' '),
+    }
+    Ok(count)
+}
+
 /// Shortens a hash. A collision only changes the numbering of two lines, in the same way each time.
 fn hash_prefix(hash: Sha256) -> u64 {
     let hash = hash.finalize();
     hash.iter().take(8).fold(0, |short, byte| short << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_object(rest: &str, expected: &str, lines: u64, left: &str) {
+        let mut text = b"{\n".to_vec();
+        let mut from = rest.as_bytes();
+        assert_eq!(read_object(&mut from, &mut text).unwrap(), lines, "{rest}");
+        assert_eq!(
+            (std::str::from_utf8(&text).unwrap(), std::str::from_utf8(from).unwrap()),
+            (expected, left)
+        );
+    }
+
+    #[test]
+    fn an_event_over_several_lines_becomes_one_line() {
+        check_object("  \"a\": {\n  }\n}\n{\n", "{   \"a\": {   } } ", 3, "{\n");
+        check_object(
+            "    \"event\" => \"start_call\",\n     \"n\" => nil\n}\nrest",
+            "{\"event\":\"start_call\",\"n\":null}",
+            3,
+            "rest",
+        );
+        // The end of the file comes first.
+        check_object("  \"a\": 1", "{   \"a\": 1", 1, "");
+    }
 }

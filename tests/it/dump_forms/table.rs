@@ -19,7 +19,7 @@ fn place(nth: usize) -> Value {
 }
 
 /// An object with the position of a record and more members.
-fn placed(nth: usize, more: Value) -> Value {
+pub(super) fn placed(nth: usize, more: Value) -> Value {
     let mut object = place(nth);
     object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     object
@@ -53,8 +53,29 @@ fn lines_of_values() -> Vec<Form> {
         new("`data` in MIME base64", "some producers", data(&mime)),
         new("`data` in hexadecimal", "some producers", data(&hex)),
         new("`data` as an array of bytes", "some producers", bytes.into_bytes()),
-        new("values, gzip", "`gzip`", gzip(&lines(|_, value| value.to_owned()))),
+        new("values, compressed", "`gzip`", gzip(&plain())),
+        new("values, compressed", "`zstd`", zstd::encode_all(&plain()[..], 1).unwrap()),
+        new("values, compressed", "`xz`", compress("xz", &plain())),
+        new("values, compressed", "`bzip2`", compress("bzip2", &plain())),
+        new("values, compressed", "`lz4`", lz4(&plain())),
     ]
+}
+
+/// One value per line.
+fn plain() -> Vec<u8> {
+    lines(|_, value| value.to_owned())
+}
+
+/// Compresses with a tool.
+fn compress(tool: &str, bytes: &[u8]) -> Vec<u8> {
+    let output = assert_cmd::Command::new(tool).arg("-c").write_stdin(bytes).assert().success();
+    output.get_output().stdout.clone()
+}
+
+fn lz4(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn values_in_other_arrangements() -> Vec<Form> {
@@ -96,6 +117,7 @@ fn envelopes() -> Vec<Form> {
     vec![
         new("envelopes", "`kcat -J`", lines(|nth, value| placed(nth, json!({"payload": value})).to_string())),
         new("pretty-printed envelopes", "`kcat -J \\| jq`", form("jq-pretty-kcat-J.json")),
+        new("an array, newest first", "kafka-ui", form("kafka-ui-export.json")),
         new("`value` as text", "rpk, kt, AKHQ", pretty(|nth, value| placed(nth, json!({"value": value})))),
         new(
             "`value` in hexadecimal or base64",
@@ -149,7 +171,9 @@ fn row(form: &Form) -> String {
 
 #[test]
 fn the_table_of_forms_is_true() {
-    let forms = [lines_of_values(), values_in_other_arrangements(), envelopes()].into_iter().flatten();
+    let forms = [lines_of_values(), values_in_other_arrangements(), envelopes(), tools_of_the_broker()]
+        .into_iter()
+        .flatten();
     let mut table =
         "| form | written by | `--format` | records | refused | exit |\n|---|---|---|---|---|---|\n"
             .to_owned();
@@ -158,6 +182,30 @@ fn the_table_of_forms_is_true() {
         table.push('\n');
     }
     check_table(&table);
+}
+
+/// Forms of the tools of the broker.
+fn tools_of_the_broker() -> Vec<Form> {
+    let console = |nth: usize, value: &str| format!("CreateTime:1\tPartition:0\tOffset:{nth}\tkey\t{value}");
+    let head = "Dumping /data/interception-0/0.log\n";
+    let bare = |nth: usize, value: &str| {
+        format!("baseOffset: {nth} lastOffset: {nth} count: 1 isvalid: true\n| key: k payload: {value}")
+    };
+    let bare = [head.as_bytes(), &lines(bare)].concat();
+    vec![
+        new("columns before the value", "console consumer with properties", lines(console)),
+        new(
+            "text of a segment, keys with line ends",
+            "`kafka-dump-log --print-data-log`",
+            form("dump-log-key-with-newline.txt"),
+        ),
+        new("the same without metadata", "`kafka-dump-log`, records without metadata", bare),
+        new(
+            "a segment with an aborted transaction",
+            "the broker",
+            form("aborted/interception-0/00000000000000000000.log"),
+        ),
+    ]
 }
 
 /// Compares the table with the one in the documentation, or writes it there.

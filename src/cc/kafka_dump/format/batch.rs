@@ -1,5 +1,5 @@
-//! Parser of record batches in format v2: header, checksum, records (Kafka's protocol guide, "Record Batch"
-//! and "Record").
+//! Parser of record batches in format v2 (header, checksum, records: Kafka's protocol guide, "Record Batch" and
+//! "Record"), and of messages in the earlier formats v0 and v1 ("Old Message Format").
 
 use super::codec::Codec;
 
@@ -8,6 +8,9 @@ pub(super) const HEADER_BYTES: usize = 61;
 
 /// Size of the offset and length fields, which the length does not count.
 pub(super) const LENGTH_PREFIX_BYTES: usize = 12;
+
+/// Size of the smallest message in an earlier format: no time, no key, an empty value.
+pub(super) const MESSAGE_BYTES_MIN: usize = 26;
 
 /// Start of the bytes that the checksum covers.
 const CRC_START: usize = 21;
@@ -19,7 +22,7 @@ pub(super) struct BatchHeader {
     pub base_offset: i64,
     /// Size of the batch, header included.
     pub bytes: usize,
-    /// Format version: 2, or an earlier one of which only the size is known here.
+    /// Format version: 2, or 0 or 1 for a message.
     pub magic: u8,
     pub crc: u32,
     pub attributes: u16,
@@ -31,6 +34,9 @@ impl BatchHeader {
     /// Parses the header at the start of `bytes`, which has at least [`HEADER_BYTES`] bytes. Returns `None`
     /// if this cannot be a header. Few other byte sequences pass.
     pub(super) fn parse(bytes: &[u8], bytes_max: usize) -> Option<BatchHeader> {
+        if *bytes.get(16)? < 2 {
+            return BatchHeader::parse_message(bytes, bytes_max);
+        }
         let header = BatchHeader {
             base_offset: i64::from_be_bytes(at(bytes, 0)?),
             bytes: LENGTH_PREFIX_BYTES + usize::try_from(i32::from_be_bytes(at(bytes, 8)?)).ok()?,
@@ -40,7 +46,6 @@ impl BatchHeader {
             producer_id: i64::from_be_bytes(at(bytes, 43)?),
             records: u32::from_be_bytes(at(bytes, 57)?),
         };
-        let old = header.magic < 2 && header.bytes >= 26;
         let last_offset_delta = i32::from_be_bytes(at(bytes, 23)?);
         let producer_epoch = i16::from_be_bytes(at(bytes, 51)?);
         // An uncompressed record takes at least seven bytes.
@@ -51,7 +56,27 @@ impl BatchHeader {
             && header.producer_id >= -1
             && producer_epoch >= -1
             && i32::try_from(header.records).is_ok();
-        (header.base_offset >= 0 && header.bytes <= bytes_max && (old || sound)).then_some(header)
+        (header.base_offset >= 0 && header.bytes <= bytes_max && sound).then_some(header)
+    }
+
+    /// Parses the start of a message in an earlier format.
+    fn parse_message(bytes: &[u8], bytes_max: usize) -> Option<BatchHeader> {
+        let header = BatchHeader {
+            base_offset: i64::from_be_bytes(at(bytes, 0)?),
+            bytes: LENGTH_PREFIX_BYTES + usize::try_from(i32::from_be_bytes(at(bytes, 8)?)).ok()?,
+            magic: *bytes.get(16)?,
+            crc: u32::from_be_bytes(at(bytes, 12)?),
+            attributes: (*bytes.get(17)?).into(),
+            producer_id: -1,
+            records: 1,
+        };
+        let is_sound = header.base_offset >= 0 && header.attributes < 0x10;
+        (is_sound && (MESSAGE_BYTES_MIN..=bytes_max).contains(&header.bytes)).then_some(header)
+    }
+
+    /// Reports whether the record is part of a transaction.
+    pub(super) fn is_transactional(&self) -> bool {
+        self.attributes & 0x10 != 0 && self.magic == 2
     }
 
     /// Verifies the checksum of the complete batch.
@@ -70,7 +95,43 @@ impl BatchHeader {
     }
 }
 
-/// Verifies the checksum of a complete message in an earlier format: a CRC-32 of everything after it.
+/// Message in format v0 or v1: a record, or a wrapper around compressed records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    pub offset: i64,
+    pub magic: u8,
+    pub attributes: u16,
+    pub value: Option<&'a [u8]>,
+    /// Size of the message, offset and length included.
+    pub bytes: usize,
+}
+
+impl<'a> Message<'a> {
+    /// Parses the message at the start of `bytes`. Its lengths must add up.
+    pub(super) fn parse(bytes: &'a [u8], bytes_max: usize) -> Option<Message<'a>> {
+        let header = BatchHeader::parse(bytes, bytes_max).filter(|header| header.magic < 2)?;
+        let times = if header.magic == 1 { 8 } else { 0 };
+        let mut rest = bytes.get(18 + times..header.bytes)?;
+        read_sized(&mut rest)?;
+        let value = read_sized(&mut rest)?;
+        let BatchHeader { base_offset: offset, magic, attributes, bytes, .. } = header;
+        rest.is_empty().then_some(Message { offset, magic, attributes, value, bytes })
+    }
+
+    pub(super) fn codec(&self) -> Result<Codec, u16> {
+        Codec::from_number(self.attributes & 7)
+    }
+}
+
+/// Reads a byte string with a length of four bytes before it. -1 means null.
+fn read_sized<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    match i32::from_be_bytes(take(rest, 4)?.try_into().ok()?) {
+        -1 => Some(None),
+        length => take(rest, usize::try_from(length).ok()?).map(Some),
+    }
+}
+
+/// Verifies the checksum of a complete message: a CRC-32 of everything after it.
 pub(super) fn is_intact_message(message: &[u8]) -> bool {
     let Some((head, checked)) = message.split_at_checked(16) else { return false };
     let mut crc = flate2::Crc::new();
@@ -106,9 +167,13 @@ pub(super) fn parse_record(records: &[u8]) -> Option<(BatchRecord<'_>, usize)> {
     (body.is_empty() && headers >= 0).then_some((found, records.len() - after.len()))
 }
 
-/// Reports whether a control record aborts its transaction.
-pub(super) fn is_abort(control: &BatchRecord<'_>) -> bool {
-    control.key.and_then(|key| at(key, 2)).is_some_and(|kind: [u8; 2]| kind == [0, 0])
+/// Reports whether a control record aborts its transaction. Returns `None` for other control records.
+pub(super) fn is_abort(control: &BatchRecord<'_>) -> Option<bool> {
+    match control.key.and_then(|key| at(key, 2))? {
+        [0, 0] => Some(true),
+        [0, 1] => Some(false),
+        _ => None,
+    }
 }
 
 /// Reads a byte string with a length prefix. -1 means null.

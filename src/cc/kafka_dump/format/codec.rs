@@ -50,7 +50,8 @@ impl Codec {
             }
             Codec::Gzip => read(flate2::read::MultiGzDecoder::new(from), into, bytes_max),
             Codec::Snappy => snappy(from, into, bytes_max),
-            Codec::Lz4 => read(lz4_flex::frame::FrameDecoder::new(from), into, bytes_max),
+            Codec::Lz4 => read(lz4_flex::frame::FrameDecoder::new(from), into, bytes_max)
+                .or_else(|reason| old_lz4(from, into, bytes_max).ok_or(reason)),
             Codec::Zstd => zstd::Decoder::new(from)
                 .map_err(|error| error.to_string())
                 .and_then(|decoder| read(decoder, into, bytes_max)),
@@ -66,6 +67,22 @@ fn read(decoder: impl Read, into: &mut Vec<u8>, bytes_max: usize) -> Result<(), 
 
 fn too_long(bytes_max: usize) -> String {
     format!("decompressed, it exceeds the limit of {bytes_max} bytes")
+}
+
+/// Decompresses a frame of clients for message format v0, whose checksum of the frame's header is wrong. It is one
+/// byte, so one of its 256 values is right.
+fn old_lz4(from: &[u8], into: &mut Vec<u8>, bytes_max: usize) -> Option<()> {
+    const CHECKSUM_AT: usize = 6;
+    let mut mended = from.to_vec();
+    for checksum in 0..=u8::MAX {
+        *mended.get_mut(CHECKSUM_AT)? = checksum;
+        let mut first = [0];
+        if lz4_flex::frame::FrameDecoder::new(&*mended).read(&mut first).is_ok() {
+            into.clear();
+            return read(lz4_flex::frame::FrameDecoder::new(&*mended), into, bytes_max).ok();
+        }
+    }
+    None
 }
 
 fn snappy(from: &[u8], into: &mut Vec<u8>, bytes_max: usize) -> Result<(), String> {

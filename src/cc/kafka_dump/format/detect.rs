@@ -3,7 +3,7 @@
 
 use memchr::{memchr, memmem};
 
-use super::batch::{BatchHeader, HEADER_BYTES};
+use super::batch::BatchHeader;
 use super::envelope::{self, ObjectKind};
 use super::lines::is_tool_message;
 use super::scanner::{self, Scanned};
@@ -52,7 +52,7 @@ pub(super) fn detect(start: &[u8], is_all: bool) -> Option<Detected> {
 /// Detects formats with NUL bytes.
 fn detect_binary(start: &[u8]) -> Option<Detected> {
     let is_header = |bytes: &[u8]| BatchHeader::parse(bytes, BATCH_BYTES_MAX).is_some();
-    if start.len() >= HEADER_BYTES && start[0] == 0 && is_header(start) {
+    if start.first() == Some(&0) && is_header(start) {
         return Some(Detected { format: DumpFormat::Segment, reason: "it starts with a record batch" });
     }
     let is_v2_header = |bytes: &[u8]| {

@@ -98,7 +98,9 @@ impl ValueReader {
     /// Reads text that is not a value.
     fn read_text<'a>(&mut self, text: &'a [u8]) -> DumpItem<'a> {
         match text.trim_ascii() {
-            b"null" => DumpItem::Record { position: None, value: None, is_last_line: false },
+            b"null" => {
+                DumpItem::Record { position: None, value: None, is_last_line: false, producer_id: None }
+            }
             text if is_tool_message(text) => DumpItem::Skip,
             _ => self.damage("text between the JSON values".to_owned(), text),
         }
@@ -196,7 +198,7 @@ impl ValueReader {
         if next != Some(&b':') && envelope::open_string(&input[..end], &mut self.scratch) {
             self.is_damaged = false;
             let value = Some(&*self.scratch.value);
-            return (end, DumpItem::Record { position: None, value, is_last_line: false });
+            return (end, DumpItem::Record { position: None, value, is_last_line: false, producer_id: None });
         }
         let line = memchr2(b'\n', 0, &input[end..]);
         if line.is_none() && !ended && input.len() <= LINE_BYTES_MAX {
@@ -220,7 +222,7 @@ impl ValueReader {
             ValuePlace::Scratch => Some(&*self.scratch.value),
             ValuePlace::Tombstone => None,
         };
-        DumpItem::Record { position, value, is_last_line: false }
+        DumpItem::Record { position, value, is_last_line: false, producer_id: None }
     }
 
     /// Returns the next record of a list.

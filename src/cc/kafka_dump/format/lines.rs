@@ -28,6 +28,10 @@ pub(super) enum ParsedLine<'a> {
     Skip,
     /// Position and value of a record.
     Record(Option<KafkaPosition<'a>>, Option<&'a [u8]>),
+    /// A record of a transaction, with its producer.
+    Transactional(KafkaPosition<'a>, Option<&'a [u8]>, i64),
+    /// The end of a producer's transaction, and whether it was aborted.
+    TransactionEnd(KafkaPosition<'a>, i64, bool),
     /// A line that does not have this format.
     Damaged(String),
 }
@@ -39,6 +43,8 @@ pub(super) struct Scratch {
     pub topic: String,
     /// Partition of the current line.
     pub partition: Option<i32>,
+    /// The batch that the next records belong to.
+    pub batch: log_text::BatchLine,
     /// Unescaped value.
     pub value: Vec<u8>,
     /// Value decoded from base64.
@@ -153,10 +159,10 @@ impl LineReader {
             DumpItem::Skip if !whole && self.format == LineFormat::LogText => {
                 ReadStep { consumed, location: place, item: DumpItem::End { truncated_bytes: line.len() } }
             }
-            DumpItem::Record { position, value, .. } if !whole => ReadStep {
+            DumpItem::Record { position, value, producer_id, .. } if !whole => ReadStep {
                 consumed,
                 location: place,
-                item: DumpItem::Record { position, value, is_last_line: true },
+                item: DumpItem::Record { position, value, is_last_line: true, producer_id },
             },
             // A last line that cannot be parsed is truncated, not damaged.
             DumpItem::Damaged { .. } if !whole => {
@@ -170,7 +176,18 @@ impl LineReader {
 fn into_item<'a>(line: ParsedLine<'a>, bytes: &'a [u8]) -> DumpItem<'a> {
     match line {
         ParsedLine::Skip => DumpItem::Skip,
-        ParsedLine::Record(position, value) => DumpItem::Record { position, value, is_last_line: false },
+        ParsedLine::Record(position, value) => {
+            DumpItem::Record { position, value, is_last_line: false, producer_id: None }
+        }
+        ParsedLine::Transactional(position, value, producer_id) => DumpItem::Record {
+            position: Some(position),
+            value,
+            is_last_line: false,
+            producer_id: Some(producer_id),
+        },
+        ParsedLine::TransactionEnd(position, producer_id, is_abort) => {
+            DumpItem::TransactionEnd { position, producer_id, is_abort }
+        }
         ParsedLine::Damaged(reason) => DumpItem::Damaged { reason, bytes, first: true },
     }
 }

@@ -102,6 +102,9 @@ pub enum DumpItem<'a> {
         value: Option<&'a [u8]>,
         /// True for a last line without a line end. If its value is not JSON, the dump was truncated in it.
         is_last_line: bool,
+        /// The producer, if the record is part of a transaction. A [`TransactionEnd`](DumpItem::TransactionEnd)
+        /// says later whether the record counts.
+        producer_id: Option<i64>,
     },
     /// Bytes that do not belong to this format.
     Damaged {
@@ -112,9 +115,14 @@ pub enum DumpItem<'a> {
         /// False if this continues the damage reported by the previous step.
         first: bool,
     },
-    /// A producer aborted a transaction. Its records have been returned nevertheless: the caller decides
-    /// whether they count.
-    Aborted { producer_id: i64 },
+    /// A producer ended a transaction. Its records have been returned before.
+    TransactionEnd {
+        /// Position of the marker in Kafka.
+        position: KafkaPosition<'a>,
+        producer_id: i64,
+        /// True if the records do not count.
+        is_abort: bool,
+    },
 }
 
 /// Format of a dump.
@@ -226,8 +234,11 @@ pub(crate) fn unwrap_envelope(envelope: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Parses the name of a partition's directory: `interception-0`.
+/// Parses the name of a partition's directory: `interception-0`, and `interception-0.5f1e…-delete` for one that the
+/// broker deletes, moves (`-future`) or does not know (`-stray`).
 pub fn parse_partition_dir(dir_name: &str) -> Option<(&str, i32)> {
+    let marked = ["-delete", "-stray", "-future"].iter().find_map(|mark| dir_name.strip_suffix(mark));
+    let dir_name = marked.and_then(|name| Some(name.rsplit_once('.')?.0)).unwrap_or(dir_name);
     let (topic, digits) = dir_name.rsplit_once('-')?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let partition = digits.parse().ok().filter(|_| plain && !topic.is_empty())?;

@@ -4,7 +4,9 @@
 //! batch's own length if a batch starts there, otherwise by searching byte by byte. Bytes inside a batch
 //! whose length is right are never taken for batches: a sender could have put some there.
 
-use super::batch::{self, BatchHeader, HEADER_BYTES};
+use std::ops::Range;
+
+use super::batch::{self, BatchHeader, HEADER_BYTES, MESSAGE_BYTES_MIN, Message};
 use super::{DumpItem, DumpLocation, KafkaPosition, ReadStep};
 use crate::limits::BATCH_BYTES_MAX;
 
@@ -26,6 +28,8 @@ pub struct SegmentReader {
     byte: u64,
     /// The batch at the start of the input whose records are being returned.
     open: Option<OpenBatch>,
+    /// The wrapper of compressed messages at the start of the input whose records are being returned.
+    wrapper: Option<OpenWrapper>,
     /// Its decompressed records, if they were compressed.
     records: Vec<u8>,
     /// True while no intact batch has been found after damage.
@@ -48,6 +52,16 @@ struct OpenBatch {
     compressed: bool,
 }
 
+/// Offset of a record, and its value in the decompressed records.
+type WrappedRecord = (i64, Option<Range<usize>>);
+
+#[derive(Debug)]
+struct OpenWrapper {
+    /// Size of the wrapper.
+    bytes: usize,
+    records: std::vec::IntoIter<WrappedRecord>,
+}
+
 /// Where the next batch starts, judging by its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextBatch {
@@ -66,6 +80,7 @@ impl SegmentReader {
             partition,
             byte: 0,
             open: None,
+            wrapper: None,
             records: Vec::new(),
             is_resyncing: false,
             is_boundary_unknown: false,
@@ -78,6 +93,7 @@ impl SegmentReader {
         let place = DumpLocation::Byte(self.byte);
         let (consumed, what) = match self.open {
             Some(open) => self.next_record(open, input),
+            None if self.wrapper.is_some() => self.next_wrapped(),
             None => self.read_batch(input, ended),
         };
         ReadStep { consumed, location: place, item: what }
@@ -95,6 +111,10 @@ impl SegmentReader {
         }
         if self.is_in_zeros {
             return self.skip_zeros(input, ended);
+        }
+        // A message of an earlier format may be shorter than the header of a batch.
+        if ended && input.len() < HEADER_BYTES && batch_is_whole_message(input) {
+            return self.read_message(input);
         }
         if input.len() < HEADER_BYTES {
             return match ended {
@@ -124,9 +144,8 @@ impl SegmentReader {
         }
         let batch = &input[..header.bytes];
         if header.magic < 2 && batch::is_intact_message(batch) {
-            let reason = format!("message format v{} (Kafka before 0.11) is not supported", header.magic);
             (self.is_resyncing, self.is_boundary_unknown) = (false, false);
-            return (self.consume(header.bytes), DumpItem::Damaged { reason, bytes: batch, first: true });
+            return self.read_message(batch);
         }
         // The header of an earlier format is too short to contain the checksum where v2 has it.
         if header.magic < 2 || !header.is_intact(batch) {
@@ -162,6 +181,76 @@ impl SegmentReader {
         }
     }
 
+    /// Reads a message in format v0 or v1: a record, or compressed ones.
+    fn read_message<'a>(&'a mut self, message: &'a [u8]) -> (usize, DumpItem<'a>) {
+        let Some(parsed) = Message::parse(message, BATCH_BYTES_MAX) else {
+            let reason = "the lengths in a message do not add up".to_owned();
+            return (self.consume(message.len()), DumpItem::Damaged { reason, bytes: message, first: true });
+        };
+        if parsed.codec() == Ok(super::codec::Codec::None) {
+            let consumed = self.consume(parsed.bytes);
+            return (consumed, self.record(parsed.offset, parsed.value, None));
+        }
+        match self.unwrap_messages(&parsed) {
+            Ok(records) => {
+                self.wrapper = Some(OpenWrapper { bytes: parsed.bytes, records: records.into_iter() });
+                (0, DumpItem::Skip)
+            }
+            Err(reason) => {
+                let bytes = &message[..parsed.bytes];
+                (self.consume(parsed.bytes), DumpItem::Damaged { reason, bytes, first: true })
+            }
+        }
+    }
+
+    /// Decompresses the messages in a wrapper, and returns their offsets and values.
+    fn unwrap_messages(&mut self, wrapper: &Message<'_>) -> Result<Vec<WrappedRecord>, String> {
+        let codec = wrapper.codec().map_err(|number| format!("unknown codec number {number}"))?;
+        let compressed = wrapper.value.ok_or("compressed messages without a value")?;
+        codec
+            .decompress(compressed, &mut self.records, BATCH_BYTES_MAX)
+            .map_err(|reason| format!("the messages cannot be decompressed: {reason}"))?;
+        let mut found = Vec::new();
+        let mut at = 0;
+        while at < self.records.len() {
+            let rest = &self.records[at..];
+            let message = Message::parse(rest, BATCH_BYTES_MAX)
+                .filter(|message| batch::is_intact_message(&rest[..message.bytes]))
+                .ok_or("a compressed message is malformed")?;
+            let start = |value: &[u8]| value.as_ptr() as usize - self.records.as_ptr() as usize;
+            let value = message.value.map(|value| start(value)..start(value) + value.len());
+            found.push((message.offset, value));
+            at += message.bytes;
+        }
+        // In format v1, offsets are relative, and the wrapper has the offset of the last record.
+        if wrapper.magic == 1
+            && let Some(last) = found.last().map(|(offset, _)| *offset)
+        {
+            for (offset, _) in &mut found {
+                *offset = wrapper.offset.saturating_sub(last).saturating_add(*offset);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the next record of a wrapper.
+    fn next_wrapped<'a>(&'a mut self) -> (usize, DumpItem<'a>) {
+        let Some(wrapper) = &mut self.wrapper else { return (0, DumpItem::Skip) };
+        match wrapper.records.next() {
+            Some((offset, value)) => (0, self.record(offset, value.map(|value| &self.records[value]), None)),
+            None => {
+                let bytes = wrapper.bytes;
+                self.wrapper = None;
+                (self.consume(bytes), DumpItem::Skip)
+            }
+        }
+    }
+
+    fn record<'a>(&'a self, offset: i64, value: Option<&'a [u8]>, producer_id: Option<i64>) -> DumpItem<'a> {
+        let position = KafkaPosition { topic: &self.topic, partition: self.partition, offset };
+        DumpItem::Record { position: Some(position), value, is_last_line: false, producer_id }
+    }
+
     fn next_record<'a>(&'a mut self, open: OpenBatch, input: &'a [u8]) -> (usize, DumpItem<'a>) {
         let OpenBatch { header, next, left, compressed } = open;
         if left == 0 {
@@ -177,13 +266,15 @@ impl SegmentReader {
             return (header.bytes, DumpItem::Damaged { reason, bytes: batch, first: true });
         };
         self.open = Some(OpenBatch { next: next + length, left: left - 1, ..open });
-        if header.is_control() {
-            let aborted = DumpItem::Aborted { producer_id: header.producer_id };
-            return (0, if batch::is_abort(&record) { aborted } else { DumpItem::Skip });
-        }
         let offset = header.base_offset.saturating_add(record.offset_delta.into());
-        let position = KafkaPosition { topic: &self.topic, partition: self.partition, offset };
-        (0, DumpItem::Record { position: Some(position), value: record.value, is_last_line: false })
+        let producer_id = header.producer_id;
+        if header.is_control() {
+            let Some(is_abort) = batch::is_abort(&record) else { return (0, DumpItem::Skip) };
+            let position = KafkaPosition { topic: &self.topic, partition: self.partition, offset };
+            return (0, DumpItem::TransactionEnd { position, producer_id, is_abort });
+        }
+        let producer_id = header.is_transactional().then_some(producer_id);
+        (0, self.record(offset, record.value, producer_id))
     }
 
     /// Skips zeros. A file that the broker preallocated ends in zeros. If something follows them, it is
@@ -208,8 +299,10 @@ impl SegmentReader {
     fn parse_header(&self, bytes: &[u8]) -> Option<BatchHeader> {
         let searching = self.is_resyncing && self.searched_bytes > RESYNC_BYTES_MAX;
         let bytes_max = if searching { SHORT_BATCH_BYTES } else { BATCH_BYTES_MAX };
-        // In a byte-by-byte search the few checks of an old header would match almost anywhere.
-        BatchHeader::parse(bytes, bytes_max).filter(|header| header.magic == 2 || !self.is_resyncing)
+        // In a byte-by-byte search the few checks of a message's header would match almost anywhere.
+        BatchHeader::parse(bytes, bytes_max).filter(|header| {
+            header.magic == 2 || !self.is_resyncing || Message::parse(bytes, bytes_max).is_some()
+        })
     }
 
     /// Skips damage.
@@ -235,14 +328,24 @@ impl SegmentReader {
         for at in 1..last {
             let rest = &input[at..];
             // The version is checked first, because it excludes almost everything.
-            if rest.get(16) == Some(&2)
-                && BatchHeader::parse(rest, BATCH_BYTES_MAX).is_some_and(|header| header.magic == 2)
-            {
+            let is_batch = match rest.get(16) {
+                Some(2) => BatchHeader::parse(rest, BATCH_BYTES_MAX).is_some(),
+                Some(0 | 1) => Message::parse(rest, BATCH_BYTES_MAX).is_some(),
+                _ => false,
+            };
+            if is_batch {
                 return (at, NextBatch::Found);
             }
         }
         (if ended { input.len() } else { last }, NextBatch::NotFound)
     }
+}
+
+/// Reports whether the input starts with a complete, intact message.
+fn batch_is_whole_message(input: &[u8]) -> bool {
+    input.len() >= MESSAGE_BYTES_MIN
+        && Message::parse(input, BATCH_BYTES_MAX)
+            .is_some_and(|message| batch::is_intact_message(&input[..message.bytes]))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

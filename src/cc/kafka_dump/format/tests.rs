@@ -62,7 +62,8 @@ fn read(dump: &[u8], step_bytes: usize) -> Found {
                 return found;
             }
             DumpItem::Skip => {}
-            DumpItem::Aborted { producer_id } => found.aborted.push(producer_id),
+            DumpItem::TransactionEnd { producer_id, is_abort: true, .. } => found.aborted.push(producer_id),
+            DumpItem::TransactionEnd { .. } => {}
             DumpItem::Damaged { reason, first, .. } if first => {
                 found.damage.push(format!("{} {reason}", step.location))
             }
@@ -435,7 +436,7 @@ fn damaged_batches_are_skipped() {
     let mut crc = flate2::Crc::new();
     crc.update(&old[16..]);
     old[12..16].copy_from_slice(&crc.sum().to_be_bytes());
-    check(old, "message format v1 (Kafka before 0.11) is not supported");
+    check(old, "not a record batch");
     check(b"noise in between".to_vec(), "not a record batch");
     check(vec![0xff; 1000], "not a record batch");
     let mut long = good(5);
@@ -677,4 +678,129 @@ fn a_line_beyond_the_limit_ends_when_it_arrives_in_pieces() {
         let found = read(&long, 256 << 10);
         assert_eq!((found.records.len(), found.damage.len()), (1, 1), "{start}");
     }
+}
+
+/// A message in format v0 or v1.
+fn message(magic: u8, offset: i64, codec: u8, value: Option<&[u8]>) -> Vec<u8> {
+    let mut body = vec![magic, codec];
+    if magic == 1 {
+        body.extend(1_700_000_000_000_i64.to_be_bytes());
+    }
+    body.extend((-1_i32).to_be_bytes());
+    body.extend(value.map_or(-1, |value| value.len() as i32).to_be_bytes());
+    body.extend(value.unwrap_or_default());
+    let mut crc = flate2::Crc::new();
+    crc.update(&body);
+    let size = 4 + body.len() as i32;
+    [&offset.to_be_bytes()[..], &size.to_be_bytes(), &crc.sum().to_be_bytes(), &body].concat()
+}
+
+/// Compressed messages, as a client compresses them.
+fn wrapped(magic: u8, codec: u8, first: i64, values: &[&[u8]]) -> Vec<u8> {
+    let inner: Vec<u8> = (0..)
+        .zip(values)
+        .flat_map(|(nth, value)| message(magic, if magic == 1 { nth } else { first + nth }, 0, Some(value)))
+        .collect();
+    let compressed = match codec {
+        1 => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, &inner).unwrap();
+            encoder.finish().unwrap()
+        }
+        2 => snap::raw::Encoder::new().compress_vec(&inner).unwrap(),
+        _ => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            std::io::Write::write_all(&mut encoder, &inner).unwrap();
+            let mut frame = encoder.finish().unwrap();
+            // Old clients included the magic number in the checksum of the header.
+            frame[6] ^= u8::from(magic == 0) * 0x5a;
+            frame
+        }
+    };
+    message(magic, first + values.len() as i64 - 1, codec, Some(&compressed))
+}
+
+#[test]
+fn messages_of_earlier_formats_are_read() {
+    let value = VALUE.as_bytes();
+    for magic in [0, 1] {
+        let mut segment = [message(magic, 10, 0, Some(value)), message(magic, 11, 0, None)].concat();
+        for (codec, first) in [(1, 12), (2, 14), (3, 16)] {
+            segment.extend(wrapped(magic, codec, first, &[value, b"v"]));
+        }
+        // The last message is shorter than the header of a batch.
+        segment.extend(message(magic, 18, 0, Some(b"")));
+        for step in [1, 61, 100, segment.len()] {
+            let found = read(&segment, step);
+            assert_eq!(detect(&segment), DumpFormat::Segment);
+            assert_eq!(offsets(&found), (10..=18).collect::<Vec<_>>(), "v{magic}: {:?}", found.damage);
+            assert_eq!((found.damage, found.cut), (vec![], false));
+        }
+        for end in 0..segment.len() {
+            let cut = read(&segment[..end], 300);
+            assert!(cut.damage.is_empty(), "{end}: {:?}", cut.damage);
+        }
+        // One damaged message leaves the others.
+        let length = message(magic, 10, 0, Some(value)).len();
+        segment[length - 5] ^= 1;
+        let found = check_damage(&segment, &["byte=0 a batch with a wrong checksum"]);
+        assert_eq!(offsets(&found), (11..=18).collect::<Vec<_>>());
+    }
+    // Batches after messages, as in a topic that was converted.
+    let mixed = [message(1, 10, 0, Some(value)), batch(11, 0, &record(0, b"", value), 1)].concat();
+    assert_eq!(offsets(&check_damage(&mixed, &[])), [10, 11]);
+}
+
+#[test]
+fn log_text_of_other_forms_is_read() {
+    let head = "Dumping /d/t-3/0.log\nLog starting offset: 0\n";
+    let batch = |base: u32, last: u32, more: &str| {
+        format!(
+            "baseOffset: {base} lastOffset: {last} count: 2 baseSequence: 0 producerId: 7 {more} isvalid: true\n"
+        )
+    };
+    let check = |lines: String, expected: &[i64]| {
+        let dump = format!("{head}{lines}");
+        check_format(dump.as_bytes(), DumpFormat::LogText);
+        let found = check_damage(dump.as_bytes(), &[]);
+        for step in [1, 7, 300] {
+            assert_eq!(read(dump.as_bytes(), step), found, "{step}: {dump}");
+        }
+        let offsets: Vec<i64> =
+            found.records.iter().map(|(position, _)| position.as_ref().map_or(-1, |known| known.2)).collect();
+        assert_eq!(offsets, expected, "{dump}");
+        assert!(found.records.iter().all(|(_, value)| value.as_deref() == Some(A.as_bytes())), "{found:?}");
+        found
+    };
+    // --skip-record-metadata: the offset follows from the batch, unless compaction removed records.
+    check(batch(4, 5, "") + &format!("| payload: {A}\n| key: k payload: {A}\n"), &[4, 5]);
+    check(batch(4, 9, "") + &format!("| payload: {A}\n| payload: {A}\n"), &[-1, -1]);
+    // Line ends in a key.
+    let record = |offset: u32, key: &str| {
+        format!(
+            "| offset: {offset} CreateTime: 1 keySize: {} valueSize: {} sequence: -1 headerKeys: [] key: {key} payload: {A}\n",
+            key.len(),
+            A.len()
+        )
+    };
+    check(record(4, "a\nb") + &record(5, "\n\n") + &record(6, " payload: \n"), &[4, 5, 6]);
+    // Indexes and remarks.
+    let index = "Dumping /d/t-3/0.index\noffset: 24 position: 4100\nDumping /d/t-3/0.timeindex\ntimestamp: 1 offset: 24\n";
+    check(
+        format!(
+            "{index}{head}{}Mismatches in :/d/t-3/0.index\n Index offset: 1, log offset: 2\n",
+            record(4, "k")
+        ),
+        &[4],
+    );
+    // Transactions.
+    let control = |offset: u32, what: &str| {
+        batch(offset, offset, "isTransactional: true isControl: true")
+            + &format!(
+                "| offset: {offset} CreateTime: 1 keySize: 4 valueSize: 6 sequence: -1 headerKeys: [] endTxnMarker: {what} coordinatorEpoch: 0\n"
+            )
+    };
+    let begun = batch(4, 4, "isTransactional: true") + &record(4, "k");
+    let found = check(begun.clone() + &control(5, "ABORT") + &begun + &control(7, "COMMIT"), &[4, 4]);
+    assert_eq!(found.aborted, [7]);
 }
