@@ -211,6 +211,14 @@ pub(super) fn dump_letters(input: &[u8]) {
     dump(DumpFormat::DeadLetters, input);
 }
 
+pub(super) fn dump_json(input: &[u8]) {
+    dump(DumpFormat::Json, input);
+}
+
+pub(super) fn dump_keyed(input: &[u8]) {
+    dump(DumpFormat::Keyed, input);
+}
+
 /// Reads a segment unchanged, and again with the checksum of its first batch corrected, so that the code
 /// after the checksum is reached.
 pub(super) fn dump_segment(input: &[u8]) {

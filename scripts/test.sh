@@ -35,6 +35,7 @@ as_root() {
 
 # One tool per line, with its Debian package.
 tools='
+bzip2 bzip2
 c++ g++
 cc gcc
 curl curl
@@ -65,6 +66,7 @@ tcpdump tcpdump
 tshark tshark
 unshare util-linux
 unzip unzip
+xz xz-utils
 '
 
 missing_packages() {

@@ -125,6 +125,16 @@ fn dump_letters_seeds() {
 }
 
 #[test]
+fn dump_json_seeds() {
+    check_seeds("dump_json", checks::dump_json);
+}
+
+#[test]
+fn dump_keyed_seeds() {
+    check_seeds("dump_keyed", checks::dump_keyed);
+}
+
+#[test]
 fn dump_segment_seeds() {
     check_seeds("dump_segment", checks::dump_segment);
 }

@@ -101,12 +101,21 @@ fn values_in_other_arrangements() -> Vec<Form> {
             "`kcat -K ' '`",
             lines(|nth, value| format!("{{\"id\":{nth}}} {value}")),
         ),
+        new("values between lines of metadata", "`kcat -f` as in its manual", lines(with_metadata)),
         new(
             "text before the value",
             "`kcat -f 'Topic %t [%p] at offset %o: key %k: %s\\n'`",
             lines(|nth, value| format!("Topic interception [0] at offset {nth}: key : {value}")),
         ),
     ]
+}
+
+/// The example in the manual of kcat.
+fn with_metadata(nth: usize, value: &str) -> String {
+    format!(
+        "\nKey (1 bytes): k\t\nValue ({} bytes): {value}\nTimestamp: 1\tPartition: 0\tOffset: {nth}\n--",
+        value.len()
+    )
 }
 
 fn nul_after_each() -> Vec<u8> {

@@ -3,7 +3,7 @@
 //!
 //! The value is the object at the end of the line. Text after it is possible, too.
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
 
 use super::envelope;
 use super::lines::{ParsedLine, Scratch, is_tool_message};
@@ -18,11 +18,12 @@ pub(super) fn parse_line<'a>(line: &'a [u8], scratch: &'a mut Scratch) -> Parsed
         return ParsedLine::Skip;
     }
     let Some(value) = find_value(line) else {
-        // A line without an object is not a record, unless it is what is left of one.
-        let is_rest = line.contains(&b'{') || memmem::find(line, b"\"data\"").is_some();
-        let reason =
-            if is_rest { "the line contains no complete JSON object" } else { "a line without a value" };
-        return ParsedLine::Damaged(reason.to_owned());
+        // A line without JSON is metadata on a line of its own. Any other one is what is left of a record.
+        let has_json = line.iter().any(|byte| matches!(byte, b'{' | b'"'));
+        return match has_json {
+            true => ParsedLine::Damaged("the line contains no complete JSON object".to_owned()),
+            false => ParsedLine::Skip,
+        };
     };
     let (partition, offset) = find_position(&line[..value.start], scratch);
     let position = envelope::position(&scratch.topic, partition, offset);
