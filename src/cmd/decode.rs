@@ -322,6 +322,7 @@ impl DecodeRun {
             duplicates,
             already_stored,
             late,
+            unchecked,
             truncated,
             aborted,
             undecided,
@@ -330,7 +331,7 @@ impl DecodeRun {
         let seconds = self.started.elapsed().as_secs_f64();
         logging::status_line(format_args!(
             "decoded files={files} records={records} streams={streams} bytes={bytes} rejected={rejected} \
-             damaged={damaged} duplicates={duplicates} already_stored={already_stored} late={late} truncated={truncated} \
+             damaged={damaged} duplicates={duplicates} already_stored={already_stored} late={late} unchecked={unchecked} truncated={truncated} \
              aborted={aborted} undecided={undecided} unread={unread} skipped_files={} seconds={seconds:.3}",
             self.skipped
         ));
@@ -388,6 +389,12 @@ impl RecordVisitor for DumpStore<'_> {
         self.opened.as_mut().map_or(Ok(()), |(importer, ..)| importer.flush())
     }
 
+    fn note_damage(&mut self) {
+        if let Some((importer, ..)) = &mut self.opened {
+            importer.note_damage();
+        }
+    }
+
     fn visit_dead_letter(
         &mut self,
         letter: &RecordDeadLetter<'_>,
@@ -398,8 +405,9 @@ impl RecordVisitor for DumpStore<'_> {
 }
 
 fn exit_code(counts: &DumpCounts, next: ReadFlow) -> Exit {
-    let lost = counts.rejected + counts.damaged + counts.late + counts.unread + counts.undecided > 0
-        || next == ReadFlow::Stop;
+    let rejected = counts.rejected + counts.damaged + counts.late;
+    let unknown = counts.unchecked + counts.unread + counts.undecided;
+    let lost = rejected + unknown > 0 || next == ReadFlow::Stop;
     if lost { Exit::Incomplete } else { Exit::Done }
 }
 

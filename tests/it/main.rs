@@ -30,6 +30,7 @@ mod help;
 mod hostile;
 mod http;
 mod kafka_client;
+mod kafka_gaps;
 mod kamailio;
 mod layout;
 mod live;

@@ -98,6 +98,8 @@ fn manifest(name: &str, part: u32, content: &[u8], state: ManifestState) -> Mani
         connections_omitted: 0,
         segments: Vec::new(),
         segments_omitted: 0,
+        gaps: Vec::new(),
+        gaps_omitted: 0,
         order_uncertain: false,
         resume_state: None,
         lea_version: "0.1.0".to_owned(),

@@ -2,7 +2,7 @@
 //! by their offsets. Runs in the main thread.
 //!
 //! Some records have no usable offset: those in a dump of bare values, dead letters, an offset that an earlier record
-//! had, offsets that decrease. They are identified by their position in the dump instead, so they are recognised as long
+//! had. They are identified by their position in the dump instead, so they are recognised as long
 //! as the dump's file is unchanged. If it changed, they are handled as any re-sent stream.
 
 use std::collections::HashSet;
@@ -41,8 +41,6 @@ struct PartitionRoute {
     topic: String,
     partition: i32,
     id: PartitionId,
-    /// Offset after the last record of this partition in this run.
-    next_offset: i64,
 }
 
 /// Totals of what was stored.
@@ -59,7 +57,7 @@ impl DumpImporter {
     pub(crate) fn open(vault: &Vault, dir: &Path, read: &[DumpSource]) -> Result<DumpImporter> {
         let ledger = Ledger::open(vault, StreamSource::KafkaDump, "Kafka dump", STREAMS_MAX)?;
         let letters = ImportedDeadLetters::new(dir, read)?;
-        let dump = DumpInfo { id: String::new(), is_dead_letters: false };
+        let dump = DumpInfo { id: String::new(), is_dead_letters: false, has_no_gaps: false };
         let (placed, refused, routes) = (None, None, Vec::new());
         Ok(DumpImporter {
             ledger,
@@ -84,55 +82,60 @@ impl DumpImporter {
     /// Returns the partition and offset under which the ledger knows a record.
     fn ledger_position(&mut self, at: RecordPosition<'_>) -> (PartitionId, i64) {
         if let Some(position) = at.position.filter(|_| !at.is_reused && !self.dump.is_dead_letters) {
-            let route = self.find_or_add_route(position);
-            if position.offset >= route.next_offset {
-                route.next_offset = position.offset.saturating_add(1);
-                return (route.id, position.offset);
-            }
+            return (self.find_or_add_route(position), position.offset);
         }
         let ledger = &mut self.ledger;
         // A separate partition: the dump may contain offsets of partitions that it does not name.
-        let begin = || (ledger.add_dump_partition("", -1, Some(&format!("{}-nth", self.dump.id))), 0);
+        let dump_id = format!("{}-nth", self.dump.id);
+        let begin = || (ledger.add_dump_partition("", -1, Some(&dump_id), true), 0);
         let (id, records) = self.unpositioned.get_or_insert_with(begin);
         *records += 1;
         (*id, *records - 1)
     }
 
-    fn find_or_add_route(&mut self, position: &KafkaPosition<'_>) -> &mut PartitionRoute {
+    fn find_or_add_route(&mut self, position: &KafkaPosition<'_>) -> PartitionId {
         let is = |route: &PartitionRoute| position.is_in(&route.topic, route.partition);
         if !self.routes.get(self.last_route).is_some_and(is) {
             self.last_route = self.routes.iter().position(is).unwrap_or_else(|| {
                 let KafkaPosition { topic, partition, .. } = *position;
                 // A partition without a topic belongs to this dump only.
                 let whose = (topic.is_empty() || partition < 0).then_some(&*self.dump.id);
-                let id = self.ledger.add_dump_partition(topic, partition, whose);
-                let topic = topic.to_owned();
-                self.routes.push(PartitionRoute { topic, partition, id, next_offset: i64::MIN });
+                let id = self.ledger.add_dump_partition(topic, partition, whose, self.dump.has_no_gaps);
+                self.routes.push(PartitionRoute { topic: topic.to_owned(), partition, id });
                 self.routes.len() - 1
             });
         }
-        &mut self.routes[self.last_route]
+        self.routes[self.last_route].id
     }
+}
 
-    /// Classifies a record whose offset is below the partition's position.
-    fn result_of_passed(&self, id: PartitionId, offset: i64) -> VisitOutcome {
-        if self.ledger.was_skipped(id, offset) { VisitOutcome::Late } else { VisitOutcome::Duplicate }
+impl From<Accepted> for VisitOutcome {
+    fn from(accepted: Accepted) -> VisitOutcome {
+        match accepted {
+            Accepted::New => VisitOutcome::New,
+            Accepted::Duplicate => VisitOutcome::Duplicate,
+            Accepted::Late => VisitOutcome::Late,
+            Accepted::Unknown => VisitOutcome::Unknown,
+        }
     }
 }
 
 impl RecordVisitor for DumpImporter {
     fn start_dump(&mut self, dump: DumpInfo) {
-        self.routes.retain(|route| !route.topic.is_empty() && route.partition >= 0);
-        self.routes.iter().for_each(|route| self.ledger.expect_gap(route.id));
+        // Each dump has its own kind, and a partition without a topic belongs to one dump only.
+        self.routes.clear();
         self.unpositioned = None;
         self.dump = dump;
+    }
+
+    fn note_damage(&mut self) {
+        self.routes.iter().for_each(|route| self.ledger.expect_gap(route.id));
     }
 
     fn visit_chunk(&mut self, chunk: &Chunk<'_>, at: RecordPosition<'_>) -> Result<VisitOutcome, VisitError> {
         let (id, offset) = self.ledger_position(at);
         match self.ledger.accept(id, offset, chunk) {
-            Ok(Accepted::New) => Ok(VisitOutcome::New),
-            Ok(Accepted::Duplicate) => Ok(self.result_of_passed(id, offset)),
+            Ok(accepted) => Ok(accepted.into()),
             Err(ledger::AcceptError::Rejected(refused)) => {
                 self.rejected_position = Some((id, offset));
                 Err(VisitError::Rejected(refused))
@@ -156,7 +159,7 @@ impl RecordVisitor for DumpImporter {
             true => Accepted::Duplicate,
             false => self.ledger.store_dead_letter(id, offset, &letter.to_line()).map_err(store_error)?,
         };
-        Ok(if taken == Accepted::New { VisitOutcome::New } else { self.result_of_passed(id, offset) })
+        Ok(taken.into())
     }
 }
 

@@ -49,8 +49,11 @@ pub struct DumpCounts {
     pub duplicates: u64,
     /// Records that the output directory already had.
     pub already_stored: u64,
-    /// Records that precede those in the output directory and were not stored.
+    /// Records that precede those in the output directory and were not stored, or of which it is not known whether they
+    /// are stored.
     pub late: u64,
+    /// Records that may have occurred before: too many followed for all to be remembered.
+    pub unchecked: u64,
     pub truncated: u64,
     /// Records of aborted transactions that do not count.
     pub aborted: u64,
@@ -148,7 +151,9 @@ impl<'a> DumpDecoder<'a> {
         self.sink.start_dump(DumpInfo {
             id: origin.dump_id(),
             is_dead_letters: format == DumpFormat::DeadLetters,
+            has_no_gaps: format == DumpFormat::Segment,
         });
+        self.seen.start_dump();
         self.counts.files += 1;
         self.dump = DumpState::default();
         input.fill_without_waiting();
@@ -324,6 +329,7 @@ impl<'a> DumpDecoder<'a> {
         });
         match was {
             Dedup::New => {}
+            Dedup::Forgotten => self.counts.unchecked += 1,
             Dedup::Duplicate => {
                 self.counts.duplicates += 1;
                 self.dump.used += 1;
@@ -391,6 +397,16 @@ impl<'a> DumpDecoder<'a> {
                     ),
                 );
             }
+            VisitOutcome::Unknown => {
+                self.counts.late += 1;
+                self.throttle.warn(
+                    "record_unknown",
+                    format_args!(
+                        "record_unknown {record} note=\"not stored: the directory has too many gaps to know whether it has \
+                         this record; decode all dumps into another directory\""
+                    ),
+                );
+            }
         }
     }
 
@@ -435,6 +451,7 @@ impl<'a> DumpDecoder<'a> {
         first: bool,
     ) -> Result<()> {
         self.dump.is_damaged = true;
+        self.sink.note_damage();
         if first {
             self.counts.damaged += 1;
             self.log_rejection(

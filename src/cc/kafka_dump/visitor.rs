@@ -19,6 +19,9 @@ pub trait RecordVisitor {
         Ok(())
     }
 
+    /// Notes that a part of the dump cannot be read, so records may be missing before the next one.
+    fn note_damage(&mut self) {}
+
     /// Accepts a dead letter.
     fn visit_dead_letter(
         &mut self,
@@ -37,6 +40,9 @@ pub struct DumpInfo {
     /// True for a file of dead letters. Their Kafka positions were processed before, so they do not identify
     /// duplicates.
     pub is_dead_letters: bool,
+    /// True if the dump contains all records between any two of its records: it is a log segment. Other dumps may have
+    /// been filtered.
+    pub has_no_gaps: bool,
 }
 
 /// Position of a record, and whether it is unique.
@@ -55,9 +61,10 @@ pub enum VisitOutcome {
     New,
     /// The record was stored before.
     Duplicate,
-    /// The record precedes records stored in an earlier run and would be written after them, so it was not
-    /// stored.
+    /// The record belongs before records that are stored already, and cannot be inserted there, so it was not stored.
     Late,
+    /// It is not known whether the record is stored already, so it was not stored.
+    Unknown,
 }
 
 /// Reason why a chunk was not accepted.

@@ -7,14 +7,18 @@
 //! is stored twice.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use crossbeam_channel::Sender;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::dir::VaultDir;
-use super::manifest::RecordSegment;
+use super::dir::{META_DIR, VaultDir};
+use super::manifest::{OffsetGap, RecordSegment};
+use super::offset_set::{Gap, OffsetRange, OffsetSet};
 
 /// Name of the checkpoint log in `.lea`.
 pub(crate) const FILE: &str = "checkpoints.jsonl";
@@ -68,10 +72,10 @@ pub(crate) struct PartitionCheckpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
     pub partition: i32,
-    /// Offset after the last stored record.
+    /// Offset after the record that was stored last.
     pub next_offset: i64,
     /// Offset from which on this directory has all records below `next_offset`. `None` before the first
-    /// record.
+    /// record. The other ranges are in [`Checkpoint::reads`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_offset: Option<i64>,
     /// Whether reading started there because the consumer group had committed that offset.
@@ -83,6 +87,12 @@ pub(crate) struct PartitionCheckpoint {
     /// Highest offset that the consumer group is known to have committed.
     #[serde(default)]
     pub acknowledged: i64,
+    /// Whether a consumer has read the partition. Otherwise all records are from dumps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_live: bool,
+    /// First and next offset of an interval of which it is not known what the directory has (see `offset_set`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<(i64, i64)>,
 }
 
 /// A range of offsets of one partition that a directory has read without a gap.
@@ -103,29 +113,70 @@ pub(crate) struct ReadRange {
     /// Time when `first_offset` was read: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub since: String,
+    /// Whether the partition's offsets were used again for other records since, so that the range no longer shows
+    /// which records the directory has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_replaced: bool,
+}
+
+impl ReadRange {
+    pub(crate) fn offsets(&self) -> OffsetRange {
+        OffsetRange {
+            first: self.first_offset,
+            next: self.next_offset,
+            taken_over: self.taken_over,
+            since: self.since.clone(),
+        }
+    }
 }
 
 impl PartitionCheckpoint {
-    /// Returns the range that was read since the last gap, or `None` if nothing was.
+    /// Returns the range that was read last, or `None` if nothing was.
     pub(crate) fn read_range(&self) -> Option<ReadRange> {
-        let first_offset = self.first_offset.filter(|first| *first < self.next_offset)?;
-        Some(ReadRange {
+        let first = self.first_offset.filter(|first| *first < self.next_offset)?;
+        let (taken_over, since) = (self.taken_over, self.since.clone());
+        Some(self.range_of(OffsetRange { first, next: self.next_offset, taken_over, since }))
+    }
+
+    /// Returns a range of this partition.
+    pub(crate) fn range_of(&self, range: OffsetRange) -> ReadRange {
+        ReadRange {
             topic: self.topic.clone(),
             topic_id: self.topic_id.clone(),
             partition: self.partition,
-            first_offset,
-            next_offset: self.next_offset,
-            taken_over: self.taken_over,
-            since: self.since.clone(),
-        })
+            first_offset: range.first,
+            next_offset: range.next,
+            taken_over: range.taken_over,
+            since: range.since,
+            is_replaced: false,
+        }
     }
 
-    /// Continues at `offset` after a gap.
-    pub(crate) fn start_at(&mut self, offset: Option<i64>, taken_over: bool, now: String) {
-        self.next_offset = offset.unwrap_or(0);
-        self.first_offset = offset;
-        self.taken_over = taken_over;
-        self.since = now;
+    /// Returns a gap of this partition.
+    pub(crate) fn gap_of(&self, gap: &Gap) -> OffsetGap {
+        OffsetGap {
+            topic: self.topic.clone(),
+            topic_id: self.topic_id.clone(),
+            partition: self.partition,
+            first_offset: gap.first,
+            next_offset: gap.next,
+            taken_over: gap.taken_over,
+        }
+    }
+
+    /// Returns whether a segment consists of records of this partition.
+    pub(crate) fn is_segment(&self, segment: &RecordSegment) -> bool {
+        segment.partition == self.partition
+            && segment.topic == self.topic
+            && (segment.topic_id == self.topic_id || segment.topic_id.is_none())
+    }
+
+    /// Returns whether a range is one of this partition.
+    pub(crate) fn is_range(&self, range: &ReadRange) -> bool {
+        !range.is_replaced
+            && range.partition == self.partition
+            && range.topic == self.topic
+            && (range.topic_id == self.topic_id || range.topic_id.is_none())
     }
 }
 
@@ -134,7 +185,7 @@ impl PartitionCheckpoint {
 enum CheckpointLine {
     File(FileCheckpoint),
     Compared(ComparisonCheckpoint),
-    /// A range that ended at a gap. It is in the next batch only, and in each batch that replaces the log.
+    /// A range that is no longer the one read last. It is in the next batch only, and in each batch that replaces the log.
     Read(ReadRange),
     /// Last line of a batch. It names all partitions. Each batch also repeats all comparisons under way.
     Round {
@@ -152,7 +203,7 @@ pub(crate) struct Checkpoint {
     /// Comparisons under way, by stream name in hexadecimal.
     pub compared: BTreeMap<String, ComparisonCheckpoint>,
     pub partitions: Vec<PartitionCheckpoint>,
-    /// Ranges of offsets that were read before a gap.
+    /// Other ranges of offsets that were read. They may overlap: the offsets of a partition are their union.
     pub reads: Vec<ReadRange>,
     /// Length of the dead-letter file. `None` if the last process shut down cleanly; other processes may have
     /// appended to the file since.
@@ -168,6 +219,35 @@ impl Checkpoint {
     /// Reads the batches in an open checkpoint log.
     pub(crate) fn read_from(log_file: File) -> io::Result<Checkpoint> {
         replay(BufReader::new(log_file))
+    }
+
+    /// Returns the offsets of a partition.
+    pub(crate) fn offsets_of(&self, partition: &PartitionCheckpoint) -> OffsetSet {
+        let mut offsets = OffsetSet::with_unknown(partition.unknown);
+        let others = self.reads.iter().filter(|read| partition.is_range(read)).map(ReadRange::offsets);
+        others.chain(partition.read_range().map(|read| read.offsets())).for_each(|range| offsets.add(range));
+        offsets
+    }
+
+    /// Returns all ranges that were read, joined where they overlap.
+    pub(crate) fn read_ranges(&self) -> Vec<ReadRange> {
+        let is_known = |read: &ReadRange| self.partitions.iter().any(|known| known.is_range(read));
+        let mut ranges: Vec<ReadRange> = self.reads.iter().filter(|read| !is_known(read)).cloned().collect();
+        for partition in &self.partitions {
+            let offsets = self.offsets_of(partition);
+            ranges.extend(offsets.ranges().map(|range| partition.range_of(range.clone())));
+        }
+        ranges
+    }
+
+    /// Returns the offsets that are missing between those that the directory has.
+    pub(crate) fn gaps(&self) -> Vec<OffsetGap> {
+        let of = |partition: &PartitionCheckpoint| {
+            let offsets = self.offsets_of(partition);
+            let gaps = offsets.gaps(i64::MIN, i64::MAX);
+            gaps.into_iter().map(|gap| partition.gap_of(&gap)).collect::<Vec<_>>()
+        };
+        self.partitions.iter().flat_map(of).collect()
     }
 
     /// Serialises everything as one batch.
@@ -220,6 +300,17 @@ impl CheckpointBatch {
     /// Reports the result to the waiting thread, if it still waits.
     pub(crate) fn report(self, written: io::Result<()>) {
         let _ = self.done.send(written);
+    }
+}
+
+/// Reads the gaps in the offsets of a directory, which may be in use. A directory without checkpoints has none.
+pub(crate) fn read_gaps(dir: &Path) -> io::Result<Vec<OffsetGap>> {
+    // NONBLOCK: a pipe that replaced the file must not block the caller.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(dir.join(META_DIR).join(FILE));
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        opened => Ok(Checkpoint::read_from(opened?)?.gaps()),
     }
 }
 

@@ -235,6 +235,11 @@ impl VaultDir {
         self.publish_manifest(self.write_temp_manifest(manifest)?)
     }
 
+    /// Returns the names of all files, except those that start with a dot or are not UTF-8.
+    pub(crate) fn file_names(&self) -> io::Result<Vec<String>> {
+        file_names(&self.dir)
+    }
+
     /// Calls fsync on the directory, which makes created and renamed files durable.
     pub(crate) fn sync_names(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.dir)?)
@@ -341,15 +346,7 @@ impl LockedDir {
     /// Returns the names of all files, except those that start with a dot or are not UTF-8: lea creates
     /// neither.
     pub(crate) fn file_names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.dir)? {
-            let entry = entry?;
-            names.extend(
-                entry.file_name().to_str().ok().filter(|name| !name.starts_with('.')).map(str::to_owned),
-            );
-        }
-        names.sort();
-        Ok(names)
+        file_names(&self.dir)
     }
 
     pub(crate) fn open_to_read(&self, file: &str) -> io::Result<File> {
@@ -368,6 +365,17 @@ impl LockedDir {
             opened => Ok(Some(File::from(opened?))),
         }
     }
+}
+
+fn file_names(dir: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        names
+            .extend(entry.file_name().to_str().ok().filter(|name| !name.starts_with('.')).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn open_regular(dir: &OwnedFd, file: &str, access: OFlags) -> io::Result<OwnedFd> {

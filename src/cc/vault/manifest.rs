@@ -20,6 +20,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Limit on the connections listed, so that a sender that keeps reconnecting cannot grow its manifest without bound.
 const CONNECTIONS_MAX: usize = 1000;
 
+/// Limit on the gaps listed.
+const GAPS_MAX: usize = 1000;
+
 /// Returns the name of a stream file's manifest.
 pub fn file_name(file: &str) -> String {
     format!("{file}{SUFFIX}")
@@ -81,6 +84,12 @@ pub struct Manifest {
     /// Number of segments omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub segments_omitted: u64,
+    /// Offsets between the records of the file that are not known to be stored, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<OffsetGap>,
+    /// Number of gaps omitted from the list.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gaps_omitted: u64,
     /// Whether records of several partitions are in the file. Kafka guarantees order only within a partition.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub order_uncertain: bool,
@@ -116,6 +125,8 @@ impl Manifest {
             connections_omitted: 0,
             segments: Vec::new(),
             segments_omitted: 0,
+            gaps: Vec::new(),
+            gaps_omitted: 0,
             order_uncertain: false,
             resume_state: None,
             lea_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -165,6 +176,13 @@ impl Manifest {
         let is_joinable =
             |two: &[StreamConnection]| self.source.is_kafka() || is_same_address(&two[0].peer, &two[1].peer);
         self.connections.windows(2).enumerate().filter(move |(_, two)| is_joinable(two)).map(|(at, _)| at)
+    }
+
+    /// Sets the gaps between the file's records.
+    pub(crate) fn set_gaps(&mut self, mut gaps: Vec<OffsetGap>) {
+        self.gaps_omitted = gaps.len().saturating_sub(GAPS_MAX) as u64;
+        gaps.truncate(GAPS_MAX);
+        self.gaps = gaps;
     }
 
     /// Returns the time of the last write to the file, if known.
@@ -257,6 +275,28 @@ pub struct RecordSegment {
     /// another member, only `lea merge` can decide whether that was a re-send.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub begins_capture: bool,
+    /// Whether offsets before the segment were not read when it was stored, so records may be missing between it and the
+    /// segment of the same partition before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after_gap: bool,
+}
+
+/// Offsets between two records of a file that are not known to be in the output directory. Records of the stream may be
+/// missing there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetGap {
+    pub topic: String,
+    /// Topic id, if the broker reported one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
+    pub partition: i32,
+    /// First missing offset.
+    pub first_offset: i64,
+    /// Offset after the last missing one.
+    pub next_offset: i64,
+    /// Whether another member of the consumer group has read these offsets. Its directory has the records.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_over: bool,
 }
 
 /// Kind of source that a stream came from.

@@ -31,6 +31,7 @@ pub mod damage;
 mod hasher;
 mod journal;
 mod name_locks;
+pub(crate) mod offset_set;
 mod part;
 mod pending_stream;
 mod recover;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::VaultInner;
 use super::compare::StoredPart;
-use super::manifest::StreamSource;
+use super::manifest::{RecordSegment, StreamSource};
 use super::name_locks::{LockMode, NameLock};
 use super::stored_parts;
 use super::stream_writer::StreamWriter;
@@ -59,6 +59,11 @@ impl PendingStream {
     /// Returns whether the first bytes decide how the stream starts, because there is something that it may continue.
     pub fn needs_start(&self) -> bool {
         self.has_stored_parts() || !self.is_exclusive()
+    }
+
+    /// Returns the Kafka records that the stored parts consist of.
+    pub(super) fn stored_segments(&self) -> impl Iterator<Item = &RecordSegment> {
+        self.stored.iter().flat_map(|stored| &stored.manifest.segments)
     }
 
     /// Returns whether no other stream of the name is open.

@@ -4,6 +4,9 @@
 //! starts at a committed offset, and only offsets of checkpoints are committed. So a segment ends at each
 //! checkpoint, and is joined with the next one when the group is known to have committed a later offset. `lea
 //! merge` cuts files at the ends of segments.
+//!
+//! A segment also ends at each gap in the offsets of the directory. So a record that arrives late never belongs inside a
+//! segment, and each file shows where records may be missing.
 
 use super::checkpoint::PartitionCheckpoint;
 use super::manifest::RecordSegment;
@@ -58,6 +61,8 @@ impl SegmentList {
         }
         self.join_committed(of);
         self.limit_length();
+        let previous = self.list.iter().rev().find(|segment| !segment.compared && of.is_segment(segment));
+        let after_gap = previous.is_some_and(|previous| !is_in_read_range(previous, of));
         self.list.push(RecordSegment {
             topic: of.topic.clone(),
             topic_id: of.topic_id.clone(),
@@ -68,6 +73,7 @@ impl SegmentList {
             bytes,
             compared: false,
             begins_capture,
+            after_gap,
         });
     }
 
@@ -146,9 +152,8 @@ impl SegmentList {
 
 /// Returns whether a segment belongs to the partition and was read since its last gap.
 fn is_in_read_range(segment: &RecordSegment, of: &PartitionCheckpoint) -> bool {
-    segment.partition == of.partition
-        && segment.topic == of.topic
-        && segment.topic_id == of.topic_id
+    of.is_segment(segment)
+        && segment.next_offset <= of.next_offset
         && of.first_offset.is_some_and(|first| segment.first_offset >= first)
 }
 
@@ -160,6 +165,7 @@ fn is_same_partition(a: &RecordSegment, b: &RecordSegment) -> bool {
 fn are_adjacent(before: &RecordSegment, after: &RecordSegment) -> bool {
     before.compared == after.compared
         && !after.begins_capture
+        && !after.after_gap
         && before.at + before.bytes == after.at
         && before.next_offset <= after.first_offset
 }
@@ -172,6 +178,7 @@ mod tests {
         PartitionCheckpoint {
             topic: "t".into(),
             first_offset: Some(first_offset),
+            next_offset: i64::MAX,
             acknowledged,
             ..PartitionCheckpoint::default()
         }

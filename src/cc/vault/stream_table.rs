@@ -137,6 +137,11 @@ impl<I: StreamInfo> StreamTable<I> {
         self.accepted_bytes
     }
 
+    /// Returns an open stream.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&OpenStream<I>> {
+        self.streams.peek(name)
+    }
+
     /// Returns the open streams, the most recently used one first.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&[u8], &mut OpenStream<I>)> {
         self.streams.iter_mut().map(|(name, stream)| (&**name, stream))

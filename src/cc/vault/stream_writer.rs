@@ -10,7 +10,7 @@ use super::checkpoint::FileCheckpoint;
 use super::compare::{CompareOutcome, Divergence, ResendComparison, StoredPart};
 use super::continuation::Continuation;
 use super::damage::Damage;
-use super::manifest::{EndReason, Manifest, ManifestState, PartPosition, RecordSegment, StreamConnection};
+use super::manifest::{EndReason, Manifest, ManifestState, OffsetGap, PartPosition, RecordSegment, StreamConnection};
 use super::name_locks::{LockMode, NameLock};
 use super::packet_aligner::PacketAligner;
 use super::part::StreamPart;
@@ -249,6 +249,13 @@ impl StreamWriter {
                 }
             }
             WriterState::Ended => {}
+        }
+    }
+
+    /// Puts the gaps between the records of the file into its manifest.
+    pub(super) fn set_gaps(&mut self, gaps: Vec<OffsetGap>) {
+        if let WriterState::Writing(part) = &mut self.state {
+            part.manifest().set_gaps(gaps);
         }
     }
 

@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 
-use super::{VerifyReport, escaped_path};
+use super::{VerifyReport, escaped_path, offsets};
 use crate::cc::vault::damage::Damage;
-use crate::cc::vault::manifest::{Manifest, ManifestState};
+use crate::cc::vault::manifest::{Manifest, ManifestState, OffsetGap};
 use crate::cc::vault::scan::{FileScan, scan};
 use crate::cmd::args::listing::{ManifestStatus, StreamEntry};
 
@@ -65,6 +65,13 @@ fn scan_file(
 fn compare(manifest: &Manifest, scan: &FileScan, report: &mut VerifyReport) {
     if manifest.lost_bytes > 0 {
         report.add_difference(format!("{} received bytes could not be written", manifest.lost_bytes));
+    }
+    let gaps: Vec<&OffsetGap> = manifest.gaps.iter().filter(|gap| !gap.taken_over).collect();
+    if !gaps.is_empty() {
+        let listed = offsets::list(&gaps, manifest.gaps_omitted);
+        report.add_difference(format!(
+            "records may be missing: these offsets between its records are not stored: {listed}"
+        ));
     }
     if manifest.state == ManifestState::Open {
         let ended = manifest.connections.iter().filter(|connection| connection.ended_at.is_some());

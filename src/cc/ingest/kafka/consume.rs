@@ -68,6 +68,8 @@ pub(crate) struct Consumed {
     pub duplicates: u64,
     /// Records stored as dead letters.
     pub dead_letters: u64,
+    /// Records that were not stored because they belong before stored ones, or may be stored already.
+    pub late: u64,
     /// Batches with a wrong checksum.
     pub damaged: u64,
     /// With `--exit-at-end`: true if the end was reached.
@@ -206,6 +208,7 @@ impl LoopState<'_> {
                 }
                 Ok(RecordOutcome::Duplicate) => fresh.duplicates += 1,
                 Ok(RecordOutcome::Letter) => fresh.dead_letters += 1,
+                Ok(RecordOutcome::Late) => fresh.late += 1,
                 Err(error) => {
                     failed = Some(error);
                     return ControlFlow::Break(());
@@ -247,6 +250,8 @@ impl LoopState<'_> {
             consumed.records += fresh.records;
             consumed.duplicates += fresh.duplicates;
             consumed.dead_letters += fresh.dead_letters;
+            consumed.late += fresh.late;
+            metrics.kafka_late_records_total.add(fresh.late);
             metrics.kafka_records_total.add(fresh.records);
             metrics.kafka_duplicates_total.add(fresh.duplicates);
             metrics.kafka_dead_letters_total.add(fresh.dead_letters);
@@ -431,27 +436,33 @@ impl LoopState<'_> {
         let &PartitionBounds { committed, ref topic_id, first, end } = bounds;
         let ledger = &mut self.consumer.ledger;
         let committed = committed.filter(|committed| *committed <= end);
-        let (id, start) = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
-        match start {
-            None if self.consumer.config.from == StartFrom::Latest => (id, end),
-            None => (id, first),
-            Some(start) if start > end => {
+        let (id, stored) = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
+        let start = match stored.offset {
+            None if self.consumer.config.from == StartFrom::Latest => end,
+            None => first,
+            Some(start) if stored.end > end => {
                 // The next records at these offsets are new. As duplicates they would be lost.
                 log::warn!(
-                    "broker_log_truncated partition={partition} stored={start} end={end} note=\"the broker no longer has these records; lea has already stored them\""
+                    "broker_log_truncated partition={partition} stored={} end={end} note=\"the broker no longer has these records; lea has already stored them\"",
+                    stored.end
                 );
-                ledger.restart_at(id, end);
-                (id, end)
+                ledger.discard_from(id, end);
+                start.min(end).max(first)
             }
-            Some(start) if start < first => {
+            Some(start) if start < first && stored.end < first => {
                 log::warn!(
                     "offset_gap partition={partition} from={start} to={first} note=\"the broker deleted these records before lea read them\""
                 );
-                ledger.restart_at(id, first);
-                (id, first)
+                first
             }
-            Some(start) => (id, start),
+            // The broker deleted these records too, but that was said when it was found.
+            Some(start) if start < first => ledger.first_missing(id, first),
+            Some(start) => start,
+        };
+        if stored.offset != Some(start) || stored.end > end {
+            ledger.start_at(id, start, false);
         }
+        (id, start)
     }
 
     /// Queries the bounds of a partition until the broker answers. Returns `None` on shutdown, or if this
@@ -506,6 +517,8 @@ enum RecordOutcome {
     Duplicate,
     /// The record was rejected.
     Letter,
+    /// The record was not stored, because it belongs before stored ones or may be stored already.
+    Late,
 }
 
 /// Stores one record.
@@ -520,9 +533,22 @@ fn accept_record(
     match accepted {
         Ok(Accepted::New) => Ok(RecordOutcome::New),
         Ok(Accepted::Duplicate) => Ok(RecordOutcome::Duplicate),
+        Ok(accepted @ (Accepted::Late | Accepted::Unknown)) => {
+            log_late(record, accepted);
+            Ok(RecordOutcome::Late)
+        }
         Err(AcceptError::Failed(error)) => Err(error),
         Err(AcceptError::Rejected(refused)) => keep_dead_letter(ledger, id, record, &refused),
     }
+}
+
+fn log_late(record: &KafkaRecord<'_>, accepted: Accepted) {
+    let KafkaRecord { topic, partition, offset, .. } = *record;
+    let note = match accepted {
+        Accepted::Unknown => "not stored: the directory has too many gaps to know whether it has this record",
+        _ => "not stored: the directory has later records of the stream; consume into another directory",
+    };
+    log::warn!("record_late topic={topic} partition={partition} offset={offset} note=\"{note}\"");
 }
 
 fn keep_dead_letter(
@@ -535,8 +561,13 @@ fn keep_dead_letter(
     let reason = refused.to_string();
     let position = Some(KafkaPosition { topic, partition, offset });
     let letter = RecordDeadLetter { position, source: None, reason: &reason, value };
-    if ledger.store_dead_letter(id, offset, &letter.to_line())? == Accepted::Duplicate {
-        return Ok(RecordOutcome::Duplicate);
+    match ledger.store_dead_letter(id, offset, &letter.to_line())? {
+        Accepted::New => {}
+        Accepted::Duplicate => return Ok(RecordOutcome::Duplicate),
+        late @ (Accepted::Late | Accepted::Unknown) => {
+            log_late(record, late);
+            return Ok(RecordOutcome::Late);
+        }
     }
     let word = refused.as_str();
     log::warn!("record_rejected topic={topic} partition={partition} offset={offset} reason=\"{word}\"");

@@ -5,9 +5,11 @@ use std::io;
 use super::record_trail::{self, RecordInfo};
 use super::{Ledger, PartitionId};
 use crate::cc::vault::StreamStart;
-use crate::cc::vault::manifest::EndReason;
+use crate::cc::vault::manifest::{EndReason, RecordSegment};
+use crate::cc::vault::offset_set::Membership;
 use crate::cc::vault::stream_table::StreamStatus;
 use crate::cc::wire::chunk::{Chunk, ChunkError};
+use crate::runtime::hex;
 
 /// Result of accepting a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,10 @@ pub(crate) enum Accepted {
     New,
     /// The record was accepted before.
     Duplicate,
+    /// The file of the stream has later records of the partition, so the record was not stored.
+    Late,
+    /// It is no longer known whether the directory has the record, so it was not stored.
+    Unknown,
 }
 
 /// Reason why a record was not accepted.
@@ -47,8 +53,23 @@ impl Ledger {
         offset: i64,
         chunk: &Chunk<'_>,
     ) -> std::result::Result<Accepted, AcceptError> {
-        if offset < self.partitions[partition.0].state.next_offset {
-            return Ok(Accepted::Duplicate);
+        match self.lookup(partition, offset) {
+            Membership::Missing => {}
+            Membership::Stored => {
+                self.pass_duplicate(partition, offset);
+                return Ok(Accepted::Duplicate);
+            }
+            Membership::Unknown => {
+                self.pass_over(partition, offset);
+                return Ok(Accepted::Unknown);
+            }
+        }
+        if self.partitions[partition.0].has_higher(offset) {
+            if self.is_late(partition, offset, chunk)? {
+                self.pass_over(partition, offset);
+                return Ok(Accepted::Late);
+            }
+            self.has_closed_gaps = true;
         }
         if !self.accept_fast(partition, offset, chunk)? {
             let accepted = self.accept_slow(partition, offset, chunk);
@@ -60,6 +81,23 @@ impl Ledger {
         Ok(Accepted::New)
     }
 
+    /// Returns whether the stream of a record has later records of the same partition.
+    fn is_late(&mut self, partition: PartitionId, offset: i64, chunk: &Chunk<'_>) -> io::Result<bool> {
+        let name = chunk.name.as_bytes();
+        let known = &self.partitions[partition.0].state;
+        let is_later = |segment: &RecordSegment| segment.next_offset > offset && known.is_segment(segment);
+        if let Some(stream) = self.streams.get(name) {
+            return Ok(stream.info.segments.list.iter().any(is_later));
+        }
+        // The comparison of a re-send continues when the stream is opened.
+        let compared = self.comparisons.get(&hex::encode(name)).map(|compared| &compared.segments);
+        if compared.is_some_and(|segments| segments.iter().any(is_later)) {
+            return Ok(true);
+        }
+        let pending = self.pend_stream(name)?;
+        Ok(pending.stored_segments().any(is_later))
+    }
+
     /// The usual case: decodes a record into the coalescing buffer. Returns false if the slow path is needed.
     fn accept_fast(
         &mut self,
@@ -67,7 +105,7 @@ impl Ledger {
         offset: i64,
         chunk: &Chunk<'_>,
     ) -> std::result::Result<bool, ChunkError> {
-        self.start_read_range(partition, offset);
+        self.connect(partition, offset);
         let record = RecordInfo { offset, checkpoint: self.checkpoints_started };
         let known = &self.partitions[partition.0].state;
         self.streams.try_coalesce(chunk.name.as_bytes(), &chunk.data, |trail, writer, chunk| {

@@ -5,6 +5,7 @@ use std::io;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
+use super::partition::LedgerPartition;
 use super::record_trail::RecordStream;
 use super::{Ledger, PartitionId};
 use crate::cc::vault::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint};
@@ -41,12 +42,13 @@ impl Ledger {
             return Err(io::Error::other("accepted data could not be written"));
         }
         self.shared.queue.wait_until_hashed()?;
-        let replaces = self.log_bytes >= self.log_bytes_max;
+        let replaces = self.log_bytes >= self.log_bytes_max || self.rewrites_log;
         if std::mem::take(&mut self.dead_letters.is_changed) {
             self.dead_letters.file.sync_data()?;
         }
         let text = self.collect_checkpoint(replaces).to_lines()?;
-        self.read_ranges_written = self.read_ranges.len();
+        self.unwritten_ranges.clear();
+        self.rewrites_log = false;
         self.checkpoints_started += 1;
         if replaces {
             self.log_bytes = 0;
@@ -134,9 +136,13 @@ impl Ledger {
 
     /// Collects what changed since the last checkpoint, or everything if `all` is set.
     pub(super) fn collect_checkpoint(&mut self, all: bool) -> Checkpoint {
+        let all_ranges = || {
+            let others = self.partitions.iter().flat_map(LedgerPartition::other_ranges);
+            others.chain(self.replaced_ranges.iter().cloned()).collect()
+        };
         let mut batch = Checkpoint {
-            partitions: self.partitions.iter().map(|known| known.state.clone()).collect(),
-            reads: self.read_ranges[if all { 0 } else { self.read_ranges_written }..].to_vec(),
+            partitions: self.partitions.iter().map(LedgerPartition::checkpoint).collect(),
+            reads: if all { all_ranges() } else { self.unwritten_ranges.clone() },
             compared: self.comparisons.clone(),
             dead_letter_bytes: Some(self.dead_letters.bytes),
             ..Checkpoint::default()

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use super::{Accepted, Ledger, PartitionId};
 use crate::cc::vault::VaultInner;
+use crate::cc::vault::offset_set::Membership;
 
 /// Name of the dead-letter file in `.lea`. It has one JSON line per record.
 pub(crate) const DEAD_LETTERS_FILE: &str = "dead-letters.jsonl";
@@ -35,8 +36,16 @@ impl Ledger {
         offset: i64,
         line: &[u8],
     ) -> io::Result<Accepted> {
-        if offset < self.partitions[partition.0].state.next_offset {
-            return Ok(Accepted::Duplicate);
+        match self.lookup(partition, offset) {
+            Membership::Missing => {}
+            Membership::Stored => {
+                self.pass_duplicate(partition, offset);
+                return Ok(Accepted::Duplicate);
+            }
+            Membership::Unknown => {
+                self.pass_over(partition, offset);
+                return Ok(Accepted::Unknown);
+            }
         }
         let DeadLetterFile { file, bytes, is_changed: changed } = &mut self.dead_letters;
         self.shared.disk_retry.retry("dead letter", DEAD_LETTERS_FILE, || {

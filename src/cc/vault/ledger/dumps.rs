@@ -1,20 +1,19 @@
-//! Partitions of Kafka dumps in the ledger: which offsets the directory has never had, and dumps without
-//! partition numbers.
+//! Partitions of Kafka dumps in the ledger, and dumps without partition numbers.
 
 use super::{Ledger, LedgerPartition, PartitionId};
-use crate::cc::vault::checkpoint::ReadRange;
 
 /// Limit on the remembered dumps without partition numbers. The oldest ones are forgotten.
 const DUMPS_MAX: usize = 256;
 
 impl Ledger {
     /// Adds a partition of a dump, or finds it if it is known. With an `id` the partition belongs to this
-    /// dump only.
+    /// dump only. `has_no_gaps`: offsets that the dump lacks do not exist.
     pub(crate) fn add_dump_partition(
         &mut self,
         topic: &str,
         partition: i32,
         id: Option<&str>,
+        has_no_gaps: bool,
     ) -> PartitionId {
         let is = |known: &LedgerPartition| {
             let state = &known.state;
@@ -26,25 +25,9 @@ impl Ledger {
             self.partitions.push(LedgerPartition::new(topic, id, partition));
             self.partitions.len() - 1
         });
-        self.partitions[at].is_dump = true;
+        (self.partitions[at].is_dump, self.partitions[at].has_no_gaps) = (true, has_no_gaps);
         self.expect_gap(PartitionId(at));
         PartitionId(at)
-    }
-
-    /// Declares that another dump starts, so the next record of the partition may follow a gap.
-    pub(crate) fn expect_gap(&mut self, partition: PartitionId) {
-        self.partitions[partition.0].expects_gap = true;
-    }
-
-    /// Returns whether a record below the partition's next offset was never accepted, because it is before
-    /// the first offset or in a gap.
-    pub(crate) fn was_skipped(&self, partition: PartitionId, offset: i64) -> bool {
-        let state = &self.partitions[partition.0].state;
-        let is_of = |read: &&ReadRange| {
-            (&read.topic, read.partition, &read.topic_id) == (&state.topic, state.partition, &state.topic_id)
-        };
-        let has = |read: &ReadRange| (read.first_offset..read.next_offset).contains(&offset);
-        !self.read_ranges.iter().filter(is_of).any(has) && !state.read_range().is_some_and(|read| has(&read))
     }
 }
 

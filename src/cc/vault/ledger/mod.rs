@@ -1,7 +1,9 @@
 //! The ledger: stores streams that arrive as Kafka records, each record exactly once. Runs in the thread that polls
 //! the records.
 //!
-//! - A record whose offset is below the partition's next offset is a duplicate.
+//! - A record whose offset the directory has is a duplicate. Offsets are remembered as ranges, because dumps may lack
+//!   records and brokers may have deleted some.
+//! - A record that belongs between stored bytes is not appended after them. It is late.
 //! - A checkpoint records what the files contain at which offsets. Offsets are committed only after their checkpoint
 //!   is durable. The next start removes everything that was written after the last checkpoint (`rollback`).
 //! - A Kafka stream has no end. When too many streams are open, the least recently used ones are closed, after a
@@ -12,6 +14,7 @@ mod accept;
 mod checkpoint_log;
 mod dead_letters;
 mod dumps;
+mod gaps;
 mod partition;
 mod record_trail;
 mod rollback;
@@ -27,7 +30,7 @@ use super::manifest::{EndReason, RecordSegment, StreamSource};
 use super::stream_table::{NoPeer, StreamTable};
 use super::stream_writer::StreamWriter;
 use super::writer::WriteJob;
-use super::{StreamOrigin, StreamStart};
+use super::{PendingStream, StreamOrigin, StreamStart};
 use super::{Vault, VaultInner};
 use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture};
 use crate::runtime::hex;
@@ -61,10 +64,14 @@ pub(crate) struct Ledger {
     /// Whether accepted bytes could not be flushed, so no further checkpoint may be written.
     has_failed: bool,
     partitions: Vec<LedgerPartition>,
-    /// Offset ranges read before gaps. The first `read_ranges_written` of them are already in the checkpoint
-    /// log.
-    read_ranges: Vec<ReadRange>,
-    read_ranges_written: usize,
+    /// Ranges of offsets that have new records since.
+    replaced_ranges: Vec<ReadRange>,
+    /// Ranges that are no longer the ones being read, since the last checkpoint.
+    unwritten_ranges: Vec<ReadRange>,
+    /// Whether the next checkpoint must replace the log, because ranges in it are no longer right.
+    rewrites_log: bool,
+    /// Whether records were stored before others of their partition.
+    has_closed_gaps: bool,
     /// Number of checkpoints started.
     checkpoints_started: u64,
     /// Comparisons that the last process had started.
@@ -90,7 +97,11 @@ impl Ledger {
         let unclosed = shared.take_unclosed_kafka_files();
         let dead_letters = DeadLetterFile::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
         roll_back(&shared, &checkpoint, &unclosed, dead_letters.bytes).map_err(failed())?;
-        let mut partitions = checkpoint.partitions.into_iter().map(LedgerPartition::from).collect();
+        let partitions = checkpoint.partitions.iter();
+        let mut partitions =
+            partitions.map(|state| LedgerPartition::restore(state, &checkpoint)).collect::<Vec<_>>();
+        let mut replaced_ranges = checkpoint.reads;
+        replaced_ranges.retain(|read| !partitions.iter().any(|known| known.state.is_range(read)));
         dumps::forget_oldest_dumps(&mut partitions);
         Ok(Ledger {
             vault: vault.clone(),
@@ -99,8 +110,10 @@ impl Ledger {
             streams: StreamTable::new(vault.clone(), streams_max),
             has_failed: false,
             partitions,
-            read_ranges_written: checkpoint.reads.len(),
-            read_ranges: checkpoint.reads,
+            replaced_ranges,
+            unwritten_ranges: Vec::new(),
+            rewrites_log: false,
+            has_closed_gaps: false,
             checkpoints_started: 0,
             dead_letters,
             comparisons: checkpoint.compared,
@@ -130,6 +143,10 @@ impl Ledger {
         // After a failed flush the remaining streams end with an error when they are dropped.
         while let Ok(Some((_, stream))) = self.streams.pop_idle() {
             record_trail::finish(stream, EndReason::Shutdown, &self.partitions);
+        }
+        if let Err(error) = self.update_stored_gaps() {
+            // The manifests then name gaps that are closed.
+            log::warn!("gaps_not_updated error=\"{error}\"");
         }
         if is_flushed && let Ok(text) = batch.to_lines() {
             // If the syncer has ended, the log keeps its last state and the next start uses that.
@@ -166,8 +183,7 @@ impl Ledger {
 
     /// Opens a stream. `start` tells whether `data` is its first byte, if that is known.
     fn open_stream(&mut self, name: &[u8], data: &[u8], start: Option<StreamStart>) -> io::Result<()> {
-        let origin = StreamOrigin { source: self.source, peer: self.origin.clone(), connected_ms: now_ms() };
-        let pending = self.vault.open_stream(name, origin, Arc::new(NoPeer), || false)?;
+        let pending = self.pend_stream(name)?;
         if let Some(compared) = self.comparisons.remove(&hex::encode(name)) {
             let writer = pending.resume_comparison(compared.received, compared.file.as_deref())?;
             self.add_stream(name, writer, Vec::new(), compared.segments);
@@ -183,6 +199,12 @@ impl Ledger {
         let segments = writer.segments();
         self.add_stream(name, writer, stored_head, segments);
         Ok(())
+    }
+
+    /// Locks the name of a stream and looks at its stored parts.
+    fn pend_stream(&self, name: &[u8]) -> io::Result<PendingStream> {
+        let origin = StreamOrigin { source: self.source, peer: self.origin.clone(), connected_ms: now_ms() };
+        self.vault.open_stream(name, origin, Arc::new(NoPeer), || false)
     }
 
     fn add_stream(&mut self, name: &[u8], writer: StreamWriter, head: Vec<u8>, segments: Vec<RecordSegment>) {

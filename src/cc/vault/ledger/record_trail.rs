@@ -1,5 +1,6 @@
 //! The records that an open stream's file consists of: what the ledger keeps for each stream in its table.
 
+use super::gaps::gaps;
 use super::partition::LedgerPartition;
 use crate::capture::formats::is_same_capture;
 use crate::cc::vault::checkpoint::PartitionCheckpoint;
@@ -82,6 +83,7 @@ impl StreamInfo for RecordTrail {
 /// Ends a stream.
 pub(super) fn finish(stream: RecordStream, reason: EndReason, partitions: &[LedgerPartition]) {
     let OpenStream { mut writer, info: RecordTrail { mut segments, .. }, .. } = stream;
+    let gaps = gaps(&segments.list, segments.omitted, partitions);
     let last = segments.list.last().map(|last| (last.topic.clone(), last.partition));
     let partition = last.and_then(|(topic, partition)| {
         partitions.iter().find(|known| known.state.partition == partition && known.state.topic == topic)
@@ -90,5 +92,6 @@ pub(super) fn finish(stream: RecordStream, reason: EndReason, partitions: &[Ledg
         segments.join_committed(&partition.state);
     }
     writer.set_segments(segments);
+    writer.set_gaps(gaps);
     writer.finish(reason);
 }

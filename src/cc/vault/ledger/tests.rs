@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
+use crate::cc::vault::checkpoint;
 use crate::cc::vault::manifest::{Manifest, ManifestState};
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::write_coalescer::COALESCING_STREAMS_MAX;
@@ -130,7 +131,7 @@ fn records_become_files_and_are_listed_in_manifests() {
     let dir = tempfile::tempdir().unwrap();
     let mut kit = Kit::open(dir.path(), 100);
     let (partition, start) = kit.ledger().assign("t", Some("id"), 3, None);
-    assert_eq!(start, None);
+    assert_eq!(start.offset, None);
     let records = records(&[("a.pcap", &[PCAP]), ("b.pcapng", &[PCAPNG])], 1000);
     for (offset, record) in records.iter().enumerate() {
         assert_eq!(kit.take(partition, offset as i64, record), Accepted::New);
@@ -173,7 +174,7 @@ fn after_a_crash_at_any_point_each_record_is_stored_once() {
             let mut kit = Kit::open(&dir, 2 + random(3) as usize);
             // The last commits of the group may be lost.
             let (partition, start) = kit.ledger().assign("t", None, 0, Some(0));
-            let mut offset = start.unwrap() - random(20) as i64;
+            let mut offset = start.offset.unwrap() - random(20) as i64;
             let crash_at = offset + 1 + random(400) as i64;
             while offset < records.len() as i64 && (crashes == 4 || offset < crash_at) {
                 if offset >= 0 {
@@ -219,7 +220,7 @@ fn an_offset_committed_by_another_member_wins() {
     kit.ledger().flush().unwrap();
     kit.ledger().unassign(partition);
     let (again, start) = kit.ledger().assign("t", None, 0, Some(20));
-    assert_eq!((again, start), (partition, Some(20)));
+    assert_eq!((again, start.offset), (partition, Some(20)));
     kit.take(partition, 20, &records[20]);
     kit.close();
     let manifest = manifest(dir.path(), "a.pcap");
@@ -237,7 +238,7 @@ fn a_recreated_topic_is_read_from_its_start() {
         kit.take(partition, offset, &records[offset as usize]);
     }
     let (again, start) = kit.ledger().assign("t", Some("two"), 0, Some(10));
-    assert_eq!((again, start), (partition, Some(0)));
+    assert_eq!((again, start.offset), (partition, Some(0)));
     for (offset, record) in records[10..].iter().enumerate() {
         assert_eq!(kit.take(partition, offset as i64, record), Accepted::New);
     }
@@ -334,7 +335,7 @@ fn no_checkpoint_is_written_after_a_failed_flush() {
     drop(kit.vault.take());
     assert!(!kit.threads.take().unwrap().join().unwrap().is_zero());
     let mut kit = Kit::open(dir.path(), 100);
-    assert_eq!(kit.ledger().assign("t", None, 0, None).1, Some(3));
+    assert_eq!(kit.ledger().assign("t", None, 0, None).1.offset, Some(3));
     kit.close();
 }
 
@@ -410,7 +411,7 @@ fn after_a_crash_a_file_is_read_only_if_its_resume_state_is_damaged() {
         let flipped = flip(&crashed.join("a.pcap"));
         let mut kit = Kit::open(&crashed, 100);
         let (partition, start) = kit.ledger().assign("t", None, 0, None);
-        assert_eq!(start, Some(11));
+        assert_eq!(start.offset, Some(11));
         let expected = if damaged { &flipped[..11_000] } else { &PCAP[..11_000] };
         let recovered = manifest(&crashed, "a.pcap");
         assert_eq!((recovered.bytes, recovered.state), (11_000, ManifestState::Recovered));
@@ -445,7 +446,7 @@ fn a_file_closed_after_the_last_checkpoint_is_rolled_back() {
     std::fs::write(&rounds, before).unwrap();
     let mut kit = Kit::open(dir.path(), 100);
     let (partition, start) = kit.ledger().assign("t", None, 0, None);
-    assert_eq!((start, stored(dir.path(), "a.pcap").len()), (Some(10), 10_000));
+    assert_eq!((start.offset, stored(dir.path(), "a.pcap").len()), (Some(10), 10_000));
     for (offset, record) in records.iter().enumerate().skip(10) {
         kit.take(partition, offset as i64, record);
     }
@@ -467,4 +468,108 @@ fn a_closed_file_with_a_stale_journal_line_is_unchanged() {
     Kit::open(dir.path(), 100).close();
     assert_same(&stored(dir.path(), "a.pcap"), &PCAP[..9_000], "a.pcap");
     assert_eq!(manifest(dir.path(), "a.pcap").state, ManifestState::Closed);
+}
+
+/// Cuts a text into records of one stream, one per word.
+fn words(text: &str) -> Vec<Record> {
+    text.split_inclusive(' ').map(|word| Record { name: "a".into(), data: word.into() }).collect()
+}
+
+/// Takes records of a dump by their offsets. Returns what became of each.
+fn take_dump(kit: &mut Kit, records: &[Record], offsets: &[i64], has_no_gaps: bool) -> Vec<Accepted> {
+    let partition = kit.ledger().add_dump_partition("t", 0, None, has_no_gaps);
+    offsets.iter().map(|offset| kit.take(partition, *offset, &records[*offset as usize])).collect()
+}
+
+fn gaps(dir: &Path) -> Vec<(i64, i64)> {
+    let gaps = manifest(dir, "a").gaps;
+    gaps.iter().map(|gap| (gap.first_offset, gap.next_offset)).collect()
+}
+
+#[test]
+fn a_filtered_dump_leaves_gaps_that_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = words("0 1 2 3 4 5 6 7 8 9");
+    for round in 0..2 {
+        let mut kit = Kit::open(dir.path(), 100);
+        let expected = if round == 0 { Accepted::New } else { Accepted::Duplicate };
+        assert_eq!(take_dump(&mut kit, &records, &[0, 3, 4, 7], false), [expected; 4]);
+        kit.close();
+        assert_eq!(stored(dir.path(), "a"), b"0 3 4 7 ");
+        assert_eq!(gaps(dir.path()), [(1, 3), (5, 7)]);
+        let unread = checkpoint::read_gaps(dir.path()).unwrap();
+        let unread: Vec<_> = unread.iter().map(|gap| (gap.first_offset, gap.next_offset)).collect();
+        assert_eq!(unread, [(1, 3), (5, 7)]);
+    }
+    let mut kit = Kit::open(dir.path(), 100);
+    let all: Vec<i64> = (0..10).collect();
+    let accepted = take_dump(&mut kit, &records, &all, false);
+    for (offset, accepted) in all.iter().zip(accepted) {
+        let expected = match offset {
+            0 | 3 | 4 | 7 => Accepted::Duplicate,
+            8 | 9 => Accepted::New,
+            _ => Accepted::Late,
+        };
+        assert_eq!(accepted, expected, "{offset}");
+    }
+    kit.close();
+    assert_eq!(stored(dir.path(), "a"), b"0 3 4 7 8 9");
+    assert_eq!(gaps(dir.path()), [(1, 3), (5, 7)]);
+}
+
+/// A record that is missing is stored if its stream has no later one, and it closes the gap of the directory.
+#[test]
+fn records_of_other_streams_are_stored_in_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kit = Kit::open(dir.path(), 1);
+    let record = |name: &str, data: &str| Record { name: name.into(), data: data.into() };
+    let records = [record("a", "0"), record("b", "1"), record("a", "2"), record("b", "3")];
+    assert_eq!(take_dump(&mut kit, &records, &[0, 2], false), [Accepted::New; 2]);
+    let accepted = take_dump(&mut kit, &records, &[0, 1, 2, 3], false);
+    assert_eq!(accepted, [Accepted::Duplicate, Accepted::New, Accepted::Duplicate, Accepted::New]);
+    kit.close();
+    assert_eq!((stored(dir.path(), "a"), stored(dir.path(), "b")), (b"02".to_vec(), b"13".to_vec()));
+    assert_eq!(checkpoint::read_gaps(dir.path()).unwrap(), []);
+    assert_eq!(gaps(dir.path()), []);
+}
+
+#[test]
+fn offsets_that_a_log_segment_or_a_broker_lacks_are_no_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = words("0 1 2 3 4 5 6 7 8 9");
+    let mut kit = Kit::open(dir.path(), 100);
+    take_dump(&mut kit, &records, &[0, 3], true);
+    let (partition, start) = kit.ledger().assign("t", None, 0, None);
+    assert_eq!(start.offset, Some(4));
+    kit.take(partition, 6, &records[6]);
+    kit.close();
+    assert_eq!((stored(dir.path(), "a"), gaps(dir.path())), (b"0 3 6 ".to_vec(), vec![]));
+    assert_eq!(checkpoint::read_gaps(dir.path()).unwrap(), []);
+}
+
+#[test]
+fn a_consumer_reads_the_gaps_of_a_dump() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kit = Kit::open(dir.path(), 100);
+    let record = |name: &str, data: &str| Record { name: name.into(), data: data.into() };
+    let names = ["a", "b", "b", "a", "b"];
+    let records: Vec<Record> = names.iter().map(|name| record(name, "x")).collect();
+    take_dump(&mut kit, &records, &[1, 3], false);
+    let (partition, start) = kit.ledger().assign("t", Some("id"), 0, None);
+    assert_eq!((start.offset, start.end), (Some(0), 4));
+    let accepted: Vec<_> =
+        (0..5).map(|offset| kit.take(partition, offset, &records[offset as usize])).collect();
+    let (new, known) = (Accepted::New, Accepted::Duplicate);
+    // The file of `a` has the record 3 already.
+    assert_eq!(accepted, [Accepted::Late, known, new, known, new]);
+    kit.close();
+    assert_eq!(kit_start(dir.path()), (Some(5), 5));
+}
+
+/// Returns where a consumer would start.
+fn kit_start(dir: &Path) -> (Option<i64>, i64) {
+    let mut kit = Kit::open(dir, 100);
+    let (_, start) = kit.ledger().assign("t", Some("id"), 0, None);
+    kit.close();
+    (start.offset, start.end)
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::MergeProblem;
-use crate::cc::vault::checkpoint::{self, Checkpoint, FileCheckpoint, ReadRange};
+use crate::cc::vault::checkpoint::{self, Checkpoint, FileCheckpoint, PartitionCheckpoint, ReadRange};
 use crate::cc::vault::dir::LockedDir;
 use crate::cc::vault::journal::{self, JournalEntry};
 use crate::cc::vault::manifest::{Manifest, ManifestState, RecordSegment, SUFFIX};
@@ -94,11 +94,10 @@ impl MemberDir {
             problems,
         };
         let files = reader.read_files().map_err(failed("read the directory"))?;
-        let MemberDirReader {
-            checkpoint: Checkpoint { partitions, mut reads, dead_letter_bytes, .. }, ..
-        } = reader;
-        reads.extend(partitions.iter().filter_map(|partition| partition.read_range()));
-        Ok(MemberDir { dir, files, read_ranges: reads, dead_letter_bytes })
+        reader.report_unknown_offsets();
+        let read_ranges = reader.checkpoint.read_ranges();
+        let dead_letter_bytes = reader.checkpoint.dead_letter_bytes;
+        Ok(MemberDir { dir, files, read_ranges, dead_letter_bytes })
     }
 }
 
@@ -173,6 +172,20 @@ impl MemberDirReader<'_> {
             None => {}
         }
         Ok(Some(stored))
+    }
+
+    fn report_unknown_offsets(&mut self) {
+        let unknown = |known: &PartitionCheckpoint| {
+            let (first, next) = known.unknown?;
+            Some(format!(
+                "{}-{}: offsets {first} to {}: it is not known which of them it has",
+                known.topic,
+                known.partition,
+                next - 1
+            ))
+        };
+        let found: Vec<String> = self.checkpoint.partitions.iter().filter_map(unknown).collect();
+        found.into_iter().for_each(|reason| self.add_problem("", reason));
     }
 
     /// Limits an open Kafka stream file to what its last checkpoint includes.

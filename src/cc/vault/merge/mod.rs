@@ -223,6 +223,7 @@ fn output_checkpoint(
                 next_offset: owned.next,
                 taken_over: start.is_some_and(|start| start.taken_over),
                 since: start.map(|start| start.since.clone()).unwrap_or_default(),
+                is_replaced: false,
             });
         }
         let newest = ranges.pop();
@@ -271,6 +272,8 @@ impl From<ReadRange> for PartitionCheckpoint {
             taken_over: range.taken_over,
             since: if range.since.is_empty() { rfc3339_now() } else { range.since },
             acknowledged: 0,
+            is_live: false,
+            unknown: None,
         }
     }
 }

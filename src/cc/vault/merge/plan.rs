@@ -132,11 +132,23 @@ fn ranges(shares: &BTreeMap<usize, DirRanges>) -> Vec<OwnedRange> {
     let mut ranges = Vec::new();
     for (dir, share) in shares {
         let dir = *dir;
-        let recorded = share.reads.iter().map(|(first, next, _)| (*first, *next));
-        let is_told = |offset: i64| recorded.clone().any(|(first, next)| (first..next).contains(&offset));
+        let mut recorded: Vec<(i64, i64)> =
+            share.reads.iter().map(|(first, next, _)| (*first, *next)).collect();
+        recorded.sort_unstable();
+        // Ranges may overlap if offsets were used twice, so the end that counts is the highest one so far.
+        let ends = recorded.iter().scan(i64::MIN, |end, (_, next)| {
+            *end = (*end).max(*next);
+            Some(*end)
+        });
+        let ends: Vec<i64> = ends.collect();
+        let is_told = |offset: i64| {
+            let below = recorded.partition_point(|(first, _)| *first <= offset);
+            below.checked_sub(1).is_some_and(|at| offset < ends[at])
+        };
         let untold = share.segments.iter().filter(|(first, _)| !is_told(*first));
         let untold = untold.copied().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        ranges.extend(recorded.clone().chain(untold).map(|(first, next)| OwnedRange { dir, first, next }));
+        let all = recorded.iter().copied().chain(untold);
+        ranges.extend(all.map(|(first, next)| OwnedRange { dir, first, next }));
     }
     ranges.retain(|range| range.first < range.next);
     ranges
@@ -171,12 +183,20 @@ fn cheapest_path(
     // For each interval: the ranges that cover it, the cost of the best path through each, and its
     // predecessor.
     let mut steps: Vec<Vec<(usize, u64, Option<usize>)>> = Vec::new();
-    for at in 0..points.len().saturating_sub(1) {
-        let covers = |range: &OwnedRange| range.first <= points[at] && points[at + 1] <= range.next;
+    let mut by_start: Vec<usize> = (0..ranges.len()).collect();
+    by_start.sort_by_key(|range| ranges[*range].first);
+    let mut later = by_start.into_iter().peekable();
+    // The ranges that cover the interval, in the order of `ranges`.
+    let mut covering: Vec<usize> = Vec::new();
+    for (at, &point) in points.iter().enumerate().take(points.len().saturating_sub(1)) {
+        covering.retain(|range| point < ranges[*range].next);
+        while let Some(range) = later.next_if(|range| ranges[*range].first <= point) {
+            covering.push(range);
+        }
+        covering.sort_unstable();
         let fault = |range: usize| if is_crossed(&ranges[range], at) { SPLIT_IMPOSSIBLE_COST } else { 0 };
         let before = steps.last().map_or(&[][..], Vec::as_slice);
-        let covering = ranges.iter().enumerate().filter(|(_, range)| covers(range));
-        let step = covering.map(|(range, _)| {
+        let step = covering.iter().map(|&range| {
             let costs = before.iter().map(|(other, cost, _)| {
                 let switch = if *other == range { 0 } else { 1 + fault(*other) + fault(range) };
                 (cost + switch, Some(*other))
@@ -353,6 +373,7 @@ mod tests {
             next_offset: 1,
             taken_over: false,
             since: since.into(),
+            is_replaced: false,
         };
         let (one, two, again) = (range("z", "2026-01"), range("a", "2026-02"), range("z", "2026-03"));
         let found = generations(&[&two, &again, &one]);

@@ -186,7 +186,8 @@ fn a_topic_recreated_while_running_is_read_from_its_start() {
         4 => shutdown.trigger(),
         _ => {}
     }));
-    assert_eq!(kit.run(&mut fake, StartFrom::Stored).records, 13);
+    let consumed = kit.run(&mut fake, StartFrom::Stored);
+    assert_eq!(consumed, Consumed { records: 13, ..Consumed::default() });
     assert!(stored(kit.dir.path(), "a.pcap") == PCAP[..13_000]);
     assert_eq!(fake.committed, BTreeMap::from([(partition(0), 8)]));
 }
@@ -225,7 +226,7 @@ fn a_partition_starts_at_the_larger_known_offset() {
     // Neither has an offset.
     check_start(Stored, None, None, 5..9, (5, Some(9)));
     check_start(Earliest, None, None, 0..9, (0, Some(9)));
-    check_start(Latest, None, None, 0..9, (9, None));
+    check_start(Latest, None, None, 0..9, (9, Some(9)));
     // The group has an offset, or the directory, or both: the larger one wins.
     check_start(Earliest, None, Some(3), 0..9, (3, Some(9)));
     check_start(Latest, Some(4), None, 0..9, (4, Some(9)));
