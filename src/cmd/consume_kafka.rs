@@ -1,8 +1,11 @@
 //! `lea consume-kafka`: receives streams as records of Kafka topics. Checks its arguments in the main thread; the
 //! consumer has its own thread.
 
+use std::time::Duration;
+
 use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
 use super::args::service::ServiceArgs;
+use super::args::units;
 use crate::cc::ingest::kafka::consume::StartFrom;
 use crate::cc::ingest::kafka::settings::parse_topic_name;
 use crate::cmd::Command;
@@ -34,6 +37,16 @@ pub(crate) struct Args {
     /// Exit after the last record that each partition had at the start; exit with 3 if a record was rejected
     #[arg(long)]
     exit_at_end: bool,
+    /// With --exit-at-end: exit with 3 after this time without a partition or a record
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = units::duration, requires = "exit_at_end")]
+    wait_timeout: Duration,
+    /// Close a stream that gets no record for this time; a later record continues it; 0 never does
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = units::duration)]
+    idle_timeout: Duration,
+    /// Keep the partitions of this directory for the session timeout after a stop, so that a restart gets them back; by
+    /// default the consumer leaves the group when it stops
+    #[arg(long, conflicts_with = "exit_at_end")]
+    static_member: bool,
     #[command(flatten)]
     connect: KafkaConnectionArgs,
     #[command(flatten)]
@@ -41,8 +54,10 @@ pub(crate) struct Args {
 }
 
 /// Exit code 3 of a run with --exit-at-end.
-const CONSUMED_INCOMPLETE: (Exit, &str) =
-    (Exit::Incomplete, "With --exit-at-end: a record was rejected, or the end was not reached.");
+const CONSUMED_INCOMPLETE: (Exit, &str) = (
+    Exit::Incomplete,
+    "With --exit-at-end: a record was rejected, not stored or not readable, or the end was not reached.",
+);
 
 impl Command for Args {
     const MANUAL: Manual = Manual {
@@ -82,6 +97,9 @@ impl Command for Args {
             group: self.group,
             start_from: self.from,
             exit_at_end: self.exit_at_end,
+            wait_timeout: self.wait_timeout,
+            idle_timeout: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
+            is_static_member: self.static_member,
             properties: self.connect.resolve(config::environment)?,
         };
         self.service.resolve(None, Some(kafka), None)?.run()

@@ -24,6 +24,12 @@ use crate::{Error, Exit, Result};
 /// Consumer group of the original receivers (docs/protocol.md).
 pub(crate) const DEFAULT_GROUP: &str = "interception";
 
+/// Time without a record after which a stream of records is closed. Kafka streams have no end.
+pub(crate) const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// Limit on waits with `--exit-at-end`: more than the session timeout (45 s) of a member that was killed.
+pub(crate) const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(2 * 60);
+
 /// What to consume.
 #[derive(Clone, Debug)]
 pub(crate) struct KafkaConfig {
@@ -35,6 +41,12 @@ pub(crate) struct KafkaConfig {
     pub start_from: StartFrom,
     /// Stop at the end offsets that the partitions had at the start.
     pub exit_at_end: bool,
+    /// With `exit_at_end`: time without progress after which the run ends incomplete.
+    pub wait_timeout: Duration,
+    /// Time without a record after which a stream is closed. `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether the group keeps this member's partitions for the session timeout after it has stopped.
+    pub is_static_member: bool,
     /// Additional librdkafka properties.
     pub properties: Vec<KafkaProperty>,
 }
@@ -48,6 +60,9 @@ impl KafkaConfig {
             group: DEFAULT_GROUP.to_owned(),
             start_from: StartFrom::Stored,
             exit_at_end: false,
+            wait_timeout: DEFAULT_WAIT_TIMEOUT,
+            idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
+            is_static_member: false,
             properties,
         }
     }
@@ -99,8 +114,8 @@ impl KafkaConfig {
         shutdown: &Shutdown,
     ) -> Result<Consumed> {
         let ledger = Ledger::open(&vault, StreamSource::Kafka, &self.brokers, STREAMS_MAX)?;
-        // Static membership gives a restarted daemon its partitions back. A batch run leaves the group at its end.
-        let instance = (!self.exit_at_end).then(|| group_instance_id(&vault, &self.group)).transpose()?;
+        // Without static membership the member leaves the group when it stops, and others get its partitions at once.
+        let instance = self.is_static_member.then(|| group_instance_id(&vault, &self.group)).transpose()?;
         let settings = self.settings(instance);
         let mut client = RdKafkaConsumer::join(&settings)?;
         log::info!(
@@ -118,8 +133,13 @@ impl KafkaConfig {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let config =
-            ConsumeConfig { from: self.start_from, exit_at_end: self.exit_at_end, checkpoint_interval };
+        let config = ConsumeConfig {
+            from: self.start_from,
+            exit_at_end: self.exit_at_end,
+            checkpoint_interval,
+            idle_timeout: self.idle_timeout,
+            wait_timeout: self.wait_timeout,
+        };
         let consumer = ConsumeLoop {
             client: &mut client,
             ledger,

@@ -206,7 +206,7 @@ metrics! {
         "Kafka records that could not be decoded and are kept in .lea/dead-letters.jsonl." => kafka_dead_letters_total;
     Counter kafka_late_records_total "Kafka records that belong before stored ones, or that may be stored already, and were not stored." =>
         kafka_late_records_total;
-    Counter kafka_damaged_batches_total "Kafka record batches that arrived damaged; their records are missing." =>
+    Counter kafka_damaged_batches_total "Kafka record batches that could not be read; their records are missing." =>
         kafka_damaged_batches_total;
     Gauge kafka_lag_records "Kafka records between the next offset and the end of all assigned partitions." =>
         kafka_lag_records;

@@ -256,6 +256,11 @@ impl<I: StreamInfo> StreamTable<I> {
         Ok(Some((name, stream)))
     }
 
+    /// Returns the least recently used stream.
+    pub(crate) fn peek_idle(&self) -> Option<&OpenStream<I>> {
+        self.streams.peek_lru().map(|(_, stream)| stream)
+    }
+
     /// Puts a stream back that [`pop_idle`](Self::pop_idle) returned, as the most recently used one.
     pub(crate) fn put_back(&mut self, name: Box<[u8]>, stream: OpenStream<I>) {
         self.streams.put(name, stream);

@@ -55,8 +55,9 @@ pub struct KafkaRecord<'a> {
 pub struct PollResult {
     /// Number of records passed to the callback, before the rebalance.
     pub records: usize,
-    /// Number of batches with a wrong checksum. Their records are lost.
-    pub damaged_batches: u64,
+    /// True if a batch cannot be read: its checksum is wrong, or it cannot be decompressed. The client would try it again
+    /// and again: answer with [`KafkaConsumer::find_unreadable`], and assign the offset after it.
+    pub is_unreadable: bool,
     /// Rebalance that must be answered before the next poll.
     pub rebalance: Option<Rebalance>,
 }
@@ -114,6 +115,14 @@ pub struct PartitionProgress {
     pub end_offset: Option<i64>,
 }
 
+/// State of a consumer group at its coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupState {
+    /// `Stable`, `PreparingRebalance`, `CompletingRebalance`, `Empty` or `Dead`.
+    pub state: String,
+    pub members: usize,
+}
+
 /// Member of a consumer group.
 pub trait KafkaConsumer: Send {
     /// Waits up to `timeout` for a record or a rebalance. Then passes the available records to `take`, at
@@ -150,8 +159,33 @@ pub trait KafkaConsumer: Send {
         false
     }
 
-    /// Queries the first offset of a partition and the offset after its last record.
+    /// Queries the first offset of a partition and the offset after its last record that can be read. Records of open
+    /// transactions, and all after them, cannot be read yet.
     fn bounds(&mut self, partition: &TopicPartition, timeout: Duration) -> Result<(i64, i64)>;
+
+    /// Queries the offset after the last record of a partition, records of open transactions included.
+    fn end_offset(&mut self, partition: &TopicPartition, timeout: Duration) -> Result<i64> {
+        self.bounds(partition, timeout).map(|(_, end)| end)
+    }
+
+    /// Queries the number of partitions of a topic. `None` if it is unknown.
+    fn partition_count(&mut self, _topic: &str, _timeout: Duration) -> Result<Option<i32>> {
+        Ok(None)
+    }
+
+    /// Looks for a batch that cannot be read at one of these positions. Each has the offset after the last record of the
+    /// partition. Returns the partition, the first unreadable offset, and the next one that can be read.
+    fn find_unreadable(
+        &mut self,
+        _positions: &[(TopicPartition, i64, i64)],
+    ) -> Result<Vec<(TopicPartition, i64, i64)>> {
+        Ok(Vec::new())
+    }
+
+    /// Queries the state of the consumer group. `None` if it is unknown.
+    fn group_state(&mut self, _timeout: Duration) -> Option<GroupState> {
+        None
+    }
 
     /// Queries the id of a topic. A recreated topic has another id. `None` if the topic does not exist or the
     /// broker has no topic ids (before 2.8).

@@ -5,6 +5,8 @@
 //! flushed, checkpointed and committed before they are released. A rejected record is kept as a dead letter
 //! and never ends the run.
 
+mod waits;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use crate::cc::wire::chunk::{self, ChunkError};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
+use waits::WaitWatch;
 
 /// Longest wait of a poll, and so the delay of a shutdown.
 const POLL: Duration = Duration::from_millis(100);
@@ -37,6 +40,15 @@ const BROKER_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a failed query is repeated.
 const BROKER_QUERY_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Time for a broker to answer a query that only explains a wait.
+const WAIT_QUERY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Number of partitions whose wait is explained.
+const EXPLAINED_MAX: usize = 5;
+
+/// Interval between checks for idle streams, and between searches for an unreadable batch.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Bytes after which a checkpoint is written. A crash makes at most this much arrive again.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
@@ -44,7 +56,8 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 pub(crate) enum StartFrom {
     /// First record, unless the output directory or the group has an offset
     Earliest,
-    /// After the last record, unless the output directory or the group has an offset
+    /// After the last record, unless the output directory or the group has an offset; partitions that are added to a topic
+    /// later are read from their first record
     Latest,
     /// Offset of the output directory or the group; the first record if neither has one
     Stored,
@@ -57,6 +70,10 @@ pub(crate) struct ConsumeConfig {
     /// Exit at the last record that each partition had at the start.
     pub exit_at_end: bool,
     pub checkpoint_interval: Duration,
+    /// Time without a record after which a stream is closed. A later record continues it. `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// With `exit_at_end`: time without progress after which the run ends incomplete.
+    pub wait_timeout: Duration,
 }
 
 /// Counts of what was consumed.
@@ -70,7 +87,7 @@ pub(crate) struct Consumed {
     pub dead_letters: u64,
     /// Records that were not stored because they belong before stored ones, or may be stored already.
     pub late: u64,
-    /// Batches with a wrong checksum.
+    /// Batches that could not be read.
     pub damaged: u64,
     /// With `--exit-at-end`: true if the end was reached.
     pub at_end: bool,
@@ -100,6 +117,13 @@ struct LoopState<'a> {
     /// True if the last poll returned no records.
     is_idle: bool,
     lag_at: Instant,
+    /// Time of the next check for idle streams.
+    idle_check_at: Instant,
+    /// Time from which on an unreadable batch is looked for.
+    probe_at: Instant,
+    waiting: WaitWatch,
+    /// Number of partitions that each topic had at its first assignment. `--from latest` applies to these only.
+    first_partitions: BTreeMap<String, i32>,
 }
 
 struct AssignedPartition {
@@ -150,6 +174,8 @@ struct PartitionBounds {
     topic_id: Option<String>,
     /// First offset in the partition.
     first: i64,
+    /// Offset after the last record that can be read: records of open transactions cannot.
+    stable_end: i64,
     /// Offset after the last record.
     end: i64,
 }
@@ -168,6 +194,10 @@ impl<'a> ConsumeLoop<'a> {
             coalescing_since: None,
             is_idle: true,
             lag_at: Instant::now(),
+            idle_check_at: Instant::now(),
+            probe_at: Instant::now(),
+            waiting: WaitWatch::new(Instant::now()),
+            first_partitions: BTreeMap::new(),
         };
         let ended = running.run_until_end();
         let stored = running.flush_and_commit(Ledger::flush);
@@ -186,8 +216,146 @@ impl LoopState<'_> {
             }
             if let Some(change) = self.poll_once()? {
                 self.apply_rebalance(change)?;
+                self.waiting.restart(Instant::now());
             }
             self.checkpoint_and_commit()?;
+            self.close_idle_streams()?;
+            if self.has_waited_too_long() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes streams that got no record for a while.
+    fn close_idle_streams(&mut self) -> Result<()> {
+        let Some(timeout) = self.consumer.config.idle_timeout else { return Ok(()) };
+        let now = Instant::now();
+        if now < self.idle_check_at {
+            return Ok(());
+        }
+        self.idle_check_at = now + CHECK_INTERVAL.min(timeout);
+        let commits =
+            self.consumer.ledger.close_idle(timeout).map_err(Error::system("write a checkpoint"))?;
+        self.commit(&commits)
+    }
+
+    /// Says every few seconds what the loop waits for. With `--exit-at-end`: returns true after too long a wait.
+    fn has_waited_too_long(&mut self) -> bool {
+        let now = Instant::now();
+        let is_behind = self.consumer.config.exit_at_end || self.has_lag();
+        let is_waiting = self.is_idle && (self.assigned.is_empty() || is_behind);
+        if !is_waiting {
+            self.waiting.restart(now);
+            return false;
+        }
+        let waited = self.waiting.waited(now);
+        let is_due = self.waiting.take_due(now);
+        if is_due {
+            self.log_wait(waited);
+        }
+        let limit = self.consumer.config.wait_timeout;
+        let is_over = self.consumer.config.exit_at_end && waited >= limit;
+        if is_over {
+            log::error!(
+                "wait_timed_out waited_s={} note=\"the end was not reached; see --wait-timeout\"",
+                waited.as_secs()
+            );
+        }
+        is_over
+    }
+
+    /// Returns whether a partition has records that were not read. With `--exit-at-end`, those that it had at the start.
+    fn has_lag(&self) -> bool {
+        let has_lag = |known: &AssignedPartition| {
+            let next = known.live.next_offset.get().and_then(|next| i64::try_from(next).ok());
+            match (known.end, next) {
+                (Some(end), Some(next)) => next < end,
+                _ => known.live.lag().is_some_and(|lag| lag > 0),
+            }
+        };
+        self.assigned.values().any(has_lag)
+    }
+
+    fn log_wait(&mut self, waited: Duration) {
+        let waited = waited.as_secs();
+        if self.assigned.is_empty() {
+            let (state, members, note) = match self.consumer.client.group_state(WAIT_QUERY_TIMEOUT) {
+                None => ("unknown".to_owned(), 0, "no broker answers"),
+                Some(group) => {
+                    let note = match &*group.state {
+                        "Stable" => "other members have all partitions, or the topic does not exist",
+                        "PreparingRebalance" => {
+                            "the group waits for its other members, or until their sessions time out"
+                        }
+                        _ => "the group is about to assign partitions",
+                    };
+                    (group.state, group.members, note)
+                }
+            };
+            log::warn!(
+                "waiting_for_partitions waited_s={waited} group_state={state} members={members} note=\"{note}\""
+            );
+            return;
+        }
+        let behind =
+            self.assigned.iter().filter(|(_, known)| known.live.lag() != Some(0)).take(EXPLAINED_MAX);
+        let partitions: Vec<_> = behind.map(|(at, known)| (at.clone(), Arc::clone(&known.live))).collect();
+        for (partition, live) in partitions {
+            let next = live.next_offset.get().and_then(|next| i64::try_from(next).ok()).unwrap_or(0);
+            let bounds = query_bounds(&mut *self.consumer.client, &partition, WAIT_QUERY_TIMEOUT);
+            let note = match bounds {
+                Ok(bounds) if next >= bounds.end => continue,
+                Ok(bounds) if next >= bounds.stable_end => {
+                    "a transaction is open; its records cannot be read before it ends"
+                }
+                Ok(_) => {
+                    "the broker returns no record; records in the formats before Kafka 0.11 cannot be read"
+                }
+                Err(_) => "the broker does not answer",
+            };
+            let end = live.end_offset.get().unwrap_or(0);
+            log::warn!(
+                "waiting_for_records partition={partition} waited_s={waited} next={next} end={end} note=\"{note}\""
+            );
+        }
+    }
+
+    /// Passes over a batch that cannot be read. Its offsets become a gap.
+    fn pass_unreadable_batch(&mut self) -> Result<()> {
+        if Instant::now() < self.probe_at {
+            return Ok(());
+        }
+        let ledger = &self.consumer.ledger;
+        let positions: Vec<_> = self
+            .assigned
+            .iter()
+            .map(|(partition, known)| {
+                let next = ledger.position(known.id).unwrap_or(known.start);
+                let end = known.live.end_offset.get().and_then(|end| i64::try_from(end).ok());
+                (partition.clone(), next, end.unwrap_or(i64::MAX))
+            })
+            .filter(|(_, next, end)| next < end)
+            .collect();
+        let found = match self.consumer.client.find_unreadable(&positions) {
+            Ok(found) => found,
+            Err(error) => {
+                log::warn!("broker_query_failed act=probe error=\"{}\"", crate::error::chain(&error));
+                Vec::new()
+            }
+        };
+        self.probe_at = Instant::now() + if found.is_empty() { CHECK_INTERVAL } else { Duration::ZERO };
+        for (partition, first, next) in found {
+            log::error!(
+                "records_unreadable partition={partition} from={first} to={next} note=\"a batch has a wrong checksum or cannot be decompressed; its records are missing\""
+            );
+            self.consumed.damaged += 1;
+            self.consumer.metrics.kafka_damaged_batches_total.inc();
+            if let Some(known) = self.assigned.get(&partition) {
+                self.consumer.ledger.skip_to(known.id, next);
+                known.live.next_offset.set(next);
+            }
+            self.assign_until_answered(&[(partition, StartOffset::At(next))])?;
         }
         Ok(())
     }
@@ -199,6 +367,7 @@ impl LoopState<'_> {
         let mut batch = BatchCounts::default();
         let mut failed = None;
         let wait = if ledger.is_coalescing() { COALESCE_INTERVAL } else { POLL };
+        ledger.set_clock(Instant::now());
         let polled = client.poll(wait, &mut |record| {
             let Some((id, fresh)) = batch.entry(assigned, &record) else { return ControlFlow::Continue(()) };
             match accept_record(ledger, id, &record) {
@@ -217,14 +386,16 @@ impl LoopState<'_> {
             ControlFlow::Continue(())
         })?;
         self.add_counts(batch);
-        self.consumer.metrics.kafka_damaged_batches_total.add(polled.damaged_batches);
-        self.consumed.damaged += polled.damaged_batches;
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
             Some(error) => Err(error),
             None => self.flush_coalesced(),
         };
-        handed_over.map(|()| polled.rebalance).map_err(Error::system("store a record"))
+        handed_over.map_err(Error::system("store a record"))?;
+        if polled.is_unreadable {
+            self.pass_unreadable_batch()?;
+        }
+        Ok(polled.rebalance)
     }
 
     /// Writes the coalesced records if nothing more arrived or they have waited long enough.
@@ -394,6 +565,7 @@ impl LoopState<'_> {
         let (mut starts, mut put_right) = (Vec::new(), Vec::new());
         for partition in partitions {
             let Some(bounds) = self.query_bounds_until_answered(partition) else { return Ok(()) };
+            self.note_first_partitions(&partition.topic);
             let (id, start) = self.start_position(partition, &bounds);
             let PartitionBounds { committed, end, .. } = bounds;
             log::info!("partition_started partition={partition} offset={start} end={end}");
@@ -433,12 +605,15 @@ impl LoopState<'_> {
 
     /// Returns the ledger's id and the start offset of a partition.
     fn start_position(&mut self, partition: &TopicPartition, bounds: &PartitionBounds) -> (PartitionId, i64) {
-        let &PartitionBounds { committed, ref topic_id, first, end } = bounds;
+        let &PartitionBounds { committed, ref topic_id, first, stable_end, end } = bounds;
+        let was_there =
+            self.first_partitions.get(&*partition.topic).is_none_or(|count| partition.number < *count);
         let ledger = &mut self.consumer.ledger;
         let committed = committed.filter(|committed| *committed <= end);
         let (id, stored) = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
         let start = match stored.offset {
-            None if self.consumer.config.from == StartFrom::Latest => end,
+            // The group commits this offset, so that another member continues here.
+            None if self.consumer.config.from == StartFrom::Latest && was_there => stable_end,
             None => first,
             Some(start) if stored.end > end => {
                 // The next records at these offsets are new. As duplicates they would be lost.
@@ -465,11 +640,24 @@ impl LoopState<'_> {
         (id, start)
     }
 
+    /// Notes how many partitions a topic has when it is assigned for the first time. Records of partitions that are added
+    /// later are all new. A directory that has read the topic before has noted the offset of each partition.
+    fn note_first_partitions(&mut self, topic: &str) {
+        if self.consumer.config.from != StartFrom::Latest || self.first_partitions.contains_key(topic) {
+            return;
+        }
+        let count = match self.consumer.ledger.has_consumed(topic) {
+            true => Some(0),
+            false => self.consumer.client.partition_count(topic, BROKER_QUERY_TIMEOUT).ok().flatten(),
+        };
+        self.first_partitions.insert(topic.to_owned(), count.unwrap_or(i32::MAX));
+    }
+
     /// Queries the bounds of a partition until the broker answers. Returns `None` on shutdown, or if this
     /// member was fenced.
     fn query_bounds_until_answered(&mut self, partition: &TopicPartition) -> Option<PartitionBounds> {
         while !self.consumer.shutdown.is_triggered() {
-            match query_bounds(&mut *self.consumer.client, partition) {
+            match query_bounds(&mut *self.consumer.client, partition, BROKER_QUERY_TIMEOUT) {
                 Ok(bounds) => return Some(bounds),
                 Err(_) if self.consumer.client.is_fenced() => return None,
                 Err(error) => {
@@ -502,12 +690,16 @@ fn is_transient_error(error: &Error) -> bool {
 }
 
 /// Queries the end last, so that the committed offset cannot lie after it.
-fn query_bounds(client: &mut dyn KafkaConsumer, partition: &TopicPartition) -> Result<PartitionBounds> {
-    let committed =
-        client.committed(std::slice::from_ref(partition), BROKER_QUERY_TIMEOUT)?.into_iter().next().flatten();
-    let topic_id = client.topic_id(&partition.topic, BROKER_QUERY_TIMEOUT)?;
-    let (first, end) = client.bounds(partition, BROKER_QUERY_TIMEOUT)?;
-    Ok(PartitionBounds { committed, topic_id, first, end })
+fn query_bounds(
+    client: &mut dyn KafkaConsumer,
+    partition: &TopicPartition,
+    timeout: Duration,
+) -> Result<PartitionBounds> {
+    let committed = client.committed(std::slice::from_ref(partition), timeout)?.into_iter().next().flatten();
+    let topic_id = client.topic_id(&partition.topic, timeout)?;
+    let (first, stable_end) = client.bounds(partition, timeout)?;
+    let end = client.end_offset(partition, timeout)?.max(stable_end);
+    Ok(PartitionBounds { committed, topic_id, first, stable_end, end })
 }
 
 enum RecordOutcome {

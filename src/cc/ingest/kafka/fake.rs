@@ -30,6 +30,12 @@ pub(crate) struct FakeConsumer {
     pub batch: usize,
     /// First offset of a partition, 0 if missing.
     pub firsts: BTreeMap<TopicPartition, i64>,
+    /// Offset after the last record that can be read, if a transaction is open.
+    pub stable: BTreeMap<TopicPartition, i64>,
+    /// Offsets of an unreadable batch.
+    pub unreadable: BTreeMap<TopicPartition, std::ops::Range<i64>>,
+    /// Number of partitions of the topic.
+    pub partition_count: Option<i32>,
     /// Released partitions with their committed offset at that time.
     pub unassigned: Vec<(TopicPartition, Option<i64>)>,
     pub on_poll: Option<OnPoll>,
@@ -90,7 +96,12 @@ impl KafkaConsumer for FakeConsumer {
         }
         for (partition, next) in &mut self.assigned {
             let log = self.logs.get(partition).map_or(&[][..], Vec::as_slice);
-            while let Some(value) = log.get(*next as usize) {
+            let stable = self.stable.get(partition).copied().unwrap_or(i64::MAX);
+            while let Some(value) = log.get(*next as usize).filter(|_| *next < stable) {
+                if self.unreadable.get(partition).is_some_and(|batch| batch.contains(next)) {
+                    polled.is_unreadable = true;
+                    return Ok(polled);
+                }
                 if self.batch > 0 && polled.records == self.batch {
                     return Ok(polled);
                 }
@@ -147,7 +158,27 @@ impl KafkaConsumer for FakeConsumer {
     }
 
     fn bounds(&mut self, partition: &TopicPartition, _: Duration) -> Result<(i64, i64)> {
-        Ok((self.firsts.get(partition).copied().unwrap_or(0), self.end_of(partition)))
+        let stable = self.stable.get(partition).copied().unwrap_or(i64::MAX);
+        Ok((self.firsts.get(partition).copied().unwrap_or(0), self.end_of(partition).min(stable)))
+    }
+
+    fn end_offset(&mut self, partition: &TopicPartition, _: Duration) -> Result<i64> {
+        Ok(self.end_of(partition))
+    }
+
+    fn partition_count(&mut self, _: &str, _: Duration) -> Result<Option<i32>> {
+        Ok(self.partition_count)
+    }
+
+    fn find_unreadable(
+        &mut self,
+        positions: &[(TopicPartition, i64, i64)],
+    ) -> Result<Vec<(TopicPartition, i64, i64)>> {
+        let found = positions.iter().filter_map(|(partition, at, _)| {
+            let batch = self.unreadable.get(partition).filter(|batch| batch.contains(at))?;
+            Some((partition.clone(), *at, batch.end))
+        });
+        Ok(found.collect())
     }
 
     fn topic_id(&mut self, topic: &str, _: Duration) -> Result<Option<String>> {

@@ -24,8 +24,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::cc::ingest::kafka::batch_probe::BatchProbe;
 use crate::cc::ingest::kafka::client::{
-    KafkaConsumer, KafkaRecord, PartitionProgress, PollResult, Rebalance, StartOffset, TopicPartition,
+    GroupState, KafkaConsumer, KafkaRecord, PartitionProgress, PollResult, Rebalance, StartOffset,
+    TopicPartition,
 };
 use crate::cc::ingest::kafka::native::{self, CommitQueue};
 use crate::cc::ingest::kafka::settings::{ConsumerSettings, client_error, hint};
@@ -430,12 +432,8 @@ impl KafkaConsumer for RdKafkaConsumer {
                     polled.records += 1;
                     take(to_record(&message))
                 }
-                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))) => {
-                    log::error!(
-                        "records_damaged group={} note=\"the checksum of a batch is wrong\"",
-                        self.settings.group
-                    );
-                    polled.damaged_batches += 1;
+                Some(Err(KafkaError::MessageConsumption(code))) if is_unreadable(code) => {
+                    polled.is_unreadable = true;
                     ControlFlow::Break(())
                 }
                 // The callback has logged it. librdkafka retries, or the next poll does.
@@ -531,6 +529,38 @@ impl KafkaConsumer for RdKafkaConsumer {
             .map_err(Error::kafka("read the bounds of", partition))
     }
 
+    fn end_offset(&mut self, partition: &TopicPartition, timeout: Duration) -> Result<i64> {
+        native::end_offset(self.consumer.client(), &partition.topic, partition.number, timeout)
+            .map_err(Error::kafka("read the end of", partition))
+    }
+
+    fn partition_count(&mut self, topic: &str, timeout: Duration) -> Result<Option<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), timeout);
+        let metadata = metadata.map_err(Error::kafka("read the partitions of", topic))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        Ok(found.and_then(|found| i32::try_from(found.partitions().len()).ok()))
+    }
+
+    fn find_unreadable(
+        &mut self,
+        positions: &[(TopicPartition, i64, i64)],
+    ) -> Result<Vec<(TopicPartition, i64, i64)>> {
+        let mut found = Vec::new();
+        for (partition, at, end) in positions {
+            let probe = BatchProbe::new(&self.settings, partition)?;
+            if let Some(next) = probe.next_readable(*at, *end)? {
+                found.push((partition.clone(), *at, next));
+            }
+        }
+        Ok(found)
+    }
+
+    fn group_state(&mut self, timeout: Duration) -> Option<GroupState> {
+        let groups = self.consumer.fetch_group_list(Some(&self.settings.group), timeout).ok()?;
+        let group = groups.groups().first()?;
+        Some(GroupState { state: group.state().to_owned(), members: group.members().len() })
+    }
+
     fn topic_id(&mut self, topic: &str, timeout: Duration) -> Result<Option<String>> {
         native::topic_id(self.consumer.client(), topic, timeout)
             .map_err(Error::kafka("read the id of topic", topic))
@@ -560,6 +590,11 @@ impl Drop for RdKafkaConsumer {
             self.close_in_thread();
         }
     }
+}
+
+/// Returns whether a batch cannot be read, however often it is fetched.
+pub(super) fn is_unreadable(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression)
 }
 
 fn concrete_offset(offset: Offset) -> Option<i64> {

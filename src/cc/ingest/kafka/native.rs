@@ -86,6 +86,64 @@ pub(super) fn watermarks<C: ClientContext>(
     (error_code(code).is_none() && high >= 0).then_some((low, high))
 }
 
+/// Queries the offset after the last record of a partition, records of open transactions included.
+pub(super) fn end_offset<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+) -> KafkaResult<i64> {
+    let queue = AnswerQueue::new(client);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::End)?;
+    // SAFETY: the client, the list and the queue are alive. The call copies the list and the options, which are destroyed
+    // after it. By default the query includes records of open transactions.
+    unsafe {
+        let options = rd::rd_kafka_AdminOptions_new(
+            client.native_ptr(),
+            rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
+        );
+        let mut reason = [0; 128];
+        let time = millis(timeout).max(1);
+        let code =
+            rd::rd_kafka_AdminOptions_set_request_timeout(options, time, reason.as_mut_ptr(), reason.len());
+        if error_code(code).is_none() {
+            rd::rd_kafka_ListOffsets(client.native_ptr(), list.ptr(), options, queue.0.as_ptr());
+        }
+        rd::rd_kafka_AdminOptions_destroy(options);
+        error_code(code).map_or(Ok(()), |code| Err(KafkaError::AdminOp(code)))?;
+    }
+    let answer = queue.poll(timeout + Duration::from_secs(1));
+    let answer = answer.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut))?;
+    match answer.error() {
+        Some(code) => Err(KafkaError::AdminOp(code)),
+        None => parse_end_offset(&answer),
+    }
+}
+
+fn parse_end_offset(answer: &AnswerEvent) -> KafkaResult<i64> {
+    // SAFETY: everything here is lent by the event, which lives longer. Null pointers and counts are checked first.
+    unsafe {
+        let result = rd::rd_kafka_event_ListOffsets_result(answer.0.as_ptr());
+        if result.is_null() {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::BadMessage));
+        }
+        let mut count = 0;
+        let infos = rd::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        if infos.is_null() || count != 1 {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::BadMessage));
+        }
+        let element = rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos);
+        match element.as_ref() {
+            None => Err(KafkaError::AdminOp(RDKafkaErrorCode::BadMessage)),
+            Some(element) => match error_code(element.err) {
+                Some(code) => Err(KafkaError::AdminOp(code)),
+                None => Ok(element.offset),
+            },
+        }
+    }
+}
+
 /// Queries the id of a topic, in Kafka's own notation (base64url). `None` if the topic does not exist or the
 /// broker has no topic ids.
 pub(super) fn topic_id<C: ClientContext>(

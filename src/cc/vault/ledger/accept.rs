@@ -106,7 +106,7 @@ impl Ledger {
         chunk: &Chunk<'_>,
     ) -> std::result::Result<bool, ChunkError> {
         self.connect(partition, offset);
-        let record = RecordInfo { offset, checkpoint: self.checkpoints_started };
+        let record = RecordInfo { offset, checkpoint: self.checkpoints_started, at: self.clock };
         let known = &self.partitions[partition.0].state;
         self.streams.try_coalesce(chunk.name.as_bytes(), &chunk.data, |trail, writer, chunk| {
             trail.add_record(writer, known, record, chunk);
@@ -124,7 +124,7 @@ impl Ledger {
         let name = chunk.name.as_bytes();
         let content = self.streams.decode(&chunk.data)?;
         self.ensure_open(name, content.bytes())?;
-        let record = RecordInfo { offset, checkpoint: self.checkpoints_started };
+        let record = RecordInfo { offset, checkpoint: self.checkpoints_started, at: self.clock };
         let known = &self.partitions[partition.0].state;
         self.streams.append(name, content, |trail, writer, chunk| {
             trail.add_record(writer, known, record, chunk);

@@ -7,7 +7,7 @@
 //! - A checkpoint records what the files contain at which offsets. Offsets are committed only after their checkpoint
 //!   is durable. The next start removes everything that was written after the last checkpoint (`rollback`).
 //! - A Kafka stream has no end. When too many streams are open, the least recently used ones are closed, after a
-//!   checkpoint includes their bytes.
+//!   checkpoint includes their bytes. So are streams that got no record for some minutes.
 //! - Small records are coalesced (`write_coalescer`). A checkpoint flushes them first.
 
 mod accept;
@@ -22,6 +22,7 @@ mod rollback;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
@@ -74,6 +75,8 @@ pub(crate) struct Ledger {
     has_closed_gaps: bool,
     /// Number of checkpoints started.
     checkpoints_started: u64,
+    /// Time of the last poll.
+    clock: Instant,
     /// Comparisons that the last process had started.
     comparisons: BTreeMap<String, ComparisonCheckpoint>,
     pending_checkpoint: Option<PendingCheckpoint>,
@@ -115,6 +118,7 @@ impl Ledger {
             rewrites_log: false,
             has_closed_gaps: false,
             checkpoints_started: 0,
+            clock: Instant::now(),
             dead_letters,
             comparisons: checkpoint.compared,
             pending_checkpoint: None,
@@ -122,6 +126,11 @@ impl Ledger {
             log_bytes_max: LOG_BYTES_MIN,
             shared,
         })
+    }
+
+    /// Sets the time at which the next records arrive.
+    pub(crate) fn set_clock(&mut self, now: Instant) {
+        self.clock = now;
     }
 
     /// Returns the number of streams opened, including reopened ones.
@@ -179,6 +188,33 @@ impl Ledger {
             self.streams.put_back(name, stream);
         }
         Ok(())
+    }
+
+    /// Closes streams that got no record for `timeout`. A record that comes later continues its stream. Returns the offsets
+    /// to commit.
+    pub(crate) fn close_idle(&mut self, timeout: Duration) -> io::Result<Vec<OffsetCommit>> {
+        let now = Instant::now();
+        let is_idle = |trail: &RecordTrail| now.saturating_duration_since(trail.last_record_at()) >= timeout;
+        if !self.streams.peek_idle().is_some_and(|stream| is_idle(&stream.info)) {
+            return Ok(Vec::new());
+        }
+        let commits = self.finish_checkpoint()?;
+        let mut comparing = Vec::new();
+        while self.streams.peek_idle().is_some_and(|stream| is_idle(&stream.info)) {
+            match self.streams.pop_idle()? {
+                // A re-send that was equal so far has no file of its own. Its rest would be appended to the stored file.
+                Some((name, stream)) if stream.writer.compared_bytes().is_some() => {
+                    comparing.push((name, stream))
+                }
+                Some((_, stream)) => record_trail::finish(stream, EndReason::Idle, &self.partitions),
+                None => break,
+            }
+        }
+        for (name, mut stream) in comparing {
+            stream.info.postpone_idle(now);
+            self.streams.put_back(name, stream);
+        }
+        Ok(commits)
     }
 
     /// Opens a stream. `start` tells whether `data` is its first byte, if that is known.

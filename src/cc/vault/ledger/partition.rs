@@ -275,9 +275,25 @@ impl Ledger {
         self.rewrites_log = true;
     }
 
+    /// Records that the records up to `offset` could not be read.
+    pub(crate) fn skip_to(&mut self, partition: PartitionId, offset: i64) {
+        self.partitions[partition.0].position = Some(offset);
+        self.cover(partition, offset, offset);
+    }
+
+    /// Returns whether the directory has read any partition of a topic from a broker.
+    pub(crate) fn has_consumed(&self, topic: &str) -> bool {
+        self.partitions.iter().any(|known| known.state.is_live && known.state.topic == topic)
+    }
+
     /// Returns the topic, partition and offsets.
     pub(crate) fn partition(&self, partition: PartitionId) -> &PartitionCheckpoint {
         &self.partitions[partition.0].state
+    }
+
+    /// Returns the offset after the last record of this run, stored or not.
+    pub(crate) fn position(&self, partition: PartitionId) -> Option<i64> {
+        self.partitions[partition.0].position
     }
 
     /// Returns whether the directory has a record.

@@ -1,5 +1,7 @@
 //! The records that an open stream's file consists of: what the ledger keeps for each stream in its table.
 
+use std::time::Instant;
+
 use super::gaps::gaps;
 use super::partition::LedgerPartition;
 use crate::capture::formats::is_same_capture;
@@ -19,6 +21,7 @@ pub(super) struct RecordTrail {
     pub is_changed: bool,
     /// Number of checkpoints started before the last record. `None` before the first record.
     last_checkpoint: Option<u64>,
+    last_record_at: Instant,
 }
 
 /// Where an accepted record comes from.
@@ -27,11 +30,28 @@ pub(super) struct RecordInfo {
     pub offset: i64,
     /// Number of checkpoints started before it.
     pub checkpoint: u64,
+    /// Time of the poll that returned it.
+    pub at: Instant,
 }
 
 impl RecordTrail {
     pub(super) fn new(segments: Vec<RecordSegment>) -> RecordTrail {
-        RecordTrail { segments: SegmentList::new(segments), is_changed: false, last_checkpoint: None }
+        RecordTrail {
+            segments: SegmentList::new(segments),
+            is_changed: false,
+            last_checkpoint: None,
+            last_record_at: Instant::now(),
+        }
+    }
+
+    /// Returns when the last record was added.
+    pub(super) fn last_record_at(&self) -> Instant {
+        self.last_record_at
+    }
+
+    /// Counts the stream as used at `now`.
+    pub(super) fn postpone_idle(&mut self, now: Instant) {
+        self.last_record_at = now;
     }
 
     /// Adds a record that contains the next bytes of the stream.
@@ -42,7 +62,7 @@ impl RecordTrail {
         record: RecordInfo,
         chunk: AppendedChunk,
     ) {
-        let RecordInfo { offset, checkpoint } = record;
+        let RecordInfo { offset, checkpoint, .. } = record;
         let AppendedChunk { at, bytes, starts_capture } = chunk;
         let begins_capture = at > 0 && starts_capture;
         let no_checkpoint_since = self.last_checkpoint.replace(checkpoint) == Some(checkpoint);
@@ -50,6 +70,7 @@ impl RecordTrail {
         self.segments
             .add_record(known, RecordPlacement { offset, at, bytes, no_checkpoint_since, begins_capture });
         self.is_changed = true;
+        self.last_record_at = record.at;
     }
 
     /// Warns once when records of a second partition arrive, because Kafka does not order them.
