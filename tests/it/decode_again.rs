@@ -243,7 +243,7 @@ fn a_dump_that_is_decoded_again_brings_nothing() {
 }
 
 #[test]
-fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
+fn dumps_in_any_order_give_the_same_files() {
     let work = Workdir::new();
     let (records, streams) = three_streams();
     let half = records.len() / 2;
@@ -257,15 +257,12 @@ fn offsets_that_go_back_are_taken_and_what_stands_before_the_folder_is_not() {
     decode(&output, &[&begin], &[], 0);
     decode(&output, &[&end], &[], 0);
     check_streams(&output, &streams);
-    // In the opposite order the start would be appended after the end.
+    // In the opposite order the start is inserted before the end.
     let output = work.join("backwards");
     decode(&output, &[&end], &[], 0);
-    let before = folder(&output);
-    let said = decode(&output, &[&begin], &[], 3);
-    assert!(said.number("late") > 0 && said.number("already_stored") == 0, "{}", said.0);
-    assert!(said.0.contains(" record_late "), "{}", said.0);
-    let after = folder(&output);
-    assert!(before.iter().all(|(file, (content, _))| after[file].0 == *content), "{}", said.0);
+    let said = decode(&output, &[&begin], &[], 0);
+    assert_eq!((said.number("late"), said.number("already_stored")), (0, 0), "{}", said.0);
+    check_streams(&output, &streams);
     // Within one dump the order is kept, and each record counts once: offsets of two topics, or of a
     // recreated topic.
     let twice = work.write("twice", kcat(&records, 0) + &kcat(&values("late", b"late records", 4), 0));

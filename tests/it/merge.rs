@@ -203,6 +203,7 @@ fn members_that_hand_over_in_good_order() {
     let stored = || stored_bytes(&scene.dir("a")) + stored_bytes(&scene.dir("b"));
     producer.wait_code(PATIENCE, 0);
     wait_until(PATIENCE, "all records", || stored() >= scene.bytes_sent());
+    wait_until(PATIENCE, "the second folder", || scene.dir("b").join(".lea/lock").exists());
     // Directories of running members are rejected, and nothing is created.
     let refused = scene.merge(&["a", "b"], "refused");
     assert_eq!(refused.status.code(), Some(1));

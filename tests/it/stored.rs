@@ -100,6 +100,7 @@ fn manifest(name: &str, part: u32, content: &[u8], state: ManifestState) -> Mani
         segments_omitted: 0,
         gaps: Vec::new(),
         gaps_omitted: 0,
+        insertions: Vec::new(),
         order_uncertain: false,
         resume_state: None,
         lea_version: "0.1.0".to_owned(),

@@ -152,6 +152,22 @@ impl PartitionCheckpoint {
         }
     }
 
+    /// Returns a record of this partition as a segment, without its place in a file.
+    pub(crate) fn segment_of(&self, offset: i64, bytes: u64) -> RecordSegment {
+        RecordSegment {
+            topic: self.topic.clone(),
+            topic_id: self.topic_id.clone(),
+            partition: self.partition,
+            first_offset: offset,
+            next_offset: offset + 1,
+            at: 0,
+            bytes,
+            compared: false,
+            begins_capture: false,
+            after_gap: false,
+        }
+    }
+
     /// Returns a gap of this partition.
     pub(crate) fn gap_of(&self, gap: &Gap) -> OffsetGap {
         OffsetGap {

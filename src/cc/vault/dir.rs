@@ -280,6 +280,42 @@ impl VaultDir {
         Ok(file)
     }
 
+    /// Creates a file in `.lea` that will become a stream file. Replaces one that exists.
+    pub(crate) fn create_meta(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.meta, name, flags, Mode::from_raw_mode(0o600))?;
+        set_mode_and_group(&fd, self.access.file_mode(), self.access)?;
+        Ok(File::from(fd))
+    }
+
+    /// Moves a file from `.lea` to the name of a stream file, unless that was done before.
+    pub(crate) fn publish_meta(&self, name: &str, file: &str) -> io::Result<()> {
+        match renameat(&self.meta, name, &self.dir, file) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a file in `.lea`. Returns `None` if it does not exist.
+    pub(crate) fn meta_read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let mut content = Vec::new();
+        match open_regular(&self.meta, name, OFlags::RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => File::from(opened?).read_to_end(&mut content).map(|_| Some(content)),
+        }
+    }
+
+    /// Removes the files in `.lea` whose names start with `prefix`.
+    pub(crate) fn remove_meta_files(&self, prefix: &str) -> io::Result<()> {
+        for entry in Dir::read_from(&self.meta)? {
+            let entry = entry?;
+            if entry.file_name().to_bytes().starts_with(prefix.as_bytes()) {
+                unlinkat(&self.meta, entry.file_name(), AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a file in `.lea`.
     pub(crate) fn meta_remove(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.meta, name, AtFlags::empty())?)

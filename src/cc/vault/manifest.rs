@@ -23,6 +23,9 @@ const CONNECTIONS_MAX: usize = 1000;
 /// Limit on the gaps listed.
 const GAPS_MAX: usize = 1000;
 
+/// Limit on the insertions listed.
+const INSERTIONS_MAX: usize = 100;
+
 /// Returns the name of a stream file's manifest.
 pub fn file_name(file: &str) -> String {
     format!("{file}{SUFFIX}")
@@ -90,6 +93,9 @@ pub struct Manifest {
     /// Number of gaps omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gaps_omitted: u64,
+    /// Late records that were inserted, the last ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub insertions: Vec<Insertion>,
     /// Whether records of several partitions are in the file. Kafka guarantees order only within a partition.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub order_uncertain: bool,
@@ -127,6 +133,7 @@ impl Manifest {
             segments_omitted: 0,
             gaps: Vec::new(),
             gaps_omitted: 0,
+            insertions: Vec::new(),
             order_uncertain: false,
             resume_state: None,
             lea_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -176,6 +183,14 @@ impl Manifest {
         let is_joinable =
             |two: &[StreamConnection]| self.source.is_kafka() || is_same_address(&two[0].peer, &two[1].peer);
         self.connections.windows(2).enumerate().filter(move |(_, two)| is_joinable(two)).map(|(at, _)| at)
+    }
+
+    /// Adds an insertion of late records.
+    pub(crate) fn add_insertion(&mut self, insertion: Insertion) {
+        if self.insertions.len() >= INSERTIONS_MAX {
+            self.insertions.remove(0);
+        }
+        self.insertions.push(insertion);
     }
 
     /// Sets the gaps between the file's records.
@@ -279,6 +294,20 @@ pub struct RecordSegment {
     /// segment of the same partition before it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub after_gap: bool,
+}
+
+/// Late records that were inserted between stored ones, so that the bytes after them moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Insertion {
+    /// Time of the insertion: RFC 3339, UTC.
+    pub at: String,
+    pub records: u64,
+    pub bytes: u64,
+    /// Length of the file before.
+    pub previous_bytes: u64,
+    /// SHA-256 of the file before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_sha256: Option<String>,
 }
 
 /// Offsets between two records of a file that are not known to be in the output directory. Records of the stream may be

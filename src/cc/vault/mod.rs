@@ -29,6 +29,7 @@ mod compare;
 mod continuation;
 pub mod damage;
 mod hasher;
+mod insertion;
 mod journal;
 mod name_locks;
 pub(crate) mod offset_set;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use super::VaultInner;
 use super::compare::StoredPart;
-use super::manifest::{RecordSegment, StreamSource};
+use super::insertion::{self, LateRecord};
+use super::manifest::{Manifest, RecordSegment, StreamSource};
 use super::name_locks::{LockMode, NameLock};
 use super::stored_parts;
 use super::stream_writer::StreamWriter;
+use crate::capture::formats::HEADER_BYTES_MAX;
 
 /// Where a stream comes from.
 #[derive(Clone, Debug)]
@@ -64,6 +66,23 @@ impl PendingStream {
     /// Returns the Kafka records that the stored parts consist of.
     pub(super) fn stored_segments(&self) -> impl Iterator<Item = &RecordSegment> {
         self.stored.iter().flat_map(|stored| &stored.manifest.segments)
+    }
+
+    /// Returns the manifest of the stored file, if there is exactly one and it is the first of its name.
+    pub(super) fn first_part(&self) -> Option<&Manifest> {
+        match &self.stored[..] {
+            [stored] if stored.manifest.part == 1 => Some(&stored.manifest),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a record can be inserted into the stored file.
+    pub(super) fn can_insert(&self, record: &LateRecord) -> io::Result<bool> {
+        let Some(manifest) = self.first_part().filter(|manifest| manifest.segments_omitted == 0) else {
+            return Ok(false);
+        };
+        let head = self.read_stored_head(HEADER_BYTES_MAX)?;
+        Ok(insertion::is_possible(&manifest.segments, manifest.bytes, &head, record))
     }
 
     /// Returns whether no other stream of the name is open.

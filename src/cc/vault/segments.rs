@@ -122,6 +122,23 @@ impl SegmentList {
         }
     }
 
+    /// Appends a record of an insertion, to the last segment if that ends right before it.
+    pub(super) fn append_record(&mut self, segment: RecordSegment) {
+        let follows = |last: &&mut RecordSegment| {
+            is_same_partition(last, &segment)
+                && last.next_offset == segment.first_offset
+                && are_adjacent(last, &segment)
+                && segment.next_offset == segment.first_offset + 1
+        };
+        match self.list.last_mut().filter(follows) {
+            Some(last) => {
+                last.next_offset = segment.next_offset;
+                last.bytes += segment.bytes;
+            }
+            None => self.append(vec![segment]),
+        }
+    }
+
     /// Keeps the list within its limit: joins two segments in the middle if possible, and omits one
     /// otherwise.
     fn limit_length(&mut self) {

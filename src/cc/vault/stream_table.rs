@@ -267,6 +267,18 @@ impl<I: StreamInfo> StreamTable<I> {
     }
 }
 
+impl<I> OpenStream<I> {
+    /// Returns the first bytes of the stream, as far as they are known.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Returns the number of bytes of the stream, including coalesced ones.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+}
+
 impl<I: StreamInfo> OpenStream<I> {
     /// Passes the coalesced bytes to the writer. If there are any, decrements `coalescing`.
     fn flush(&mut self, coalescing: &mut usize) -> io::Result<()> {

@@ -10,7 +10,9 @@ use super::checkpoint::FileCheckpoint;
 use super::compare::{CompareOutcome, Divergence, ResendComparison, StoredPart};
 use super::continuation::Continuation;
 use super::damage::Damage;
-use super::manifest::{EndReason, Manifest, ManifestState, OffsetGap, PartPosition, RecordSegment, StreamConnection};
+use super::manifest::{
+    EndReason, Manifest, ManifestState, OffsetGap, PartPosition, RecordSegment, StreamConnection,
+};
 use super::name_locks::{LockMode, NameLock};
 use super::packet_aligner::PacketAligner;
 use super::part::StreamPart;
@@ -178,6 +180,11 @@ impl StreamWriter {
             WriterState::Writing(part) => Some(&part.file),
             WriterState::Comparing(_) | WriterState::Ended => None,
         }
+    }
+
+    /// Returns whether the stream writes to the first file of its name.
+    pub(super) fn is_first_part(&self, name: &[u8]) -> bool {
+        self.file().is_some_and(|file| file == name::file_name(name))
     }
 
     /// Returns the number of bytes of the stream, including those that were already in its file.

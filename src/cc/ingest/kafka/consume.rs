@@ -229,6 +229,9 @@ impl LoopState<'_> {
 
     /// Closes streams that got no record for a while.
     fn close_idle_streams(&mut self) -> Result<()> {
+        if self.is_idle {
+            self.consumer.ledger.insert_late().map_err(Error::system("insert late records"))?;
+        }
         let Some(timeout) = self.consumer.config.idle_timeout else { return Ok(()) };
         let now = Instant::now();
         if now < self.idle_check_at {

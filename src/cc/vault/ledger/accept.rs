@@ -2,23 +2,24 @@
 
 use std::io;
 
+use super::late::LatePlace;
 use super::record_trail::{self, RecordInfo};
 use super::{Ledger, PartitionId};
 use crate::cc::vault::StreamStart;
-use crate::cc::vault::manifest::{EndReason, RecordSegment};
+use crate::cc::vault::manifest::EndReason;
 use crate::cc::vault::offset_set::Membership;
 use crate::cc::vault::stream_table::StreamStatus;
 use crate::cc::wire::chunk::{Chunk, ChunkError};
-use crate::runtime::hex;
 
 /// Result of accepting a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
-    /// The bytes are on their way to the file.
+    /// The bytes are on their way to the file, or will be inserted into it.
     New,
     /// The record was accepted before.
     Duplicate,
-    /// The file of the stream has later records of the partition, so the record was not stored.
+    /// The file of the stream has later records of the partition, and the record cannot be inserted before them, so it was
+    /// not stored.
     Late,
     /// It is no longer known whether the directory has the record, so it was not stored.
     Unknown,
@@ -65,9 +66,15 @@ impl Ledger {
             }
         }
         if self.partitions[partition.0].has_higher(offset) {
-            if self.is_late(partition, offset, chunk)? {
+            let accepted = match self.place_late(partition, offset, chunk)? {
+                LatePlace::AtEnd => None,
+                LatePlace::Kept => Some(Accepted::New),
+                LatePlace::Duplicate => Some(Accepted::Duplicate),
+                LatePlace::Impossible => Some(Accepted::Late),
+            };
+            if let Some(accepted) = accepted {
                 self.pass_over(partition, offset);
-                return Ok(Accepted::Late);
+                return Ok(accepted);
             }
             self.has_closed_gaps = true;
         }
@@ -79,23 +86,6 @@ impl Ledger {
         // Done last: a checkpoint during this call must not include this record.
         self.advance_past(partition, offset);
         Ok(Accepted::New)
-    }
-
-    /// Returns whether the stream of a record has later records of the same partition.
-    fn is_late(&mut self, partition: PartitionId, offset: i64, chunk: &Chunk<'_>) -> io::Result<bool> {
-        let name = chunk.name.as_bytes();
-        let known = &self.partitions[partition.0].state;
-        let is_later = |segment: &RecordSegment| segment.next_offset > offset && known.is_segment(segment);
-        if let Some(stream) = self.streams.get(name) {
-            return Ok(stream.info.segments.list.iter().any(is_later));
-        }
-        // The comparison of a re-send continues when the stream is opened.
-        let compared = self.comparisons.get(&hex::encode(name)).map(|compared| &compared.segments);
-        if compared.is_some_and(|segments| segments.iter().any(is_later)) {
-            return Ok(true);
-        }
-        let pending = self.pend_stream(name)?;
-        Ok(pending.stored_segments().any(is_later))
     }
 
     /// The usual case: decodes a record into the coalescing buffer. Returns false if the slow path is needed.

@@ -65,12 +65,13 @@ impl Ledger {
             .partitions
             .iter()
             .enumerate()
-            .filter(|(_, known)| {
-                (known.is_assigned || known.is_dump) && known.state.next_offset > known.state.acknowledged
-            })
-            .map(|(at, known)| OffsetCommit {
-                partition: PartitionId(at),
-                next_offset: known.state.next_offset,
+            .filter(|(_, known)| known.is_assigned || known.is_dump)
+            .filter_map(|(at, known)| {
+                // Late records are stored when they are inserted.
+                let late = self.late.lowest(PartitionId(at)).unwrap_or(i64::MAX);
+                let next_offset = known.state.next_offset.min(late);
+                let commit = OffsetCommit { partition: PartitionId(at), next_offset };
+                (next_offset > known.state.acknowledged).then_some(commit)
             })
             .collect();
         self.pending_checkpoint = Some(PendingCheckpoint { done: done_in, commits });
@@ -113,6 +114,7 @@ impl Ledger {
 
     fn flush_if(&mut self, is_due: impl Fn(&RecordStream) -> bool) -> io::Result<Vec<OffsetCommit>> {
         self.flush_coalesced()?;
+        self.insert_late()?;
         for (_, stream) in self.streams.iter_mut().filter(|(_, stream)| is_due(stream)) {
             stream.info.is_changed |= stream.writer.flush();
         }

@@ -3,7 +3,7 @@
 //!
 //! - A record whose offset the directory has is a duplicate. Offsets are remembered as ranges, because dumps may lack
 //!   records and brokers may have deleted some.
-//! - A record that belongs between stored bytes is not appended after them. It is late.
+//! - A record that belongs between stored bytes is not appended after them. It is inserted (`late`), if that is possible.
 //! - A checkpoint records what the files contain at which offsets. Offsets are committed only after their checkpoint
 //!   is durable. The next start removes everything that was written after the last checkpoint (`rollback`).
 //! - A Kafka stream has no end. When too many streams are open, the least recently used ones are closed, after a
@@ -15,6 +15,7 @@ mod checkpoint_log;
 mod dead_letters;
 mod dumps;
 mod gaps;
+mod late;
 mod partition;
 mod record_trail;
 mod rollback;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::checkpoint::{Checkpoint, CheckpointBatch, ComparisonCheckpoint, ReadRange};
+use super::insertion::{self, Insertions};
 use super::manifest::{EndReason, RecordSegment, StreamSource};
 use super::stream_table::{NoPeer, StreamTable};
 use super::stream_writer::StreamWriter;
@@ -45,6 +47,7 @@ pub(crate) use partition::PartitionId;
 
 use checkpoint_log::{LOG_BYTES_MIN, PendingCheckpoint};
 use dead_letters::DeadLetterFile;
+use late::LateRecords;
 use partition::LedgerPartition;
 use record_trail::RecordTrail;
 use rollback::roll_back;
@@ -73,6 +76,7 @@ pub(crate) struct Ledger {
     rewrites_log: bool,
     /// Whether records were stored before others of their partition.
     has_closed_gaps: bool,
+    late: LateRecords,
     /// Number of checkpoints started.
     checkpoints_started: u64,
     /// Time of the last poll.
@@ -96,10 +100,14 @@ impl Ledger {
     ) -> Result<Ledger> {
         let shared = Arc::clone(&vault.shared);
         let failed = || Error::path("restore the last checkpoint in", shared.dir.path());
-        let checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
+        let mut checkpoint = Checkpoint::read(&shared.dir).map_err(failed())?;
+        let has_inserted = Insertions::complete(&shared, &mut checkpoint).map_err(failed())?;
         let unclosed = shared.take_unclosed_kafka_files();
         let dead_letters = DeadLetterFile::open(&shared, checkpoint.dead_letter_bytes).map_err(failed())?;
         roll_back(&shared, &checkpoint, &unclosed, dead_letters.bytes).map_err(failed())?;
+        if has_inserted {
+            insertion::remove(&shared.dir).map_err(failed())?;
+        }
         let partitions = checkpoint.partitions.iter();
         let mut partitions =
             partitions.map(|state| LedgerPartition::restore(state, &checkpoint)).collect::<Vec<_>>();
@@ -117,6 +125,7 @@ impl Ledger {
             unwritten_ranges: Vec::new(),
             rewrites_log: false,
             has_closed_gaps: false,
+            late: LateRecords::default(),
             checkpoints_started: 0,
             clock: Instant::now(),
             dead_letters,
@@ -140,7 +149,7 @@ impl Ledger {
 
     /// Returns the number of stream bytes accepted.
     pub(crate) fn accepted_bytes(&self) -> u64 {
-        self.streams.accepted_bytes()
+        self.streams.accepted_bytes() + self.late.accepted_bytes()
     }
 
     /// Closes all streams. Must be called after [`flush`](Self::flush) and after its offsets are committed.

@@ -104,6 +104,18 @@ impl LedgerPartition {
         }
     }
 
+    /// Returns the lowest offset from `offset` on that is missing.
+    pub(super) fn first_missing(&self, mut offset: i64) -> i64 {
+        let current = self.state.first_offset.map_or(0..0, |first| first..self.state.next_offset);
+        loop {
+            let missing = self.others.first_missing(offset);
+            if !current.contains(&missing) {
+                return missing;
+            }
+            offset = current.end;
+        }
+    }
+
     /// Returns the offset after the highest one.
     fn end(&self) -> Option<i64> {
         self.others.end().max(self.state.first_offset.map(|_| self.state.next_offset))
@@ -145,6 +157,22 @@ impl LedgerPartition {
         }
         self.set_current(range);
         left
+    }
+
+    /// Adds an offset that was not read in order. Returns its range.
+    pub(super) fn add(&mut self, offset: i64) -> ReadRange {
+        let range = OffsetRange { first: offset, next: offset + 1, taken_over: false, since: rfc3339_now() };
+        let read = self.state.range_of(range.clone());
+        self.others.add(range);
+        if let Some(first) = self.state.first_offset
+            && let Some(touching) = self.others.take_touching(first, self.state.next_offset)
+        {
+            let mut current = self.current();
+            current.join(touching);
+            self.set_current(current);
+        }
+        self.next_start = self.others.next_start(self.state.next_offset).unwrap_or(i64::MAX);
+        read
     }
 
     fn current(&self) -> OffsetRange {
@@ -209,7 +237,7 @@ impl Ledger {
 
     /// Returns the lowest offset from `offset` on that the directory lacks.
     pub(crate) fn first_missing(&self, partition: PartitionId, offset: i64) -> i64 {
-        self.partitions[partition.0].offsets().first_missing(offset)
+        self.partitions[partition.0].first_missing(offset)
     }
 
     /// Notes the id of a topic. Returns whether the topic was recreated, so that the directory has none of its records.

@@ -501,20 +501,96 @@ fn a_filtered_dump_leaves_gaps_that_are_named() {
         let unread: Vec<_> = unread.iter().map(|gap| (gap.first_offset, gap.next_offset)).collect();
         assert_eq!(unread, [(1, 3), (5, 7)]);
     }
+    let before = manifest(dir.path(), "a");
     let mut kit = Kit::open(dir.path(), 100);
     let all: Vec<i64> = (0..10).collect();
     let accepted = take_dump(&mut kit, &records, &all, false);
     for (offset, accepted) in all.iter().zip(accepted) {
-        let expected = match offset {
-            0 | 3 | 4 | 7 => Accepted::Duplicate,
-            8 | 9 => Accepted::New,
-            _ => Accepted::Late,
-        };
-        assert_eq!(accepted, expected, "{offset}");
+        let is_known = matches!(offset, 0 | 3 | 4 | 7);
+        assert_eq!(accepted, if is_known { Accepted::Duplicate } else { Accepted::New }, "{offset}");
     }
     kit.close();
-    assert_eq!(stored(dir.path(), "a"), b"0 3 4 7 8 9");
-    assert_eq!(gaps(dir.path()), [(1, 3), (5, 7)]);
+    assert_eq!(stored(dir.path(), "a"), b"0 1 2 3 4 5 6 7 8 9");
+    let after = manifest(dir.path(), "a");
+    assert_eq!((after.gaps.len(), after.sha256), (0, sha256(b"0 1 2 3 4 5 6 7 8 9")));
+    let [insertion] = &after.insertions[..] else { panic!("{:?}", after.insertions) };
+    assert_eq!((insertion.records, insertion.bytes), (4, 8));
+    assert_eq!(insertion.previous_sha256, sha256(b"0 3 4 7 8 9"));
+    assert_ne!(before.sha256, insertion.previous_sha256, "records were appended first");
+    assert_eq!(checkpoint::read_gaps(dir.path()).unwrap(), []);
+    let list: Vec<_> =
+        after.segments.iter().map(|s| (s.first_offset, s.next_offset, s.at, s.after_gap)).collect();
+    assert_eq!(list.first(), Some(&(0, 3, 0, false)));
+    assert!(list.windows(2).all(|two| two[0].1 == two[1].0 && !two[1].3), "{list:?}");
+}
+
+/// What is inserted before the header of a capture, or is a header itself, belongs to another re-send.
+#[test]
+fn records_around_the_start_of_a_capture_are_not_inserted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kit = Kit::open(dir.path(), 100);
+    let record = |data: &[u8]| Record { name: "a".into(), data: data.into() };
+    let records = [record(b"rest"), record(&PCAP[..1000]), record(&PCAP[..500]), record(&PCAP[1000..2000])];
+    assert_eq!(take_dump(&mut kit, &records, &[1, 3], false), [Accepted::New; 2]);
+    assert_eq!(take_dump(&mut kit, &records, &[0, 2], false), [Accepted::Late; 2]);
+    kit.close();
+    assert_same(&stored(dir.path(), "a"), &PCAP[..2000], "a");
+    assert_eq!(gaps(dir.path()), [(2, 3)]);
+}
+
+#[test]
+fn a_dump_in_reverse_order_is_stored_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let records: Vec<Record> =
+        PCAP.chunks(2000).map(|data| Record { name: "a".into(), data: data.into() }).collect();
+    let mut kit = Kit::open(dir.path(), 100);
+    let offsets: Vec<i64> = (0..records.len() as i64).rev().collect();
+    let accepted = take_dump(&mut kit, &records, &offsets, false);
+    assert!(accepted.iter().all(|accepted| *accepted == Accepted::New));
+    kit.close();
+    assert_same(&stored(dir.path(), "a"), PCAP, "a");
+    assert_eq!(manifest(dir.path(), "a").sha256, sha256(PCAP));
+    assert_eq!(names(dir.path()), ["a"]);
+}
+
+/// A crash at any point of an insertion leaves the file before or after it, and the offsets that belong to it.
+#[test]
+fn an_insertion_is_complete_or_did_not_happen() {
+    let records = words("0 1 2 3 4 5 6 7 8 9");
+    let root = tempfile::tempdir().unwrap();
+    let first = root.path().join("first");
+    let mut kit = Kit::open(&first, 100);
+    take_dump(&mut kit, &records, &[0, 3, 4, 7], false);
+    kit.close();
+    let mut kit = Kit::open(&first, 100);
+    take_dump(&mut kit, &records, &[1, 2, 9], false);
+    let crashed = |step: &str| root.path().join(step);
+    let ledger = kit.ledger();
+    let built = ledger.build_insertions().unwrap();
+    copy(&first, &crashed("written"));
+    built.0.commit(&ledger.shared).unwrap();
+    copy(&first, &crashed("committed"));
+    ledger.shared.dir.publish_meta("insertion.0", "a").unwrap();
+    copy(&first, &crashed("renamed"));
+    ledger.apply_insertions(built).unwrap();
+    copy(&first, &crashed("applied"));
+    kit.close();
+    assert_eq!(stored(&first, "a"), b"0 1 2 3 4 7 9");
+    for step in ["written", "committed", "renamed", "applied"] {
+        let dir = crashed(step);
+        let mut kit = Kit::open(&dir, 100);
+        let expected: &[u8] = if step == "written" { b"0 3 4 7 9" } else { b"0 1 2 3 4 7 9" };
+        assert_eq!(stored(&dir, "a"), expected, "{step}");
+        assert_eq!(manifest(&dir, "a").sha256, sha256(expected), "{step}");
+        let all: Vec<i64> = (0..10).collect();
+        take_dump(&mut kit, &records, &all, false);
+        kit.close();
+        let content = stored(&dir, "a");
+        // The last word has no space after it.
+        assert_eq!(content, b"0 1 2 3 4 5 6 7 8 9", "{step}");
+        assert_eq!((gaps(&dir), manifest(&dir, "a").sha256), (vec![], sha256(&content)), "{step}");
+        assert!(!dir.join(".lea/insertions.json").exists() && !dir.join(".lea/insertion.0").exists());
+    }
 }
 
 /// A record that is missing is stored if its stream has no later one, and it closes the gap of the directory.
@@ -560,9 +636,9 @@ fn a_consumer_reads_the_gaps_of_a_dump() {
     let accepted: Vec<_> =
         (0..5).map(|offset| kit.take(partition, offset, &records[offset as usize])).collect();
     let (new, known) = (Accepted::New, Accepted::Duplicate);
-    // The file of `a` has the record 3 already.
-    assert_eq!(accepted, [Accepted::Late, known, new, known, new]);
+    assert_eq!(accepted, [new, known, new, known, new]);
     kit.close();
+    assert_eq!(checkpoint::read_gaps(dir.path()).unwrap(), []);
     assert_eq!(kit_start(dir.path()), (Some(5), 5));
 }
 
