@@ -6,11 +6,11 @@ pub const NAME_BYTES_MAX: usize = 4096;
 /// Maximum size of an escaped file name without the part number and the manifest's suffix. File systems allow 255.
 pub const FILE_NAME_BYTES_MAX: usize = 200;
 
-/// Maximum size of a packet in a capture: the largest snaplen of tcpdump and Wireshark. A larger length is malformed.
+/// Maximum size of a packet of most link types: the largest snaplen of tcpdump and Wireshark. A larger length is malformed.
 pub const PACKET_BYTES_MAX: u32 = 262_144;
 
-/// Maximum size of a pcapng block, as in Wireshark.
-pub const BLOCK_BYTES_MAX: u32 = 16 << 20;
+/// Maximum size of a pcapng block, as in Wireshark: the largest packet of any link type, and 128 KiB of options.
+pub const BLOCK_BYTES_MAX: u32 = (128 << 20) + (128 << 10) + 32;
 
 /// Maximum size of a Kafka record or of a line in a dump. Brokers accept 1 MiB by default, and a chunk has a few kB.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;

@@ -1,4 +1,4 @@
-//! Table of capture formats: magic numbers, header lengths and parsers. Pure.
+//! Table of formats: magic numbers, header lengths, parsers and decompressors. Pure.
 //!
 //! Everything that asks whether bytes are a capture, of which format, or how many bytes it takes to know, asks this
 //! module. To add a format, put its parser into a file of this directory, and add a variant to [`CaptureFormat`] and to
@@ -8,11 +8,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::compressed::Compression;
+use super::erf::{self, ErfParser};
 use super::parser::PacketParser as _;
-use super::pcap::{self, PcapParser, TimeUnit};
+use super::pcap::{self, PcapMagic, PcapParser};
 use super::pcapng::{self, PcapngParser};
+use super::snoop::{self, SnoopParser};
+use super::variants::PcapVariant;
 
-/// Format of a stream.
+/// Format of a stream. That of a compressed stream is the format of its decompressed content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptureFormat {
@@ -21,8 +25,17 @@ pub enum CaptureFormat {
     Unknown,
     Pcap,
     Pcapng,
+    Snoop,
+    Erf,
     /// Not a capture.
     Other,
+}
+
+impl CaptureFormat {
+    /// Returns whether the format is recognized by a magic number.
+    pub(super) fn has_magic(self) -> bool {
+        self != CaptureFormat::Erf
+    }
 }
 
 /// Parser of one capture format.
@@ -30,6 +43,8 @@ pub enum CaptureFormat {
 pub(super) enum Parser {
     Pcap(PcapParser),
     Pcapng(PcapngParser),
+    Snoop(SnoopParser),
+    Erf(ErfParser),
 }
 
 /// Evaluates an expression with the parser, whatever its format. Static dispatch, because it runs for each packet.
@@ -38,54 +53,113 @@ macro_rules! with_parser {
         match $parser {
             Parser::Pcap($inner) => $call,
             Parser::Pcapng($inner) => $call,
+            Parser::Snoop($inner) => $call,
+            Parser::Erf($inner) => $call,
         }
     };
 }
 pub(super) use with_parser;
 
-/// One way in which captures start. A format has a row for each of its magic numbers.
+/// What starts with a row's bytes.
+#[derive(Clone, Copy)]
+enum Content {
+    /// Creates the parser from the first `decision_bytes` bytes. `None`: they are not of this format.
+    Capture(fn(&[u8]) -> Option<Parser>),
+    Compressed(Compression),
+}
+
+/// One way in which streams start. A format has a row for each of its magic numbers.
 struct Start {
-    format: CaptureFormat,
+    content: Content,
     /// File name extension, with its dot.
     extension: &'static str,
-    /// First bytes of the capture. Empty for a format without a magic number: it is recognized in content, but it does
+    /// First bytes of the stream. Empty for a format without a magic number: it is recognized in content, but it does
     /// not end a stream's name.
     magic: &'static [u8],
+    /// Reports whether the bytes so far may be of this format, beyond the magic number.
+    may_start: fn(&[u8]) -> bool,
+    /// Number of bytes after which `may_start` is worth a call.
+    early_bytes: usize,
     /// Number of bytes that decide whether this is the format.
     decision_bytes: usize,
-    /// Number of bytes that distinguish two captures of the format: the file header.
+    /// Number of bytes that distinguish two streams of the format: the file header, or as many bytes.
     header_bytes: usize,
-    /// Creates the parser from the first `decision_bytes` bytes. `None`: they are not of this format.
-    parser: fn(&[u8]) -> Option<Parser>,
 }
 
 /// All formats. No magic number may be a prefix of another one.
-const STARTS: [Start; 5] = [
-    pcap(&[0xd4, 0xc3, 0xb2, 0xa1], |_| Some(Parser::Pcap(PcapParser::new(false, TimeUnit::Microseconds)))),
-    pcap(&[0xa1, 0xb2, 0xc3, 0xd4], |_| Some(Parser::Pcap(PcapParser::new(true, TimeUnit::Microseconds)))),
-    pcap(&[0x4d, 0x3c, 0xb2, 0xa1], |_| Some(Parser::Pcap(PcapParser::new(false, TimeUnit::Nanoseconds)))),
-    pcap(&[0xa1, 0xb2, 0x3c, 0x4d], |_| Some(Parser::Pcap(PcapParser::new(true, TimeUnit::Nanoseconds)))),
+const STARTS: [Start; 19] = [
+    pcap(b"\xd4\xc3\xb2\xa1", |_| pcap_parser(PcapMagic::Microseconds, false)),
+    pcap(b"\xa1\xb2\xc3\xd4", |_| pcap_parser(PcapMagic::Microseconds, true)),
+    pcap(b"\x4d\x3c\xb2\xa1", |_| pcap_parser(PcapMagic::Nanoseconds, false)),
+    pcap(b"\xa1\xb2\x3c\x4d", |_| pcap_parser(PcapMagic::Nanoseconds, true)),
+    pcap(b"\x34\xcd\xb2\xa1", |_| pcap_parser(PcapMagic::Modified, false)),
+    pcap(b"\xa1\xb2\xcd\x34", |_| pcap_parser(PcapMagic::Modified, true)),
+    ixia(b"\xac\x01\x00\x1c", |_| pcap_parser(PcapMagic::IxiaHardware, false)),
+    ixia(b"\x1c\x00\x01\xac", |_| pcap_parser(PcapMagic::IxiaHardware, true)),
+    ixia(b"\xab\x01\x00\x1c", |_| pcap_parser(PcapMagic::IxiaSoftware, false)),
+    ixia(b"\x1c\x00\x01\xab", |_| pcap_parser(PcapMagic::IxiaSoftware, true)),
     Start {
-        format: CaptureFormat::Pcapng,
+        content: Content::Capture(|start| PcapngParser::new(start).map(Parser::Pcapng)),
         extension: ".pcapng",
-        magic: &pcapng::MAGIC,
         // The block's type and length, and the byte-order magic.
         decision_bytes: 12,
         // Up to the section length.
-        header_bytes: 24,
-        parser: |start| PcapngParser::new(start).map(Parser::Pcapng),
+        ..row(&pcapng::MAGIC, 24)
+    },
+    // The version, of which readers know 2 to 5, belongs to the magic number: a name may end in "snoop" and NUL padding.
+    snoop(b"snoop\0\0\0\0\0\0\x02"),
+    snoop(b"snoop\0\0\0\0\0\0\x03"),
+    snoop(b"snoop\0\0\0\0\0\0\x04"),
+    snoop(b"snoop\0\0\0\0\0\0\x05"),
+    // Compressed streams start alike, so more bytes than the header distinguish them. The third byte is the method.
+    compressed(Compression::Gzip, b"\x1f\x8b\x08"),
+    compressed(Compression::Zstd, b"\x28\xb5\x2f\xfd"),
+    compressed(Compression::Lz4, b"\x04\x22\x4d\x18"),
+    // Last: it has no magic number.
+    Start {
+        content: Content::Capture(|_| Some(Parser::Erf(ErfParser::new()))),
+        extension: ".erf",
+        may_start: erf::may_start,
+        early_bytes: erf::EARLY_BYTES,
+        decision_bytes: erf::RECORD_HEADER_BYTES,
+        ..row(b"", erf::RECORD_HEADER_BYTES)
     },
 ];
 
-const fn pcap(magic: &'static [u8; 4], parser: fn(&[u8]) -> Option<Parser>) -> Start {
+const fn row(magic: &'static [u8], header_bytes: usize) -> Start {
     Start {
-        format: CaptureFormat::Pcap,
-        extension: ".pcap",
+        content: Content::Capture(|_| None),
+        extension: "",
         magic,
-        decision_bytes: 4,
-        header_bytes: pcap::FILE_HEADER_BYTES,
-        parser,
+        may_start: |_| true,
+        early_bytes: magic.len(),
+        decision_bytes: magic.len(),
+        header_bytes,
     }
+}
+
+fn pcap_parser(magic: PcapMagic, big_endian: bool) -> Option<Parser> {
+    Some(Parser::Pcap(PcapParser::new(magic, big_endian)))
+}
+
+const fn pcap(magic: &'static [u8; 4], parser: fn(&[u8]) -> Option<Parser>) -> Start {
+    Start { content: Content::Capture(parser), extension: ".pcap", ..row(magic, pcap::FILE_HEADER_BYTES) }
+}
+
+const fn ixia(magic: &'static [u8; 4], parser: fn(&[u8]) -> Option<Parser>) -> Start {
+    Start { header_bytes: pcap::IXIA_FILE_HEADER_BYTES, ..pcap(magic, parser) }
+}
+
+const fn snoop(magic: &'static [u8; 12]) -> Start {
+    Start {
+        content: Content::Capture(|_| Some(Parser::Snoop(SnoopParser::new()))),
+        extension: ".snoop",
+        ..row(magic, snoop::FILE_HEADER_BYTES)
+    }
+}
+
+const fn compressed(compression: Compression, magic: &'static [u8]) -> Start {
+    Start { content: Content::Compressed(compression), extension: compression.extension(), ..row(magic, 24) }
 }
 
 /// Largest number of bytes that decides whether a stream is a capture.
@@ -126,20 +200,35 @@ impl Parser {
         match self {
             Parser::Pcap(_) => CaptureFormat::Pcap,
             Parser::Pcapng(_) => CaptureFormat::Pcapng,
+            Parser::Snoop(_) => CaptureFormat::Snoop,
+            Parser::Erf(_) => CaptureFormat::Erf,
         }
     }
 
-    /// Link type of the first interface, once known.
-    pub(super) fn link_type(&self) -> Option<u32> {
-        with_parser!(self, parser => parser.link_type())
+    /// Variant of the format. `None`: the usual one, or the format has none.
+    pub(super) fn variant(&self) -> Option<PcapVariant> {
+        match self {
+            Parser::Pcap(parser) => Some(parser.variant()).filter(|variant| *variant != PcapVariant::Usual),
+            Parser::Pcapng(_) | Parser::Snoop(_) | Parser::Erf(_) => None,
+        }
+    }
+
+    /// Returns false for a deserialized parser that no input leads to, as far as continuing could do harm.
+    pub(super) fn is_consistent(&self) -> bool {
+        with_parser!(self, parser => parser.is_consistent())
     }
 }
 
 impl Start {
-    /// Reports whether the first `count` bytes of `content` agree with the magic number.
+    /// Reports whether the first `count` bytes of `content` agree with this row.
     fn agrees(&self, content: &[u8], count: usize) -> bool {
-        let both = self.magic.len().min(count).min(content.len());
-        self.magic[..both] == content[..both]
+        let start = &content[..count.min(content.len())];
+        let both = self.magic.len().min(start.len());
+        self.magic[..both] == start[..both] && (self.may_start)(start)
+    }
+
+    fn has_magic(&self) -> bool {
+        !self.magic.is_empty()
     }
 }
 
@@ -148,20 +237,32 @@ pub(super) enum Detection {
     /// More bytes are needed: see [`decision_bytes`].
     Undecided,
     Capture(Parser),
+    Compressed(Compression),
     NotCapture,
 }
 
 /// Detects the format of content from its first bytes.
 pub(super) fn detect(content: &[u8]) -> Detection {
-    for start in STARTS.iter().filter(|start| start.agrees(content, content.len())) {
+    detect_with(content, |_| true).0
+}
+
+/// Detects the format of content, and finds its row, among the rows that `is_wanted` accepts.
+fn detect_with(content: &[u8], is_wanted: fn(&Start) -> bool) -> (Detection, Option<&'static Start>) {
+    static ROWS: [Start; STARTS.len()] = STARTS;
+    for start in ROWS.iter().filter(|start| is_wanted(start) && start.agrees(content, content.len())) {
         if content.len() < start.decision_bytes {
-            return Detection::Undecided;
+            return (Detection::Undecided, Some(start));
         }
-        if let Some(parser) = (start.parser)(content) {
-            return Detection::Capture(parser);
+        match start.content {
+            Content::Compressed(compression) => return (Detection::Compressed(compression), Some(start)),
+            Content::Capture(parser) => {
+                if let Some(parser) = parser(content) {
+                    return (Detection::Capture(parser), Some(start));
+                }
+            }
         }
     }
-    Detection::NotCapture
+    (Detection::NotCapture, None)
 }
 
 /// Number of bytes of content after which [`detect`] is worth the next call. It depends on the content, but not on
@@ -170,30 +271,62 @@ pub(super) fn decision_bytes(content: &[u8]) -> usize {
     let mut needed = 0;
     loop {
         let possible = STARTS.iter().filter(|start| start.agrees(content, needed));
-        match possible.map(|start| start.decision_bytes).filter(|bytes| *bytes > needed).min() {
-            Some(bytes) if content.len() >= bytes => needed = bytes,
+        let steps = possible.flat_map(|start| [start.early_bytes, start.decision_bytes]);
+        match steps.filter(|bytes| *bytes > needed).min() {
+            Some(bytes) if content.len() >= bytes => {
+                needed = bytes;
+                if !matches!(detect(&content[..needed]), Detection::Undecided) {
+                    return needed;
+                }
+            }
             Some(bytes) => return bytes,
             None => return needed,
         }
     }
 }
 
-/// Reports whether content that starts with these bytes is a capture. `None`: not enough bytes to decide.
+/// Reports whether content that starts with these bytes is a capture, compressed or not. `None`: not enough bytes to
+/// decide. Formats without a magic number do not count, because a piece of anything may look like them.
 pub fn starts_capture(content: &[u8]) -> Option<bool> {
-    match detect(content) {
+    match detect_with(content, Start::has_magic).0 {
         Detection::Undecided => None,
-        Detection::Capture(_) => Some(true),
+        Detection::Capture(_) | Detection::Compressed(_) => Some(true),
         Detection::NotCapture => Some(false),
     }
+}
+
+/// Reports whether content that starts with these bytes starts a capture, given the first bytes of the capture that is
+/// stored under its name. In a format without a magic number only those tell. `None`: not enough bytes to decide.
+pub(crate) fn starts_again(stored: &[u8], content: &[u8]) -> Option<bool> {
+    let (Detection::Capture(_), Some(start)) = detect_with(stored, |_| true) else {
+        return starts_capture(content);
+    };
+    let header = stored.get(..start.header_bytes).filter(|_| !start.has_magic());
+    match (starts_capture(content), header) {
+        (Some(false), Some(header)) if content.len() >= header.len() => Some(content.starts_with(header)),
+        (Some(false), Some(header)) if header.starts_with(content) => None,
+        (decided, _) => decided,
+    }
+}
+
+/// Reports whether these are the first bytes of a capture. `false` if there are too few of them.
+pub(super) fn starts_appended(content: &[u8]) -> bool {
+    matches!(detect_with(content, Start::has_magic).0, Detection::Capture(_))
+}
+
+/// Reports whether content that ends after these bytes may be the beginning of a capture or a compressed stream.
+pub(super) fn is_cut_magic(content: &[u8]) -> bool {
+    matches!(detect_with(content, Start::has_magic).0, Detection::Undecided)
 }
 
 /// Reports whether `content` starts with the same complete file header as `known`: then it is the same capture, sent
 /// again from its first byte.
 pub(crate) fn is_same_capture(known: &[u8], content: &[u8]) -> bool {
-    let Detection::Capture(parser) = detect(known) else { return false };
-    let format = parser.format();
-    let header_bytes = STARTS.iter().find(|start| start.format == format).map(|start| start.header_bytes);
-    header_bytes.and_then(|bytes| known.get(..bytes)).is_some_and(|header| content.starts_with(header))
+    let header = match detect_with(known, |_| true) {
+        (Detection::Capture(_) | Detection::Compressed(_), Some(start)) => known.get(..start.header_bytes),
+        _ => None,
+    };
+    header.is_some_and(|header| content.starts_with(header))
 }
 
 /// Result of [`match_magic`].
@@ -207,8 +340,7 @@ pub(crate) enum MagicMatch {
 
 /// Looks for a magic number at the start of `bytes`.
 pub(crate) fn match_magic(bytes: &[u8]) -> MagicMatch {
-    let mut magics =
-        STARTS.iter().filter(|start| !start.magic.is_empty() && start.agrees(bytes, bytes.len()));
+    let mut magics = STARTS.iter().filter(|start| start.has_magic() && start.agrees(bytes, bytes.len()));
     match magics.next() {
         None => MagicMatch::None,
         Some(start) if bytes.len() >= start.magic.len() => MagicMatch::Complete,
@@ -234,9 +366,14 @@ const fn first_magic_bytes() -> [bool; 256] {
     is_first
 }
 
-/// Removes the extension of a capture from a file name. `None` if it has none.
+/// Removes the extension of a capture from a file name, and that of its compression. `None` if it has none.
 pub(crate) fn strip_extension(name: &str) -> Option<&str> {
-    STARTS.iter().find_map(|start| name.strip_suffix(start.extension))
+    let strip = |name, is_wanted: fn(&Content) -> bool| {
+        let mut rows = STARTS.iter().filter(move |start| is_wanted(&start.content));
+        rows.find_map(|start| str::strip_suffix(name, start.extension))
+    };
+    let name = strip(name, |content| matches!(content, Content::Compressed(_))).unwrap_or(name);
+    strip(name, |content| matches!(content, Content::Capture(_)))
 }
 
 #[cfg(test)]
@@ -268,8 +405,26 @@ mod tests {
     }
 
     #[test]
+    fn without_a_magic_number_the_stored_bytes_tell_whether_a_capture_starts_again() {
+        let erf = b"\0\0\0\x80\x7d\x2d\x02\x6b\x02\x04\x00\x58\0\0\0\x46 and a packet";
+        for (stored, content, expected) in [
+            (&erf[..], &erf[..], Some(true)),
+            (erf, &erf[..16], Some(true)),
+            (erf, &erf[..15], None),
+            (erf, b"\0\0\0\x81", Some(false)),
+            (erf, b"\0\0\0\x80\x7d\x2d\x02\x6b\x02\x04\x00\x58\0\0\0\x47", Some(false)),
+            (erf, PCAP, Some(true)),
+            (PCAP, erf, Some(false)),
+            (PCAP, PCAP, Some(true)),
+            (b"text", b"text", Some(false)),
+        ] {
+            assert_eq!(starts_again(stored, content), expected, "{}", content.escape_ascii());
+        }
+    }
+
+    #[test]
     fn lengths_are_those_of_the_longest_row() {
-        assert_eq!((MAGIC_BYTES_MAX, DECISION_BYTES_MAX, HEADER_BYTES_MAX), (4, 12, 24));
+        assert_eq!((MAGIC_BYTES_MAX, DECISION_BYTES_MAX, HEADER_BYTES_MAX), (12, 16, 28));
     }
 
     #[test]
@@ -282,7 +437,7 @@ mod tests {
                 assert!(needed > end || decided.is_some_and(|at| at <= end), "{}", content.escape_ascii());
             }
         }
-        assert_eq!((decision_bytes(b""), decision_bytes(b"x"), decision_bytes(&PCAPNG[..4])), (4, 4, 12));
+        assert_eq!((decision_bytes(b""), decision_bytes(b"xxx"), decision_bytes(&PCAPNG[..4])), (3, 9, 9));
     }
 
     #[test]

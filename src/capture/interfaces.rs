@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parser::{ANY_PACKET_BYTES_MAX, packet_bytes_max};
-use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
+/// Maximum number of different kinds of interfaces per section. A kind is a link type with a clock.
+const KINDS_MAX: usize = 255;
 
-/// Maximum number of different interfaces remembered per section: 4 KiB per stream. Equal neighbours count as
-/// one. Packets of further interfaces are counted, but their time is unknown.
+/// Maximum number of runs of equal interfaces. Equal neighbours count as one.
 const RUNS_MAX: usize = 256;
 
-/// Size limit of a block's fixed fields and options.
-const BLOCK_OVERHEAD_BYTES_MAX: u32 = 128 << 10;
+/// Maximum number of interfaces after the runs, with one byte each: a merge of captures can alternate between two kinds.
+/// Together that is 14 KiB per stream. Packets of further interfaces are counted, but their time is unknown.
+const SINGLE_MAX: usize = 8192;
 
 const NS_IN_S: i128 = 1_000_000_000;
 
@@ -28,49 +28,60 @@ impl Interface {
         Interface { link_type, resolution: 6, offset_s: 0 }
     }
 
-    /// Converts ticks to nanoseconds since 1970, rounded down, and saturates for hostile resolutions and
-    /// offsets.
-    pub(super) fn time_ns(&self, ticks: u64) -> i64 {
+    /// Converts ticks to nanoseconds since 1970, rounded down. `None` if that cannot be a time: ticks so short that 64 bits
+    /// hold less than two seconds of them, or a time that 64-bit nanoseconds do not have.
+    #[inline]
+    pub(super) fn time_ns(&self, ticks: u64) -> Option<i64> {
+        match (self.resolution, self.offset_s) {
+            (6, 0) => i64::try_from(ticks.checked_mul(1_000)?).ok(),
+            (9, 0) => i64::try_from(ticks).ok(),
+            _ => self.unusual_time_ns(ticks),
+        }
+    }
+
+    fn unusual_time_ns(&self, ticks: u64) -> Option<i64> {
         let ticks = i128::from(ticks);
         let exponent = u32::from(self.resolution & 0x7f);
-        let since_offset_ns = if self.resolution & 0x80 != 0 {
-            (ticks * NS_IN_S) >> exponent
-        } else if exponent <= 9 {
-            ticks * 10_i128.pow(9 - exponent)
-        } else {
-            10_i128.checked_pow(exponent - 9).map_or(0, |ticks_in_ns| ticks / ticks_in_ns)
+        let since_offset_ns = match self.resolution & 0x80 != 0 {
+            true if exponent <= 63 => (ticks * NS_IN_S) >> exponent,
+            false if exponent <= 9 => ticks * 10_i128.pow(9 - exponent),
+            false if exponent <= 19 => ticks / 10_i128.pow(exponent - 9),
+            _ => return None,
         };
-        let ns = since_offset_ns + i128::from(self.offset_s) * NS_IN_S;
-        ns.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+        i64::try_from(since_offset_ns + i128::from(self.offset_s) * NS_IN_S).ok()
     }
 }
 
-/// Table of interfaces, stored as runs of equal ones: a merged capture has hundreds of interfaces, but only
-/// one or two kinds.
+/// Table of interfaces: the kinds that occur, and the kind of each interface. A merged capture has hundreds of interfaces,
+/// but only a few kinds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct InterfaceTable {
     count: u32,
+    kinds: Vec<Interface>,
     runs: Vec<InterfaceRun>,
+    /// Kinds of the interfaces after the runs, one by one.
+    single: Vec<u8>,
     first_snaplen: u32,
-    /// Largest packet of any interface, if that exceeds the usual limit.
-    long_packet_bytes: u32,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct InterfaceRun {
     /// First interface number after the run.
     end: u32,
-    interface: Interface,
+    kind: u8,
 }
 
 impl InterfaceTable {
     /// Returns false for a deserialized table that no section can have.
     pub(super) fn is_consistent(&self) -> bool {
         let ends = || self.runs.iter().map(|run| run.end);
-        self.runs.len() <= RUNS_MAX
+        let kinds = self.runs.iter().map(|run| run.kind).chain(self.single.iter().copied());
+        self.kinds.len() <= KINDS_MAX
+            && self.runs.len() <= RUNS_MAX
+            && self.single.len() <= SINGLE_MAX
             && std::iter::once(0).chain(ends()).zip(ends()).all(|(before, end)| before < end)
-            && self.known_count() <= self.count
-            && self.long_packet_bytes <= ANY_PACKET_BYTES_MAX
+            && kinds.into_iter().all(|kind| usize::from(kind) < self.kinds.len())
+            && u64::from(self.run_end()) + self.single.len() as u64 <= u64::from(self.count)
     }
 
     /// Number of interfaces in the section so far.
@@ -78,40 +89,43 @@ impl InterfaceTable {
         self.count
     }
 
-    /// Number of interfaces that are remembered, from the first.
-    pub(super) fn known_count(&self) -> u32 {
+    fn run_end(&self) -> u32 {
         self.runs.last().map_or(0, |run| run.end)
     }
 
+    /// Number of interfaces that are remembered, from the first.
+    pub(super) fn known_count(&self) -> u32 {
+        self.run_end() + self.single.len() as u32
+    }
+
     pub(super) fn push(&mut self, interface: Interface) {
-        let bytes_max = packet_bytes_max(interface.link_type.into());
-        if bytes_max > PACKET_BYTES_MAX {
-            self.long_packet_bytes = self.long_packet_bytes.max(bytes_max);
-        }
-        let all_known = self.known_count() == self.count;
+        let are_all_known = self.known_count() == self.count;
         self.count = self.count.saturating_add(1);
-        if !all_known {
-            return;
-        }
-        let full = self.runs.len() == RUNS_MAX;
+        let Some(kind) = self.kind(interface).filter(|_| are_all_known) else { return };
+        let are_runs_full = self.runs.len() == RUNS_MAX;
         match self.runs.last_mut() {
-            Some(run) if run.interface == interface => run.end = self.count,
-            _ if full => {}
-            _ => self.runs.push(InterfaceRun { end: self.count, interface }),
+            Some(run) if run.kind == kind && self.single.is_empty() => run.end = self.count,
+            _ if !are_runs_full => self.runs.push(InterfaceRun { end: self.count, kind }),
+            _ if self.single.len() < SINGLE_MAX => self.single.push(kind),
+            _ => {}
         }
+    }
+
+    /// Number of the kind of an interface. `None`: there are too many kinds.
+    fn kind(&mut self, interface: Interface) -> Option<u8> {
+        let known = self.kinds.iter().position(|kind| *kind == interface);
+        if known.is_none() && self.kinds.len() < KINDS_MAX {
+            self.kinds.push(interface);
+        }
+        known.or(self.kinds.iter().position(|kind| *kind == interface)).map(|kind| kind as u8)
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Interface> {
-        let run = self.runs.partition_point(|run| run.end <= number);
-        self.runs.get(run).map(|run| &run.interface)
-    }
-
-    pub(super) fn packet_bytes_max(&self, number: u32) -> u32 {
-        self.get(number).map_or(PACKET_BYTES_MAX, |interface| packet_bytes_max(interface.link_type.into()))
-    }
-
-    pub(super) fn block_bytes_max(&self) -> u32 {
-        BLOCK_BYTES_MAX.max(self.long_packet_bytes + BLOCK_OVERHEAD_BYTES_MAX)
+        let kind = match number.checked_sub(self.run_end()) {
+            Some(single) => *self.single.get(single as usize)?,
+            None => self.runs.get(self.runs.partition_point(|run| run.end <= number))?.kind,
+        };
+        self.kinds.get(usize::from(kind))
     }
 
     pub(super) fn set_first_snaplen(&mut self, snaplen: u32) {

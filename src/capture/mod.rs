@@ -1,15 +1,22 @@
-//! Captures (pcap, pcapng): formats, packets and their boundaries. Pure: no I/O, no clock.
+//! Captures (pcap, pcapng, snoop, ERF): formats, packets and their boundaries. Pure: no I/O, no clock.
 //!
 //! `formats` is the table of formats that everything asks. `tracker` finds packet boundaries in a stream as its bytes
-//! arrive, `reader` reads the packets of a file. Both use the parsers in `pcap` and `pcapng`.
+//! arrive, `reader` reads the packets of a file. Both use the parsers, one file per format. `compressed` looks into gzip,
+//! zstd and lz4 while they stream.
 
+pub mod compressed;
 pub mod damage;
+mod erf;
 pub mod formats;
 mod interfaces;
+mod link_types;
+mod lz4;
 pub mod mend;
 mod parser;
 mod pcap;
 mod pcapng;
 pub mod reader;
+mod snoop;
 pub mod summary;
 pub mod tracker;
+pub mod variants;

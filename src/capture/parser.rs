@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::damage::Finding;
 use crate::limits::PACKET_BYTES_MAX;
 
-/// Longest header that a step may need: that of a pcapng packet block.
+/// Longest header that a step may need: that of a pcapng packet block, and of an Ixia capture.
 pub(super) const STEP_BYTES_MAX: usize = 28;
 
 /// Header bytes collected so far, from the start of the header.
@@ -17,7 +18,7 @@ pub(super) trait PacketParser {
     fn step_bytes(&self) -> usize;
 
     /// Executes the next step. Its header is complete.
-    fn parse(&mut self, header: &Header) -> Parsed;
+    fn parse(&mut self, header: &Header, notes: &mut Notes) -> Parsed;
 
     /// Counts packets that are complete in `bytes`, which start where the next header starts. Returns their total length.
     /// This is an optional fast path: whatever it does not handle goes through [`parse`](Self::parse), with the same
@@ -26,13 +27,19 @@ pub(super) trait PacketParser {
         0
     }
 
-    /// Link type of the first interface, once known.
-    fn link_type(&self) -> Option<u32> {
-        None
-    }
-
     /// Returns false for a deserialized parser that no input leads to, as far as continuing could do harm.
-    fn is_consistent(&self) -> bool;
+    fn is_consistent(&self) -> bool {
+        true
+    }
+}
+
+/// What a step found besides its result.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Notes {
+    /// Something that readers reject, although parsing goes on.
+    pub(super) finding: Option<Finding>,
+    /// Link type of an interface that was described here.
+    pub(super) link_type: Option<u32>,
 }
 
 /// Result of a parser's step.
@@ -46,25 +53,43 @@ pub(super) enum Parsed {
     UnitEnd,
     /// A packet ends here. The time is in nanoseconds since 1970.
     PacketEnd { time_ns: Option<i64> },
-    /// The unit is malformed.
-    Malformed,
+    /// The unit is malformed, and where the next one starts is unknown.
+    Malformed(Finding),
+    /// Another capture starts where this unit should start.
+    AppendedCapture,
+    /// The stream only looked like this format.
+    NotThisFormat,
 }
 
-/// Number of packets in a stream, and the times of the first and last one that have a time. Nanoseconds since 1970.
+/// Number of packets in a stream, and the earliest and latest of their times. Nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PacketCounts {
     pub(super) packets: u64,
-    pub(super) first_ns: Option<i64>,
-    pub(super) last_ns: Option<i64>,
+    /// Number of packets without a time: the format has none for them, or it cannot be a time.
+    pub(super) without_time: u64,
+    pub(super) earliest_ns: Option<i64>,
+    pub(super) latest_ns: Option<i64>,
 }
 
 impl PacketCounts {
-    /// Adds consecutive packets with the times of the first and the last one.
+    /// Adds a packet.
     #[inline]
-    pub(super) fn add(&mut self, packets: u64, first_ns: Option<i64>, last_ns: Option<i64>) {
+    pub(super) fn add(&mut self, time_ns: Option<i64>) {
+        match time_ns {
+            Some(time_ns) => self.add_range(1, time_ns, time_ns),
+            None => {
+                self.packets += 1;
+                self.without_time += 1;
+            }
+        }
+    }
+
+    /// Adds packets with their earliest and latest time.
+    #[inline]
+    pub(super) fn add_range(&mut self, packets: u64, earliest_ns: i64, latest_ns: i64) {
         self.packets += packets;
-        self.first_ns = self.first_ns.or(first_ns);
-        self.last_ns = last_ns.or(self.last_ns);
+        self.earliest_ns = Some(self.earliest_ns.map_or(earliest_ns, |known| known.min(earliest_ns)));
+        self.latest_ns = Some(self.latest_ns.map_or(latest_ns, |known| known.max(latest_ns)));
     }
 }
 
@@ -89,13 +114,17 @@ pub(super) fn header_u16(header: &Header, at: usize, big_endian: bool) -> u16 {
 /// Maximum of [`packet_bytes_max`] over all link types.
 pub(super) const ANY_PACKET_BYTES_MAX: u32 = 128 << 20;
 
-/// Largest plausible packet of a link type: Wireshark's limits.
+/// Largest packet of a link type that Wireshark 4.0 reads.
 pub(super) fn packet_bytes_max(link_type: u32) -> u32 {
-    const USBPCAP: u32 = 249;
+    const USB_FREEBSD: u32 = 186;
+    const USB_LINUX: u32 = 189;
+    const USB_LINUX_MMAPPED: u32 = 220;
     const DBUS: u32 = 231;
+    const USBPCAP: u32 = 249;
+    const USB_DARWIN: u32 = 266;
     const EBHSCR: u32 = 279;
     match link_type {
-        USBPCAP | DBUS => ANY_PACKET_BYTES_MAX,
+        USB_FREEBSD | USB_LINUX | USB_LINUX_MMAPPED | DBUS | USBPCAP | USB_DARWIN => ANY_PACKET_BYTES_MAX,
         EBHSCR => 8 << 20,
         _ => PACKET_BYTES_MAX,
     }

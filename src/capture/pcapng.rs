@@ -1,16 +1,19 @@
 //! Parser of pcapng (draft-ietf-opsawg-pcapng): blocks, each with its type and length at its start and its length again
-//! at its end. Section, interface and packet blocks are parsed, others are skipped.
+//! at its end. Section, interface, packet and statistics blocks are parsed, others are skipped.
 //!
-//! Parsing ends at data that readers reject: an impossible block length, a packet longer than its block or than any
-//! snaplen, a packet of an interface that the section does not have.
+//! The lengths of blocks are the structure of the format. If they are impossible, parsing ends. Anything else that
+//! readers reject is a finding, and parsing goes on with the next block.
 
 use serde::{Deserialize, Serialize};
 
+use super::damage::Finding;
+use super::formats;
 use super::interfaces::{Interface, InterfaceTable};
 use super::parser::{
-    Header, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX, header_u16, header_u32, u32_at,
+    ANY_PACKET_BYTES_MAX, Header, Notes, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX, header_u16,
+    header_u32, packet_bytes_max, u32_at,
 };
-use crate::limits::PACKET_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
 
 /// Type of a section header block, which starts each stream.
 pub(super) const MAGIC: [u8; 4] = *b"\n\r\r\n";
@@ -26,17 +29,23 @@ const SECTION: u32 = u32::from_le_bytes(MAGIC);
 const INTERFACE: u32 = 1;
 const OBSOLETE_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
+const STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
+const SECRETS: u32 = 10;
+const CUSTOM: u32 = 0xbad;
+const CUSTOM_NOT_COPIED: u32 = 0x4000_0bad;
 
 // Minimum total lengths.
 const BLOCK_BYTES_MIN: u32 = 12;
 const SECTION_BYTES_MIN: u32 = 28;
 const INTERFACE_BYTES_MIN: u32 = 20;
 const SIMPLE_PACKET_BYTES_MIN: u32 = 16;
+const STATISTICS_BYTES_MIN: u32 = 24;
 const PACKET_BYTES_MIN: u32 = 32;
 
 const OPTION_END: u16 = 0;
 const OPTION_RESOLUTION: u16 = 9;
+const OPTION_FILTER: u16 = 11;
 const OPTION_OFFSET: u16 = 14;
 
 /// Header that is expected next.
@@ -53,9 +62,10 @@ enum Step {
     Trailer,
 }
 
-/// Effect of a block's end.
+/// Kind of the partial block, with what its end has an effect on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 enum BlockKind {
+    /// No effect: a section header, statistics, an unknown or a bad block.
     #[default]
     Other,
     Packet {
@@ -69,14 +79,13 @@ enum BlockKind {
 pub(super) struct PcapngParser {
     big_endian: bool,
     step: Step,
-    /// Total length of the partial block.
+    /// Total length of the partial block, rounded up to a multiple of 4.
     block_bytes: u32,
-    /// Remaining bytes of the options of a partial interface block.
+    /// Remaining bytes of the options of a partial block.
     options_bytes: u32,
     kind: BlockKind,
     /// Interfaces of the section.
     interfaces: InterfaceTable,
-    link_type: Option<u32>,
 }
 
 /// Byte order of a section header block, by its byte-order magic. `None`: not a section header block.
@@ -85,6 +94,20 @@ fn is_big_endian(section: &[u8]) -> Option<bool> {
         [0x4d, 0x3c, 0x2b, 0x1a] => Some(false),
         [0x1a, 0x2b, 0x3c, 0x4d] => Some(true),
         _ => None,
+    }
+}
+
+/// Reports whether readers reject this option of a block of this kind, because its length is wrong.
+fn is_option_rejected(kind: &BlockKind, code: u16, length: u16) -> bool {
+    const CUSTOM_OPTIONS: [u16; 4] = [2988, 2989, 19372, 19373];
+    match (kind, code) {
+        (_, code) if CUSTOM_OPTIONS.contains(&code) => length < 4,
+        (BlockKind::Interface(_), OPTION_FILTER) => length < 1,
+        // Flags and queue, drop count and packet id, verdict.
+        (BlockKind::Packet { .. }, 2 | 6) => length != 4,
+        (BlockKind::Packet { .. }, 4 | 5) => length != 8,
+        (BlockKind::Packet { .. }, 7) => length < 1,
+        _ => false,
     }
 }
 
@@ -98,7 +121,6 @@ impl PcapngParser {
             options_bytes: 0,
             kind: BlockKind::Other,
             interfaces: InterfaceTable::default(),
-            link_type: None,
         })
     }
 
@@ -116,25 +138,39 @@ impl PcapngParser {
         Parsed::Header { skip }
     }
 
-    fn block_header(&mut self, header: &Header) -> Parsed {
+    fn block_header(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         let block_type = self.u32_at(header, 0);
         if block_type == SECTION {
             // The byte order of its length is given by the next 4 bytes.
             self.step = Step::SectionHeader;
             return Parsed::LongerHeader;
         }
-        let total = self.u32_at(header, 4);
+        if formats::starts_appended(&header[..8]) {
+            return Parsed::AppendedCapture;
+        }
         let (bytes_min, step) = match block_type {
             INTERFACE => (INTERFACE_BYTES_MIN, Step::InterfaceHeader),
             SIMPLE_PACKET => (SIMPLE_PACKET_BYTES_MIN, Step::SimplePacket),
             OBSOLETE_PACKET | ENHANCED_PACKET => (PACKET_BYTES_MIN, Step::PacketBlock),
+            STATISTICS => (STATISTICS_BYTES_MIN, Step::OptionHeader),
+            SECRETS => (20, Step::Trailer),
+            CUSTOM | CUSTOM_NOT_COPIED => (16, Step::Trailer),
             _ => (BLOCK_BYTES_MIN, Step::Trailer),
         };
-        if !self.start_block(total, bytes_min) {
-            return Parsed::Malformed;
+        if let Err(finding) = self.start_block(self.u32_at(header, 4), BLOCK_BYTES_MIN) {
+            return Parsed::Malformed(finding);
+        }
+        let total = self.block_bytes;
+        if total < bytes_min {
+            return self.skip_bad_block(8, Finding::ShortBlock { block_type, total, min: bytes_min }, notes);
         }
         match step {
             Step::Trailer => self.expect(step, total - 8 - TRAILER_BYTES),
+            Step::OptionHeader => {
+                // Interface and time come before the options.
+                self.options_bytes = total - 8 - TRAILER_BYTES;
+                self.skip_to_option(STATISTICS_BYTES_MIN - BLOCK_BYTES_MIN)
+            }
             _ => {
                 self.step = step;
                 Parsed::LongerHeader
@@ -142,37 +178,52 @@ impl PcapngParser {
         }
     }
 
-    fn section_header(&mut self, header: &Header) -> Parsed {
-        let Some(big_endian) = is_big_endian(header) else { return Parsed::Malformed };
+    fn section_header(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
+        let Some(big_endian) = is_big_endian(header) else {
+            return Parsed::Malformed(Finding::ByteOrder(self.u32_at(header, 8)));
+        };
         self.big_endian = big_endian;
         self.interfaces = InterfaceTable::default();
-        let total = self.u32_at(header, 4);
-        if !self.start_block(total, SECTION_BYTES_MIN) {
-            return Parsed::Malformed;
+        if let Err(finding) = self.start_block(self.u32_at(header, 4), SECTION_BYTES_MIN) {
+            return Parsed::Malformed(finding);
         }
-        self.expect(Step::Trailer, total - 12 - TRAILER_BYTES)
+        let (major, minor) = (self.u16_at(header, 12), self.u16_at(header, 14));
+        if major != 1 || (minor != 0 && minor != 2) {
+            notes.finding = Some(Finding::SectionVersion(major, minor));
+        }
+        // The section's length, which readers ignore, comes before the options.
+        self.options_bytes = self.block_bytes - 16 - TRAILER_BYTES;
+        self.skip_to_option(8)
     }
 
-    /// Stores the block's length. Returns false if no block can have that length.
-    fn start_block(&mut self, total_bytes: u32, bytes_min: u32) -> bool {
-        self.block_bytes = total_bytes;
+    /// Stores the block's length, rounded up as readers do. Fails if no block can have that length.
+    fn start_block(&mut self, total_bytes: u32, bytes_min: u32) -> Result<(), Finding> {
         self.kind = BlockKind::Other;
-        total_bytes >= bytes_min
-            && total_bytes.is_multiple_of(4)
-            && total_bytes <= self.interfaces.block_bytes_max()
+        if total_bytes > BLOCK_BYTES_MAX || total_bytes.next_multiple_of(4) < bytes_min {
+            return Err(Finding::BlockLength(total_bytes));
+        }
+        self.block_bytes = total_bytes.next_multiple_of(4);
+        Ok(())
     }
 
-    fn interface_header(&mut self, header: &Header) -> Parsed {
+    /// Notes a finding and skips the rest of the block, of which `taken` bytes are behind the parser.
+    fn skip_bad_block(&mut self, taken: u32, finding: Finding, notes: &mut Notes) -> Parsed {
+        notes.finding = Some(finding);
+        self.expect(Step::Trailer, self.block_bytes - taken - TRAILER_BYTES)
+    }
+
+    fn interface_header(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         let interface = Interface::new(self.u16_at(header, 8));
         if self.interfaces.count() == 0 {
             self.interfaces.set_first_snaplen(self.u32_at(header, 12));
         }
+        notes.link_type = Some(u32::from(interface.link_type));
         self.kind = BlockKind::Interface(interface);
         self.options_bytes = self.block_bytes - INTERFACE_BYTES_MIN;
         self.skip_to_option(0)
     }
 
-    /// Skips to the option that starts after `skip` bytes. An option longer than its block ends the options.
+    /// Skips to the option that starts after `skip` bytes.
     fn skip_to_option(&mut self, skip: u32) -> Parsed {
         match self.options_bytes.checked_sub(skip) {
             Some(left) if left >= 4 => {
@@ -183,14 +234,20 @@ impl PcapngParser {
         }
     }
 
-    fn option_header(&mut self, header: &Header) -> Parsed {
-        let (code, length) = (self.u16_at(header, 0), u32::from(self.u16_at(header, 2)));
-        let padded = length.next_multiple_of(4);
-        let fits = padded <= self.options_bytes;
-        match (code, length) {
-            (OPTION_RESOLUTION, 1) if fits => self.expect(Step::Resolution, 0),
-            (OPTION_OFFSET, 8) if fits => self.expect(Step::Offset, 0),
-            (OPTION_END, _) => self.expect(Step::Trailer, self.options_bytes),
+    fn option_header(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
+        let (code, length) = (self.u16_at(header, 0), self.u16_at(header, 2));
+        let padded = u32::from(length).next_multiple_of(4);
+        if padded > self.options_bytes && code != OPTION_END {
+            notes.finding = Some(Finding::OptionRoom { code, length });
+            return self.expect(Step::Trailer, self.options_bytes);
+        }
+        if is_option_rejected(&self.kind, code, length) {
+            notes.finding = Some(Finding::OptionLength { code, length });
+        }
+        match (code, length, &self.kind) {
+            (OPTION_END, ..) => self.expect(Step::Trailer, self.options_bytes),
+            (OPTION_RESOLUTION, 1, BlockKind::Interface(_)) => self.expect(Step::Resolution, 0),
+            (OPTION_OFFSET, 8, BlockKind::Interface(_)) => self.expect(Step::Offset, 0),
             _ => self.skip_to_option(padded),
         }
     }
@@ -213,81 +270,93 @@ impl PcapngParser {
         self.skip_to_option(0)
     }
 
-    fn packet_block(&mut self, header: &Header) -> Parsed {
+    /// Largest packet of an interface. That of an unknown one is unknown.
+    fn packet_bytes_max(&self, interface: u32) -> u32 {
+        let known = self.interfaces.get(interface);
+        known.map_or(ANY_PACKET_BYTES_MAX, |interface| packet_bytes_max(interface.link_type.into()))
+    }
+
+    fn packet_block(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         // An obsolete packet block stores the interface in 2 bytes and a drop count in the next 2.
         let obsolete = self.u32_at(header, 0) == OBSOLETE_PACKET;
         let interface = if obsolete { u32::from(self.u16_at(header, 8)) } else { self.u32_at(header, 8) };
         let captured = self.u32_at(header, 20);
         let room = self.block_bytes - PACKET_BYTES_MIN;
-        if interface >= self.interfaces.count()
-            || captured > room
-            || captured > self.interfaces.packet_bytes_max(interface)
-        {
-            return Parsed::Malformed;
+        if captured > room {
+            return self.skip_bad_block(28, Finding::PacketRoom { captured, room }, notes);
+        }
+        let (count, max) = (self.interfaces.count(), self.packet_bytes_max(interface));
+        if interface >= count {
+            notes.finding = Some(Finding::Interface { number: interface, count });
+        } else if captured > max {
+            notes.finding = Some(Finding::LongPacket { captured, max });
         }
         let ticks = u64::from(self.u32_at(header, 12)) << 32 | u64::from(self.u32_at(header, 16));
-        let time_ns = self.interfaces.get(interface).map(|interface| interface.time_ns(ticks));
+        let time_ns = self.interfaces.get(interface).and_then(|interface| interface.time_ns(ticks));
         self.kind = BlockKind::Packet { time_ns };
-        self.expect(Step::Trailer, room)
+        self.options_bytes = room;
+        self.skip_to_option(captured.next_multiple_of(4))
     }
 
-    fn simple_packet(&mut self, header: &Header) -> Parsed {
+    fn simple_packet(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         // The captured length is not stored: it is the packet's length, limited by the snaplen of interface 0.
         let captured = self.interfaces.truncate_to_first_snaplen(self.u32_at(header, 8));
         let room = self.block_bytes - SIMPLE_PACKET_BYTES_MIN;
-        if self.interfaces.count() == 0 || captured > room || captured > self.interfaces.packet_bytes_max(0) {
-            return Parsed::Malformed;
+        if captured > room {
+            return self.skip_bad_block(12, Finding::PacketRoom { captured, room }, notes);
+        }
+        let max = self.packet_bytes_max(0);
+        if self.interfaces.count() == 0 {
+            notes.finding = Some(Finding::Interface { number: 0, count: 0 });
+        } else if captured > max {
+            notes.finding = Some(Finding::LongPacket { captured, max });
         }
         self.kind = BlockKind::Packet { time_ns: None };
         self.expect(Step::Trailer, room)
     }
 
     fn trailer(&mut self, header: &Header) -> Parsed {
-        if self.u32_at(header, 0) != self.block_bytes {
-            return Parsed::Malformed;
+        let (first, second) = (self.block_bytes, self.u32_at(header, 0));
+        if second.checked_next_multiple_of(4) != Some(first) {
+            return Parsed::Malformed(Finding::Trailer { first, second });
         }
         self.step = Step::BlockHeader;
         match std::mem::take(&mut self.kind) {
             BlockKind::Other => Parsed::UnitEnd,
             BlockKind::Packet { time_ns } => Parsed::PacketEnd { time_ns },
             BlockKind::Interface(interface) => {
-                self.link_type = self.link_type.or(Some(u32::from(interface.link_type)));
                 self.interfaces.push(interface);
                 Parsed::UnitEnd
             }
         }
     }
 
-    /// Counts enhanced packet blocks. Unusual blocks are left to the steps.
+    /// Counts enhanced packet blocks without options. Unusual blocks are left to the steps.
     #[inline]
     fn count_packets<const BIG_ENDIAN: bool>(&self, bytes: &[u8], counts: &mut PacketCounts) -> usize {
-        let (mut at, mut last_at, mut packets) = (0, 0, 0);
-        let (known, block_bytes_max) = (self.interfaces.known_count(), self.interfaces.block_bytes_max());
+        let mut at = 0;
+        let known = self.interfaces.known_count();
+        let mut last = None;
         while let Some(header) = bytes[at..].first_chunk::<PACKET_HEADER_BYTES>() {
             let word = |at| u32_at::<BIG_ENDIAN>(header, at);
-            let (total, interface, captured) = (word(4), word(8), word(20));
-            let usual = word(0) == ENHANCED_PACKET
-                && total >= PACKET_BYTES_MIN
-                && total.is_multiple_of(4)
-                && total <= block_bytes_max
-                && interface < known
-                && captured <= PACKET_BYTES_MAX.min(total - PACKET_BYTES_MIN);
+            let (total, number, captured) = (word(4), word(8), word(20));
+            let is_usual = word(0) == ENHANCED_PACKET
+                && number < known
+                && captured <= PACKET_BYTES_MAX
+                && total == PACKET_BYTES_MIN + captured.next_multiple_of(4);
             let end = at + total as usize;
             let trailer_at = end.wrapping_sub(TRAILER_BYTES as usize);
-            if !usual || end > bytes.len() || u32_at::<BIG_ENDIAN>(bytes, trailer_at) != total {
+            if !is_usual || end > bytes.len() || u32_at::<BIG_ENDIAN>(bytes, trailer_at) != total {
                 break;
             }
-            (last_at, at) = (at, end);
-            packets += 1;
-        }
-        if packets > 0 {
-            let word = |at| u32_at::<BIG_ENDIAN>(bytes, at);
-            let time_at = |at| {
-                let ticks = u64::from(word(at + 12)) << 32 | u64::from(word(at + 16));
-                self.interfaces.get(word(at + 8)).map(|interface| interface.time_ns(ticks))
+            let interface = match last {
+                Some((last_number, interface)) if last_number == number => interface,
+                _ => self.interfaces.get(number),
             };
-            let first_ns = counts.first_ns.or_else(|| time_at(0));
-            counts.add(packets, first_ns, time_at(last_at));
+            last = Some((number, interface));
+            let ticks = u64::from(word(12)) << 32 | u64::from(word(16));
+            counts.add(interface.and_then(|interface| interface.time_ns(ticks)));
+            at = end;
         }
         at
     }
@@ -299,23 +368,23 @@ impl PacketParser for PcapngParser {
         match self.step {
             Step::OptionHeader | Step::Resolution | Step::Trailer => 4,
             Step::BlockHeader | Step::Offset => 8,
-            Step::SectionHeader | Step::SimplePacket => 12,
-            Step::InterfaceHeader => 16,
+            Step::SimplePacket => 12,
+            Step::SectionHeader | Step::InterfaceHeader => 16,
             Step::PacketBlock => PACKET_HEADER_BYTES,
         }
     }
 
     #[inline]
-    fn parse(&mut self, header: &Header) -> Parsed {
+    fn parse(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         match self.step {
-            Step::BlockHeader => self.block_header(header),
-            Step::SectionHeader => self.section_header(header),
-            Step::InterfaceHeader => self.interface_header(header),
-            Step::OptionHeader => self.option_header(header),
+            Step::BlockHeader => self.block_header(header, notes),
+            Step::SectionHeader => self.section_header(header, notes),
+            Step::InterfaceHeader => self.interface_header(header, notes),
+            Step::OptionHeader => self.option_header(header, notes),
             Step::Resolution => self.resolution(header),
             Step::Offset => self.offset(header),
-            Step::PacketBlock => self.packet_block(header),
-            Step::SimplePacket => self.simple_packet(header),
+            Step::PacketBlock => self.packet_block(header, notes),
+            Step::SimplePacket => self.simple_packet(header, notes),
             Step::Trailer => self.trailer(header),
         }
     }
@@ -329,10 +398,6 @@ impl PacketParser for PcapngParser {
         }
     }
 
-    fn link_type(&self) -> Option<u32> {
-        self.link_type
-    }
-
     fn is_consistent(&self) -> bool {
         // A step must not consume more than the rest of the block.
         let block_fits = match self.step {
@@ -343,6 +408,6 @@ impl PacketParser for PcapngParser {
             Step::Offset => self.options_bytes >= 8,
             _ => true,
         };
-        block_fits && self.interfaces.is_consistent()
+        block_fits && self.block_bytes <= BLOCK_BYTES_MAX && self.interfaces.is_consistent()
     }
 }

@@ -40,6 +40,7 @@ impl PacketReader {
     /// Creates a reader of the capture that starts at `at`. `None`: none does.
     pub(crate) fn open_at(source: &mut impl ReadAt, at: u64, bytes: u64) -> io::Result<Option<PacketReader>> {
         let start = source.read_at(at, formats::DECISION_BYTES_MAX)?;
+        // The packets of a compressed capture do not end at bytes of the file.
         let Detection::Capture(parser) = formats::detect(start) else { return Ok(None) };
         let tracker = PacketTracker::new().moved_to(at);
         Ok(Some(PacketReader { tracker, format: parser.format(), bytes }))
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_pcapng(big_endian: bool, options: &[u32], ticks: u32, time_ns: i64) {
+    fn check_pcapng(big_endian: bool, options: &[u32], ticks: u32, time_ns: impl Into<Option<i64>>) {
         let idb_bytes = 20 + 4 * options.len() as u32;
         let section = [SECTION, 28, 0x1a2b_3c4d, 0x0000_0001, u32::MAX, u32::MAX, 28];
         let interface = [&[INTERFACE, idb_bytes, 1, 65_535], options, &[idb_bytes]].concat();
@@ -137,7 +138,7 @@ mod tests {
         let simple = [SIMPLE_PACKET, 16, 0, 16];
         let bytes = words(big_endian, &[&section[..], &interface, &packet, &simple].concat());
         let end = 28 + u64::from(idb_bytes) + 36;
-        assert_eq!(packets(&bytes), [(end, Some(time_ns)), (end + 16, None)]);
+        assert_eq!(packets(&bytes), [(end, time_ns.into()), (end + 16, None)]);
     }
 
     #[test]
@@ -149,9 +150,9 @@ mod tests {
         check_pcapng(false, &[0x0001_0009, 0x8a, 0], 512, 500_000_000);
         check_pcapng(false, &[0x0008_000e, 10, 0, 0], 1_000_000, 11_000_000_000);
         check_pcapng(true, &[0x000e_0008, 0, 10, 0], 1_000_000, 11_000_000_000);
-        // Absurd resolutions: no overflow.
-        check_pcapng(false, &[0x0001_0009, 0xff, 0], 1_500_000, 0);
-        check_pcapng(false, &[0x0001_0009, 0x7f, 0], 1_500_000, 0);
+        // Absurd resolutions: no time.
+        check_pcapng(false, &[0x0001_0009, 0xff, 0], 1_500_000, None);
+        check_pcapng(false, &[0x0001_0009, 0x7f, 0], 1_500_000, None);
     }
 
     #[test]

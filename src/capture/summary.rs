@@ -2,19 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::compressed::Compression;
 use super::damage::Damage;
 use super::formats::CaptureFormat;
+use super::variants::PcapVariant;
 
 /// Content of a stream, as recorded in its manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureSummary {
     pub format: CaptureFormat,
-    /// Link type of the first interface, as in LINKTYPE_ETHERNET = 1.
+    /// Variant of the format. `None` for the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link_type: Option<u32>,
+    pub variant: Option<PcapVariant>,
+    /// Container of a compressed stream. Everything else describes what is inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Link types of all interfaces in the order of the file, as in LINKTYPE_ETHERNET = 1. Each one once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_types: Vec<u32>,
     /// Number of complete packets.
     pub packets: u64,
-    /// Time of the first packet that has one, in file order. Nanoseconds since 1970.
+    /// Number of packets whose time is unknown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub packets_without_time: u64,
+    /// Earliest time of a packet. Nanoseconds since 1970.
     #[serde(
         rename = "first_packet_at",
         with = "packet_time",
@@ -22,7 +33,7 @@ pub struct CaptureSummary {
         skip_serializing_if = "Option::is_none"
     )]
     pub first_packet_ns: Option<i64>,
-    /// Time of the last packet that has one, in file order. Nanoseconds since 1970.
+    /// Latest time of a packet. Nanoseconds since 1970.
     #[serde(
         rename = "last_packet_at",
         with = "packet_time",
@@ -41,6 +52,17 @@ pub struct CaptureSummary {
     /// Number of findings omitted from the list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub damage_omitted: u64,
+    /// Place from which on a compressed stream was not looked into. What it contains after it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspection_stopped: Option<InspectionStop>,
+}
+
+/// Why a compressed stream is no longer looked into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectionStop {
+    /// Number of bytes of the file that were looked into.
+    pub offset: u64,
+    pub reason: String,
 }
 
 impl CaptureSummary {

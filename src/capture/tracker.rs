@@ -9,10 +9,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::damage::{Damage, DamageKind};
+use super::compressed::CompressedContent;
+use super::damage::{Damage, DamageKind, Finding, Findings};
 use super::formats::{self, CaptureFormat, Detection, Parser, with_parser};
-use super::parser::{Header, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX};
+use super::parser::{Header, Notes, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX};
 use super::summary::CaptureSummary;
+
+/// Maximum number of different link types listed.
+const LINK_TYPES_MAX: usize = 64;
 
 /// A complete packet: its record is the bytes `start..end` of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,23 @@ enum State {
     Detecting,
     Tracking(Parser),
     NotCapture,
+    /// A decompressor has no state that could be stored: after a restart the file is read again.
+    #[serde(skip)]
+    Compressed(Box<CompressedContent>),
+}
+
+/// Reason why a parser does not parse the next unit.
+enum Leave {
+    Malformed,
+    NotThisFormat,
+    AppendedCapture,
+}
+
+/// Result of a step.
+enum Stepped {
+    Continue,
+    Packet(Packet),
+    Leave(Leave),
 }
 
 /// What the tracker knows independently of the format.
@@ -52,6 +73,10 @@ struct Position {
     header_bytes: u8,
     malformed_at: Option<u64>,
     counts: PacketCounts,
+    link_types: Vec<u32>,
+    findings: Findings,
+    /// Whether the bytes were decompressed. Then they are not decompressed again.
+    is_decompressed: bool,
 }
 
 impl PacketTracker {
@@ -59,15 +84,21 @@ impl PacketTracker {
         PacketTracker::default()
     }
 
+    /// Creates the tracker of decompressed bytes.
+    pub(super) fn of_decompressed() -> PacketTracker {
+        let position = Position { is_decompressed: true, ..Position::default() };
+        PacketTracker { position, state: State::Detecting }
+    }
+
     /// Processes the next bytes of the stream, any number of them.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        let PacketTracker { position, state } = self;
         loop {
+            let PacketTracker { position, state } = self;
             match state {
                 State::Tracking(parser) if position.malformed_at.is_none() => {
-                    with_parser!(parser, parser => position.track(parser, &mut bytes));
-                    if position.malformed_at.is_none() {
-                        return;
+                    match with_parser!(parser, parser => position.track(parser, &mut bytes)) {
+                        None => return,
+                        Some(leave) => self.leave(leave),
                     }
                 }
                 State::Detecting => {
@@ -76,11 +107,31 @@ impl PacketTracker {
                     }
                     *state = position.detect_format();
                 }
+                State::Compressed(content) => {
+                    position.received += bytes.len() as u64;
+                    content.feed(bytes);
+                    return;
+                }
                 State::Tracking(_) | State::NotCapture => {
                     position.received += bytes.len() as u64;
                     return;
                 }
             }
+        }
+    }
+
+    /// Continues without the parser, which cannot parse the next unit.
+    fn leave(&mut self, leave: Leave) {
+        match leave {
+            // The parser stays, because its format is still that of the stream.
+            Leave::Malformed => {}
+            Leave::NotThisFormat => {
+                let Position { received, is_decompressed, .. } = self.position;
+                self.position = Position { received, is_decompressed, ..Position::default() };
+                self.state = State::NotCapture;
+            }
+            // Its first bytes are in the header.
+            Leave::AppendedCapture => self.state = State::Detecting,
         }
     }
 
@@ -94,7 +145,7 @@ impl PacketTracker {
         let step_bytes = self.step_bytes();
         let position = &mut self.position;
         position.received += u64::from(std::mem::take(&mut position.skip));
-        Some((position.received, step_bytes - usize::from(position.header_bytes)))
+        Some((position.received, step_bytes.saturating_sub(usize::from(position.header_bytes))))
     }
 
     /// Copies the tracker to another position of the stream, as if the bytes in between were not there. It must be
@@ -118,10 +169,18 @@ impl PacketTracker {
         if !self.position.fill_header(self.step_bytes(), &mut bytes) {
             return None;
         }
-        match &mut self.state {
+        let stepped = match &mut self.state {
             State::Tracking(parser) => with_parser!(parser, parser => self.position.step(parser)),
-            State::Detecting | State::NotCapture => {
+            _ => {
                 self.state = self.position.detect_format();
+                return None;
+            }
+        };
+        match stepped {
+            Stepped::Continue => None,
+            Stepped::Packet(packet) => Some(packet),
+            Stepped::Leave(leave) => {
+                self.leave(leave);
                 None
             }
         }
@@ -134,9 +193,18 @@ impl PacketTracker {
 
     /// Number of bytes that readers may see: the end of the last complete packet, block or file header. If
     /// the stream is not a capture or is malformed, all bytes. Never decreases, never exceeds `received`. It
-    /// is 0 until the format is known.
+    /// is 0 while the bytes may be a capture.
     pub fn packet_boundary(&self) -> u64 {
-        if self.is_opaque() { self.position.received } else { self.position.boundary }
+        let Position { received, boundary, .. } = self.position;
+        match &self.state {
+            _ if self.is_opaque() => received,
+            // Only a format without a magic number is still possible. Content of a few bytes need not wait for it.
+            State::Detecting if self.is_nothing_yet() => received,
+            State::Tracking(parser) if boundary == 0 && !parser.format().has_magic() => {
+                received.min(formats::DECISION_BYTES_MAX as u64 - 1)
+            }
+            _ => boundary,
+        }
     }
 
     /// Returns false for a deserialized tracker that no input leads to, as far as continuing with it could do
@@ -153,8 +221,9 @@ impl PacketTracker {
             _ => header_bytes < self.step_bytes(),
         };
         let parser_fits = match &self.state {
-            State::Tracking(parser) => with_parser!(parser, parser => parser.is_consistent()),
+            State::Tracking(parser) => parser.is_consistent(),
             State::Detecting | State::NotCapture => position.malformed_at.is_none(),
+            State::Compressed(_) => false,
         };
         header_fits
             && parser_fits
@@ -162,52 +231,78 @@ impl PacketTracker {
             && position.boundary <= position.received
             && position.malformed_at.is_none_or(|from| from <= position.received)
             && position.counts.packets <= position.received / 16
+            && position.counts.without_time <= position.counts.packets
+            && position.link_types.len() <= LINK_TYPES_MAX
+            && position.findings.is_consistent(position.received)
     }
 
     /// Number of complete packets.
     pub fn packets(&self) -> u64 {
-        self.position.counts.packets
+        match &self.state {
+            State::Compressed(content) => content.packets(),
+            _ => self.position.counts.packets,
+        }
     }
 
     /// Summary of the stream, as if it ended here.
     pub fn summary(&self) -> CaptureSummary {
-        let (format, link_type) = match &self.state {
+        let (format, variant) = match &self.state {
+            State::Compressed(content) => return content.summary(),
+            State::Detecting if self.is_nothing_yet() => (CaptureFormat::Other, None),
             State::Detecting => (CaptureFormat::Unknown, None),
-            State::Tracking(parser) => (parser.format(), parser.link_type()),
+            State::Tracking(parser) => (parser.format(), parser.variant()),
             State::NotCapture => (CaptureFormat::Other, None),
         };
+        let position = &self.position;
+        let mut damage = position.findings.to_damage();
+        damage.extend(self.truncation());
         CaptureSummary {
             format,
-            link_type,
-            packets: self.position.counts.packets,
-            first_packet_ns: self.position.counts.first_ns,
-            last_packet_ns: self.position.counts.last_ns,
-            truncated_bytes: self.position.received - self.packet_boundary(),
-            malformed_at: self.position.malformed_at,
-            damage: self.damage().into_iter().collect(),
-            damage_omitted: 0,
+            variant,
+            compression: None,
+            link_types: position.link_types.clone(),
+            packets: position.counts.packets,
+            packets_without_time: position.counts.without_time,
+            first_packet_ns: position.counts.earliest_ns,
+            last_packet_ns: position.counts.latest_ns,
+            truncated_bytes: self.truncated_bytes(),
+            malformed_at: position.malformed_at,
+            damage,
+            damage_omitted: position.findings.omitted(),
+            inspection_stopped: None,
         }
     }
 
-    /// What is wrong with the stream, if it ended here.
-    fn damage(&self) -> Option<Damage> {
-        let Position { received, boundary, malformed_at, counts, .. } = &self.position;
-        let (kind, offset, detail) = match malformed_at {
-            Some(offset) => {
-                (DamageKind::Malformed, *offset, "no packet or block can start with these bytes".to_owned())
-            }
-            None if self.packet_boundary() < *received => {
-                let bytes = received - boundary;
-                (DamageKind::Truncated, *boundary, format!("the content ends after {bytes} bytes of a unit"))
-            }
-            None => return None,
-        };
-        Some(Damage { kind, offset, packets_before: counts.packets, detail })
+    /// Reports whether bytes have arrived that are not the beginning of any magic number, although they are too few to
+    /// rule out a format without one.
+    fn is_nothing_yet(&self) -> bool {
+        let header = &self.position.header[..usize::from(self.position.header_bytes)];
+        !header.is_empty() && !formats::is_cut_magic(header)
+    }
+
+    /// Number of bytes of an incomplete unit, if the stream ended here.
+    fn truncated_bytes(&self) -> u64 {
+        match self.state {
+            _ if self.is_opaque() => 0,
+            State::Detecting if self.is_nothing_yet() => 0,
+            _ => self.position.received - self.position.boundary,
+        }
+    }
+
+    fn truncation(&self) -> Option<Damage> {
+        let bytes = self.truncated_bytes();
+        (bytes > 0).then(|| Damage {
+            kind: DamageKind::Truncated,
+            offset: self.position.boundary,
+            decompressed: false,
+            packets_before: self.position.counts.packets,
+            detail: format!("the content ends {bytes} bytes after the start of a packet, block or header"),
+        })
     }
 
     /// Reports whether all further bytes are plain bytes.
     fn is_opaque(&self) -> bool {
-        self.position.malformed_at.is_some() || matches!(self.state, State::NotCapture)
+        self.position.malformed_at.is_some() || matches!(self.state, State::NotCapture | State::Compressed(_))
     }
 
     /// Number of header bytes needed for the next step.
@@ -215,27 +310,27 @@ impl PacketTracker {
         match &self.state {
             State::Tracking(parser) => with_parser!(parser, parser => parser.step_bytes()),
             State::Detecting => self.position.decision_bytes(),
-            // A stream that is not a capture has no steps.
-            State::NotCapture => 0,
+            // A stream that is not a capture, or compressed, has no steps.
+            State::NotCapture | State::Compressed(_) => 0,
         }
     }
 }
 
 impl Position {
-    /// Tracks packets until the bytes are used up or malformed. There is one copy of this loop per format.
+    /// Tracks packets until the bytes are used up, or until the parser cannot parse the next unit. There is one copy of
+    /// this loop per format.
     #[inline]
-    fn track(&mut self, parser: &mut impl PacketParser, bytes: &mut &[u8]) {
+    fn track(&mut self, parser: &mut impl PacketParser, bytes: &mut &[u8]) -> Option<Leave> {
         loop {
             self.skip_payload(bytes);
             if self.header_bytes == 0 && self.skip == 0 {
                 self.track_complete_packets(parser, bytes);
             }
             if !self.fill_header(parser.step_bytes(), bytes) {
-                return;
+                return None;
             }
-            self.step(parser);
-            if self.malformed_at.is_some() {
-                return;
+            if let Stepped::Leave(leave) = self.step(parser) {
+                return Some(leave);
             }
         }
     }
@@ -267,7 +362,8 @@ impl Position {
             return false;
         }
         let have = usize::from(self.header_bytes);
-        let wanted = step_bytes - have;
+        // An appended capture has more bytes in the header than its format needs.
+        let wanted = step_bytes.saturating_sub(have);
         let added = wanted.min(bytes.len());
         self.header[have..have + added].copy_from_slice(&bytes[..added]);
         self.header_bytes += added as u8;
@@ -276,17 +372,42 @@ impl Position {
         added == wanted
     }
 
-    /// Executes the step whose header is complete. Returns the packet that ends there, if one does.
+    /// Executes the step whose header is complete.
     #[inline]
-    fn step(&mut self, parser: &mut impl PacketParser) -> Option<Packet> {
-        match parser.parse(&self.header) {
+    fn step(&mut self, parser: &mut impl PacketParser) -> Stepped {
+        let mut notes = Notes::default();
+        let parsed = parser.parse(&self.header, &mut notes);
+        self.take_notes(notes);
+        match parsed {
             Parsed::LongerHeader => {}
             Parsed::Header { skip } => (self.skip, self.header_bytes) = (skip, 0),
             Parsed::UnitEnd => self.end_unit(),
-            Parsed::PacketEnd { time_ns } => return Some(self.end_packet(time_ns)),
-            Parsed::Malformed => self.malformed_at = Some(self.boundary),
+            Parsed::PacketEnd { time_ns } => return Stepped::Packet(self.end_packet(time_ns)),
+            Parsed::Malformed(finding) => {
+                self.malformed_at = Some(self.boundary);
+                self.findings.add(self.boundary, self.counts.packets, finding);
+                return Stepped::Leave(Leave::Malformed);
+            }
+            Parsed::AppendedCapture => {
+                self.findings.add(self.boundary, self.counts.packets, Finding::Appended);
+                return Stepped::Leave(Leave::AppendedCapture);
+            }
+            Parsed::NotThisFormat => return Stepped::Leave(Leave::NotThisFormat),
         }
-        None
+        Stepped::Continue
+    }
+
+    #[inline]
+    fn take_notes(&mut self, notes: Notes) {
+        if let Some(finding) = notes.finding {
+            self.findings.add(self.boundary, self.counts.packets, finding);
+        }
+        if let Some(link_type) = notes.link_type
+            && !self.link_types.contains(&link_type)
+            && self.link_types.len() < LINK_TYPES_MAX
+        {
+            self.link_types.push(link_type);
+        }
     }
 
     /// Number of bytes that decide the format, from the start of the stream.
@@ -299,6 +420,12 @@ impl Position {
         match formats::detect(&self.header[..usize::from(self.header_bytes)]) {
             Detection::Undecided => State::Detecting,
             Detection::Capture(parser) => State::Tracking(parser),
+            Detection::Compressed(_) if self.is_decompressed => State::NotCapture,
+            Detection::Compressed(compression) => {
+                let mut content = CompressedContent::new(compression);
+                content.feed(&self.header[..usize::from(self.header_bytes)]);
+                State::Compressed(Box::new(content))
+            }
             Detection::NotCapture => State::NotCapture,
         }
     }
@@ -313,7 +440,7 @@ impl Position {
     #[inline]
     fn end_packet(&mut self, time_ns: Option<i64>) -> Packet {
         let start = self.boundary;
-        self.counts.add(1, time_ns, time_ns);
+        self.counts.add(time_ns);
         self.end_unit();
         Packet { start, end: self.boundary, time_ns }
     }

@@ -7,6 +7,7 @@ mod support;
 
 mod asking;
 mod billing;
+mod captures;
 mod cluster;
 mod cluster_ask;
 mod configure;

@@ -91,7 +91,7 @@ impl PendingStream {
     }
 
     /// Returns the first `bytes` bytes of the part that was written last, or fewer if it is shorter.
-    pub(super) fn read_stored_head(&self, bytes: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_stored_head(&self, bytes: usize) -> io::Result<Vec<u8>> {
         let Some(last) = stored_parts::last_written(&self.stored) else { return Ok(Vec::new()) };
         let mut head = Vec::new();
         let file = self.shared.dir.open_to_read(&last.manifest.file)?;

@@ -14,10 +14,10 @@ use super::scan::FileScan;
 use crate::capture::tracker::PacketTracker;
 
 /// Version of the format below, including the fields of [`PacketTracker`] and the layout of sha2's state.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Limit on the encoded length. The largest state, with the maximum number of interfaces, is shorter.
-const TEXT_BYTES_MAX: usize = 16 << 10;
+const TEXT_BYTES_MAX: usize = 32 << 10;
 
 const CHECKSUM_BYTES: usize = 4;
 const BLOCK_BYTES: u64 = 64;
@@ -39,7 +39,8 @@ pub(super) enum ResumeError {
     NoHash,
 }
 
-/// Encodes the state of a scan as Base64.
+/// Encodes the state of a scan as Base64. Empty for a compressed stream: its decompressor cannot be stored, so the file is
+/// read again.
 pub(super) fn encode(scan: &FileScan) -> String {
     let mut bytes = vec![VERSION];
     if let Some(hasher) = &scan.hasher {
@@ -48,7 +49,6 @@ pub(super) fn encode(scan: &FileScan) -> String {
     } else {
         bytes.push(0);
     }
-    // Serialisation fails only for sequences of unknown length, which the tracker does not have.
     let Ok(mut bytes) = postcard::to_extend(&scan.tracker, bytes) else { return String::new() };
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());

@@ -32,8 +32,11 @@ impl FileScan {
     }
 
     /// Decodes a stored state after `received` bytes of `file`. Logs the reason and returns `None` if it does
-    /// not fit.
+    /// not fit. An empty state is that of a compressed stream, which has none.
     pub fn restore(stored: &str, file: &str, received: u64, hash: bool) -> Option<FileScan> {
+        if stored.is_empty() {
+            return None;
+        }
         resume_state::decode(stored, received, hash)
             .inspect_err(|unfit| {
                 log::warn!(

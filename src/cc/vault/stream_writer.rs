@@ -490,14 +490,16 @@ impl StreamWriter {
     /// Leaves a comparison that no part satisfies any more. Continues the part that is a prefix of the
     /// stream, or creates a new one.
     fn switch_to_new_part(&mut self, divergence: Divergence) -> io::Result<Arc<StreamPart>> {
-        let WriterState::Comparing(comparison) = &self.state else {
+        let WriterState::Comparing(comparison) = &mut self.state else {
             return Err(io::Error::other("the stream is not being compared"));
         };
         let (received, stored) = (comparison.aligner.tracker().received(), divergence.prefix_bytes());
         self.is_resend = divergence.longest_prefix.is_some();
         if stored >= received && stored > 0 {
             // The usual case: the stored part is a prefix of the stream.
-            let mut aligner = comparison.aligner.clone();
+            // A copy of a compressed stream's aligner could not go on, so the copy stays behind.
+            let copy = comparison.aligner.clone();
+            let mut aligner = std::mem::replace(&mut comparison.aligner, copy);
             aligner.mark_stored(stored);
             let longest_prefix =
                 divergence.longest_prefix.ok_or_else(|| io::Error::other("there is no part to continue"))?;

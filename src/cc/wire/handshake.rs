@@ -142,10 +142,28 @@ mod tests {
         let n = NAME.len();
         let with = |content: &[u8]| [NAME, content].concat();
         for last in [Trigger::BytesReceived, Trigger::Silence, Trigger::Closed] {
-            for magic in [b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d"]
-            {
+            let magics: [&[u8]; 14] = [
+                b"\xd4\xc3\xb2\xa1",
+                b"\xa1\xb2\xc3\xd4",
+                b"\x4d\x3c\xb2\xa1",
+                b"\xa1\xb2\x3c\x4d",
+                b"\x34\xcd\xb2\xa1",
+                b"\xa1\xb2\xcd\x34",
+                b"\xac\x01\0\x1c",
+                b"\x1c\0\x01\xac",
+                b"\xab\x01\0\x1c",
+                b"\x1c\0\x01\xab",
+                b"snoop\0\0\0\0\0\0\x02",
+                b"\x1f\x8b\x08",
+                b"\x28\xb5\x2f\xfd",
+                b"\x04\x22\x4d\x18",
+            ];
+            for magic in magics {
                 check_decide(&with(magic), last, name(n, n));
             }
+            // A name that ends like the beginning of a magic number, and NUL padding.
+            check_decide(b"snoop\nx", last, name(5, 6));
+            check_decide(b"snoop\0\0\0\0\0\0\0\nx", last, name(12, 13));
             check_decide(&with(b"\n\r\r\n\x1c\x00"), last, name(n, n));
             check_decide(&with(b"\n\n\r\r\n"), last, name(n, n + 1));
             check_decide(&with(b"\r\n\n\r\r\n"), last, name(n, n + 2));
@@ -200,12 +218,17 @@ mod tests {
         check_decide(&with(&max, b"\xd4\xc3x"), Trigger::BytesReceived, NameParse::TooLong);
         check_decide(&with(&over, PCAP), Trigger::BytesReceived, NameParse::TooLong);
         check_decide(&with(&over, b"\n"), Trigger::Closed, NameParse::TooLong);
-        // The longest input that is still undecided. The next byte completes the name or makes it too long.
-        let longest = with(&max, b"\r\n\r\r");
-        assert_eq!(longest.len() + 1, HANDSHAKE_BYTES_MAX);
+        // The next byte completes the name or makes it too long.
+        let open = with(&max, b"\r\n\r\r");
+        check_decide(&open, Trigger::BytesReceived, NameParse::Incomplete);
+        check_decide(&with(&open, b"x"), Trigger::BytesReceived, name(4096, 4098));
+        check_decide(&with(&open, b"\n"), Trigger::BytesReceived, NameParse::TooLong);
+        // The longest input that is still undecided ends in all but the last byte of the longest magic number.
+        let longest = with(&max, b"snoop\0\0\0\0\0\0");
+        assert!(longest.len() < HANDSHAKE_BYTES_MAX);
         check_decide(&longest, Trigger::BytesReceived, NameParse::Incomplete);
-        check_decide(&with(&longest, b"x"), Trigger::BytesReceived, name(4096, 4098));
-        check_decide(&with(&longest, b"\n"), Trigger::BytesReceived, NameParse::TooLong);
+        check_decide(&with(&longest, b"\x02"), Trigger::BytesReceived, name(4096, 4096));
+        check_decide(&with(&longest, b"\x00"), Trigger::BytesReceived, NameParse::TooLong);
     }
 
     /// Direct transcription of the protocol's rules, for a complete input.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::socket::{SocketRead, StreamSocket, WaitOutcome};
 use super::{ReceiverContext, TcpTimeouts};
-use crate::capture::formats::{self, DECISION_BYTES_MAX, MagicMatch};
+use crate::capture::formats::{self, DECISION_BYTES_MAX, HEADER_BYTES_MAX, MagicMatch};
 use crate::cc::stream_registry::StreamStats;
 use crate::cc::vault::manifest::{EndReason, StreamSource};
 use crate::cc::vault::pool::BufferSize;
@@ -206,7 +206,10 @@ impl StreamReceiver<'_> {
     fn open_writer(&self, name: &[u8]) -> Result<StreamWriter, ReceiveError> {
         let entry = self.enter(name)?;
         self.check_new_name(&entry)?;
-        let head = if entry.needs_start() { self.peek_start()? } else { StreamStart::Continuation };
+        let head = match entry.needs_start() {
+            true => self.peek_start(&entry.read_stored_head(HEADER_BYTES_MAX)?)?,
+            false => StreamStart::Continuation,
+        };
         Ok(entry.start(head)?)
     }
 
@@ -233,8 +236,9 @@ impl StreamReceiver<'_> {
         Ok(())
     }
 
-    /// Peeks at the first bytes of the content, which stay in the kernel.
-    fn peek_start(&self) -> io::Result<StreamStart> {
+    /// Peeks at the first bytes of the content, which stay in the kernel. `stored` are the first bytes of what is stored
+    /// under the name.
+    fn peek_start(&self, stored: &[u8]) -> io::Result<StreamStart> {
         let mut seen = 1;
         let mut stalled_until = None;
         loop {
@@ -246,7 +250,7 @@ impl StreamReceiver<'_> {
                     return Ok(StreamStart::Continuation);
                 }
             };
-            match formats::starts_capture(&head[..bytes]) {
+            match formats::starts_again(stored, &head[..bytes]) {
                 Some(true) => return Ok(StreamStart::NewCapture),
                 Some(false) => return Ok(StreamStart::Continuation),
                 None if bytes > seen => (seen, stalled_until) = (bytes, None),
