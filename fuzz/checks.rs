@@ -96,7 +96,11 @@ pub(super) fn capture(input: &[u8]) {
     let (first, second) = stream.split_at(stream.len() / 2);
     let mut stored = PacketTracker::new();
     stored.feed(first);
-    let text = serde_json::to_string(&stored).expect("a tracker can be stored");
+    // The state of a decompressor cannot be stored: after a restart the file is read again.
+    let Ok(text) = serde_json::to_string(&stored) else {
+        assert!(stored.summary().compression.is_some());
+        return;
+    };
     let mut again: PacketTracker = serde_json::from_str(&text).expect("and read again");
     again.feed(second);
     assert_eq!(state(&again), state(&whole));

@@ -274,10 +274,12 @@ pub enum RejectReason {
     PeerLimitReached,
     /// The peer has used too many new names.
     TooManyNames,
+    /// The stream starts with content instead of its name.
+    NoName,
 }
 
 impl RejectReason {
-    const ALL: [RejectReason; 7] = [
+    const ALL: [RejectReason; 8] = [
         RejectReason::LimitReached,
         RejectReason::NoThread,
         RejectReason::NotAllowed,
@@ -285,6 +287,7 @@ impl RejectReason {
         RejectReason::NameTooLong,
         RejectReason::PeerLimitReached,
         RejectReason::TooManyNames,
+        RejectReason::NoName,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -296,6 +299,7 @@ impl RejectReason {
             RejectReason::NameTooLong => "name_too_long",
             RejectReason::PeerLimitReached => "peer_limit_reached",
             RejectReason::TooManyNames => "too_many_names",
+            RejectReason::NoName => "no_name",
         }
     }
 }

@@ -10,7 +10,8 @@ use lea::capture::damage::DamageKind;
 use lea::capture::summary::CaptureSummary;
 use lea::cc::vault::manifest::{Manifest, ManifestState};
 
-use crate::support::stored::{assert_whole, wait_connections};
+use crate::support::status::metric;
+use crate::support::stored::{assert_only, assert_whole, wait_connections};
 use crate::support::{
     DEADLINE, Handshake, Sender, Server, Workdir, lea, manifest, testdata, tshark_fields, tshark_ok,
     wait_for, wait_until,
@@ -160,9 +161,12 @@ fn check_as_tshark(file: &Path, capture: &CaptureSummary) {
 fn check_joined(server: &Server, format: &Format) {
     let name = format!("joined-{}.{}", format.name.replace([' ', ',', '(', ')'], ""), format.extension);
     let mut sender = Sender::open(server.addr(), &name, Handshake::Joined);
-    sender.send(&format.content);
-    sender.finish();
-    if format.unjoined.is_none() {
+    if format.unjoined.is_some() {
+        // The receiver may reject it before everything is sent.
+        let _ = sender.try_send(&format.content);
+    } else {
+        sender.send(&format.content);
+        sender.finish();
         closed(server.output(), &name, 1);
         assert_whole(server.output(), &name, &format.content);
     }
@@ -320,4 +324,78 @@ fn packets_out_of_order_and_several_link_types_are_counted_right() {
     assert_eq!(manifest.capture.link_types.len(), 2, "{:?}", manifest.capture.link_types);
     check_as_tshark(&merged, &manifest.capture);
     server.term();
+}
+
+#[test]
+fn a_padded_name_is_stored_without_its_padding() {
+    let work = Workdir::new();
+    let server = Server::start(&work.join("out"), &[]);
+    let content = testdata(CALL);
+    let mut padded = b"padded.pcap".to_vec();
+    padded.resize(64, 0);
+    let mut sender = Sender::open(server.addr(), &padded, Handshake::Joined);
+    sender.send(&content[..700]);
+    sender.finish();
+    closed(server.output(), "padded.pcap", 1);
+    // Without the padding it is the same stream.
+    let mut sender = Sender::open(server.addr(), "padded.pcap", Handshake::Newline);
+    sender.send(&content);
+    sender.finish();
+    let manifest = closed(server.output(), "padded.pcap", 2);
+    assert_whole(server.output(), "padded.pcap", &content);
+    assert_eq!(manifest.name, "padded.pcap");
+    let raw: Vec<Option<String>> =
+        manifest.connections.iter().map(|connection| connection.raw_name_hex.clone()).collect();
+    assert_eq!(raw, [Some(lea::runtime::hex::encode(&padded)), None]);
+    server.term();
+}
+
+#[test]
+fn content_in_place_of_a_name_is_refused_with_what_is_expected() {
+    let work = Workdir::new();
+    let mut server = Server::start(&work.join("out"), &["--admin-listen", "127.0.0.1:0"]);
+    let admin = server.status_addr();
+    let line = b"{\"userid\": \"+447700900123\", \"data\": \"1MOyoQ==\"}\n".to_vec();
+    let inputs = [
+        (b"POST /streams HTTP/1.1\r\nHost: lemf\r\n\r\n".to_vec(), "an HTTP request"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\n".to_vec(), "a TLS handshake"),
+        (line, "a JSON object"),
+        (erf(), "binary data"),
+    ];
+    for (number, (input, _)) in inputs.iter().enumerate() {
+        let mut sender = Sender::connect(server.addr());
+        let _ = sender.try_send(input);
+        wait_until(DEADLINE, "the connection to be rejected", || {
+            metric(admin, "connections_rejected_total{listener=\"tcp\",reason=\"no_name\"}") > number as u64
+        });
+    }
+    let output = server.output().to_owned();
+    let stderr = server.term();
+    for (_, content) in inputs {
+        assert!(stderr.contains(&format!("received=\"{content}\" note=\"send the name")), "{stderr}");
+    }
+    assert_only(&output, []);
+}
+
+/// A dump in which a stream is cut after some bytes and then sent again from its start.
+#[test]
+fn a_re_send_in_a_dump_is_recognised_in_each_format() {
+    let work = Workdir::new();
+    for format in formats(work.path()) {
+        let chunk = |bytes: &[u8]| {
+            let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+            serde_json::json!({"data": data, "interceptionfilename": "call.pcap"}).to_string() + "\n"
+        };
+        let cut = format.content.len().min(400);
+        let sends = [&format.content[..cut], &format.content];
+        let dump: String = sends.iter().flat_map(|content| content.chunks(100)).map(chunk).collect();
+        let path = work.join("dump.jsonl");
+        fs::write(&path, dump).unwrap();
+        let output = work.join(format!("out of {}", format.name));
+        let mut command = Command::new(lea());
+        command.arg("decode").arg(&path).arg("--output").arg(&output);
+        assert!(command.output().unwrap().status.success(), "{}", format.name);
+        assert_whole(&output, "call.pcap", &format.content);
+        assert!(!output.join("call.pcap.2").exists(), "{}", format.name);
+    }
 }

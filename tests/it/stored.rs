@@ -67,6 +67,7 @@ fn manifest(name: &str, part: u32, content: &[u8], state: ManifestState) -> Mani
     scan.feed(content);
     let ended = state != ManifestState::Open;
     let connection = StreamConnection {
+        raw_name_hex: None,
         peer: "192.0.2.7:40000".to_owned(),
         connected_at: "2026-11-21T20:59:40.000Z".to_owned(),
         first_byte_at: Some("2026-11-21T20:59:41.000Z".to_owned()),

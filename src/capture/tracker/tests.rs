@@ -1,6 +1,7 @@
 //! Tests with literal captures in both byte orders, at all splits, and with tshark and capinfos as a second
 //! opinion.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -535,6 +536,69 @@ fn tshark_reports_the_same_packets() {
         assert_eq!(epoch(summary.first_packet_ns.unwrap()), times[0]);
         assert_eq!(epoch(summary.last_packet_ns.unwrap()), times[times.len() - 1]);
         assert_eq!((summary.truncated_bytes, summary.malformed_at), (0, None));
+    }
+}
+
+/// Versions of pcap: the order of the lengths, and the time unit and link types of AIX.
+#[test]
+fn tshark_reads_the_same_in_all_versions_of_pcap() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("version.pcap");
+    for order in ORDERS {
+        for (version, network, is_captured_second, variant) in [
+            ([2, 4], 1, false, None),
+            ([2, 3], 1, false, None),
+            ([2, 3], 1, true, None),
+            ([2, 2], 1, true, None),
+            ([2, 0], 113, true, None),
+            ([543, 0], 1, true, None),
+            ([2, 2], 6, true, Some(PcapVariant::Aix)),
+            ([2, 2], 24, true, Some(PcapVariant::Aix)),
+        ] {
+            let packet = |seconds: u32| {
+                let lengths = if is_captured_second { [90, 40] } else { [40, 90] };
+                [order.words(&[SECONDS + seconds, 7_000]), order.words(&lengths), vec![0; 40]].concat()
+            };
+            let header =
+                [order.words(&[0xa1b2_c3d4]), order.half_words(&version), order.words(&[0, 0, 96, network])];
+            let bytes = [header.concat(), packet(0), packet(3), packet(1)].concat();
+            let summary = check_splits(&bytes);
+            fs::write(&path, &bytes).unwrap();
+            let mut times = tshark_times(&path);
+            times.sort();
+            assert_eq!(summary.packets, times.len() as u64, "{version:?}");
+            // Of nanoseconds tshark prints nine digits, of microseconds six and three zeros.
+            assert_eq!(epoch(summary.first_packet_ns.unwrap()), times[0], "{version:?}");
+            assert_eq!(epoch(summary.last_packet_ns.unwrap()), times[2], "{version:?}");
+            assert_eq!((summary.variant, summary.damage), (variant, Vec::new()), "{version:?}");
+        }
+    }
+}
+
+/// Headers that readers refuse.
+#[test]
+fn file_headers_that_readers_refuse_are_findings() {
+    let order = ORDERS[0];
+    let header = |version: [u16; 2], network: u32| {
+        let words = order.words(&[0, 0, 96, network]);
+        [order.words(&[0xa1b2_c3d4]), order.half_words(&version), words].concat()
+    };
+    for (version, network, detail) in [
+        ([1, 0], 1, Some("no reader supports pcap version 1.0")),
+        ([2, 5], 1, Some("tcpdump does not read pcap version 2.5")),
+        ([543, 1], 1, Some("tcpdump does not read pcap version 543.1")),
+        ([2, 4], 0x0001_0001, Some("reserved bits of the link type are set")),
+        ([2, 4], 500, Some("Wireshark 4.0 does not read link type 500")),
+        ([2, 4], 0xf400_0001, None),
+        ([2, 4], 295, None),
+    ] {
+        let bytes = [header(version, network), order.packet(5, 4)].concat();
+        let summary = check_splits(&bytes);
+        let details: Vec<&str> = summary.damage.iter().map(|damage| &*damage.detail).collect();
+        assert_eq!(details.len(), detail.iter().len(), "{details:?}");
+        assert!(detail.is_none_or(|detail| details[0].starts_with(detail)), "{details:?}");
+        assert!(summary.damage.iter().all(|damage| damage.kind == DamageKind::Unsupported));
+        assert!(version != [2, 4] || summary.packets == 1);
     }
 }
 

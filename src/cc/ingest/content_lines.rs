@@ -83,7 +83,8 @@ impl ContentLineStore {
             StreamStatus::Closed => {}
         }
         let ContentLinesConfig { source, peer, shutdown, .. } = &self.config;
-        let origin = StreamOrigin { source: *source, peer: peer.clone(), connected_ms: now_ms() };
+        let origin =
+            StreamOrigin { source: *source, peer: peer.clone(), raw_name: None, connected_ms: now_ms() };
         let stopping = || shutdown.as_ref().is_some_and(Shutdown::is_triggered);
         let pending = self.vault.open_stream(name, origin, Arc::new(NoPeer), stopping)?;
         let is_capture = starts_capture(content) == Some(true);

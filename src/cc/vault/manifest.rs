@@ -228,6 +228,9 @@ pub(crate) fn is_same_address(one: &str, other: &str) -> bool {
 pub struct StreamConnection {
     /// Address and port of the sender.
     pub peer: String,
+    /// The name as sent, in hexadecimal, if padding was removed from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_name_hex: Option<String>,
     pub connected_at: String,
     /// Time when the first byte of content was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]

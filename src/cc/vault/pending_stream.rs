@@ -19,6 +19,8 @@ pub struct StreamOrigin {
     pub source: StreamSource,
     /// Address of the sender.
     pub peer: String,
+    /// The name as sent, if padding was removed from it.
+    pub raw_name: Option<Vec<u8>>,
     /// Time of the connection, in milliseconds since 1970.
     pub connected_ms: i64,
 }

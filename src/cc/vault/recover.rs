@@ -216,6 +216,7 @@ mod tests {
         (manifest.state, manifest.bytes) = (state, bytes);
         manifest.add_connection(StreamConnection {
             peer: "192.0.2.1:1024".into(),
+            raw_name_hex: None,
             connected_at: "2026-11-21T20:59:41.000Z".into(),
             first_byte_at: None,
             last_byte_at: None,

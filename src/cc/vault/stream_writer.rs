@@ -355,6 +355,7 @@ impl StreamWriter {
     fn new_connection(&self, offset: u64) -> StreamConnection {
         StreamConnection {
             peer: self.origin.peer.clone(),
+            raw_name_hex: self.origin.raw_name.as_deref().map(hex::encode),
             connected_at: rfc3339_ms(self.origin.connected_ms),
             first_byte_at: None,
             last_byte_at: None,

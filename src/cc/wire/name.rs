@@ -46,6 +46,29 @@ pub fn parse_fields(name: &[u8]) -> Option<NameFields> {
     Some(NameFields { user_id, provider_id, service_id, start: start.to_owned() })
 }
 
+/// Removes the NUL bytes at the end of a name: some senders send it in a field of fixed size.
+pub(crate) fn strip_padding(name: &[u8]) -> &[u8] {
+    let bytes = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &name[..bytes]
+}
+
+/// Says what a name is if it is content instead: a sender that does not send a name, or speaks another protocol.
+pub(crate) fn content_in_name(name: &[u8]) -> Option<&'static str> {
+    /// Fewer bytes than this can be a name with a few strange characters.
+    const BINARY_BYTES_MIN: usize = 16;
+    let control_bytes = name.iter().filter(|byte| byte.is_ascii_control()).count();
+    let is_request = |text: &[u8]| text.windows(8).any(|word| word == b" HTTP/1.");
+    match name {
+        [0x16, 0x03, 0..=4, ..] => Some("a TLS handshake"),
+        [b'A'..=b'Z', ..] if is_request(name) => Some("an HTTP request"),
+        [b'{', .., b'}'] if serde_json::from_slice::<serde_json::Map<_, _>>(name).is_ok() => {
+            Some("a JSON object")
+        }
+        _ if name.len() >= BINARY_BYTES_MIN && control_bytes * 4 >= name.len() => Some("binary data"),
+        _ => None,
+    }
+}
+
 fn is_start_time(start: &str) -> bool {
     // chrono would also accept signs, spaces and short numbers.
     let shape = "00_00_0000_00:00:00";
@@ -269,6 +292,38 @@ mod tests {
         assert_eq!(parse_part_file_name("x.pcap.2"), Some(("x.pcap", 2)));
     }
 
+    #[test]
+    fn padding_is_removed_from_the_end_only() {
+        for (name, stripped) in [
+            (&b"call.pcap\0\0\0"[..], &b"call.pcap"[..]),
+            (b"call.pcap", b"call.pcap"),
+            (b"\0call\0.pcap\0", b"\0call\0.pcap"),
+            (b"\0\0", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(strip_padding(name), stripped);
+        }
+    }
+
+    #[test]
+    fn content_is_told_from_a_name() {
+        for (name, expected) in [
+            (&b"+447700900123-2-3_21_11_2026_20:59:41.pcap"[..], None),
+            (b"GET / HTTP/1.1", Some("an HTTP request")),
+            (b"GET the HTTP capture.pcap", None),
+            (b"\x16\x03\x01\x02\0\x01\0", Some("a TLS handshake")),
+            (b"{\"userid\": \"+447700900123\"}", Some("a JSON object")),
+            (b"{call}", None),
+            (b"{\"call", None),
+            (b"call\0.pcap", None),
+            (b"\x1b]0;x\x07\x1b[2J", None),
+            (b"\0\0\0\x80\x7d\x2d\x02\x6b\x02\x04\x00\x58\0\0\0\x46", Some("binary data")),
+            ("календарь-разговоров.pcap".as_bytes(), None),
+        ] {
+            assert_eq!(content_in_name(name), expected, "{}", name.escape_ascii());
+        }
+    }
+
     fn check_fields(name: &str, expected: Option<[&str; 4]>) {
         let found = parse_fields(name.as_bytes());
         let found = found.as_ref().map(|f| [&*f.user_id, &*f.provider_id, &*f.service_id, &*f.start]);
@@ -280,6 +335,9 @@ mod tests {
         let start = "21_11_2026_20:59:41";
         check_fields("+447700900123-2-3_21_11_2026_20:59:41.pcap", Some(["+447700900123", "2", "3", start]));
         check_fields("a-b_c-2-x_y_21_11_2026_20:59:41.pcapng", Some(["a-b_c", "2", "x_y", start]));
+        check_fields("a-2-3_21_11_2026_20:59:41.pcap.gz", Some(["a", "2", "3", start]));
+        check_fields("a-2-3_21_11_2026_20:59:41.pcapng.zst", Some(["a", "2", "3", start]));
+        check_fields("a-2-3_21_11_2026_20:59:41.snoop", Some(["a", "2", "3", start]));
         check_fields("--2-3_21_11_2026_20:59:41.pcap", Some(["-", "2", "3", start]));
         for other in [
             "",

@@ -134,7 +134,14 @@ fn report_end(received: Result<ReceivedStream, ReceiveError>, live: &StreamStats
             );
         }
         Err(ReceiveError::TooManyNames) => shared.listener.reject(RejectReason::TooManyNames, live.peer),
-        Err(ReceiveError::NoName) => shared.listener.reject(RejectReason::NameTooLong, live.peer),
+        Err(ReceiveError::NameTooLong) => shared.listener.reject(RejectReason::NameTooLong, live.peer),
+        Err(ReceiveError::NoName(content)) => {
+            log::error!(
+                "name_missing peer={} received=\"{content}\" note=\"send the name, a newline or a pause, then the content\"",
+                live.peer
+            );
+            shared.listener.reject(RejectReason::NoName, live.peer);
+        }
         Err(ReceiveError::Silent | ReceiveError::Reset) => {
             shared.listener.reject(RejectReason::Silent, live.peer)
         }

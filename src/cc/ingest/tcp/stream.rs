@@ -48,7 +48,9 @@ pub(super) enum ReceiveError {
     /// No byte arrived before the end or the timeout.
     Silent,
     /// More bytes arrived than a name can have.
-    NoName,
+    NameTooLong,
+    /// This arrived instead of a name.
+    NoName(&'static str),
     /// The peer has used too many new names.
     TooManyNames,
     Reset,
@@ -75,16 +77,20 @@ impl StreamReceiver<'_> {
     pub(super) fn receive_stream(&self) -> Result<ReceivedStream, ReceiveError> {
         // Memory touched by the thread's start is not needed while it waits.
         super::memory::trim_stack();
-        let name = if self.permit.is_some() { self.read_name()? } else { self.sensor_name() };
-        let file = name::file_name(&name);
+        let raw_name = if self.permit.is_some() { self.read_name()? } else { self.sensor_name() };
+        let stripped = name::strip_padding(&raw_name);
+        if let Some(content) = name::content_in_name(stripped) {
+            return Err(ReceiveError::NoName(content));
+        }
+        let file = name::file_name(stripped);
         let _ = self.live.name.set(file.clone());
         let timing = self.timing();
         let quiet_max = timing.content_timeout.into_iter().chain(timing.idle_timeout).min();
         if let Some(reason) = self.wait_for_content(quiet_max)? {
-            self.record_empty_stream(&name, reason)?;
+            self.record_empty_stream(&raw_name, reason)?;
             return Ok(ReceivedStream { name: file, reason, end: StreamEnd::default() });
         }
-        let opened = self.open_writer(&name);
+        let opened = self.open_writer(&raw_name);
         let mut intake = opened.inspect_err(|error| {
             if !matches!(error, ReceiveError::TooManyNames) {
                 self.shared.vault.record_loss(&file, self.socket.unread_bytes());
@@ -129,7 +135,7 @@ impl StreamReceiver<'_> {
                     drop(buffer);
                     std::thread::sleep(STALL_PAUSE);
                 }
-                NameParse::TooLong => return Err(ReceiveError::NoName),
+                NameParse::TooLong => return Err(ReceiveError::NameTooLong),
                 NameParse::Empty => return Err(ReceiveError::Silent),
                 NameParse::Name { name_bytes: 0, content_at: 0 } => return Ok(self.name_unnamed()),
                 NameParse::Name { name_bytes, content_at } => {
@@ -188,23 +194,27 @@ impl StreamReceiver<'_> {
         }
     }
 
-    fn origin(&self) -> StreamOrigin {
+    fn origin(&self, raw_name: &[u8]) -> StreamOrigin {
+        let has_padding = name::strip_padding(raw_name).len() < raw_name.len();
         StreamOrigin {
             source: StreamSource::Tcp,
             peer: self.live.peer.to_string(),
+            raw_name: has_padding.then(|| raw_name.to_owned()),
             connected_ms: self.live.connected_ms,
         }
     }
 
-    fn enter(&self, name: &[u8]) -> io::Result<PendingStream> {
+    /// Takes the lock of the name, without its padding.
+    fn enter(&self, raw_name: &[u8]) -> io::Result<PendingStream> {
         let shutdown = &self.shared.shutdown;
         let probe = Arc::clone(self.socket) as Arc<_>;
-        self.shared.vault.open_stream(name, self.origin(), probe, || shutdown.is_triggered())
+        let name = name::strip_padding(raw_name);
+        self.shared.vault.open_stream(name, self.origin(raw_name), probe, || shutdown.is_triggered())
     }
 
     /// Chooses the file of the stream.
-    fn open_writer(&self, name: &[u8]) -> Result<StreamWriter, ReceiveError> {
-        let entry = self.enter(name)?;
+    fn open_writer(&self, raw_name: &[u8]) -> Result<StreamWriter, ReceiveError> {
+        let entry = self.enter(raw_name)?;
         self.check_new_name(&entry)?;
         let head = match entry.needs_start() {
             true => self.peek_start(&entry.read_stored_head(HEADER_BYTES_MAX)?)?,
@@ -223,11 +233,11 @@ impl StreamReceiver<'_> {
     }
 
     /// Creates an empty file for a name without content, unless something is stored under that name.
-    fn record_empty_stream(&self, name: &[u8], reason: EndReason) -> Result<(), ReceiveError> {
-        if self.shared.vault.is_open(name) {
+    fn record_empty_stream(&self, raw_name: &[u8], reason: EndReason) -> Result<(), ReceiveError> {
+        if self.shared.vault.is_open(name::strip_padding(raw_name)) {
             return Ok(());
         }
-        let entry = self.enter(name)?;
+        let entry = self.enter(raw_name)?;
         // A stream that arrived meanwhile either has content or will create the empty file.
         if entry.is_exclusive() && !entry.has_stored_parts() {
             self.check_new_name(&entry)?;

@@ -248,7 +248,12 @@ impl Ledger {
 
     /// Locks the name of a stream and looks at its stored parts.
     fn pend_stream(&self, name: &[u8]) -> io::Result<PendingStream> {
-        let origin = StreamOrigin { source: self.source, peer: self.origin.clone(), connected_ms: now_ms() };
+        let origin = StreamOrigin {
+            source: self.source,
+            peer: self.origin.clone(),
+            raw_name: None,
+            connected_ms: now_ms(),
+        };
         self.vault.open_stream(name, origin, Arc::new(NoPeer), || false)
     }
 

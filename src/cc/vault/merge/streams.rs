@@ -311,6 +311,7 @@ impl OutputStream {
         let origin = StreamOrigin {
             source: from.source,
             peer: first.map_or_else(|| "merge".to_owned(), |first| first.peer.clone()),
+            raw_name: None,
             connected_ms: now_ms(),
         };
         let pending = vault.open_stream(name, origin, Arc::new(NoPeer), || false).map_err(failed())?;

@@ -41,7 +41,12 @@ impl Scene {
     }
 
     fn begin_from(&self, peer: &str, content: &[u8]) -> io::Result<StreamWriter> {
-        let origin = StreamOrigin { source: StreamSource::Tcp, peer: peer.into(), connected_ms: now_ms() };
+        let origin = StreamOrigin {
+            source: StreamSource::Tcp,
+            peer: peer.into(),
+            raw_name: None,
+            connected_ms: now_ms(),
+        };
         let head = match formats::starts_capture(content) {
             Some(true) => StreamStart::NewCapture,
             _ => StreamStart::Continuation,
