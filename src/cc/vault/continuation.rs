@@ -87,6 +87,7 @@ mod tests {
 
     fn connection(peer: &str, bytes: u64, ended_ms: Option<i64>) -> StreamConnection {
         StreamConnection {
+            raw_name_hex: None,
             peer: peer.to_owned(),
             connected_at: rfc3339_ms(0),
             first_byte_at: None,
@@ -111,7 +112,7 @@ mod tests {
             manifest.bytes += bytes;
             manifest.add_connection(connection(peer, *bytes, *ended_ms));
         }
-        let origin = StreamOrigin { source, peer: peer.to_owned(), connected_ms: at_ms };
+        let origin = StreamOrigin { source, peer: peer.to_owned(), raw_name: None, connected_ms: at_ms };
         let decided = Continuation::decide(&manifest, ENDED_MS + 9_000, &origin, Some(HOUR));
         assert_eq!(decided, expected, "{connections:?} {peer} {at_ms}");
         assert_eq!(Continuation::decide(&manifest, 0, &origin, None), Continuation::Allowed);

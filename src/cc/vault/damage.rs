@@ -105,8 +105,11 @@ impl Manifest {
             let is_capture = self.capture.format != CaptureFormat::Unknown;
             found.extend((is_capture && truncated_bytes > 0).then_some(Damage::Truncated(truncated_bytes)));
             found.extend(self.capture.malformed_at.map(Damage::Malformed));
+            // The two above say the same, except of what is inside a compressed stream.
+            let is_plain = self.capture.compression.is_none();
             let said = [DamageKind::Truncated, DamageKind::Malformed];
-            let others = self.capture.damage.iter().filter(|finding| !said.contains(&finding.kind));
+            let is_other = |finding: &&Finding| !(is_plain && said.contains(&finding.kind));
+            let others = self.capture.damage.iter().filter(is_other);
             found.extend(others.cloned().map(Damage::Finding));
             let omitted = self.capture.damage_omitted;
             found.extend((omitted > 0).then_some(Damage::MoreFindings(omitted)));

@@ -461,6 +461,7 @@ mod tests {
 
     fn connection(peer: &str, offset: u64, bytes: u64) -> StreamConnection {
         StreamConnection {
+            raw_name_hex: None,
             peer: peer.to_owned(),
             connected_at: "2026-11-21T20:59:40.000Z".to_owned(),
             first_byte_at: None,

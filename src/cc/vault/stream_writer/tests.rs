@@ -171,8 +171,12 @@ fn a_part_that_is_open_in_another_stream_is_not_changed() {
     let scene = Scene::new();
     let mut writer = scene.begin(b"no capture").unwrap();
     scene.feed(&mut writer, b"no capture").unwrap();
-    let origin =
-        StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:1".into(), connected_ms: now_ms() };
+    let origin = StreamOrigin {
+        source: StreamSource::Tcp,
+        peer: "192.0.2.1:1".into(),
+        raw_name: None,
+        connected_ms: now_ms(),
+    };
     let found = || look_up(&scene.vault.shared, "file", &origin).unwrap();
     assert!(matches!(found(), PartLookup::Foreign));
     assert_eq!(scene.vault.shared.dir.manifest("file").unwrap().unwrap().state, ManifestState::Open);
@@ -252,8 +256,12 @@ fn a_second_connection_says_where_the_first_one_is() {
     let scene = Scene::new();
     let mut first = scene.begin(CAPTURE).unwrap();
     scene.feed(&mut first, &CAPTURE[..300]).unwrap();
-    let origin =
-        StreamOrigin { source: StreamSource::Tcp, peer: "192.0.2.1:9".into(), connected_ms: now_ms() };
+    let origin = StreamOrigin {
+        source: StreamSource::Tcp,
+        peer: "192.0.2.1:9".into(),
+        raw_name: None,
+        connected_ms: now_ms(),
+    };
     // A shutdown ends the wait for the first stream at once.
     let pending = scene.vault.open_stream(b"file", origin, Arc::new(NoPeer), || true).unwrap();
     assert!(pending.needs_start() && !pending.has_stored_parts());
