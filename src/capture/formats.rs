@@ -288,6 +288,10 @@ pub(super) fn decision_bytes(content: &[u8]) -> usize {
 /// Reports whether content that starts with these bytes is a capture, compressed or not. `None`: not enough bytes to
 /// decide. Formats without a magic number do not count, because a piece of anything may look like them.
 pub fn starts_capture(content: &[u8]) -> Option<bool> {
+    // Called for each Kafka record, nearly all of which are in the middle of a stream.
+    if content.first().is_some_and(|byte| !can_start_magic(*byte)) {
+        return Some(false);
+    }
     match detect_with(content, Start::has_magic).0 {
         Detection::Undecided => None,
         Detection::Capture(_) | Detection::Compressed(_) => Some(true),
@@ -322,6 +326,10 @@ pub(super) fn is_cut_magic(content: &[u8]) -> bool {
 /// Reports whether `content` starts with the same complete file header as `known`: then it is the same capture, sent
 /// again from its first byte.
 pub(crate) fn is_same_capture(known: &[u8], content: &[u8]) -> bool {
+    // Called for each Kafka record too.
+    if known.first() != content.first() {
+        return false;
+    }
     let header = match detect_with(known, |_| true) {
         (Detection::Capture(_) | Detection::Compressed(_), Some(start)) => known.get(..start.header_bytes),
         _ => None,

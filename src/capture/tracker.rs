@@ -5,7 +5,7 @@
 //! complete within a chunk take the parser's fast path, which goes from length to length.
 //!
 //! Invariants: the tracker's state does not depend on how the bytes were split. `packet_boundary() <= received()`, and
-//! neither ever decreases.
+//! neither ever decreases. The number of packets decreases only if the first records looked like ERF and are not.
 
 use serde::{Deserialize, Serialize};
 
