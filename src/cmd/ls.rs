@@ -215,10 +215,14 @@ fn peer_text(peer: &str) -> String {
     if matches!(peer, "dump" | "kafka_dump") { "Kafka dump".to_owned() } else { peer.to_owned() }
 }
 
-/// Returns the time from the first packet to the last, or from the first byte to the last if there are no packets.
+/// Returns the time from the earliest packet to the latest, or from the first byte to the last if there are no packets. It
+/// is unknown if there are packets whose times are all unknown.
 fn duration_ms(manifest: &Manifest) -> Option<i64> {
     if let (Some(first), Some(last)) = (manifest.capture.first_packet_ns, manifest.capture.last_packet_ns) {
         return Some(last.saturating_sub(first) / 1_000_000);
+    }
+    if manifest.capture.packets > 0 {
+        return None;
     }
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok();
     let first = manifest
@@ -229,7 +233,7 @@ fn duration_ms(manifest: &Manifest) -> Option<i64> {
     Some((time(last?)? - time(first?)?).num_milliseconds())
 }
 
-/// Formats a duration as `0:00:05.208`. Packets out of order can make it negative.
+/// Formats a duration as `0:00:05.208`. A clock that was set back during a stream without packets makes it negative.
 fn duration_text(ms: i64) -> String {
     let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
     let (seconds, minutes, hours) = (ms / 1_000 % 60, ms / 60_000 % 60, ms / 3_600_000);
@@ -278,6 +282,17 @@ fn print_table(rows: &[StreamRow], is_of_damaged: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cc::vault::manifest::StreamSource;
+
+    #[test]
+    fn the_duration_of_packets_without_times_is_unknown() {
+        let mut manifest = Manifest::new(b"call.pcap", "call.pcap".to_owned(), 1, StreamSource::Tcp);
+        manifest.capture.packets = 3;
+        assert_eq!(duration_ms(&manifest), None);
+        (manifest.capture.first_packet_ns, manifest.capture.last_packet_ns) =
+            (Some(1_000_000), Some(3_500_000));
+        assert_eq!(duration_ms(&manifest), Some(2));
+    }
 
     #[test]
     fn durations_are_formatted_as_hours_minutes_seconds() {
