@@ -156,6 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn long_packets_of_usb_are_read_as_the_receiver_reads_them() {
+        for link_type in [186, 189, 220, 249, 266, 231] {
+            let head = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 0, link_type, 100, 7, 300_000, 300_000];
+            let mut bytes = words(false, &head);
+            bytes.resize(bytes.len() + 300_000, 0);
+            bytes.extend(words(false, &[101, 8, 0, 0]));
+            assert_eq!(packets(&bytes), [(300_040, Some(100_000_007_000)), (300_056, Some(101_000_008_000))]);
+            let mut tracker = PacketTracker::new();
+            tracker.feed(&bytes);
+            let summary = tracker.summary();
+            assert_eq!((summary.packets, summary.last_packet_ns), (2, Some(101_000_008_000)));
+            assert_eq!((summary.link_types, summary.damage), (vec![link_type], vec![]));
+        }
+    }
+
+    #[test]
     fn nonsense_ends_the_packets() {
         let mut bytes = words(false, &[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1, 0, 0, 0x7fff_ffff, 4]);
         bytes.resize(4096, 0);
