@@ -124,7 +124,12 @@ fn is_likely(last_ns: Option<i64>, packet: Packet) -> bool {
 }
 
 fn is_near(last_ns: Option<i64>, time_ns: Option<i64>) -> bool {
-    last_ns.zip(time_ns).is_none_or(|(last, time)| last.abs_diff(time) <= NEAR_NS)
+    match (last_ns, time_ns) {
+        (Some(last), Some(time)) => last.abs_diff(time) <= NEAR_NS,
+        // After packets with times, one with a time that cannot be is not likely.
+        (Some(_), None) => false,
+        (None, _) => true,
+    }
 }
 
 struct PartFinder<'a, S> {
@@ -136,7 +141,7 @@ struct PartFinder<'a, S> {
 impl<S: ReadAt> PartFinder<'_, S> {
     fn start_capture(&mut self, at: u64) -> io::Result<OpenCapture> {
         let reader = PacketReader::open_at(self.source, at, self.bytes)?;
-        let reader = reader.ok_or_else(|| io::Error::other("the source changed while it was read"))?;
+        let reader = reader.ok_or_else(|| io::Error::other("the source changed while it was read"))?.strict();
         let format = reader.format();
         (self.visit)(SourcePart::Capture { at, format })?;
         Ok(OpenCapture { format, reader, pending: None, last_ns: None, reported: at })
@@ -255,8 +260,9 @@ impl<S: ReadAt> PartFinder<'_, S> {
         {
             return Ok(false);
         }
-        let Some(mut reader) = PacketReader::open_at(self.source, at, self.bytes)? else { return Ok(false) };
-        let known = [CaptureFormat::Pcap, CaptureFormat::Pcapng, format];
+        let Some(reader) = PacketReader::open_at(self.source, at, self.bytes)? else { return Ok(false) };
+        let mut reader = reader.strict();
+        let known = [CaptureFormat::Pcap, CaptureFormat::Pcapng, CaptureFormat::Snoop, format];
         if !known.contains(&reader.format()) {
             return Ok(false);
         }

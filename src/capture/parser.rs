@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::damage::Finding;
+use super::damage::{DamageKind, Finding};
 use crate::limits::PACKET_BYTES_MAX;
 
 /// Longest header that a step may need: that of a pcapng packet block, and of an Ixia capture.
@@ -40,6 +40,13 @@ pub(super) struct Notes {
     pub(super) finding: Option<Finding>,
     /// Link type of an interface that was described here.
     pub(super) link_type: Option<u32>,
+}
+
+impl Notes {
+    /// Reports whether readers stop here.
+    pub(super) fn is_rejected(&self) -> bool {
+        self.finding.is_some_and(|finding| finding.kind() == DamageKind::BadBlock)
+    }
 }
 
 /// Result of a parser's step.

@@ -110,6 +110,13 @@ impl PcapParser {
         self.variant
     }
 
+    /// Keeps the variant that is assumed so far: what is not the second packet tells nothing about it.
+    pub(super) fn keep_variant(&mut self) {
+        if self.step != Step::FileHeader {
+            self.probe = Probe::Decided;
+        }
+    }
+
     fn file_header(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         let version = (header_u16(header, 4, self.big_endian), header_u16(header, 6, self.big_endian));
         let network = header_u32(header, 20, self.big_endian);

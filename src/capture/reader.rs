@@ -46,6 +46,12 @@ impl PacketReader {
         Ok(Some(PacketReader { tracker, format: parser.format(), bytes }))
     }
 
+    /// Makes the reader end at the first block that Wireshark rejects, and where another capture starts.
+    pub(crate) fn strict(mut self) -> PacketReader {
+        self.tracker.be_strict();
+        self
+    }
+
     /// Copies the reader to another position, where a packet of the same capture starts. It must be between two packets.
     pub(crate) fn moved_to(&self, at: u64) -> PacketReader {
         PacketReader { tracker: self.tracker.moved_to(at), ..self.clone() }

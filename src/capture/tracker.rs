@@ -77,6 +77,10 @@ struct Position {
     findings: Findings,
     /// Whether the bytes were decompressed. Then they are not decompressed again.
     is_decompressed: bool,
+    /// Whether parsing ends at the first unit that readers reject, as readers do.
+    is_strict: bool,
+    /// Whether only a magic number tells a format: in the middle of something, anything may look like a format without one.
+    needs_magic: bool,
 }
 
 impl PacketTracker {
@@ -126,8 +130,9 @@ impl PacketTracker {
             // The parser stays, because its format is still that of the stream.
             Leave::Malformed => {}
             Leave::NotThisFormat => {
-                let Position { received, is_decompressed, .. } = self.position;
-                self.position = Position { received, is_decompressed, ..Position::default() };
+                let Position { received, boundary, is_decompressed, is_strict, .. } = self.position;
+                let kept = Position { received, boundary, is_decompressed, is_strict, ..Position::default() };
+                self.position = kept;
                 self.state = State::NotCapture;
             }
             // Its first bytes are in the header.
@@ -155,7 +160,16 @@ impl PacketTracker {
         let position = &mut moved.position;
         (position.received, position.boundary) = (at, at);
         (position.skip, position.header_bytes, position.malformed_at) = (0, 0, None);
+        position.needs_magic = at > 0;
+        if let State::Tracking(Parser::Pcap(parser)) = &mut moved.state {
+            parser.keep_variant();
+        }
         moved
+    }
+
+    /// Ends parsing at the first unit that readers reject.
+    pub(super) fn be_strict(&mut self) {
+        self.position.is_strict = true;
     }
 
     /// End of the last complete unit, even if a malformed one follows.
@@ -377,6 +391,10 @@ impl Position {
     fn step(&mut self, parser: &mut impl PacketParser) -> Stepped {
         let mut notes = Notes::default();
         let parsed = parser.parse(&self.header, &mut notes);
+        if self.is_strict && (notes.is_rejected() || parsed == Parsed::AppendedCapture) {
+            self.malformed_at = Some(self.boundary);
+            return Stepped::Leave(Leave::Malformed);
+        }
         self.take_notes(notes);
         match parsed {
             Parsed::LongerHeader => {}
@@ -418,6 +436,9 @@ impl Position {
     /// Detects the format. The bytes stay in the header: the parser's first step needs them.
     fn detect_format(&self) -> State {
         match formats::detect(&self.header[..usize::from(self.header_bytes)]) {
+            Detection::Capture(parser) if self.needs_magic && !parser.format().has_magic() => {
+                State::NotCapture
+            }
             Detection::Undecided => State::Detecting,
             Detection::Capture(parser) => State::Tracking(parser),
             Detection::Compressed(_) if self.is_decompressed => State::NotCapture,
