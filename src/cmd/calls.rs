@@ -13,6 +13,7 @@ use crate::cmd::args::globals::Globals;
 use crate::cmd::{Command, commands};
 use crate::iri::calls::{CallEvent, CallReport, ReportedSpan, SubscriberDay};
 use crate::manual::{self, Example, Manual};
+use crate::runtime::json::parse_value;
 use crate::runtime::logging::{self, LevelFilter};
 use crate::runtime::terminal::escape;
 use crate::search::query::Hit;
@@ -134,7 +135,7 @@ impl ReportArgs {
 
 /// Returns the time, the subscriber and the event; `None` if it is not a call event.
 fn parse_call_event(session: &QuerySession, hit: &Hit) -> Option<(i64, String, CallEvent)> {
-    let source: Value = serde_json::from_slice(&hit.source).ok()?;
+    let source = parse_value(&hit.source).ok()?;
     let event = CallEvent::parse(source["event"].as_str()?)?;
     let subscriber = match &source["userid"] {
         Value::String(text) => text.clone(),

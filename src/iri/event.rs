@@ -3,6 +3,7 @@
 //! Invariant: the source of a call event starts with the bytes of the line; added fields are at its end.
 
 use chrono::TimeZone;
+use serde_json::value::RawValue;
 
 use super::sentrypeer;
 use crate::billing;
@@ -44,6 +45,9 @@ impl EventIndices {
     }
 }
 
+/// Some programs write it before the text. JSON does not allow it (RFC 8259, 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClassifiedLine {
     /// An event for the store.
@@ -63,8 +67,7 @@ pub fn classify<Z: TimeZone>(
     indices: &EventIndices,
     zone: &Z,
 ) -> Result<ClassifiedLine, NotAnObject> {
-    // Some programs write a byte order mark. JSON does not allow it (RFC 8259, 8.1).
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
     let members: JsonObject<'_> = serde_json::from_slice(line)
         .map_err(|error| NotAnObject(replace_line_position(&error.to_string())))?;
     let has = |name: &str| members.0.iter().any(|(found, _)| found == name);
@@ -86,6 +89,19 @@ pub fn classify<Z: TimeZone>(
         mode: WriteMode::Index,
         source,
     }))
+}
+
+/// Splits a line that is not a single object, as some senders write it: several objects, or an array of them. `None` if the
+/// line is one object, or has anything else in it.
+pub(crate) fn split_objects(line: &[u8]) -> Option<Vec<&[u8]>> {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
+    let values = match line.first()? {
+        b'[' => serde_json::from_slice::<Vec<&RawValue>>(line).ok()?,
+        _ => serde_json::Deserializer::from_slice(line).into_iter().collect::<Result<_, _>>().ok()?,
+    };
+    let is_list = line[0] == b'[' && !values.is_empty() || values.len() > 1;
+    let are_objects = values.iter().all(|value| value.get().starts_with('{'));
+    (is_list && are_objects).then(|| values.into_iter().map(|value| value.get().as_bytes()).collect())
 }
 
 /// Replaces the position that serde_json reports: the text is a single line.
@@ -198,6 +214,24 @@ mod tests {
         assert!(data(r#"{"userid":"u","data":"AA=="}"#));
         assert!(!data(r#"{"userid":"u","data":"AA==","event":"start_call"}"#));
         assert!(!data(r#"{"data":"AA=="}"#));
+    }
+
+    #[test]
+    fn a_line_with_several_objects_is_split() {
+        let split = |line: &str| {
+            let text = |object: &[u8]| String::from_utf8(object.to_vec()).unwrap();
+            split_objects(line.as_bytes()).map(|objects| objects.into_iter().map(text).collect::<Vec<_>>())
+        };
+        let two = Some(vec![r#"{"a":1}"#.to_owned(), r#"{"b":[2]}"#.to_owned()]);
+        assert_eq!(split(r#"[{"a":1}, {"b":[2]}]"#), two);
+        assert_eq!(split(r#"{"a":1}{"b":[2]}"#), two);
+        assert_eq!(split("\u{feff} {\"a\":1} \t {\"b\":[2]} "), two);
+        assert_eq!(split(r#"[{"a":1}]"#), Some(vec![r#"{"a":1}"#.to_owned()]));
+        for line in
+            [r#"{"a":1}"#, "[1]", r#"[{"a":1},2]"#, r#"{"a":1} 2"#, r#"{"a":1}{"b""#, "", "[", "[]", "x"]
+        {
+            assert_eq!(split(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// A JSON object. Keys can repeat.
@@ -60,7 +61,58 @@ impl<'a> JsonObject<'a> {
 
 /// Returns the value of a JSON string, `None` for other JSON values.
 pub(crate) fn string_value(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<BorrowedText<'_>>(raw.get()).ok().map(|BorrowedText(text)| text)
+    if let Ok(BorrowedText(text)) = serde_json::from_str(raw.get()) {
+        return Some(text);
+    }
+    let repaired = replace_lone_surrogates(raw.get().as_bytes())?;
+    serde_json::from_slice::<String>(&repaired).ok().map(Cow::Owned)
+}
+
+/// Parses a JSON value. A lone surrogate (`\udcff`, which Python writes for a byte that is not UTF-8) becomes U+FFFD.
+pub(crate) fn parse_value(text: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(text).or_else(|error| match replace_lone_surrogates(text) {
+        Some(repaired) => serde_json::from_slice(&repaired),
+        None => Err(error),
+    })
+}
+
+/// Returns the text with lone surrogates in escape sequences replaced, or `None` if it has none (RFC 8259, 8.2).
+fn replace_lone_surrogates(text: &[u8]) -> Option<Vec<u8>> {
+    let mut repaired: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'\\', &text[at..]) {
+        at += found;
+        let next = surrogate(text, at + 6);
+        at += match surrogate(text, at) {
+            Some(Surrogate::High) if next == Some(Surrogate::Low) => 12,
+            Some(_) => {
+                let repaired = repaired.get_or_insert_with(|| text.to_vec());
+                repaired[at + 2..at + 6].copy_from_slice(b"fffd");
+                6
+            }
+            None => 2,
+        };
+        if at >= text.len() {
+            break;
+        }
+    }
+    repaired
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Surrogate {
+    High,
+    Low,
+}
+
+/// Returns which half the escape sequence `\uXXXX` at this place is, if it is one.
+fn surrogate(text: &[u8], at: usize) -> Option<Surrogate> {
+    let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    match u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()? {
+        0xd800..=0xdbff => Some(Surrogate::High),
+        0xdc00..=0xdfff => Some(Surrogate::Low),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +131,25 @@ mod tests {
         assert_eq!((object.scalar("a"), object.scalar(""), object.scalar("c")), (None, None, None));
         for wrong in ["[]", "1", "{", "{} {}", r#"{"a"}"#] {
             assert!(serde_json::from_str::<JsonObject<'_>>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lone_surrogates_are_replaced() {
+        for (text, expected) in [
+            (r#"{"a":"x\udcffy"}"#, "x\u{fffd}y"),
+            (r#"{"a":"\uD83D\uDE00"}"#, "\u{1f600}"),
+            (r#"{"a":"\uD83D"}"#, "\u{fffd}"),
+            (r#"{"a":"\uD83D\uD83D\uDE00"}"#, "\u{fffd}\u{1f600}"),
+            (r#"{"a":"\uDE00\uD83D"}"#, "\u{fffd}\u{fffd}"),
+            (r#"{"a":"\\udcff\ud800\\"}"#, "\\udcff\u{fffd}\\"),
+        ] {
+            assert_eq!(parse_value(text.as_bytes()).unwrap()["a"], expected, "{text}");
+            let object: JsonObject<'_> = serde_json::from_str(text).unwrap();
+            assert_eq!(object.non_empty_string("a").as_deref(), Some(expected), "{text}");
+        }
+        for text in [r#"{"a":"\ud8"}"#, r#"{"a":"\ud800"#, r#"{"a":"\u+800"}"#, r#"{"a":"\"#, "\\"] {
+            assert!(parse_value(text.as_bytes()).is_err(), "{text}");
         }
     }
 

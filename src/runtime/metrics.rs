@@ -219,7 +219,7 @@ metrics! {
         events_duplicate_total;
     Counter events_rejected_total "Messages and events rejected, by reason." =>
         events_rejected_too_long{reason = "too_long"}, events_rejected_malformed{reason = "malformed"},
-        events_rejected_unfit{reason = "unfit"};
+        events_rejected_unfit{reason = "unfit"}, events_rejected_http{reason = "http"};
     Counter events_lost_total "Events lost because the store still failed when the shutdown timeout ended." =>
         events_lost_total;
     Counter event_dead_letters_total

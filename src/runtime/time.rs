@@ -8,8 +8,11 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// Formats a time in UTC with milliseconds, for example `2026-11-21T20:59:41.123Z`.
+///
+/// A leap second (`23:59:60`) becomes the second after it, because most readers refuse a second 60.
 pub(crate) fn rfc3339<Z: TimeZone>(time: &DateTime<Z>) -> String {
-    time.with_timezone(&Utc).to_rfc3339_opts(SecondsFormat::Millis, true)
+    let time = DateTime::from_timestamp_millis(time.timestamp_millis()).unwrap_or(time.with_timezone(&Utc));
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Formats milliseconds since 1970 in UTC. A value out of chrono's range becomes 1970.

@@ -50,6 +50,7 @@ mod replay_times;
 mod same_name;
 mod search_clients;
 mod serve_events;
+mod sloppy_senders;
 mod stored;
 mod syslog;
 mod tail;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::json_lines::single_line_json;
 use crate::cmd::args::time_zone::TimeZoneArg;
+use crate::runtime::json::parse_value;
 use crate::search::query::Hit;
 
 /// Fields that known senders use, in the order of table columns.
@@ -54,7 +55,7 @@ impl EventView {
     /// Reads a hit. The time is its sort value number `time_at`.
     pub(crate) fn new(hit: Hit, time_at: usize) -> EventView {
         let time_ms = hit.sort.get(time_at).and_then(Value::as_i64);
-        let source = serde_json::from_slice(&hit.source).unwrap_or(Value::Null);
+        let source = parse_value(&hit.source).unwrap_or(Value::Null);
         EventView { hit, time_ms, source }
     }
 

@@ -1,7 +1,7 @@
 //! Splits a byte stream into messages: lines, or syslog over TCP in either framing of RFC 6587, detected per message.
 //! Pure. The messages are the same however the input is split.
 //!
-//! A message ends with a newline, which may follow a carriage return or, from some syslog senders, a NUL.
+//! A message ends with a newline, which may follow a carriage return, or with a NUL (Python's `SysLogHandler`, GELF).
 //! A message with octet counting starts with `LENGTH <`: digits, a space and the first byte of the priority.
 //! By RFC 3164 and RFC 5424 a message in newline framing cannot start like this.
 //!
@@ -15,9 +15,9 @@ pub const EXCERPT_BYTES: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Each message ends with a newline.
+    /// Each message ends with a newline or a NUL.
     Lines,
-    /// Each message ends with a newline or has a length prefix (RFC 6587).
+    /// Each message ends with a newline or a NUL, or has a length prefix (RFC 6587).
     Syslog,
 }
 
@@ -63,7 +63,7 @@ impl Framer {
         loop {
             let rest = &input[at..];
             match self.state {
-                FramerState::SkipLine => match memchr::memchr(b'\n', rest) {
+                FramerState::SkipLine => match memchr::memchr2(b'\n', 0, rest) {
                     Some(end) => at += end + 1,
                     None => return (FramingStep::NeedMore, input.len()),
                 },
@@ -114,7 +114,7 @@ impl Framer {
     }
 
     fn line<'a>(&mut self, input: &'a [u8], ended: bool) -> (FramingStep<'a>, usize) {
-        let end = memchr::memchr(b'\n', &input[..input.len().min(self.bytes_max + 1)]);
+        let end = memchr::memchr2(b'\n', 0, &input[..input.len().min(self.bytes_max + 1)]);
         match end {
             Some(end) => (FramingStep::Message(strip_line_end(&input[..end])), end + 1),
             None if input.len() > self.bytes_max => {
@@ -207,6 +207,14 @@ mod tests {
         check(Framing::Lines, b"\n\r\n", &[]);
         check(Framing::Lines, b"a\nb\r\n\n c \nd", &["a", "b", " c ", "d"]);
         check(Framing::Lines, b"5 <ab>\n", &["5 <ab>"]);
+    }
+
+    #[test]
+    fn a_nul_ends_a_message_too() {
+        check(Framing::Lines, b"a\0b\0\nc\r\n\0d", &["a", "b", "c", "d"]);
+        check(Framing::Syslog, b"<13>a\0<14>b\06 <1>c\0d<15>e\0", &["<13>a", "<14>b", "<1>c\0d", "<15>e"]);
+        let long = format!("<1>{}\0<1>z\0", "x".repeat(EXCERPT_BYTES));
+        check(Framing::Syslog, long.as_bytes(), &["too long: <1>", "<1>z"]);
     }
 
     #[test]

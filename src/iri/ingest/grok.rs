@@ -23,8 +23,8 @@ pub(crate) const DEFINITIONS_MAX: usize = 256;
 pub(crate) const PATTERN_BYTES_MAX: usize = 8 << 10;
 
 /// Pattern of the honeypots (docs/protocol.md), extended by what real messages contain: any user (`+447...`, `john.doe`)
-/// or no user, ports, URI parameters, IPv6 hosts in brackets, `sips:` and `tel:`, commas in the user agent. Its fields are
-/// those of the plain pattern; ports have additional fields.
+/// or no user, ports, URI parameters, IPv6 hosts in brackets, `sips:` and `tel:`, commas in the user agent, and `[,]` for an
+/// unknown place. Its fields are those of the plain pattern; ports have additional fields.
 ///
 /// Logstash's named patterns use look-around, which requires the backtracking engine. The comma-separated fields here need
 /// no look-around, so own named patterns allow the linear-time engine.
@@ -33,7 +33,7 @@ pub(crate) const HONEYPOT: &str = concat!(
     r"(?:\[%{LEA_POSINT:syslog_pid}\])?: %{LEA_IP:honey_pot_ip},%{LEA_IP:intruder_ip},%{LEA_WORD:sip_method},",
     r"(?:sips?|tel):(?:%{LEA_USER:ani}@)?%{LEA_DOMAIN:ani_domain}(?::%{LEA_POSINT:ani_port})?(?:;[^,]*)?,",
     r"(?:sips?|tel):(?:%{LEA_USER:dnis}@)?%{LEA_DOMAIN:dnis_domain}(?::%{LEA_POSINT:dnis_port})?(?:;[^,]*)?,",
-    r"%{GREEDYDATA:user_agent},\[%{LEA_NUMBER:longitude},%{LEA_NUMBER:latitude}\]$",
+    r"%{GREEDYDATA:user_agent},\[%{LEA_NUMBER:longitude}?,%{LEA_NUMBER:latitude}?\]$",
 );
 
 /// Pattern of the honeypots as their documentation has it (docs/protocol.md).

@@ -112,6 +112,29 @@ impl LineHandler {
         Ok(())
     }
 
+    /// Stores one event or one piece of stream content.
+    fn handle_object(&mut self, object: &[u8]) -> Result<(), StoreClosed> {
+        match event::classify(object, &self.indices, &Local) {
+            Ok(ClassifiedLine::StreamContent) => self.handle_content(object),
+            Ok(ClassifiedLine::Event(document)) => {
+                if self.batch.push(document) {
+                    let from = MessageOrigin { listener: self.kind.as_str(), peer: &self.peer };
+                    self.batch.write(&self.sink, from)?;
+                }
+                Ok(())
+            }
+            // A line with several objects is rare, so it is looked for last.
+            Err(reason) => match event::split_objects(object) {
+                Some(objects) => objects.into_iter().try_for_each(|object| self.handle_object(object)),
+                None => {
+                    self.sink.metrics().events_rejected_malformed.inc();
+                    self.reject("no_json", &reason.to_string(), object);
+                    Ok(())
+                }
+            },
+        }
+    }
+
     fn report_failure(&self, error: &crate::Error) -> StoreClosed {
         log::error!("stream_failed peer={} error=\"{}\"", self.peer, crate::error::chain(error));
         StoreClosed
@@ -123,25 +146,10 @@ impl MessageHandler for LineHandler {
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let metrics = self.sink.metrics();
         if self.kind == LineKind::Content {
             return self.handle_content(line);
         }
-        match event::classify(line, &self.indices, &Local) {
-            Ok(ClassifiedLine::StreamContent) => self.handle_content(line),
-            Ok(ClassifiedLine::Event(document)) => {
-                if self.batch.push(document) {
-                    let from = MessageOrigin { listener: self.kind.as_str(), peer: &self.peer };
-                    self.batch.write(&self.sink, from)?;
-                }
-                Ok(())
-            }
-            Err(reason) => {
-                metrics.events_rejected_malformed.inc();
-                self.reject("no_json", &reason.to_string(), line);
-                Ok(())
-            }
-        }
+        self.handle_object(line)
     }
 
     fn handle_too_long(&mut self, begin: &[u8]) {

@@ -3,7 +3,7 @@
 //!
 //! The thread of a connection reads from its socket, splits the bytes into messages ([`Framer`]) and passes them to its
 //! [`MessageHandler`]. The handler blocks while the store is full, so the thread stops reading and TCP slows the sender.
-//! Invalid input never ends a connection. After shutdown is triggered, a connection still handles the bytes that have
+//! Invalid input never ends a connection, except HTTP: a web page must not store events through its visitor. After shutdown is triggered, a connection still handles the bytes that have
 //! arrived, and the bytes that arrive within the shutdown timeout.
 //!
 //! Invariant: incomplete messages use at most [`HELD_BYTES_MAX`] of memory over all connections, in addition to the
@@ -73,6 +73,7 @@ pub(crate) struct ListenerConfig {
 }
 
 struct ListenerShared {
+    sink: Arc<EventSink>,
     config: ListenerConfig,
     shutdown_timeout: Duration,
     source_metrics: Arc<SourceMetrics>,
@@ -108,6 +109,7 @@ impl ListenerDeps {
         let source_metrics = self.sink.metrics().source(config.name, config.transport);
         let (shutdown, held_bytes) = (self.shutdown.clone(), Arc::clone(&self.held_bytes));
         let shared = ListenerShared {
+            sink: Arc::clone(&self.sink),
             config,
             shutdown_timeout: self.shutdown_timeout,
             source_metrics,
@@ -116,6 +118,17 @@ impl ListenerDeps {
             held_bytes,
         };
         acceptor::spawn(listener, AcceptorConfig::draining(STACK_BYTES), state, Arc::new(shared), shutdown)
+    }
+}
+
+impl ListenerShared {
+    fn reject_http(&self, peer: SocketAddr) {
+        self.sink.metrics().events_rejected_http.inc();
+        let name = self.config.name;
+        let note = "this port does not speak HTTP";
+        let line =
+            format_args!("connection_rejected listener={name} reason=http peer={peer} note=\"{note}\"");
+        self.sink.warn("http", line);
     }
 }
 
@@ -135,6 +148,8 @@ impl ConnectionHandler for ListenerShared {
             handler: (self.handler_factory)(peer),
             input: InputBuffer { bytes: Vec::new(), consumed: 0, held: 0, held_bytes },
             unflushed_bytes: 0,
+            is_started: false,
+            peer,
             shared: self,
         };
         let ended = connection.run(&stream);
@@ -162,6 +177,8 @@ enum ConnectionEnd {
     Shutdown,
     /// The store accepts no more events.
     StoreClosed,
+    /// The peer speaks HTTP, as a web page does that tries the ports of its visitor.
+    Http,
 }
 
 impl ConnectionEnd {
@@ -171,6 +188,7 @@ impl ConnectionEnd {
             ConnectionEnd::Reset => "reset",
             ConnectionEnd::Shutdown => "shutdown",
             ConnectionEnd::StoreClosed => "store_closed",
+            ConnectionEnd::Http => "http",
         }
     }
 }
@@ -201,6 +219,9 @@ struct MessageConnection<'a> {
     handler: Box<dyn MessageHandler>,
     input: InputBuffer,
     unflushed_bytes: usize,
+    /// True after the first message.
+    is_started: bool,
+    peer: SocketAddr,
     shared: &'a ListenerShared,
 }
 
@@ -213,18 +234,16 @@ impl MessageConnection<'_> {
         loop {
             match self.input.read(stream) {
                 Ok(0) => {
-                    return self
-                        .handle_messages(true)
-                        .and_then(|()| self.handler.flush())
-                        .map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Eof);
+                    let ended = self.handle_messages(true).and_then(|()| Ok(self.handler.flush()?));
+                    return ended.map_or_else(|end| end, |()| ConnectionEnd::Eof);
                 }
                 Ok(bytes) => {
                     self.unflushed_bytes += bytes;
                     if let Some(drain) = &mut drain {
                         drain.owed_bytes = drain.owed_bytes.saturating_sub(bytes as u64);
                     }
-                    if let Err(gone) = self.handle_messages(false) {
-                        return gone.into();
+                    if let Err(end) = self.handle_messages(false) {
+                        return end;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -250,11 +269,15 @@ impl MessageConnection<'_> {
     }
 
     /// Handles all complete messages in the buffer.
-    fn handle_messages(&mut self, ended: bool) -> Result<(), StoreClosed> {
+    fn handle_messages(&mut self, ended: bool) -> Result<(), ConnectionEnd> {
         loop {
             let (step, consumed) = self.framer.step(&self.input.bytes[self.input.consumed..], ended);
             match step {
                 FramingStep::Message(message) => {
+                    if !std::mem::replace(&mut self.is_started, true) && is_http_request(message) {
+                        self.shared.reject_http(self.peer);
+                        return Err(ConnectionEnd::Http);
+                    }
                     self.shared.source_metrics.messages.inc();
                     self.handler.handle(message)?;
                 }
@@ -272,13 +295,24 @@ impl MessageConnection<'_> {
             self.framer.skip_line();
             self.input.clear();
         }
-        if self.unflushed_bytes >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+        if self.unflushed_bytes >= FLUSH_BYTES {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), StoreClosed> {
         self.unflushed_bytes = 0;
         self.handler.flush()
     }
+}
+
+/// Tells whether a message is the request line of HTTP/1 (RFC 9112, section 3).
+fn is_http_request(message: &[u8]) -> bool {
+    let mut words = message.split(|byte| *byte == b' ');
+    let is_method = |word: &[u8]| (3..=7).contains(&word.len()) && word.iter().all(u8::is_ascii_uppercase);
+    let is_version = |word: &[u8]| matches!(word, b"HTTP/1.0" | b"HTTP/1.1");
+    words.next().is_some_and(is_method) && words.nth(1).is_some_and(is_version) && words.next().is_none()
 }
 
 fn configure_socket(stream: &TcpStream) -> io::Result<()> {

@@ -13,6 +13,7 @@ use super::field_values::{
 };
 use super::segment::TermBatch;
 use super::{text, values};
+use crate::runtime::json::parse_value;
 use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::{Dynamic, Field, FieldType, dynamic};
 use crate::search::query::canonical_numbers::NUMBER_SUFFIX;
@@ -125,8 +126,8 @@ impl DocumentIndexer {
     ) -> Result<(), WriteRejected> {
         let accepts_all = mode == IndexingMode::Read || self.templates.is_own(&index.name);
         let mut adds_fields = mode == IndexingMode::Write;
-        let value: Value = serde_json::from_slice(source)
-            .map_err(|error| invalid_document(format!("failed to parse: {error}")))?;
+        let value =
+            parse_value(source).map_err(|error| invalid_document(format!("failed to parse: {error}")))?;
         let Value::Object(object) = &value else {
             return Err(invalid_document("failed to parse: not a JSON object".into()));
         };

@@ -5,6 +5,7 @@
 //! up to one day after the arrival. RFC 3339 times, which RFC 5424 and rsyslog's forwarding format use, are complete.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, TimeDelta, TimeZone};
 
@@ -114,6 +115,14 @@ fn parse_rfc3164<'a, Z: TimeZone>(rest: &'a str, arrived: &DateTime<Z>) -> Syslo
         return none;
     };
     let timed = SyslogMessage { time, text: rest, ..none };
+    // An IPv6 address looks like a tag.
+    if let Some((host, rest)) = rest.split_once(' ').filter(|(word, _)| word.parse::<IpAddr>().is_ok()) {
+        let named = SyslogMessage { host: Some(host), text: rest, ..timed };
+        return match parse_tag(rest) {
+            Some((program, pid, text)) => SyslogMessage { program: Some(program), pid, text, ..named },
+            None => named,
+        };
+    }
     // If the first word is a tag, the sender left the host name out, as local senders do.
     match parse_tag(rest) {
         Some((program, pid, text)) => SyslogMessage { program: Some(program), pid, text, ..timed },
@@ -156,23 +165,53 @@ fn parse_tag(rest: &str) -> Option<(&str, Option<&str>, &str)> {
     Some((program, pid, text.strip_prefix(' ').unwrap_or(text)))
 }
 
-/// Splits off `Mmm dd hh:mm:ss `, where the day may have a leading space or zero.
+/// Splits off `Mmm dd hh:mm:ss `, where the day may have a leading space or zero. Cisco's devices write more: `*` or `.`
+/// before it, a fraction, a year and `UTC:` after it.
 fn parse_bsd_time<'a, Z: TimeZone>(
     rest: &'a str,
     arrived: &DateTime<Z>,
 ) -> Option<(Option<DateTime<FixedOffset>>, &'a str)> {
+    let rest = rest.strip_prefix(['*', '.']).unwrap_or(rest);
     let (stamp, behind) = (rest.get(..15)?, rest.get(15..)?);
-    let rest = behind.strip_prefix(' ')?;
+    let behind =
+        behind.strip_prefix('.').map_or(behind, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let (year, behind) = split_year(behind);
+    let (is_utc, behind) = match behind.strip_prefix(" UTC") {
+        Some(rest) if rest.starts_with([' ', ':']) => (true, rest),
+        _ => (false, behind),
+    };
+    let rest = behind.strip_prefix(':').unwrap_or(behind).strip_prefix(' ')?;
     // Parsed in a leap year, so that 29 February is valid.
     let in_1972 = NaiveDateTime::parse_from_str(&format!("1972 {stamp}"), "%Y %b %e %H:%M:%S").ok();
     let in_1972 = in_1972.filter(|_| stamp.as_bytes()[3] == b' ' && stamp.as_bytes()[6] == b' ')?;
-    let zone = arrived.timezone();
+    let in_year = |year: i32| {
+        let local = in_1972.with_year(year)?;
+        if is_utc {
+            return Some(local.and_utc().fixed_offset());
+        }
+        Some(arrived.timezone().from_local_datetime(&local).earliest()?.fixed_offset())
+    };
+    if let Some(year) = year {
+        return Some((in_year(year), rest));
+    }
+    let is_near = |time: &DateTime<FixedOffset>| *time <= arrived.fixed_offset() + CLOCK_AHEAD_MAX;
     let year = arrived.year();
-    let candidates = [year + 1, year, year - 1].map(|year| {
-        let time = zone.from_local_datetime(&in_1972.with_year(year)?).earliest()?;
-        Some(time.fixed_offset()).filter(|time| *time <= arrived.fixed_offset() + CLOCK_AHEAD_MAX)
-    });
-    Some((candidates.into_iter().flatten().next(), rest))
+    let time = [year + 1, year, year - 1].into_iter().find_map(|year| in_year(year).filter(is_near));
+    Some((time, rest))
+}
+
+/// Splits off ` 2026` before a space, or before a colon and a space: an IPv6 address can start with four digits.
+fn split_year(rest: &str) -> (Option<i32>, &str) {
+    let found = rest.strip_prefix(' ').and_then(|rest| rest.split_at_checked(4));
+    match found {
+        Some((digits, behind))
+            if digits.bytes().all(|byte| byte.is_ascii_digit())
+                && (behind.starts_with(' ') || behind.starts_with(": ")) =>
+        {
+            (digits.parse().ok(), behind)
+        }
+        _ => (None, rest),
+    }
 }
 
 /// Splits off `2026-11-21T20:59:41.123456+01:00 `.
@@ -236,6 +275,19 @@ mod tests {
         check("<34>Apr 11 14:02:07 ", "|||", APRIL);
         check("Apr 11 14:02:07 honey1 opensips: x", "honey1|opensips||x", APRIL);
         check("<34>Apr  1 14:02:07 h p: x", "h|p||x", Some("2026-04-01T14:02:07+01:00"));
+        check("<34>Apr 11 14:02:07 2001:db8::1 su: x", "2001:db8::1|su||x", APRIL);
+        check("<34>Apr 11 14:02:07 2001:db8::1 x y", "2001:db8::1|||x y", APRIL);
+        check("<34>Apr 11 14:02:07 2026 h p: x", "h|p||x", APRIL);
+        check("<34>Apr 11 14:02:07 2019 h p: x", "h|p||x", Some("2019-04-11T14:02:07+01:00"));
+        check("<34>Apr 11 14:02:07 UTC h p: x", "h|p||x", Some("2026-04-11T14:02:07Z"));
+        check(
+            "<34>*Apr 11 14:02:07.123 UTC: %SYS-5-CONFIG_I: x",
+            "|%SYS-5-CONFIG_I||x",
+            Some("2026-04-11T14:02:07Z"),
+        );
+        check("<34>.Apr 11 14:02:07 2026 UTC: %X: x", "|%X||x", Some("2026-04-11T14:02:07Z"));
+        check("<34>Apr 11 14:02:07 UTCx h: x", "UTCx|h||x", APRIL);
+        check("<34>Apr 11 14:02:60 h p: x", "h|p||x", Some("2026-04-11T14:02:60+01:00"));
         check("<34>2026-04-11T14:02:07.5+03:00 h p[1]: x", "h|p|1|x", Some("2026-04-11T14:02:07.5+03:00"));
     }
 
