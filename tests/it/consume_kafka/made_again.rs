@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{PATIENCE, check_whole, consume_until_end, consumer, listening, produce_as, read};
+
 use crate::support::process::Process;
+
 use crate::support::status::{get, metric};
-use crate::support::{Broker, Workdir, manifest, wait_until};
+use crate::support::{Broker, Random, Workdir, generated, manifest, wait_until};
 
 pub(super) fn check(broker: &Broker) {
     while_it_runs(broker);
@@ -37,14 +39,15 @@ impl Pieces {
         produce_as(broker, topic, "a.pcap", file.to_str().unwrap(), &[]);
         // A repeat of the first 24 bytes of a capture would be a re-send, so each generation also has a
         // stream that no other generation has.
-        let own = self.work.write("own", &self.content[..5000 + nth]);
-        produce_as(broker, topic, &format!("own-{nth}.pcap"), own.to_str().unwrap(), &[]);
-        piece.len().div_ceil(1000) as u64 + 6 - u64::from(nth == 0)
+        let own = own_content(nth);
+        let file = self.work.write("own", &own);
+        produce_as(broker, topic, &format!("own-{nth}.pcap"), file.to_str().unwrap(), &[]);
+        (piece.len().div_ceil(1000) + own.len().div_ceil(1000)) as u64
     }
 
     #[track_caller]
     fn check_stored(&self, output: &Path) {
-        let own = |nth: usize| (format!("own-{nth}.pcap"), self.content[..5000 + nth].to_vec());
+        let own = |nth: usize| (format!("own-{nth}.pcap"), own_content(nth));
         check_whole(output, &[("a.pcap".to_owned(), self.content.clone()), own(0), own(1), own(2)]);
         let segments = manifest(output, "a.pcap").unwrap().segments;
         let at: Vec<u64> = segments.iter().map(|segment| segment.at).collect();
@@ -57,6 +60,11 @@ impl Pieces {
             assert_eq!(own.segments[0].topic_id, segment.topic_id);
         }
     }
+}
+
+/// A capture for one generation of the topic.
+fn own_content(nth: usize) -> Vec<u8> {
+    generated::pcap(&mut Random::with_seed(nth as u64), 5_000).bytes
 }
 
 fn while_it_runs(broker: &Broker) {
