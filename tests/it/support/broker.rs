@@ -109,13 +109,25 @@ impl Broker {
     /// Creates a topic.
     #[track_caller]
     pub(crate) fn topic(&self, name: &str, partitions: i32) {
-        self.try_topic(name, partitions)
-            .unwrap_or_else(|reason| panic!("cannot make topic {name}: {reason}"));
+        // A broker under load may take longer than one request, and then have the topic nevertheless.
+        let mut has_timed_out = false;
+        wait_until(DEADLINE, &format!("topic {name} to be made"), || {
+            match self.try_topic(name, partitions) {
+                Ok(()) => true,
+                Err(reason) if reason.contains("TimedOut") => {
+                    has_timed_out = true;
+                    false
+                }
+                Err(reason) if has_timed_out && reason.contains("TopicAlreadyExists") => true,
+                Err(reason) => panic!("cannot make topic {name}: {reason}"),
+            }
+        });
     }
 
     fn try_topic(&self, name: &str, partitions: i32) -> Result<(), String> {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        let made = block_on(self.admin().create_topics([&topic], &options())).unwrap();
+        let made =
+            block_on(self.admin().create_topics([&topic], &options())).map_err(|error| error.to_string())?;
         if !made.iter().all(Result::is_ok) {
             return Err(format!("{made:?}"));
         }
