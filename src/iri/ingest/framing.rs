@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_nul_ends_a_message_too() {
         check(Framing::Lines, b"a\0b\0\nc\r\n\0d", &["a", "b", "c", "d"]);
-        check(Framing::Syslog, b"<13>a\0<14>b\06 <1>c\0d<15>e\0", &["<13>a", "<14>b", "<1>c\0d", "<15>e"]);
+        check(Framing::Syslog, b"<13>a\0<14>b\x006 <1>c\0d<15>e\0", &["<13>a", "<14>b", "<1>c\0d", "<15>e"]);
         let long = format!("<1>{}\0<1>z\0", "x".repeat(EXCERPT_BYTES));
         check(Framing::Syslog, long.as_bytes(), &["too long: <1>", "<1>z"]);
     }
