@@ -299,6 +299,11 @@ pub fn starts_capture(content: &[u8]) -> Option<bool> {
     }
 }
 
+/// Reports whether content that starts with these bytes is a capture that is not compressed.
+pub(crate) fn starts_plain_capture(content: &[u8]) -> bool {
+    matches!(detect_with(content, Start::has_magic).0, Detection::Capture(_))
+}
+
 /// Reports whether content that starts with these bytes starts a capture, given the first bytes of the capture that is
 /// stored under its name. In a format without a magic number only those tell. `None`: not enough bytes to decide.
 pub(crate) fn starts_again(stored: &[u8], content: &[u8]) -> Option<bool> {

@@ -19,7 +19,7 @@ pub use input::DumpSource;
 pub use order::{RecordCallback, for_each_record, sort_by_offset};
 pub use sources::{ArchiveMember, DumpSources, find_dumps};
 
-use crate::capture::formats::starts_capture;
+use crate::capture::formats::starts_plain_capture;
 use crate::cc::kafka_dump::format::{
     Detected, DumpFormat, DumpItem, DumpLocation, DumpReader, KafkaPosition, RecordDeadLetter,
     parse_partition_dir, unwrap_envelope,
@@ -138,7 +138,7 @@ impl<'a> DumpDecoder<'a> {
         let mut input = DumpInput::open(origin, Some(self.shutdown), Arc::clone(&self.read_bytes))?;
         let file: Rc<str> = origin.name().into();
         let (detected, mut reader) = open_reader(origin, &mut input, &self.options);
-        if starts_capture(input.bytes()) == Some(true) {
+        if starts_plain_capture(input.bytes()) {
             return Err(Error::Usage(format!(
                 "{file} is not a Kafka dump: this is a packet capture (to store it, send it to a receiver with `lea replay`)"
             )));

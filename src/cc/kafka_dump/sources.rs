@@ -12,7 +12,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::input::{DumpSource, decode};
-use crate::capture::formats::starts_capture;
+use crate::capture::formats::starts_plain_capture;
 use crate::runtime::hex;
 use crate::runtime::terminal::escape;
 use crate::{Error, Result};
@@ -197,7 +197,8 @@ fn is_capture(path: &Path) -> Result<bool> {
     let mut start = Vec::new();
     let file = File::open(path).map_err(Error::path("open", path))?;
     file.take(64).read_to_end(&mut start).map_err(Error::path("read", path))?;
-    Ok(starts_capture(&start) == Some(true))
+    // A compressed file may be a compressed dump.
+    Ok(starts_plain_capture(&start))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
