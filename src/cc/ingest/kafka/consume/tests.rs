@@ -40,11 +40,22 @@ struct Kit {
     dir: TempDir,
     shutdown: Shutdown,
     idle_timeout: Option<Duration>,
+    wait_timeout: Duration,
 }
 
 impl Kit {
     fn new() -> Kit {
-        Kit { dir: TempDir::new().unwrap(), shutdown: Shutdown::new().unwrap(), idle_timeout: None }
+        // Longer than any pause of a busy machine.
+        Kit::with_wait_timeout(Duration::from_secs(60))
+    }
+
+    fn with_wait_timeout(wait_timeout: Duration) -> Kit {
+        Kit {
+            dir: TempDir::new().unwrap(),
+            shutdown: Shutdown::new().unwrap(),
+            idle_timeout: None,
+            wait_timeout,
+        }
     }
 
     /// Runs a consumer to the end of the records. If a hook runs before each poll, runs it until that
@@ -61,7 +72,7 @@ impl Kit {
                 exit_at_end: until_end,
                 checkpoint_interval: Duration::from_millis(5),
                 idle_timeout: self.idle_timeout,
-                wait_timeout: Duration::from_millis(500),
+                wait_timeout: self.wait_timeout,
             },
             metrics,
             live: Arc::default(),
@@ -311,7 +322,7 @@ fn a_partition_that_is_added_later_is_read_from_its_first_record() {
 
 #[test]
 fn an_open_transaction_is_waited_for_and_not_called_the_end() {
-    let kit = Kit::new();
+    let kit = Kit::with_wait_timeout(Duration::from_secs(3));
     let mut fake = FakeConsumer::default();
     produce(&mut fake, 0, "a.pcap", &PCAP[..9000]);
     fake.stable.insert(partition(0), 4);
@@ -327,7 +338,7 @@ fn an_open_transaction_is_waited_for_and_not_called_the_end() {
 
 #[test]
 fn a_run_without_a_partition_ends_after_the_limit() {
-    let kit = Kit::new();
+    let kit = Kit::with_wait_timeout(Duration::from_millis(500));
     assert_eq!(kit.run(&mut FakeConsumer::default(), StartFrom::Stored), Consumed::default());
 }
 
@@ -355,7 +366,7 @@ fn an_unreadable_batch_is_passed_over_and_named() {
 
 #[test]
 fn records_that_the_broker_deleted_while_nobody_read_are_a_gap() {
-    let kit = Kit::new();
+    let kit = Kit::with_wait_timeout(Duration::from_secs(3));
     let mut fake = FakeConsumer::default();
     produce(&mut fake, 0, "a", &PCAP[..9000]);
     fake.stable.insert(partition(0), 4);
