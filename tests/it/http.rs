@@ -6,6 +6,7 @@ mod status;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ struct Echo {
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
+    reached: AtomicBool,
     changed: Condvar,
 }
 
@@ -39,6 +41,7 @@ impl Gate {
     }
 
     fn wait(&self) {
+        self.reached.store(true, Ordering::SeqCst);
         drop(self.changed.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
     }
 }
@@ -430,6 +433,7 @@ fn a_stop_lets_a_request_under_way_finish() {
     let server = Running::start(HttpServerConfig { stop_grace_ms: 10_000, ..hasty() }, Echo { gate });
     let (mut busy, mut arriving) = (server.client(), server.client());
     busy.send("GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("the request is under way", || gate.reached.load(Ordering::SeqCst));
     arriving.send("POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
     assert_eq!(arriving.head_only().status, 100);
     let mut idle = server.client();

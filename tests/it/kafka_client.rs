@@ -236,8 +236,9 @@ fn positions_pass_what_transactions_leave(broker: &Broker) {
     }
     let mut reader = Reader::join(&settings(broker, "transactions", None));
     let partition = TopicPartition::new("transactions", 0);
-    let end = reader.member.bounds(&partition, DEADLINE).unwrap().1;
-    assert_eq!(end, 8);
+    // The broker writes the marker after it has acknowledged the end of the transaction.
+    let end = 8;
+    wait_until(DEADLINE, "the last marker", || reader.member.bounds(&partition, DEADLINE).unwrap().1 == end);
     wait_until(DEADLINE, "the position behind the last marker", || {
         reader.turn();
         reader.member.progress().iter().any(|progress| progress.next_offset == Some(end))

@@ -89,7 +89,7 @@ fn a_clock_that_is_set_back_does_not_end_the_pace() {
 fn appended_captures_are_paced_to_their_end() {
     let run = replay(&testdata("captures/two-pcaps.pcap"), &[]);
     assert!(run.seconds < SOON, "{} s", run.seconds);
-    // The file header of the second capture is no packet, and no wait of decades.
+    // The file header of the second capture is not a packet, and there is no wait of decades.
     assert!(run.stderr.contains("whole=1 ") && !run.stderr.contains("packets_ended"), "{}", run.stderr);
 }
 
