@@ -121,7 +121,9 @@ check_files() {
     for file in "${files[@]}"; do
         cmp "$file" "$tmp/capture" || fail "$file differs"
     done
-    "$lea" -q verify "$tmp/files" >"$tmp/log" || { cat "$tmp/log" >&2; fail 'lea verify'; }
+    # The capture ends within a packet, which verify reports for each file; nothing else may be wrong.
+    "$lea" -q verify "$tmp/files" >"$tmp/log" || [ $? = 3 ] || { cat "$tmp/log" >&2; fail 'lea verify'; }
+    ! grep -qv '^damaged ' "$tmp/log" || { cat "$tmp/log" >&2; fail 'lea verify'; }
 }
 
 start_broker

@@ -113,8 +113,6 @@ step scripts
 shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/pika scripts/python-logstash scripts/python-search scripts/rabbitmq scripts/search-node scripts/debian-unpacked .ci/run
 
 step "tests${long:+, the long form}"
-# Many tests wait for servers, so more of them than there are cores run at once.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
 if [ -n "$long" ]; then
     export LEA_TEST_LONG=1
 fi

@@ -233,7 +233,8 @@ fn a_restart_does_not_read_what_is_stored() {
         sender.flush();
     };
     let output = work.join("out");
-    let start = || Process::start(&mut consumer(&broker, &output, &["--sync-interval", "50ms"]));
+    let start =
+        || Process::start(&mut consumer(&broker, &output, &["--sync-interval", "50ms", "--static-member"]));
     let bytes = || std::fs::metadata(output.join(name(0))).map_or(0, |metadata| metadata.len());
     let patience = Duration::from_secs(60);
     send(16 << 20);
