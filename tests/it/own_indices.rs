@@ -1,15 +1,11 @@
 //! The indices of the service: no sender decides with its first events what is stored of the others'.
 
 use std::fs;
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+
 use std::process::Command;
 
+use crate::support::events::send;
 use crate::support::{Events, Workdir, lea};
-
-fn send(addr: SocketAddr, text: &str) {
-    TcpStream::connect(addr).unwrap().write_all(text.as_bytes()).unwrap();
-}
 
 fn call_events(count: usize) -> String {
     let event = |n: usize| {
@@ -39,7 +35,7 @@ fn the_first_line_takes_no_call_event_away() {
         let lines = events.addr("lines");
         send(lines, &first);
         events.wait_count("/interception/_count", 1);
-        send(lines, &call_events(100));
+        send(lines, call_events(100));
         events.wait_count("/interception/_count", 101);
         assert_eq!(events.count("/_count?q=userid:%2B447700900123+AND+level:INFO"), 100, "{first}");
         assert_eq!(events.count("/_count?q=to_user:%2B447700900007"), 1, "{first}");
@@ -59,9 +55,9 @@ fn a_user_agent_that_looks_like_a_date_takes_no_message_away() {
         )
     };
     let syslog = events.addr("syslog transport=tcp");
-    send(syslog, &message("2026-01-01"));
+    send(syslog, message("2026-01-01"));
     events.wait_count("/syslog/_count", 1);
-    send(syslog, &message("friendly-scanner").repeat(100));
+    send(syslog, message("friendly-scanner").repeat(100));
     events.wait_count("/syslog/_count", 101);
     assert_eq!(events.count("/_count?q=%22friendly-scanner%22"), 100);
     assert_eq!(dead_letters(&events), "");
@@ -97,7 +93,7 @@ fn events_of_any_time_can_be_read() {
             "{{\"event\":\"start_call\",\"key\":\"+447700900456\",\"userid\":\"+447700900123\",\"@timestamp\":\"{time}\"}}\n"
         )
     };
-    send(events.addr("lines"), &times.iter().map(line).collect::<String>());
+    send(events.addr("lines"), times.iter().map(line).collect::<String>());
     events.wait_count("/interception/_count", 5);
     let store = events.output().to_str().unwrap().to_owned();
     let server = format!("http://{}", events.http());

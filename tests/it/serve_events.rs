@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::support::events::ask;
+use super::support::events::{ask, send};
 use super::support::{
     DEADLINE, Events, Workdir, assert_same, lea, manifest, python, testdata, wait_closed, wait_for,
 };
@@ -23,11 +23,6 @@ fn recorded_stream() -> Vec<u8> {
         base64::engine::general_purpose::STANDARD.decode(line["data"].as_str().unwrap()).unwrap()
     };
     lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).flat_map(chunk).collect()
-}
-
-fn send(addr: std::net::SocketAddr, bytes: &[u8]) {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.write_all(bytes).unwrap();
 }
 
 #[test]

@@ -1,16 +1,13 @@
 //! Senders that deviate from their protocol: their events are stored. Requests of a web page are not.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::events::send;
 use crate::support::{Events, Workdir, lea, status};
-
-fn send(addr: SocketAddr, text: &str) {
-    TcpStream::connect(addr).unwrap().write_all(text.as_bytes()).unwrap();
-}
 
 fn start(work: &Workdir, flags: &[&str]) -> Events {
     Events::start(&work.join("out"), flags)
@@ -62,7 +59,7 @@ fn a_user_agent_that_is_not_unicode_hides_nothing() {
     let attempt = r#"{"destNum":"9011972598294121","userAgent":"x\udcffy"}"#;
     let written = events.post("/opensips/_doc", attempt);
     assert_eq!(written["result"], "created", "{written}");
-    send(events.addr("lines"), &format!("{attempt}\n"));
+    send(events.addr("lines"), format!("{attempt}\n"));
     events.wait_count("/_count?q=destNum:972598294121", 2);
     let output = Command::new(lea())
         .args(["search", "972598294121", "--store", events.output().to_str().unwrap()])

@@ -130,6 +130,12 @@ impl Events {
     }
 }
 
+/// Sends bytes over a connection of their own.
+#[track_caller]
+pub(crate) fn send(addr: SocketAddr, bytes: impl AsRef<[u8]>) {
+    TcpStream::connect(addr).unwrap().write_all(bytes.as_ref()).unwrap();
+}
+
 /// Returns the JSON body of the answer to `GET PATH`.
 #[track_caller]
 pub(crate) fn get(addr: SocketAddr, path: &str) -> Value {

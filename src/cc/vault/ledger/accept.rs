@@ -47,6 +47,21 @@ impl From<io::Error> for AcceptError {
 }
 
 impl Ledger {
+    /// Passes a record that need not be stored: the directory has it, or cannot know whether it has. `None`: it is missing.
+    pub(super) fn pass_known(&mut self, partition: PartitionId, offset: i64) -> Option<Accepted> {
+        match self.lookup(partition, offset) {
+            Membership::Missing => None,
+            Membership::Stored => {
+                self.pass_duplicate(partition, offset);
+                Some(Accepted::Duplicate)
+            }
+            Membership::Unknown => {
+                self.pass_over(partition, offset);
+                Some(Accepted::Unknown)
+            }
+        }
+    }
+
     /// Accepts a record with the next bytes of its stream.
     pub(crate) fn accept(
         &mut self,
@@ -54,16 +69,8 @@ impl Ledger {
         offset: i64,
         chunk: &Chunk<'_>,
     ) -> std::result::Result<Accepted, AcceptError> {
-        match self.lookup(partition, offset) {
-            Membership::Missing => {}
-            Membership::Stored => {
-                self.pass_duplicate(partition, offset);
-                return Ok(Accepted::Duplicate);
-            }
-            Membership::Unknown => {
-                self.pass_over(partition, offset);
-                return Ok(Accepted::Unknown);
-            }
+        if let Some(passed) = self.pass_known(partition, offset) {
+            return Ok(passed);
         }
         if self.partitions[partition.0].has_higher(offset) {
             let accepted = match self.place_late(partition, offset, chunk)? {

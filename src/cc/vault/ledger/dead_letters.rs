@@ -5,7 +5,6 @@ use std::io::{self, Write};
 
 use super::{Accepted, Ledger, PartitionId};
 use crate::cc::vault::VaultInner;
-use crate::cc::vault::offset_set::Membership;
 
 /// Name of the dead-letter file in `.lea`. It has one JSON line per record.
 pub(crate) const DEAD_LETTERS_FILE: &str = "dead-letters.jsonl";
@@ -36,16 +35,8 @@ impl Ledger {
         offset: i64,
         line: &[u8],
     ) -> io::Result<Accepted> {
-        match self.lookup(partition, offset) {
-            Membership::Missing => {}
-            Membership::Stored => {
-                self.pass_duplicate(partition, offset);
-                return Ok(Accepted::Duplicate);
-            }
-            Membership::Unknown => {
-                self.pass_over(partition, offset);
-                return Ok(Accepted::Unknown);
-            }
+        if let Some(passed) = self.pass_known(partition, offset) {
+            return Ok(passed);
         }
         let DeadLetterFile { file, bytes, is_changed: changed } = &mut self.dead_letters;
         self.shared.disk_retry.retry("dead letter", DEAD_LETTERS_FILE, || {
