@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Offset to start from
     #[arg(long, value_enum, default_value_t = StartFrom::Stored)]
     from: StartFrom,
-    /// Exit after the last record that each partition had at the start; exit with 3 if a record was rejected
+    /// Exit when the group has read what each partition had at the start; exit with 3 if a record was rejected
     #[arg(long)]
     exit_at_end: bool,
     /// With --exit-at-end: exit with 3 after this time without a partition or a record

@@ -1,5 +1,6 @@
-//! Finds the end of a batch that cannot be read. librdkafka reports neither its partition nor its offsets, and fetches it
-//! again and again. Runs in the polling thread; the group is not involved.
+//! Reads single records of a partition, without the group: finds the end of a batch that cannot be read, and whether there
+//! are records after an offset. librdkafka reports neither the partition nor the offsets of an unreadable batch, and fetches
+//! it again and again. Runs in the polling thread.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of offsets after the damage that are tried one by one. After them the steps double, so readable batches between
 /// two damaged ones may be skipped. All offsets that are skipped are reported.
 const SINGLE_STEPS: i64 = 16;
+
+/// Result of reading from an offset.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Record,
+    /// No record from this offset to the end of the partition.
+    End,
+    Unreadable,
+    /// No answer in time, for example because a transaction is open.
+    Unknown,
+}
 
 /// A client that reads one partition from any offset.
 pub(super) struct BatchProbe<'a> {
@@ -64,8 +76,17 @@ impl BatchProbe<'_> {
         Ok(Some(good))
     }
 
-    /// Returns whether reading from an offset brings a record, or the end of the partition.
+    /// Returns whether a record may follow: true unless the broker reports the end of the partition.
+    pub(super) fn may_have_record(&self, offset: i64) -> Result<bool> {
+        Ok(self.read_at(offset)? != Found::End)
+    }
+
+    /// Returns false if the record at an offset is in a batch that cannot be read.
     fn is_readable(&self, offset: i64) -> Result<bool> {
+        Ok(self.read_at(offset)? != Found::Unreadable)
+    }
+
+    fn read_at(&self, offset: i64) -> Result<Found> {
         let failed = || Error::kafka("look for readable records in", self.partition);
         let mut list = TopicPartitionList::new();
         let TopicPartition { topic, number } = self.partition;
@@ -74,11 +95,13 @@ impl BatchProbe<'_> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.consumer.poll(deadline.saturating_duration_since(Instant::now())) {
-                Some(Err(KafkaError::MessageConsumption(code))) if is_unreadable(code) => return Ok(false),
-                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(KafkaError::MessageConsumption(code))) if is_unreadable(code) => {
+                    return Ok(Found::Unreadable);
+                }
+                Some(Ok(_)) => return Ok(Found::Record),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Found::End),
                 Some(Err(error)) if Instant::now() >= deadline => return Err(failed()(error)),
-                // An open transaction, or a broker that does not answer: nothing shows that the batch is damaged.
-                None if Instant::now() >= deadline => return Ok(true),
+                None if Instant::now() >= deadline => return Ok(Found::Unknown),
                 Some(Err(_)) | None => {}
             }
         }

@@ -182,6 +182,12 @@ pub trait KafkaConsumer: Send {
         Ok(Vec::new())
     }
 
+    /// Reads from an offset, without the group. Returns false if no record follows: there may still be control records, and
+    /// those of aborted transactions.
+    fn may_have_record(&mut self, _partition: &TopicPartition, _offset: i64) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Queries the state of the consumer group. `None` if it is unknown.
     fn group_state(&mut self, _timeout: Duration) -> Option<GroupState> {
         None

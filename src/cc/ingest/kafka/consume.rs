@@ -5,6 +5,7 @@
 //! flushed, checkpointed and committed before they are released. A rejected record is kept as a dead letter
 //! and never ends the run.
 
+mod end;
 mod waits;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::cc::wire::chunk::{self, ChunkError};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
+use end::OtherPartitions;
 use waits::WaitWatch;
 
 /// Longest wait of a poll, and so the delay of a shutdown.
@@ -124,6 +126,8 @@ struct LoopState<'a> {
     waiting: WaitWatch,
     /// Number of partitions that each topic had at its first assignment. `--from latest` applies to these only.
     first_partitions: BTreeMap<String, i32>,
+    /// With `--exit-at-end`: the partitions of the other members, once those of this member have reached their end.
+    others: OtherPartitions,
 }
 
 struct AssignedPartition {
@@ -198,6 +202,7 @@ impl<'a> ConsumeLoop<'a> {
             probe_at: Instant::now(),
             waiting: WaitWatch::new(Instant::now()),
             first_partitions: BTreeMap::new(),
+            others: OtherPartitions::default(),
         };
         let ended = running.run_until_end();
         let stored = running.flush_and_commit(Ledger::flush);
@@ -210,12 +215,13 @@ impl<'a> ConsumeLoop<'a> {
 impl LoopState<'_> {
     fn run_until_end(&mut self) -> Result<()> {
         while !self.consumer.shutdown.is_triggered() {
-            self.consumed.at_end = self.is_at_end();
+            self.consumed.at_end = self.is_at_end()?;
             if self.consumed.at_end {
                 break;
             }
             if let Some(change) = self.poll_once()? {
                 self.apply_rebalance(change)?;
+                self.others = OtherPartitions::default();
                 self.waiting.restart(Instant::now());
             }
             self.checkpoint_and_commit()?;
@@ -301,6 +307,7 @@ impl LoopState<'_> {
             );
             return;
         }
+        self.others.log_wait(waited);
         let behind =
             self.assigned.iter().filter(|(_, known)| known.live.lag() != Some(0)).take(EXPLAINED_MAX);
         let partitions: Vec<_> = behind.map(|(at, known)| (at.clone(), Arc::clone(&known.live))).collect();
@@ -503,37 +510,6 @@ impl LoopState<'_> {
     fn topic_partition(&self, id: PartitionId) -> TopicPartition {
         let state = self.consumer.ledger.partition(id);
         TopicPartition::new(&state.topic, state.partition)
-    }
-
-    /// With `--exit-at-end`: reports whether each partition has reached the end it had at the start. Control
-    /// records at the end are not stored, so the client's position counts too.
-    fn is_at_end(&mut self) -> bool {
-        if !self.consumer.config.exit_at_end || self.assigned.is_empty() {
-            return false;
-        }
-        let ledger = &self.consumer.ledger;
-        let is_stored = |known: &AssignedPartition| {
-            known.end.is_some_and(|end| ledger.partition(known.id).next_offset >= end)
-        };
-        if self.assigned.values().all(is_stored) {
-            return true;
-        }
-        // This is queried only when idle, because the answer is computed anew for each partition.
-        if !self.is_idle {
-            return false;
-        }
-        let reached: BTreeMap<TopicPartition, i64> = self
-            .consumer
-            .client
-            .progress()
-            .into_iter()
-            .filter_map(|progress| Some((progress.partition, progress.next_offset?)))
-            .collect();
-        self.assigned.iter().all(|(partition, known)| {
-            let stored = self.consumer.ledger.partition(known.id).next_offset;
-            let at = reached.get(partition).copied().unwrap_or(stored).max(stored);
-            known.end.is_some_and(|end| at >= end)
-        })
     }
 
     fn apply_rebalance(&mut self, change: Rebalance) -> Result<()> {

@@ -34,6 +34,8 @@ pub(crate) struct FakeConsumer {
     pub stable: BTreeMap<TopicPartition, i64>,
     /// Offsets of an unreadable batch.
     pub unreadable: BTreeMap<TopicPartition, std::ops::Range<i64>>,
+    /// Partitions that end with control records.
+    pub control_tail: Vec<TopicPartition>,
     /// Number of partitions of the topic.
     pub partition_count: Option<i32>,
     /// Released partitions with their committed offset at that time.
@@ -179,6 +181,10 @@ impl KafkaConsumer for FakeConsumer {
             Some((partition.clone(), *at, batch.end))
         });
         Ok(found.collect())
+    }
+
+    fn may_have_record(&mut self, partition: &TopicPartition, _: i64) -> Result<bool> {
+        Ok(!self.control_tail.contains(partition))
     }
 
     fn topic_id(&mut self, topic: &str, _: Duration) -> Result<Option<String>> {

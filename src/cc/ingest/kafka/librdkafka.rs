@@ -555,6 +555,10 @@ impl KafkaConsumer for RdKafkaConsumer {
         Ok(found)
     }
 
+    fn may_have_record(&mut self, partition: &TopicPartition, offset: i64) -> Result<bool> {
+        BatchProbe::new(&self.settings, partition)?.may_have_record(offset)
+    }
+
     fn group_state(&mut self, timeout: Duration) -> Option<GroupState> {
         let groups = self.consumer.fetch_group_list(Some(&self.settings.group), timeout).ok()?;
         let group = groups.groups().first()?;

@@ -536,3 +536,33 @@ fn check_numbered(kit: &Kit, names: &[usize], had: &BTreeSet<i64>, is_incomplete
         }
     }
 }
+
+#[test]
+fn partitions_of_other_members_are_waited_for() {
+    let kit = Kit::with_wait_timeout(Duration::from_secs(3));
+    let two_partitions = || {
+        let mut fake = FakeConsumer { partition_count: Some(2), ..FakeConsumer::default() };
+        produce(&mut fake, 0, "ours.pcap", PCAP);
+        produce(&mut fake, 1, "theirs.pcap", PCAP);
+        fake.queue_assignment(&[partition(0)]);
+        fake
+    };
+    // Nobody reads the other partition: a killed member has it, and the time is over before its session.
+    let mut fake = two_partitions();
+    let consumed = kit.run(&mut fake, StartFrom::Stored);
+    assert!(!consumed.at_end && consumed.records > 0, "{consumed:?}");
+    // The other member has committed its end.
+    let end = fake.logs[&partition(1)].len() as i64;
+    fake.committed.insert(partition(1), end);
+    fake.queue_assignment(&[partition(0)]);
+    assert!(kit.run(&mut fake, StartFrom::Stored).at_end);
+    // It has committed all but the marker of a transaction, which no consumer returns.
+    fake.committed.insert(partition(1), end - 1);
+    fake.control_tail.push(partition(1));
+    fake.queue_assignment(&[partition(0)]);
+    assert!(kit.run(&mut fake, StartFrom::Stored).at_end);
+    // An empty partition has no committed offset.
+    let mut fake = FakeConsumer { partition_count: Some(3), ..two_partitions() };
+    fake.committed.insert(partition(1), end);
+    assert!(Kit::new().run(&mut fake, StartFrom::Stored).at_end);
+}
