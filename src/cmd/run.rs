@@ -1,10 +1,13 @@
 //! `lea run`: runs all receivers that the configuration enables in one process. Resolves its options in the main thread;
 //! the receivers have their own threads.
 
+use std::time::Duration;
+
 use super::args::events::EventArgs;
 use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
 use super::args::service::ServiceArgs;
 use super::args::tcp::{self, TcpArgs};
+use super::args::units;
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::config;
@@ -26,6 +29,9 @@ pub(crate) struct Args {
     tcp: TcpArgs,
     #[command(flatten)]
     connect: KafkaConnectionArgs,
+    /// Close a Kafka stream that gets no record for this time; a later record continues it; 0 never does
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = units::duration)]
+    kafka_idle_timeout: Duration,
     #[command(flatten)]
     events: EventArgs,
 }
@@ -63,7 +69,9 @@ impl Command for Args {
             );
         }
         let properties = self.connect.resolve(config::environment)?;
-        let kafka = config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties));
+        let idle_timeout = (!self.kafka_idle_timeout.is_zero()).then_some(self.kafka_idle_timeout);
+        let kafka =
+            config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties, idle_timeout));
         let listen = config.tcp.as_ref().map(tcp::resolve_addresses).transpose()?;
         let listen = listen.or(self.tcp.has_sensors().then(Vec::new));
         let events = self.events.resolve(&settings, None)?;

@@ -24,9 +24,6 @@ use crate::{Error, Exit, Result};
 /// Consumer group of the original receivers (docs/protocol.md).
 pub(crate) const DEFAULT_GROUP: &str = "interception";
 
-/// Time without a record after which a stream of records is closed. Kafka streams have no end.
-pub(crate) const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-
 /// Limit on waits with `--exit-at-end`: more than the session timeout (45 s) of a member that was killed.
 pub(crate) const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(2 * 60);
 
@@ -53,7 +50,11 @@ pub(crate) struct KafkaConfig {
 
 impl KafkaConfig {
     /// Uses broker and topic of the configuration file, and properties of the command line.
-    pub(crate) fn configured(kafka: &config::KafkaSource, properties: Vec<KafkaProperty>) -> KafkaConfig {
+    pub(crate) fn configured(
+        kafka: &config::KafkaSource,
+        properties: Vec<KafkaProperty>,
+        idle_timeout: Option<Duration>,
+    ) -> KafkaConfig {
         KafkaConfig {
             brokers: kafka.broker.to_string(),
             topics: vec![kafka.topic.clone()],
@@ -61,7 +62,7 @@ impl KafkaConfig {
             start_from: StartFrom::Stored,
             exit_at_end: false,
             wait_timeout: DEFAULT_WAIT_TIMEOUT,
-            idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
+            idle_timeout,
             is_static_member: false,
             properties,
         }

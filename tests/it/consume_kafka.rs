@@ -1,6 +1,7 @@
 //! `lea consume-kafka` with real brokers: each produced record is in its file once, also if the process is
 //! killed at any moment.
 
+mod clients;
 mod company;
 mod made_again;
 mod numbers;
@@ -107,6 +108,7 @@ fn check_version(version: &'static str) {
     let broker = Broker::start(version);
     each_codec_arrives(&broker);
     senders::check(&broker);
+    clients::check(&broker, version);
     numbers::check(&broker);
     made_again::check(&broker);
 }

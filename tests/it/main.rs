@@ -32,6 +32,7 @@ mod hostile;
 mod http;
 mod kafka_client;
 mod kafka_gaps;
+mod kafka_segments;
 mod kamailio;
 mod layout;
 mod live;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -194,6 +195,22 @@ impl Broker {
         self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)
     }
 
+    /// Runs Kafka's console producer, with these lines as its records.
+    pub(crate) fn console_producer(&self, args: &[&str], lines: &[u8]) -> Output {
+        let class = match self.version.starts_with('3') {
+            true => "kafka.tools.ConsoleProducer",
+            false => "org.apache.kafka.tools.ConsoleProducer",
+        };
+        let addr = self.addr();
+        let args = [&["tool", self.path(), class, "--bootstrap-server", &addr], args].concat();
+        let mut command = script();
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Its first lines fit into the pipe, and it prints little before it has read all.
+        child.stdin.take().unwrap().write_all(lines).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
     /// Returns a partition's first segment as DumpLogSegments prints it.
     #[track_caller]
     pub(crate) fn dump_log(&self, topic: &str, partition: i32) -> String {
@@ -238,13 +255,16 @@ impl Broker {
     }
 
     fn script(&self, command: &str, args: &[&str]) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-broker");
-        let mut child = Command::new(&script);
-        // The broker ends when the test process ends.
-        child.env("KAFKA_BROKER_OWNER", std::process::id().to_string());
-        child.arg(command).args(args).stdin(Stdio::null());
-        child.output().unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()))
+        script().arg(command).args(args).stdin(Stdio::null()).output().unwrap()
     }
+}
+
+/// The script that starts brokers and runs Kafka's programs.
+fn script() -> Command {
+    let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-broker"));
+    // The broker ends when the test process ends.
+    script.env("KAFKA_BROKER_OWNER", std::process::id().to_string());
+    script
 }
 
 impl Drop for Broker {

@@ -29,7 +29,7 @@ pub(crate) use rabbit::Rabbit;
 pub(crate) use random::Random;
 pub(crate) use sender::{Handshake, Sender};
 pub(crate) use server::Server;
-pub(crate) use tools::{kafka_python_sender, lea, python, tshark_fields, tshark_ok, unpacked};
+pub(crate) use tools::{kafka_python_sender, kafkajs, lea, python, tshark_fields, tshark_ok, unpacked};
 pub(crate) use workdir::{Workdir, assert_same, manifest, testdata, wait_closed};
 
 /// How long a test waits for something that takes milliseconds on an idle machine.

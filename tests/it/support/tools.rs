@@ -47,6 +47,15 @@ pub(crate) fn kafka_python_sender(args: &[&str]) -> Command {
     python
 }
 
+/// Runs `support/sender.js` with these arguments, with KafkaJS.
+pub(crate) fn kafkajs(args: &[&str]) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", printed(&mut Command::new("scripts/kafkajs")));
+    node.arg(root.join("tests/it/support/sender.js")).args(args).stdin(Stdio::null());
+    node
+}
+
 /// Returns the directory of a Debian program that is unpacked and not installed: `syslog-ng`, `kamailio`.
 pub(crate) fn unpacked(name: &str) -> PathBuf {
     PathBuf::from(printed(Command::new("scripts/debian-unpacked").arg(name)))

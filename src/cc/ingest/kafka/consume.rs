@@ -48,6 +48,9 @@ const WAIT_QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of partitions whose wait is explained.
 const EXPLAINED_MAX: usize = 5;
 
+/// Number of runs of empty records after which they are reported.
+const EMPTY_RUNS_MAX: usize = 1024;
+
 /// Interval between checks for idle streams, and between searches for an unreadable batch.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -128,6 +131,8 @@ struct LoopState<'a> {
     first_partitions: BTreeMap<String, i32>,
     /// With `--exit-at-end`: the partitions of the other members, once those of this member have reached their end.
     others: OtherPartitions,
+    /// Runs of records without key and value that are not reported: partition, first offset, next offset.
+    empty: Vec<(TopicPartition, i64, i64)>,
 }
 
 struct AssignedPartition {
@@ -144,6 +149,8 @@ struct AssignedPartition {
 struct BatchCounts {
     partitions: Vec<(TopicPartition, PartitionId, Consumed)>,
     last: usize,
+    /// Runs of records without key and value: partition, first offset, next offset.
+    empty: Vec<(TopicPartition, i64, i64)>,
 }
 
 impl BatchCounts {
@@ -167,6 +174,15 @@ impl BatchCounts {
             };
         }
         self.partitions.get_mut(self.last).map(|(_, id, fresh)| (*id, fresh))
+    }
+
+    /// Notes a record without key and value.
+    fn note_empty(&mut self, record: &KafkaRecord<'_>) {
+        let next = record.offset + 1;
+        match self.empty.last_mut() {
+            Some((partition, _, end)) if partition.matches(record.topic, record.partition) => *end = next,
+            _ => self.empty.push((TopicPartition::new(record.topic, record.partition), record.offset, next)),
+        }
     }
 }
 
@@ -203,6 +219,7 @@ impl<'a> ConsumeLoop<'a> {
             waiting: WaitWatch::new(Instant::now()),
             first_partitions: BTreeMap::new(),
             others: OtherPartitions::default(),
+            empty: Vec::new(),
         };
         let ended = running.run_until_end();
         let stored = running.flush_and_commit(Ledger::flush);
@@ -230,6 +247,7 @@ impl LoopState<'_> {
                 break;
             }
         }
+        self.report_empty(Vec::new());
         Ok(())
     }
 
@@ -319,9 +337,7 @@ impl LoopState<'_> {
                 Ok(bounds) if next >= bounds.stable_end => {
                     "a transaction is open; its records cannot be read before it ends"
                 }
-                Ok(_) => {
-                    "the broker returns no record; records in the formats before Kafka 0.11 cannot be read"
-                }
+                Ok(_) => "the broker returns no record",
                 Err(_) => "the broker does not answer",
             };
             let end = live.end_offset.get().unwrap_or(0);
@@ -388,6 +404,7 @@ impl LoopState<'_> {
                 Ok(RecordOutcome::Duplicate) => fresh.duplicates += 1,
                 Ok(RecordOutcome::Letter) => fresh.dead_letters += 1,
                 Ok(RecordOutcome::Late) => fresh.late += 1,
+                Ok(RecordOutcome::Empty) => batch.note_empty(&record),
                 Err(error) => {
                     failed = Some(error);
                     return ControlFlow::Break(());
@@ -395,6 +412,7 @@ impl LoopState<'_> {
             }
             ControlFlow::Continue(())
         })?;
+        self.report_empty(std::mem::take(&mut batch.empty));
         self.add_counts(batch);
         self.is_idle = polled.records == 0;
         let handed_over = match failed {
@@ -420,6 +438,29 @@ impl LoopState<'_> {
             return self.consumer.ledger.flush_coalesced();
         }
         Ok(())
+    }
+
+    /// Reports records without key and value as unreadable, once for those that followed each other. librdkafka 2.5 to 2.15
+    /// returns the records of the formats before Kafka 0.11 in this form (librdkafka issue 5549). As dead letters they
+    /// would count as read.
+    fn report_empty(&mut self, fresh: Vec<(TopicPartition, i64, i64)>) {
+        let is_over = fresh.is_empty();
+        for run in fresh {
+            match self.empty.iter_mut().find(|known| known.0 == run.0 && known.2 == run.1) {
+                Some(known) => known.2 = run.2,
+                None => self.empty.push(run),
+            }
+        }
+        if !is_over && self.empty.len() < EMPTY_RUNS_MAX {
+            return;
+        }
+        for (partition, first, next) in std::mem::take(&mut self.empty) {
+            log::error!(
+                "records_unreadable partition={partition} from={first} to={next} note=\"these records have neither key nor value; librdkafka returns the format before Kafka 0.11 in this form; decode copies of the broker's segments with lea decode\""
+            );
+            self.consumed.damaged += 1;
+            self.consumer.metrics.kafka_damaged_batches_total.inc();
+        }
     }
 
     /// Adds the counts of the last poll to the metrics.
@@ -690,6 +731,8 @@ enum RecordOutcome {
     Letter,
     /// The record was not stored, because it belongs before stored ones or may be stored already.
     Late,
+    /// The record has neither key nor value, and becomes a gap.
+    Empty,
 }
 
 /// Stores one record.
@@ -698,6 +741,10 @@ fn accept_record(
     id: PartitionId,
     record: &KafkaRecord<'_>,
 ) -> std::io::Result<RecordOutcome> {
+    if record.key.is_none() && record.value.is_none() {
+        ledger.skip_to(id, record.offset + 1);
+        return Ok(RecordOutcome::Empty);
+    }
     let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
     let accepted =
         chunk.map_err(AcceptError::from).and_then(|chunk| ledger.accept(id, record.offset, &chunk));
