@@ -33,6 +33,7 @@ mod http;
 mod kafka_client;
 mod kafka_gaps;
 mod kafka_segments;
+mod kafka_waits;
 mod kamailio;
 mod layout;
 mod live;

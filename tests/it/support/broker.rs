@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -145,6 +145,14 @@ impl Broker {
     pub(crate) fn delete_topic(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         assert!(deleted.iter().all(Result::is_ok), "cannot delete topic {name}: {deleted:?}");
+    }
+
+    /// Adds partitions to a topic, up to a number.
+    #[track_caller]
+    pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
+        let partitions = NewPartitions::new(topic, count);
+        let added = block_on(self.admin().create_partitions([&partitions], &options())).unwrap();
+        assert!(added.iter().all(Result::is_ok), "{added:?}");
     }
 
     /// Deletes a topic and creates it again as soon as the broker allows it.
