@@ -5,7 +5,10 @@
 //! flushed, checkpointed and committed before they are released. A rejected record is kept as a dead letter
 //! and never ends the run.
 
+mod accept;
 mod end;
+mod start;
+mod unreadable;
 mod waits;
 
 use std::collections::BTreeMap;
@@ -14,16 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::client::{KafkaConsumer, KafkaRecord, Rebalance, StartOffset, TopicPartition};
-use super::settings::is_transient;
-use crate::cc::kafka_dump::format::{KafkaPosition, RecordDeadLetter};
+use super::client::{KafkaConsumer, KafkaRecord, Rebalance, TopicPartition};
 use crate::cc::partitions::PartitionStats;
 use crate::cc::stream_registry::StreamRegistry;
-use crate::cc::vault::ledger::{AcceptError, Accepted, Ledger, OffsetCommit, PartitionId};
-use crate::cc::wire::chunk::{self, ChunkError};
+use crate::cc::vault::ledger::{Ledger, OffsetCommit, PartitionId};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
+use accept::{RecordOutcome, accept_record};
 use end::OtherPartitions;
 use waits::WaitWatch;
 
@@ -38,18 +39,6 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for a broker to answer one query about a partition.
 const BROKER_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pause before a failed query is repeated.
-const BROKER_QUERY_RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// Time for a broker to answer a query that only explains a wait.
-const WAIT_QUERY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Number of partitions whose wait is explained.
-const EXPLAINED_MAX: usize = 5;
-
-/// Number of runs of empty records after which they are reported.
-const EMPTY_RUNS_MAX: usize = 1024;
 
 /// Interval between checks for idle streams, and between searches for an unreadable batch.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -186,20 +175,6 @@ impl BatchCounts {
     }
 }
 
-/// Answers of the broker about a partition.
-struct PartitionBounds {
-    /// Committed offset of the group.
-    committed: Option<i64>,
-    /// Id of the topic.
-    topic_id: Option<String>,
-    /// First offset in the partition.
-    first: i64,
-    /// Offset after the last record that can be read: records of open transactions cannot.
-    stable_end: i64,
-    /// Offset after the last record.
-    end: i64,
-}
-
 impl<'a> ConsumeLoop<'a> {
     /// Consumes until a shutdown is requested or the end is reached. Then everything is stored, committed and
     /// closed.
@@ -267,125 +242,6 @@ impl LoopState<'_> {
         self.commit(&commits)
     }
 
-    /// Says every few seconds what the loop waits for. With `--exit-at-end`: returns true after too long a wait.
-    fn has_waited_too_long(&mut self) -> bool {
-        let now = Instant::now();
-        let is_behind = self.consumer.config.exit_at_end || self.has_lag();
-        let is_waiting = self.is_idle && (self.assigned.is_empty() || is_behind);
-        if !is_waiting {
-            self.waiting.restart(now);
-            return false;
-        }
-        let waited = self.waiting.waited(now);
-        let is_due = self.waiting.take_due(now);
-        if is_due {
-            self.log_wait(waited);
-        }
-        let limit = self.consumer.config.wait_timeout;
-        let is_over = self.consumer.config.exit_at_end && waited >= limit;
-        if is_over {
-            log::error!(
-                "wait_timed_out waited_s={} note=\"the end was not reached; see --wait-timeout\"",
-                waited.as_secs()
-            );
-        }
-        is_over
-    }
-
-    /// Returns whether a partition has records that were not read. With `--exit-at-end`, those that it had at the start.
-    fn has_lag(&self) -> bool {
-        let has_lag = |known: &AssignedPartition| {
-            let next = known.live.next_offset.get().and_then(|next| i64::try_from(next).ok());
-            match (known.end, next) {
-                (Some(end), Some(next)) => next < end,
-                _ => known.live.lag().is_some_and(|lag| lag > 0),
-            }
-        };
-        self.assigned.values().any(has_lag)
-    }
-
-    fn log_wait(&mut self, waited: Duration) {
-        let waited = waited.as_secs();
-        if self.assigned.is_empty() {
-            let (state, members, note) = match self.consumer.client.group_state(WAIT_QUERY_TIMEOUT) {
-                None => ("unknown".to_owned(), 0, "no broker answers"),
-                Some(group) => {
-                    let note = match &*group.state {
-                        "Stable" => "other members have all partitions, or the topic does not exist",
-                        "PreparingRebalance" => {
-                            "the group waits for its other members, or until their sessions time out"
-                        }
-                        _ => "the group is about to assign partitions",
-                    };
-                    (group.state, group.members, note)
-                }
-            };
-            log::warn!(
-                "waiting_for_partitions waited_s={waited} group_state={state} members={members} note=\"{note}\""
-            );
-            return;
-        }
-        self.others.log_wait(waited);
-        let behind =
-            self.assigned.iter().filter(|(_, known)| known.live.lag() != Some(0)).take(EXPLAINED_MAX);
-        let partitions: Vec<_> = behind.map(|(at, known)| (at.clone(), Arc::clone(&known.live))).collect();
-        for (partition, live) in partitions {
-            let next = live.next_offset.get().and_then(|next| i64::try_from(next).ok()).unwrap_or(0);
-            let bounds = query_bounds(&mut *self.consumer.client, &partition, WAIT_QUERY_TIMEOUT);
-            let note = match bounds {
-                Ok(bounds) if next >= bounds.end => continue,
-                Ok(bounds) if next >= bounds.stable_end => {
-                    "a transaction is open; its records cannot be read before it ends"
-                }
-                Ok(_) => "the broker returns no record",
-                Err(_) => "the broker does not answer",
-            };
-            let end = live.end_offset.get().unwrap_or(0);
-            log::warn!(
-                "waiting_for_records partition={partition} waited_s={waited} next={next} end={end} note=\"{note}\""
-            );
-        }
-    }
-
-    /// Passes over a batch that cannot be read. Its offsets become a gap.
-    fn pass_unreadable_batch(&mut self) -> Result<()> {
-        if Instant::now() < self.probe_at {
-            return Ok(());
-        }
-        let ledger = &self.consumer.ledger;
-        let positions: Vec<_> = self
-            .assigned
-            .iter()
-            .map(|(partition, known)| {
-                let next = ledger.position(known.id).unwrap_or(known.start);
-                let end = known.live.end_offset.get().and_then(|end| i64::try_from(end).ok());
-                (partition.clone(), next, end.unwrap_or(i64::MAX))
-            })
-            .filter(|(_, next, end)| next < end)
-            .collect();
-        let found = match self.consumer.client.find_unreadable(&positions) {
-            Ok(found) => found,
-            Err(error) => {
-                log::warn!("broker_query_failed act=probe error=\"{}\"", crate::error::chain(&error));
-                Vec::new()
-            }
-        };
-        self.probe_at = Instant::now() + if found.is_empty() { CHECK_INTERVAL } else { Duration::ZERO };
-        for (partition, first, next) in found {
-            log::error!(
-                "records_unreadable partition={partition} from={first} to={next} note=\"a batch has a wrong checksum or cannot be decompressed; its records are missing\""
-            );
-            self.consumed.damaged += 1;
-            self.consumer.metrics.kafka_damaged_batches_total.inc();
-            if let Some(known) = self.assigned.get(&partition) {
-                self.consumer.ledger.skip_to(known.id, next);
-                known.live.next_offset.set(next);
-            }
-            self.assign_until_answered(&[(partition, StartOffset::At(next))])?;
-        }
-        Ok(())
-    }
-
     /// Polls once and stores the records.
     fn poll_once(&mut self) -> Result<Option<Rebalance>> {
         let LoopState { consumer, assigned, bytes, .. } = self;
@@ -438,29 +294,6 @@ impl LoopState<'_> {
             return self.consumer.ledger.flush_coalesced();
         }
         Ok(())
-    }
-
-    /// Reports records without key and value as unreadable, once for those that followed each other. librdkafka 2.5 to 2.15
-    /// returns the records of the formats before Kafka 0.11 in this form (librdkafka issue 5549). As dead letters they
-    /// would count as read.
-    fn report_empty(&mut self, fresh: Vec<(TopicPartition, i64, i64)>) {
-        let is_over = fresh.is_empty();
-        for run in fresh {
-            match self.empty.iter_mut().find(|known| known.0 == run.0 && known.2 == run.1) {
-                Some(known) => known.2 = run.2,
-                None => self.empty.push(run),
-            }
-        }
-        if !is_over && self.empty.len() < EMPTY_RUNS_MAX {
-            return;
-        }
-        for (partition, first, next) in std::mem::take(&mut self.empty) {
-            log::error!(
-                "records_unreadable partition={partition} from={first} to={next} note=\"these records have neither key nor value; librdkafka returns the format before Kafka 0.11 in this form; decode copies of the broker's segments with lea decode\""
-            );
-            self.consumed.damaged += 1;
-            self.consumer.metrics.kafka_damaged_batches_total.inc();
-        }
     }
 
     /// Adds the counts of the last poll to the metrics.
@@ -579,119 +412,6 @@ impl LoopState<'_> {
         }
     }
 
-    /// Starts partitions at the offset of the output directory or the group.
-    fn start_partitions(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        log::info!("partitions_assigned count={}", partitions.len());
-        let (mut starts, mut put_right) = (Vec::new(), Vec::new());
-        for partition in partitions {
-            let Some(bounds) = self.query_bounds_until_answered(partition) else { return Ok(()) };
-            self.note_first_partitions(&partition.topic);
-            let (id, start) = self.start_position(partition, &bounds);
-            let PartitionBounds { committed, end, .. } = bounds;
-            log::info!("partition_started partition={partition} offset={start} end={end}");
-            let live = self.consumer.live.partitions.assign(&partition.topic, partition.number);
-            live.next_offset.set(start);
-            live.committed_offset.set(committed.unwrap_or(-1));
-            live.end_offset.set(end);
-            let until = self.consumer.config.exit_at_end.then_some(end);
-            let assigned = AssignedPartition { id, end: until, start, live };
-            self.assigned.insert(partition.clone(), assigned);
-            starts.push((partition.clone(), StartOffset::At(start)));
-            if committed.is_some_and(|committed| committed > start) {
-                put_right.push((partition.clone(), start));
-            }
-        }
-        self.assign_until_answered(&starts)?;
-        if !put_right.is_empty() {
-            // The group's offset lies after the last record. A consumer that relied on it would miss new
-            // records.
-            self.consumer.client.commit(&put_right)?;
-        }
-        Ok(())
-    }
-
-    /// Starts partitions. If the broker does not answer, retries until shutdown.
-    fn assign_until_answered(&mut self, starts: &[(TopicPartition, StartOffset)]) -> Result<()> {
-        loop {
-            match self.consumer.client.assign(starts) {
-                Err(error) if is_transient_error(&error) && !self.consumer.shutdown.is_triggered() => {
-                    log::warn!("broker_query_failed act=start error=\"{}\"", crate::error::chain(&error));
-                    self.consumer.shutdown.wait(BROKER_QUERY_RETRY_PAUSE);
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    /// Returns the ledger's id and the start offset of a partition.
-    fn start_position(&mut self, partition: &TopicPartition, bounds: &PartitionBounds) -> (PartitionId, i64) {
-        let &PartitionBounds { committed, ref topic_id, first, stable_end, end } = bounds;
-        let was_there =
-            self.first_partitions.get(&*partition.topic).is_none_or(|count| partition.number < *count);
-        let ledger = &mut self.consumer.ledger;
-        let committed = committed.filter(|committed| *committed <= end);
-        let (id, stored) = ledger.assign(&partition.topic, topic_id.as_deref(), partition.number, committed);
-        let start = match stored.offset {
-            // The group commits this offset, so that another member continues here.
-            None if self.consumer.config.from == StartFrom::Latest && was_there => stable_end,
-            None => first,
-            Some(start) if stored.end > end => {
-                // The next records at these offsets are new. As duplicates they would be lost.
-                log::warn!(
-                    "broker_log_truncated partition={partition} stored={} end={end} note=\"the broker no longer has these records; lea has already stored them\"",
-                    stored.end
-                );
-                ledger.discard_from(id, end);
-                start.min(end).max(first)
-            }
-            Some(start) if start < first && stored.end < first => {
-                log::warn!(
-                    "offset_gap partition={partition} from={start} to={first} note=\"the broker deleted these records before lea read them\""
-                );
-                first
-            }
-            // The broker deleted these records too, but that was said when it was found.
-            Some(start) if start < first => ledger.first_missing(id, first),
-            Some(start) => start,
-        };
-        if stored.offset != Some(start) || stored.end > end {
-            ledger.start_at(id, start, false);
-        }
-        (id, start)
-    }
-
-    /// Notes how many partitions a topic has when it is assigned for the first time. Records of partitions that are added
-    /// later are all new. A directory that has read the topic before has noted the offset of each partition.
-    fn note_first_partitions(&mut self, topic: &str) {
-        if self.consumer.config.from != StartFrom::Latest || self.first_partitions.contains_key(topic) {
-            return;
-        }
-        let count = match self.consumer.ledger.has_consumed(topic) {
-            true => Some(0),
-            false => self.consumer.client.partition_count(topic, BROKER_QUERY_TIMEOUT).ok().flatten(),
-        };
-        self.first_partitions.insert(topic.to_owned(), count.unwrap_or(i32::MAX));
-    }
-
-    /// Queries the bounds of a partition until the broker answers. Returns `None` on shutdown, or if this
-    /// member was fenced.
-    fn query_bounds_until_answered(&mut self, partition: &TopicPartition) -> Option<PartitionBounds> {
-        while !self.consumer.shutdown.is_triggered() {
-            match query_bounds(&mut *self.consumer.client, partition, BROKER_QUERY_TIMEOUT) {
-                Ok(bounds) => return Some(bounds),
-                Err(_) if self.consumer.client.is_fenced() => return None,
-                Err(error) => {
-                    log::warn!(
-                        "broker_query_failed partition={partition} error=\"{}\"",
-                        crate::error::chain(&error)
-                    );
-                    self.consumer.shutdown.wait(BROKER_QUERY_RETRY_PAUSE);
-                }
-            }
-        }
-        None
-    }
-
     /// Stores and commits everything that was accepted.
     fn flush_and_commit(
         &mut self,
@@ -702,94 +422,6 @@ impl LoopState<'_> {
         self.apply_acknowledged_commits(COMMIT_TIMEOUT);
         Ok(())
     }
-}
-
-fn is_transient_error(error: &Error) -> bool {
-    let Error::Kafka { cause, .. } = error else { return false };
-    cause.rdkafka_error_code().is_some_and(is_transient)
-}
-
-/// Queries the end last, so that the committed offset cannot lie after it.
-fn query_bounds(
-    client: &mut dyn KafkaConsumer,
-    partition: &TopicPartition,
-    timeout: Duration,
-) -> Result<PartitionBounds> {
-    let committed = client.committed(std::slice::from_ref(partition), timeout)?.into_iter().next().flatten();
-    let topic_id = client.topic_id(&partition.topic, timeout)?;
-    let (first, stable_end) = client.bounds(partition, timeout)?;
-    let end = client.end_offset(partition, timeout)?.max(stable_end);
-    Ok(PartitionBounds { committed, topic_id, first, stable_end, end })
-}
-
-enum RecordOutcome {
-    /// The record was stored in a stream.
-    New,
-    /// The record was stored before.
-    Duplicate,
-    /// The record was rejected.
-    Letter,
-    /// The record was not stored, because it belongs before stored ones or may be stored already.
-    Late,
-    /// The record has neither key nor value, and becomes a gap.
-    Empty,
-}
-
-/// Stores one record.
-fn accept_record(
-    ledger: &mut Ledger,
-    id: PartitionId,
-    record: &KafkaRecord<'_>,
-) -> std::io::Result<RecordOutcome> {
-    if record.key.is_none() && record.value.is_none() {
-        ledger.skip_to(id, record.offset + 1);
-        return Ok(RecordOutcome::Empty);
-    }
-    let chunk = record.value.ok_or(ChunkError::NoValue).and_then(chunk::parse);
-    let accepted =
-        chunk.map_err(AcceptError::from).and_then(|chunk| ledger.accept(id, record.offset, &chunk));
-    match accepted {
-        Ok(Accepted::New) => Ok(RecordOutcome::New),
-        Ok(Accepted::Duplicate) => Ok(RecordOutcome::Duplicate),
-        Ok(accepted @ (Accepted::Late | Accepted::Unknown)) => {
-            log_late(record, accepted);
-            Ok(RecordOutcome::Late)
-        }
-        Err(AcceptError::Failed(error)) => Err(error),
-        Err(AcceptError::Rejected(refused)) => keep_dead_letter(ledger, id, record, &refused),
-    }
-}
-
-fn log_late(record: &KafkaRecord<'_>, accepted: Accepted) {
-    let KafkaRecord { topic, partition, offset, .. } = *record;
-    let note = match accepted {
-        Accepted::Unknown => "not stored: the directory has too many gaps to know whether it has this record",
-        _ => "not stored: the directory has later records of the stream; consume into another directory",
-    };
-    log::warn!("record_late topic={topic} partition={partition} offset={offset} note=\"{note}\"");
-}
-
-fn keep_dead_letter(
-    ledger: &mut Ledger,
-    id: PartitionId,
-    record: &KafkaRecord<'_>,
-    refused: &ChunkError,
-) -> std::io::Result<RecordOutcome> {
-    let KafkaRecord { topic, partition, offset, value, .. } = *record;
-    let reason = refused.to_string();
-    let position = Some(KafkaPosition { topic, partition, offset });
-    let letter = RecordDeadLetter { position, source: None, reason: &reason, value };
-    match ledger.store_dead_letter(id, offset, &letter.to_line())? {
-        Accepted::New => {}
-        Accepted::Duplicate => return Ok(RecordOutcome::Duplicate),
-        late @ (Accepted::Late | Accepted::Unknown) => {
-            log_late(record, late);
-            return Ok(RecordOutcome::Late);
-        }
-    }
-    let word = refused.as_str();
-    log::warn!("record_rejected topic={topic} partition={partition} offset={offset} reason=\"{word}\"");
-    Ok(RecordOutcome::Letter)
 }
 
 #[cfg(test)]
