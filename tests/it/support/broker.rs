@@ -198,8 +198,17 @@ impl Broker {
     /// prints them.
     #[track_caller]
     pub(crate) fn console_values(&self, topic: &str, count: usize) -> Vec<u8> {
+        self.console_consumer(topic, count, &[])
+    }
+
+    /// Returns a topic's first `count` records as Kafka's console consumer prints them with these properties.
+    #[track_caller]
+    pub(crate) fn console_consumer(&self, topic: &str, count: usize, properties: &[&str]) -> Vec<u8> {
         let count = count.to_string();
-        let args = ["--topic", topic, "--from-beginning", "--max-messages", &count, "--timeout-ms", "20000"];
+        // At its timeout the program ends with 0, whatever is missing, so a busy machine gets minutes.
+        let args = ["--topic", topic, "--from-beginning", "--max-messages", &count, "--timeout-ms", "300000"];
+        let properties = properties.iter().flat_map(|property| ["--property", property]);
+        let args: Vec<&str> = args.into_iter().chain(properties).collect();
         self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &args)
     }
 
@@ -272,6 +281,8 @@ fn script() -> Command {
     let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-broker"));
     // The broker ends when the test process ends.
     script.env("KAFKA_BROKER_OWNER", std::process::id().to_string());
+    // Tests start many brokers for a short time. Without its second compiler a JVM takes half the CPU time for that.
+    script.env("KAFKA_BROKER_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1");
     script
 }
 

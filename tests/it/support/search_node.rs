@@ -149,6 +149,8 @@ fn script(args: &[&str], dir: &Workdir) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/search-node");
     let mut command = Command::new(&script);
     command.env("SEARCH_NODE_OWNER", std::process::id().to_string());
+    // For the short life of a node, the JVM's second compiler costs more than it gains.
+    command.env("SEARCH_NODE_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1");
     command.args(args).arg(dir.path()).stdin(Stdio::null());
     command
 }
