@@ -98,7 +98,7 @@ impl Command for Args {
             start_from: self.from,
             exit_at_end: self.exit_at_end,
             wait_timeout: self.wait_timeout,
-            idle_timeout: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
+            idle_timeout: units::unless_zero(self.idle_timeout),
             is_static_member: self.static_member,
             properties: self.connect.resolve(config::environment)?,
         };

@@ -69,7 +69,7 @@ impl Command for Args {
             );
         }
         let properties = self.connect.resolve(config::environment)?;
-        let idle_timeout = (!self.kafka_idle_timeout.is_zero()).then_some(self.kafka_idle_timeout);
+        let idle_timeout = units::unless_zero(self.kafka_idle_timeout);
         let kafka =
             config.kafka.as_ref().map(|kafka| KafkaConfig::configured(kafka, properties, idle_timeout));
         let listen = config.tcp.as_ref().map(tcp::resolve_addresses).transpose()?;

@@ -80,7 +80,7 @@ fn consume_until_end(broker: &Broker, topic: &str, output: &Path) -> String {
 }
 
 /// The exit code and stderr.
-fn consume_batch(broker: &Broker, topic: &str, output: &Path) -> (Option<i32>, String) {
+pub(crate) fn consume_batch(broker: &Broker, topic: &str, output: &Path) -> (Option<i32>, String) {
     let output = consumer(broker, topic, output, &["--exit-at-end"]).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }

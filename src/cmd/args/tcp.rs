@@ -121,8 +121,8 @@ impl TcpArgs {
             timing: TcpTimeouts {
                 name_timeout: self.name_timeout,
                 handshake_timeout: self.handshake_timeout,
-                idle_timeout: (!self.idle_timeout.is_zero()).then_some(self.idle_timeout),
-                content_timeout: (!self.content_timeout.is_zero()).then_some(self.content_timeout),
+                idle_timeout: units::unless_zero(self.idle_timeout),
+                content_timeout: units::unless_zero(self.content_timeout),
                 shutdown_timeout,
             },
         }

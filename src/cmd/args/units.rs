@@ -33,6 +33,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(parse_number(number)? * seconds).map_err(|error| error.to_string())
 }
 
+/// Returns a duration of which zero means "off".
+pub(crate) fn unless_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
 /// Returns a parser of durations within a range of milliseconds.
 pub(crate) fn duration_in(
     range_ms: RangeInclusive<u64>,

@@ -26,6 +26,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::{Error, Result};
 use accept::{RecordOutcome, accept_record};
 use end::OtherPartitions;
+use unreadable::EmptyRuns;
 use waits::WaitWatch;
 
 /// Longest wait of a poll, and so the delay of a shutdown.
@@ -120,8 +121,8 @@ struct LoopState<'a> {
     first_partitions: BTreeMap<String, i32>,
     /// With `--exit-at-end`: the partitions of the other members, once those of this member have reached their end.
     others: OtherPartitions,
-    /// Runs of records without key and value that are not reported: partition, first offset, next offset.
-    empty: Vec<(TopicPartition, i64, i64)>,
+    /// Records without key and value that are not reported.
+    empty: EmptyRuns,
 }
 
 struct AssignedPartition {
@@ -138,8 +139,7 @@ struct AssignedPartition {
 struct BatchCounts {
     partitions: Vec<(TopicPartition, PartitionId, Consumed)>,
     last: usize,
-    /// Runs of records without key and value: partition, first offset, next offset.
-    empty: Vec<(TopicPartition, i64, i64)>,
+    empty: EmptyRuns,
 }
 
 impl BatchCounts {
@@ -164,15 +164,6 @@ impl BatchCounts {
         }
         self.partitions.get_mut(self.last).map(|(_, id, fresh)| (*id, fresh))
     }
-
-    /// Notes a record without key and value.
-    fn note_empty(&mut self, record: &KafkaRecord<'_>) {
-        let next = record.offset + 1;
-        match self.empty.last_mut() {
-            Some((partition, _, end)) if partition.matches(record.topic, record.partition) => *end = next,
-            _ => self.empty.push((TopicPartition::new(record.topic, record.partition), record.offset, next)),
-        }
-    }
 }
 
 impl<'a> ConsumeLoop<'a> {
@@ -194,7 +185,7 @@ impl<'a> ConsumeLoop<'a> {
             waiting: WaitWatch::new(Instant::now()),
             first_partitions: BTreeMap::new(),
             others: OtherPartitions::default(),
-            empty: Vec::new(),
+            empty: EmptyRuns::default(),
         };
         let ended = running.run_until_end();
         let stored = running.flush_and_commit(Ledger::flush);
@@ -222,7 +213,7 @@ impl LoopState<'_> {
                 break;
             }
         }
-        self.report_empty(Vec::new());
+        self.report_empty(EmptyRuns::default());
         Ok(())
     }
 
@@ -260,7 +251,7 @@ impl LoopState<'_> {
                 Ok(RecordOutcome::Duplicate) => fresh.duplicates += 1,
                 Ok(RecordOutcome::Letter) => fresh.dead_letters += 1,
                 Ok(RecordOutcome::Late) => fresh.late += 1,
-                Ok(RecordOutcome::Empty) => batch.note_empty(&record),
+                Ok(RecordOutcome::Empty) => batch.empty.add_record(&record),
                 Err(error) => {
                     failed = Some(error);
                     return ControlFlow::Break(());

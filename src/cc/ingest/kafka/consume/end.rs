@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::{AssignedPartition, BROKER_QUERY_TIMEOUT, CHECK_INTERVAL, LoopState};
 use crate::Result;
-use crate::cc::ingest::kafka::client::TopicPartition;
+use crate::cc::ingest::kafka::client::{KafkaConsumer, TopicPartition};
 use crate::cc::vault::ledger::Ledger;
 
 /// Partitions of the topics that other members have.
@@ -21,12 +21,13 @@ pub(super) struct OtherPartitions {
     check_at: Option<Instant>,
 }
 
+#[derive(Clone)]
 struct OtherPartition {
     partition: TopicPartition,
     /// Offset after its last record when this member was at its own end.
     end: i64,
-    /// Committed offset from which on a record was found.
-    unread_from: Option<i64>,
+    /// Committed offset at the last check, and whether a record was looked for there.
+    seen: Option<(i64, bool)>,
 }
 
 impl OtherPartitions {
@@ -37,6 +38,26 @@ impl OtherPartitions {
         log::warn!(
             "waiting_for_members partitions={partitions} first={first} end={end} waited_s={waited_s} note=\"other members of the group have these partitions and have not read them to their end; a killed member keeps its partitions until its session times out\""
         );
+    }
+}
+
+impl OtherPartition {
+    /// Reports whether records before the end are not committed. Nobody commits control records, so where the committed
+    /// offset stands still, whether a record follows is tried, once.
+    fn is_unread(&mut self, client: &mut dyn KafkaConsumer, committed: Option<i64>) -> Result<bool> {
+        let next = match committed {
+            Some(committed) => committed,
+            None => client.bounds(&self.partition, BROKER_QUERY_TIMEOUT)?.0,
+        };
+        if next >= self.end {
+            return Ok(false);
+        }
+        let (stands_still, is_tried) = match self.seen {
+            Some((seen, is_tried)) => (seen == next, is_tried),
+            None => (false, false),
+        };
+        self.seen = Some((next, stands_still));
+        Ok(!stands_still || is_tried || client.may_have_record(&self.partition, next)?)
     }
 }
 
@@ -51,16 +72,23 @@ impl LoopState<'_> {
             return Ok(false);
         }
         self.others.check_at = Some(now + CHECK_INTERVAL);
-        match self.update_others() {
-            Ok(()) => Ok(self.others.behind.as_ref().is_some_and(Vec::is_empty)),
+        let is_first = self.others.behind.is_none();
+        match self.find_unread_others() {
+            Ok(unread) if unread.is_empty() => return Ok(true),
+            Ok(unread) => self.others.behind = Some(unread),
             Err(error) => {
                 log::warn!(
                     "broker_query_failed act=\"check the end\" error=\"{}\"",
                     crate::error::chain(&error)
                 );
-                Ok(false)
+                return Ok(false);
             }
         }
+        if is_first {
+            // Other members may wait for this one in the same way.
+            self.flush_and_commit(Ledger::flush)?;
+        }
+        Ok(false)
     }
 
     /// Reports whether each partition of this member has reached the end it had when it was assigned. Control records at
@@ -94,21 +122,25 @@ impl LoopState<'_> {
         })
     }
 
-    /// Queries which partitions of other members are not read to their end. The first time, commits what this member has
-    /// read, because others may wait for it in the same way.
-    fn update_others(&mut self) -> Result<()> {
-        let behind = match self.others.behind.take() {
-            Some(behind) => behind,
-            None => {
-                let others = self.find_others()?;
-                if !others.is_empty() {
-                    self.flush_and_commit(Ledger::flush)?;
-                }
-                others
-            }
+    /// Returns the partitions of other members that have records before their end which the group has not committed.
+    fn find_unread_others(&mut self) -> Result<Vec<OtherPartition>> {
+        let others = match &self.others.behind {
+            Some(behind) => behind.clone(),
+            None => self.find_others()?,
         };
-        self.others.behind = Some(self.keep_unread(behind)?);
-        Ok(())
+        if others.is_empty() {
+            return Ok(others);
+        }
+        let client = &mut *self.consumer.client;
+        let partitions: Vec<TopicPartition> = others.iter().map(|other| other.partition.clone()).collect();
+        let committed = client.committed(&partitions, BROKER_QUERY_TIMEOUT)?;
+        let mut unread = Vec::new();
+        for (mut other, committed) in others.into_iter().zip(committed) {
+            if other.is_unread(client, committed)? {
+                unread.push(other);
+            }
+        }
+        Ok(unread)
     }
 
     /// Queries the partitions that are not assigned to this member, with their ends.
@@ -123,34 +155,10 @@ impl LoopState<'_> {
                 let partition = TopicPartition { topic: Arc::clone(&topic), number };
                 if !self.assigned.contains_key(&partition) {
                     let (_, end) = client.bounds(&partition, BROKER_QUERY_TIMEOUT)?;
-                    others.push(OtherPartition { partition, end, unread_from: None });
+                    others.push(OtherPartition { partition, end, seen: None });
                 }
             }
         }
         Ok(others)
-    }
-
-    /// Returns those partitions that have records before their end which the group has not committed. Nobody commits
-    /// control records, so whether a record follows is tried.
-    fn keep_unread(&mut self, others: Vec<OtherPartition>) -> Result<Vec<OtherPartition>> {
-        if others.is_empty() {
-            return Ok(others);
-        }
-        let client = &mut self.consumer.client;
-        let partitions: Vec<TopicPartition> = others.iter().map(|other| other.partition.clone()).collect();
-        let committed = client.committed(&partitions, BROKER_QUERY_TIMEOUT)?;
-        let mut unread = Vec::new();
-        for (mut other, committed) in others.into_iter().zip(committed) {
-            let next = match committed {
-                Some(committed) => committed,
-                None => client.bounds(&other.partition, BROKER_QUERY_TIMEOUT)?.0,
-            };
-            let is_known = other.unread_from == Some(next);
-            if next < other.end && (is_known || client.may_have_record(&other.partition, next)?) {
-                other.unread_from = Some(next);
-                unread.push(other);
-            }
-        }
-        Ok(unread)
     }
 }
