@@ -426,7 +426,10 @@ pub(super) fn elastic_request(input: &[u8]) {
     });
     let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (line, body) = (&input[..end], input.get(end + 1..).unwrap_or_default());
-    let head = format!(" HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        " HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     let request = [line, head.as_bytes(), body].concat();
     let mut parser = RequestParser::new(RequestLimits::default());
     let (mut rest, mut refused) = (&request[..], None);
@@ -613,5 +616,66 @@ pub(super) fn json_array(input: &[u8]) {
             let found = object.as_ref().map(|object| serde_json::from_slice(object).expect("an object"));
             assert!(found.is_none_or(|found: serde_json::Map<String, serde_json::Value>| found == expected));
         }
+    }
+}
+
+/// An answer of a cluster is read or refused.
+pub(super) fn cluster_answer(input: &[u8]) {
+    for items in [1, 2] {
+        let (_, results) = lea::search::cluster::fuzzing::read_answer(input, items);
+        assert!(results.is_none_or(|results| results == items));
+    }
+}
+
+/// Damage in a spool segment costs the damaged records only.
+pub(super) fn spool_segment(input: &[u8]) {
+    use lea::search::cluster::fuzzing::{read_segment, write_segment};
+    let (_, ends) = read_segment(input);
+    assert!(ends.is_sorted());
+    // The input as payloads: all of them are found, and all but one after a byte has changed.
+    let (first, second) = input.split_at(input.len() / 2);
+    let mut segment = write_segment(&[first, second, b"last"]);
+    let (records, ends) = read_segment(&segment);
+    assert_eq!(records, 3);
+    let damaged_at = (ends[0] + ends[1]) / 2;
+    segment[damaged_at] ^= 1;
+    assert!(read_segment(&segment).0 >= 2);
+}
+
+/// A configuration is read without a panic, and a change leaves everything else as it is.
+pub(super) fn config(input: &[u8]) {
+    use lea::config::FileLayer;
+    use lea::config::edit::{Change, apply};
+    let layer = FileLayer::parse(std::path::Path::new("lea.conf"), input);
+    let Ok(text) = std::str::from_utf8(input) else { return assert!(!layer.errors.is_empty()) };
+    let change = Change::parse("events.http=9200").expect("the change is valid");
+    if let Ok(changed) = apply(text, std::slice::from_ref(&change)) {
+        assert_eq!(apply(&changed, &[change]).as_ref(), Ok(&changed), "a second change changes nothing");
+    }
+}
+
+/// The chunks of a GELF message, in pieces given by the first byte, make the message.
+pub(super) fn gelf(input: &[u8]) {
+    use lea::iri::ingest::gelf::{MESSAGE_BYTES_MAX, decompress, to_document};
+    let arrived = chrono::DateTime::from_timestamp(0, 0).expect("it is in range");
+    if let Ok(plain) = decompress(input) {
+        assert!(plain.len() <= MESSAGE_BYTES_MAX.max(input.len()));
+        if let Ok(document) = to_document(&plain, "192.0.2.1", &arrived, "syslog") {
+            let source: serde_json::Value = serde_json::from_slice(&document.source).expect("it is JSON");
+            assert!(source["@timestamp"].is_string() && source["host"] == "192.0.2.1");
+        }
+    }
+}
+
+/// Any bytes are a segment or damage, and a segment has no more documents than its span says.
+pub(super) fn store_segment(input: &[u8]) {
+    use lea::search::sqlite::inspect_segment;
+    let Some((&span, data)) = input.split_first() else { return };
+    if let Some(content) = inspect_segment(u32::from(span), data) {
+        assert!(content.postings <= content.entries * u64::from(span), "{content:?}");
+        assert!(
+            content.entries <= data.len() as u64 && content.positions <= data.len() as u64,
+            "{content:?}"
+        );
     }
 }

@@ -112,7 +112,7 @@ step documentation
 RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 step scripts
-shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/kafkajs scripts/pika scripts/python-logstash scripts/python-search scripts/rabbitmq scripts/search-node scripts/debian-unpacked .ci/run
+shellcheck scripts/*.sh scripts/kafka-broker scripts/kafka-python scripts/kafkajs scripts/pika scripts/python-graypy scripts/python-logstash scripts/python-search scripts/rabbitmq scripts/search-clients scripts/search-node scripts/debian-unpacked .ci/run
 
 step "tests${long:+, the long form}"
 if [ -n "$long" ]; then

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::billing::json_array::{ArrayElement, JsonArrayReader};
-use crate::billing::{BillingRow, RowColumn, RowError, RowFields, RowTimeParser};
+use crate::billing::{BillingRow, RowColumn, RowError, RowFields, RowTimeParser, opensips};
 use crate::runtime::terminal::escape;
 use crate::search::document::SOURCE_BYTES_MAX;
 use crate::search::source::{QuerySession, SessionOptions, TimeRange};
@@ -321,14 +321,17 @@ fn store_name(location: &str) -> String {
 
 /// Returns the row in an envelope.
 fn unwrap_envelope(text: &[u8]) -> Option<Vec<u8>> {
-    let envelope: RowEnvelope<'_> = serde_json::from_slice(text).ok()?;
-    match (envelope.source, envelope.payload) {
-        (Some(source), _) => Some(source.get().as_bytes().to_vec()),
+    let Ok(envelope) = serde_json::from_slice::<RowEnvelope<'_>>(text) else {
+        return opensips::from_any(text);
+    };
+    let row = match (envelope.source, envelope.payload) {
+        (Some(source), _) => source.get().as_bytes().to_vec(),
         (None, Some(payload)) => {
-            decode_payload(&payload, envelope.payload_encoding.as_deref().unwrap_or("string"))
+            decode_payload(&payload, envelope.payload_encoding.as_deref().unwrap_or("string"))?
         }
-        (None, None) => None,
-    }
+        (None, None) => return opensips::from_any(text),
+    };
+    Some(opensips::from_any(&row).unwrap_or(row))
 }
 
 fn decode_payload(payload: &str, encoding: &str) -> Option<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The quick billing log (docs/protocol.md, section 8): a proxy's rows, the calls built from them, and the comparison of
 //! two sides.
 //!
+//! `opensips` takes rows out of the events of OpenSIPS.
 //! `fields` reads the fields of a row, `label` the SIP message that it describes, and `time` its time; `row` puts them
 //! together. `input` reads rows from files and stores, and `external_sort` sorts them by call. `call` builds a call from its rows, `compare` compares the calls of two
 //! sides, and `totals` adds calls up. docs/billing.md describes the accepted forms of a row.
@@ -15,6 +16,7 @@ mod fields;
 pub(crate) mod input;
 mod json_array;
 mod label;
+pub(crate) mod opensips;
 mod pairs;
 mod record;
 mod row;

@@ -99,11 +99,18 @@ fn parse_reply_code(text: &str) -> Result<u16, RowError> {
 }
 
 /// Parses a number of microseconds. Some scripts write it as a float, so `.0` at its end is accepted.
+///
+/// Nothing defines the field. Within its second it is less than a million; some count from 1970 or from the request instead.
+/// The last six digits keep the time within the second that the row names, whatever they count from.
 fn parse_microseconds(text: &str) -> Result<i64, RowError> {
     let (whole, zeros) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let is_whole = zeros.bytes().all(|byte| byte == b'0');
-    let micros = whole.parse().ok().filter(|micros| is_whole && (0..1_000_000).contains(micros));
-    micros.ok_or(RowError::Field { field: "microseconds", why: "not a number of microseconds (0 to 999999)" })
+    let micros = whole.parse::<i64>().ok().filter(|micros| is_whole && *micros >= 0);
+    let micros = micros.map(|micros| micros % 1_000_000);
+    micros.ok_or(RowError::Field {
+        field: "microseconds",
+        why: "not a number of microseconds (write 0 to 999999)",
+    })
 }
 
 fn truncate_for_message(text: &str) -> String {
@@ -180,6 +187,18 @@ mod tests {
     }
 
     #[test]
+    fn microseconds_from_a_million_on_stay_within_the_second() {
+        let check_micros = |micros: &str, expected: i64| {
+            let line = format!(r#"{{"call_id":"a","request_time":1795305600,"microseconds":{micros}}}"#);
+            check(&line, RowKind::Request, 1_795_305_600_000_000 + expected, 0);
+        };
+        check_micros("1000000", 0);
+        check_micros("3250000", 250_000);
+        check_micros("1795305600250000", 250_000);
+        check_micros("\"9223372036854775807\"", 775_807);
+    }
+
+    #[test]
     fn errors_name_the_field() {
         let why = |line: &str| read(line).unwrap_err().to_string();
         assert_eq!(why(r#"{"request_time":1}"#), "call_id is missing");
@@ -196,7 +215,11 @@ mod tests {
         let row =
             |field: &str, value: &str| format!(r#"{{"call_id":"a","request_time":1,"{field}":{value}}}"#);
         for (field, good, bad) in [
-            ("microseconds", &["0", "999999", "7.000", "\"\""][..], &["1000000", "-1", "1.5", "\"x\""][..]),
+            (
+                "microseconds",
+                &["0", "999999", "1000000", "7.000", "\"\""][..],
+                &["-1", "1.5", "\"x\"", "9223372036854775808"][..],
+            ),
             ("reply_code", &["100", "699", "0", "null"], &["99", "700", "65736", "\"OK\""]),
         ] {
             assert!(good.iter().all(|value| read(&row(field, value)).is_ok()), "{field}");

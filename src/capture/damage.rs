@@ -174,6 +174,11 @@ impl Findings {
         self.omitted
     }
 
+    /// Returns false if no capture is appended to the stream, as far as the list tells.
+    pub(super) fn may_have_appended(&self) -> bool {
+        self.omitted > 0 || self.list.iter().any(|placed| matches!(placed.finding, Finding::Appended))
+    }
+
     pub(super) fn to_damage(&self) -> Vec<Damage> {
         let damage = |placed: &PlacedFinding| Damage {
             kind: placed.finding.kind(),

@@ -213,6 +213,16 @@ impl Parser {
         }
     }
 
+    /// Reports whether a packet can follow on a copy of the headers, because nothing in them depends on earlier packets.
+    pub(super) fn can_be_cut(&self) -> bool {
+        match self {
+            Parser::Pcap(parser) => matches!(parser.variant(), PcapVariant::Usual | PcapVariant::Nanosecond),
+            Parser::Pcapng(_) | Parser::Snoop(_) => true,
+            // Without a magic number, the second file might not be recognised.
+            Parser::Erf(_) => false,
+        }
+    }
+
     /// Returns false for a deserialized parser that no input leads to, as far as continuing could do harm.
     pub(super) fn is_consistent(&self) -> bool {
         with_parser!(self, parser => parser.is_consistent())

@@ -26,12 +26,12 @@ const TRAILER_BYTES: u32 = 4;
 
 // Block types. That of a section header is the same in both byte orders.
 const SECTION: u32 = u32::from_le_bytes(MAGIC);
-const INTERFACE: u32 = 1;
+pub(super) const INTERFACE: u32 = 1;
 const OBSOLETE_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
 const STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
-const SECRETS: u32 = 10;
+pub(super) const SECRETS: u32 = 10;
 const CUSTOM: u32 = 0xbad;
 const CUSTOM_NOT_COPIED: u32 = 0x4000_0bad;
 
@@ -89,7 +89,7 @@ pub(super) struct PcapngParser {
 }
 
 /// Byte order of a section header block, by its byte-order magic. `None`: not a section header block.
-fn is_big_endian(section: &[u8]) -> Option<bool> {
+pub(super) fn is_big_endian(section: &[u8]) -> Option<bool> {
     match section.get(8..12)? {
         [0x4d, 0x3c, 0x2b, 0x1a] => Some(false),
         [0x1a, 0x2b, 0x3c, 0x4d] => Some(true),

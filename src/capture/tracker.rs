@@ -18,6 +18,9 @@ use super::summary::CaptureSummary;
 /// Maximum number of different link types listed.
 const LINK_TYPES_MAX: usize = 64;
 
+/// Packets after which the stream may be cut.
+const CUT_PACKETS_MIN: u64 = 2;
+
 /// A complete packet: its record is the bytes `start..end` of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -219,6 +222,30 @@ impl PacketTracker {
             }
             _ => boundary,
         }
+    }
+
+    /// Returns why the stream cannot be cut into captures that each start with its headers. `None`: it can be cut
+    /// wherever [`is_at_cut`](Self::is_at_cut), or its format is not known yet.
+    pub(crate) fn cut_obstacle(&self) -> Option<&'static str> {
+        match &self.state {
+            State::Detecting if self.position.counts.packets > 0 => Some("appended_capture"),
+            State::Detecting => None,
+            State::NotCapture => Some("not_a_capture"),
+            State::Compressed(_) => Some("compressed"),
+            State::Tracking(_) if self.position.malformed_at.is_some() => Some("malformed"),
+            // Its header would be that of another capture.
+            State::Tracking(_) if self.position.findings.may_have_appended() => Some("appended_capture"),
+            State::Tracking(parser) => (!parser.can_be_cut()).then_some("format"),
+        }
+    }
+
+    /// Reports whether a packet ends here. The first two tell apart the variants of pcap.
+    pub(crate) fn is_at_cut(&self) -> bool {
+        let position = &self.position;
+        matches!(self.state, State::Tracking(_))
+            && position.malformed_at.is_none()
+            && position.boundary == position.received
+            && position.counts.packets >= CUT_PACKETS_MIN
     }
 
     /// Returns false for a deserialized tracker that no input leads to, as far as continuing with it could do

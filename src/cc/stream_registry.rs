@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::partitions::PartitionRegistry;
 
@@ -18,8 +18,8 @@ pub struct StreamStats {
     pub connected_ms: i64,
     /// Escaped name of the stream, once known.
     pub name: OnceLock<String>,
-    /// File of the stream, once it is chosen.
-    pub part_file: OnceLock<String>,
+    /// File of the stream, once it is chosen. That of a rotated stream changes.
+    part_file: Mutex<Option<String>>,
     pub bytes: AtomicU64,
     /// Complete packets received.
     pub packets: AtomicU64,
@@ -29,8 +29,20 @@ pub struct StreamStats {
 
 impl StreamStats {
     /// Returns the file of the stream; until it is chosen, the file that the name leads to.
-    pub fn file(&self) -> Option<&str> {
-        self.part_file.get().or(self.name.get()).map(String::as_str)
+    pub fn file(&self) -> Option<String> {
+        self.part_file().clone().or_else(|| self.name.get().cloned())
+    }
+
+    /// Records the file that the stream is written to now.
+    pub fn set_part_file(&self, file: &str) {
+        let mut part_file = self.part_file();
+        if part_file.as_deref() != Some(file) {
+            *part_file = Some(file.to_owned());
+        }
+    }
+
+    fn part_file(&self) -> MutexGuard<'_, Option<String>> {
+        self.part_file.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// `handshake` until the name is known, `idle` until the first content byte, then `receiving`.
@@ -59,7 +71,7 @@ impl StreamRegistry {
             peer,
             connected_ms,
             name: OnceLock::new(),
-            part_file: OnceLock::new(),
+            part_file: Mutex::default(),
             bytes: AtomicU64::new(0),
             packets: AtomicU64::new(0),
             last_byte_ms: AtomicI64::new(0),

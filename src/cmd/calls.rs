@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::args::query::{EventFilterArgs, StoreTargetArgs};
@@ -107,7 +106,7 @@ impl Command for ReportArgs {
 
 impl ReportArgs {
     fn report(&self, session: &QuerySession, mut printer: ReportPrinter) -> Result<()> {
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = crate::runtime::time::now_ms();
         let TimeRange { from_ms, to_ms } = session.range;
         let reported =
             ReportedSpan { from_ms: from_ms.unwrap_or(i64::MIN), to_ms: to_ms.unwrap_or(i64::MAX) };

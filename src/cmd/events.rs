@@ -1,8 +1,10 @@
-//! `lea events`: follow and load events, test patterns, create password hashes.
+//! `lea events`: follow, load, export and delete events, test patterns, create password hashes.
 
+mod export;
 mod hash_password;
 mod line;
 pub(crate) mod load;
+mod purge;
 pub(crate) mod tail;
 mod test_pattern;
 
@@ -15,12 +17,14 @@ commands! {
     enum EventsCommand {
         "tail" => Tail(tail::Args),
         "load" => Load(load::Args),
+        "export" => Export(export::Args),
+        "purge" => Purge(purge::Args),
         "test-pattern" => TestPattern(test_pattern::Args),
         "hash-password" => HashPassword(hash_password::Args),
     }
 }
 
-/// Follow and load events, test patterns, create password hashes
+/// Follow, load, export and delete events, test patterns, create password hashes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use clap::builder::styling::Style;
 use log::warn;
 use serde::Serialize;
@@ -77,7 +77,7 @@ impl Command for Args {
 
 impl Args {
     fn since_ms(&self) -> Result<Option<i64>> {
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = crate::runtime::time::now_ms();
         let parse = |text: &String| TimeZoneArg::Local.parse_time(text, now_ms);
         let since = self.since.as_ref().map(parse).transpose();
         since.map_err(|error| Error::Usage(format!("--since: {error}")))

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 
 use super::args::config::ConfigArgs;
 use super::args::kafka::{KafkaConnectionArgs, VARIABLES};
@@ -141,7 +141,7 @@ fn time_bound(text: &str) -> std::result::Result<TimeBound, String> {
     let ns = match DateTime::parse_from_rfc3339(text) {
         Ok(time) => time.timestamp_nanos_opt(),
         Err(_) => {
-            let now_ms = Utc::now().timestamp_millis();
+            let now_ms = crate::runtime::time::now_ms();
             let ms = TimeZoneArg::Local.parse_time(text, now_ms).map_err(|error| error.to_string())?;
             ms.checked_mul(1_000_000)
         }

@@ -75,6 +75,11 @@ impl Command for Args {
         let listen = config.tcp.as_ref().map(tcp::resolve_addresses).transpose()?;
         let listen = listen.or(self.tcp.has_sensors().then(Vec::new));
         let events = self.events.resolve(&settings, None)?;
+        if listen.is_none() && !self.tcp.rotation().is_off() {
+            log::warn!(
+                "options_ignored what=rotation note=\"only streams over TCP are rotated, and tcpServer is off\""
+            );
+        }
         if kafka.is_none() && listen.is_none() && events.is_none() {
             return Err(Error::Usage(
                 "the configuration enables no receiver: set tcpServer (lea configure -t ADDRESS -u PORT), \

@@ -1,8 +1,8 @@
 //! `lea tail`: writes a stream's file to stdout and follows it until the stream ends. Runs in the main thread; reads only,
 //! so the receiver does not notice it.
 //!
-//! Invariant: what was written is a prefix of the file. The manifest is read before the file, so a closed stream is
-//! written completely.
+//! Invariant: what was written is a prefix of the stream. The manifest is read before the file, so a closed stream is
+//! written completely. Headers that a rotated stream repeats at the start of each file are written once.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -21,7 +21,7 @@ use super::args::units;
 use super::output::stdout;
 use crate::cc::vault::damage;
 use crate::cc::vault::dir::META_DIR;
-use crate::cc::vault::manifest::{Manifest, ManifestState, PartPosition, SUFFIX};
+use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, PartPosition, SUFFIX};
 use crate::cc::wire::name::{file_name, parse_part_file_name, part_file_name};
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
@@ -50,7 +50,8 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// the reader of stdout is gone, or at ^C.
 ///
 /// A sender that reconnects within --linger is followed. Bytes that it sends again are not written again. If a name has
-/// several parts, the one that is open is written, or else the last one; --part selects another.
+/// several parts, the one that is open is written, or else the last one; --part selects another. Files of a rotated stream
+/// are written one after another, as the sender sent them.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Name of a stream, or path of its file
@@ -173,7 +174,14 @@ impl Args {
         };
         let is_open =
             |part: &&u32| manifest(**part).is_some_and(|manifest| manifest.state == ManifestState::Open);
-        let mut chosen = *parts.iter().rev().find(is_open).or(parts.last())?;
+        // A crash can leave an empty part.
+        let has_content = |part: &&u32| {
+            let file = fs::metadata(self.dir.join(part_file_name(base, **part)));
+            file.is_ok_and(|file| file.len() > 0)
+        };
+        let newest_first = || parts.iter().rev();
+        let mut chosen =
+            *newest_first().find(is_open).or(newest_first().find(has_content)).or(parts.last())?;
         // A part that continues another one is not a capture by itself. Damaged manifests could make a circle.
         for _ in parts {
             let continued = manifest(chosen).and_then(|manifest| manifest.continues);
@@ -267,8 +275,10 @@ struct StreamTail<'a> {
     args: &'a Args,
     path: PathBuf,
     file: File,
-    /// Bytes of the file that were written.
+    /// Offset in the file up to which it was written.
     written: u64,
+    /// Bytes at the start of the file that are not written again, because they repeat headers.
+    skipped: u64,
     /// Bytes of earlier parts that were written.
     written_before: u64,
     buffer: Vec<u8>,
@@ -280,7 +290,17 @@ impl<'a> StreamTail<'a> {
         let path = place.dir.join(&place.file);
         let file = open_stream_file(&path)?;
         let (buffer, manifests) = (vec![0; READ_BYTES], ManifestCache::default());
-        Ok(StreamTail { place, args, path, file, written: 0, written_before: 0, buffer, manifests })
+        Ok(StreamTail {
+            place,
+            args,
+            path,
+            file,
+            written: 0,
+            skipped: 0,
+            written_before: 0,
+            buffer,
+            manifests,
+        })
     }
 
     /// Goes on with the part that continues this one where it ends. Returns false if there is none.
@@ -291,15 +311,25 @@ impl<'a> StreamTail<'a> {
             let file = part_file_name(base, part);
             let path = self.place.dir.join(&file);
             let ManifestStatus::Valid(manifest) = listing::read_manifest(&path) else { continue };
-            if manifest.continues.as_ref() == Some(&end) {
+            if manifest.continues.as_ref() == Some(&end) && !is_stub(&manifest) {
                 log::info!("part_continued file={file} at={}", self.written);
                 self.file = open_stream_file(&path)?;
                 (self.place.file, self.path, self.manifests) = (file, path, ManifestCache::default());
-                self.written_before += std::mem::take(&mut self.written);
+                self.written_before += self.written - self.skipped;
+                self.skipped = manifest.header_bytes();
+                self.written = self.skipped;
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Reports whether the file was written completely, and a rotation has ended it.
+    fn is_rotated(&mut self) -> Result<bool> {
+        let written = self.written;
+        Ok(self.manifests.read(&self.path)?.is_some_and(|manifest| {
+            manifest.end_reason == Some(EndReason::Rotated) && manifest.bytes == written
+        }))
     }
 
     fn run(mut self, shutdown: &Shutdown) -> Result<Exit> {
@@ -318,7 +348,8 @@ impl<'a> StreamTail<'a> {
                 return Ok(if shutdown.is_triggered() { TailEnd::Stopped } else { TailEnd::ReaderGone });
             }
             let has_ended = self.args.no_follow || life.has_ended(is_open, self.written > before);
-            if has_ended && !is_open && self.go_on()? {
+            // After a rotation the sender need not come back: it is still there.
+            if !is_open && (has_ended || self.is_rotated()?) && self.go_on()? {
                 life = StreamLife::new(self.args.linger);
                 continue;
             }
@@ -347,6 +378,9 @@ impl<'a> StreamTail<'a> {
     /// Writes what the file has more than before. Returns false if the reader is gone, or after a signal.
     fn write_new(&mut self, shutdown: &Shutdown) -> Result<bool> {
         let length = self.file.metadata().map_err(Error::path("read", &self.path))?.len();
+        if length < self.skipped {
+            return Ok(true);
+        }
         if length < self.written {
             let reason =
                 format!("the file became shorter: {} bytes were written, and it has {length}", self.written);
@@ -368,7 +402,7 @@ impl<'a> StreamTail<'a> {
 
     /// Reports how the stream ended, and returns the exit code that follows from it.
     fn report(&mut self, end: TailEnd) -> Result<Exit> {
-        let (file, bytes) = (escape(&self.place.file), self.written_before + self.written);
+        let (file, bytes) = (escape(&self.place.file), self.written_before + self.written - self.skipped);
         let problem = match end {
             TailEnd::Stopped | TailEnd::ReaderGone => None,
             TailEnd::Abandoned => {
@@ -399,6 +433,13 @@ impl<'a> StreamTail<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns true for a part that has a repeated header and nothing else, because the receiver was killed just then. The
+/// stream goes on in another part.
+fn is_stub(manifest: &Manifest) -> bool {
+    manifest.state != ManifestState::Open
+        && manifest.rotation.is_some_and(|rotation| manifest.bytes <= rotation.header_bytes)
 }
 
 /// What is wrong with a stream file of which `bytes` bytes were written.

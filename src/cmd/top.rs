@@ -67,8 +67,7 @@ impl Command for Args {
             aggregations: vec![(NAME.to_owned(), Aggregation::terms(field, self.size.into()))],
             ..SearchRequest::default()
         })?;
-        let buckets = found.aggregations.into_iter().next().map_or_else(Vec::new, |(_, buckets)| buckets);
-        self.print(&buckets)?;
+        self.print(&found.buckets(NAME))?;
         Ok(Exit::Done)
     }
 }

@@ -1,6 +1,7 @@
-//! `lea verify`: checks stored streams. Runs in the main thread; reads only, so a receiver may be running.
+//! `lea verify`: checks stored streams and events. Runs in the main thread; reads only, so a receiver may be running.
 
 mod against;
+mod events;
 mod manifest;
 mod offsets;
 
@@ -26,7 +27,7 @@ const PROGRESS_TEMPLATE: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_s
 /// Size of a read.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Check stored streams against their manifests or the sent files
+/// Check stored streams against manifests or the sent files, and stored events
 ///
 /// The command reads each file and compares its length, SHA-256 and packets (number, first and last time, truncated bytes,
 /// position of malformed data) with the manifest. An open file must have at least the bytes of its ended connections. A
@@ -36,6 +37,10 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// on both sides, and of the directory. A dump that was filtered leaves such gaps, and so do the offsets that Kafka uses
 /// for transactions, which most dumps do not show; decoding a complete dump or log segment closes them. Offsets that another
 /// member of the consumer group has read are not differences here: `lea merge` checks them.
+///
+/// In a directory with an event store, the checksum of each page and of the log is checked, and whether all events are there that
+/// were acknowledged: `damaged DIR/.lea/events.db: ...` names what is damaged, which events are lost, and how many can be read.
+/// "lea events export --damaged" writes the latter.
 ///
 /// Each difference is a line on stdout: `differs FILE: ...` or `missing FILE: ...`. A stream that is stored as its manifest
 /// says can be damaged all the same: `damaged FILE: ...` names a capture that is cut within a packet or malformed, bytes that
@@ -56,7 +61,7 @@ pub(crate) struct Args {
 
 impl Command for Args {
     const MANUAL: Manual = Manual {
-        exits: &[(Exit::Incomplete, "A stream differs, is damaged or is missing.")],
+        exits: &[(Exit::Incomplete, "A stream differs, is damaged or is missing, or events are damaged.")],
         files: &[manual::OUTPUT_FILES],
         examples: &[
             Example {
@@ -68,7 +73,7 @@ impl Command for Args {
                 command: "lea verify interceptions --against sent",
             },
         ],
-        see_also: &["lea-ls(1)", "lea-replay(1)"],
+        see_also: &["lea-ls(1)", "lea-replay(1)", "lea-events-export(1)"],
         ..manual::EMPTY
     };
 
@@ -90,6 +95,10 @@ impl Command for Args {
         }
         for dir in self.paths.iter().filter(|path| path.is_dir()) {
             offsets::check(dir)?.iter().try_for_each(|report| run.report(report))?;
+            if let Some((report, events)) = events::check(dir, &mut |bytes| run.bar.inc(bytes))? {
+                *run.events.get_or_insert(0) += events;
+                run.report(&report)?;
+            }
         }
         let index = against::StoredParts::new(&stored);
         for sent in &sent {
@@ -131,7 +140,8 @@ impl Args {
 /// Result for one file; an object of the JSON output.
 #[derive(Debug, Default, Serialize)]
 struct VerifyReport {
-    /// `manifest` for a stored file, `sent` for a sent file, `offsets` for a directory of Kafka streams.
+    /// `manifest` for a stored file, `sent` for a sent file, `offsets` for a directory of Kafka streams, `events` for an event
+    /// store.
     check: &'static str,
     /// Path of the stored or sent file, or of the directory.
     file: String,
@@ -182,6 +192,8 @@ struct Verifier {
     bar: Progress,
     buffer: Vec<u8>,
     bytes: u64,
+    /// Events in the event stores, if there are any stores.
+    events: Option<u64>,
     /// Streams that are still open.
     open: usize,
     /// Closed files without a SHA-256 in their manifest.
@@ -205,7 +217,7 @@ impl ReceiverStates {
 impl Verifier {
     fn new(json: bool, bar: Progress) -> Verifier {
         let buffer = vec![0; BUFFER_BYTES];
-        Verifier { json, bar, buffer, bytes: 0, open: 0, unhashed: 0, differing: 0, damaged: 0 }
+        Verifier { json, bar, buffer, bytes: 0, events: None, open: 0, unhashed: 0, differing: 0, damaged: 0 }
     }
 
     /// Returns the summary. `sent` is the number of sent files, if any were compared.
@@ -214,6 +226,9 @@ impl Verifier {
         let sent = sent.map_or_else(String::new, |sent| format!(" sent={sent}"));
         let mut summary =
             format!("verified files={files}{sent} bytes={bytes} differing={differing} damaged={damaged}");
+        if let Some(events) = self.events {
+            summary += &format!(" events={events}");
+        }
         match open {
             0 => {}
             1 => summary += "; 1 stream is still open",

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::retention;
 use super::settings::EventSettings;
 use super::sources::{self, SourceContext};
 use crate::cc::vault::Vault;
+use crate::cc::vault::dir::Access;
 use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::grok::GrokPatterns;
 use crate::iri::ingest::listener::ListenerDeps;
@@ -18,7 +20,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads;
 use crate::search::cluster::{self, ClusterStore, ClusterStoreConfig, EsClient, ShipConfig, SpoolConfig};
 use crate::search::dead_letters::EventDeadLetters;
-use crate::search::sqlite::{DiskReserve, SqliteStore, StoreConfig};
+use crate::search::sqlite::{DiskReserve, ReaderAccess, SqliteStore, StoreConfig};
 use crate::search::store::Store;
 use crate::{Error, Result};
 
@@ -31,6 +33,8 @@ pub(crate) struct EventServiceConfig {
     pub normalizer: Arc<PhoneNumberNormalizer>,
     /// A number in an HTTP query matches in every dialled form, not only as it is written.
     pub matches_dialled_forms: bool,
+    /// Days after which events are deleted.
+    pub keep_days: Option<u32>,
     /// The cluster that stores events; `None` for the embedded store.
     pub cluster: Option<ClusterConfig>,
 }
@@ -66,7 +70,13 @@ impl EventServiceConfig {
     }
 
     /// Opens the embedded store, or the spool for a cluster. `free_bytes_min` stay free on the disk.
-    pub(crate) fn open(&self, dir: &Path, free_bytes_min: u64, metrics: &Arc<Metrics>) -> Result<EventStore> {
+    pub(crate) fn open(
+        &self,
+        dir: &Path,
+        access: Access,
+        free_bytes_min: u64,
+        metrics: &Arc<Metrics>,
+    ) -> Result<EventStore> {
         let dead_letters = Arc::new(EventDeadLetters::open(dir)?);
         let store: Arc<dyn Store> = match &self.cluster {
             Some(cluster) => {
@@ -88,18 +98,26 @@ impl EventServiceConfig {
                         "spool_not_empty events={left} note=\"these events are for a cluster: start with --cluster to send them\""
                     );
                 }
-                Arc::new(self.open_embedded(dir, free_bytes_min, metrics)?)
+                Arc::new(self.open_embedded(dir, access, free_bytes_min, metrics)?)
             }
         };
         Ok(EventStore { store, dead_letters })
     }
 
-    fn open_embedded(&self, dir: &Path, free_bytes_min: u64, metrics: &Arc<Metrics>) -> Result<SqliteStore> {
+    fn open_embedded(
+        &self,
+        dir: &Path,
+        access: Access,
+        free_bytes_min: u64,
+        metrics: &Arc<Metrics>,
+    ) -> Result<SqliteStore> {
         let templates = self.settings.indices.templates();
         // Streams stop at the reserve. Events stop at twice of it, so they cannot use the room of streams up.
         let disk_reserve = (free_bytes_min > 0)
             .then(|| DiskReserve { bytes: free_bytes_min.saturating_mul(2), metrics: Arc::clone(metrics) });
-        let config = StoreConfig { templates, disk_reserve, ..StoreConfig::default() };
+        let metrics = Some(Arc::clone(metrics));
+        let readers = ReaderAccess { file_mode: access.file_mode, group: access.group };
+        let config = StoreConfig { templates, disk_reserve, metrics, readers, ..StoreConfig::default() };
         SqliteStore::open(dir, config.with_normalizer(Arc::clone(&self.normalizer)))
     }
 
@@ -119,7 +137,11 @@ impl EventServiceConfig {
             query_normalizer: self.matches_dialled_forms.then(|| Arc::clone(&self.normalizer)),
             listeners: ListenerDeps::new(Arc::clone(&sink), deps.shutdown.clone(), deps.shutdown_timeout),
         };
-        Ok(EventService { threads: sources::start_all(&context)?, sink, store })
+        let mut threads = sources::start_all(&context)?;
+        if let Some(days) = self.keep_days.filter(|_| self.cluster.is_none()) {
+            threads.push(retention::start(days, &store, deps.metrics, deps.shutdown)?);
+        }
+        Ok(EventService { threads, sink, store })
     }
 }
 

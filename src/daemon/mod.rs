@@ -7,6 +7,7 @@
 pub mod admin;
 pub(crate) mod events;
 pub(crate) mod kafka;
+mod retention;
 pub(crate) mod settings;
 pub(crate) mod sources;
 mod summary;
@@ -141,9 +142,9 @@ impl Service {
     /// Opens the event store and starts the event sources. The store's threads end when its last handle is dropped.
     fn start_events(&self, vault: &Vault, shutdown: &Shutdown) -> Result<Option<EventService>> {
         let Some(config) = &self.config.events else { return Ok(None) };
-        let VaultConfig { dir, free_bytes_min, .. } = &self.config.vault;
+        let VaultConfig { dir, free_bytes_min, access, .. } = &self.config.vault;
         let deps = EventServiceDeps {
-            event_store: config.open(dir, *free_bytes_min, &self.metrics)?,
+            event_store: config.open(dir, *access, *free_bytes_min, &self.metrics)?,
             vault,
             metrics: &self.metrics,
             shutdown_timeout: self.config.shutdown_timeout,

@@ -12,7 +12,7 @@ use crate::config::{self, ConfigLayers, EffectiveConfig, EnvLookup, FileLayer};
 use crate::http::basic_auth::User;
 use crate::iri::event::EventIndices;
 
-pub(crate) use events::{KEEP_DAYS_MAX, described_keys as described_event_keys};
+pub(crate) use events::{KEEP_DAYS_MAX, check_origin, described_keys as described_event_keys};
 
 /// The configuration with all of its sections.
 #[derive(Clone, Debug)]
@@ -40,11 +40,17 @@ pub(crate) struct EventSettings {
     pub sources: Vec<Arc<dyn IngestSource>>,
     /// Users of the HTTP API.
     pub users: Vec<User>,
+    /// Further names of the HTTP API.
+    pub http_names: Vec<String>,
+    /// Origins whose web pages may use the HTTP API.
+    pub http_cors: Vec<String>,
     /// Patterns for syslog messages in order; if empty, the built-in ones are used.
     pub patterns: Vec<String>,
     /// Name and pattern of named patterns.
     pub definitions: Vec<(String, String)>,
     pub indices: EventIndices,
+    /// The HTTP API answers no query.
+    pub queries_off: bool,
     /// URL of the cluster that stores events.
     pub cluster: Option<String>,
     /// File with the CA certificates for the cluster.

@@ -1,16 +1,23 @@
 //! The handler's state, and the parsed request that all endpoints get.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::body::{BODY_BYTES_MAX, DecompressionBudget};
 use super::error::ApiError;
+use super::metadata::MetadataStore;
 use super::parameters::Parameters;
-use super::route::{Route, parse_index_names};
+use super::route::Route;
+use super::scroll::OpenStates;
+use crate::Result;
 use crate::http::basic_auth::Users;
-use crate::http::{HttpServerConfig, Request, RequestLimits};
+use crate::http::{HttpServerConfig, Request, RequestGuard, RequestLimits};
 use crate::iri::ingest::event_sink::EventSink;
+use crate::limits::MemoryLimits;
 use crate::phone::PhoneNumberNormalizer;
+use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
+use crate::search::budget::RequestMemory;
 use crate::search::store::Store;
 
 /// The HTTP handler of the API. Each file with endpoints adds methods to it.
@@ -23,6 +30,17 @@ pub struct EsApi {
     /// Keeps documents that the store rejects for good.
     pub(super) dead_letters: Option<Arc<EventSink>>,
     pub(super) decompression: DecompressionBudget,
+    /// False: requests that read events are refused.
+    pub(super) answers_queries: bool,
+    /// The memory of all requests together, and the share of one.
+    pub(super) memory: Arc<RequestMemory>,
+    pub(super) request_bytes_max: usize,
+    /// Refuses the requests of web pages.
+    pub(super) guard: RequestGuard,
+    pub(super) warnings: Throttle,
+    /// Templates, aliases and settings.
+    pub(super) metadata: MetadataStore,
+    pub(super) open_states: OpenStates,
 }
 
 /// A request with its route and parameters.
@@ -33,13 +51,8 @@ pub(super) struct RoutedRequest<'a> {
 }
 
 impl RoutedRequest<'_> {
-    /// The names and patterns of the path's indices. An empty list means all indices.
-    pub(super) fn indices(&self) -> Result<Vec<String>, ApiError> {
-        parse_index_names(self.route.index.as_deref())
-    }
-
     /// Rejects parameters that are neither in `known` nor common to all requests.
-    pub(super) fn allow_parameters(&self, known: &[&str]) -> Result<(), ApiError> {
+    pub(super) fn allow_parameters(&self, known: &[&str]) -> std::result::Result<(), ApiError> {
         self.parameters.reject_unknown(self.request.path(), known)
     }
 }
@@ -53,7 +66,41 @@ impl EsApi {
         metrics: Arc<Metrics>,
     ) -> EsApi {
         let decompression = DecompressionBudget::default();
-        EsApi { store, normalizer, users, metrics, dead_letters: None, decompression }
+        let (memory, request_bytes_max) = (RequestMemory::of_process(), MemoryLimits::detect().request);
+        let guard = RequestGuard::default();
+        EsApi {
+            store,
+            normalizer,
+            users,
+            metrics,
+            dead_letters: None,
+            decompression,
+            answers_queries: true,
+            memory,
+            request_bytes_max,
+            guard,
+            warnings: Throttle::default(),
+            metadata: MetadataStore::default(),
+            open_states: OpenStates::default(),
+        }
+    }
+
+    /// Sets whether requests that read events are answered.
+    pub fn with_queries(self, answers_queries: bool) -> EsApi {
+        EsApi { answers_queries, ..self }
+    }
+
+    /// Keeps templates, aliases and settings in a file of this directory.
+    ///
+    /// # Errors
+    /// The file cannot be read, or it is damaged.
+    pub fn with_metadata(self, dir: &Path) -> Result<EsApi> {
+        Ok(EsApi { metadata: MetadataStore::open(dir)?, ..self })
+    }
+
+    /// Sets the rules for the headers `Host` and `Origin`.
+    pub fn with_guard(self, guard: RequestGuard) -> EsApi {
+        EsApi { guard, ..self }
     }
 
     /// Sets the sink for dead letters.
@@ -61,13 +108,13 @@ impl EsApi {
         EsApi { dead_letters: Some(sink), ..self }
     }
 
-    /// Returns the limits of a server with this handler. All bodies and responses share 64 MiB; decompressed bodies have
-    /// a budget of their own.
+    /// Returns the limits of a server with this handler. All bodies and responses share 64 MiB, or less on a machine with
+    /// little memory; decompressed bodies and the work of requests have budgets of their own.
     pub fn server_config() -> HttpServerConfig {
         HttpServerConfig {
             name: "http",
             limits: RequestLimits { body_bytes_max: BODY_BYTES_MAX as u64, ..RequestLimits::default() },
-            bodies_bytes_max: 64 << 20,
+            bodies_bytes_max: MemoryLimits::detect().bodies,
             // Enough for the largest bulk over a slow connection.
             request_timeout_ms: 60_000,
             // Shippers keep idle connections open, and the HTTP clients of proxies do not notice a close.

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::api::{EsApi, RoutedRequest};
+use super::content_type::check_content_type;
 use super::error::ApiError;
 use crate::http::Request;
+use crate::search::budget;
 
 /// Size limit of a body, both compressed and decompressed.
 pub const BODY_BYTES_MAX: usize = 32 << 20;
@@ -32,6 +35,8 @@ impl Default for DecompressionBudget {
 /// The readable body of a request.
 pub(super) enum RequestBody<'a> {
     Plain(&'a [u8]),
+    /// The value of the parameter `source`.
+    Parameter(&'a str),
     Decompressed(DecompressedBody<'a>),
 }
 
@@ -48,6 +53,7 @@ struct BudgetShare<'a> {
 
 impl BudgetShare<'_> {
     fn reserve(&mut self, bytes: usize) -> Result<(), ApiError> {
+        budget::charge(bytes)?;
         let before = self.budget.held.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         // The budget is 1.25 times the largest body.
@@ -70,24 +76,40 @@ impl RequestBody<'_> {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             RequestBody::Plain(bytes) => bytes,
+            RequestBody::Parameter(text) => text.as_bytes(),
             RequestBody::Decompressed(body) => &body.bytes,
         }
     }
 }
 
-impl DecompressionBudget {
-    /// Returns the body of a request and decompresses it if necessary. Every content type is read as JSON, since scripts
-    /// send none or any, except types that are certainly not JSON.
-    pub(super) fn read_body<'a>(&'a self, request: &'a Request) -> Result<RequestBody<'a>, ApiError> {
-        if let Some(content_type) = request.header("content-type") {
-            let content_type = content_type.to_ascii_lowercase();
-            if let Some(other) =
-                ["yaml", "smile", "cbor"].into_iter().find(|other| contains(&content_type, other.as_bytes()))
-            {
-                let reason = format!("Content-Type header [application/{other}] is not supported");
-                return Err(ApiError::new(406, "media_type_header_exception", reason));
-            }
+impl EsApi {
+    /// Returns the body of a request, or the parameter `source` in its place.
+    pub(super) fn read_body<'a>(
+        &'a self,
+        routed: &'a RoutedRequest<'_>,
+    ) -> Result<RequestBody<'a>, ApiError> {
+        let RoutedRequest { request, route, parameters } = routed;
+        if request.body().is_empty() {
+            return match (parameters.get("source"), parameters.get("source_content_type")) {
+                (Some(_), None) => {
+                    Err(ApiError::illegal_argument("source and source_content_type parameters are required"))
+                }
+                (Some(text), Some(_)) => Ok(RequestBody::Parameter(text)),
+                (None, _) => Ok(RequestBody::Plain(&[])),
+            };
         }
+        // The paths with a type are those of 2.x, which read every content type as JSON. The scripts of SIP proxies send
+        // any or none.
+        if route.doc_type.is_none() {
+            check_content_type(request)?;
+        }
+        self.decompression.decode_body(request)
+    }
+}
+
+impl DecompressionBudget {
+    /// Returns the body of a request and decompresses it if necessary.
+    fn decode_body<'a>(&'a self, request: &'a Request) -> Result<RequestBody<'a>, ApiError> {
         match request.header("content-encoding") {
             None => Ok(RequestBody::Plain(request.body())),
             Some(coding) if coding.eq_ignore_ascii_case(b"identity") => {
@@ -134,10 +156,6 @@ impl DecompressionBudget {
             }
         }
     }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    memchr::memmem::find(text, part).is_some()
 }
 
 #[cfg(test)]

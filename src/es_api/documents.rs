@@ -4,13 +4,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::api::{EsApi, RoutedRequest};
+use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::field_filter::FieldFilter;
 use super::parameters::Parameters;
 use super::response::{self, ShardCounts, stable_uuid};
-use super::route::Endpoint;
 use crate::http::{Request, Response};
-use crate::iri::ingest::event_sink::MessageOrigin;
+use crate::iri::ingest::event_sink::{MessageOrigin, RejectedDocument};
 use crate::search::document::{Document, WriteMode, check_index_name};
 use crate::search::query::{Hit, SourceFilter};
 use crate::search::store::{WriteReceipt, WriteRejected};
@@ -73,7 +73,7 @@ impl<'a> WriteResponse<'a> {
 
 /// The response to a GET of a document.
 #[derive(Serialize)]
-struct GetResponse<'a> {
+pub(super) struct GetResponse<'a> {
     #[serde(rename = "_index")]
     index: &'a str,
     #[serde(rename = "_type")]
@@ -94,8 +94,16 @@ struct GetResponse<'a> {
 }
 
 /// Parameters of a write. Most of them change nothing, because a write is durable and searchable when it is answered.
-pub(super) const WRITE_PARAMETERS: [&str; 5] =
-    ["refresh", "timeout", "wait_for_active_shards", "op_type", "require_alias"];
+pub(super) const WRITE_PARAMETERS: [&str; 4] =
+    ["refresh", "timeout", "wait_for_active_shards", "require_alias"];
+
+/// Further parameters of the write of one document.
+const DOCUMENT_PARAMETERS: [&str; 7] =
+    ["op_type", "routing", "pipeline", "version", "version_type", "if_seq_no", "if_primary_term"];
+
+pub(super) fn op_type_reason(found: &str) -> String {
+    format!("opType must be 'create' or 'index', found: [{found}]")
+}
 
 /// Returns true if the request has `refresh`, which the response then reports as `forced_refresh`.
 pub(super) fn is_refresh_forced(parameters: &Parameters<'_>) -> Result<bool, ApiError> {
@@ -118,51 +126,62 @@ impl EsApi {
     }
 }
 
-/// Rejects `require_alias`, because there are no aliases.
-pub(super) fn reject_require_alias(parameters: &Parameters<'_>) -> Result<(), ApiError> {
-    match parameters.is_on("require_alias")? {
-        true => Err(ApiError::illegal_argument("[require_alias] is not supported: there are no aliases")),
-        false => Ok(()),
+/// Rejects parameters that demand more of a write than the service does.
+fn check_write_parameters(parameters: &Parameters<'_>, index: &str, is_alias: bool) -> Result<(), ApiError> {
+    if parameters.is_on("require_alias")? && !is_alias {
+        return Err(ApiError::alias_required(index));
+    }
+    if let Some(name) = parameters.get("pipeline").filter(|name| *name != "_none") {
+        return Err(ApiError::pipeline_missing(name));
+    }
+    let version = parameters.get("version").and_then(|version| version.parse::<i64>().ok());
+    let version_type = parameters.get("version_type").unwrap_or("internal");
+    super::bulk::check_version(version, version_type)?;
+    let condition = ["if_seq_no", "if_primary_term"].into_iter().find(|key| parameters.get(key).is_some());
+    match condition.or((version_type != "internal").then_some("version_type")) {
+        Some(key) => Err(ApiError::not_supported(format_args!("parameter [{key}] of a write"))),
+        None => Ok(()),
     }
 }
 
 impl EsApi {
     pub(super) fn write_document(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
         let RoutedRequest { request, route, parameters } = routed;
-        routed.allow_parameters(&WRITE_PARAMETERS)?;
+        routed.allow_parameters(&[&WRITE_PARAMETERS[..], &DOCUMENT_PARAMETERS].concat())?;
         let refresh = is_refresh_forced(parameters)?;
-        reject_require_alias(parameters)?;
+        let name = route.index.as_deref().unwrap_or_default();
+        check_write_parameters(parameters, name, self.is_alias(name))?;
         let mode = match (route.endpoint, parameters.get("op_type")) {
             (Endpoint::Create, _) | (_, Some("create")) => WriteMode::Create,
             (_, None | Some("index")) => WriteMode::Index,
             (_, Some(other)) => {
-                let reason = format!("opType must be 'create' or 'index', found: [{other}]");
-                return Err(ApiError::illegal_argument(reason));
+                return Err(ApiError::illegal_argument(op_type_reason(other)));
             }
         };
-        let body = self.decompression.read_body(request)?;
+        let body = self.read_body(routed)?;
         if body.bytes().is_empty() {
             return Err(ApiError::missing_body());
         }
-        let index = route.index.as_deref().unwrap_or_default();
+        let index = &self.write_index(route.index.as_deref().unwrap_or_default())?;
         check_index_name(index).map_err(|why| ApiError::invalid_index_name(index, why))?;
         let (doc_type, id) = (route.doc_type.as_deref(), route.id.as_deref());
+        self.create_from_template(index)?;
         self.check_type(index, doc_type, id)?;
         let document = Document {
-            index: index.to_owned(),
+            index: index.clone(),
             doc_type: doc_type.map(str::to_owned),
             id: id.map(str::to_owned),
             mode,
             source: body.bytes().into(),
         };
-        let written = self.store.write(vec![document])?;
-        self.count_results(request, written.iter().zip([(index, body.bytes())]));
+        let written = self.write_events(vec![document])?;
+        self.count_results(request, written.iter().zip([(index.as_str(), body.bytes())]));
         let written = written.into_iter().next();
         let written =
             written.ok_or_else(|| ApiError::new(500, "exception", "the store returned no result"))?;
         let written = written
             .map_err(|rejected| ApiError::from_rejected_document(&rejected, index, || stable_uuid(index)))?;
-        self.wait_for_refresh(parameters, &[index.to_owned()]);
+        self.wait_for_refresh(parameters, std::slice::from_ref(index));
         let stored = WriteResponse::new(index, doc_type, &written, refresh);
         let response = response::json(stored.status(), &stored);
         if !written.created {
@@ -170,6 +189,54 @@ impl EsApi {
         }
         let (doc_type, id) = (doc_type.unwrap_or("_doc"), encode_path_segment(&written.id));
         Ok(response.with_header("Location", format!("/{index}/{doc_type}/{id}")))
+    }
+
+    /// Writes documents. An event of the service's own indices is evidence, so another document cannot replace it. The same
+    /// document can be sent again.
+    pub(super) fn write_events(
+        &self,
+        mut documents: Vec<Document>,
+    ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, ApiError> {
+        let mut protected = Vec::new();
+        for (at, document) in documents.iter_mut().enumerate() {
+            let replaces = document.id.is_some() && document.mode == WriteMode::Index;
+            if replaces && self.store.is_own_index(&document.index) {
+                document.mode = WriteMode::Create;
+                protected.push((at, document.index.clone(), document.source.clone()));
+            }
+        }
+        let mut written = self.store.write(documents)?;
+        for (at, index, source) in protected {
+            let Some(result) = written.get_mut(at) else { continue };
+            let Err(WriteRejected::AlreadyExists { id, version }) = result else { continue };
+            match self.store.get(&index, id)? {
+                Some(hit) if *hit.source == *source => {
+                    let (id, version, seq_no) = (hit.id, hit.version, hit.seq_no);
+                    *result = Ok(WriteReceipt { id, version, seq_no, created: false });
+                }
+                _ => self.warnings.warn(
+                    "replacement_refused",
+                    format_args!(
+                        "event_replacement_refused index={index} id=\"{}\" version={version}",
+                        id.escape_debug()
+                    ),
+                ),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Logs and counts that a document has replaced another one.
+    fn record_replacement(&self, index: &str, written: &WriteReceipt) {
+        self.metrics.events_replaced_total.inc();
+        self.warnings.warn(
+            "replaced",
+            format_args!(
+                "event_replaced index={index} id=\"{}\" version={}",
+                written.id.escape_debug(),
+                written.version
+            ),
+        );
     }
 
     /// Counts the results of the store, each with the index and source of its document. A document that can never be
@@ -180,21 +247,25 @@ impl EsApi {
         written: impl Iterator<Item = (&'a Result<WriteReceipt, WriteRejected>, (&'a str, &'a [u8]))>,
     ) {
         let mut stored = 0;
-        for (result, (index, source)) in written {
-            match (result, &self.dead_letters) {
-                (Ok(_), _) => stored += 1,
-                (Err(WriteRejected::Invalid(reason)), Some(dead_letters)) => {
-                    let peer = request.peer().to_string();
-                    dead_letters.reject_document(
-                        MessageOrigin { listener: "http", peer: &peer },
-                        index,
-                        source,
-                        reason,
-                    );
+        let rejected = written.filter_map(|(result, (index, source))| match result {
+            Ok(written) => {
+                stored += 1;
+                if !written.created && !self.store.is_own_index(index) {
+                    self.record_replacement(index, written);
                 }
-                (Err(WriteRejected::Invalid(_)), None) => self.metrics.events_rejected_unfit.inc(),
-                (Err(WriteRejected::AlreadyExists { .. }), _) => {}
+                None
             }
+            Err(WriteRejected::Invalid(reason)) => {
+                Some(RejectedDocument { index, source, reason: reason.clone() })
+            }
+            Err(WriteRejected::AlreadyExists { .. }) => None,
+        });
+        match &self.dead_letters {
+            Some(dead_letters) => {
+                let peer = request.peer().to_string();
+                dead_letters.reject_documents(MessageOrigin { listener: "http", peer: &peer }, rejected);
+            }
+            None => self.metrics.events_rejected_unfit.add(rejected.count() as u64),
         }
         self.metrics.events_stored_total.add(stored);
     }
@@ -224,9 +295,24 @@ impl EsApi {
     /// Returns a document, or only its source.
     pub(super) fn get_document(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
         let RoutedRequest { route, parameters, .. } = routed;
-        let known = ["_source", "_source_includes", "_source_excludes", "realtime", "refresh", "preference"];
+        let known = [
+            "_source",
+            "_source_includes",
+            "_source_excludes",
+            "realtime",
+            "refresh",
+            "preference",
+            "routing",
+            "version",
+            "stored_fields",
+        ];
         routed.allow_parameters(&known)?;
-        let index = route.index.as_deref().unwrap_or_default();
+        if let Some(fields) = parameters.get("stored_fields").filter(|fields| *fields != "_none_") {
+            return Err(ApiError::not_supported(format_args!(
+                "stored_fields [{fields}]: no field is stored"
+            )));
+        }
+        let index = &self.write_index(route.index.as_deref().unwrap_or_default())?;
         let id = route.id.as_deref().unwrap_or_default();
         if index.contains(['*', ',']) || index == "_all" {
             return Err(ApiError::index_not_found(index).with_detail("resource.type", "index_expression"));
@@ -237,6 +323,7 @@ impl EsApi {
             doc_type.is_none() || hit.doc_type.as_deref() == doc_type
         };
         let hit = hit.filter(has_doc_type);
+        check_wanted_version(hit.as_ref(), parameters)?;
         match (hit, route.endpoint) {
             (Some(hit), Endpoint::Source) => source_response(&hit, parameters),
             (Some(hit), _) => found_response(&hit, parameters),
@@ -249,6 +336,22 @@ impl EsApi {
                 Err(ApiError::new(404, "resource_not_found_exception", reason))
             }
             (None, _) => Ok(response::json(404, &not_found_response(index, route.doc_type.as_deref(), id))),
+        }
+    }
+}
+
+impl<'a> GetResponse<'a> {
+    pub(super) fn found(hit: &'a Hit, source: Option<&'a RawValue>) -> GetResponse<'a> {
+        GetResponse {
+            index: &hit.index,
+            doc_type: hit.doc_type.as_deref().unwrap_or("_doc"),
+            id: &hit.id,
+            version: Some(hit.version),
+            sequence: Some(hit.seq_no),
+            primary_term: Some(1),
+            ignored: &hit.ignored,
+            found: true,
+            source,
         }
     }
 }
@@ -270,18 +373,9 @@ fn not_found_response<'a>(index: &'a str, doc_type: Option<&'a str>, id: &'a str
 
 fn found_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Response, ApiError> {
     let source = filtered_source(hit, &source_filter(parameters)?)?;
-    let got = GetResponse {
-        index: &hit.index,
-        doc_type: hit.doc_type.as_deref().unwrap_or("_doc"),
-        id: &hit.id,
-        version: Some(hit.version),
-        sequence: Some(hit.seq_no),
-        primary_term: Some(1),
-        ignored: &hit.ignored,
-        found: true,
-        source: source.as_deref(),
-    };
-    Ok(response::json(200, &got))
+    let source =
+        source.filter(|_| parameters.get("stored_fields").is_none() || parameters.get("_source").is_some());
+    Ok(response::json(200, &GetResponse::found(hit, source.as_deref())))
 }
 
 fn source_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Response, ApiError> {
@@ -291,12 +385,30 @@ fn source_response(hit: &Hit, parameters: &Parameters<'_>) -> Result<Response, A
     }
 }
 
+/// Checks the version of a document that a request asks for.
+fn check_wanted_version(hit: Option<&Hit>, parameters: &Parameters<'_>) -> Result<(), ApiError> {
+    let (Some(hit), Some(wanted)) = (hit, parameters.get("version")) else { return Ok(()) };
+    match wanted.parse::<i64>() {
+        Ok(wanted) if wanted < 0 || wanted.unsigned_abs() == hit.version => Ok(()),
+        Ok(_) => {
+            let reason = format!(
+                "[{}]: version conflict, current version [{}] is different than the one provided [{wanted}]",
+                hit.id, hit.version
+            );
+            Err(ApiError::new(409, "version_conflict_engine_exception", reason))
+        }
+        Err(_) => Err(ApiError::illegal_argument(format!(
+            "Failed to parse long parameter [version] with value [{wanted}]"
+        ))),
+    }
+}
+
 /// Returns the selected parts of a hit's source as JSON.
 pub(super) fn filtered_source(hit: &Hit, filter: &SourceFilter) -> Result<Option<Box<RawValue>>, ApiError> {
     if filter.excludes_all {
         return Ok(None);
     }
-    let filtered = FieldFilter::from_source_filter(filter)?.apply(&hit.source);
+    let filtered = FieldFilter::from_source_filter(filter)?.apply(&hit.source)?;
     let raw = String::from_utf8(filtered).ok().and_then(|text| RawValue::from_string(text).ok());
     match raw {
         Some(raw) => Ok(Some(raw)),
@@ -307,7 +419,7 @@ pub(super) fn filtered_source(hit: &Hit, filter: &SourceFilter) -> Result<Option
     }
 }
 
-fn source_filter(parameters: &Parameters<'_>) -> Result<SourceFilter, ApiError> {
+pub(super) fn source_filter(parameters: &Parameters<'_>) -> Result<SourceFilter, ApiError> {
     let list = |text: &str| text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let mut filter = SourceFilter::default();
     match parameters.get("_source") {

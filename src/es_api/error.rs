@@ -3,6 +3,7 @@
 //! Clients read the status, `error.type` and `error.reason`, and some of them `error.root_cause[0]`.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::search::query::QueryError;
@@ -15,8 +16,10 @@ pub(super) struct ApiError {
     cause: ErrorCause,
     /// True if the query was parsed but cannot be executed. Elasticsearch then reports the error per shard.
     in_search: bool,
-    /// The body of a cluster's error response, which is forwarded; JSON.
-    cluster_body: Option<Box<str>>,
+    /// True if the results of the shards cannot be combined. Elasticsearch then has no root cause.
+    in_reduce: bool,
+    /// The body, if it does not have the usual form: that of a cluster's error response, for example. JSON.
+    body: Option<Box<str>>,
 }
 
 /// The content of `error`, of `root_cause` and of an item of a bulk.
@@ -25,7 +28,7 @@ pub(super) struct ErrorCause {
     kind: &'static str,
     reason: String,
     /// Further members, such as the index and its UUID.
-    details: Vec<(&'static str, String)>,
+    details: Vec<(&'static str, Value)>,
     caused_by: Option<Box<ErrorCause>>,
 }
 
@@ -34,7 +37,7 @@ impl ErrorCause {
         ErrorCause { kind, reason: reason.into(), details: Vec::new(), caused_by: None }
     }
 
-    fn with(mut self, key: &'static str, value: impl Into<String>) -> ErrorCause {
+    fn with(mut self, key: &'static str, value: impl Into<Value>) -> ErrorCause {
         self.details.push((key, value.into()));
         self
     }
@@ -42,7 +45,23 @@ impl ErrorCause {
 
 impl ApiError {
     pub(super) fn new(status: u16, kind: &'static str, reason: impl Into<String>) -> ApiError {
-        ApiError { status, cause: ErrorCause::new(kind, reason), in_search: false, cluster_body: None }
+        ApiError {
+            status,
+            cause: ErrorCause::new(kind, reason),
+            in_search: false,
+            in_reduce: false,
+            body: None,
+        }
+    }
+
+    /// An error with a body that does not have the usual form.
+    pub(super) fn with_body(status: u16, body: &serde_json::Value) -> ApiError {
+        ApiError { body: Some(body.to_string().into()), ..ApiError::new(status, "exception", "") }
+    }
+
+    /// Elasticsearch has this, but the service has not.
+    pub(super) fn not_supported(reason: impl std::fmt::Display) -> ApiError {
+        ApiError::illegal_argument(format!("not supported: {reason}"))
     }
 
     /// A parameter or a value is invalid.
@@ -79,6 +98,37 @@ impl ApiError {
             .with_detail("index", index)
     }
 
+    /// `require_alias` is set, and the name is not an alias.
+    pub(super) fn alias_required(index: &str) -> ApiError {
+        let reason = format!(
+            "no such index [{index}] and [require_alias] request flag is [true] and [{index}] is not an alias"
+        );
+        let error = ApiError::new(404, "index_not_found_exception", reason);
+        error.with_detail("index_uuid", "_na_").with_detail("index", index)
+    }
+
+    /// A scroll or a point in time has ended.
+    pub(super) fn search_context_missing(id: &str) -> ApiError {
+        let reason = format!("No search context found for id [{id}]");
+        ApiError::new(404, "search_context_missing_exception", reason).in_search()
+    }
+
+    /// Reports the error per shard.
+    pub(super) fn into_search_error(self) -> ApiError {
+        self.in_search()
+    }
+
+    /// The service has no lifecycle policies.
+    pub(super) fn policy_missing(name: Option<&str>) -> ApiError {
+        let reason = format!("Lifecycle policy not found: {}", name.unwrap_or("*"));
+        ApiError::new(404, "resource_not_found_exception", reason)
+    }
+
+    /// The service has no ingest pipelines.
+    pub(super) fn pipeline_missing(name: &str) -> ApiError {
+        ApiError::illegal_argument(format!("pipeline with id [{name}] does not exist"))
+    }
+
     pub(super) fn invalid_index_name(index: &str, why: &str) -> ApiError {
         let reason = format!("Invalid index name [{index}], {why}");
         ApiError::new(400, "invalid_index_name_exception", reason)
@@ -92,8 +142,18 @@ impl ApiError {
     }
 
     /// Adds a member.
-    pub(super) fn with_detail(mut self, key: &'static str, value: impl Into<String>) -> ApiError {
+    pub(super) fn with_detail(mut self, key: &'static str, value: impl Into<Value>) -> ApiError {
         self.cause = self.cause.with(key, value);
+        self
+    }
+
+    /// Replaces a member.
+    pub(super) fn with_detail_replaced(mut self, key: &'static str, value: &str) -> ApiError {
+        self.cause
+            .details
+            .iter_mut()
+            .filter(|(name, _)| *name == key)
+            .for_each(|(_, old)| *old = value.into());
         self
     }
 
@@ -104,6 +164,15 @@ impl ApiError {
 
     fn in_search(mut self) -> ApiError {
         self.in_search = true;
+        self
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        self.cause.kind
+    }
+
+    fn in_reduce(mut self) -> ApiError {
+        self.in_reduce = true;
         self
     }
 
@@ -134,7 +203,14 @@ impl ApiError {
                     .with_detail("shard", "0")
                     .with_detail("index", index)
             }
-            WriteRejected::Invalid(reason) => ApiError::mapper_parsing(reason),
+            WriteRejected::Invalid(reason) if reason.starts_with("mapping set to strict") => {
+                ApiError::new(400, "strict_dynamic_mapping_exception", reason)
+            }
+            WriteRejected::Invalid(reason) => match reason.strip_prefix("failed to parse: ") {
+                Some(cause) => ApiError::mapper_parsing("failed to parse")
+                    .caused_by(ErrorCause::new("json_parse_exception", cause)),
+                None => ApiError::mapper_parsing(reason),
+            },
         }
     }
 }
@@ -145,14 +221,34 @@ impl From<StoreError> for ApiError {
             StoreError::Full => ApiError::rejected_execution(error.to_string()),
             StoreError::IndexNotFound(index) => ApiError::index_not_found(&index),
             StoreError::Invalid(reason) => {
-                let of_shard = ["No mapping found", "failed to create query", "Failed to parse query"];
+                let of_shard = [
+                    "No mapping found",
+                    "failed to create query",
+                    "Failed to parse query",
+                    "Can only use",
+                    "The _",
+                    "failed to find geo field",
+                ];
                 let kind = match of_shard.iter().any(|start| reason.starts_with(start)) {
+                    _ if reason.starts_with("failed to parse date field") => "parse_exception",
                     true => "query_shard_exception",
                     false => "illegal_argument_exception",
                 };
                 ApiError::new(400, kind, reason).in_search()
             }
+            StoreError::TooManyBuckets => {
+                ApiError::new(503, "too_many_buckets_exception", error.to_string()).in_reduce()
+            }
             StoreError::TooLarge(_) => ApiError::new(429, "circuit_breaking_exception", error.to_string()),
+            StoreError::MemoryExceeded { breaker, wanted, limit } => {
+                // As in Elasticsearch: a request that alone is too large does not fit later either.
+                let durability = if breaker == "parent" { "TRANSIENT" } else { "PERMANENT" };
+                ApiError::new(429, "circuit_breaking_exception", error.to_string())
+                    .with_detail("bytes_wanted", wanted)
+                    .with_detail("bytes_limit", limit)
+                    .with_detail("durability", durability)
+            }
+            StoreError::ClientGone => ApiError::new(400, "task_cancelled_exception", error.to_string()),
             StoreError::Busy => ApiError::rejected_execution(error.to_string()),
             StoreError::Unreachable(_) => {
                 ApiError::new(503, "connect_transport_exception", error.to_string())
@@ -160,7 +256,7 @@ impl From<StoreError> for ApiError {
             StoreError::Rejected { status, cause, body } => {
                 let body = String::from_utf8(body).ok();
                 let json = body.filter(|body| serde_json::from_str::<&RawValue>(body).is_ok());
-                ApiError { cluster_body: json.map(String::into), ..ApiError::new(status, "exception", cause) }
+                ApiError { body: json.map(String::into), ..ApiError::new(status, "exception", cause) }
             }
             StoreError::TimedOut(_) => ApiError::new(503, "timeout_exception", error.to_string()),
             StoreError::ShuttingDown => ApiError::new(503, "node_closed_exception", error.to_string()),
@@ -175,14 +271,17 @@ impl From<StoreError> for ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> ApiError {
         let is_window = error.reason.starts_with("Result window is too large");
-        let api_error = ApiError::new(400, error.kind, error.reason);
+        let (in_shard, in_reduce) = (error.in_shard || is_window, error.in_reduce);
+        let status = if error.kind == "aggregation_initialization_exception" { 500 } else { 400 };
+        let api_error = ApiError::new(status, error.kind, error.reason);
         let api_error = match error.cause {
             Some(cause) => api_error.caused_by(ErrorCause::new("parse_exception", cause)),
             None => api_error,
         };
-        match api_error.cause.kind == "query_shard_exception" || is_window {
-            true => api_error.in_search(),
-            false => api_error,
+        match (in_shard, in_reduce) {
+            (_, true) => api_error.in_reduce(),
+            (true, _) => api_error.in_search(),
+            _ => api_error,
         }
     }
 }
@@ -220,7 +319,7 @@ impl ErrorCause {
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let parse = |body| serde_json::from_str::<&RawValue>(body).ok();
-        if let Some(body) = self.cluster_body.as_deref().and_then(parse) {
+        if let Some(body) = self.body.as_deref().and_then(parse) {
             return body.serialize(serializer);
         }
         let mut map = serializer.serialize_map(Some(2))?;
@@ -234,8 +333,18 @@ struct ErrorBody<'a>(&'a ApiError);
 
 impl Serialize for ErrorBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ErrorBody(ApiError { cause, in_search, .. }) = self;
+        let ErrorBody(ApiError { cause, in_search, in_reduce, .. }) = self;
         let mut map = serializer.serialize_map(None)?;
+        if *in_reduce {
+            map.serialize_entry("root_cause", &[(); 0])?;
+            map.serialize_entry("type", "search_phase_execution_exception")?;
+            map.serialize_entry("reason", "")?;
+            map.serialize_entry("phase", "fetch")?;
+            map.serialize_entry("grouped", &true)?;
+            map.serialize_entry("failed_shards", &[(); 0])?;
+            map.serialize_entry("caused_by", cause)?;
+            return map.end();
+        }
         map.serialize_entry("root_cause", &[cause.root()])?;
         if *in_search {
             map.serialize_entry("type", "search_phase_execution_exception")?;

@@ -1,75 +1,168 @@
 //! Dispatches requests to the endpoints. Runs on the threads of the HTTP connections.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::api::{EsApi, RoutedRequest};
+use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::parameters::Parameters;
+use super::queries_off::is_query;
 use super::response::{self, JSON, TEXT};
-use super::route::{Endpoint, route};
+use super::route::route;
 use crate::http::basic_auth::{AuthError, CHALLENGE};
-use crate::http::{Handler, Method, Request, Response};
+use crate::http::{GuardError, Handler, Method, Request, Response};
+use crate::search::budget::{self, RequestBudget};
+
+/// Longest time that a request works for its result.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Handler for EsApi {
     /// Answers a request. `reject_early`, which the server calls before this, has authenticated the user.
     fn handle(&self, request: &Request) -> Response {
+        let _scope = budget::enter(self.request_budget(request));
+        self.open_states.sweep();
         let response = match Parameters::from_request(request) {
             Ok(parameters) => {
                 let response = self.dispatch(request, &parameters);
-                let response = response.unwrap_or_else(|error| self.error_response(&error));
-                response::apply_format(response, &parameters)
+                // As in Elasticsearch, `filter_path` does not hide an error.
+                let (response, is_error) = match response {
+                    Ok(response) => (response, false),
+                    Err(error) => (self.error_response(&error), true),
+                };
+                response::apply_format(response, &parameters, is_error)
+                    .unwrap_or_else(|error| self.error_response(&error.into()))
             }
             Err(error) => self.error_response(&error),
         };
-        response::with_product(response)
+        self.finish(request, response)
     }
 
-    /// Checks user, password and method before the body is read.
+    /// Checks host, origin, user, password and method before the body is read.
     fn reject_early(&self, request: &Request) -> Option<Response> {
+        // A browser asks without a password.
+        if let Some(response) = self.guard.answer_preflight(request) {
+            return Some(response::with_product(response));
+        }
+        if let Err(error) = self.guard.check(request) {
+            return Some(response::with_product(self.guard_error_response(request, error)));
+        }
         if let Err(error) = self.users.check(request) {
-            return Some(response::with_product(self.auth_error_response(request, error)));
+            return Some(self.finish(request, self.auth_error_response(request, error)));
+        }
+        if !self.answers_queries && is_query(request.method(), request.path()) {
+            let error =
+                ApiError::new(403, "security_exception", "this receiver answers no queries (--queries off)");
+            return Some(self.finish(request, self.error_response(&error)));
         }
         let Ok(route) = route(request.path()) else { return None };
         let methods = route.endpoint.methods();
-        (!methods.contains(&request.method())).then(|| method_not_allowed(request, methods))
+        let is_allowed = methods.contains(&request.method());
+        (!is_allowed).then(|| self.finish(request, method_not_allowed(request, methods)))
     }
 }
 
 impl EsApi {
+    fn request_budget(&self, request: &Request) -> RequestBudget {
+        let budget = RequestBudget::new(&self.memory, self.request_bytes_max, REQUEST_TIMEOUT);
+        match request.client() {
+            Some(client) => budget.with_client(Box::new(move || client.is_gone())),
+            None => budget,
+        }
+    }
+
     fn dispatch(&self, request: &Request, parameters: &Parameters<'_>) -> Result<Response, ApiError> {
         let route = route(request.path())?;
         let endpoint = route.endpoint;
         let routed = &RoutedRequest { request, route, parameters };
         let reads = matches!(request.method(), Method::Get | Method::Head);
+        let writes = matches!(request.method(), Method::Post | Method::Put);
         if let Some(admin_api) = endpoint.admin_api().filter(|_| reads)
             && let Some(response) = self.forward_to_cluster(admin_api, routed)?
         {
             return Ok(response);
         }
+        if endpoint.is_kept_by_cluster()
+            && let Some(response) = self.forward_as_is(routed)?
+        {
+            return Ok(response);
+        }
         match endpoint {
             Endpoint::Info => self.info(routed),
+            Endpoint::License => self.license(routed),
+            Endpoint::LicenseStatus => self.license_status(routed),
+            Endpoint::XpackInfo => self.xpack_info(routed),
+            Endpoint::Nodes => self.nodes(routed),
+            Endpoint::NodesStats => self.nodes_stats(routed),
+            Endpoint::ClusterSettings => self.cluster_settings(routed),
+            Endpoint::PendingTasks => self.pending_tasks(routed),
             Endpoint::Search => self.search(routed),
+            Endpoint::MultiSearch => self.multi_search(routed),
+            Endpoint::Scroll => self.scroll(routed),
+            Endpoint::OpenPointInTime | Endpoint::ClosePointInTime => self.point_in_time(routed),
             Endpoint::Count => self.count(routed),
             Endpoint::Bulk => self.bulk(routed),
             Endpoint::Document | Endpoint::Source if reads => self.get_document(routed),
-            Endpoint::New | Endpoint::Document | Endpoint::Create => self.write_document(routed),
+            Endpoint::New | Endpoint::Document | Endpoint::Create if writes => self.write_document(routed),
             Endpoint::Source => self.get_document(routed),
             Endpoint::Refresh => self.refresh(routed),
             Endpoint::Mapping if reads => self.mapping(routed),
+            Endpoint::AllMappings => self.mapping(routed),
             Endpoint::Mapping => self.put_mapping(routed),
             Endpoint::Health => self.health(routed),
+            Endpoint::MultiGet => self.multi_get(routed),
+            Endpoint::Flush | Endpoint::ForceMerge | Endpoint::CacheClear => self.tidy(routed),
+            Endpoint::FieldMapping => self.field_mapping(routed),
+            Endpoint::FieldCaps => self.field_caps(routed),
+            Endpoint::Settings => self.settings(routed),
+            Endpoint::Stats => self.stats(routed),
+            Endpoint::AliasList | Endpoint::AliasOfAll | Endpoint::Alias => self.alias(routed),
+            Endpoint::AliasActions => self.alias_actions(routed),
+            Endpoint::Template
+            | Endpoint::TemplateList
+            | Endpoint::IndexTemplate
+            | Endpoint::IndexTemplateList
+            | Endpoint::ComponentTemplate
+            | Endpoint::ComponentTemplateList => self.templates(routed),
+            Endpoint::Analyze => self.analyze(routed),
+            Endpoint::ValidateQuery => self.validate_query(routed),
+            Endpoint::LifecyclePolicy if reads => Err(ApiError::policy_missing(routed.route.id.as_deref())),
+            Endpoint::Pipeline | Endpoint::PipelineList if reads => self.pipelines(routed),
             Endpoint::CatIndices => self.cat_indices(routed),
             Endpoint::CatHealth => self.cat_health(routed),
+            Endpoint::CatNodes => self.cat_nodes(routed),
+            Endpoint::CatMaster => self.cat_master(routed),
+            Endpoint::CatCount => self.cat_count(routed),
+            Endpoint::CatAliases => self.cat_aliases(routed),
+            Endpoint::CatTemplates => self.cat_templates(routed),
+            Endpoint::CatPlugins => self.cat_plugins(routed),
             Endpoint::Index if reads => self.index(routed),
-            Endpoint::Index => self.create_index(routed),
+            Endpoint::Index if writes => self.create_index(routed),
+            _ => Err(unsupported(request)),
         }
     }
 
     fn error_response(&self, error: &ApiError) -> Response {
-        if error.status() == 429 {
-            self.metrics.http_rejected_store_full.inc();
+        match error.kind() {
+            "circuit_breaking_exception" => self.metrics.http_rejected_memory.inc(),
+            "task_cancelled_exception" => self.metrics.http_cancelled_total.inc(),
+            _ if error.status() == 429 => self.metrics.http_rejected_store_full.inc(),
+            _ => {}
         }
         response::json(error.status(), error)
+    }
+
+    /// Adds the headers of every response.
+    fn finish(&self, request: &Request, response: Response) -> Response {
+        self.guard.add_headers(request, response::with_product(response))
+    }
+
+    fn guard_error_response(&self, request: &Request, error: GuardError) -> Response {
+        self.metrics.http_rejected_foreign.inc();
+        let peer = request.peer();
+        self.warnings
+            .warn("foreign_page", format_args!("http_foreign_page_refused peer={peer} reason=\"{error}\""));
+        response::json(403, &ApiError::new(403, "security_exception", error.to_string()))
     }
 
     fn auth_error_response(&self, request: &Request, error: AuthError) -> Response {
@@ -86,6 +179,11 @@ impl EsApi {
     }
 }
 
+/// Returns the error for an endpoint that the service lacks for this method: nothing is deleted over HTTP, for example.
+fn unsupported(request: &Request) -> ApiError {
+    ApiError::not_supported(format_args!("{} [{}]", request.method().as_str(), request.path()))
+}
+
 /// Returns 405 in Elasticsearch's form, which differs from that of other errors, or 200 for OPTIONS.
 fn method_not_allowed(request: &Request, methods: &[Method]) -> Response {
     let names: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
@@ -98,7 +196,7 @@ fn method_not_allowed(request: &Request, methods: &[Method]) -> Response {
             format!("Incorrect HTTP method for uri [{path}] and method [{method}], allowed: [{allowed}]");
         Response::new(405, JSON, serde_json::json!({ "error": error, "status": 405 }).to_string())
     };
-    response::with_product(response).with_header("Allow", names.join(","))
+    response.with_header("Allow", names.join(","))
 }
 
 /// Returns path and query as they were sent.

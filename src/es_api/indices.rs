@@ -3,10 +3,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::aliases::check_alias;
 use super::api::{EsApi, RoutedRequest};
 use super::error::ApiError;
 use super::response::{self, ShardCounts, stable_uuid};
-use crate::http::{Request, Response};
+use super::settings::{parse_settings, settings_json};
+use super::templates::NewIndex;
+use crate::http::Response;
+use crate::search::budget;
 use crate::search::document::check_index_name;
 use crate::search::mapping::Mapping;
 use crate::search::store::{IndexInfo, StoreError};
@@ -19,6 +23,9 @@ pub(super) const TIMEOUT_PARAMETERS: [&str; 5] =
 pub(super) const EXPAND_PARAMETERS: [&str; 3] =
     ["ignore_unavailable", "allow_no_indices", "expand_wildcards"];
 
+/// Bytes of parsed JSON for each byte of its text, at most about.
+const JSON_FACTOR: usize = 16;
+
 #[derive(Serialize)]
 struct RefreshResponse {
     #[serde(rename = "_shards")]
@@ -28,7 +35,7 @@ struct RefreshResponse {
 impl EsApi {
     /// Returns the indices of the path. A missing index is an error, unless the request has `ignore_unavailable`.
     pub(super) fn select_indices(&self, routed: &RoutedRequest<'_>) -> Result<Vec<IndexInfo>, ApiError> {
-        let names = routed.indices()?;
+        let names = self.indices(routed)?;
         match self.store.indices(&names) {
             Err(StoreError::IndexNotFound(_)) if routed.parameters.is_on("ignore_unavailable")? => {
                 let mut found = Vec::new();
@@ -50,7 +57,7 @@ impl EsApi {
         routed.allow_parameters(&EXPAND_PARAMETERS)?;
         match self.store.cluster_backend() {
             Some(cluster) => {
-                cluster.refresh(&routed.indices()?, routed.parameters.is_on("ignore_unavailable")?)?;
+                cluster.refresh(&self.indices(routed)?, routed.parameters.is_on("ignore_unavailable")?)?;
             }
             None => drop(self.select_indices(routed)?),
         }
@@ -71,7 +78,7 @@ impl EsApi {
     /// Adds fields to the mappings of indices.
     pub(super) fn put_mapping(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
         routed.allow_parameters(&[&TIMEOUT_PARAMETERS[..], &EXPAND_PARAMETERS].concat())?;
-        let mapping = parse_mapping(&self.read_object(routed.request)?)?;
+        let mapping = parse_mapping(&self.read_object(routed)?)?;
         for index in self.select_indices(routed)? {
             self.store.put_mapping(&index.name, &mapping).map_err(mapping_error)?;
         }
@@ -81,41 +88,57 @@ impl EsApi {
     pub(super) fn create_index(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
         routed.allow_parameters(&TIMEOUT_PARAMETERS)?;
         let index = routed.route.index.as_deref().unwrap_or_default();
+        let index = &self.write_index(index)?;
         check_index_name(index).map_err(|why| ApiError::invalid_index_name(index, why))?;
-        let mapping = self.new_mapping(routed)?;
-        if !self.store.create_index(index, &mapping).map_err(mapping_error)? {
+        if self.is_alias(index) {
+            return Err(ApiError::invalid_index_name(index, "already exists as alias"));
+        }
+        let new = self.new_index(index, routed)?;
+        if !self.create_with(index, new)? {
             let uuid = stable_uuid(index);
             let reason = format!("index [{index}/{uuid}] already exists");
             let error = ApiError::new(400, "resource_already_exists_exception", reason);
-            return Err(error.with_detail("index_uuid", uuid).with_detail("index", index));
+            return Err(error.with_detail("index_uuid", uuid).with_detail("index", index.as_str()));
         }
         let created = IndexCreated { acknowledged: true, shards_acknowledged: true, index };
         Ok(response::json(200, &created))
     }
 
-    /// Reads the mapping from the body of a request that creates an index. Settings are checked and otherwise ignored.
-    fn new_mapping(&self, routed: &RoutedRequest<'_>) -> Result<Mapping, ApiError> {
-        let body = self.decompression.read_body(routed.request)?;
+    /// Reads the body of a request that creates an index. It overrides what the templates say.
+    fn new_index(&self, index: &str, routed: &RoutedRequest<'_>) -> Result<NewIndex, ApiError> {
+        let mut new = match self.store.cluster_backend() {
+            Some(_) => NewIndex::default(),
+            None => self.metadata.read().new_index(index),
+        };
+        let body = self.read_body(routed)?;
         if body.bytes().is_empty() {
-            return Ok(Mapping::default());
+            return Ok(new);
         }
-        let mut mapping = Mapping::default();
         for (key, value) in json_object(body.bytes())? {
             match (key.as_str(), value) {
-                ("mappings", value) => mapping = parse_mapping(&value)?,
-                ("settings", Value::Object(settings)) => check_settings(&settings)?,
-                ("aliases", Value::Object(aliases)) if aliases.is_empty() => {}
+                ("mappings", value) => {
+                    parse_mapping(&value)?;
+                    new.add_mappings(&value);
+                }
+                ("settings", value @ Value::Object(_)) => new.settings.extend(parse_settings(&value, false)?),
+                ("aliases", Value::Object(aliases)) => {
+                    for (name, options) in aliases {
+                        check_alias(&name, &options)?;
+                        new.aliases.insert(name, options);
+                    }
+                }
                 (key, _) => {
                     let reason = format!("unknown key [{key}] for create index");
                     return Err(ApiError::new(400, "parse_exception", reason));
                 }
             }
         }
-        Ok(mapping)
+        Ok(new)
     }
 
-    fn read_object(&self, request: &Request) -> Result<Value, ApiError> {
-        let body = self.decompression.read_body(request)?;
+    /// Reads a body that has to be a JSON object.
+    pub(super) fn read_object(&self, routed: &RoutedRequest<'_>) -> Result<Value, ApiError> {
+        let body = self.read_body(routed)?;
         match body.bytes() {
             [] => Err(ApiError::missing_body()),
             bytes => Ok(Value::Object(json_object(bytes)?)),
@@ -126,13 +149,13 @@ impl EsApi {
     pub(super) fn index(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
         let own = ["flat_settings", "include_defaults"];
         routed.allow_parameters(&[&own[..], &TIMEOUT_PARAMETERS, &EXPAND_PARAMETERS].concat())?;
+        let metadata = self.metadata.read();
+        let is_flat = routed.parameters.is_on("flat_settings")?;
         let indices = self.select_indices(routed)?.into_iter().map(|index| {
-            let settings = json!({ "index": {
-                "number_of_replicas": "0", "number_of_shards": "1", "provided_name": index.name,
-                "uuid": stable_uuid(&index.name), "version": { "created": "7172999" },
-            } });
+            let settings = settings_json(&self.settings_of(&index.name), is_flat);
+            let aliases = metadata.aliases.get(&index.name).cloned().unwrap_or_default();
             let description =
-                json!({ "aliases": {}, "mappings": index.mapping.to_json(), "settings": settings });
+                json!({ "aliases": aliases, "mappings": index.mapping.to_json(), "settings": settings });
             (index.name, description)
         });
         Ok(response::json(200, &Value::Object(indices.collect())))
@@ -147,7 +170,7 @@ struct IndexCreated<'a> {
 }
 
 /// Parses a mapping from a request.
-fn parse_mapping(value: &Value) -> Result<Mapping, ApiError> {
+pub(super) fn parse_mapping(value: &Value) -> Result<Mapping, ApiError> {
     Mapping::parse(value).map_err(|error| match error.0.starts_with("Limit of") {
         true => ApiError::illegal_argument(error.0),
         false => ApiError::invalid_mapping(error.0),
@@ -155,27 +178,15 @@ fn parse_mapping(value: &Value) -> Result<Mapping, ApiError> {
 }
 
 /// Converts a store's error about a mapping, which is not an error of a search.
-fn mapping_error(error: StoreError) -> ApiError {
+pub(super) fn mapping_error(error: StoreError) -> ApiError {
     match error {
         StoreError::Invalid(reason) => ApiError::illegal_argument(reason),
         other => other.into(),
     }
 }
 
-/// Rejects settings that would change the result of a search. Settings about shards and refreshes have no effect.
-fn check_settings(settings: &Map<String, Value>) -> Result<(), ApiError> {
-    let inner = settings.get("index").and_then(Value::as_object);
-    let keys = settings.keys().chain(inner.into_iter().flat_map(Map::keys));
-    let analysis = keys.map(|key| key.strip_prefix("index.").unwrap_or(key)).find(|key| {
-        ["analysis", "query", "sort", "mapping"].iter().any(|known| key.split('.').next() == Some(known))
-    });
-    match analysis {
-        None => Ok(()),
-        Some(key) => Err(ApiError::illegal_argument(format!("setting [index.{key}] is not supported"))),
-    }
-}
-
 fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    budget::charge(JSON_FACTOR * bytes.len())?;
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::new(400, "json_parse_exception", format!("not a JSON object: {error}")))
 }

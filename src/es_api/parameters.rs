@@ -67,7 +67,13 @@ impl<'a> Parameters<'a> {
 fn is_common(key: &str, value: &str) -> bool {
     match key {
         "pretty" | "human" | "error_trace" | "filter_path" => true,
+        key if is_source_parameter(key) => true,
         "format" => value == "json",
         _ => false,
     }
+}
+
+/// Returns true for the parameters that hold a body, for clients that cannot send one with GET.
+pub(super) fn is_source_parameter(key: &str) -> bool {
+    matches!(key, "source" | "source_content_type")
 }

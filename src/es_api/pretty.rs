@@ -1,15 +1,28 @@
 //! Indents JSON in the form of Elasticsearch's `pretty`. Pure.
 
+use crate::search::budget;
+use crate::search::store::StoreError;
+
 /// The indentation of one level.
 const INDENT: &str = "  ";
 
-/// Indents valid JSON and appends a newline. White space between tokens is removed; strings and numbers stay unchanged.
-pub(super) fn pretty(json: &[u8]) -> Vec<u8> {
+/// Bytes of the result between two charges to the budget of the request.
+const CHARGED_BYTES: usize = 1 << 20;
+
+/// Indents valid JSON and appends a newline. White space between tokens is removed; strings and numbers stay unchanged. Fails
+/// if the budget of the request is used up: each element of nested lists gets a line of its own.
+pub(super) fn pretty(json: &[u8]) -> Result<Vec<u8>, StoreError> {
     let mut out = Vec::with_capacity(json.len() * 2);
+    let mut charged = 0;
     let mut depth = 0_usize;
     let mut at = 0;
     while let Some(&byte) = json.get(at) {
         at += 1;
+        if out.len() >= charged {
+            budget::check()?;
+            budget::charge(CHARGED_BYTES)?;
+            charged = out.len() + CHARGED_BYTES;
+        }
         match byte {
             b' ' | b'\t' | b'\r' | b'\n' => {}
             b'"' => {
@@ -42,7 +55,7 @@ pub(super) fn pretty(json: &[u8]) -> Vec<u8> {
         }
     }
     out.push(b'\n');
-    out
+    Ok(out)
 }
 
 /// Returns the length of a string after its opening quote, including the closing quote.
@@ -71,7 +84,7 @@ mod tests {
 
     #[track_caller]
     fn check(json: &str, expected: &str) {
-        assert_eq!(String::from_utf8(pretty(json.as_bytes())).unwrap(), expected, "{json}");
+        assert_eq!(String::from_utf8(pretty(json.as_bytes()).unwrap()).unwrap(), expected, "{json}");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Builds responses and applies the parameters `pretty` and `filter_path`. Pure.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use super::error::ApiError;
 use super::parameters::Parameters;
 use super::pretty::pretty;
 use crate::http::Response;
 use crate::runtime::hex;
+use crate::search::store::StoreError;
 
 pub(super) const JSON: &str = "application/json; charset=UTF-8";
 pub(super) const TEXT: &str = "text/plain; charset=UTF-8";
@@ -20,17 +23,27 @@ pub(super) fn text(body: String) -> Response {
     Response::new(200, TEXT, body)
 }
 
-/// Filters and indents a JSON response as the request demands.
-pub(super) fn apply_format(mut response: Response, parameters: &Parameters<'_>) -> Response {
+/// Filters and indents a JSON response as the request demands. An error is not filtered.
+pub(super) fn apply_format(
+    mut response: Response,
+    parameters: &Parameters<'_>,
+    is_error: bool,
+) -> Result<Response, StoreError> {
     if response.content_type == JSON {
-        if !parameters.filter.is_empty() {
-            response.body = parameters.filter.apply(&response.body);
+        if !parameters.filter.is_empty() && !is_error {
+            response.body = parameters.filter.apply(&response.body)?;
         }
         if parameters.is_pretty {
-            response.body = pretty(&response.body);
+            response.body = pretty(&response.body)?;
         }
     }
-    response
+    Ok(response)
+}
+
+/// Serializes a part of a response.
+pub(super) fn raw(body: &impl Serialize) -> Result<Box<RawValue>, ApiError> {
+    serde_json::value::to_raw_value(body)
+        .map_err(|error| ApiError::new(500, "exception", format!("a response cannot be written: {error}")))
 }
 
 /// Adds the header that newer clients require in every response.

@@ -5,64 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::endpoint::Endpoint;
 use super::error::ApiError;
-use crate::http::Method::{self, Get, Head, Post, Put};
-use crate::search::store::AdminApi;
-
-/// An endpoint of the API. The path alone determines it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    /// `/`
-    Info,
-    Search,
-    Count,
-    Bulk,
-    /// A document whose ID the store chooses.
-    New,
-    /// A document with an ID.
-    Document,
-    /// A document with an ID that must not exist.
-    Create,
-    /// The source of a document without its metadata.
-    Source,
-    Refresh,
-    Mapping,
-    Health,
-    CatIndices,
-    CatHealth,
-    /// An index with its settings and mapping.
-    Index,
-}
-
-impl Endpoint {
-    /// The allowed methods, in the order in which Elasticsearch lists them in an error.
-    pub(super) fn methods(self) -> &'static [Method] {
-        match self {
-            Endpoint::Info | Endpoint::Source => &[Head, Get],
-            Endpoint::Search | Endpoint::Count | Endpoint::Refresh => &[Post, Get],
-            Endpoint::Bulk | Endpoint::Create => &[Post, Put],
-            Endpoint::New => &[Post],
-            Endpoint::Document => &[Head, Post, Put, Get],
-            Endpoint::Mapping => &[Post, Put, Get],
-            Endpoint::Health | Endpoint::CatIndices | Endpoint::CatHealth => &[Head, Get],
-            Endpoint::Index => &[Head, Put, Get],
-        }
-    }
-}
-
-impl Endpoint {
-    /// The admin API of a cluster to which a GET of this endpoint is forwarded.
-    pub(super) fn admin_api(self) -> Option<AdminApi> {
-        Some(match self {
-            Endpoint::Index => AdminApi::Index,
-            Endpoint::Mapping => AdminApi::Mapping,
-            Endpoint::Health => AdminApi::Health,
-            Endpoint::CatHealth => AdminApi::CatHealth,
-            Endpoint::CatIndices => AdminApi::CatIndices,
-            _ => return None,
-        })
-    }
-}
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +16,7 @@ pub(super) struct Route<'a> {
     pub index: Option<Cow<'a, str>>,
     /// The mapping type, unless it is `_doc`.
     pub doc_type: Option<Cow<'a, str>>,
+    /// The ID of a document, or the name of what the path is about: an alias, a template, a field.
     pub id: Option<Cow<'a, str>>,
 }
 
@@ -106,37 +51,124 @@ pub(super) fn route(path: &str) -> Result<Route<'_>, ApiError> {
     })
 }
 
-/// The endpoint, and the positions of index, type and ID among the parts of the path.
+/// The endpoint, and the positions of index, type and ID (or name) among the parts of the path.
 type RoutePositions = (Endpoint, Option<usize>, Option<usize>, Option<usize>);
 
 fn match_path(parts: &[&str]) -> Option<RoutePositions> {
-    let places = match parts {
-        [] => (Endpoint::Info, None, None, None),
-        ["_cat", "indices"] => (Endpoint::CatIndices, None, None, None),
-        ["_cat", "indices", _] => (Endpoint::CatIndices, Some(2), None, None),
-        ["_cat", "health"] => (Endpoint::CatHealth, None, None, None),
-        ["_cluster", "health"] => (Endpoint::Health, None, None, None),
-        ["_cluster", "health", _] => (Endpoint::Health, Some(2), None, None),
-        [verb] if verb.starts_with('_') && *verb != "_all" => (multi_index_endpoint(verb)?, None, None, None),
-        [index, ..] if index.starts_with('_') && *index != "_all" => return None,
-        [_] => (Endpoint::Index, Some(0), None, None),
-        [_, "_doc"] => (Endpoint::New, Some(0), None, None),
-        [_, "_create" | "_doc" | "_source", _] if parts[2].starts_with("_search") => return None,
-        [_, "_create", _] => (Endpoint::Create, Some(0), None, Some(2)),
-        [_, "_source", _] => (Endpoint::Source, Some(0), None, Some(2)),
-        [_, "_mapping" | "_mappings", _] => (Endpoint::Mapping, Some(0), Some(2), None),
-        [_, verb] if verb.starts_with('_') => (multi_index_endpoint(verb)?, Some(0), None, None),
-        [_, doc_type, ..] if doc_type.starts_with('_') && *doc_type != "_doc" => return None,
-        [_, _] => (Endpoint::New, Some(0), Some(1), None),
-        [_, _, verb] if multi_index_endpoint(verb).is_some_and(|action| action != Endpoint::Refresh) => {
-            (multi_index_endpoint(verb)?, Some(0), Some(1), None)
-        }
-        [_, _, _] => (Endpoint::Document, Some(0), Some(1), Some(2)),
-        [_, _, _, "_create"] => (Endpoint::Create, Some(0), Some(1), Some(2)),
-        [_, _, _, "_source"] => (Endpoint::Source, Some(0), Some(1), Some(2)),
+    match parts {
+        [] => Some((Endpoint::Info, None, None, None)),
+        [root, ..] if root.starts_with('_') && *root != "_all" => match_service_path(parts),
+        _ => match_index_path(parts),
+    }
+}
+
+/// Matches a path that starts with an underscore, not with an index.
+fn match_service_path(parts: &[&str]) -> Option<RoutePositions> {
+    let (endpoint, index, name) = match parts {
+        ["_cat", ..] => return match_cat_path(parts),
+        ["_license"] => (Endpoint::License, None, None),
+        ["_license", "basic_status" | "trial_status"] => (Endpoint::LicenseStatus, None, Some(1)),
+        ["_xpack"] => (Endpoint::XpackInfo, None, None),
+        ["_nodes", "stats", ..] | ["_nodes", _, "stats", ..] => (Endpoint::NodesStats, None, None),
+        ["_nodes"] => (Endpoint::Nodes, None, None),
+        ["_nodes", _] | ["_nodes", _, _] => (Endpoint::Nodes, None, Some(1)),
+        ["_cluster", "settings"] => (Endpoint::ClusterSettings, None, None),
+        ["_cluster", "pending_tasks"] => (Endpoint::PendingTasks, None, None),
+        ["_cluster", "health"] => (Endpoint::Health, None, None),
+        ["_cluster", "health", _] => (Endpoint::Health, Some(2), None),
+        ["_search", "scroll"] => (Endpoint::Scroll, None, None),
+        ["_search", "scroll", _] => (Endpoint::Scroll, None, Some(2)),
+        ["_pit"] => (Endpoint::ClosePointInTime, None, None),
+        ["_mapping" | "_mappings"] => (Endpoint::AllMappings, None, None),
+        ["_mapping" | "_mappings", "field", _] => (Endpoint::FieldMapping, None, Some(2)),
+        ["_settings", _] => (Endpoint::Settings, None, Some(1)),
+        ["_stats", _] => (Endpoint::Stats, None, Some(1)),
+        ["_alias"] => (Endpoint::AliasList, None, None),
+        ["_alias", _] => (Endpoint::AliasOfAll, None, Some(1)),
+        ["_aliases"] => (Endpoint::AliasActions, None, None),
+        ["_template"] => (Endpoint::TemplateList, None, None),
+        ["_template", _] => (Endpoint::Template, None, Some(1)),
+        ["_index_template"] => (Endpoint::IndexTemplateList, None, None),
+        ["_index_template", _] => (Endpoint::IndexTemplate, None, Some(1)),
+        ["_component_template"] => (Endpoint::ComponentTemplateList, None, None),
+        ["_component_template", _] => (Endpoint::ComponentTemplate, None, Some(1)),
+        ["_ilm", "policy"] => (Endpoint::LifecyclePolicy, None, None),
+        ["_ilm", "policy", _] => (Endpoint::LifecyclePolicy, None, Some(2)),
+        ["_ingest", "pipeline"] => (Endpoint::PipelineList, None, None),
+        ["_ingest", "pipeline", _] => (Endpoint::Pipeline, None, Some(2)),
+        ["_flush", "synced"] => (Endpoint::Flush, None, None),
+        ["_cache", "clear"] => (Endpoint::CacheClear, None, None),
+        ["_validate", "query"] => (Endpoint::ValidateQuery, None, None),
+        [verb] => (multi_index_endpoint(verb)?, None, None),
         _ => return None,
     };
-    Some(places)
+    Some((endpoint, index, None, name))
+}
+
+fn match_cat_path(parts: &[&str]) -> Option<RoutePositions> {
+    let (endpoint, index, name) = match parts {
+        [_, "indices"] => (Endpoint::CatIndices, None, None),
+        [_, "indices", _] => (Endpoint::CatIndices, Some(2), None),
+        [_, "count"] => (Endpoint::CatCount, None, None),
+        [_, "count", _] => (Endpoint::CatCount, Some(2), None),
+        [_, "health"] => (Endpoint::CatHealth, None, None),
+        [_, "nodes"] => (Endpoint::CatNodes, None, None),
+        [_, "master"] => (Endpoint::CatMaster, None, None),
+        [_, "plugins"] => (Endpoint::CatPlugins, None, None),
+        [_, "aliases"] => (Endpoint::CatAliases, None, None),
+        [_, "aliases", _] => (Endpoint::CatAliases, None, Some(2)),
+        [_, "templates"] => (Endpoint::CatTemplates, None, None),
+        [_, "templates", _] => (Endpoint::CatTemplates, None, Some(2)),
+        _ => return None,
+    };
+    Some((endpoint, index, None, name))
+}
+
+/// Matches a path that starts with an index.
+fn match_index_path(parts: &[&str]) -> Option<RoutePositions> {
+    let index = Some(0);
+    Some(match parts {
+        [_] => (Endpoint::Index, index, None, None),
+        [_, "_doc"] => (Endpoint::New, index, None, None),
+        [_, "_create" | "_source", id] | [_, "_doc", id, ..] if is_search_verb(id) => {
+            if parts[1] != "_doc" || parts.len() > 3 {
+                return None;
+            }
+            // The type `_doc` has all documents.
+            (multi_index_endpoint(id)?, index, None, None)
+        }
+        [_, "_create", _] => (Endpoint::Create, index, None, Some(2)),
+        [_, "_source", _] => (Endpoint::Source, index, None, Some(2)),
+        [_, "_update", _] => (Endpoint::Update, index, None, Some(2)),
+        [_, "_mapping" | "_mappings", "field", _] => (Endpoint::FieldMapping, index, None, Some(3)),
+        [_, "_mapping" | "_mappings", _] => (Endpoint::Mapping, index, Some(2), None),
+        [_, "_settings", _] => (Endpoint::Settings, index, None, Some(2)),
+        [_, "_stats", _] => (Endpoint::Stats, index, None, Some(2)),
+        [_, "_alias" | "_aliases", _] => (Endpoint::Alias, index, None, Some(2)),
+        [_, "_alias"] => (Endpoint::AliasList, index, None, None),
+        [_, "_pit"] => (Endpoint::OpenPointInTime, index, None, None),
+        [_, "_flush", "synced"] => (Endpoint::Flush, index, None, None),
+        [_, "_cache", "clear"] => (Endpoint::CacheClear, index, None, None),
+        [_, "_validate", "query"] => (Endpoint::ValidateQuery, index, None, None),
+        [_, verb] if verb.starts_with('_') => (multi_index_endpoint(verb)?, index, None, None),
+        [_, doc_type, ..] if doc_type.starts_with('_') && *doc_type != "_doc" => return None,
+        [_, _] => (Endpoint::New, index, Some(1), None),
+        [_, _, verb] if is_typed_verb(verb) => (multi_index_endpoint(verb)?, index, Some(1), None),
+        [_, _, _] => (Endpoint::Document, index, Some(1), Some(2)),
+        [_, _, _, "_create"] => (Endpoint::Create, index, Some(1), Some(2)),
+        [_, _, _, "_source"] => (Endpoint::Source, index, Some(1), Some(2)),
+        [_, _, _, "_update"] => (Endpoint::Update, index, Some(1), Some(2)),
+        _ => return None,
+    })
+}
+
+/// Returns true for verbs that cannot be the ID of a document, because clients of 6.x send them after a type.
+fn is_search_verb(verb: &str) -> bool {
+    verb.starts_with("_search") || matches!(verb, "_count" | "_msearch" | "_mget")
+}
+
+fn is_typed_verb(verb: &str) -> bool {
+    matches!(verb, "_search" | "_count" | "_bulk" | "_mapping" | "_mappings" | "_msearch" | "_mget")
 }
 
 /// Limit on the names and patterns in one request.
@@ -150,11 +182,6 @@ pub(super) fn parse_index_names(part: Option<&str>) -> Result<Vec<String>, ApiEr
         if name.starts_with('_') {
             return Err(ApiError::invalid_index_name(name, "must not start with '_'."));
         }
-        if name.starts_with(['<', '-']) {
-            return Err(ApiError::illegal_argument(format!(
-                "[{name}]: neither date math nor exclusions are supported"
-            )));
-        }
         names.push(name.to_owned());
     }
     match names.len() <= NAMES_MAX {
@@ -167,10 +194,19 @@ pub(super) fn parse_index_names(part: Option<&str>) -> Result<Vec<String>, ApiEr
 fn multi_index_endpoint(verb: &str) -> Option<Endpoint> {
     Some(match verb {
         "_search" => Endpoint::Search,
+        "_msearch" => Endpoint::MultiSearch,
         "_count" => Endpoint::Count,
         "_bulk" => Endpoint::Bulk,
+        "_mget" => Endpoint::MultiGet,
         "_refresh" => Endpoint::Refresh,
+        "_flush" => Endpoint::Flush,
+        "_forcemerge" => Endpoint::ForceMerge,
         "_mapping" | "_mappings" => Endpoint::Mapping,
+        "_field_caps" => Endpoint::FieldCaps,
+        "_settings" => Endpoint::Settings,
+        "_stats" => Endpoint::Stats,
+        "_analyze" => Endpoint::Analyze,
+        "_delete_by_query" => Endpoint::DeleteByQuery,
         _ => return None,
     })
 }
@@ -247,6 +283,18 @@ mod tests {
         check("/a/t/_mapping", "Mapping a t -");
         check("/_cat/indices/a*", "CatIndices a* - -");
         check("/_cluster/health", "Health - - -");
+        check("/_license", "License - - -");
+        check("/_nodes/_all/http", "Nodes - - _all");
+        check("/_search/scroll/x", "Scroll - - x");
+        check("/a/_doc/_search", "Search a - -");
+        check("/a/t/_msearch", "MultiSearch a t -");
+        check("/_template/t", "Template - - t");
+        check("/a/_alias/b", "Alias a - b");
+        check("/a/_mapping/field/f", "FieldMapping a - f");
+        check("/a/_settings/s", "Settings a - s");
+        check("/a/_update/1", "Update a - 1");
+        check("/a/t/1/_update", "Update a t 1");
+        check("/a/_delete_by_query", "DeleteByQuery a - -");
         check("/%78", "Index x - -");
         check("/a+b", "Index a+b - -");
     }
@@ -254,20 +302,18 @@ mod tests {
     #[test]
     fn unsupported_paths_are_never_documents() {
         for path in [
-            "/_license",
             "/_foo/bar",
-            "/a/_delete_by_query",
-            "/a/_update/1",
             "/a/_search/template",
             "/a/_search/scroll",
-            "/_search/scroll",
-            "/a/t/1/_update",
             "/a/b/c/d/e",
             "/a/b/c/d/e/f",
             "//a/_count",
             "/a//_count",
             "/_cat",
             "/_cat/shards",
+            "/a/_source/_search",
+            "/a/_doc/_search/x",
+            "/_snapshot/a",
         ] {
             check(path, &format!("[{path}] is not supported here"));
         }

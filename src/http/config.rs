@@ -16,6 +16,8 @@ pub struct HttpServerConfig {
     pub bodies_bytes_max: usize,
     /// Time from the first byte of a request to its last.
     pub request_timeout_ms: u64,
+    /// Time between two reads of a request.
+    pub stall_timeout_ms: u64,
     /// Time that a connection may wait for a request.
     pub idle_timeout_ms: u64,
     /// Time for writing one response. A peer that reads more slowly is disconnected.
@@ -37,6 +39,7 @@ impl Default for HttpServerConfig {
             requests_max: 1_000_000,
             bodies_bytes_max: 64 << 20,
             request_timeout_ms: 10_000,
+            stall_timeout_ms: 10_000,
             idle_timeout_ms: 60_000,
             write_timeout_ms: 20_000,
             stop_grace_ms: 2_000,

@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,8 +15,10 @@ use rustix::event::PollFlags;
 
 use super::error::RequestError;
 use super::parse::{ParseStep, RequestParser};
+use super::request::ClientConnection;
 use super::response::{Response, ResponseContext};
 use super::shared::ServerShared;
+use crate::runtime::net::peers::PeerPermit;
 use crate::runtime::net::{PollOutcome, wait};
 
 /// Size of one read: far larger than a look-up, and large enough to read a body in a few calls.
@@ -25,6 +28,11 @@ const INPUT_BYTES: usize = 16 << 10;
 /// the response before the peer reads it. A peer that sends more gets the reset.
 const LINGER_MS: u64 = 1_000;
 const LINGER_BYTES_MAX: usize = 4 << 20;
+
+/// Time that a connection may wait for a request while its server has little room for others, and the interval at which it
+/// looks.
+const IDLE_IN_CROWD: Duration = Duration::from_secs(5);
+const CROWD_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 const TOO_SLOW: RequestError = RequestError::new(408, "the request was not received in time");
 const TRUNCATED: RequestError = RequestError::new(400, "the request is truncated");
@@ -41,7 +49,7 @@ enum ReceiveOutcome {
 }
 
 pub(super) struct Connection<'a> {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     shared: &'a ServerShared,
     parser: RequestParser,
     input: Box<[u8]>,
@@ -58,12 +66,15 @@ impl<'a> Connection<'a> {
     pub(super) fn new(
         stream: TcpStream,
         peer: SocketAddr,
+        place: &'a PeerPermit,
         shared: &'a ServerShared,
     ) -> io::Result<Connection<'a>> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
+        let stream = Arc::new(stream);
         let mut parser = RequestParser::new(shared.config.limits);
         parser.request_mut().peer = peer;
+        parser.request_mut().client = Some(ClientConnection(Arc::clone(&stream)));
         Ok(Connection {
             stream,
             shared,
@@ -72,7 +83,7 @@ impl<'a> Connection<'a> {
             unread: 0..0,
             output: Vec::new(),
             date: DateHeader::default(),
-            bodies: BodyMemory { shared, held: 0 },
+            bodies: BodyMemory { shared, place, held: 0 },
             stop_until: None,
         })
     }
@@ -81,7 +92,11 @@ impl<'a> Connection<'a> {
     pub(super) fn serve(mut self) -> io::Result<()> {
         for served in 1..=self.shared.config.requests_max {
             let response = match self.receive()? {
-                ReceiveOutcome::Request => self.handle(),
+                ReceiveOutcome::Request => {
+                    let response = self.handle();
+                    self.parser.release_body();
+                    response
+                }
                 ReceiveOutcome::RejectedEarly(response) => response,
                 ReceiveOutcome::Invalid(refusal) => {
                     self.shared.record_rejection(self.parser.request().peer(), refusal.reason);
@@ -106,7 +121,8 @@ impl<'a> Connection<'a> {
     /// Reads until a request is complete or is known to be invalid.
     fn receive(&mut self) -> io::Result<ReceiveOutcome> {
         let config = &self.shared.config;
-        let idle_until = Instant::now() + Duration::from_millis(config.idle_timeout_ms);
+        let idle_since = Instant::now();
+        let idle_until = idle_since + Duration::from_millis(config.idle_timeout_ms);
         let mut request_until = None;
         loop {
             let (used, step) = self.parser.feed(&self.input[self.unread.clone()]);
@@ -133,7 +149,19 @@ impl<'a> Connection<'a> {
             if !idle && request_until.is_none() {
                 request_until = Some(Instant::now() + Duration::from_millis(config.request_timeout_ms));
             }
-            match self.read_input(request_until.unwrap_or(idle_until), idle)? {
+            let now = Instant::now();
+            let until = match request_until {
+                // A peer that stops in the middle of a request holds memory for nothing.
+                Some(until) => until.min(now + Duration::from_millis(config.stall_timeout_ms)),
+                None => idle_until.min(now + CROWD_CHECK_INTERVAL),
+            };
+            match self.read_input(until, idle)? {
+                ReadOutcome::TimedOut if idle && Instant::now() < idle_until => {
+                    let has_waited = idle_since.elapsed() >= IDLE_IN_CROWD;
+                    if has_waited && self.shared.listener.is_crowded() {
+                        return Ok(ReceiveOutcome::End);
+                    }
+                }
                 ReadOutcome::Bytes => {}
                 ReadOutcome::End if idle => return Ok(ReceiveOutcome::End),
                 ReadOutcome::End => return Ok(ReceiveOutcome::Invalid(TRUNCATED)),
@@ -159,7 +187,7 @@ impl<'a> Connection<'a> {
             if Instant::now() >= self.cap_deadline(until) {
                 return Ok(ReadOutcome::TimedOut);
             }
-            match unless_blocked(self.stream.read(&mut self.input))? {
+            match unless_blocked((&*self.stream).read(&mut self.input))? {
                 Some(0) => return Ok(ReadOutcome::End),
                 Some(bytes) => {
                     self.unread = 0..bytes;
@@ -183,7 +211,7 @@ impl<'a> Connection<'a> {
                 return PollOutcome::TimedOut;
             }
             let shutdown = if self.stop_until.is_none() { Some(&self.shared.shutdown) } else { None };
-            match wait(&self.stream, interest, shutdown, Some(until)) {
+            match wait(&*self.stream, interest, shutdown, Some(until)) {
                 PollOutcome::ShutDown if idle => return PollOutcome::ShutDown,
                 PollOutcome::ShutDown => {
                     let grace = Duration::from_millis(self.shared.config.stop_grace_ms);
@@ -241,7 +269,7 @@ impl<'a> Connection<'a> {
         let mut parts = [IoSlice::new(head), IoSlice::new(body)];
         let mut left = &mut parts[..];
         while !left.is_empty() {
-            match unless_blocked(self.stream.write_vectored(left))? {
+            match unless_blocked((&*self.stream).write_vectored(left))? {
                 Some(0) => return Err(ErrorKind::WriteZero.into()),
                 Some(bytes) => IoSlice::advance_slices(&mut left, bytes),
                 None => match self.wait(PollFlags::OUT, until, false) {
@@ -295,12 +323,16 @@ fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
 /// The share of one connection in the memory for bodies.
 struct BodyMemory<'a> {
     shared: &'a ServerShared,
+    place: &'a PeerPermit,
     held: usize,
 }
 
 impl BodyMemory<'_> {
     /// Changes the share to `bytes`. Returns false and changes nothing if that exceeds the limit of the server.
     fn resize(&mut self, bytes: usize) -> bool {
+        if !self.place.resize_memory(self.held, bytes) {
+            return false;
+        }
         let all = &self.shared.bodies_bytes;
         if bytes <= self.held {
             all.fetch_sub(self.held - bytes, Ordering::Relaxed);
@@ -309,6 +341,7 @@ impl BodyMemory<'_> {
             let before = all.fetch_add(more, Ordering::Relaxed);
             if before + more > self.shared.config.bodies_bytes_max {
                 all.fetch_sub(more, Ordering::Relaxed);
+                self.place.resize_memory(bytes, self.held);
                 return false;
             }
         }

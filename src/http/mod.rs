@@ -9,6 +9,7 @@ mod chunked;
 mod config;
 mod connection;
 mod error;
+mod guard;
 mod handler;
 mod head;
 mod limits;
@@ -19,6 +20,7 @@ mod server;
 mod shared;
 
 pub use config::HttpServerConfig;
+pub use guard::{GuardError, RequestGuard, machine_names};
 pub use handler::Handler;
 pub use limits::RequestLimits;
 pub use parse::{ParseStep, RequestParser};

@@ -86,6 +86,13 @@ impl RequestParser {
         self.request.body.capacity()
     }
 
+    /// Frees the body of a complete request that was handled, so that its memory is there for the response.
+    pub(super) fn release_body(&mut self) {
+        if self.request.body.capacity() > KEPT_BYTES_MAX {
+            self.request.body = Vec::new();
+        }
+    }
+
     /// Resets the parser for the next request.
     pub fn next_request(&mut self) {
         self.state = ParserState::Head { line_from: 0 };

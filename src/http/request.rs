@@ -4,8 +4,11 @@
 //! the other without allocating.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The supported methods; the server answers 501 to any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,21 @@ pub struct Request {
     /// The peer waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
     pub(super) peer: SocketAddr,
+    /// `None` for a request that did not come over a connection.
+    pub(super) client: Option<ClientConnection>,
+}
+
+/// The connection of a request, to see whether anybody waits for its response.
+#[derive(Clone, Debug)]
+pub struct ClientConnection(pub(super) Arc<TcpStream>);
+
+impl ClientConnection {
+    /// Returns true if the client has closed its side of the connection, or all of it: that cannot be told apart.
+    pub fn is_gone(&self) -> bool {
+        let mut poll_fd = [PollFd::new(&*self.0, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut poll_fd, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
 }
 
 impl Request {
@@ -82,6 +100,7 @@ impl Request {
             keep_alive: false,
             expects_continue: false,
             peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            client: None,
         }
     }
 
@@ -144,6 +163,10 @@ impl Request {
 
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    pub fn client(&self) -> Option<ClientConnection> {
+        self.client.clone()
     }
 
     fn text(&self, at: &Range<usize>) -> &str {

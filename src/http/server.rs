@@ -15,6 +15,7 @@ use super::shared::ServerShared;
 use crate::Result;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::acceptor::{self, AcceptorConfig, ConnectionHandler, ListenerState};
+use crate::runtime::net::peers::{PeerLimits, PeerPermit};
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::{net, threads};
 
@@ -43,12 +44,25 @@ impl HttpServer {
         metrics: Arc<Metrics>,
     ) -> Result<HttpServerHandle> {
         let local_addr = net::local_addr(&listener)?;
-        let state = ListenerState::new(config.name, config.connections_max, &metrics);
+        // A peer leaves a part of the memory for bodies to others, too.
+        let peers = PeerLimits {
+            memory_bytes_max: config.bodies_bytes_max / 4 * 3,
+            ..PeerLimits::of_connections(config.connections_max)
+        };
+        let state = ListenerState::new(config.name, config.connections_max, peers, &metrics);
         // After a shutdown no request from the backlog would be answered.
         let acceptor_config = AcceptorConfig { stack_bytes: config.stack_bytes, drained_backlog_max: 0 };
         let (bodies_bytes, warnings) = Default::default();
-        let shared =
-            ServerShared { config, handler, shutdown: shutdown.clone(), metrics, bodies_bytes, warnings };
+        let listener_state = Arc::clone(&state);
+        let shared = ServerShared {
+            config,
+            handler,
+            shutdown: shutdown.clone(),
+            metrics,
+            bodies_bytes,
+            warnings,
+            listener: listener_state,
+        };
         let acceptor = acceptor::spawn(listener, acceptor_config, state, Arc::new(shared), shutdown)?;
         Ok(HttpServerHandle { local_addr, acceptor })
     }
@@ -72,14 +86,19 @@ impl HttpServerHandle {
 }
 
 impl ConnectionHandler for ServerShared {
-    type Connection = (TcpStream, SocketAddr);
+    type Connection = (TcpStream, SocketAddr, PeerPermit);
 
-    fn prepare(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, SocketAddr)> {
-        Some((stream, peer))
+    fn prepare(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: PeerPermit,
+    ) -> Option<(TcpStream, SocketAddr, PeerPermit)> {
+        Some((stream, peer, place))
     }
 
-    fn serve(&self, (stream, peer): (TcpStream, SocketAddr)) {
-        if let Err(error) = Connection::new(stream, peer, self).and_then(Connection::serve) {
+    fn serve(&self, (stream, peer, place): (TcpStream, SocketAddr, PeerPermit)) {
+        if let Err(error) = Connection::new(stream, peer, &place, self).and_then(Connection::serve) {
             log::debug!("http_connection_ended peer={peer} error=\"{error}\"");
         }
     }

@@ -8,6 +8,7 @@ use super::config::HttpServerConfig;
 use super::handler::Handler;
 use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::net::acceptor::ListenerState;
 use crate::runtime::shutdown::Shutdown;
 
 pub(super) struct ServerShared {
@@ -18,6 +19,7 @@ pub(super) struct ServerShared {
     /// Bytes that the bodies of all requests and responses use now.
     pub(super) bodies_bytes: AtomicUsize,
     pub(super) warnings: Throttle,
+    pub(super) listener: Arc<ListenerState>,
 }
 
 impl ServerShared {

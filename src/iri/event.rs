@@ -68,27 +68,44 @@ pub fn classify<Z: TimeZone>(
     zone: &Z,
 ) -> Result<ClassifiedLine, NotAnObject> {
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
-    let members: JsonObject<'_> = serde_json::from_slice(line)
-        .map_err(|error| NotAnObject(replace_line_position(&error.to_string())))?;
+    let members = parse_object(line)?;
+    if let Some(event) = billing::opensips::from_notification(&members) {
+        // Only once: a chain of notifications would take time in proportion to the square of its length.
+        let members = parse_object(&event)?;
+        return Ok(classify_object(&event, &members, indices, zone));
+    }
+    Ok(classify_object(line, &members, indices, zone))
+}
+
+fn parse_object(line: &[u8]) -> Result<JsonObject<'_>, NotAnObject> {
+    serde_json::from_slice(line).map_err(|error| NotAnObject(replace_line_position(&error.to_string())))
+}
+
+fn classify_object<Z: TimeZone>(
+    line: &[u8],
+    members: &JsonObject<'_>,
+    indices: &EventIndices,
+    zone: &Z,
+) -> ClassifiedLine {
     let has = |name: &str| members.0.iter().any(|(found, _)| found == name);
     if has("data") && !has("event") && (has("interceptionfilename") || has("userid")) {
-        return Ok(ClassifiedLine::StreamContent);
+        return ClassifiedLine::StreamContent;
     }
     let (index, source) = if has("called_number") && (has("source_ip") || has("sip_method")) {
-        (&indices.sentrypeer, sentrypeer::rename_fields(&members, zone))
+        (&indices.sentrypeer, sentrypeer::rename_fields(members, zone))
     } else if billing::is_billing_row(has) {
         (&indices.billing, line.to_vec())
     } else {
-        (&indices.calls, fill_key_field(line, &members))
+        (&indices.calls, fill_key_field(line, members))
     };
     let source = source.into_boxed_slice();
-    Ok(ClassifiedLine::Event(Document {
+    ClassifiedLine::Event(Document {
         index: index.clone(),
         doc_type: None,
         id: None,
         mode: WriteMode::Index,
         source,
-    }))
+    })
 }
 
 /// Splits a line that is not a single object, as some senders write it: several objects, or an array of them. `None` if the
@@ -203,6 +220,27 @@ mod tests {
         check_event(r#"{"call_id":"a","reply_time":1}"#, "billing", r#"{"call_id":"a","reply_time":1}"#);
         check_event(r#"{"call_id":"a"}"#, "interception", r#"{"call_id":"a"}"#);
         check_event(r#"{"reply_time":1}"#, "interception", r#"{"reply_time":1}"#);
+    }
+
+    #[test]
+    fn an_event_of_opensips_is_taken_out_of_its_notification() {
+        check_event(
+            r#"{"jsonrpc":"2.0","method":"E_QBL","params":{"call_id":"a","request_time":1}}"#,
+            "billing",
+            r#"{"call_id":"a","request_time":1,"event":"E_QBL"}"#,
+        );
+        check_event(
+            r#"{"jsonrpc":"2.0","method":"E_PIKE_BLOCKED","params":{"ip":"192.0.2.1"}}"#,
+            "interception",
+            r#"{"ip":"192.0.2.1","event":"E_PIKE_BLOCKED"}"#,
+        );
+        // A notification in a notification stays.
+        let inner = r#"{"jsonrpc":"2.0","method":"m","params":{"a":1}"#;
+        check_event(
+            &format!(r#"{{"jsonrpc":"2.0","method":"n","params":{inner}}}}}"#),
+            "interception",
+            &format!(r#"{inner},"event":"n"}}"#),
+        );
     }
 
     #[test]

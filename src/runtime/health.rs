@@ -25,6 +25,10 @@ pub enum Problem {
     SpoolFull,
     /// The event store accepts nothing; senders of events wait.
     StoreStalled,
+    /// A part of the event store is damaged on disk. The other parts are used, and new events are stored.
+    StoreDamaged,
+    /// The event store has used most of its document numbers, and will accept no more events some day.
+    StoreNumbersLow,
     /// A file of an earlier run could not be recovered.
     RecoveryFailed,
     /// Something that was received is not stored, or may not be. Stays for as long as the process runs.
@@ -34,13 +38,15 @@ pub enum Problem {
 }
 
 impl Problem {
-    pub const ALL: [Problem; 9] = [
+    pub const ALL: [Problem; 11] = [
         Problem::OutputRemoved,
         Problem::StorageFailed,
         Problem::DiskFull,
         Problem::StoreDiskFull,
         Problem::SpoolFull,
         Problem::StoreStalled,
+        Problem::StoreDamaged,
+        Problem::StoreNumbersLow,
         Problem::RecoveryFailed,
         Problem::DataLost,
         Problem::ClusterUnreachable,
@@ -55,6 +61,8 @@ impl Problem {
             Problem::StoreDiskFull => "store_disk_full",
             Problem::SpoolFull => "spool_full",
             Problem::StoreStalled => "store_stalled",
+            Problem::StoreDamaged => "store_damaged",
+            Problem::StoreNumbersLow => "store_numbers_low",
             Problem::RecoveryFailed => "recovery_failed",
             Problem::DataLost => "data_lost",
             Problem::ClusterUnreachable => "cluster_unreachable",
@@ -63,12 +71,22 @@ impl Problem {
 
     /// Returns true if the process still stores what it receives, so that senders need not switch to another one.
     pub fn is_accepting(self) -> bool {
-        matches!(self, Problem::RecoveryFailed | Problem::DataLost | Problem::ClusterUnreachable)
+        matches!(
+            self,
+            Problem::StoreDamaged
+                | Problem::StoreNumbersLow
+                | Problem::RecoveryFailed
+                | Problem::DataLost
+                | Problem::ClusterUnreachable
+        )
     }
 
     /// Returns true if the process must not exit with 0 after this problem.
     fn is_failure(self) -> bool {
-        matches!(self, Problem::OutputRemoved | Problem::RecoveryFailed | Problem::DataLost)
+        matches!(
+            self,
+            Problem::OutputRemoved | Problem::StoreDamaged | Problem::RecoveryFailed | Problem::DataLost
+        )
     }
 }
 
@@ -164,6 +182,8 @@ impl Metrics {
             | Problem::StorageFailed
             | Problem::DiskFull
             | Problem::StoreDiskFull
+            | Problem::StoreDamaged
+            | Problem::StoreNumbersLow
             | Problem::RecoveryFailed => false,
         }
     }

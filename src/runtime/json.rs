@@ -14,9 +14,10 @@ use serde_json::value::RawValue;
 #[derive(Debug)]
 pub(crate) struct JsonObject<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
+/// A JSON string that is borrowed if it has no escapes.
 // A plain `Cow` field would always be deserialised as owned.
 #[derive(serde::Deserialize)]
-struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct BorrowedText<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for JsonObject<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -74,6 +75,11 @@ pub(crate) fn parse_value(text: &[u8]) -> serde_json::Result<Value> {
         Some(repaired) => serde_json::from_slice(&repaired),
         None => Err(error),
     })
+}
+
+/// Returns the text with lone surrogates replaced if it is not JSON otherwise.
+pub(crate) fn repaired(text: &[u8]) -> Option<Vec<u8>> {
+    replace_lone_surrogates(text).filter(|_| serde_json::from_slice::<JsonObject<'_>>(text).is_err())
 }
 
 /// Returns the text with lone surrogates in escape sequences replaced, or `None` if it has none (RFC 8259, 8.2).

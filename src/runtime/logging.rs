@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use chrono::SecondsFormat;
 pub use log::LevelFilter;
 
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -15,7 +16,8 @@ use super::progress;
 /// Starts the log. A second call, as in tests, has no effect.
 pub fn start(level: LevelFilter) {
     let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
+        // simplelog panics for a clock after the year 9999, so the time is written by `LogOutput`.
+        .set_time_level(LevelFilter::Off)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
@@ -26,7 +28,7 @@ pub fn start(level: LevelFilter) {
         .add_filter_ignore_str("rdkafka::consumer::base_consumer")
         .build();
     // Each line is one write, so that lines of different threads are not mixed.
-    let _ = WriteLogger::init(level, config, io::LineWriter::new(LogOutput));
+    let _ = WriteLogger::init(level, config, io::LineWriter::new(LogOutput { is_line_start: true }));
 }
 
 /// Prints a line to stderr at every log level: `listening addr=...`, which scripts wait for, and the summary.
@@ -36,12 +38,21 @@ pub fn status_line(line: std::fmt::Arguments<'_>) {
     let _ = progress::write_stderr(text.as_bytes());
 }
 
-/// Output of the log: stderr, above the progress bar.
-struct LogOutput;
+/// Output of the log: stderr, above the progress bar. Each line starts with the time.
+struct LogOutput {
+    is_line_start: bool,
+}
 
 impl Write for LogOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        progress::write_stderr(bytes).map(|()| bytes.len())
+        let written = if self.is_line_start {
+            let time = super::time::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+            progress::write_stderr(&[time.as_bytes(), b" ", bytes].concat())
+        } else {
+            progress::write_stderr(bytes)
+        };
+        self.is_line_start = bytes.ends_with(b"\n");
+        written.map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -194,6 +194,7 @@ metrics! {
     Counter parts_total
         "Part files created because a stream differed from the stored file of its name, or arrived at the same time." =>
         parts_total;
+    Counter parts_rotated_total "Part files created by --rotate-size or --rotate-interval." => parts_rotated_total;
     Gauge partial_packet_bytes "Bytes of partial packets held in memory." => partial_packet_bytes;
     Counter partial_packets_flushed_total
         "Partial packets written early because --partial-packet-memory was reached." => partial_packets_flushed_total;
@@ -213,10 +214,14 @@ metrics! {
     Counter http_requests_total "HTTP requests answered." => http_requests_total;
     Counter http_requests_rejected_total "HTTP requests rejected, by reason." =>
         http_rejected_bad_request{reason = "bad_request"}, http_rejected_unauthorized{reason = "unauthorized"},
-        http_rejected_store_full{reason = "store_full"};
+        http_rejected_store_full{reason = "store_full"}, http_rejected_memory{reason = "memory"},
+        http_rejected_foreign{reason = "foreign"};
+    Counter http_cancelled_total "HTTP requests given up because their client had closed the connection." => http_cancelled_total;
     Counter events_stored_total "Events stored, from all sources." => events_stored_total;
     Counter events_duplicate_total "Events skipped because an event with the same id was already stored." =>
         events_duplicate_total;
+    Counter events_replaced_total "Events that were replaced by another document with their id." =>
+        events_replaced_total;
     Counter events_rejected_total "Messages and events rejected, by reason." =>
         events_rejected_too_long{reason = "too_long"}, events_rejected_malformed{reason = "malformed"},
         events_rejected_unfit{reason = "unfit"}, events_rejected_http{reason = "http"};
@@ -230,11 +235,18 @@ metrics! {
         event_dead_letters_dropped_total;
     Gauge store_waiting_threads "Threads that wait because the event store fails or is stalled." =>
         store_waiting_threads;
+    Gauge store_documents_numbered "Document numbers that the event store has used, of 4294967296." =>
+        store_documents_numbered;
+    Counter events_purged_total "Events deleted because they were older than --keep-days." => events_purged_total;
+    Counter store_damaged_reads_total "Reads of the event store that met damage on disk." => store_damaged_reads_total;
     Counter content_lines_total "Lines with stream content written to stream files." => content_lines_total;
     Counter syslog_unmatched_total "Syslog messages that matched no pattern; they are stored with a tag." =>
         syslog_unmatched_total;
     Counter syslog_datagrams_dropped_total "Syslog datagrams dropped, by reason." =>
         syslog_dropped_queue_full{reason = "queue_full"}, syslog_dropped_kernel{reason = "kernel_buffer_full"};
+    Counter gelf_datagrams_dropped_total "GELF datagrams dropped for lack of room, and messages whose chunks did not all arrive, by reason." =>
+        gelf_dropped_queue_full{reason = "queue_full"}, gelf_dropped_kernel{reason = "kernel_buffer_full"},
+        gelf_dropped_incomplete{reason = "incomplete"};
     UpGauge amqp_up "1 while the AMQP queue is consumed, 0 while the broker is unreachable; absent without --amqp." =>
         amqp_up;
     Counter amqp_redelivered_total "AMQP messages that the broker marked as redelivered." => amqp_redelivered_total;

@@ -1,10 +1,27 @@
 //! Times as text: RFC 3339, made only here.
 
-use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, Local, SecondsFormat, TimeZone, Utc};
+
+/// Returns the current time. A clock that is set before 1970 gives a time before 1970, for which chrono's `now` panics.
+pub(crate) fn now() -> DateTime<Utc> {
+    let (seconds, nanoseconds) = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
+        // The fraction does not matter for a clock that is wrong.
+        Err(before) => (i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds), 0),
+    };
+    DateTime::from_timestamp(seconds, nanoseconds).unwrap_or_default()
+}
+
+/// Returns the current time in the time zone of the machine.
+pub(crate) fn now_local() -> DateTime<Local> {
+    now().with_timezone(&Local)
+}
 
 /// Returns the current time in milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
-    Utc::now().timestamp_millis()
+    now().timestamp_millis()
 }
 
 /// Formats a time in UTC with milliseconds, for example `2026-11-21T20:59:41.123Z`.
@@ -27,7 +44,7 @@ pub(crate) fn rfc3339_ns(ns: i64) -> String {
 
 /// Formats the current time in UTC with milliseconds.
 pub(crate) fn rfc3339_now() -> String {
-    rfc3339(&Utc::now())
+    rfc3339(&now())
 }
 
 /// Formats a time with milliseconds and the offset of its own time zone.

@@ -23,6 +23,11 @@ pub fn tokens(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     TokenSegments::new(text).map(to_lowercase)
 }
 
+/// Returns the tokens of a text as parts of it, before they are lowercased.
+pub(crate) fn segments(text: &str) -> impl Iterator<Item = &str> {
+    TokenSegments::new(text)
+}
+
 /// Lowercases character by character, as Java's `Character.toLowerCase` does.
 pub fn to_lowercase(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {

@@ -1,11 +1,13 @@
 //! The dead-letter file of events, DIR/.lea/event-dead-letters.jsonl. Each line is a JSON object with `time`,
 //! `source`, `reason` and `text` (or `base64` if the text is not UTF-8). Called by any thread.
 //!
-//! A line is durable when [`EventDeadLetters::add`] returns. The file has a maximum size; beyond it, dead
-//! letters are counted and dropped, which is logged once.
+//! A line is durable when [`EventDeadLetters::add`] returns. The file has a maximum size, and each peer has a share of it;
+//! beyond them, dead letters are counted and dropped, which is logged once.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::runtime::create::create_error;
+use crate::runtime::net::peers::peer_key;
 use crate::search::document::SOURCE_BYTES_MAX;
 use crate::{Error, Result};
 
@@ -24,6 +27,15 @@ pub const FILE_NAME: &str = "event-dead-letters.jsonl";
 
 /// Maximum size of the file.
 pub const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// One peer may use this part of the file.
+const PEER_SHARE: u64 = 4;
+
+/// Number of peers that have a separate share.
+const PEERS_MAX: usize = 65_536;
+
+/// Bytes that are written at once.
+const WRITTEN_BYTES: usize = 1 << 20;
 
 /// Maximum length of a line: the largest text with a six-byte escape for each byte.
 const LINE_BYTES_MAX: u64 = 6 * SOURCE_BYTES_MAX as u64 + 4_096;
@@ -42,10 +54,36 @@ pub struct DeadLetter {
 
 #[derive(Debug)]
 pub struct EventDeadLetters {
-    file: Mutex<(File, u64)>,
+    file: Mutex<LetterFile>,
     bytes_max: u64,
     kept: AtomicU64,
     lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct LetterFile {
+    file: File,
+    bytes: u64,
+    peers: PeerBytes,
+}
+
+/// The bytes of each peer in the file.
+#[derive(Debug, Default)]
+struct PeerBytes(HashMap<String, u64>);
+
+impl PeerBytes {
+    /// Returns the bytes of a peer. Peers that are too many to be told apart count as one.
+    fn get_mut(&mut self, peer: String) -> &mut u64 {
+        let is_known = self.0.len() < PEERS_MAX || self.0.contains_key(&peer);
+        self.0.entry(if is_known { peer } else { String::new() }).or_default()
+    }
+}
+
+/// How many dead letters of a call were kept, and how many were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddedLetters {
+    pub kept: u64,
+    pub lost: u64,
 }
 
 impl EventDeadLetters {
@@ -59,9 +97,9 @@ impl EventDeadLetters {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(&path).map_err(create_error("open", &path))?;
-        let bytes = truncate_partial_line(&file).map_err(Error::path("read", &path))?;
+        let (bytes, peers) = read_lengths(&file).map_err(Error::path("read", &path))?;
         Ok(EventDeadLetters {
-            file: Mutex::new((file, bytes)),
+            file: Mutex::new(LetterFile { file, bytes, peers }),
             bytes_max,
             kept: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -71,30 +109,56 @@ impl EventDeadLetters {
     /// Writes a dead letter durably. If the file is full or cannot be written, the dead letter is lost and
     /// counted.
     pub fn add(&self, dead_letter: &DeadLetter) -> io::Result<()> {
-        let mut line = to_json(dead_letter).to_string();
-        line.push('\n');
+        match self.add_all([dead_letter.clone()]) {
+            AddedLetters { lost: 0, .. } => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the dead letter was not kept")),
+        }
+    }
+
+    /// Writes dead letters durably, with one sync for all of them. Those that do not fit are lost and counted.
+    pub fn add_all(&self, dead_letters: impl IntoIterator<Item = DeadLetter>) -> AddedLetters {
+        let mut added = AddedLetters::default();
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, bytes) = &mut *file;
-        let room = *bytes + line.len() as u64 <= self.bytes_max;
-        let written = if room {
-            file.write_all(line.as_bytes()).and_then(|()| file.sync_data())
-        } else {
-            Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the dead-letter file is full"))
-        };
-        match &written {
-            Ok(()) => {
-                *bytes += line.len() as u64;
-                self.kept.fetch_add(1, Ordering::Relaxed);
+        let LetterFile { file, bytes, peers } = &mut *file;
+        let before = *bytes;
+        let (mut lines, mut why) = (Vec::new(), None);
+        let mut written = Ok(());
+        for dead_letter in dead_letters {
+            let start = lines.len();
+            // Writing to a Vec cannot fail.
+            let _ = serde_json::to_writer(&mut lines, &to_json(&dead_letter));
+            lines.push(b'\n');
+            let length = (lines.len() - start) as u64;
+            let of_peer = peers.get_mut(peer_of(&dead_letter.source));
+            if *bytes + length > self.bytes_max || *of_peer + length > self.bytes_max / PEER_SHARE {
+                lines.truncate(start);
+                added.lost += 1;
+                let is_full = *bytes + length > self.bytes_max;
+                why = Some(if is_full { "the dead-letter file is full" } else { "the peer's share is full" });
+                continue;
             }
-            Err(error) => {
-                // A partial line would corrupt the next one.
-                let _ = file.set_len(*bytes);
-                if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
-                    log::error!("dead_letter_lost error=\"{error}\"");
-                }
+            *bytes += length;
+            *of_peer += length;
+            added.kept += 1;
+            if lines.len() >= WRITTEN_BYTES {
+                written = written.and_then(|()| file.write_all(&lines));
+                lines.clear();
             }
         }
-        written
+        if let Err(error) = written.and_then(|()| file.write_all(&lines)).and_then(|()| file.sync_data()) {
+            // A partial line would corrupt the next one. The shares of the peers stay a little too large.
+            *bytes = before;
+            let _ = file.set_len(before);
+            added = AddedLetters { kept: 0, lost: added.kept + added.lost };
+            log::error!("dead_letter_lost error=\"{error}\"");
+        }
+        self.kept.fetch_add(added.kept, Ordering::Relaxed);
+        if let Some(why) = why
+            && self.lost.fetch_add(added.lost, Ordering::Relaxed) == 0
+        {
+            log::error!("dead_letter_lost error=\"{why}\"");
+        }
+        added
     }
 
     /// Number of dead letters written since the start.
@@ -108,24 +172,41 @@ impl EventDeadLetters {
     }
 }
 
-/// Removes a partial last line that a crash left, and returns the length of the file.
-fn truncate_partial_line(file: &File) -> io::Result<u64> {
-    let (mut whole, mut at, mut buffer) = (0, 0, [0; 64 << 10]);
-    let mut reader = file;
+/// Removes a partial last line that a crash left. Returns the length of the file, and the lengths of each peer's lines.
+fn read_lengths(file: &File) -> io::Result<(u64, PeerBytes)> {
+    let (mut whole, mut peers) = (0, PeerBytes::default());
+    let mut reader = BufReader::with_capacity(64 << 10, file);
+    let mut line = Vec::new();
     loop {
-        let read = reader.read(&mut buffer)?;
+        line.clear();
+        let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? as u64;
         if read == 0 {
             break;
         }
-        if let Some(last) = memchr::memrchr(b'\n', &buffer[..read]) {
-            whole = at + last as u64 + 1;
+        if line.last() != Some(&b'\n') && read < LINE_BYTES_MAX {
+            file.set_len(whole)?;
+            break;
         }
-        at += read as u64;
+        whole += read;
+        *peers.get_mut(source_of(&line).map_or_else(String::new, peer_of)) += read;
     }
-    if whole < at {
-        file.set_len(whole)?;
+    Ok((whole, peers))
+}
+
+/// Returns the member `source` of a line. Quotes in the members before it are escaped.
+fn source_of(line: &[u8]) -> Option<&str> {
+    const MEMBER: &[u8] = b"\"source\":\"";
+    let rest = &line[memchr::memmem::find(line, MEMBER)? + MEMBER.len()..];
+    std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
+}
+
+/// Returns the sender of a dead letter: an IPv4 address, a /64 network of IPv6, or the name of a broker.
+fn peer_of(source: &str) -> String {
+    let word = source.split(' ').nth(1).unwrap_or_default();
+    match word.parse::<SocketAddr>() {
+        Ok(address) => peer_key(address.ip()).to_string(),
+        Err(_) => word.to_owned(),
     }
-    Ok(whole)
 }
 
 fn to_json(dead_letter: &DeadLetter) -> Value {
@@ -214,11 +295,45 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(".lea")).unwrap();
         let length = to_json(&dead(b"a")).to_string().len() as u64 + 1;
-        let file = EventDeadLetters::open_with_limit(dir.path(), 2 * length).unwrap();
-        file.add(&dead(b"a")).unwrap();
-        file.add(&dead(b"b")).unwrap();
-        assert!(file.add(&dead(b"c")).is_err());
-        assert_eq!((file.kept(), file.lost()), (2, 1));
+        let of = |peer: &str, text: &[u8]| DeadLetter { source: format!("lines {peer}:5"), ..dead(text) };
+        let more = " 192.0.2.1:5".len() as u64;
+        let file = EventDeadLetters::open_with_limit(dir.path(), 4 * (length + more)).unwrap();
+        for last in 1..=4 {
+            file.add(&of(&format!("192.0.2.{last}"), b"a")).unwrap();
+        }
+        assert!(file.add(&of("192.0.2.5", b"c")).is_err());
+        assert_eq!((file.kept(), file.lost()), (4, 1));
+    }
+
+    #[test]
+    fn t1_a_peer_has_a_share_of_the_file_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(".lea")).unwrap();
+        let of =
+            |peer: &str| DeadLetter { source: format!("http {peer} calls"), ..dead(b"a\"source\":\"x y\"") };
+        let length = to_json(&of("192.0.2.1:5")).to_string().len() as u64 + 1;
+        let open = || EventDeadLetters::open_with_limit(dir.path(), 4 * 3 * length).unwrap();
+        let file = open();
+        let one = vec![of("192.0.2.1:5"); 5];
+        assert_eq!(file.add_all(one), AddedLetters { kept: 3, lost: 2 });
+        assert!(file.add(&of("192.0.2.2:5")).is_ok());
+        drop(file);
+        let file = open();
+        assert_eq!(file.add_all([of("192.0.2.1:6"), of("192.0.2.2:6")]), AddedLetters { kept: 1, lost: 1 });
+        let of_v6 = |last: u8| of(&format!("[2001:db8::{last:x}]:5"));
+        assert!(file.add_all((1..=9).map(of_v6)).lost > 0, "a /64 network is one peer");
+    }
+
+    #[test]
+    fn t3_many_dead_letters_are_synced_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(".lea")).unwrap();
+        let file = EventDeadLetters::open(dir.path()).unwrap();
+        let start = std::time::Instant::now();
+        let added = file.add_all((0..50_000).map(|_| dead(b"{}")));
+        assert_eq!(added, AddedLetters { kept: 50_000, lost: 0 });
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+        assert_eq!(read(File::open(dir.path().join(".lea").join(FILE_NAME)).unwrap()).count(), 50_000);
     }
 
     #[test]

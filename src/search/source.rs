@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 use crate::phone::PhoneNumberNormalizer;
 use crate::search::cluster::LEA_TIME_FIELD;
 use crate::search::cluster::request::{self, FieldNames, Page};
+use crate::search::date::TimeZone;
 use crate::search::document::Document;
 use crate::search::query::add_canonical_terms;
 use crate::search::query::query_string::{self, QueryStringOptions};
 use crate::search::query::{
-    Aggregation, Bound, FieldSelector, Query, QueryValue, Search, SearchResult, Sort, SortKey, SourceFilter,
+    Aggregation, Bound, FieldSelector, HitOptions, Query, QueryValue, Search, SearchResult, Sort, SortKey,
+    SourceFilter,
 };
 use crate::search::remote::{RemoteClient, ServerKind};
 use crate::search::sqlite::{self, SqliteStore, StoreConfig};
@@ -212,6 +214,27 @@ impl EventSource {
     }
 }
 
+/// Deletes the events of a directory from before a time, or counts them. Returns their numbers by index.
+pub(crate) fn purge_directory(
+    dir: &Path,
+    indices: &[String],
+    before_ms: i64,
+    dry_run: bool,
+    cleanup_time_max: Duration,
+) -> Result<Vec<(String, u64)>> {
+    check_store_exists(dir)?;
+    let config = StoreConfig { cleanup_time_max, ..StoreConfig::default() };
+    let store =
+        if dry_run { SqliteStore::open_read_only(dir, config)? } else { SqliteStore::open(dir, config)? };
+    let purged = store.purge(indices, before_ms, dry_run).map_err(|error| query_error(dir, error))?;
+    if !dry_run {
+        for (index, events) in &purged {
+            log::info!("events_purged index={index} events={events} before_ms={before_ms} reason=request");
+        }
+    }
+    Ok(purged)
+}
+
 /// Returns an error that says where to look instead, if a directory has no store.
 fn check_store_exists(dir: &Path) -> Result<()> {
     let cause = match std::fs::metadata(sqlite::store_path(dir)) {
@@ -289,6 +312,8 @@ impl QuerySession {
                     size: request.size,
                     after: request.after.clone(),
                     source: SourceFilter::default(),
+                    options: HitOptions::default(),
+                    post_filter: None,
                     aggregations: request.aggregations.clone(),
                     typed_keys: false,
                 };
@@ -347,7 +372,7 @@ impl QuerySession {
             from: bound(range.from_ms, Bound::Included),
             to: bound(range.to_ms, Bound::Excluded),
             format: Some(TIME_FORMAT.to_owned()),
-            zone_minutes: 0,
+            zone: TimeZone::UTC,
         };
         let must = vec![self.query.clone(), range];
         Query::Bool { must, should: vec![], must_not: vec![], should_min: 0 }
@@ -394,7 +419,7 @@ impl QuerySession {
     /// Keeps an index without the field from failing the search; none of its events has a value then.
     fn allow_unmapped(&self, key: &Sort) -> Sort {
         let field_type = match &key.key {
-            SortKey::SeqNo => return key.clone(),
+            SortKey::SeqNo | SortKey::Score => return key.clone(),
             SortKey::Field(field) if *field == self.time_field => "date",
             SortKey::Field(_) => "keyword",
         };

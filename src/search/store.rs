@@ -1,7 +1,10 @@
 //! The trait of an event store, which the embedded store and the cluster store implement.
 
+use std::any::Any;
+
 use crate::search::document::Document;
 use crate::search::mapping::Mapping;
+use crate::search::query::aggregations::BUCKETS_MAX;
 use crate::search::query::{Hit, Query, Search, SearchResult};
 
 /// Hidden field of each document: the time of the event, or its arrival if it has none.
@@ -22,14 +25,58 @@ pub trait Store: Send + Sync {
 
     fn search(&self, search: &Search) -> Result<SearchResult, StoreError>;
 
+    /// Returns the current state of the store, which later writes do not change. A search in it finds the same documents as
+    /// long as it is held.
+    fn pin(&self) -> Result<PinnedState, StoreError> {
+        Err(StoreError::Invalid("a cluster keeps no state for scrolls; use search_after".to_owned()))
+    }
+
+    /// Searches in a state that this store returned.
+    fn search_pinned(&self, state: &PinnedState, search: &Search) -> Result<SearchResult, StoreError> {
+        let _ = state;
+        self.search(search)
+    }
+
     /// Returns the indices with these names or patterns; empty: all.
     fn indices(&self, indices: &[String]) -> Result<Vec<IndexInfo>, StoreError>;
+
+    /// Returns true for the service's own indices, whose events are evidence.
+    fn is_own_index(&self, index: &str) -> bool {
+        let _ = index;
+        false
+    }
+
+    /// Returns true if the index exists.
+    fn has_index(&self, index: &str) -> Result<bool, StoreError> {
+        match self.indices(&[index.to_owned()]) {
+            Ok(found) => Ok(!found.is_empty()),
+            Err(StoreError::IndexNotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 
     /// Creates an index with this mapping. Returns false if the index exists; it is not changed then.
     fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError>;
 
     /// Adds fields to an index. An existing field cannot change its type ([`StoreError::Invalid`]).
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError>;
+
+    /// Deletes the events of these indices (empty: all) whose time is before `before_ms`, or only counts them. Returns their
+    /// numbers by index.
+    fn purge(
+        &self,
+        indices: &[String],
+        before_ms: i64,
+        dry_run: bool,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
+        let _ = (indices, before_ms, dry_run);
+        Err(StoreError::Invalid("this store does not delete single events".to_owned()))
+    }
+
+    /// Deletes an index with all its events. Returns their number.
+    fn delete_index(&self, index: &str) -> Result<u64, StoreError> {
+        Err(StoreError::Invalid(format!("this store does not delete the index [{index}]")))
+    }
 
     /// From this time on, waits for nothing that can be completed after the next start.
     fn set_shutdown_deadline(&self, at: std::time::Instant) {
@@ -42,8 +89,10 @@ pub trait Store: Send + Sync {
     }
 }
 
-/// Operations that only a cluster supports. Such a store has no local mappings, and returns aggregations as
-/// JSON ([`crate::search::query::SearchResult::rendered_aggregations`]).
+/// A state of a store. What it consists of is the store's own matter.
+pub struct PinnedState(pub(crate) Box<dyn Any + Send + Sync>);
+
+/// Operations that only a cluster supports. Such a store has no local mappings.
 pub trait ClusterBackend {
     /// Makes earlier writes to these indices (empty: all) visible to searches. Waits no longer than the
     /// search timeout.
@@ -56,6 +105,9 @@ pub trait ClusterBackend {
         indices: &[String],
         parameters: &[(&str, &str)],
     ) -> Result<RawResponse, StoreError>;
+
+    /// Forwards a request about templates, aliases and settings. `target` is the path and the query, percent-encoded.
+    fn forward(&self, method: &str, target: &str, body: &[u8]) -> Result<RawResponse, StoreError>;
 }
 
 /// An administrative API of a cluster.
@@ -128,12 +180,31 @@ pub enum StoreError {
     /// The query does not fit the mapping, or matches too many terms.
     #[error("{0}")]
     Invalid(String),
+    /// An aggregation would return more buckets than a request may have.
+    #[error(
+        "Trying to create too many buckets. Must be less than or equal to: [{BUCKETS_MAX}] but this number of buckets \
+         was exceeded. This limit can be set by changing the [search.max_buckets] cluster level setting."
+    )]
+    TooManyBuckets,
     /// The search timeout has passed.
     #[error("the search took longer than the timeout of {0} ms")]
     TimedOut(u64),
     /// The response exceeds the maximum size.
     #[error("Data too large: the response has more than [{0}] bytes; request fewer hits, or fewer fields")]
     TooLarge(usize),
+    /// The request needs more memory than it, or all requests together, may use.
+    #[error(
+        "[{breaker}] Data too large, data for this request would be [{wanted}b], which is larger than the limit of [{limit}b]"
+    )]
+    MemoryExceeded {
+        /// `request`: the limit of one request. `parent`: that of all requests; a retry can succeed.
+        breaker: &'static str,
+        wanted: usize,
+        limit: usize,
+    },
+    /// The client of the request has closed the connection.
+    #[error("task cancelled [channel closed]")]
+    ClientGone,
     /// Responses being read use all the memory reserved for them; a retry can succeed.
     #[error("responses to other requests use all the memory reserved for them, try again later")]
     Busy,

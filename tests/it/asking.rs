@@ -334,7 +334,7 @@ fn what_is_wrong_is_said() {
     };
     check(&["count", "-s", "out", "a AND ("], 2, "at character 7");
     check(&["calls", "report", "-s", "out", "a AND ("], 2, "at character 7");
-    check(&["search", "-s", "out", "a~2"], 2, "QUERY");
+    check(&["search", "-s", "out", "a^x"], 2, "QUERY");
     let missing = "cannot query nowhere: no such directory; set --store or LEA_STORE to the output directory";
     check(&["count", "-s", "nowhere"], 1, missing);
     check(&["count"], 1, "cannot query interceptions: no such directory; set --store or LEA_STORE");

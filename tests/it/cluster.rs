@@ -588,7 +588,7 @@ fn what_cannot_be_a_store_is_wrong_usage() {
     check(&["--cluster", "http://a", "--keep-days", "0"], "--keep-days");
     check(&["--cluster", "http://a", "--keep-days", "36501"], "--keep-days");
     check(&["--cluster", "http://a", "--spool-bytes-max", "1023K"], "at least 1M");
-    check(&["--keep-days", "1"], "require --cluster");
+    check(&["--cluster-ca", "x.pem"], "requires --cluster");
 }
 
 #[test]

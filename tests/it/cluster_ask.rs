@@ -34,7 +34,7 @@ const DIALLED_FORMS: [&str; 6] = [
 ];
 
 /// A part of each request whose answers differ, because lea reports itself as Elasticsearch 7.17.
-const OPENSEARCH_DIFFERS: [&str; 1] = ["GET /?filter_path=version.number"];
+const OPENSEARCH_DIFFERS: [&str; 2] = ["GET /?filter_path=version.number", "GET /_license?"];
 
 /// The HTTP API in front of a cluster, with a short query timeout.
 struct Edge {

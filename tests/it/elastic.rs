@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 mod edge;
+mod rows;
 
 use std::sync::Arc;
 
@@ -32,8 +33,9 @@ impl Events {
 pub(crate) fn ask(client: &mut Client, method: &str, target: &str, body: &str) -> Answer {
     let kind = if target.contains("_bulk") { "application/x-ndjson" } else { "application/json" };
     let typed = if body.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
+    let host = client.stream.peer_addr().unwrap();
     client.send(format!(
-        "{method} {target} HTTP/1.1\r\nHost: a\r\n{typed}Content-Length: {}\r\n\r\n{body}",
+        "{method} {target} HTTP/1.1\r\nHost: {host}\r\n{typed}Content-Length: {}\r\n\r\n{body}",
         body.len()
     ));
     if method == "HEAD" { client.head_only() } else { client.answer() }

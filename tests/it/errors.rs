@@ -37,7 +37,7 @@ const COMMANDS: &[&str] = &[
     "serve-events --amqp amqp://a",
     "serve-events --lines 0 --cluster ftp://a",
     "serve-events --lines 0 --cluster http://a/index",
-    "serve-events --lines 0 --keep-days 1",
+    "serve-events --lines 0 --cluster-ca x.pem",
     "serve-events --lines 0 --keep-days 0",
     "serve-events --lines 0 --default-region XX",
     "consume-kafka --config off.conf",

@@ -190,6 +190,26 @@ fn checkpoints_seeds() {
 }
 
 #[test]
+fn cluster_answer_seeds() {
+    check_seeds("cluster_answer", checks::cluster_answer);
+}
+
+#[test]
+fn spool_segment_seeds() {
+    check_seeds("spool_segment", checks::spool_segment);
+}
+
+#[test]
+fn config_seeds() {
+    check_seeds("config", checks::config);
+}
+
+#[test]
+fn gelf_seeds() {
+    check_seeds("gelf", checks::gelf);
+}
+
+#[test]
 fn manifest_seeds() {
     check_seeds("manifest", checks::manifest);
 }
@@ -202,4 +222,9 @@ fn mend_seeds() {
 #[test]
 fn json_array_seeds() {
     check_seeds("json_array", checks::json_array);
+}
+
+#[test]
+fn store_segment_seeds() {
+    check_seeds("store_segment", checks::store_segment);
 }

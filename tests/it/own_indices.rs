@@ -109,3 +109,86 @@ fn events_of_any_time_can_be_read() {
     }
     events.term();
 }
+
+/// The answers to a POST of a document with an id of its own.
+#[test]
+fn t2_another_document_cannot_replace_an_event() {
+    let work = Workdir::new();
+    let events = Events::start(&work.join("out"), &[]);
+    let event = r#"{"event":"start_call","key":"+447700900123"}"#;
+    let other = r#"{"event":"start_call","key":"+447700900999"}"#;
+    assert_eq!(events.post("/interception/_doc/1", event)["result"], "created");
+    // The same document can be sent again; another one cannot take its place, alone or in a bulk.
+    assert_eq!(events.post("/interception/_doc/1", event)["_version"], 1);
+    assert_eq!(events.post("/interception/_doc/1", other)["status"], 409);
+    let bulk =
+        format!("{{\"index\":{{\"_id\":\"1\"}}}}\n{other}\n{{\"index\":{{\"_id\":\"2\"}}}}\n{other}\n");
+    let answer = events.post("/interception/_bulk?filter_path=items.*.status", &bulk);
+    assert_eq!(answer["items"][0]["index"]["status"], 409, "{answer}");
+    assert_eq!(answer["items"][1]["index"]["status"], 201, "{answer}");
+    assert_eq!(events.count("/interception/_count?q=key:%2B447700900123"), 1);
+    assert_eq!(events.count("/interception/_count"), 2);
+    // In other indices it can, and the log says so.
+    assert_eq!(events.post("/opensips/_doc/1", event)["result"], "created");
+    assert_eq!(events.post("/opensips/_doc/1", other)["result"], "updated");
+    let said = events.term();
+    assert!(said.contains("event_replacement_refused index=interception id=\"1\" version=1"), "{said}");
+    assert!(said.contains("event_replaced index=opensips id=\"1\" version=2"), "{said}");
+}
+
+/// Templates and aliases are there after a restart.
+#[test]
+fn templates_and_aliases_survive_a_restart() {
+    let work = Workdir::new();
+    let events = Events::start(&work.join("out"), &[]);
+    let template = r#"{"index_patterns":["seen-*"],"mappings":{"properties":{"code":{"type":"keyword"}}},"aliases":{"seen":{}}}"#;
+    assert_eq!(events.post("/_template/seen", template)["acknowledged"], true);
+    events.term();
+    let events = Events::start(&work.join("out"), &[]);
+    assert_eq!(events.post("/seen-1/_doc", r#"{"code":486}"#)["result"], "created");
+    events.term();
+    let events = Events::start(&work.join("out"), &[]);
+    let mapping = events.get("/seen-1/_mapping");
+    assert_eq!(mapping["seen-1"]["mappings"]["properties"]["code"]["type"], "keyword", "{mapping}");
+    assert_eq!(events.count("/seen/_count"), 1);
+    events.term();
+}
+
+/// A page of a browser can neither write nor read, and the other senders are served.
+#[test]
+fn t2_web_pages_can_neither_write_nor_read() {
+    let work = Workdir::new();
+    let events = Events::start(
+        &work.join("out"),
+        &["--http-cors", "http://grafana.example", "--http-name", "lea.example"],
+    );
+    let mut client = crate::http::client::Client::connect(events.http());
+    let mut status = |head: &str, body: &str| {
+        client.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+        let answer = client.answer();
+        if answer.closes() {
+            client = crate::http::client::Client::connect(events.http());
+        }
+        answer.status
+    };
+    let post = "POST /calls/_doc HTTP/1.1\r\nHost: 127.0.0.1:9200\r\n";
+    assert_eq!(
+        status(&format!("{post}Origin: https://evil.example\r\nContent-Type: text/plain\r\n"), "{}"),
+        403
+    );
+    assert_eq!(
+        status(&format!("{post}Origin: https://evil.example\r\nContent-Type: application/json\r\n"), "{}"),
+        403
+    );
+    assert_eq!(status(&format!("{post}Content-Type: text/plain\r\n"), "{}"), 406);
+    assert_eq!(status("GET /_count HTTP/1.1\r\nHost: evil.example:9200\r\n", ""), 403);
+    assert_eq!(
+        status(&format!("{post}Origin: http://grafana.example\r\nContent-Type: application/json\r\n"), "{}"),
+        201
+    );
+    assert_eq!(status("GET /_count HTTP/1.1\r\nHost: lea.example:9200\r\n", ""), 200);
+    assert_eq!(status("POST /opensips/1 HTTP/1.1\r\nHost: localhost:9200\r\n", "{}"), 201);
+    assert_eq!(status("GET /_count HTTP/1.1\r\nHost: [::1]:9200\r\n", ""), 200);
+    let said = events.term();
+    assert!(said.contains("http_foreign_page_refused peer=127.0.0.1:"), "{said}");
+}

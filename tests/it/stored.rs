@@ -94,6 +94,7 @@ fn manifest(name: &str, part: u32, content: &[u8], state: ManifestState) -> Mani
         lost_bytes: 0,
         unsynced_bytes: 0,
         continues: None,
+        rotation: None,
         repeats: None,
         connections: vec![connection],
         connections_omitted: 0,

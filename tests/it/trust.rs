@@ -21,6 +21,7 @@ mod peers;
 mod removed;
 mod room;
 mod sensors;
+mod store;
 
 const NAME: &str = "v.pcap";
 

@@ -12,14 +12,70 @@ use super::disk_retry::DiskRetry;
 use super::manifest::Manifest;
 use super::packet_aligner::PacketAligner;
 
-/// A part that is stored and closed.
+/// A part that is stored and closed. If rotations cut the stream into several files, they are one part here.
 #[derive(Clone, Debug)]
 pub(super) struct StoredPart {
+    /// Manifest of the file, the last one of a rotated stream.
     pub manifest: Manifest,
-    /// Length of the file.
+    /// Length of the stream: that of the file, unless it is rotated.
     pub bytes: u64,
     /// Whether the stream may be appended to it.
     pub continuation: Continuation,
+    /// Earlier files of a rotated stream, in order.
+    pub earlier: Vec<StoredPiece>,
+}
+
+/// Bytes of a rotated stream that a file has.
+#[derive(Clone, Debug)]
+pub(super) struct StoredPiece {
+    pub file: String,
+    /// Bytes at the start of the file that are not part of the stream.
+    pub header_bytes: u64,
+    /// Offset in the stream of the first byte after them.
+    pub at: u64,
+    /// Offset in the stream of the end of the file.
+    pub end: u64,
+}
+
+impl StoredPart {
+    /// Length of the last file.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.manifest.header_bytes() + self.bytes - self.last_at()
+    }
+
+    /// Offset in the stream of the last file.
+    fn last_at(&self) -> u64 {
+        self.earlier.last().map_or(0, |piece| piece.end)
+    }
+
+    /// Returns false for the rest of a rotated stream whose earlier files are missing.
+    pub(super) fn has_start(&self) -> bool {
+        self.manifest.rotation.is_none() || !self.earlier.is_empty()
+    }
+
+    pub(super) fn is_rotated(&self) -> bool {
+        self.manifest.rotation.is_some()
+    }
+
+    /// Reads the bytes at offset `at` of the stream.
+    pub(super) fn read_exact_at(&self, dir: &VaultDir, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let end = at + buffer.len() as u64;
+        let last = StoredPiece {
+            file: self.manifest.file.clone(),
+            header_bytes: self.manifest.header_bytes(),
+            at: self.last_at(),
+            end: u64::MAX,
+        };
+        let first = self.earlier.partition_point(|piece| piece.end <= at);
+        for piece in self.earlier[first..].iter().chain([&last]).take_while(|piece| piece.at < end) {
+            let from = piece.at.max(at);
+            let range = (from - at) as usize..(piece.end.min(end) - at) as usize;
+            // Opened for each chunk: there may be many candidates, and keeping them open could exhaust the descriptors.
+            let file = dir.open_to_read(&piece.file)?;
+            file.read_exact_at(&mut buffer[range], from - piece.at + piece.header_bytes)?;
+        }
+        Ok(())
+    }
 }
 
 /// A comparison under way.
@@ -83,7 +139,7 @@ impl ResendComparison {
             let reach = usize::try_from(stored.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
             let beside = &chunk[..reach.min(chunk.len())];
             let file = &stored.manifest.file;
-            let compared = disk_retry.retry("read", file, || file_has_bytes(dir, file, at, beside, scratch));
+            let compared = disk_retry.retry("read", file, || has_bytes(dir, stored, at, beside, scratch));
             compared.unwrap_or_else(|error| {
                 log::warn!("compare_failed file={file} at={at} error=\"{error}\"");
                 false
@@ -111,19 +167,19 @@ impl ResendComparison {
     }
 }
 
-/// Returns whether `file` contains `bytes` at offset `at`.
-fn file_has_bytes(dir: &VaultDir, file: &str, at: u64, bytes: &[u8], scratch: &mut [u8]) -> io::Result<bool> {
-    if bytes.is_empty() {
-        return Ok(true);
-    }
-    // The file is opened again for each chunk: there may be many candidates, and keeping them open could
-    // exhaust the descriptors.
-    let file = dir.open_to_read(file)?;
+/// Returns whether a stored part contains `bytes` at offset `at`.
+fn has_bytes(
+    dir: &VaultDir,
+    stored: &StoredPart,
+    at: u64,
+    bytes: &[u8],
+    scratch: &mut [u8],
+) -> io::Result<bool> {
     let mut offset = at;
     for piece in bytes.chunks(scratch.len()) {
-        let stored = &mut scratch[..piece.len()];
-        file.read_exact_at(stored, offset)?;
-        if stored != piece {
+        let found = &mut scratch[..piece.len()];
+        stored.read_exact_at(dir, found, offset)?;
+        if found != piece {
             return Ok(false);
         }
         offset += piece.len() as u64;
@@ -149,7 +205,12 @@ mod tests {
         let stored = |(number, content): (usize, &&[u8])| {
             let manifest = Manifest::new(b"name", (number + 1).to_string(), 1, StreamSource::Tcp);
             std::fs::write(temp.path().join(&manifest.file), content).unwrap();
-            StoredPart { manifest, bytes: content.len() as u64, continuation: Continuation::Allowed }
+            StoredPart {
+                manifest,
+                bytes: content.len() as u64,
+                continuation: Continuation::Allowed,
+                earlier: Vec::new(),
+            }
         };
         let candidates = parts.iter().enumerate().map(stored).collect();
         let mut comparison = ResendComparison::new(PacketAligner::new(false), candidates);
@@ -227,7 +288,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = VaultDir::open(temp.path(), Access::PRIVATE).unwrap();
         let manifest = Manifest::new(b"name", "gone".to_owned(), 1, StreamSource::Tcp);
-        let stored = StoredPart { manifest, bytes: 100, continuation: Continuation::Allowed };
+        let stored =
+            StoredPart { manifest, bytes: 100, continuation: Continuation::Allowed, earlier: Vec::new() };
         let mut comparison = ResendComparison::new(PacketAligner::new(false), vec![stored]);
         let disk_retry = DiskRetry::new(Arc::default());
         let outcome = comparison.compare(&dir, &disk_retry, STREAM, &mut [0; 5]);
@@ -244,7 +306,7 @@ mod tests {
         let candidates = parts.map(|(bytes, continuation)| {
             let manifest = Manifest::new(b"name", bytes.to_string(), 1, StreamSource::Tcp);
             std::fs::write(temp.path().join(&manifest.file), &STREAM[..bytes]).unwrap();
-            StoredPart { manifest, bytes: bytes as u64, continuation }
+            StoredPart { manifest, bytes: bytes as u64, continuation, earlier: Vec::new() }
         });
         let mut comparison = ResendComparison::new(PacketAligner::new(false), candidates.into());
         let disk_retry = DiskRetry::new(Arc::default());

@@ -73,6 +73,9 @@ pub struct Manifest {
     /// Where the sender of this part had stopped, if the part starts in the middle of a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<PartPosition>,
+    /// How the part is joined to the one that it `continues`, if a rotation started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
     /// A part that has the same bytes as this one up to the position, and was not appended to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<PartPosition>,
@@ -126,6 +129,7 @@ impl Manifest {
             lost_bytes: 0,
             unsynced_bytes: 0,
             continues: None,
+            rotation: None,
             repeats: None,
             connections: Vec::new(),
             connections_omitted: 0,
@@ -200,6 +204,11 @@ impl Manifest {
         self.gaps = gaps;
     }
 
+    /// Number of bytes at the start of the file that repeat headers of the capture.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        self.rotation.map_or(0, |rotation| rotation.header_bytes)
+    }
+
     /// Returns the time of the last write to the file, if known.
     pub fn last_written_at(&self) -> Option<&str> {
         let wrote = |connection: &&StreamConnection| connection.bytes > 0 || connection.ended_at.is_none();
@@ -215,6 +224,15 @@ pub struct PartPosition {
     pub file: String,
     /// Offset in it.
     pub at: u64,
+}
+
+/// A part that a rotation started: the file before it had reached its size or its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Bytes at the start of the file that repeat headers of the capture. They are not part of the stream.
+    pub header_bytes: u64,
+    /// Offset in the stream of the first byte after them.
+    pub stream_offset: u64,
 }
 
 /// Returns whether two peers have the same address, whatever their ports.
@@ -383,6 +401,8 @@ pub enum EndReason {
     Limit,
     /// The file could not be written.
     IoError,
+    /// The stream goes on in the next part, because of `--rotate-size` or `--rotate-interval`.
+    Rotated,
 }
 
 impl EndReason {
@@ -395,6 +415,7 @@ impl EndReason {
             EndReason::Shutdown => "shutdown",
             EndReason::Limit => "limit",
             EndReason::IoError => "io_error",
+            EndReason::Rotated => "rotated",
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod scan;
 mod segments;
 
 mod backlog;
+pub(crate) mod chains;
 pub(crate) mod checkpoint;
 mod compare;
 mod continuation;
@@ -37,6 +38,7 @@ mod part;
 mod pending_stream;
 mod recover;
 mod resume_state;
+mod rotation;
 mod stored_parts;
 pub(crate) mod stream_table;
 mod stream_writer;
@@ -58,6 +60,7 @@ use crossbeam_channel::bounded;
 pub use dir::Access;
 pub use name_locks::{PeerProbe, SAME_NAME_TIMEOUT};
 pub use pending_stream::{PendingStream, StreamOrigin, StreamStart};
+pub use rotation::RotationLimits;
 pub use stream_writer::{StreamEnd, StreamWriter};
 pub use syncer::LossTotals;
 
@@ -99,6 +102,8 @@ pub struct VaultConfig {
     pub sync_interval: Duration,
     /// Time after its end in which the address of a stream may continue it. `None`: without a limit, from every address.
     pub continue_within: Option<Duration>,
+    /// When a growing stream over TCP goes on in a new file.
+    pub rotation: RotationLimits,
 }
 
 /// State shared by all [`Vault`] handles and stream writers.
@@ -119,6 +124,7 @@ struct VaultInner {
     unclosed_kafka_files: Mutex<Vec<JournalEntry>>,
     hash: bool,
     continue_within: Option<Duration>,
+    rotation: RotationLimits,
 }
 
 /// A handle to the output directory. Clones share the same state.
@@ -165,6 +171,7 @@ impl Vault {
             unclosed_kafka_files: Mutex::default(),
             hash: config.hash,
             continue_within: config.continue_within,
+            rotation: config.rotation,
         });
         let writer = DiskWriter {
             disk: Arc::clone(&shared.dir),

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::io::Errno;
 
-use super::compare::StoredPart;
+use super::chains::{self, ChainLink};
+use super::compare::{StoredPart, StoredPiece};
 use super::continuation::Continuation;
 use super::journal::JournalEntry;
 use super::manifest::{self, ManifestState, StreamSource};
@@ -47,7 +48,36 @@ pub(super) fn find(
         }
         name_lock.mark_part_taken(part);
     }
-    Ok(parts)
+    Ok(join_rotated(parts))
+}
+
+/// Joins the files of rotated streams. A file whose predecessor is missing stays: its sender may go on.
+fn join_rotated(parts: Vec<StoredPart>) -> Vec<StoredPart> {
+    if !parts.iter().any(StoredPart::is_rotated) {
+        return parts;
+    }
+    let links: Vec<ChainLink<'_>> =
+        parts.iter().map(|part| ChainLink { manifest: &part.manifest, bytes: part.bytes }).collect();
+    let join = |chain: Vec<usize>| {
+        let (last, before) = chain.split_last()?;
+        let mut earlier: Vec<StoredPiece> = Vec::with_capacity(before.len());
+        for part in before.iter().map(|part| &parts[*part]) {
+            let at = earlier.last().map_or(0, |piece| piece.end);
+            let header_bytes = part.manifest.header_bytes();
+            let end = at + part.bytes - header_bytes;
+            earlier.push(StoredPiece { file: part.manifest.file.clone(), header_bytes, at, end });
+        }
+        let part = &parts[*last];
+        let at = earlier.last().map_or(0, |piece| piece.end);
+        let bytes = at + part.bytes - part.manifest.header_bytes();
+        Some(StoredPart { manifest: part.manifest.clone(), bytes, continuation: part.continuation, earlier })
+    };
+    // Of a stream without its start, only the last file counts.
+    let chains = chains::chains(&links).into_iter().map(|chain| match parts[chain[0]].is_rotated() {
+        true => chain[chain.len() - 1..].to_vec(),
+        false => chain,
+    });
+    chains.filter_map(join).collect()
 }
 
 /// Returns false for an error of one file: a link, a directory or a malformed manifest in its place.
@@ -98,7 +128,7 @@ pub(super) fn look_up(shared: &VaultInner, file: &str, origin: &StreamOrigin) ->
     }
     let modified_ms = metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000;
     let continuation = Continuation::decide(&manifest, modified_ms, origin, shared.continue_within);
-    Ok(PartLookup::Stored(Box::new(StoredPart { manifest, bytes, continuation })))
+    Ok(PartLookup::Stored(Box::new(StoredPart { manifest, bytes, continuation, earlier: Vec::new() })))
 }
 
 /// Returns the part that was written last, of those that may be continued if there are any, else of those of the same

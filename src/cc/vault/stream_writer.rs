@@ -1,8 +1,9 @@
 //! The path of one stream to its file, in the stream's own thread. Decides whether the stream is new,
 //! continues a stored file, is a re-send, or differs from everything stored.
 
+mod rotate;
+
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::VaultInner;
@@ -12,17 +13,20 @@ use super::continuation::Continuation;
 use super::damage::Damage;
 use super::manifest::{
     EndReason, Manifest, ManifestState, OffsetGap, PartPosition, RecordSegment, StreamConnection,
+    StreamSource,
 };
 use super::name_locks::{LockMode, NameLock};
 use super::packet_aligner::PacketAligner;
 use super::part::StreamPart;
 use super::pending_stream::{StreamOrigin, StreamStart};
 use super::pool::{Buffer, BufferSize};
+use super::rotation::{HeaderReader, Rotator};
 use super::scan::{FileScan, scan};
 use super::segments::SegmentList;
 use super::stored_parts::{self, last_written};
 use super::syncer::EndedStream;
 use super::writer::WriteJob;
+use crate::capture::header_copy::HeaderCopy;
 use crate::cc::wire::name;
 use crate::runtime::hex;
 use crate::runtime::time::{now_ms, rfc3339_ms};
@@ -40,6 +44,17 @@ pub struct StreamWriter {
     is_resend: bool,
     /// Bytes that cannot be stored, of a stream without a part.
     lost_bytes: u64,
+    /// Ends the file and starts the next one. `None`: the stream has one file.
+    rotator: Option<Rotator>,
+    /// What is known of the files that rotations have ended.
+    rotated: RotatedFiles,
+}
+
+/// Files of a stream that rotations have ended since it was opened.
+#[derive(Default)]
+struct RotatedFiles {
+    packets: u64,
+    damage: Vec<Damage>,
 }
 
 /// What is known about a stream when its last byte is queued.
@@ -78,6 +93,8 @@ impl StreamWriter {
         start: StreamStart,
     ) -> io::Result<StreamWriter> {
         let aligner = PacketAligner::new(shared.hash);
+        let is_rotated = origin.source == StreamSource::Tcp && !shared.rotation.is_off();
+        let rotator = is_rotated.then(|| Rotator::new(shared.rotation));
         let mut writer = StreamWriter {
             shared,
             name_lock: Some(name_lock),
@@ -87,14 +104,19 @@ impl StreamWriter {
             last_byte_ms: 0,
             is_resend: false,
             lost_bytes: 0,
+            rotator,
+            rotated: RotatedFiles::default(),
         };
+        let has_start =
+            |start| start == StreamStart::Continuation || stored.iter().any(StoredPart::has_start);
         writer.state = match start {
-            _ if stored.is_empty() => {
+            _ if stored.is_empty() || !has_start(start) => {
                 let relation = writer.relation_to_open_part(start);
                 WriterState::Writing(writer.create_part(aligner, relation)?)
             }
             StreamStart::NewCapture => {
-                WriterState::Comparing(Box::new(ResendComparison::new(aligner, stored)))
+                let whole = stored.into_iter().filter(StoredPart::has_start).collect();
+                WriterState::Comparing(Box::new(ResendComparison::new(aligner, whole)))
             }
             StreamStart::Continuation => WriterState::Writing(writer.continue_last_part(stored)?),
         };
@@ -112,7 +134,6 @@ impl StreamWriter {
         let Some(stored) = comparison.candidates.iter().find(fits).cloned() else {
             return Err(io::Error::other("the stored file that was equal to the stream no longer exists"));
         };
-        let file = shared.dir.open_to_read(&stored.manifest.file)?;
         let mut buffer = shared.pool.take(BufferSize::Scratch);
         let mut scratch = shared.pool.take(BufferSize::Scratch);
         loop {
@@ -121,14 +142,14 @@ impl StreamWriter {
                 return Ok(());
             }
             let some = buffer.len().min(usize::try_from(received - at).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[..some], at)?;
+            stored.read_exact_at(&shared.dir, &mut buffer[..some], at)?;
             comparison.compare(&shared.dir, &shared.disk_retry, &buffer[..some], &mut scratch);
         }
     }
 
     /// Accepts the next `bytes` bytes of `buffer`. An error means that the file cannot be written; it ends
     /// the stream.
-    pub fn feed(&mut self, buffer: Buffer, bytes: usize) -> io::Result<()> {
+    pub fn feed(&mut self, mut buffer: Buffer, mut bytes: usize) -> io::Result<()> {
         self.last_byte_ms = now_ms();
         if self.first_byte_ms == 0 {
             self.first_byte_ms = self.last_byte_ms;
@@ -150,7 +171,10 @@ impl StreamWriter {
                     let stored_bytes = divergence.prefix_bytes().max(comparison.aligner.tracker().received());
                     let end = comparison.aligner.tracker().received() + bytes as u64;
                     match self.switch_to_new_part(*divergence) {
-                        Ok(part) => self.state = WriterState::Writing(part),
+                        Ok(stored) => {
+                            buffer.copy_within(stored..bytes, 0);
+                            bytes -= stored;
+                        }
                         Err(error) => {
                             self.record_loss(end - stored_bytes);
                             return Err(error);
@@ -159,11 +183,7 @@ impl StreamWriter {
                 }
             }
         }
-        let WriterState::Writing(part) = &self.state else {
-            return Err(io::Error::other("the stream has ended"));
-        };
-        let taken = self.shared.queue.accept_bytes(part, buffer, bytes);
-        taken.inspect_err(|_| self.shared.queue.record_loss(part, bytes as u64))
+        self.store(buffer, bytes)
     }
 
     /// Records that `bytes` more bytes were received and cannot be stored.
@@ -269,7 +289,7 @@ impl StreamWriter {
     /// Returns the number of complete packets of the stream.
     pub fn packets(&self) -> u64 {
         match &self.state {
-            WriterState::Writing(part) => part.aligner().tracker().packets(),
+            WriterState::Writing(part) => self.rotated.packets + part.aligner().tracker().packets(),
             WriterState::Comparing(comparison) => comparison.aligner.tracker().packets(),
             WriterState::Ended => 0,
         }
@@ -292,14 +312,21 @@ impl StreamWriter {
             WriterState::Ended => None,
         };
         let Some(part) = part else { return StreamEnd::default() };
+        let file = Some(part.file.clone());
+        let mut damage = std::mem::take(&mut self.rotated.damage);
+        name_lock.mark_closing();
+        damage.extend(self.close_part(part, Some(name_lock)));
+        StreamEnd { file, damage }
+    }
+
+    /// Hands an ended part to the writer. Returns what is wrong with it.
+    fn close_part(&self, part: Arc<StreamPart>, name_lock: Option<NameLock>) -> Vec<Damage> {
         let damage = part.manifest().damage();
         damage.iter().for_each(|damage| damage.count(&self.shared.metrics));
-        let end = StreamEnd { file: Some(part.file.clone()), damage };
-        name_lock.mark_closing();
         self.shared.queue.unregister_part(&part);
         // The writer thread reports its own error.
         let _ = self.shared.queue.send(WriteJob::Close(EndedStream { part, name_lock }));
-        end
+        damage
     }
 
     fn end_writing(&self, part: Arc<StreamPart>, reason: EndReason) -> Option<Arc<StreamPart>> {
@@ -329,7 +356,7 @@ impl StreamWriter {
     fn end_comparing(&self, comparison: &ResendComparison, reason: EndReason) -> Option<Arc<StreamPart>> {
         let stored = comparison.matching_part()?;
         let received = comparison.aligner.tracker().received();
-        let mut connection = self.new_connection(stored.bytes);
+        let mut connection = self.new_connection(stored.file_bytes());
         connection.compared_bytes = received;
         self.close_connection(&mut connection, reason);
         let mut manifest = stored.manifest.clone();
@@ -416,11 +443,12 @@ impl StreamWriter {
         aligner: PacketAligner,
         compared_bytes: u64,
     ) -> io::Result<Arc<StreamPart>> {
+        let file_bytes = stored.file_bytes();
         let mut manifest = stored.manifest;
         manifest.state = ManifestState::Open;
         manifest.end_reason = None;
         manifest.sha256 = None;
-        let mut connection = self.new_connection(stored.bytes);
+        let mut connection = self.new_connection(file_bytes);
         connection.compared_bytes = compared_bytes;
         manifest.add_connection(connection);
         let entry = stored_parts::journal_entry(
@@ -428,7 +456,7 @@ impl StreamWriter {
             manifest.file.clone(),
             manifest.part,
             manifest.source,
-            stored.bytes,
+            file_bytes,
         );
         self.shared
             .disk_retry
@@ -452,21 +480,23 @@ impl StreamWriter {
     }
 
     /// Continues the part that was written last.
-    fn continue_last_part(&self, stored: Vec<StoredPart>) -> io::Result<Arc<StreamPart>> {
-        let new = || PacketAligner::new(self.shared.hash);
+    fn continue_last_part(&mut self, stored: Vec<StoredPart>) -> io::Result<Arc<StreamPart>> {
+        let hash = self.shared.hash;
+        let new = || PacketAligner::new(hash);
         let Some(last) = last_written(&stored).cloned() else {
             return self.create_part(new(), PartRelation::None);
         };
-        let position = PartPosition { file: last.manifest.file.clone(), at: last.bytes };
+        let position = PartPosition { file: last.manifest.file.clone(), at: last.file_bytes() };
         if last.continuation != Continuation::Allowed {
             return self.create_part(new(), PartRelation::Continues(position, last.continuation.as_str()));
         }
         let scan = self.scan_part(&last)?;
-        if hash_differs(&last.manifest, &scan) || scan.bytes() != last.bytes {
+        if hash_differs(&last.manifest, &scan) || scan.bytes() != last.file_bytes() {
             log::warn!(
                 "stored_file_changed file={} note=\"not changed; the stream gets another file\"",
                 last.manifest.file
             );
+            self.restart_rotation(HeaderCopy::default());
             return self.create_part(new(), PartRelation::Continues(position, "file_changed"));
         }
         self.reopen_part(last, PacketAligner::resume(scan), 0)
@@ -474,7 +504,7 @@ impl StreamWriter {
 
     /// Returns packet position and hash of a stored part, from its manifest if possible. Otherwise reads the
     /// file.
-    fn scan_part(&self, stored: &StoredPart) -> io::Result<FileScan> {
+    fn scan_part(&mut self, stored: &StoredPart) -> io::Result<FileScan> {
         let (shared, manifest) = (&self.shared, &stored.manifest);
         let restored = manifest.resume_state.as_deref().and_then(|stored_state| {
             FileScan::restore(stored_state, &manifest.file, stored.bytes, shared.hash)
@@ -483,19 +513,32 @@ impl StreamWriter {
             return Ok(scan);
         }
         let mut buffer = shared.pool.take(BufferSize::Scratch);
-        shared.disk_retry.retry("read", &manifest.file, || {
-            scan(&mut shared.dir.open_to_read(&manifest.file)?, &mut buffer, shared.hash, |_| {})
-        })
+        let mut headers = HeaderCopy::default();
+        let scanned = shared.disk_retry.retry("read", &manifest.file, || {
+            headers = HeaderCopy::default();
+            let inner = shared.dir.open_to_read(&manifest.file)?;
+            let mut file = HeaderReader { inner, headers: &mut headers };
+            scan(&mut file, &mut buffer, shared.hash, |_| {})
+        });
+        drop(buffer);
+        self.restart_rotation(headers);
+        scanned
     }
 
     /// Leaves a comparison that no part satisfies any more. Continues the part that is a prefix of the
-    /// stream, or creates a new one.
-    fn switch_to_new_part(&mut self, divergence: Divergence) -> io::Result<Arc<StreamPart>> {
+    /// stream, or creates a new one. Returns how many bytes at the start of the next chunk are stored already and must
+    /// not be fed again.
+    fn switch_to_new_part(&mut self, mut divergence: Divergence) -> io::Result<usize> {
         let WriterState::Comparing(comparison) = &mut self.state else {
             return Err(io::Error::other("the stream is not being compared"));
         };
         let (received, stored) = (comparison.aligner.tracker().received(), divergence.prefix_bytes());
         self.is_resend = divergence.longest_prefix.is_some();
+        if let Some(prefix) =
+            divergence.longest_prefix.take_if(|prefix| prefix.is_rotated() || self.rotator.is_some())
+        {
+            return self.continue_rotated(prefix, divergence.reference, received);
+        }
         if stored >= received && stored > 0 {
             // The usual case: the stored part is a prefix of the stream.
             // A copy of a compressed stream's aligner could not go on, so the copy stays behind.
@@ -504,7 +547,8 @@ impl StreamWriter {
             aligner.mark_stored(stored);
             let longest_prefix =
                 divergence.longest_prefix.ok_or_else(|| io::Error::other("there is no part to continue"))?;
-            return self.reopen_part(longest_prefix, aligner, stored);
+            self.state = WriterState::Writing(self.reopen_part(longest_prefix, aligner, stored)?);
+            return Ok(0);
         }
         let mut aligner = PacketAligner::new(self.shared.hash);
         aligner.mark_stored(stored);
@@ -515,31 +559,56 @@ impl StreamWriter {
         if part.manifest().repeats.is_none() {
             log::info!("stream_differs file={} at_or_after={received}", part.file);
         }
+        // If the copy fails, the part ends as incomplete. A re-send can complete it.
+        self.state = WriterState::Writing(part);
         if let Some(reference) = &divergence.reference {
-            let copied = self.copy_stored(reference, received, &part);
-            // The part ends as incomplete. A re-send can complete it.
-            copied.inspect_err(|_| self.state = WriterState::Writing(part.clone()))?;
+            self.copy_stored(reference, 0, received)?;
         }
-        Ok(part)
+        Ok(0)
     }
 
-    /// Copies the first `bytes` bytes of the stream from `reference`, which contains them, to `part`.
-    fn copy_stored(&self, reference: &StoredPart, bytes: u64, part: &Arc<StreamPart>) -> io::Result<()> {
-        let mut at = 0;
-        let mut copy = || {
-            let file = &reference.manifest.file;
-            let file = self.shared.disk_retry.retry("read", file, || self.shared.dir.open_to_read(file))?;
-            while at < bytes {
-                let mut buffer = self.shared.pool.take(BufferSize::Scratch);
-                let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
-                file.read_exact_at(&mut buffer[..some], at)?;
-                self.shared.queue.accept_bytes(part, buffer, some)?;
-                at += some as u64;
-            }
-            Ok(())
-        };
-        let copied = copy();
-        copied.inspect_err(|_| self.shared.queue.record_loss(part, bytes - at))
+    /// Continues a stored part at the end of its last file, after `received` equal bytes. Returns how many of the next
+    /// bytes it has already.
+    fn continue_rotated(
+        &mut self,
+        prefix: StoredPart,
+        reference: Option<StoredPart>,
+        received: u64,
+    ) -> io::Result<usize> {
+        let (stored, file_bytes) = (prefix.bytes, prefix.file_bytes());
+        let scan = self.scan_part(&prefix)?;
+        if scan.bytes() != file_bytes {
+            return Err(io::Error::other("the stored file has changed"));
+        }
+        let part = self.reopen_part(prefix, PacketAligner::resume(scan), stored.min(received))?;
+        self.state = WriterState::Writing(part);
+        match reference {
+            Some(reference) if stored < received => self.copy_stored(&reference, stored, received)?,
+            _ => {}
+        }
+        Ok(usize::try_from(stored.saturating_sub(received)).unwrap_or(usize::MAX))
+    }
+
+    /// Copies bytes of the stream from `reference`, which contains them, to the part that is being written.
+    fn copy_stored(&mut self, reference: &StoredPart, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            let mut buffer = self.shared.pool.take(BufferSize::Scratch);
+            let some = buffer.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+            let read = self.shared.disk_retry.retry("read", &reference.manifest.file, || {
+                reference.read_exact_at(&self.shared.dir, &mut buffer[..some], at)
+            });
+            let copied = match read {
+                Ok(()) => self.store(buffer, some).inspect_err(|_| self.record_loss(to - at - some as u64)),
+                Err(error) => {
+                    self.record_loss(to - at);
+                    Err(error)
+                }
+            };
+            copied?;
+            at += some as u64;
+        }
+        Ok(())
     }
 }
 
@@ -552,7 +621,7 @@ impl Drop for StreamWriter {
 /// Returns what a new part has to do with the part that it is equal to so far and must not be appended to.
 fn relation_to_repeated(repeated: Option<&StoredPart>) -> PartRelation {
     match repeated.filter(|repeated| repeated.bytes > 0) {
-        Some(StoredPart { manifest, bytes, continuation }) => {
+        Some(StoredPart { manifest, bytes, continuation, .. }) => {
             let position = PartPosition { file: manifest.file.clone(), at: *bytes };
             PartRelation::Repeats(position, continuation.as_str())
         }

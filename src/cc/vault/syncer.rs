@@ -35,8 +35,8 @@ const ROOM_FOR_EVENTS_BYTES: u64 = 1 << 20;
 pub(super) struct EndedStream {
     /// The stream's part. Its manifest contains the end reason.
     pub part: Arc<StreamPart>,
-    /// Lock of the stream's name, held until the manifest is published.
-    pub name_lock: NameLock,
+    /// Lock of the stream's name, held until the manifest is published. `None`: the stream goes on in another part.
+    pub name_lock: Option<NameLock>,
 }
 
 /// A job for the syncer.
@@ -264,7 +264,7 @@ impl Syncer {
         if batch.is_empty() {
             return;
         }
-        let (parts, name_locks): (Vec<Arc<StreamPart>>, Vec<NameLock>) =
+        let (parts, name_locks): (Vec<Arc<StreamPart>>, Vec<Option<NameLock>>) =
             batch.into_iter().map(|ended| (ended.part, ended.name_lock)).unzip();
         // Manifests that are written before a syncfs need no sync of their own.
         let are_many = parts.len() > SYNC_EACH_MAX;
@@ -452,7 +452,7 @@ mod tests {
             let part = Arc::new(StreamPart::new(0, PacketAligner::new(true), manifest));
             EndedStream {
                 part,
-                name_lock: self.names.acquire_for_recovery(StreamSource::Tcp, file.as_bytes()),
+                name_lock: Some(self.names.acquire_for_recovery(StreamSource::Tcp, file.as_bytes())),
             }
         }
 

@@ -22,8 +22,26 @@ pub(crate) struct EventArgs {
     /// How a number in an HTTP query matches: in every dialled form, or only as it is written
     #[arg(long, value_enum, default_value_t = NumberMatch::Canonical)]
     number_match: NumberMatch,
+    /// Whether the HTTP API answers queries, or only stores [default: queries of the configuration, else on]
+    #[arg(long, value_enum, value_name = "on|off")]
+    queries: Option<Switch>,
+    /// Origin (scheme, host, port) whose web pages may use the HTTP API (CORS); repeatable [default: httpCors
+    /// of the configuration, else none]
+    #[arg(long, value_name = "ORIGIN", value_parser = crate::daemon::settings::check_origin)]
+    http_cors: Vec<String>,
+    /// Name by which clients without a user may call the HTTP API, or .DOMAIN for all names of a domain; repeatable. Addresses,
+    /// names without a dot, this machine's name and its search domains always work [default: httpNames of the configuration]
+    #[arg(long, value_name = "NAME")]
+    http_name: Vec<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 /// Options for storing events in a cluster.
@@ -42,7 +60,7 @@ struct ClusterArgs {
     /// Maximum size of the spool; senders wait while it is full
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = parse_spool_bytes)]
     spool_bytes_max: u64,
-    /// Delete daily indices that are older than N days [default: never]
+    /// Delete events from more than N days ago: in a cluster the daily indices, in DIR the events [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=KEEP_DAYS_MAX))]
     keep_days: Option<u32>,
 }
@@ -71,9 +89,9 @@ impl ClusterArgs {
         let ca = self.cluster_ca.as_deref().or(configured.cluster_ca.as_deref());
         let keep_days = self.keep_days.or(configured.keep_days);
         let Some(url) = url else {
-            return match (&self.cluster_ca, self.keep_days) {
-                (None, None) => Ok(None),
-                _ => Err(Error::Usage("--cluster-ca and --keep-days require --cluster".to_owned())),
+            return match &self.cluster_ca {
+                None => Ok(None),
+                Some(_) => Err(Error::Usage("--cluster-ca requires --cluster".to_owned())),
             };
         };
         let client = EsClient::new("--cluster", url, None, ca)?;
@@ -96,8 +114,17 @@ impl EventArgs {
         if let Some(given) = sources.map(SourceArgs::into_sources).filter(|given| !given.is_empty()) {
             events.sources = given;
         }
+        if let Some(queries) = self.queries {
+            events.queries_off = queries == Switch::Off;
+        }
         if events.sources.is_empty() {
             return Ok(None);
+        }
+        if !self.http_cors.is_empty() {
+            events.http_cors.clone_from(&self.http_cors);
+        }
+        if !self.http_name.is_empty() {
+            events.http_names.clone_from(&self.http_name);
         }
         for source in &events.sources {
             source.check(&events).map_err(Error::Usage)?;
@@ -109,6 +136,7 @@ impl EventArgs {
         let normalizer =
             PhoneNumberNormalizer::new(numbers).map_err(|error| Error::Usage(error.to_string()))?;
         Ok(Some(EventServiceConfig {
+            keep_days: self.cluster.keep_days.or(events.keep_days),
             cluster: self.cluster.resolve(&events)?,
             settings: events,
             normalizer: Arc::new(normalizer),

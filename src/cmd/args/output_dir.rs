@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::units;
-use crate::cc::vault::{Access, VaultConfig};
+use crate::cc::vault::{Access, RotationLimits, VaultConfig};
 use crate::{Error, Result};
 
 /// Options for the output directory.
@@ -61,6 +61,7 @@ impl OutputArgs {
             free_bytes_min: self.reserve_disk,
             sync_interval: self.sync_interval.max(Duration::from_millis(1)),
             continue_within: None,
+            rotation: RotationLimits::default(),
         })
     }
 }

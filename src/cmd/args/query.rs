@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-
 use super::config::ConfigArgs;
 use crate::cmd::args::events::NumberMatch;
 use crate::cmd::args::time_zone::TimeZoneArg;
@@ -107,7 +105,7 @@ pub(crate) fn load_normalizer(settings: &Settings) -> Result<Arc<PhoneNumberNorm
 
 impl EventFilterArgs {
     pub(crate) fn time_range(&self) -> Result<TimeRange> {
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = crate::runtime::time::now_ms();
         let time = |option: &str, text: &Option<String>| {
             let read = text.as_deref().map(|text| self.time_zone.parse_time(text, now_ms)).transpose();
             read.map_err(|error| Error::Usage(format!("{option}: {error}")))

@@ -65,8 +65,9 @@ impl ServiceArgs {
         let machine = MachineLimits::detect();
         let DaemonArgs { shutdown_timeout, continue_within, admin_listen } = daemon;
         let vault = output.resolve(machine.descriptors_shared())?;
+        let rotation = tcp.as_ref().map(|(_, tcp)| tcp.rotation()).unwrap_or_default();
         Ok(Service::new(ServiceConfig {
-            vault: VaultConfig { continue_within: Some(continue_within), ..vault },
+            vault: VaultConfig { continue_within: Some(continue_within), rotation, ..vault },
             tcp: tcp.map(|(listen, args)| args.resolve(listen, machine, shutdown_timeout)),
             kafka,
             events,

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::units;
 use crate::cc::ingest::tcp::{TcpConfig, TcpTimeouts};
+use crate::cc::vault::RotationLimits;
 use crate::cc::wire::name_template::NameTemplate;
 use crate::config::HostPort;
 use crate::limits::MachineLimits;
@@ -50,9 +51,25 @@ pub(crate) struct TcpArgs {
     /// Name for a stream that starts without one; {peer}, {port} and {time} are filled in [default: an empty name]
     #[arg(long, value_name = "TEMPLATE", value_parser = NameTemplate::parse)]
     unnamed: Option<NameTemplate>,
+    /// Go on in a new file with the first packet after this size, 64K or more; each file is a capture [default: one file]
+    #[arg(long, value_name = "SIZE", value_parser = rotation_size)]
+    rotate_size: Option<u64>,
+    /// Go on in a new file after this time, 1s or more; each file is a capture [default: one file]
+    #[arg(long, value_name = "TIME", value_parser = units::duration_in(1_000..=31_536_000_000))]
+    rotate_interval: Option<Duration>,
     /// Fetch streams from this sensor (PCAP-over-IP), named by --unnamed [default: {peer}-{time}.pcap]; repeatable
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_target)]
     connect: Vec<String>,
+}
+
+/// Smallest file of a rotated stream. Smaller ones would be countless.
+const ROTATION_BYTES_MIN: u64 = 64 << 10;
+
+fn rotation_size(text: &str) -> Result<u64, String> {
+    match units::bytes(text)? {
+        bytes if bytes < ROTATION_BYTES_MIN => Err("too small: 64K is the least".to_owned()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Checks the form of `HOST:PORT`. The name is looked up when it is used.
@@ -91,6 +108,11 @@ impl TcpArgs {
         !self.connect.is_empty()
     }
 
+    /// When streams go on in a new file.
+    pub(crate) fn rotation(&self) -> RotationLimits {
+        RotationLimits { bytes: self.rotate_size, age: self.rotate_interval }
+    }
+
     /// Checks the options against the limits of the machine.
     pub(crate) fn resolve(
         self,
@@ -114,6 +136,8 @@ impl TcpArgs {
                 connections_max: of_peer.unwrap_or(streams_max - streams_max / 16),
                 names_max: self.peer_names_max,
                 bytes_per_second: (self.peer_rate_max > 0).then_some(self.peer_rate_max),
+                // Streams share the buffers of a pool.
+                memory_bytes_max: usize::MAX,
             },
             unnamed: self.unnamed,
             connect: self.connect,

@@ -175,7 +175,7 @@ impl Args {
                 let is_reader_open = scan_recent(session, *since_ms, &mut |hit| {
                     if remember(seen, &hit)? { self.print(EventView::new(hit, 0)) } else { Ok(true) }
                 })?;
-                *since_ms = chrono::Utc::now().timestamp_millis() - LATE_MS;
+                *since_ms = crate::runtime::time::now_ms() - LATE_MS;
                 seen.retain(|_, time_ms| *time_ms >= *since_ms);
                 Ok(PrintResult { is_reader_open, has_more: false })
             }
@@ -217,7 +217,7 @@ fn start_cursor(session: &QuerySession) -> Result<TailCursor> {
     if session.has_seq_no() {
         return Ok(TailCursor::SeqNo(None));
     }
-    let since_ms = chrono::Utc::now().timestamp_millis() - LATE_MS;
+    let since_ms = crate::runtime::time::now_ms() - LATE_MS;
     // Existing events are not new, even if their time is in the future.
     let mut seen = HashMap::new();
     scan_recent(session, since_ms, &mut |hit| remember(&mut seen, &hit).map(|_| true))?;

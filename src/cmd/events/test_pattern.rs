@@ -7,7 +7,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use chrono::Local;
 use serde_json::{Map, Value, json};
 
 use crate::cmd::Command;
@@ -120,7 +119,7 @@ struct LineResult {
 impl LineResult {
     fn of_line(nth: usize, line: &[u8], patterns: &GrokPatterns) -> LineResult {
         let message = String::from_utf8_lossy(line);
-        let arrived = Local::now();
+        let arrived = crate::runtime::time::now_local();
         let line = header::parse(&message, &arrived).to_pattern_line(&arrived);
         let start = Instant::now();
         let found = patterns.match_line(&line);

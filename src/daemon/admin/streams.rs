@@ -17,11 +17,11 @@ pub(super) fn response(live: &StreamRegistry) -> Response {
 
 /// A stream in /streams.
 #[derive(Serialize)]
-struct StreamRow<'a> {
+struct StreamRow {
     id: u64,
     peer: std::net::SocketAddr,
     /// `None` until the name is known.
-    file: Option<&'a str>,
+    file: Option<String>,
     bytes: u64,
     packets: u64,
     /// `None` until the first byte of content.
@@ -30,8 +30,8 @@ struct StreamRow<'a> {
     state: &'static str,
 }
 
-impl StreamRow<'_> {
-    fn new(stream: &StreamStats) -> StreamRow<'_> {
+impl StreamRow {
+    fn new(stream: &StreamStats) -> StreamRow {
         let last_byte_ms = stream.last_byte_ms.load(Ordering::Relaxed);
         StreamRow {
             id: stream.id,

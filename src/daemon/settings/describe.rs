@@ -39,6 +39,9 @@ impl Settings {
                     &mut [&indices.calls, &indices.sentrypeer, &indices.syslog, &indices.billing].into_iter(),
                 )
             }
+            "queries" => if events.queries_off { "off" } else { "on" }.to_owned(),
+            "httpNames" => join(&mut events.http_names.iter()),
+            "httpCors" => join(&mut events.http_cors.iter()),
             "cluster" => events.cluster.as_deref().map(without_login).unwrap_or_default(),
             "clusterCa" => {
                 events.cluster_ca.as_ref().map_or_else(String::new, |path| path.display().to_string())

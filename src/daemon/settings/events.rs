@@ -20,6 +20,9 @@ pub(super) const PATH: &str = "parameters.events";
 /// Maximum number of users.
 const USERS_MAX: usize = 64;
 
+/// Maximum number of names and of origins.
+const NAMES_MAX: usize = 64;
+
 /// Maximum number of sources of one kind.
 const SOURCES_PER_KIND_MAX: usize = 16;
 
@@ -27,7 +30,7 @@ const SOURCES_PER_KIND_MAX: usize = 16;
 pub(crate) const KEEP_DAYS_MAX: i64 = 36_500;
 
 /// Keys of the section that are not sources, with their meanings for lea.conf(5).
-const OTHER_KEYS: [(&str, &str); 7] = [
+const OTHER_KEYS: [(&str, &str); 10] = [
     ("users", "Users of the HTTP API: an object of names and hashes that `lea events hash-password` makes."),
     (
         "patterns",
@@ -39,13 +42,27 @@ const OTHER_KEYS: [(&str, &str); 7] = [
         "indices",
         "Names of the indices calls, sentrypeer, syslog and billing: an object of old and new names.",
     ),
+    ("queries", "`off`: the HTTP API stores events and answers no query. Default: `on`."),
     (
         "cluster",
         "URL of the cluster that stores events, http[s]://USER:PASSWORD@HOST:9200. Empty: the event store of the output \
          directory.",
     ),
     ("clusterCa", "File with the CA certificates (PEM) of an https cluster. Default: those of the system."),
-    ("keepDays", "Days after which daily indices of the cluster are deleted, 1 to 36500. Default: never."),
+    (
+        "httpNames",
+        "Names by which clients without a user may call the HTTP API, a list: names, or `.DOMAIN` for all names of a domain. \
+         Addresses, names without a dot, this machine's name and its search domains always work.",
+    ),
+    (
+        "httpCors",
+        "Origins whose web pages may use the HTTP API (CORS), a list of values such as `http://grafana.example:3000`. \
+         Default: none.",
+    ),
+    (
+        "keepDays",
+        "Days after which events are deleted (in a cluster, their daily indices), 1 to 36500. Default: never.",
+    ),
 ];
 
 /// Returns all keys of the section.
@@ -87,8 +104,16 @@ pub(super) fn read(
             "definitions" => read_pairs(value, DEFINITIONS_MAX)?.map(|pairs| events.definitions = pairs),
             "users" => read_pairs(value, USERS_MAX)?.and_then(check_users).map(|users| events.users = users),
             "indices" => read_indices(value, &mut events.indices)?,
+            "queries" => read_text(value)?.and_then(check_switch).map(|is_on| events.queries_off = !is_on),
             "cluster" => read_text(value)?.and_then(check_cluster_url).map(|store| events.cluster = store),
             "clusterCa" => read_text(value)?.map(|path| events.cluster_ca = Some(path.into())),
+            "httpNames" => {
+                read_text_list(value)?.and_then(bounded(NAMES_MAX)).map(|names| events.http_names = names)
+            }
+            "httpCors" => {
+                let list = read_text_list(value)?.and_then(bounded(NAMES_MAX)).and_then(check_origins);
+                list.map(|origins| events.http_cors = origins)
+            }
             "keepDays" => read_keep_days(value)?.map(|days| events.keep_days = Some(days)),
             key if let Some(kind) = SOURCES.iter().find(|kind| kind.key == key) => {
                 read_sources(kind, value)?.map(|sources| events.sources.extend(sources))
@@ -155,6 +180,15 @@ fn check_cluster_url(url: String) -> Result<Option<String>, String> {
     Ok(Some(url))
 }
 
+/// Returns whether a switch is on.
+fn check_switch(text: String) -> Result<bool, String> {
+    match text.as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("expected on or off, found {}", check::quote(other))),
+    }
+}
+
 fn read_keep_days(node: JsonNode<'_>) -> Result<Result<u32, String>, JsonSyntaxError> {
     let Some(scalar) = node.scalar() else {
         return Ok(Err(format!("expected a number, found {}", node.kind())));
@@ -163,6 +197,21 @@ fn read_keep_days(node: JsonNode<'_>) -> Result<Result<u32, String>, JsonSyntaxE
     Ok(days
         .and_then(|days| u32::try_from(days).ok())
         .ok_or(format!("expected a number of days from 1 to {KEEP_DAYS_MAX}")))
+}
+
+fn check_origins(origins: Vec<String>) -> Result<Vec<String>, String> {
+    origins.into_iter().map(|origin| check_origin(&origin)).collect()
+}
+
+/// Checks an origin: scheme, host and port of a web page, or `*`.
+pub(crate) fn check_origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '?', '#'])) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("{} is not an origin (expected http[s]://HOST[:PORT] or *)", check::quote(text)))
+        }
+    }
 }
 
 fn check_users(pairs: Vec<(String, String)>) -> Result<Vec<User>, String> {
@@ -238,6 +287,7 @@ mod tests {
         assert_eq!(wrongs, []);
         assert_eq!(events.cluster.as_deref(), Some("https://lea@search:9200"));
         assert_eq!((events.cluster_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
+        assert!(check(r#"{"queries": "off"}"#).0.queries_off && !check(r#"{"queries": "on"}"#).0.queries_off);
         for off in ["{}", r#"{"amqp": {"url": "", "queue": "q"}}"#, r#"{"http": "", "syslog": []}"#] {
             assert_eq!(names(&check(off).0), [""; 0], "{off}");
         }
@@ -270,6 +320,7 @@ mod tests {
             "parameters.events.amqp: not an amqp:// URL",
         );
         check_wrong(r#"{"amqp": {"url": "amqp://a"}}"#, "the name of the queue must have 1 to 255 bytes");
+        check_wrong(r#"{"queries": "no"}"#, r#"parameters.events.queries: expected on or off, found "no""#);
         check_wrong(r#"{"amqp": {"x": "q"}}"#, "(expected url or queue)");
         check_wrong(r#"{"indices": {"x": "a"}}"#, "(expected calls, sentrypeer, syslog or billing)");
         check_wrong(r#"{"cluster": "ftp://a"}"#, "not an http or https URL");

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use super::{IngestSource, SourceContext, SourceKind, SourceOption, parse_address, print_listening};
 use crate::daemon::settings::EventSettings;
 use crate::es_api::EsApi;
-use crate::http::HttpServer;
 use crate::http::basic_auth::Users;
+use crate::http::{HttpServer, RequestGuard, machine_names};
 use crate::runtime::net;
 use crate::{Error, Result};
 
@@ -38,6 +38,15 @@ impl fmt::Display for Http {
     }
 }
 
+impl Http {
+    /// Without users, only names of this machine lead here. With users, a foreign page lacks the password.
+    fn guard(&self, settings: &EventSettings) -> RequestGuard {
+        let names = settings.http_names.iter().cloned().chain(machine_names()).collect();
+        let guard = RequestGuard::new(names, settings.http_cors.clone());
+        if settings.users.is_empty() { guard } else { guard.allow_any_host() }
+    }
+}
+
 impl IngestSource for Http {
     /// Without users, only the machine itself may connect.
     fn check(&self, settings: &EventSettings) -> Result<(), String> {
@@ -57,7 +66,10 @@ impl IngestSource for Http {
         let metrics = Arc::clone(context.sink.metrics());
         let normalizer = context.query_normalizer.clone();
         let handler = EsApi::new(Arc::clone(&context.store), normalizer, users, Arc::clone(&metrics))
-            .with_dead_letters(Arc::clone(&context.sink));
+            .with_queries(!context.settings.queries_off)
+            .with_dead_letters(Arc::clone(&context.sink))
+            .with_guard(self.guard(context.settings))
+            .with_metadata(&context.vault.path().join(".lea"))?;
         let listener = net::bind(self.addr)?;
         let shutdown = context.listeners.shutdown.clone();
         let server =

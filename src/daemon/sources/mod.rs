@@ -4,6 +4,7 @@
 //! To add a source, write a module with its [`SourceKind`] and its [`IngestSource`], and add the kind to [`SOURCES`].
 
 mod amqp;
+mod gelf;
 mod http;
 mod lines;
 mod syslog;
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 use super::settings::EventSettings;
 use crate::Result;
 use crate::cc::vault::Vault;
+use crate::config::check;
 use crate::iri::ingest::event_sink::EventSink;
 use crate::iri::ingest::listener::ListenerDeps;
 use crate::iri::ingest::syslog::SyslogConfig;
@@ -24,8 +26,8 @@ use crate::runtime::{logging, net};
 use crate::search::store::Store;
 
 /// All kinds of event sources, in the order of `--help`.
-pub(crate) static SOURCES: [&SourceKind; 5] =
-    [&lines::LINES, &lines::CONTENT_LINES, &syslog::SYSLOG, &http::HTTP, &amqp::AMQP];
+pub(crate) static SOURCES: [&SourceKind; 6] =
+    [&lines::LINES, &lines::CONTENT_LINES, &syslog::SYSLOG, &gelf::GELF, &http::HTTP, &amqp::AMQP];
 
 /// Creates a source from the values of its options, or says what is wrong with them.
 pub(crate) type ParseSource = fn(&[&str]) -> Result<Arc<dyn IngestSource>, String>;
@@ -98,6 +100,22 @@ pub(super) fn start_all(context: &SourceContext<'_>) -> Result<Vec<JoinHandle<Re
 fn parse_address(values: &[&str]) -> Result<SocketAddr, String> {
     let [text] = values else { return Err("expected one address".to_owned()) };
     net::parse_listen_address(text).map_err(|error| error.to_string())
+}
+
+/// Parses `udp:ADDR:PORT` or `tcp:ADDR:PORT`. Returns true for TCP, and the address.
+fn parse_transport(values: &[&str], what: &str) -> Result<(bool, SocketAddr), String> {
+    let text = values.first().copied().unwrap_or_default();
+    let (is_tcp, addr) = match text.split_once(':') {
+        Some(("udp", addr)) => (false, addr),
+        Some(("tcp", addr)) => (true, addr),
+        _ => {
+            let quoted = check::quote(text);
+            return Err(format!(
+                "{quoted} is not a {what} listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)"
+            ));
+        }
+    };
+    net::parse_listen_address(addr).map(|addr| (is_tcp, addr)).map_err(|error| error.to_string())
 }
 
 /// Prints the line that scripts wait for.

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::{IngestSource, SourceContext, SourceKind, SourceOption, print_listening};
+use super::{IngestSource, SourceContext, SourceKind, SourceOption, parse_transport, print_listening};
 use crate::Result;
-use crate::config::check;
-use crate::iri::ingest::syslog::{self, UdpReceiver};
+use crate::iri::ingest::syslog;
 use crate::runtime::net;
 
 pub(super) static SYSLOG: SourceKind = SourceKind {
@@ -35,18 +34,8 @@ enum Syslog {
 impl Syslog {
     /// Parses `udp:ADDR:PORT` or `tcp:ADDR:PORT`.
     fn parse(values: &[&str]) -> Result<Syslog, String> {
-        let text = values.first().copied().unwrap_or_default();
-        let (make, addr): (fn(SocketAddr) -> Syslog, _) = match text.split_once(':') {
-            Some(("udp", addr)) => (Syslog::Udp, addr),
-            Some(("tcp", addr)) => (Syslog::Tcp, addr),
-            _ => {
-                let quoted = check::quote(text);
-                return Err(format!(
-                    "{quoted} is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)"
-                ));
-            }
-        };
-        net::parse_listen_address(addr).map(make).map_err(|error| error.to_string())
+        let (is_tcp, addr) = parse_transport(values, "syslog")?;
+        Ok(if is_tcp { Syslog::Tcp(addr) } else { Syslog::Udp(addr) })
     }
 }
 
@@ -64,7 +53,7 @@ impl IngestSource for Syslog {
         let config = Arc::clone(&context.syslog);
         match *self {
             Syslog::Udp(addr) => {
-                let receiver = UdpReceiver::start(addr, &context.listeners, config)?;
+                let receiver = syslog::start_udp(addr, &context.listeners, config)?;
                 print_listening(receiver.local_addr, "syslog transport=udp");
                 Ok(receiver.threads)
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::time::rfc3339_now;
-use crate::search::dead_letters::{DeadLetter, EventDeadLetters};
+use crate::search::dead_letters::{AddedLetters, DeadLetter, EventDeadLetters};
 use crate::search::document::Document;
 use crate::search::store::{Store, StoreError, WriteRejected};
 
@@ -66,6 +66,20 @@ impl RejectedInput<'_> {
             reason: format!("{}{truncated}", self.reason),
             text: self.value.to_vec(),
         }
+    }
+}
+
+/// A document that the store rejected permanently.
+#[derive(Clone, Debug)]
+pub struct RejectedDocument<'a> {
+    pub index: &'a str,
+    pub source: &'a [u8],
+    pub reason: String,
+}
+
+impl RejectedDocument<'_> {
+    fn of(document: &Document, reason: String) -> RejectedDocument<'_> {
+        RejectedDocument { index: &document.index, source: &document.source, reason }
     }
 }
 
@@ -137,19 +151,22 @@ impl EventSink {
         loop {
             let why = match self.store.write(documents.clone()) {
                 Ok(answers) => {
-                    for (document, answer) in documents.iter().zip(&answers) {
-                        match answer {
-                            Ok(_) => self.metrics.events_stored_total.inc(),
+                    let rejected =
+                        documents.iter().zip(answers).filter_map(|(document, answer)| match answer {
+                            Ok(_) => {
+                                self.metrics.events_stored_total.inc();
+                                None
+                            }
                             // Only events that may be sent again have an id.
                             Err(WriteRejected::AlreadyExists { .. }) => {
-                                self.metrics.events_duplicate_total.inc()
+                                self.metrics.events_duplicate_total.inc();
+                                None
                             }
-                            Err(refused) => {
-                                let Document { index, source, .. } = document;
-                                self.reject_document(from, index, source, &refused.to_string());
+                            Err(WriteRejected::Invalid(reason)) => {
+                                Some(RejectedDocument::of(document, reason))
                             }
-                        }
-                    }
+                        });
+                    self.reject_documents(from, rejected);
                     return Ok(());
                 }
                 Err(StoreError::Full) => {
@@ -160,6 +177,8 @@ impl EventSink {
                     error @ (StoreError::Failed { .. }
                     | StoreError::TimedOut(_)
                     | StoreError::Unreachable(_)
+                    | StoreError::MemoryExceeded { .. }
+                    | StoreError::ClientGone
                     | StoreError::Busy),
                 ) => {
                     waiting.wait_after_error(&error);
@@ -174,12 +193,13 @@ impl EventSink {
                     error @ (StoreError::IndexNotFound(_)
                     | StoreError::Invalid(_)
                     | StoreError::Rejected { .. }
+                    | StoreError::TooManyBuckets
                     | StoreError::TooLarge(_)),
                 ) => {
                     let why = error.to_string();
-                    for Document { index, source, .. } in &documents {
-                        self.reject_document(from, index, source, &why);
-                    }
+                    let rejected =
+                        documents.iter().map(|document| RejectedDocument::of(document, why.clone()));
+                    self.reject_documents(from, rejected);
                     return Ok(());
                 }
             };
@@ -190,13 +210,27 @@ impl EventSink {
         }
     }
 
-    /// Adds a document that the store rejected permanently to the dead letters.
-    pub fn reject_document(&self, from: MessageOrigin<'_>, index: &str, source: &[u8], reason: &str) {
-        self.metrics.events_rejected_unfit.inc();
-        self.reject(
-            &RejectedInput { origin: from, index: Some(index), reason, value: source, is_truncated: false },
-            "unfit",
-        );
+    /// Adds documents that the store rejected permanently to the dead letters, with one sync for all of them.
+    pub fn reject_documents<'a>(
+        &self,
+        from: MessageOrigin<'_>,
+        rejected: impl Iterator<Item = RejectedDocument<'a>>,
+    ) {
+        let letter = |RejectedDocument { index, source, reason }: RejectedDocument<'_>| {
+            let index = Some(index);
+            RejectedInput { origin: from, index, reason: &reason, value: source, is_truncated: false }
+                .dead_letter()
+        };
+        let mut rejected = rejected.map(letter).peekable();
+        if rejected.peek().is_none() {
+            return;
+        }
+        let MessageOrigin { listener, peer } = from;
+        self.warn("unfit", format_args!("event_rejected reason=unfit listener={listener} peer={peer}"));
+        let AddedLetters { kept, lost } = self.dead_letters.add_all(rejected);
+        self.metrics.events_rejected_unfit.add(kept + lost);
+        self.metrics.event_dead_letters_total.add(kept);
+        self.metrics.event_dead_letters_dropped_total.add(lost);
     }
 }
 

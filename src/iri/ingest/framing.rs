@@ -17,6 +17,8 @@ pub const EXCERPT_BYTES: usize = 1024;
 pub enum Framing {
     /// Each message ends with a newline or a NUL.
     Lines,
+    /// Each message ends with a NUL (GELF).
+    Nul,
     /// Each message ends with a newline or a NUL, or has a length prefix (RFC 6587).
     Syslog,
 }
@@ -63,7 +65,7 @@ impl Framer {
         loop {
             let rest = &input[at..];
             match self.state {
-                FramerState::SkipLine => match memchr::memchr2(b'\n', 0, rest) {
+                FramerState::SkipLine => match self.find_end(rest) {
                     Some(end) => at += end + 1,
                     None => return (FramingStep::NeedMore, input.len()),
                 },
@@ -114,7 +116,7 @@ impl Framer {
     }
 
     fn line<'a>(&mut self, input: &'a [u8], ended: bool) -> (FramingStep<'a>, usize) {
-        let end = memchr::memchr2(b'\n', 0, &input[..input.len().min(self.bytes_max + 1)]);
+        let end = self.find_end(&input[..input.len().min(self.bytes_max + 1)]);
         match end {
             Some(end) => (FramingStep::Message(strip_line_end(&input[..end])), end + 1),
             None if input.len() > self.bytes_max => {
@@ -123,6 +125,13 @@ impl Framer {
             }
             None if ended && !input.is_empty() => (FramingStep::Message(strip_line_end(input)), input.len()),
             None => (FramingStep::NeedMore, 0),
+        }
+    }
+
+    fn find_end(&self, input: &[u8]) -> Option<usize> {
+        match self.framing {
+            Framing::Nul => memchr::memchr(0, input),
+            Framing::Lines | Framing::Syslog => memchr::memchr2(b'\n', 0, input),
         }
     }
 
@@ -211,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_nul_ends_a_message_too() {
+        check(Framing::Nul, b"{\n}\0\0{}\r\n\0x", &["{\n}", "{}", "x"]);
         check(Framing::Lines, b"a\0b\0\nc\r\n\0d", &["a", "b", "c", "d"]);
         check(Framing::Syslog, b"<13>a\0<14>b\x006 <1>c\0d<15>e\0", &["<13>a", "<14>b", "<1>c\0d", "<15>e"]);
         let long = format!("<1>{}\0<1>z\0", "x".repeat(EXCERPT_BYTES));

@@ -6,8 +6,8 @@
 //! Invalid input never ends a connection, except HTTP: a web page must not store events through its visitor. After shutdown is triggered, a connection still handles the bytes that have
 //! arrived, and the bytes that arrive within the shutdown timeout.
 //!
-//! Invariant: incomplete messages use at most [`HELD_BYTES_MAX`] of memory over all connections, in addition to the
-//! [`UNCOUNTED_BYTES`] of each connection.
+//! Invariant: incomplete messages use at most [`MemoryLimits::held_messages`] of memory over all connections, in addition to
+//! the [`UNCOUNTED_BYTES`] of each connection. One connection holds at most a message of the maximum size.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,18 +22,20 @@ use socket2::{SockRef, TcpKeepalive};
 use super::event_sink::{EventSink, StoreClosed};
 use super::framing::{Framer, Framing, FramingStep};
 use crate::Result;
+use crate::limits::MemoryLimits;
 use crate::runtime::metrics::SourceMetrics;
 use crate::runtime::net::acceptor::{self, AcceptorConfig, ConnectionHandler, ListenerState};
-use crate::runtime::net::wait;
+use crate::runtime::net::peers::{PeerLimits, PeerPermit};
+use crate::runtime::net::{PollOutcome, wait};
 use crate::runtime::shutdown::Shutdown;
 
 /// Connections of one listener. A log shipper keeps one open.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
 
-/// Memory for incomplete messages longer than [`UNCOUNTED_BYTES`], over all connections.
-const HELD_BYTES_MAX: usize = 64 << 20;
+/// Time without a byte after which a connection ends while its listener has little room for others.
+const IDLE_IN_CROWD: Duration = Duration::from_secs(60);
 
-/// Buffered bytes of a connection that do not count towards [`HELD_BYTES_MAX`].
+/// Buffered bytes of a connection that do not count towards the memory for incomplete messages.
 const UNCOUNTED_BYTES: usize = 32 << 10;
 
 /// Size of one read.
@@ -80,6 +82,7 @@ struct ListenerShared {
     handler_factory: HandlerFactory,
     shutdown: Shutdown,
     held_bytes: Arc<AtomicUsize>,
+    state: Arc<ListenerState>,
 }
 
 /// Dependencies that all listeners of a process share.
@@ -105,7 +108,8 @@ impl ListenerDeps {
         config: ListenerConfig,
         handler_factory: HandlerFactory,
     ) -> Result<JoinHandle<Result<()>>> {
-        let state = ListenerState::new(config.name, CONNECTIONS_MAX, self.sink.metrics());
+        let peers = PeerLimits::of_connections(CONNECTIONS_MAX);
+        let state = ListenerState::new(config.name, CONNECTIONS_MAX, peers, self.sink.metrics());
         let source_metrics = self.sink.metrics().source(config.name, config.transport);
         let (shutdown, held_bytes) = (self.shutdown.clone(), Arc::clone(&self.held_bytes));
         let shared = ListenerShared {
@@ -116,6 +120,7 @@ impl ListenerDeps {
             handler_factory,
             shutdown: shutdown.clone(),
             held_bytes,
+            state: Arc::clone(&state),
         };
         acceptor::spawn(listener, AcceptorConfig::draining(STACK_BYTES), state, Arc::new(shared), shutdown)
     }
@@ -133,13 +138,18 @@ impl ListenerShared {
 }
 
 impl ConnectionHandler for ListenerShared {
-    type Connection = (TcpStream, SocketAddr);
+    type Connection = (TcpStream, SocketAddr, PeerPermit);
 
-    fn prepare(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, SocketAddr)> {
-        Some((stream, peer))
+    fn prepare(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: PeerPermit,
+    ) -> Option<(TcpStream, SocketAddr, PeerPermit)> {
+        Some((stream, peer, place))
     }
 
-    fn serve(&self, (stream, peer): (TcpStream, SocketAddr)) {
+    fn serve(&self, (stream, peer, _place): (TcpStream, SocketAddr, PeerPermit)) {
         let name = self.config.name;
         log::info!("connection_opened listener={name} peer={peer}");
         let held_bytes = Arc::clone(&self.held_bytes);
@@ -177,6 +187,8 @@ enum ConnectionEnd {
     Shutdown,
     /// The store accepts no more events.
     StoreClosed,
+    /// The peer sent nothing, and others wait for a place.
+    Idle,
     /// The peer speaks HTTP, as a web page does that tries the ports of its visitor.
     Http,
 }
@@ -188,6 +200,7 @@ impl ConnectionEnd {
             ConnectionEnd::Reset => "reset",
             ConnectionEnd::Shutdown => "shutdown",
             ConnectionEnd::StoreClosed => "store_closed",
+            ConnectionEnd::Idle => "idle",
             ConnectionEnd::Http => "http",
         }
     }
@@ -254,7 +267,11 @@ impl MessageConnection<'_> {
                     if drain.is_some() {
                         return ConnectionEnd::Shutdown;
                     }
-                    wait(stream, PollFlags::IN, Some(&self.shared.shutdown), None);
+                    let until = Instant::now() + IDLE_IN_CROWD;
+                    let waited = wait(stream, PollFlags::IN, Some(&self.shared.shutdown), Some(until));
+                    if waited == PollOutcome::TimedOut && self.shared.state.is_crowded() {
+                        return ConnectionEnd::Idle;
+                    }
                 }
                 Err(_) => return self.flush().map_or(ConnectionEnd::StoreClosed, |()| ConnectionEnd::Reset),
             }
@@ -356,7 +373,8 @@ impl InputBuffer {
         }
         let wanted = self.bytes.len();
         if wanted > self.held
-            && self.held_bytes.load(Ordering::Relaxed) + (wanted - self.held) > HELD_BYTES_MAX
+            && self.held_bytes.load(Ordering::Relaxed) + (wanted - self.held)
+                > MemoryLimits::detect().held_messages
         {
             return false;
         }

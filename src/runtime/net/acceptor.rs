@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use super::peers::{PeerLimits, PeerPermit, PeerTable};
 use super::{BACKLOG, wait};
 use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::{ListenerMetrics, Metrics, RejectReason};
@@ -46,8 +47,14 @@ pub(crate) trait ConnectionHandler: Send + Sync + 'static {
         true
     }
 
-    /// Prepares an accepted connection. Runs in the acceptor's thread. `None` closes it: the peer is already gone.
-    fn prepare(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<Self::Connection>;
+    /// Prepares an accepted connection. Runs in the acceptor's thread. `None` closes it: the peer is already gone. The
+    /// connection keeps its place among those of its peer.
+    fn prepare(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: PeerPermit,
+    ) -> Option<Self::Connection>;
 
     /// Serves a connection until its end. Runs in the connection's thread.
     fn serve(&self, connection: Self::Connection);
@@ -81,20 +88,32 @@ pub(crate) struct ListenerState {
     name: &'static str,
     connections_max: usize,
     open: AtomicUsize,
+    peers: Arc<PeerTable>,
     metrics: Arc<ListenerMetrics>,
     throttle: Throttle,
 }
 
 impl ListenerState {
     /// Creates the state of a listener. `name` is its name in the log, in metrics and in thread names.
-    pub(crate) fn new(name: &'static str, connections_max: usize, metrics: &Metrics) -> Arc<ListenerState> {
+    pub(crate) fn new(
+        name: &'static str,
+        connections_max: usize,
+        peers: PeerLimits,
+        metrics: &Metrics,
+    ) -> Arc<ListenerState> {
         Arc::new(ListenerState {
             name,
             connections_max,
             open: AtomicUsize::new(0),
+            peers: PeerTable::new(peers),
             metrics: metrics.listener(name),
             throttle: Throttle::default(),
         })
+    }
+
+    /// Returns true if there is little room for other peers, so that idle connections should end.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.connections_max - self.connections_max / 4
     }
 
     /// Counts and logs a rejected connection.
@@ -218,9 +237,13 @@ impl<H: ConnectionHandler> Acceptor<H> {
             return self.state.reject(RejectReason::NotAllowed, peer);
         }
         let Some(permit) = ConnectionPermit::acquire(&self.state) else {
-            return self.reject_over_limit(stream, peer);
+            return self.reject_over_limit(stream, peer, RejectReason::LimitReached);
         };
-        let Some(connection) = self.handler.prepare(stream, peer) else { return };
+        let Some(place) = self.state.peers.connect(peer.ip(), Instant::now()) else {
+            drop(permit);
+            return self.reject_over_limit(stream, peer, RejectReason::PeerLimitReached);
+        };
+        let Some(connection) = self.handler.prepare(stream, peer, place) else { return };
         let handler = Arc::clone(&self.handler);
         let run = move || {
             let _permit = permit;
@@ -232,8 +255,8 @@ impl<H: ConnectionHandler> Acceptor<H> {
         }
     }
 
-    fn reject_over_limit(&mut self, mut stream: TcpStream, peer: SocketAddr) {
-        self.state.reject(RejectReason::LimitReached, peer);
+    fn reject_over_limit(&mut self, mut stream: TcpStream, peer: SocketAddr, reason: RejectReason) {
+        self.state.reject(reason, peer);
         let Some(response) = self.handler.limit_response() else { return };
         let sent = stream.set_nonblocking(true).and_then(|()| stream.write_all(response));
         if sent.and_then(|()| stream.shutdown(std::net::Shutdown::Write)).is_ok() {

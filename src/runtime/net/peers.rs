@@ -14,6 +14,9 @@ const NAME_WINDOW: Duration = Duration::from_secs(3600);
 /// Peers that are remembered without a connection. With more, those that were forgotten soonest are forgotten first.
 const IDLE_PEERS_MAX: usize = 65_536;
 
+/// Connections of a listener that one peer may use up.
+const SMALL_LISTENER: usize = 16;
+
 /// Limits on one peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerLimits {
@@ -23,6 +26,20 @@ pub(crate) struct PeerLimits {
     pub names_max: u64,
     /// Bytes per second over all connections. `None`: no limit.
     pub bytes_per_second: Option<u64>,
+    /// Memory that its connections hold together.
+    pub memory_bytes_max: usize,
+}
+
+impl PeerLimits {
+    /// Returns limits on connections only: a part of those of the listener, so that others always find a place.
+    pub(crate) fn of_connections(connections_max: usize) -> PeerLimits {
+        PeerLimits {
+            connections_max: (connections_max / 2).max(SMALL_LISTENER.min(connections_max)),
+            names_max: u64::MAX,
+            bytes_per_second: None,
+            memory_bytes_max: usize::MAX,
+        }
+    }
 }
 
 /// The peers of a listener.
@@ -35,6 +52,7 @@ pub(crate) struct PeerTable {
 #[derive(Debug)]
 struct Peer {
     connections: usize,
+    memory_bytes: usize,
     names: u64,
     names_since: Instant,
     /// Time at which the bytes so far are within the rate.
@@ -73,7 +91,7 @@ impl PeerTable {
 
 impl Peer {
     fn new(now: Instant) -> Peer {
-        Peer { connections: 0, names: 0, names_since: now, paid_until: now }
+        Peer { connections: 0, memory_bytes: 0, names: 0, names_since: now, paid_until: now }
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -104,6 +122,19 @@ impl PeerPermit {
         peer.names <= self.table.limits.names_max
     }
 
+    /// Changes the memory of a connection from `before` to `after` bytes. Returns false and changes nothing if its peer would
+    /// hold too much.
+    pub(crate) fn resize_memory(&self, before: usize, after: usize) -> bool {
+        let mut peers = self.table.lock();
+        let Some(peer) = peers.get_mut(&self.key) else { return true };
+        let bytes = peer.memory_bytes.saturating_sub(before).saturating_add(after);
+        if after > before && bytes > self.table.limits.memory_bytes_max {
+            return false;
+        }
+        peer.memory_bytes = bytes;
+        true
+    }
+
     /// Counts received bytes. Returns how long the connection has to wait before it receives more.
     pub(crate) fn take_bytes(&self, bytes: u64, now: Instant) -> Duration {
         let Some(rate) = self.table.limits.bytes_per_second else { return Duration::ZERO };
@@ -128,7 +159,7 @@ impl Drop for PeerPermit {
 }
 
 /// Returns what counts as one peer: the address, or the /64 network of an IPv6 address.
-fn peer_key(address: IpAddr) -> IpAddr {
+pub(crate) fn peer_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         address => address,
@@ -140,7 +171,7 @@ mod tests {
     use super::*;
 
     fn table(connections_max: usize, names_max: u64, bytes_per_second: Option<u64>) -> Arc<PeerTable> {
-        PeerTable::new(PeerLimits { connections_max, names_max, bytes_per_second })
+        PeerTable::new(PeerLimits { connections_max, names_max, bytes_per_second, memory_bytes_max: 100 })
     }
 
     fn connect(table: &Arc<PeerTable>, address: &str) -> Option<PeerPermit> {
@@ -189,8 +220,19 @@ mod tests {
         // After a pause nothing is owed and nothing is saved up.
         let later = now + Duration::from_secs(60);
         assert_eq!(first.take_bytes(100, later), Duration::from_millis(100));
-        let free = PeerTable::new(PeerLimits { connections_max: 1, names_max: 1, bytes_per_second: None });
+        let free = PeerTable::new(PeerLimits::of_connections(1));
         assert_eq!(connect(&free, "192.0.2.1").unwrap().take_bytes(u64::MAX, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn t3_the_connections_of_a_peer_share_its_memory() {
+        let table = table(10, 10, None);
+        let (first, second) = (connect(&table, "192.0.2.1").unwrap(), connect(&table, "192.0.2.1").unwrap());
+        assert!(first.resize_memory(0, 60) && second.resize_memory(0, 40));
+        assert!(!second.resize_memory(40, 41), "the peer has no more");
+        let other = connect(&table, "192.0.2.2").unwrap();
+        assert!(other.resize_memory(0, 100));
+        assert!(first.resize_memory(60, 0) && second.resize_memory(40, 100));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod backoff;
 pub(crate) mod bulk;
 pub(crate) mod client;
 mod event;
+pub mod fuzzing;
 mod index_router;
 pub(crate) mod request;
 pub(crate) mod response;
@@ -31,7 +32,6 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use client::{ClientError, EsClient, EsRequestBody, EsResponse, Product, ServerInfo};
@@ -152,7 +152,7 @@ impl Store for ClusterStore {
         &self,
         documents: Vec<Document>,
     ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
-        let arrived_ms = Utc::now().timestamp_millis();
+        let arrived_ms = crate::runtime::time::now_ms();
         let days_back = self.keep_days.map_or(DAYS_BACK, |days| days.min(DAYS_BACK));
         let normalizer = self.searcher.normalizer.as_deref();
         let templates = &self.template_params.templates;
@@ -201,7 +201,7 @@ impl Store for ClusterStore {
         }
         let made = index_router::put_template(client, name, &self.template_params, mapping)
             .map_err(to_store_error)?;
-        let day = day.unwrap_or_else(|| event::day_of(Utc::now().timestamp_millis()));
+        let day = day.unwrap_or_else(|| event::day_of(crate::runtime::time::now_ms()));
         match index_router::create_index(client, &event::daily_index(name, day)).map_err(to_store_error)? {
             None => Ok(made),
             Some(reason) => Err(StoreError::Invalid(reason)),
@@ -247,6 +247,10 @@ impl ClusterBackend for ClusterStore {
         parameters: &[(&str, &str)],
     ) -> Result<RawResponse, StoreError> {
         self.searcher.forward_get(about, indices, parameters)
+    }
+
+    fn forward(&self, method: &str, target: &str, body: &[u8]) -> Result<RawResponse, StoreError> {
+        self.searcher.forward(method, target, body)
     }
 }
 

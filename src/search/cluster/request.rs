@@ -11,10 +11,14 @@ use std::borrow::Cow;
 use serde_json::{Map, Value as Json, json};
 
 use super::{LEA_NUMBER_FIELD, LEA_OBJECT, LEA_TIME_FIELD};
+use crate::search::date::TimeZone;
+use crate::search::geo::GeoShape;
+use crate::search::query::aggregations::{AggregationKind, FiltersAggregation, Interval};
 use crate::search::query::canonical_numbers::ALL_NUMBERS_FIELD;
+use crate::search::query::json::OrderedJson;
 use crate::search::query::{
-    Aggregation, Bound, FieldSelector, Interval, Operator, Query, QueryValue, Search, Sort, SortKey,
-    SourceFilter,
+    Aggregation, Bound, FieldSelector, HitOptions, Operator, Query, QueryValue, Search, Sort, SortKey,
+    SourceFilter, TokenPattern,
 };
 use crate::search::store::EVENT_TIME;
 
@@ -66,7 +70,20 @@ pub(crate) fn search(search: &Search, timeout: &str) -> Json {
     if let Some(filter) = source_filter(&search.source) {
         body["_source"] = filter;
     }
+    if let Some(filter) = &search.post_filter {
+        body["post_filter"] = query(filter);
+    }
+    add_hit_options(&mut body, &search.options);
     body
+}
+
+fn add_hit_options(body: &mut Json, options: &HitOptions) {
+    for (name, is_on) in [("version", options.version), ("seq_no_primary_term", options.seq_no_primary_term)]
+    {
+        if is_on {
+            body[name] = true.into();
+        }
+    }
 }
 
 /// The parts of a search besides its query.
@@ -116,12 +133,12 @@ fn translate(query: &Query, lenient: bool) -> Json {
         Query::Term { field: name, value } => {
             json!({"term": {cluster_field(name).as_ref(): {"value": value_json(value)}}})
         }
-        Query::Range { fields, from, to, format, zone_minutes } => match single_field(fields) {
-            Some(name) if !lenient => range_query(name, from, to, format.as_deref(), *zone_minutes),
+        Query::Range { fields, from, to, format, zone } => match single_field(fields) {
+            Some(name) if !lenient => range_query(name, from, to, format.as_deref(), *zone),
             _ => {
                 let mut found = query_string(fields, &range_text(from, to), lenient);
-                if *zone_minutes != 0 {
-                    found["query_string"]["time_zone"] = format_zone(*zone_minutes).into();
+                if !zone.is_utc() {
+                    found["query_string"]["time_zone"] = zone.name().into();
                 }
                 found
             }
@@ -132,6 +149,27 @@ fn translate(query: &Query, lenient: bool) -> Json {
             Some(name) => json!({"wildcard": {cluster_field(name).as_ref(): {"value": pattern}}}),
             None => query_string(fields, &escape_pattern(pattern), lenient),
         },
+        Query::MatchAtLeast { fields, text, minimum } => {
+            multi_match(fields, text, json!({"minimum_should_match": minimum}), lenient)
+        }
+        Query::NearPhrase { fields, text, slop } => {
+            multi_match(fields, text, json!({"type": "phrase", "slop": slop}), lenient)
+        }
+        Query::PhrasePrefix { fields, text, slop } => {
+            multi_match(fields, text, json!({"type": "phrase_prefix", "slop": slop}), lenient)
+        }
+        Query::Fuzzy { fields, text, operator, fuzziness } => {
+            let operator = if *operator == Operator::And { "and" } else { "or" };
+            let (low, high) = fuzziness.auto_lengths;
+            let edits = fuzziness.edits_max.map_or(json!(format!("AUTO:{low},{high}")), Json::from);
+            let how = json!({
+                "operator": operator, "fuzziness": edits, "prefix_length": fuzziness.prefix_chars,
+                "fuzzy_transpositions": fuzziness.swaps,
+            });
+            multi_match(fields, text, how, lenient)
+        }
+        Query::Pattern { fields, pattern, ignores_case } => pattern_query(fields, pattern, *ignores_case),
+        Query::Geo { field, shape, ignores_unmapped } => geo_query(field, shape, *ignores_unmapped),
         Query::Exists { field: name } => json!({"exists": {"field": cluster_field(name)}}),
         Query::Ids(ids) => json!({"ids": {"values": ids}}),
         Query::Lenient(query) => translate(query, true),
@@ -177,6 +215,62 @@ fn match_query(fields: &FieldSelector, text: &str, how: Json, lenient: bool) -> 
     json!({"multi_match": body})
 }
 
+/// A `multi_match` query with the parameters `how`.
+fn multi_match(fields: &FieldSelector, text: &str, how: Json, lenient: bool) -> Json {
+    let mut body = how;
+    body["query"] = text.into();
+    body["lenient"] = lenient.into();
+    if let Some(fields) = fields_json(fields) {
+        body["fields"] = fields;
+    }
+    json!({"multi_match": body})
+}
+
+/// A `prefix`, `wildcard`, `regexp` or `term` query for each field.
+fn pattern_query(fields: &FieldSelector, pattern: &TokenPattern, ignores_case: bool) -> Json {
+    let (kind, text) = match pattern {
+        TokenPattern::Exact(text) => ("term", text),
+        TokenPattern::Prefix(text) => ("prefix", text),
+        TokenPattern::Wildcard(text) => ("wildcard", text),
+        TokenPattern::Regexp(text) => ("regexp", text),
+    };
+    let names = match (fields, pattern) {
+        (FieldSelector::Named(names), _) if names.iter().all(|name| !name.contains('*')) => names,
+        (fields, TokenPattern::Regexp(text)) => {
+            return query_string(fields, &format!("/{}/", text.replace('/', "\\/")), true);
+        }
+        (fields, TokenPattern::Wildcard(text)) => return query_string(fields, &escape_pattern(text), true),
+        (fields, TokenPattern::Prefix(text)) => {
+            return query_string(fields, &format!("{}*", escape(text)), true);
+        }
+        (fields, TokenPattern::Exact(text)) => return query_string(fields, &escape(text), true),
+    };
+    let one = |name: &String| {
+        let mut body = json!({"value": text});
+        if ignores_case {
+            body["case_insensitive"] = true.into();
+        }
+        json!({kind: {cluster_field(name).as_ref(): body}})
+    };
+    match names.as_slice() {
+        [name] => one(name),
+        names => json!({"bool": {"should": names.iter().map(one).collect::<Vec<_>>()}}),
+    }
+}
+
+fn geo_query(field: &str, shape: &GeoShape, ignores_unmapped: bool) -> Json {
+    match shape {
+        GeoShape::Circle { center, radius_m } => json!({"geo_distance": {
+            "distance": format!("{radius_m}m"), field: {"lat": center.lat, "lon": center.lon},
+            "ignore_unmapped": ignores_unmapped,
+        }}),
+        GeoShape::Box { top, left, bottom, right } => json!({"geo_bounding_box": {
+            field: {"top": top, "left": left, "bottom": bottom, "right": right},
+            "ignore_unmapped": ignores_unmapped,
+        }}),
+    }
+}
+
 /// A `query_string` query.
 fn query_string(fields: &FieldSelector, text: &str, lenient: bool) -> Json {
     let mut body = json!({"query": text, "lenient": lenient});
@@ -186,7 +280,7 @@ fn query_string(fields: &FieldSelector, text: &str, lenient: bool) -> Json {
     json!({"query_string": body})
 }
 
-fn range_query(name: &str, from: &Bound, to: &Bound, format: Option<&str>, zone_minutes: i32) -> Json {
+fn range_query(name: &str, from: &Bound, to: &Bound, format: Option<&str>, zone: TimeZone) -> Json {
     let mut body = Map::new();
     let mut end = |bound: &Bound, included: &str, excluded: &str| match bound {
         Bound::Open => {}
@@ -198,8 +292,8 @@ fn range_query(name: &str, from: &Bound, to: &Bound, format: Option<&str>, zone_
     if let Some(format) = format {
         body.insert("format".to_owned(), format.into());
     }
-    if zone_minutes != 0 {
-        body.insert("time_zone".to_owned(), format_zone(zone_minutes).into());
+    if !zone.is_utc() {
+        body.insert("time_zone".to_owned(), zone.name().into());
     }
     json!({"range": {cluster_field(name).as_ref(): body}})
 }
@@ -335,24 +429,21 @@ fn value_json(value: &QueryValue) -> Json {
     }
 }
 
-/// Formats an offset as `+05:30`.
-fn format_zone(minutes: i32) -> String {
-    let sign = if minutes < 0 { '-' } else { '+' };
-    let minutes = minutes.unsigned_abs();
-    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
-}
-
 /// Translates one sort key.
 fn sort(sort: &Sort, names: FieldNames) -> Json {
     let mut how = json!({"order": if sort.descending { "desc" } else { "asc" }});
     let name = match &sort.key {
         SortKey::SeqNo => "_doc".into(),
+        SortKey::Score => "_score".into(),
         SortKey::Field(name) => {
             if sort.missing_first {
                 how["missing"] = "_first".into();
             }
             if let Some(kind) = &sort.unmapped_type {
                 how["unmapped_type"] = kind.as_str().into();
+            }
+            if let Some(format) = &sort.format {
+                how["format"] = format.as_str().into();
             }
             names.name(name)
         }
@@ -373,41 +464,87 @@ fn source_filter(filter: &SourceFilter) -> Option<Json> {
     Some(json!({"includes": filter.includes, "excludes": excludes}))
 }
 
-/// Translates aggregations.
+/// Translates aggregations. They are sent as they were written, apart from the names of fields and from queries, in
+/// which numbers were expanded.
 fn aggregations(aggregations: &[(String, Aggregation)], names: FieldNames) -> Json {
     let named = |(name, one): &(String, Aggregation)| (name.clone(), aggregation(one, names));
     Json::Object(aggregations.iter().map(named).collect())
 }
 
 fn aggregation(aggregation: &Aggregation, names: FieldNames) -> Json {
-    let (mut body, within) = match aggregation {
-        Aggregation::Terms { field: name, size, by_key, ascending, count_min, inner } => {
-            let (key, order) =
-                (if *by_key { "_key" } else { "_count" }, if *ascending { "asc" } else { "desc" });
-            let terms = json!({
-                "field": names.name(name), "size": size, "order": {key: order}, "min_doc_count": count_min,
-            });
-            (json!({"terms": terms}), inner)
-        }
-        Aggregation::DateHistogram { field: name, interval, zone_minutes, count_min, inner } => {
-            let (key, length) = match interval {
-                Interval::Fixed(ms) => ("fixed_interval", format!("{ms}ms")),
-                Interval::Week => ("calendar_interval", "1w".to_owned()),
-                Interval::Month => ("calendar_interval", "1M".to_owned()),
-                Interval::Quarter => ("calendar_interval", "1q".to_owned()),
-                Interval::Year => ("calendar_interval", "1y".to_owned()),
-            };
-            let mut histogram = json!({"field": names.name(name), key: length, "min_doc_count": count_min});
-            if *zone_minutes != 0 {
-                histogram["time_zone"] = format_zone(*zone_minutes).into();
+    let body = match &aggregation.kind {
+        AggregationKind::Filter(filter) => query(filter),
+        AggregationKind::Filters(filters) => filters_body(filters),
+        AggregationKind::DateHistogram(histogram) => {
+            let mut body = renamed(&aggregation.body, names, false);
+            if body.as_object_mut().and_then(|members| members.remove("interval")).is_some() {
+                let (key, interval) = interval_member(histogram.interval);
+                body[key] = interval.into();
             }
-            (json!({"date_histogram": histogram}), inner)
+            body
         }
+        _ => renamed(&aggregation.body, names, false),
     };
-    if !within.is_empty() {
-        body["aggs"] = aggregations(within, names);
+    let mut translated = json!({aggregation.type_name: body});
+    if let Some(meta) = &aggregation.meta {
+        translated["meta"] = meta.to_json();
+    }
+    if !aggregation.inner.is_empty() {
+        translated["aggs"] = aggregations(&aggregation.inner, names);
+    }
+    translated
+}
+
+/// Returns the member that newer versions have instead of `interval`.
+fn interval_member(interval: Interval) -> (&'static str, String) {
+    let unit = match interval {
+        Interval::Fixed(ms) => return ("fixed_interval", format!("{ms}ms")),
+        Interval::Second => "1s",
+        Interval::Minute => "1m",
+        Interval::Hour => "1h",
+        Interval::Day => "1d",
+        Interval::Week => "1w",
+        Interval::Month => "1M",
+        Interval::Quarter => "1q",
+        Interval::Year => "1y",
+    };
+    ("calendar_interval", unit.to_owned())
+}
+
+fn filters_body(filters: &FiltersAggregation) -> Json {
+    let list: Json = match filters.keyed {
+        true => filters
+            .filters
+            .iter()
+            .map(|(name, filter)| (name.clone(), query(filter)))
+            .collect::<Map<_, _>>()
+            .into(),
+        false => filters.filters.iter().map(|(_, filter)| query(filter)).collect(),
+    };
+    let mut body = json!({"filters": list});
+    if let Some(name) = &filters.other {
+        body["other_bucket"] = true.into();
+        body["other_bucket_key"] = name.as_str().into();
     }
     body
+}
+
+/// Translates the value of each member `field`, and of the keys of `sort`.
+fn renamed(json: &OrderedJson, names: FieldNames, is_sort: bool) -> Json {
+    match json {
+        OrderedJson::Object(members) => {
+            let member = |(key, json): &(String, OrderedJson)| match (key.as_str(), json) {
+                ("field", OrderedJson::Text(name)) => (key.clone(), names.name(name).into()),
+                ("sort", json) => (key.clone(), renamed(json, names, true)),
+                (key, json) if is_sort => (names.name(key).into_owned(), renamed(json, names, false)),
+                (_, json) => (key.clone(), renamed(json, names, false)),
+            };
+            Json::Object(members.iter().map(member).collect())
+        }
+        OrderedJson::List(list) => list.iter().map(|json| renamed(json, names, is_sort)).collect(),
+        OrderedJson::Text(name) if is_sort => names.name(name).into(),
+        json => json.to_json(),
+    }
 }
 
 /// Removes the `lea` object from the end of a source; a source without it is returned unchanged.
@@ -545,13 +682,22 @@ mod tests {
             json!({"range": {"d": {"gte": "2016", "lt": 5, "format": "yyyy", "time_zone": "-03:30"}}}),
         );
         check_query(r#"{"range":{"d":{"gt":1,"lte":2}}}"#, json!({"range": {"d": {"gt": 1, "lte": 2}}}));
+        check_query(r#"{"prefix":{"k":"a b*"}}"#, json!({"prefix": {"k": {"value": "a b*"}}}));
+        check_query(r#"{"wildcard":{"k":"a:*\\*?"}}"#, json!({"wildcard": {"k": {"value": "a:*\\*?"}}}));
         check_query(
-            r#"{"prefix":{"k":"a b*"}}"#,
-            json!({"query_string": {"query": "a\\ b\\**", "lenient": false, "fields": ["k"]}}),
+            r#"{"regexp":{"k":{"value":"a.*","case_insensitive":true}}}"#,
+            json!({"regexp": {"k": {"value": "a.*", "case_insensitive": true}}}),
         );
         check_query(
-            r#"{"wildcard":{"k":"a:*\\*?"}}"#,
-            json!({"query_string": {"query": "a\\:*\\*?", "lenient": false, "fields": ["k"]}}),
+            r#"{"query_string":{"query":"a? /b.*/","default_field":"k"}}"#,
+            json!({"bool": {"should": [
+                {"query_string": {"query": "a?", "lenient": false, "fields": ["k"]}},
+                {"regexp": {"k": {"value": "b.*"}}},
+            ], "minimum_should_match": 1}}),
+        );
+        check_query(
+            r#"{"geo_distance":{"distance":"1km","g":"1,2"}}"#,
+            json!({"geo_distance": {"distance": "1000m", "g": {"lat": 1.0, "lon": 2.0}, "ignore_unmapped": false}}),
         );
         check_query(r#"{"wildcard":{"k":"AND \\*"}}"#, json!({"wildcard": {"k": {"value": "AND \\*"}}}));
         check_query(r#"{"exists":{"field":"k"}}"#, json!({"exists": {"field": "k"}}));
@@ -662,22 +808,30 @@ mod tests {
                 "top": {
                     "terms": {"field": "k", "size": 3, "order": {"_key": "asc"}, "min_doc_count": 2},
                     "aggs": {"d": {"date_histogram": {
-                        "field": "lea.time", "fixed_interval": "86400000ms", "min_doc_count": 0, "time_zone": "+01:00",
+                        "field": "lea.time", "calendar_interval": "day", "time_zone": "+01:00",
                     }}},
                 },
-                "m": {"date_histogram": {"field": "d", "calendar_interval": "1M", "min_doc_count": 1}},
+                "m": {"date_histogram": {"field": "d", "calendar_interval": "month", "min_doc_count": 1}},
             }}),
         );
-        for (unit, interval) in [("week", "1w"), ("quarter", "1q"), ("year", "1y")] {
+        // Later versions have no `interval`.
+        for (written, key, interval) in [
+            ("\"week\"", "calendar_interval", "1w"),
+            ("\"90m\"", "fixed_interval", "5400000ms"),
+            ("3600000", "fixed_interval", "3600000ms"),
+        ] {
             check(
-                &format!(
-                    r#"{{"aggs":{{"a":{{"date_histogram":{{"field":"d","calendar_interval":"{unit}"}}}}}}}}"#
-                ),
-                json!({"query": {"match_all": {}}, "aggs": {"a": {"date_histogram": {
-                    "field": "d", "calendar_interval": interval, "min_doc_count": 0,
-                }}}}),
+                &format!(r#"{{"aggs":{{"a":{{"date_histogram":{{"field":"d","interval":{written}}}}}}}}}"#),
+                json!({"query": {"match_all": {}}, "aggs": {"a": {"date_histogram": {"field": "d", key: interval}}}}),
             );
         }
+        check(
+            r#"{"aggs":{"f":{"filter":{"term":{"k":"a"}},"aggs":{"h":{"top_hits":{"sort":[{"_event_time":"desc"}]}}}}}}"#,
+            json!({"query": {"match_all": {}}, "aggs": {"f": {
+                "filter": {"term": {"k": {"value": "a"}}},
+                "aggs": {"h": {"top_hits": {"sort": [{"lea.time": "desc"}]}}},
+            }}}),
+        );
     }
 
     #[track_caller]
@@ -710,9 +864,5 @@ mod tests {
         assert_eq!(escape("\u{3000}AND"), "\\\u{3000}AND");
         assert_eq!(escape_pattern("a\\"), "a\\\\");
         assert_eq!(escape_pattern("<x>*"), "\\<x\\>*");
-        assert_eq!(
-            (format_zone(330), format_zone(-210), format_zone(0)),
-            ("+05:30".into(), "-03:30".into(), "+00:00".into())
-        );
     }
 }

@@ -3,11 +3,11 @@
 //! Invariant: an incomplete response is an error, because it would look like a result with fewer events.
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::request::strip_lea_object;
-use crate::search::query::{Bucket, Hit, SearchResult};
+use crate::search::query::{Hit, OutputJson, SearchResult};
 
 /// Error text of a response without one.
 pub(crate) const NO_REASON: &str = "no reason given";
@@ -91,17 +91,8 @@ impl ParsedSearch<'_> {
     }
 
     /// Converts to a result whose aggregations stay as the server rendered them.
-    pub(crate) fn into_rendered_result(self) -> SearchResult {
-        SearchResult { rendered_aggregations: self.aggregations, ..result(self.hits) }
-    }
-
-    /// Converts to a result with parsed `terms` aggregations.
     pub(crate) fn into_result(self) -> SearchResult {
-        let aggregations = self.aggregations.as_ref().and_then(Value::as_object);
-        let buckets = |named: &Map<String, Value>| {
-            named.iter().map(|(name, found)| (name.clone(), parse_buckets(found))).collect()
-        };
-        SearchResult { aggregations: aggregations.map(buckets).unwrap_or_default(), ..result(self.hits) }
+        SearchResult { aggregations: self.aggregations.map(OutputJson::Value), ..result(self.hits) }
     }
 }
 
@@ -143,15 +134,6 @@ fn to_hit(raw: RawHit<'_>) -> Hit {
     }
 }
 
-fn parse_buckets(aggregation: &Value) -> Vec<Bucket> {
-    let bucket = |bucket: &Value| Bucket {
-        key: bucket.get("key_as_string").unwrap_or(&bucket["key"]).clone(),
-        count: bucket["doc_count"].as_u64().unwrap_or_default(),
-        inner: Vec::new(),
-    };
-    aggregation["buckets"].as_array().map_or_else(Vec::new, |buckets| buckets.iter().map(bucket).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -177,7 +159,7 @@ mod tests {
         let terms = json!({"buckets": [{"key": 1, "key_as_string": "true", "doc_count": 4}, {"key": "x", "doc_count": 2}]});
         let (_, result) = parse(&json!({"hits": {"total": 0, "hits": []}, "aggregations": {"top": terms}}));
         let keys: Vec<_> =
-            result.aggregations[0].1.iter().map(|bucket| (bucket.key.clone(), bucket.count)).collect();
+            result.buckets("top").iter().map(|bucket| (bucket.key.clone(), bucket.count)).collect();
         assert_eq!(keys, [(json!("true"), 4), (json!("x"), 2)]);
     }
 

@@ -163,6 +163,15 @@ impl ClusterSearcher {
         Ok(RawResponse { status: held.response.status, is_json: held.is_json, body: held.response.body })
     }
 
+    /// Forwards a request as it is.
+    pub(super) fn forward(&self, method: &str, target: &str, body: &[u8]) -> Result<RawResponse, StoreError> {
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| StoreError::Invalid(format!("unknown method {method}")))?;
+        let body = if body.is_empty() { EsRequestBody::Empty } else { EsRequestBody::Json(body) };
+        let held = self.request(&method, target, body)?;
+        Ok(RawResponse { status: held.response.status, is_json: held.is_json, body: held.response.body })
+    }
+
     /// Value of the `timeout` parameter: when the cluster itself stops.
     fn timeout(&self) -> String {
         format!("{}ms", (self.search_timeout * CLUSTER_TENTHS / 10).as_millis().max(1))
@@ -184,7 +193,7 @@ impl ClusterSearcher {
         let (response, _share) = self.expect_success_held(held)?;
         let found: ParsedSearch<'_> = parse(&response.body)?;
         match found.check_complete() {
-            Ok(()) => Ok(found.into_rendered_result()),
+            Ok(()) => Ok(found.into_result()),
             Err(IncompleteResult::TimedOut) => Err(self.timed_out()),
             Err(error) => Err(incomplete(error)),
         }
@@ -339,6 +348,7 @@ fn parse_fields(mapping: &mut Mapping, path: &str, properties: &Value, parent: O
             ignore_above: property["ignore_above"].as_u64().and_then(|chars| chars.try_into().ok()),
             format: text("format"),
             ignore_malformed: property["ignore_malformed"].as_bool().unwrap_or_default(),
+            is_searchable: property["index"].as_bool().unwrap_or(true),
             field_type: kind,
         };
         mapping.fields.insert(name, field);

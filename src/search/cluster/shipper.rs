@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::thread::{Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use ureq::http::Method;
 
 use super::backoff::Backoff;
@@ -558,7 +557,7 @@ impl Shipper {
         }
         self.retention_at = now + RETENTION_INTERVAL;
         let Some(days) = self.config.keep_days else { return };
-        let today = event::day_of(Utc::now().timestamp_millis());
+        let today = event::day_of(crate::runtime::time::now_ms());
         let first = today.saturating_sub_unsigned(days);
         match index_router::delete_indices_before(&self.client, first) {
             Ok(deleted) => self.metrics.cluster_deleted_indices_total.add(deleted),

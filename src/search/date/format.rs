@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, NaiveDate, NaiveTime, Weekday};
 
-use super::{DATE_BYTES_MAX, DateError, Rounding};
+use super::{DATE_BYTES_MAX, DateError, Rounding, TimeZone};
 
 /// Date formats, tried in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,8 +146,14 @@ impl DateFormat {
         Ok(DateFormat { text: text.to_owned(), alternatives: alternatives.map_err(wrong)? })
     }
 
-    /// Parses a date. `rounding` completes missing parts; `zone_minutes` applies to dates without a zone.
-    pub fn parse_date(&self, text: &str, zone_minutes: i32, rounding: Rounding) -> Result<i64, DateError> {
+    /// Parses a date. `rounding` completes missing parts; `zone` applies to dates without a zone.
+    pub fn parse_date(
+        &self,
+        text: &str,
+        zone: impl Into<TimeZone>,
+        rounding: Rounding,
+    ) -> Result<i64, DateError> {
+        let zone = zone.into();
         let no_match = || DateError::NoFormatMatches {
             text: text.chars().take(DATE_BYTES_MAX).collect(),
             format: self.text.clone(),
@@ -156,16 +162,33 @@ impl DateFormat {
             return Err(no_match());
         }
         let read = |alternative: &FormatAlternative| match alternative {
-            FormatAlternative::EpochMillis => parse_epoch(text, 1, zone_minutes, rounding),
-            FormatAlternative::EpochSecond => parse_epoch(text, 1000, zone_minutes, rounding),
+            FormatAlternative::EpochMillis => parse_epoch(text, 1, zone, rounding),
+            FormatAlternative::EpochSecond => parse_epoch(text, 1000, zone, rounding),
             FormatAlternative::Pattern(steps) => {
                 let mut fields = ParsedDate::default();
                 let rest = run_steps(steps, text, &mut fields)?;
-                if rest.is_empty() { fields.instant(zone_minutes, rounding) } else { None }
+                if rest.is_empty() { fields.instant(zone, rounding) } else { None }
             }
         };
         self.alternatives.iter().find_map(read).ok_or_else(no_match)
     }
+}
+
+/// Returns the pattern that writes dates in a named format, in the syntax of Java.
+pub(super) fn written_pattern(name: &str) -> Option<String> {
+    let name = name.strip_prefix("strict_").unwrap_or(name);
+    let (_, pattern) = NAMED_FORMATS.iter().find(|(known, _)| *known == name)?;
+    let offset = if name.starts_with("basic_") { "XX" } else { "XXX" };
+    let mut written = String::new();
+    for c in pattern.chars() {
+        match c {
+            '[' | ']' => {}
+            'f' => written.push_str(".SSS"),
+            'i' => written.push_str(offset),
+            c => written.push(c),
+        }
+    }
+    Some(written)
 }
 
 fn parse_alternative(text: &str) -> Result<FormatAlternative, String> {
@@ -385,7 +408,7 @@ impl ParsedDate {
 
     /// Completes the date. A missing month or day is the first one in both rounding modes; a missing hour,
     /// minute, second or millisecond is the first or the last.
-    fn instant(&self, zone_minutes: i32, rounding: Rounding) -> Option<i64> {
+    fn instant(&self, zone: TimeZone, rounding: Rounding) -> Option<i64> {
         let number = |part: DatePart| self.numbers[part as usize];
         let open = |last| if rounding == Rounding::Up { last } else { 0 };
         let year = i32::try_from(number(DatePart::Year).unwrap_or(1970)).ok()?;
@@ -409,14 +432,16 @@ impl ParsedDate {
             return None;
         }
         let local = date.and_time(NaiveTime::from_hms_nano_opt(hour, minute, second, nanos)?);
-        let offset_seconds = self.offset_seconds.unwrap_or(zone_minutes.checked_mul(60)?);
-        local.and_utc().timestamp_millis().checked_sub(i64::from(offset_seconds) * 1000)
+        match self.offset_seconds {
+            Some(seconds) => local.and_utc().timestamp_millis().checked_sub(i64::from(seconds) * 1000),
+            None => zone.to_utc(local),
+        }
     }
 }
 
 /// Parses a number of units since 1970, with an optional fraction; milliseconds cannot be negative. As in
 /// Elasticsearch, a time zone shifts even these.
-fn parse_epoch(text: &str, unit_ms: i64, zone_minutes: i32, rounding: Rounding) -> Option<i64> {
+fn parse_epoch(text: &str, unit_ms: i64, zone: TimeZone, rounding: Rounding) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = whole.strip_prefix('-').filter(|_| unit_ms > 1).unwrap_or(whole);
@@ -430,5 +455,6 @@ fn parse_epoch(text: &str, unit_ms: i64, zone_minutes: i32, rounding: Rounding) 
         _ => unit_ms - 1,
     };
     let whole_ms = whole.parse::<i64>().ok()?.checked_mul(unit_ms)?;
-    whole_ms.checked_add(part_ms)?.checked_sub(i64::from(zone_minutes) * 60_000)
+    let ms = whole_ms.checked_add(part_ms)?;
+    ms.checked_sub(zone.offset_ms(ms))
 }

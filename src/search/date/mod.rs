@@ -2,17 +2,19 @@
 //! argument.
 //!
 //! Formats are those of Elasticsearch 7.17: names (`strict_date_optional_time`, `epoch_millis`, ...) and Java
-//! patterns, with `||` between alternatives. All times are milliseconds since 1970, UTC. Time zones are
-//! minutes east of UTC; zone names are rejected, because they would need a time zone database. Compared with
+//! patterns, with `||` between alternatives. All times are milliseconds since 1970, UTC. Compared with
 //! Elasticsearch in testdata/elasticsearch/dates.jsonl.
 
 mod format;
+pub(crate) mod write;
+mod zone;
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
+use chrono::{Datelike, Days, Months, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 
 use crate::search::query::{Bound, QueryValue};
 
 pub use format::DateFormat;
+pub use zone::TimeZone;
 
 /// Maximum length of a date, of date math and of a format.
 pub const DATE_BYTES_MAX: usize = 256;
@@ -31,8 +33,8 @@ pub enum DateError {
     Math { math: String, why: &'static str },
     #[error("Invalid format: [{format}]: {why}")]
     Format { format: String, why: String },
-    /// A time zone that is not an offset.
-    #[error("time zone [{0}] is not supported (use an offset such as +01:00)")]
+    /// A time zone that is neither an offset nor a name of the IANA database.
+    #[error("Unknown time-zone ID: {0} (use an offset such as +01:00, or a name such as Europe/Berlin)")]
     Zone(String),
     /// Neither a duration nor a date.
     #[error("[{0}] is neither a duration (90s, 15m, 2h, 2d, 1w), a day (today, yesterday) nor a date")]
@@ -57,19 +59,20 @@ pub fn parse_instant(
     text: &str,
     format: &DateFormat,
     now_ms: i64,
-    zone_minutes: i32,
+    zone: impl Into<TimeZone>,
     rounding: Rounding,
 ) -> Result<i64, DateError> {
+    let zone = zone.into();
     if text.len() > DATE_BYTES_MAX {
         return Err(DateError::OutOfRange);
     }
     let (anchor_ms, math) = match (text.strip_prefix("now"), text.split_once("||")) {
         (Some(math), _) => (now_ms, math),
-        (None, Some((anchor, math))) => (format.parse_date(anchor, zone_minutes, Rounding::Down)?, math),
-        (None, None) => return format.parse_date(text, zone_minutes, rounding),
+        (None, Some((anchor, math))) => (format.parse_date(anchor, zone, Rounding::Down)?, math),
+        (None, None) => return format.parse_date(text, zone, rounding),
     };
-    let local = to_local(anchor_ms, zone_minutes)?;
-    to_utc(apply_math(math, local, rounding)?, zone_minutes)
+    let local = zone.to_local(anchor_ms).ok_or(DateError::OutOfRange)?;
+    zone.to_utc(apply_math(math, local, rounding)?).ok_or(DateError::OutOfRange)
 }
 
 /// Returns the first and last millisecond of a range. As in Elasticsearch, `gt` excludes everything that its
@@ -79,8 +82,9 @@ pub fn parse_range(
     to: &Bound,
     format: &DateFormat,
     now_ms: i64,
-    zone_minutes: i32,
+    zone: impl Into<TimeZone>,
 ) -> Result<(i64, i64), DateError> {
+    let zone = zone.into();
     let read = |value: &QueryValue, rounding| {
         let text = match value {
             QueryValue::Text(text) => text.clone(),
@@ -88,7 +92,7 @@ pub fn parse_range(
             QueryValue::Double(number) => number.to_string(),
             QueryValue::Bool(value) => value.to_string(),
         };
-        parse_instant(&text, format, now_ms, zone_minutes, rounding)
+        parse_instant(&text, format, now_ms, zone, rounding)
     };
     let first = match from {
         Bound::Open => i64::MIN,
@@ -148,17 +152,6 @@ pub fn parse_zone_minutes(text: &str) -> Result<i32, DateError> {
             .map(|s| s / 60)
             .ok_or_else(rejected),
     }
-}
-
-fn to_local(ms: i64, zone_minutes: i32) -> Result<NaiveDateTime, DateError> {
-    let shifted = ms.checked_add(i64::from(zone_minutes) * 60_000);
-    let local = shifted.and_then(DateTime::from_timestamp_millis).ok_or(DateError::OutOfRange)?;
-    Ok(local.naive_utc())
-}
-
-fn to_utc(local: NaiveDateTime, zone_minutes: i32) -> Result<i64, DateError> {
-    let shifted = local.and_utc().timestamp_millis().checked_sub(i64::from(zone_minutes) * 60_000);
-    shifted.ok_or(DateError::OutOfRange)
 }
 
 /// Applies a sequence of `+1M`, `-2d` and `/d` to a time.
@@ -227,6 +220,8 @@ fn round_down(time: NaiveDateTime, unit: char) -> Option<NaiveDateTime> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     /// 2026-11-22T10:11:12.345Z, a Sunday.

@@ -45,6 +45,8 @@ pub struct Field {
     pub format: Option<String>,
     /// True: a value of the wrong type is not indexed. False: it causes the document to be rejected.
     pub ignore_malformed: bool,
+    /// False for `"index": false`: the field can be aggregated and sorted, and queries of it are errors.
+    pub is_searchable: bool,
 }
 
 impl Field {
@@ -57,6 +59,7 @@ impl Field {
             ignore_above: None,
             format: None,
             ignore_malformed: false,
+            is_searchable: true,
         }
     }
 

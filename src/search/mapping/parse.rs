@@ -132,6 +132,9 @@ fn field_json(field: &Field) -> Map<String, Value> {
     if let Some(format) = &field.format {
         shown.insert("format".to_owned(), format.as_str().into());
     }
+    if !field.is_searchable {
+        shown.insert("index".to_owned(), false.into());
+    }
     if field.ignore_malformed {
         shown.insert("ignore_malformed".to_owned(), true.into());
     }
@@ -204,6 +207,7 @@ fn parse_field(
             ("type", _) => {}
             ("index", _) if matches!(value.as_str(), Some("analyzed" | "not_analyzed")) => {}
             ("index" | "coerce", _) if *value == Value::Bool(true) => {}
+            ("index", _) if *value == Value::Bool(false) => found.is_searchable = false,
             ("ignore_malformed", _) if *value == Value::Bool(false) => {}
             ("ignore_malformed", FieldType::Date | FieldType::Long | FieldType::Double | FieldType::Ip)
                 if *value == Value::Bool(true) =>
@@ -324,7 +328,6 @@ mod tests {
                 json!({"properties": {"a": {"type": "keyword", "null_value": "x"}}}),
                 "unknown parameter [null_value]",
             ),
-            (json!({"properties": {"a": {"type": "long", "index": false}}}), "unknown parameter [index]"),
             (json!({"properties": {"a": {"type": "date", "format": "qqqq"}}}), "Invalid format"),
             (json!({"properties": {"": {"type": "long"}}}), "empty"),
             (json!({"dynamic_templates": []}), "unsupported parameters"),

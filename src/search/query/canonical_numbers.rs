@@ -80,6 +80,7 @@ fn canonical_fields_of(fields: &FieldSelector, normalizer: &PhoneNumberNormalize
 mod tests {
     use super::*;
     use crate::phone::NumberSettings;
+    use crate::search::date::TimeZone;
     use crate::search::query::{Bound, Operator};
 
     const NUMBER: &str = "+972598294121";
@@ -149,7 +150,13 @@ mod tests {
         check_same(Query::Wildcard { fields: fields(), pattern: "9725982941?1".to_owned() });
         check_same(Query::Prefix { fields: fields(), prefix: "972598294121".to_owned() });
         let to = Bound::Included(QueryValue::Text("972598294121".to_owned()));
-        check_same(Query::Range { fields: fields(), from: Bound::Open, to, format: None, zone_minutes: 0 });
+        check_same(Query::Range {
+            fields: fields(),
+            from: Bound::Open,
+            to,
+            format: None,
+            zone: TimeZone::UTC,
+        });
         check_same(Query::Exists { field: "destNum".to_owned() });
         check_same(Query::Ids(vec!["972598294121".to_owned()]));
         check_same(term("country", "972598294121"));

@@ -12,11 +12,22 @@ pub struct QueryError {
     pub cause: Option<String>,
     /// Index of the character where parsing failed, if known.
     pub position: Option<usize>,
+    /// True for an error that Elasticsearch reports per shard, because it parses the request without noticing it.
+    pub in_shard: bool,
+    /// True for an error that Elasticsearch finds when it combines the answers of shards.
+    pub in_reduce: bool,
 }
 
 impl QueryError {
     fn new(kind: &'static str, reason: impl Into<String>) -> QueryError {
-        QueryError { kind, reason: reason.into(), cause: None, position: None }
+        QueryError {
+            kind,
+            reason: reason.into(),
+            cause: None,
+            position: None,
+            in_shard: false,
+            in_reduce: false,
+        }
     }
 
     /// A malformed body or parameter.
@@ -27,6 +38,26 @@ impl QueryError {
     /// A value that is out of range or not supported.
     pub(super) fn argument(reason: impl Into<String>) -> QueryError {
         QueryError::new("illegal_argument_exception", reason)
+    }
+
+    /// A value that only the shards of Elasticsearch reject.
+    pub(super) fn shard(reason: impl Into<String>) -> QueryError {
+        QueryError { in_shard: true, ..QueryError::argument(reason) }
+    }
+
+    /// A value that Elasticsearch rejects when it combines the answers of shards.
+    pub(super) fn reduce(reason: impl Into<String>) -> QueryError {
+        QueryError { in_reduce: true, ..QueryError::argument(reason) }
+    }
+
+    /// A query that only the shards of Elasticsearch reject.
+    pub(super) fn shard_query(reason: impl Into<String>) -> QueryError {
+        QueryError { in_shard: true, ..QueryError::new("query_shard_exception", reason) }
+    }
+
+    /// An aggregation in a place where it makes no sense.
+    pub(super) fn aggregation(reason: impl Into<String>) -> QueryError {
+        QueryError::new("aggregation_initialization_exception", reason)
     }
 
     /// An unknown key of an object, or a value of the wrong type.
@@ -49,6 +80,8 @@ impl QueryError {
             reason: format!("Failed to parse query [{shown}{dots}]"),
             cause: Some(format!("{cause}, at character {position}")),
             position: Some(position),
+            in_shard: true,
+            in_reduce: false,
         }
     }
 }

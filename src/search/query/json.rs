@@ -10,7 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::{QueryError, QueryValue};
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum OrderedJson {
+pub(crate) enum OrderedJson {
     Null,
     Bool(bool),
     Long(i64),
@@ -22,6 +22,7 @@ pub(super) enum OrderedJson {
 
 impl OrderedJson {
     pub(super) fn parse(bytes: &[u8]) -> Result<OrderedJson, QueryError> {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         serde_json::from_slice(bytes).map_err(|error| QueryError::json(error.to_string()))
     }
 
@@ -100,6 +101,22 @@ impl OrderedJson {
             OrderedJson::Object(members) => members.is_empty(),
             OrderedJson::Text(text) => text == "false",
             _ => false,
+        }
+    }
+
+    /// Converts to a value without an order of members.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match self {
+            OrderedJson::Null => serde_json::Value::Null,
+            OrderedJson::Bool(value) => (*value).into(),
+            OrderedJson::Long(number) => (*number).into(),
+            OrderedJson::Double(number) => (*number).into(),
+            OrderedJson::Text(text) => text.as_str().into(),
+            OrderedJson::List(list) => list.iter().map(OrderedJson::to_json).collect(),
+            OrderedJson::Object(members) => {
+                let members = members.iter().map(|(name, json)| (name.clone(), json.to_json()));
+                serde_json::Value::Object(members.collect())
+            }
         }
     }
 

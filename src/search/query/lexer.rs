@@ -33,6 +33,10 @@ pub(super) enum TokenKind {
     RangeValue,
     RangeEndIncluded,
     RangeEndExcluded,
+    /// `~`, with a number or without.
+    Similar,
+    /// A regular expression between slashes.
+    Regexp,
     /// The number after `^`.
     Number,
     End,
@@ -129,8 +133,8 @@ fn lex_default(rest: &str) -> LexResult {
             None => single(TokenKind::Not),
         },
         '"' => lex_quoted(rest),
-        '~' => Err("fuzziness and proximity (~) are not supported"),
-        '/' => Err("regular expressions are not supported (escape a literal '/' as \\/)"),
+        '~' => Ok((TokenKind::Similar, similar_length(rest))),
+        '/' => lex_regexp(rest),
         _ => match term_length(rest) {
             0 => Err("a backslash must be followed by a character"),
             bytes => Ok((term_kind(&rest[..bytes]), bytes)),
@@ -172,6 +176,27 @@ fn term_kind(term: &str) -> TokenKind {
         Some((at, '*')) if at + 1 == term.len() => TokenKind::Prefix,
         Some(_) => TokenKind::Wildcard,
     }
+}
+
+/// Length of `~` and the number after it.
+fn similar_length(rest: &str) -> usize {
+    let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let whole = 1 + digits(&rest[1..]);
+    match rest[whole..].strip_prefix('.').map(digits) {
+        Some(fraction) if fraction > 0 && whole > 1 => whole + 1 + fraction,
+        _ => whole,
+    }
+}
+
+fn lex_regexp(rest: &str) -> LexResult {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        if c == '/' && !escaped {
+            return Ok((TokenKind::Regexp, at + 1));
+        }
+        escaped = c == '\\';
+    }
+    Err("unmatched start of a regular expression (escape a literal '/' as \\/)")
 }
 
 fn lex_quoted(rest: &str) -> LexResult {

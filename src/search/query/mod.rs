@@ -8,18 +8,24 @@ mod ast;
 pub(crate) mod canonical_numbers;
 mod display;
 mod error;
-mod json;
+mod hits;
+pub(crate) mod json;
 mod lexer;
+mod output;
 pub(crate) mod query_dsl;
+mod query_dsl_patterns;
 pub mod query_string;
 mod search;
 pub mod search_request;
+mod simple_query_string;
+mod sort;
 
 pub use canonical_numbers::add_canonical_terms;
 
-pub use ast::{Bound, FieldSelector, Operator, Query, QueryValue};
+pub use aggregations::{Aggregation, NamedAggregations};
+pub use ast::{Bound, FieldSelector, Fuzziness, Operator, Query, QueryValue, TokenPattern};
 pub use error::QueryError;
-pub use search::{
-    Aggregation, Bucket, Hit, Interval, NamedBuckets, Search, SearchAfter, SearchResult, Sort, SortKey,
-    SourceFilter,
-};
+pub use hits::{HitOptions, SourceFilter};
+pub use output::{BucketHits, OutputJson};
+pub use search::{Bucket, Hit, Search, SearchAfter, SearchResult};
+pub use sort::{Sort, SortKey};

@@ -5,9 +5,13 @@
 //! because nothing is scored. Every other key is either evaluated or rejected.
 
 use super::json::OrderedJson;
+use super::query_dsl_patterns::{
+    fuzzy_query, geo_box_query, geo_distance_query, parse_fuzziness, pattern_query, phrase_prefix_query,
+    prefix_length, slop, term_ignoring_case,
+};
 use super::query_string::{CLAUSES_MAX, QueryStringOptions};
-use super::{Bound, FieldSelector, Operator, Query, QueryError, query_string};
-use crate::search::date;
+use super::{Bound, FieldSelector, Fuzziness, Operator, Query, QueryError, query_string};
+use crate::search::date::{self, TimeZone};
 
 /// Maximum nesting depth of queries, as in Elasticsearch.
 pub(crate) const DEPTH_MAX: usize = 20;
@@ -43,22 +47,122 @@ pub(super) fn parse_query(json: &OrderedJson, depth: usize) -> Result<Query, Que
         "term" => term_query(members),
         "terms" => terms_query(members),
         "range" => range_query(members),
-        "prefix" | "wildcard" => pattern_query(name, members),
+        "prefix" | "wildcard" | "regexp" => pattern_query(name, members),
+        "fuzzy" => fuzzy_query(members),
+        "match_phrase_prefix" => phrase_prefix_query(members),
+        "geo_distance" => geo_distance_query(members),
+        "geo_bounding_box" => geo_box_query(members),
+        "simple_query_string" => simple_query_string_query(members),
+        "dis_max" => dis_max_query(members, depth),
+        "type" => type_query(members),
         "exists" => exists_query(members),
         "ids" => ids_query(members),
         "bool" => bool_query(members, depth),
         "constant_score" => constant_score_query(members, depth),
         "query_string" => query_string_query(members),
+        name if UNSUPPORTED.contains(&name) => {
+            Err(QueryError::argument(format!("the query [{name}] is not supported")))
+        }
         _ => Err(QueryError::parsing(format!("unknown query [{name}]"))),
     }
 }
 
-fn unsupported(query: &str, key: &str) -> QueryError {
+/// Queries of Elasticsearch that are refused by name.
+const UNSUPPORTED: [&str; 27] = [
+    "boosting",
+    "common",
+    "distance_feature",
+    "function_score",
+    "geo_polygon",
+    "geo_shape",
+    "has_child",
+    "has_parent",
+    "intervals",
+    "match_bool_prefix",
+    "more_like_this",
+    "nested",
+    "parent_id",
+    "percolate",
+    "pinned",
+    "rank_feature",
+    "script",
+    "script_score",
+    "shape",
+    "span_containing",
+    "span_first",
+    "span_multi",
+    "span_near",
+    "span_not",
+    "span_or",
+    "span_term",
+    "terms_set",
+];
+
+/// The members of an object.
+pub(super) type Members<'a> = &'a [(String, OrderedJson)];
+
+/// `dis_max`: one of the queries. Only its score differs from `bool`.
+fn dis_max_query(members: Members<'_>, depth: usize) -> Result<Query, QueryError> {
+    let mut should = Vec::new();
+    for (key, json) in members {
+        match (key.as_str(), json) {
+            ("queries", OrderedJson::List(list)) => {
+                should = list.iter().map(|json| parse_query(json, depth + 1)).collect::<Result<_, _>>()?;
+            }
+            ("queries", json) => should = vec![parse_query(json, depth + 1)?],
+            ("tie_breaker", _) => {}
+            (key, _) if is_ignored(key) => {}
+            (key, _) => return Err(unsupported("dis_max", key)),
+        }
+    }
+    match should.len() {
+        0 => Err(QueryError::parsing("[_na] query malformed, must start with start_object")),
+        count if count > CLAUSES_MAX => {
+            Err(QueryError::argument(format!("[dis_max] has more than {CLAUSES_MAX} queries")))
+        }
+        _ => Ok(Query::Bool { must: Vec::new(), should, must_not: Vec::new(), should_min: 1 }),
+    }
+}
+
+fn type_query(members: Members<'_>) -> Result<Query, QueryError> {
+    let value = members.iter().find(|(key, _)| key == "value").and_then(|(_, json)| json.to_value());
+    let value = value.ok_or_else(|| QueryError::argument("[type] cannot be null"))?;
+    Ok(Query::Term { field: "_type".to_owned(), value })
+}
+
+fn simple_query_string_query(members: Members<'_>) -> Result<Query, QueryError> {
+    const NAME: &str = "simple_query_string";
+    let (mut query, mut fields, mut default, mut lenient) = (None, FieldSelector::All, Operator::Or, None);
+    for (key, json) in members {
+        match (key.as_str(), json.to_text().as_deref()) {
+            ("query", _) => query = Some(text(NAME, key, json)?),
+            ("fields", _) => fields = parse_field_names(json.to_texts(key)?),
+            ("default_operator", _) => default = operator(json)?,
+            ("lenient", _) => lenient = Some(json.to_bool(key)?),
+            ("flags", Some("ALL" | "all" | "-1")) | ("analyze_wildcard", Some("false")) => {}
+            ("fuzzy_prefix_length" | "fuzzy_max_expansions" | "fuzzy_transpositions", _)
+            | ("auto_generate_synonyms_phrase_query", _) => {}
+            (key, _) if is_ignored(key) => {}
+            (key, _) => return Err(unsupported(NAME, key)),
+        }
+    }
+    let text = query.ok_or_else(|| QueryError::parsing("[simple_query_string] query text missing"))?;
+    if text.len() > super::query_string::QUERY_BYTES_MAX {
+        return Err(QueryError::argument("the text of [simple_query_string] is too long"));
+    }
+    let found = super::simple_query_string::parse(&text, &fields, default);
+    Ok(match lenient.unwrap_or(fields == FieldSelector::All) {
+        true => Query::Lenient(Box::new(found)),
+        false => found,
+    })
+}
+
+pub(super) fn unsupported(query: &str, key: &str) -> QueryError {
     QueryError::parsing(format!("[{query}] query does not support [{key}]"))
 }
 
 /// Keys that cannot change which documents match.
-fn is_ignored(key: &str) -> bool {
+pub(super) fn is_ignored(key: &str) -> bool {
     matches!(key, "boost" | "_name" | "rewrite")
 }
 
@@ -70,7 +174,7 @@ fn expect_ignored_keys(query: &str, members: &[(String, OrderedJson)]) -> Result
 }
 
 /// The single field of `{"field": ...}` and its value.
-fn field<'a>(
+pub(super) fn field<'a>(
     query: &str,
     members: &'a [(String, OrderedJson)],
 ) -> Result<(&'a str, &'a OrderedJson), QueryError> {
@@ -82,11 +186,11 @@ fn field<'a>(
                 format!("[{query}] query doesn't support multiple fields, found [{one}] and [{other}]");
             Err(QueryError::parsing(reason))
         }
-        _ => Err(QueryError::argument(format!("[{query}]: field name is null or empty"))),
+        _ => Err(QueryError::argument("field name is null or empty")),
     }
 }
 
-fn text(query: &str, key: &str, json: &OrderedJson) -> Result<String, QueryError> {
+pub(super) fn text(query: &str, key: &str, json: &OrderedJson) -> Result<String, QueryError> {
     let wrong =
         || QueryError::parsing(format!("[{query}] unknown token [{}] after [{key}]", json.token_name()));
     json.to_text().ok_or_else(wrong)
@@ -107,6 +211,18 @@ struct MatchParameters {
     text: Option<String>,
     operator: Operator,
     lenient: Option<bool>,
+    slop: u32,
+    minimum: Option<String>,
+    fuzziness: Option<Fuzziness>,
+    prefix_chars: usize,
+}
+
+/// How the words of a text have to appear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MatchForm {
+    Words,
+    Phrase,
+    PhrasePrefix,
 }
 
 impl MatchParameters {
@@ -116,10 +232,14 @@ impl MatchParameters {
             ("query", _) => self.text = Some(text(query, key, json)?),
             ("operator", _) if query != "match_phrase" => self.operator = operator(json)?,
             ("lenient", _) if query != "match_phrase" => self.lenient = Some(json.to_bool(key)?),
-            ("zero_terms_query", Some("none" | "NONE")) | ("slop", Some("0")) => {}
-            // Without fuzziness and synonyms these have no effect.
-            ("prefix_length" | "max_expansions" | "fuzzy_transpositions" | "fuzzy_rewrite", _)
-            | ("auto_generate_synonyms_phrase_query" | "tie_breaker", _) => {}
+            ("slop", _) if query != "match" => self.slop = slop(json)?,
+            ("minimum_should_match", _) if query != "match_phrase" => self.minimum = json.to_text(),
+            ("fuzziness", _) if query != "match_phrase" => self.fuzziness = Some(parse_fuzziness(json)?),
+            ("prefix_length", _) => self.prefix_chars = prefix_length(json)?,
+            ("zero_terms_query", Some("none" | "NONE")) | ("analyzer", Some("standard")) => {}
+            // Without synonyms these have no effect.
+            ("max_expansions" | "fuzzy_transpositions" | "fuzzy_rewrite", _)
+            | ("auto_generate_synonyms_phrase_query" | "tie_breaker" | "cutoff_frequency", _) => {}
             _ if is_ignored(key) => {}
             _ => return Err(unsupported(query, key)),
         }
@@ -130,14 +250,26 @@ impl MatchParameters {
         self,
         query: &str,
         fields: FieldSelector,
-        phrase: bool,
+        form: MatchForm,
         lenient: bool,
     ) -> Result<Query, QueryError> {
         let text =
             self.text.ok_or_else(|| QueryError::parsing(format!("No text specified for {query} query")))?;
-        let found = match phrase {
-            true => Query::Phrase { fields, text },
-            false => Query::Match { fields, text, operator: self.operator },
+        let found = match (form, self.slop, self.fuzziness, self.minimum) {
+            (MatchForm::Phrase, 0, ..) => Query::Phrase { fields, text },
+            (MatchForm::Phrase, slop, ..) => Query::NearPhrase { fields, text, slop },
+            (MatchForm::PhrasePrefix, slop, ..) => Query::PhrasePrefix { fields, text, slop },
+            (MatchForm::Words, _, Some(_), Some(_)) => {
+                return Err(QueryError::argument("[fuzziness] with [minimum_should_match] is not supported"));
+            }
+            (MatchForm::Words, _, Some(fuzziness), None) => {
+                let fuzziness = Fuzziness { prefix_chars: self.prefix_chars, ..fuzziness };
+                Query::Fuzzy { fields, text, operator: self.operator, fuzziness }
+            }
+            (MatchForm::Words, _, None, Some(minimum)) if self.operator == Operator::Or => {
+                Query::MatchAtLeast { fields, text, minimum }
+            }
+            (MatchForm::Words, ..) => Query::Match { fields, text, operator: self.operator },
         };
         Ok(match self.lenient.unwrap_or(lenient) {
             true => Query::Lenient(Box::new(found)),
@@ -161,7 +293,8 @@ fn match_query(query: &str, members: &[(String, OrderedJson)]) -> Result<Query, 
         OrderedJson::Null => {}
         json => read.text = Some(text(query, field, json)?),
     }
-    read.into_query("text", FieldSelector::Named(vec![field.to_owned()]), query == "match_phrase", false)
+    let form = if query == "match_phrase" { MatchForm::Phrase } else { MatchForm::Words };
+    read.into_query("text", FieldSelector::Named(vec![field.to_owned()]), form, false)
 }
 
 /// Parses field names and discards their boosts.
@@ -177,30 +310,31 @@ fn parse_field_names(names: Vec<String>) -> FieldSelector {
 }
 
 fn multi_match_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
-    let (mut read, mut names, mut phrase) = (MatchParameters::default(), Vec::new(), false);
+    let (mut read, mut names, mut form) = (MatchParameters::default(), Vec::new(), MatchForm::Words);
     for (key, json) in members {
         match (key.as_str(), json.to_text().as_deref()) {
             ("fields", _) => names = json.to_texts(key)?,
             ("type", Some("best_fields" | "most_fields")) => {}
-            ("type", Some("phrase")) => phrase = true,
+            ("type", Some("phrase")) => form = MatchForm::Phrase,
+            ("type", Some("phrase_prefix")) => form = MatchForm::PhrasePrefix,
             ("type", _) => return Err(QueryError::parsing("[multi_match] query supports no such [type]")),
             _ => read.set("multi_match", key, json)?,
         }
     }
     let fields = parse_field_names(names);
     let all = fields == FieldSelector::All;
-    read.into_query("multi_match", fields, phrase, all)
+    read.into_query("multi_match", fields, form, all)
 }
 
 fn term_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
     let (field, json) = field("term", members)?;
-    let mut value = None;
+    let (mut value, mut ignores_case) = (None, false);
     match json {
         OrderedJson::Object(members) => {
             for (key, json) in members {
                 match key.as_str() {
                     "value" | "term" => value = json.to_value(),
-                    "case_insensitive" if json.is_off() => {}
+                    "case_insensitive" => ignores_case = json.to_bool(key)?,
                     key if is_ignored(key) => {}
                     key => return Err(unsupported("term", key)),
                 }
@@ -212,7 +346,10 @@ fn term_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
         json => value = json.to_value(),
     }
     let value = value.ok_or_else(|| QueryError::argument("value cannot be null"))?;
-    Ok(Query::Term { field: field.to_owned(), value })
+    Ok(match ignores_case {
+        true => term_ignoring_case(field, &value),
+        false => Query::Term { field: field.to_owned(), value },
+    })
 }
 
 fn terms_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
@@ -240,7 +377,7 @@ fn range_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
     let (field, json) = field("range", members)?;
     let OrderedJson::Object(members) = json else { return Err(unsupported("range", field)) };
     let (mut from, mut to) = ((None, true), (None, true));
-    let (mut format, mut zone_minutes) = (None, 0);
+    let (mut format, mut zone) = (None, TimeZone::UTC);
     let argument = |error: date::DateError| QueryError::argument(error.to_string());
     for (key, json) in members {
         let value = || match json {
@@ -264,7 +401,7 @@ fn range_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
                 format = Some(put);
             }
             "time_zone" => {
-                zone_minutes = date::parse_zone_minutes(&text("range", key, json)?).map_err(argument)?
+                zone = TimeZone::parse(&text("range", key, json)?).map_err(argument)?;
             }
             // Applies to range fields only, which do not exist here.
             "relation" => {}
@@ -278,32 +415,7 @@ fn range_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
         (Some(value), false) => Bound::Excluded(value),
     };
     let fields = FieldSelector::Named(vec![field.to_owned()]);
-    Ok(Query::Range { fields, from: bound(from), to: bound(to), format, zone_minutes })
-}
-
-fn pattern_query(query: &str, members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
-    let (field, json) = field(query, members)?;
-    let mut value = None;
-    match json {
-        OrderedJson::Object(members) => {
-            for (key, json) in members {
-                match key.as_str() {
-                    "value" => value = json.to_text(),
-                    key if key == query => value = json.to_text(),
-                    "case_insensitive" if json.is_off() => {}
-                    key if is_ignored(key) => {}
-                    key => return Err(unsupported(query, key)),
-                }
-            }
-        }
-        json => value = json.to_text(),
-    }
-    let value = value.ok_or_else(|| QueryError::argument("value cannot be null"))?;
-    let fields = FieldSelector::Named(vec![field.to_owned()]);
-    Ok(match query {
-        "prefix" => Query::Prefix { fields, prefix: value },
-        _ => Query::Wildcard { fields, pattern: value },
-    })
+    Ok(Query::Range { fields, from: bound(from), to: bound(to), format, zone })
 }
 
 fn exists_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryError> {
@@ -386,7 +498,7 @@ fn bool_query(members: &[(String, OrderedJson)], depth: usize) -> Result<Query, 
     if must.len() + should.len() + must_not.len() > CLAUSES_MAX {
         return Err(QueryError::argument(format!("[bool] has more than {CLAUSES_MAX} clauses")));
     }
-    let wanted = wanted.map_or(Ok(0), |wanted| minimum_should_match(&wanted, should.len()))?;
+    let wanted = wanted.map_or(Ok(0), |wanted| minimum_count(&wanted, should.len()))?;
     // If nothing else is required, at least one optional clause must match, whatever was requested.
     let least = usize::from(must.is_empty() && !should.is_empty());
     Ok(match wanted.max(least) {
@@ -397,7 +509,7 @@ fn bool_query(members: &[(String, OrderedJson)], depth: usize) -> Result<Query, 
 
 /// Parses `minimum_should_match` for this number of clauses: `2`, `-1` (all but one), `75%`, `-25%`, `2<75%`
 /// (all if there are at most two, otherwise 75 %).
-fn minimum_should_match(wanted: &str, clauses: usize) -> Result<usize, QueryError> {
+pub(crate) fn minimum_count(wanted: &str, clauses: usize) -> Result<usize, QueryError> {
     let wrong = || QueryError::argument(format!("invalid [minimum_should_match]: [{wanted}]"));
     let count = i64::try_from(clauses).map_err(|_| wrong())?;
     let simple = |text: &str| -> Result<i64, QueryError> {
@@ -435,10 +547,13 @@ fn query_string_query(members: &[(String, OrderedJson)]) -> Result<Query, QueryE
             ("default_operator", _) => options.operator = operator(json)?,
             ("lenient", _) => options.lenient = Some(json.to_bool(key)?),
             ("analyze_wildcard", _) => analyzes = json.to_bool(key)?,
+            ("time_zone", Some(zone)) => {
+                options.zone =
+                    TimeZone::parse(zone).map_err(|error| QueryError::argument(error.to_string()))?;
+            }
             ("allow_leading_wildcard" | "enable_position_increments", Some("true"))
             | ("escape", Some("false"))
             | ("phrase_slop", Some("0"))
-            | ("time_zone", Some("UTC" | "Z" | "+00:00"))
             | ("type", Some("best_fields" | "most_fields")) => {}
             ("fuzziness" | "fuzzy_prefix_length" | "fuzzy_max_expansions" | "fuzzy_rewrite", _)
             | ("fuzzy_transpositions" | "auto_generate_synonyms_phrase_query" | "tie_breaker", _)

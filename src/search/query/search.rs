@@ -1,6 +1,6 @@
 //! A search (query, indices, order, page, aggregations) and its result.
 
-use super::Query;
+use super::{HitOptions, NamedAggregations, OutputJson, Query, Sort, SourceFilter};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
@@ -18,124 +18,27 @@ pub struct Search {
     /// Only hits after this one, in the order of `sort`.
     pub after: Option<SearchAfter>,
     pub source: SourceFilter,
+    pub options: HitOptions,
+    /// Filter of the hits, which aggregations do not see.
+    pub post_filter: Option<Query>,
     /// Aggregations by name.
-    pub aggregations: Vec<(String, Aggregation)>,
-    /// Prefix aggregation names with their type, in results that a cluster renders
-    /// ([`SearchResult::rendered_aggregations`]).
+    pub aggregations: NamedAggregations,
+    /// Prefix aggregation names with their type.
     pub typed_keys: bool,
 }
 
 /// Sort values of the last hit of the previous page.
 pub type SearchAfter = Vec<serde_json::Value>;
 
-/// One sort key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sort {
-    pub key: SortKey,
-    pub descending: bool,
-    /// True: documents without the field come first.
-    pub missing_first: bool,
-    /// Field type to assume if no index has the field; `None`: an unknown field is an error.
-    pub unmapped_type: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SortKey {
-    /// Order of insertion (`_doc`, and `_score`, because nothing is scored).
-    SeqNo,
-    /// A field's value.
-    Field(String),
-}
-
-impl Sort {
-    /// Sorts by a field.
-    pub fn by_field(field: &str, descending: bool) -> Sort {
-        let key = SortKey::Field(field.to_owned());
-        Sort { key, descending, missing_first: false, unmapped_type: None }
-    }
-
-    /// Sorts by the order of insertion.
-    pub fn by_seq_no(descending: bool) -> Sort {
-        Sort { key: SortKey::SeqNo, descending, missing_first: false, unmapped_type: None }
-    }
-}
-
-/// The part of a source to return.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SourceFilter {
-    /// Return no source.
-    pub excludes_all: bool,
-    /// Return only these fields, if any are given; patterns with `*`.
-    pub includes: Vec<String>,
-    /// Do not return these fields.
-    pub excludes: Vec<String>,
-}
-
-/// An aggregation over all hits.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Aggregation {
-    /// The most frequent values of a field.
-    Terms {
-        field: String,
-        /// Maximum number of buckets.
-        size: usize,
-        /// Order by key instead of by count.
-        by_key: bool,
-        ascending: bool,
-        /// Minimum number of documents per bucket.
-        count_min: u64,
-        /// Aggregations inside each bucket.
-        inner: Vec<(String, Aggregation)>,
-    },
-    /// Number of documents per time interval.
-    DateHistogram {
-        field: String,
-        /// Length of a bucket.
-        interval: Interval,
-        /// Minutes east of UTC; determines where days start.
-        zone_minutes: i32,
-        /// Minimum number of documents per bucket; 0 also returns empty buckets between others.
-        count_min: u64,
-        /// Aggregations inside each bucket.
-        inner: Vec<(String, Aggregation)>,
-    },
-}
-
-impl Aggregation {
-    /// The most frequent values of a field.
-    pub fn terms(field: &str, size: usize) -> Aggregation {
-        let field = field.to_owned();
-        Aggregation::Terms { field, size, by_key: false, ascending: false, count_min: 1, inner: Vec::new() }
-    }
-}
-
-/// Length of a date histogram's bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interval {
-    /// Milliseconds.
-    Fixed(i64),
-    /// A week from Monday to Sunday.
-    Week,
-    /// A calendar month.
-    Month,
-    /// A calendar quarter.
-    Quarter,
-    /// A calendar year.
-    Year,
-}
-
 /// The result of a search.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct SearchResult {
     /// Number of matching documents.
     pub total: u64,
     /// At most `size` of them.
     pub hits: Vec<Hit>,
-    /// The buckets of each aggregation, by name.
-    pub aggregations: NamedBuckets,
-    /// The aggregations as a cluster rendered them, instead of `aggregations`. The cluster knows the field
-    /// types that decide how a key looks, and the counts outside the buckets.
-    pub rendered_aggregations: Option<serde_json::Value>,
+    /// The aggregations as Elasticsearch renders them.
+    pub aggregations: Option<OutputJson>,
     /// Highest score, if the store computes scores.
     pub score_max: Option<f64>,
 }
@@ -161,16 +64,24 @@ pub struct Hit {
     pub ignored: Vec<String>,
 }
 
-/// Buckets by the name of their aggregation.
-pub type NamedBuckets = Vec<(String, Vec<Bucket>)>;
-
-/// A bucket of an aggregation.
+/// A bucket of a terms aggregation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bucket {
-    /// The value; for a date histogram the start in milliseconds since 1970.
+    /// The value; the text of a date or a boolean.
     pub key: serde_json::Value,
     /// Number of documents.
     pub count: u64,
-    /// Aggregations inside the bucket.
-    pub inner: NamedBuckets,
+}
+
+impl SearchResult {
+    /// Returns the buckets of a terms aggregation.
+    pub fn buckets(&self, name: &str) -> Vec<Bucket> {
+        let json = self.aggregations.as_ref().map(serde_json::to_value);
+        let json = json.and_then(Result::ok).unwrap_or_default();
+        let bucket = |bucket: &serde_json::Value| Bucket {
+            key: bucket.get("key_as_string").unwrap_or(&bucket["key"]).clone(),
+            count: bucket["doc_count"].as_u64().unwrap_or_default(),
+        };
+        json[name]["buckets"].as_array().map_or_else(Vec::new, |buckets| buckets.iter().map(bucket).collect())
+    }
 }

@@ -5,10 +5,12 @@
 //! default (`"explain": false`).
 
 use super::aggregations::{AGGREGATIONS_MAX, parse_aggregations};
+use super::hits::parse_source_filter;
 use super::json::OrderedJson;
 use super::query_dsl::parse_query;
 use super::query_string::{self, QueryStringOptions};
-use super::{FieldSelector, Operator, Query, QueryError, Search, Sort, SortKey, SourceFilter};
+use super::sort::{is_default_order, parse_sort, parse_sorts};
+use super::{FieldSelector, HitOptions, Operator, Query, QueryError, Search, SourceFilter};
 
 /// Maximum size of a request body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -37,11 +39,16 @@ pub fn parse_search<'a>(
         size: SIZE_DEFAULT,
         after: None,
         source: SourceFilter::default(),
+        options: HitOptions::default(),
+        post_filter: None,
         aggregations: Vec::new(),
         typed_keys: false,
     };
     let mut room = AGGREGATIONS_MAX;
     for (key, json) in body_members(body)? {
+        if search.options.read(&key, &json)? {
+            continue;
+        }
         match (key.as_str(), &json) {
             ("query", OrderedJson::Object(_)) => search.query = parse_query(&json, 0)?,
             ("from", OrderedJson::Long(_) | OrderedJson::Text(_)) => {
@@ -50,6 +57,7 @@ pub fn parse_search<'a>(
             ("size", OrderedJson::Long(_) | OrderedJson::Text(_)) => {
                 search.size = parse_count_value("size", json.to_long("size")?, SIZE_DEFAULT)?;
             }
+            ("post_filter", OrderedJson::Object(_)) => search.post_filter = Some(parse_query(&json, 0)?),
             ("sort", _) => search.sort = parse_sorts(&json)?,
             ("search_after", OrderedJson::List(list)) => search.after = Some(parse_search_after(list)?),
             ("_source", _) => search.source = parse_source_filter(&json)?,
@@ -58,12 +66,7 @@ pub fn parse_search<'a>(
             ("timeout", OrderedJson::Text(text)) if is_time_value(text) => {}
             // Labels for statistics, and score weights.
             ("stats" | "indices_boost" | "track_scores", _) => {}
-            (
-                "explain" | "version" | "seq_no_primary_term" | "profile" | "terminate_after" | "highlight",
-                json,
-            )
-            | ("stored_fields" | "fields" | "docvalue_fields" | "script_fields" | "runtime_mappings", json)
-            | ("rescore" | "suggest" | "ext", json)
+            ("profile" | "terminate_after" | "runtime_mappings" | "rescore" | "suggest" | "ext", json)
                 if json.is_off() => {}
             _ => {
                 return Err(QueryError::parsing(format!(
@@ -130,7 +133,9 @@ fn check_limits(search: &Search) -> Result<(), QueryError> {
     let window = search.from.saturating_add(search.size);
     if window > WINDOW_MAX {
         let reason = format!(
-            "Result window is too large, from + size must be less than or equal to: [{WINDOW_MAX}] but was [{window}]."
+            "Result window is too large, from + size must be less than or equal to: [{WINDOW_MAX}] but was [{window}]. See \
+             the scroll api for a more efficient way to request large data sets. This limit can be set by changing the \
+             [index.max_result_window] index level setting."
         );
         return Err(QueryError::argument(reason));
     }
@@ -139,9 +144,9 @@ fn check_limits(search: &Search) -> Result<(), QueryError> {
     }
     let Some(after) = &search.after else { return Ok(()) };
     match (search.sort.len(), after.len()) {
-        (0, _) => Err(QueryError::argument("Sort must contain at least one field.")),
+        (0, _) => Err(QueryError::shard("Sort must contain at least one field.")),
         (sorts, values) if sorts != values => {
-            Err(QueryError::argument(format!("search_after has {values} value(s) but sort has {sorts}.")))
+            Err(QueryError::shard(format!("search_after has {values} value(s) but sort has {sorts}.")))
         }
         _ if search.from > 0 => {
             Err(QueryError::argument("`from` parameter must be set to 0 when `search_after` is used."))
@@ -163,95 +168,6 @@ fn parse_search_after(list: &[OrderedJson]) -> Result<Vec<serde_json::Value>, Qu
         json => Err(QueryError::parsing(format!("found [{}] inside search_after.", json.token_name()))),
     };
     list.iter().map(value).collect()
-}
-
-/// Accepts `"field"`, `{"field": "desc"}`, `{"field": {"order": ...}}`, or a list of these.
-fn parse_sorts(json: &OrderedJson) -> Result<Vec<Sort>, QueryError> {
-    let list = match json {
-        OrderedJson::List(list) => list.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    let mut found = Vec::new();
-    for json in list {
-        match json {
-            OrderedJson::Text(field) => found.push(parse_sort(field, None)?),
-            OrderedJson::Object(members) => {
-                for (field, json) in members {
-                    found.push(match json {
-                        OrderedJson::Object(options) => parse_sort_object(field, options)?,
-                        json => parse_sort(field, Some(&json.to_text().unwrap_or_default()))?,
-                    });
-                }
-            }
-            _ => {
-                let reason = "malformed sort format, within the sort array, an object, or an actual string are allowed";
-                return Err(QueryError::argument(reason));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Parses one sort key. Nothing is scored, so `_score` means the order of insertion, whatever its direction.
-fn parse_sort(field: &str, direction: Option<&str>) -> Result<Sort, QueryError> {
-    let key = match field {
-        "" => return Err(QueryError::argument("[sort] has an empty field name")),
-        "_doc" | "_score" => SortKey::SeqNo,
-        field => SortKey::Field(field.to_owned()),
-    };
-    let descending = match direction.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("asc") => false,
-        Some("desc") => field != "_score",
-        Some(other) => {
-            return Err(QueryError::argument(format!(
-                "unknown sort order [{other}], expected [asc] or [desc]"
-            )));
-        }
-    };
-    Ok(Sort { key, descending, missing_first: false, unmapped_type: None })
-}
-
-fn parse_sort_object(field: &str, options: &[(String, OrderedJson)]) -> Result<Sort, QueryError> {
-    let order = options.iter().find(|(key, _)| key == "order").and_then(|(_, json)| json.to_text());
-    let mut found = parse_sort(field, order.as_deref())?;
-    for (key, json) in options {
-        match (key.as_str(), json.to_text().as_deref()) {
-            ("order", Some(_)) => {}
-            ("unmapped_type", Some(kind)) => found.unmapped_type = Some(kind.to_owned()),
-            ("missing", Some("_last")) => found.missing_first = false,
-            ("missing", Some("_first")) => found.missing_first = true,
-            // These modes are the defaults for a field with several values.
-            ("mode", Some("min")) if !found.descending => {}
-            ("mode", Some("max")) if found.descending => {}
-            _ => return Err(QueryError::content(format!("[field_sort] unknown field [{key}]"))),
-        }
-    }
-    Ok(found)
-}
-
-fn parse_source_filter(json: &OrderedJson) -> Result<SourceFilter, QueryError> {
-    let mut filter = SourceFilter::default();
-    match json {
-        OrderedJson::Bool(wanted) => filter.excludes_all = !wanted,
-        OrderedJson::Text(_) | OrderedJson::List(_) => filter.includes = json.to_texts("_source")?,
-        OrderedJson::Object(members) => {
-            for (key, json) in members {
-                match key.as_str() {
-                    "includes" | "include" => filter.includes = json.to_texts(key)?,
-                    "excludes" | "exclude" => filter.excludes = json.to_texts(key)?,
-                    key => {
-                        let reason = format!("Unknown key for a {} in [{key}].", json.token_name());
-                        return Err(QueryError::parsing(reason));
-                    }
-                }
-            }
-        }
-        json => {
-            let reason = "Expected one of [VALUE_BOOLEAN, VALUE_STRING, START_ARRAY, START_OBJECT] but found";
-            return Err(QueryError::parsing(format!("{reason} [{}]", json.token_name())));
-        }
-    }
-    Ok(filter)
 }
 
 /// Accepts `5s`, `100ms`, `-1`.
@@ -337,6 +253,9 @@ fn apply_parameters<'a>(
                     None => parse_sort(name, None),
                 };
                 search.sort = list(value).iter().map(one).collect::<Result<_, _>>()?;
+                if is_default_order(&search.sort) {
+                    search.sort.clear();
+                }
             }
             "_source" if matches!(value, "true" | "false") => search.source.excludes_all = value == "false",
             "_source" | "_source_includes" => search.source.includes = list(value),
@@ -345,7 +264,10 @@ fn apply_parameters<'a>(
             "track_total_hits" if value.parse::<u32>().is_ok() || parse_boolean(value).is_ok() => {}
             "timeout" if is_time_value(value) => {}
             "search_type" if matches!(value, "query_then_fetch" | "dfs_query_then_fetch") => {}
-            "version" | "seq_no_primary_term" | "explain" | "track_scores" if value == "false" => {}
+            "version" => search.options.version = parse_boolean(value)?,
+            "seq_no_primary_term" => search.options.seq_no_primary_term = parse_boolean(value)?,
+            "track_scores" => drop(parse_boolean(value)?),
+            "explain" if value == "false" => {}
             key if is_ignored_parameter(key, value) => {}
             key => return Err(unrecognized(key)),
         }
@@ -379,7 +301,9 @@ fn is_ignore_unavailable(key: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::query::{Aggregation, Interval};
+    use crate::search::date::TimeZone;
+    use crate::search::query::SortKey;
+    use crate::search::query::aggregations::{AggregationKind, BucketOrder, BucketOrderKey, Interval};
 
     #[track_caller]
     fn check_query(body: &str, expected: &str) {
@@ -419,11 +343,32 @@ mod tests {
             (r#"{"range":{"n":{"from":1,"to":null,"include_lower":false}}}"#, "range(n {1 TO *])"),
             (
                 r#"{"range":{"d":{"lte":"now/d","format":"yyyy","time_zone":"-01:00"}}}"#,
-                r#"range(d [* TO "now/d"] yyyy -60 min)"#,
+                r#"range(d [* TO "now/d"] yyyy -01:00)"#,
             ),
-            (r#"{"prefix":{"k":"97"}}"#, r#"prefix(k "97")"#),
-            (r#"{"prefix":{"k":{"value":"97","rewrite":"constant_score"}}}"#, r#"prefix(k "97")"#),
-            (r#"{"wildcard":{"k":{"wildcard":"a*"}}}"#, r#"wildcard(k "a*")"#),
+            (r#"{"prefix":{"k":"97"}}"#, r#"prefix of token(k "97")"#),
+            (r#"{"prefix":{"k":{"value":"97","rewrite":"constant_score"}}}"#, r#"prefix of token(k "97")"#),
+            (r#"{"wildcard":{"k":{"wildcard":"a*"}}}"#, r#"wildcard of token(k "a*")"#),
+            (r#"{"regexp":{"k":{"value":"a.*","case_insensitive":true}}}"#, r#"regexp(k "a.*" in any case)"#),
+            (r#"{"term":{"k":{"value":"a","case_insensitive":true}}}"#, r#"token(k "a" in any case)"#),
+            (r#"{"fuzzy":{"k":{"value":"ab","fuzziness":1}}}"#, r#"every(k "ab"~1)"#),
+            (r#"{"match":{"t":{"query":"a b","fuzziness":"AUTO"}}}"#, r#"any(t "a b"~)"#),
+            (r#"{"match":{"t":{"query":"a b c","minimum_should_match":2}}}"#, r#"some(t "a b c")~2"#),
+            (r#"{"match_phrase":{"t":{"query":"a b","slop":3}}}"#, r#"phrase(t "a b")~3"#),
+            (r#"{"match_phrase_prefix":{"t":"a b"}}"#, r#"phrase(t "a b"*)"#),
+            (
+                r#"{"multi_match":{"query":"a b","type":"phrase_prefix","fields":["t"]}}"#,
+                r#"phrase(t "a b"*)"#,
+            ),
+            (r#"{"simple_query_string":{"query":"a + b","fields":["t"]}}"#, r#"(+any(t "a") +any(t "b"))"#),
+            (r#"{"geo_distance":{"distance":"1km","g":"1,2"}}"#, "within(g 1000 m of 1,2)"),
+            (
+                r#"{"geo_bounding_box":{"g":{"top_left":[1,4],"bottom_right":{"lat":3,"lon":2}}}}"#,
+                "within(g 4,1 to 3,2)",
+            ),
+            (
+                r#"{"dis_max":{"queries":[{"term":{"k":"a"}},{"term":{"k":"b"}}]}}"#,
+                r#"(term(k "a") term(k "b"))"#,
+            ),
             (r#"{"exists":{"field":"k"}}"#, "exists(k)"),
             (r#"{"ids":{"values":["1",2]}}"#, "ids(1 2)"),
             (r#"{"constant_score":{"filter":{"match_all":{}},"boost":2}}"#, "all"),
@@ -497,7 +442,8 @@ mod tests {
         parsing(r#"{"foo":1}"#, "Unknown key for a VALUE_NUMBER in [foo].");
         parsing(r#"{"min_score":1}"#, "Unknown key for a VALUE_NUMBER in [min_score].");
         parsing(r#"{"explain":true}"#, "Unknown key for a VALUE_BOOLEAN in [explain].");
-        parsing(r#"{"query":{"fuzzy":{}}}"#, "unknown query [fuzzy]");
+        parsing(r#"{"query":{"fuzz":{}}}"#, "unknown query [fuzz]");
+        argument(r#"{"query":{"nested":{}}}"#, "the query [nested] is not supported");
         argument(r#"{"query":{}}"#, "query malformed, empty clause found");
         parsing(
             r#"{"query":{"match_all":{},"match_none":{}}}"#,
@@ -507,13 +453,13 @@ mod tests {
             r#"{"query":{"match":{"t":"a","k":"b"}}}"#,
             "[match] query doesn't support multiple fields, found [t] and [k]",
         );
-        parsing(r#"{"query":{"match":{"t":{"fuzziness":1}}}}"#, "[match] query does not support [fuzziness]");
+        parsing(r#"{"query":{"match":{"t":{"foo":1}}}}"#, "[match] query does not support [foo]");
         parsing(r#"{"query":{"term":{"k":["a"]}}}"#, "[term] query does not support array of values");
         argument(r#"{"query":{"term":{"k":{}}}}"#, "value cannot be null");
         parsing(r#"{"query":{"range":{"n":{"foo":1}}}}"#, "[range] query does not support [foo]");
         argument(
-            r#"{"query":{"range":{"d":{"time_zone":"Europe/Berlin"}}}}"#,
-            "time zone [Europe/Berlin] is not supported (use an offset such as +01:00)",
+            r#"{"query":{"range":{"d":{"time_zone":"Europe/Foo"}}}}"#,
+            "Unknown time-zone ID: Europe/Foo (use an offset such as +01:00, or a name such as Europe/Berlin)",
         );
         check_refused(
             r#"{"query":{"bool":{"foo":[]}}}"#,
@@ -529,7 +475,11 @@ mod tests {
         );
         argument(r#"{"search_after":[1]}"#, "Sort must contain at least one field.");
         argument(r#"{"search_after":[1,2],"sort":"n"}"#, "search_after has 2 value(s) but sort has 1.");
-        parsing(r#"{"aggs":{"x":{"avg":{"field":"n"}}}}"#, "Unknown aggregation type [avg]");
+        parsing(r#"{"aggs":{"x":{"foo":{"field":"n"}}}}"#, "Unknown aggregation type [foo]");
+        argument(
+            r#"{"aggs":{"x":{"significant_terms":{"field":"n"}}}}"#,
+            "the aggregation type [significant_terms] is not supported",
+        );
         parsing(r#"{"aggs":{"x":{}}}"#, "Missing definition for aggregation [x]");
         assert_eq!(parse_search([], b"{").unwrap_err().kind, "json_parse_exception");
         assert_eq!(parse_count([], br#"{"size":1}"#).unwrap_err().reason, "request does not support [size]");
@@ -579,22 +529,14 @@ mod tests {
         let source =
             SourceFilter { excludes_all: false, includes: vec!["a*".into()], excludes: vec!["b".into()] };
         assert_eq!(found.source, source);
-        let days = Aggregation::DateHistogram {
-            field: "d".into(),
-            interval: Interval::Fixed(86_400_000),
-            zone_minutes: 60,
-            count_min: 1,
-            inner: Vec::new(),
-        };
-        let top = Aggregation::Terms {
-            field: "k".into(),
-            size: 3,
-            by_key: true,
-            ascending: true,
-            count_min: 1,
-            inner: vec![("days".into(), days)],
-        };
-        assert_eq!(found.aggregations, [("top".to_owned(), top)]);
+        let (name, top) = &found.aggregations[0];
+        assert_eq!((name.as_str(), top.type_name, found.aggregations.len()), ("top", "terms", 1));
+        let AggregationKind::Terms(terms) = &top.kind else { panic!("{top:?}") };
+        let by_key = BucketOrder { key: BucketOrderKey::Key, ascending: true };
+        assert_eq!((terms.size, &terms.order[..]), (3, &[by_key][..]));
+        let AggregationKind::DateHistogram(days) = &top.inner[0].1.kind else { panic!("{top:?}") };
+        assert_eq!((days.source.field.as_str(), days.interval, days.count_min), ("d", Interval::Day, 1));
+        assert_eq!(days.source.zone, TimeZone::Offset(60));
     }
 
     #[test]

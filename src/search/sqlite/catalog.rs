@@ -4,7 +4,7 @@
 //! commit, together with or before the documents that need them. After a failed commit they are written with the next
 //! one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::search::date::DateFormat;
@@ -45,6 +45,8 @@ pub(super) fn canonical_field() -> Field {
 #[derive(Clone, Debug)]
 pub(super) struct FieldEntry {
     pub id: u16,
+    /// Full name, with dots.
+    pub name: String,
     pub field: Field,
     /// Names of the fields that index the same values in another way.
     pub sub_fields: Vec<String>,
@@ -117,7 +119,7 @@ impl IndexFields {
         let canonical = self.by_name.get(&format!("{name}{NUMBER_SUFFIX}")).map(|canonical| canonical.id);
         self.by_name.insert(
             name.to_owned(),
-            FieldEntry { id, field, sub_fields, canonical_id: canonical, date_format },
+            FieldEntry { id, name: name.to_owned(), field, sub_fields, canonical_id: canonical, date_format },
         );
         id
     }
@@ -185,6 +187,8 @@ pub(super) struct Catalog {
     by_name: RwLock<BTreeMap<String, Arc<IndexEntry>>>,
     by_id: Mutex<HashMap<u16, Arc<IndexEntry>>>,
     changes: Mutex<Vec<CatalogChange>>,
+    /// Ids of indices that were deleted since the start.
+    removed: Mutex<HashSet<u16>>,
     /// Held while an index or a field is added, so that each id is used once.
     add_lock: Mutex<()>,
 }
@@ -219,7 +223,12 @@ impl Catalog {
         if count >= INDICES_MAX && !is_own {
             return None;
         }
-        let (id, dynamic) = (count as u16, mapping.dynamic);
+        // The id of an index that was deleted is not used again: events for it may be on their way to the writer.
+        let removed = lock(&self.removed);
+        let is_free = |id: &u16| !removed.contains(id) && self.index_by_id(*id).is_none();
+        let mut ids = (count as u16..=u16::MAX).chain(0..count as u16);
+        let (id, dynamic) = (ids.find(is_free)?, mapping.dynamic);
+        drop(removed);
         let mut fields = IndexFields { dynamic, ..IndexFields::default() };
         let mut changes = self.changes();
         changes.push(CatalogChange::Index { id, name: name.to_owned(), dynamic });
@@ -233,6 +242,30 @@ impl Catalog {
             });
         }
         Some((self.insert(id, name, fields), true))
+    }
+
+    /// Removes an index, so that it cannot be found any more.
+    pub(super) fn remove(&self, name: &str) -> Option<Arc<IndexEntry>> {
+        let _adding = lock(&self.add_lock);
+        let entry = self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(name)?;
+        lock(&self.by_id).remove(&entry.id);
+        lock(&self.removed).insert(entry.id);
+        Some(entry)
+    }
+
+    /// Adds an index again that could not be deleted, unless there is a new one with its name.
+    pub(super) fn restore(&self, entry: Arc<IndexEntry>) {
+        let _adding = lock(&self.add_lock);
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        lock(&self.by_id).insert(entry.id, Arc::clone(&entry));
+        by_name.entry(entry.name.clone()).or_insert(entry);
+    }
+
+    /// Removes all indices but these.
+    pub(super) fn retain(&self, names: &HashSet<String>) {
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|name, _| names.contains(name));
+        lock(&self.by_id).retain(|_, entry| names.contains(&entry.name));
     }
 
     /// Adds an index that was read from the database.

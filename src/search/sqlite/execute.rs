@@ -1,6 +1,6 @@
 //! Execution of a query plan, segment by segment. Runs in the caller's thread.
 
-use std::time::Instant;
+use std::rc::Rc;
 
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
@@ -9,13 +9,16 @@ use super::catalog::field_ids;
 use super::count_cache::CountCache;
 use super::plan::{QueryPlan, prefix_end, term_key};
 use super::rows;
-use super::segment::codec::take_positions;
 use super::segment::{IndexSegment, SegmentCursor, SegmentError};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, counts};
+use crate::search::budget::RequestBudget;
 use crate::search::store::StoreError;
 
 /// Keys between two checks of the deadline.
-const KEYS_PER_DEADLINE_CHECK: u32 = 1_024;
+const KEYS_PER_DEADLINE_CHECK: usize = 1_024;
+
+/// Length of a key that counts as another key.
+const KEY_BYTES_PER_UNIT: usize = 128;
 
 /// Everything that one search needs.
 pub(super) struct SearchContext<'a> {
@@ -25,12 +28,11 @@ pub(super) struct SearchContext<'a> {
     pub count_cache: &'a CountCache,
     /// Key of the ids that the store makes.
     pub secret: &'a [u8],
-    pub deadline: Instant,
-    /// Time limit, for the error message.
-    pub timeout_ms: u64,
+    /// The memory and the time of the request.
+    pub budget: Rc<RequestBudget>,
 }
 
-type DocsResult = Result<RoaringBitmap, StoreError>;
+pub(super) type DocsResult = Result<RoaringBitmap, StoreError>;
 
 impl From<SegmentError> for StoreError {
     fn from(error: SegmentError) -> StoreError {
@@ -45,9 +47,14 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl SearchContext<'_> {
-    /// Fails if the deadline has passed.
+    /// Fails if the deadline has passed, or if nobody waits for the result.
     pub(super) fn check_deadline(&self) -> Result<(), StoreError> {
-        if Instant::now() < self.deadline { Ok(()) } else { Err(StoreError::TimedOut(self.timeout_ms)) }
+        self.budget.check()
+    }
+
+    /// Takes memory for a part of the result.
+    pub(super) fn charge(&self, bytes: usize) -> Result<(), StoreError> {
+        self.budget.charge(bytes)
     }
 
     /// Returns the documents of an index that match a plan.
@@ -139,9 +146,13 @@ impl SearchContext<'_> {
             ResolvedPlan::Term(key) => self.find_term(segment, key),
             ResolvedPlan::Range(from, to) => self.find_keys(segment, from, to, |_| true),
             ResolvedPlan::Like(from, pattern) => {
-                self.find_keys(segment, from, &prefix_end(from.to_vec()), |key| pattern.matches(&key[4..]))
+                let matcher = pattern.matcher();
+                self.find_keys(segment, from, &prefix_end(from.to_vec()), |key| matcher.matches(&key[4..]))
             }
-            ResolvedPlan::Phrase(words) => self.find_phrase(segment, words),
+            ResolvedPlan::Phrase(words, slop) => self.find_phrase(segment, words, *slop),
+            ResolvedPlan::PhrasePrefix(words, last, slop) => {
+                self.find_phrase_prefix(segment, words, *last, *slop)
+            }
             ResolvedPlan::Docs(docs) => {
                 Ok(docs.iter().copied().filter(|doc| segment.doc_range().contains(doc)).collect())
             }
@@ -154,6 +165,7 @@ impl SearchContext<'_> {
                     if docs.is_empty() {
                         break;
                     }
+                    self.check_deadline()?;
                     docs &= self.find_in_segment(segment, plan)?;
                 }
                 Ok(docs)
@@ -161,6 +173,7 @@ impl SearchContext<'_> {
             ResolvedPlan::AtLeast(1, plans) => {
                 let mut docs = RoaringBitmap::new();
                 for plan in plans {
+                    self.check_deadline()?;
                     docs |= self.find_in_segment(segment, plan)?;
                 }
                 Ok(docs)
@@ -177,6 +190,7 @@ impl SearchContext<'_> {
     fn find_at_least(&self, segment: &IndexSegment, count: usize, plans: &[ResolvedPlan]) -> DocsResult {
         let mut reached = vec![RoaringBitmap::new(); count];
         for plan in plans {
+            self.check_deadline()?;
             let docs = self.find_in_segment(segment, plan)?;
             for at in (1..count).rev() {
                 let more = &reached[at - 1] & &docs;
@@ -188,7 +202,7 @@ impl SearchContext<'_> {
     }
 
     /// Returns the documents of one key.
-    fn find_term(&self, segment: &IndexSegment, key: &[u8]) -> DocsResult {
+    pub(super) fn find_term(&self, segment: &IndexSegment, key: &[u8]) -> DocsResult {
         let mut docs = RoaringBitmap::new();
         let Some(mut cursor) = SegmentCursor::find(segment, self.connection, key)? else { return Ok(docs) };
         while cursor.key() == Some(key) {
@@ -208,84 +222,20 @@ impl SearchContext<'_> {
     ) -> DocsResult {
         let mut docs = RoaringBitmap::new();
         let mut cursor = SegmentCursor::seek(segment, self.connection, from)?;
-        let mut until_look = KEYS_PER_DEADLINE_CHECK;
-        while cursor.key().is_some_and(|key| key < to) {
-            if cursor.key().is_some_and(&fits) {
+        let mut work = 0;
+        while let Some(key) = cursor.key().filter(|key| *key < to) {
+            // Long keys take longer.
+            work += 1 + key.len() / KEY_BYTES_PER_UNIT;
+            if fits(key) {
                 add_docs(&cursor, &mut docs)?;
             }
             cursor.step()?;
-            until_look -= 1;
-            if until_look == 0 {
+            if work >= KEYS_PER_DEADLINE_CHECK {
                 self.check_deadline()?;
-                until_look = KEYS_PER_DEADLINE_CHECK;
+                work = 0;
             }
         }
         Ok(docs)
-    }
-
-    /// Returns the documents in which the words have the same distances as in the query.
-    fn find_phrase(&self, segment: &IndexSegment, words: &[(&[u8], u32)]) -> DocsResult {
-        let mut common = RoaringBitmap::new();
-        for (at, (key, _)) in words.iter().enumerate() {
-            let docs = self.find_term(segment, key)?;
-            common = if at == 0 { docs } else { common & docs };
-            if common.is_empty() {
-                return Ok(common);
-            }
-        }
-        // Possible start positions of the phrase, per document that has all words. Each word removes some.
-        let mut starts: Vec<(u32, Vec<u32>)> = Vec::new();
-        for (at, (key, distance)) in words.iter().enumerate() {
-            let mut candidates = starts.iter_mut().peekable();
-            let mut first = Vec::new();
-            self.each_positions(segment, key, |doc, positions| {
-                if !common.contains(doc) {
-                    return;
-                }
-                let positions_here = positions.iter().filter_map(|position| position.checked_sub(*distance));
-                if at == 0 {
-                    return first.push((doc, positions_here.collect()));
-                }
-                while candidates.next_if(|(other, _)| *other < doc).is_some() {}
-                if let Some((_, starts)) = candidates.next_if(|(other, _)| *other == doc) {
-                    let positions_here: Vec<u32> = positions_here.collect();
-                    starts.retain(|start| positions_here.binary_search(start).is_ok());
-                }
-            })?;
-            if at == 0 {
-                starts = first;
-            } else {
-                starts.retain(|(_, starts)| !starts.is_empty());
-            }
-            self.check_deadline()?;
-        }
-        Ok(starts.into_iter().map(|(doc, _)| doc).collect())
-    }
-
-    /// Calls `each` with each document of a key and its positions.
-    fn each_positions(
-        &self,
-        segment: &IndexSegment,
-        key: &[u8],
-        mut each: impl FnMut(u32, &[u32]),
-    ) -> Result<(), StoreError> {
-        let Some(mut cursor) = SegmentCursor::find(segment, self.connection, key)? else { return Ok(()) };
-        let mut positions = Vec::new();
-        while cursor.key() == Some(key) {
-            let (mut at, mut read) = (0, Ok(()));
-            let bytes = cursor.positions();
-            cursor.each_run(|from, docs| {
-                for doc in from..from + docs {
-                    read = read.and_then(|()| take_positions(bytes, &mut at, &mut positions));
-                    if read.is_ok() {
-                        each(doc, &positions);
-                    }
-                }
-            })?;
-            read.map_err(|damaged| cursor.damaged(damaged))?;
-            cursor.step()?;
-        }
-        Ok(())
     }
 
     /// Looks up ids, once for all segments.
@@ -297,9 +247,10 @@ impl SearchContext<'_> {
             QueryPlan::None => ResolvedPlan::None,
             QueryPlan::Term(key) => ResolvedPlan::Term(key),
             QueryPlan::Range(from, to) => ResolvedPlan::Range(from, to),
-            QueryPlan::Wildcard(from, pattern) => ResolvedPlan::Like(from, pattern),
-            QueryPlan::Phrase(words) => {
-                ResolvedPlan::Phrase(words.iter().map(|(key, at)| (key.as_slice(), *at)).collect())
+            QueryPlan::Matching(from, pattern) => ResolvedPlan::Like(from, pattern),
+            QueryPlan::Phrase(words, slop) => ResolvedPlan::Phrase(borrow_words(words), *slop),
+            QueryPlan::PhrasePrefix(words, (prefix, at), slop) => {
+                ResolvedPlan::PhrasePrefix(borrow_words(words), (prefix, *at), *slop)
             }
             QueryPlan::Ids(ids) => ResolvedPlan::Docs(self.docs_by_ids(index, ids)?),
             QueryPlan::And(plans) => ResolvedPlan::And(all(plans)?),
@@ -314,7 +265,8 @@ impl SearchContext<'_> {
     fn docs_by_ids(&self, index: u16, ids: &[String]) -> Result<Vec<u32>, StoreError> {
         let mut docs = Vec::with_capacity(ids.len());
         for id in ids {
-            let counts = |doc| !self.snapshot.deleted_docs.contains(doc);
+            self.check_deadline()?;
+            let counts = |doc| counts(&self.snapshot.segments, &self.snapshot.deleted_docs, doc);
             if let Some((doc, _)) = rows::find_by_id(self.connection, self.secret, index, id, counts)? {
                 docs.push(doc);
             }
@@ -333,12 +285,17 @@ enum ResolvedPlan<'p> {
     None,
     Term(&'p [u8]),
     Range(&'p [u8], &'p [u8]),
-    Like(&'p [u8], &'p super::pattern::WildcardPattern),
-    Phrase(Vec<(&'p [u8], u32)>),
+    Like(&'p [u8], &'p super::term_pattern::TermPattern),
+    Phrase(Vec<(&'p [u8], u32)>, u32),
+    PhrasePrefix(Vec<(&'p [u8], u32)>, (&'p [u8], u32), u32),
     Docs(Vec<u32>),
     And(Vec<ResolvedPlan<'p>>),
     AtLeast(usize, Vec<ResolvedPlan<'p>>),
     Without(Box<ResolvedPlan<'p>>, Box<ResolvedPlan<'p>>),
+}
+
+fn borrow_words(words: &[(Vec<u8>, u32)]) -> Vec<(&[u8], u32)> {
+    words.iter().map(|(key, at)| (key.as_slice(), *at)).collect()
 }
 
 /// Adds the documents of an entry.

@@ -11,8 +11,26 @@ use super::text;
 /// Maximum size in bytes of a keyword (the limit of Lucene).
 const KEYWORD_BYTES_MAX: usize = 32_766;
 
+/// A single value of a document.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeafValue<'a> {
+    pub value: &'a Value,
+    /// The value as it was written. The digits of a number are text for a keyword, whatever a float can hold.
+    pub written: &'a str,
+}
+
+impl<'a> LeafValue<'a> {
+    /// Returns the value as text.
+    pub(super) fn text(self) -> Cow<'a, str> {
+        match self.value {
+            Value::String(text) => text.into(),
+            _ => self.written.into(),
+        }
+    }
+}
+
 /// Returns a value as text.
-pub(super) fn value_text(value: &Value) -> Cow<'_, str> {
+fn value_text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => text.into(),
         other => other.to_string().into(),
@@ -20,8 +38,11 @@ pub(super) fn value_text(value: &Value) -> Cow<'_, str> {
 }
 
 /// Reads a keyword. `None` if it has more than `chars_max` characters and is not indexed.
-pub(super) fn parse_keyword(value: &Value, chars_max: Option<usize>) -> Result<Option<Cow<'_, str>>, String> {
-    let text = value_text(value);
+pub(super) fn parse_keyword(
+    value: LeafValue<'_>,
+    chars_max: Option<usize>,
+) -> Result<Option<Cow<'_, str>>, String> {
+    let text = value.text();
     if text.chars().count() > chars_max.unwrap_or(usize::MAX) {
         return Ok(None);
     }
@@ -40,7 +61,12 @@ pub(super) fn parse_integer(value: &Value, type_name: &str) -> Result<Option<i64
         _ => i64::MIN..=i64::MAX,
     };
     let number = match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(truncate)),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => Some(number),
+            None => Some(number.as_f64().and_then(truncate).ok_or_else(|| {
+                format!("Numeric value ({number}) out of range of long ({} - {})", i64::MIN, i64::MAX)
+            })?),
+        },
         Value::String(text) if text.is_empty() => return Ok(None),
         Value::String(text) => {
             text.trim().parse().ok().or_else(|| text.trim().parse().ok().and_then(truncate))
@@ -96,5 +122,10 @@ pub(super) fn parse_date(value: &Value, entry: &FieldEntry) -> Result<i64, Strin
 
 pub(super) fn parse_ip(value: &Value) -> Result<IpAddr, String> {
     let text = value_text(value);
-    text.parse().map_err(|_| format!("'{text}' is not an IP string literal."))
+    // The zone of a link-local address (`fe80::1%eth0`) is not part of the address.
+    let address = match text.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() && address.contains(':') => address,
+        _ => &text,
+    };
+    address.parse().map_err(|_| format!("'{text}' is not an IP string literal."))
 }

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, mkdirat, openat};
 use rustix::io::Errno;
 
+use super::schema::mark_path;
+use super::storage::beside;
 use crate::runtime::create::{self, create_dirs, create_error};
 use crate::{Error, Result};
 
@@ -14,6 +16,9 @@ use crate::{Error, Result};
 const OWN_DIR: &str = ".lea";
 const FILE: &str = "events.db";
 const LOCK: &str = "events.lock";
+
+/// Permissions of the files.
+pub(super) const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Returns the path of the database in an output directory.
 pub(crate) fn path(dir: &Path) -> PathBuf {
@@ -36,9 +41,47 @@ pub(super) fn prepare(dir: &Path) -> Result<(PathBuf, File)> {
     Ok((path, lock))
 }
 
+/// Who may read the files of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct ReaderAccess {
+    /// Permission bits: those for reading count.
+    pub file_mode: u32,
+    /// Group of the files. `None`: the group of the process.
+    pub group: Option<u32>,
+}
+
+impl Default for ReaderAccess {
+    /// The user of the process only.
+    fn default() -> ReaderAccess {
+        ReaderAccess { file_mode: 0o600, group: None }
+    }
+}
+
+/// Gives readers access to the files of an open database. SQLite would use the group of the process for some of them.
+pub(super) fn admit_readers(database: &Path, access: ReaderAccess) -> Result<()> {
+    let readable = access.file_mode & 0o044;
+    if readable == 0 {
+        return Ok(());
+    }
+    let dir = database.parent().unwrap_or(database);
+    let mut paths = vec![(dir.to_owned(), 0o700 | readable >> 2)];
+    for suffix in ["", "-wal", "-shm"] {
+        paths.push((beside(database, suffix), 0o600 | readable));
+    }
+    paths.push((mark_path(database), 0o600 | readable));
+    for (path, mode) in paths {
+        let group = access.group.map(Gid::from_raw);
+        // By path: closing a file would release the locks of SQLite on it.
+        chownat(CWD, &path, None, group, AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty()))
+            .map_err(|error| Error::path("set the permissions of", &path)(error.into()))?;
+    }
+    Ok(())
+}
+
 fn open(path: &Path) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR);
+    let opened = openat(CWD, path, flags, MODE);
     opened.map(File::from).map_err(|error| create_error("open", path)(error.into()))
 }
 

@@ -1,21 +1,22 @@
 //! Document indexer: turns a document into the terms by which it is found. Runs in the caller's thread.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::catalog::{
     Catalog, FieldEntry, IndexEntry, IndexFields, MappingConflict, canonical_field, field_ids, is_hidden,
 };
 use super::field_values::{
-    parse_boolean, parse_date, parse_float, parse_integer, parse_ip, parse_keyword, value_text,
+    LeafValue, parse_boolean, parse_date, parse_float, parse_integer, parse_ip, parse_keyword,
 };
 use super::segment::TermBatch;
 use super::{text, values};
-use crate::runtime::json::parse_value;
+use crate::runtime::json::{self, JsonObject, parse_value};
+use crate::search::geo::GeoPoint;
 use crate::search::index_templates::IndexTemplates;
-use crate::search::mapping::{Dynamic, Field, FieldType, dynamic};
+use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, dynamic};
 use crate::search::query::canonical_numbers::NUMBER_SUFFIX;
 use crate::search::store::WriteRejected;
 
@@ -31,6 +32,24 @@ const IGNORED_MAX: usize = 64;
 
 /// Maximum length of a path in `_ignored`. Longer ones are truncated.
 const IGNORED_BYTES_MAX: usize = 256;
+
+/// Fields of Elasticsearch that a document cannot contain.
+const METADATA_FIELDS: [&str; 14] = [
+    "_id",
+    "_index",
+    "_type",
+    "_source",
+    "_routing",
+    "_field_names",
+    "_seq_no",
+    "_primary_term",
+    "_version",
+    "_ignored",
+    "_nested_path",
+    "_tier",
+    "_doc_count",
+    "_feature",
+];
 
 /// Distance of positions between two values of a field.
 const POSITION_GAP: u32 = 100;
@@ -126,11 +145,12 @@ impl DocumentIndexer {
     ) -> Result<(), WriteRejected> {
         let accepts_all = mode == IndexingMode::Read || self.templates.is_own(&index.name);
         let mut adds_fields = mode == IndexingMode::Write;
-        let value =
-            parse_value(source).map_err(|error| invalid_document(format!("failed to parse: {error}")))?;
-        let Value::Object(object) = &value else {
-            return Err(invalid_document("failed to parse: not a JSON object".into()));
-        };
+        // A byte order mark at the start is not part of the document.
+        let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
+        let repaired = json::repaired(source);
+        let object: JsonObject<'_> = serde_json::from_slice(repaired.as_deref().unwrap_or(source))
+            .map_err(|error| invalid_document(format!("failed to parse: {error}")))?;
+        let object = &object;
         for attempt in 0.. {
             if attempt == ATTEMPTS_MAX && !accepts_all {
                 return Err(invalid_document(
@@ -167,8 +187,8 @@ impl DocumentIndexer {
                 },
             }
         }
-        let string = |name: &str| object.get(name)?.as_str().map(Cow::Borrowed);
-        let time_ms = self.templates.event_time_ms(string, &|name| scalar(object, name));
+        let string = |name: &str| json::string_value(object.get(name)?);
+        let time_ms = self.templates.event_time_ms(string, &|name| object.scalar(name));
         terms.time_ms = time_ms.unwrap_or(now_ms);
         add_common_terms(index.id, doc_type, terms);
         Ok(())
@@ -215,15 +235,6 @@ fn add_date_terms(terms: &mut DocumentTerms, index: u16, field: u16, at_ms: i64)
     terms.add(index, field | field_ids::HOURS, &values::encode_long(at_ms.div_euclid(values::HOUR_MS)), None);
 }
 
-/// Returns the text of a member that is a string or a number.
-fn scalar<'a>(object: &'a serde_json::Map<String, Value>, name: &str) -> Option<Cow<'a, str>> {
-    match object.get(name)? {
-        Value::String(text) => Some(text.into()),
-        Value::Number(number) => Some(number.to_string().into()),
-        _ => None,
-    }
-}
-
 fn invalid_document(reason: String) -> WriteRejected {
     WriteRejected::Invalid(reason)
 }
@@ -247,18 +258,24 @@ struct DocumentWalk<'a> {
 }
 
 impl DocumentWalk<'_> {
-    fn walk_object(&mut self, object: &serde_json::Map<String, Value>) -> Result<(), WalkStop> {
+    fn walk_object(&mut self, object: &JsonObject<'_>) -> Result<(), WalkStop> {
         if self.depth == DEPTH_MAX {
             return self.refuse(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded"));
         }
+        self.check_names(object)?;
         self.depth += 1;
-        for (name, value) in object {
+        for (name, value) in &object.0 {
             let before = self.path.len();
             if before > 0 {
                 self.path.push('.');
             }
             self.path.push_str(name);
-            if name.is_empty() || name.split('.').any(|part| part.trim().is_empty()) {
+            if before == 0 && METADATA_FIELDS.contains(&name.as_ref()) {
+                self.refuse(format!(
+                    "Field [{name}] is a metadata field and cannot be added inside a document. Use the index API \
+                     request parameters."
+                ))?;
+            } else if name.is_empty() || name.split('.').any(|part| part.trim().is_empty()) {
                 self.refuse(format!("field name [{name}] cannot be empty or have an empty part"))?;
             } else {
                 self.values(value)?;
@@ -269,50 +286,75 @@ impl DocumentWalk<'_> {
         Ok(())
     }
 
+    /// Rejects an object with a repeated name: it cannot be told which value is meant.
+    fn check_names(&mut self, object: &JsonObject<'_>) -> Result<(), WalkStop> {
+        if self.accepts_all {
+            return Ok(());
+        }
+        let mut names: Vec<&str> = object.0.iter().map(|(name, _)| name.as_ref()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => self.refuse(format!("failed to parse: Duplicate field '{}'", pair[0])),
+            None => Ok(()),
+        }
+    }
+
     /// Indexes a value, or all values of an array.
-    fn values(&mut self, value: &Value) -> Result<(), WalkStop> {
+    fn values(&mut self, value: &RawValue) -> Result<(), WalkStop> {
         let is_geo_point = |fields: &IndexFields, path: &str| {
             fields.get(path).is_some_and(|entry| entry.field.field_type == FieldType::GeoPoint)
         };
-        match value {
-            Value::Null => Ok(()),
+        match value.get().as_bytes().first() {
+            Some(b'n') => Ok(()),
             _ if is_geo_point(self.fields, &self.path) => self.walk_leaf(value),
-            Value::Object(object) => self.walk_inner_object(object),
-            Value::Array(array) => self.walk_array(array, 0),
-            leaf => self.walk_leaf(leaf),
+            Some(b'{') => self.walk_inner_object(value),
+            Some(b'[') => self.walk_array(value, 0),
+            _ => self.walk_leaf(value),
         }
     }
 
     /// Indexes an object that is the value of a member.
-    fn walk_inner_object(&mut self, object: &serde_json::Map<String, Value>) -> Result<(), WalkStop> {
+    fn walk_inner_object(&mut self, value: &RawValue) -> Result<(), WalkStop> {
         if self.accepts_all && self.fields.get(&self.path).is_some() {
             // The field has values, and a field with values cannot have members.
             self.ignore();
             return Ok(());
         }
-        self.walk_object(object)
+        match serde_json::from_str::<JsonObject<'_>>(value.get()) {
+            Ok(object) => self.walk_object(&object),
+            Err(error) => self.refuse(format!("failed to parse: {error}")),
+        }
     }
 
-    fn walk_array(&mut self, array: &[Value], depth: usize) -> Result<(), WalkStop> {
+    fn walk_array(&mut self, value: &RawValue, depth: usize) -> Result<(), WalkStop> {
         if depth > DEPTH_MAX {
             return self.refuse(format!("Limit of mapping depth [{DEPTH_MAX}] has been exceeded"));
         }
+        let array: Vec<&RawValue> = match serde_json::from_str(value.get()) {
+            Ok(array) => array,
+            Err(error) => return self.refuse(format!("failed to parse: {error}")),
+        };
         for value in array {
-            match value {
-                Value::Array(inner) => self.walk_array(inner, depth + 1)?,
-                Value::Object(object) => self.walk_inner_object(object)?,
-                Value::Null => {}
-                leaf => self.walk_leaf(leaf)?,
+            match value.get().as_bytes().first() {
+                Some(b'[') => self.walk_array(value, depth + 1)?,
+                Some(b'{') => self.walk_inner_object(value)?,
+                Some(b'n') => {}
+                _ => self.walk_leaf(value)?,
             }
         }
         Ok(())
     }
 
     /// Indexes a single value.
-    fn walk_leaf(&mut self, value: &Value) -> Result<(), WalkStop> {
+    fn walk_leaf(&mut self, raw: &RawValue) -> Result<(), WalkStop> {
+        let value = match parse_value(raw.get().as_bytes()) {
+            Ok(value) => value,
+            Err(error) => return self.refuse(format!("failed to parse: {error}")),
+        };
+        let value = LeafValue { value: &value, written: raw.get() };
         let fields = self.fields;
         let Some(entry) = fields.get(&self.path) else {
-            return self.add_unknown_field(value);
+            return self.add_unknown_field(value.value);
         };
         if is_hidden(&self.path) {
             return self.refuse(MappingConflict::ReservedName(self.path.clone()).to_string());
@@ -329,6 +371,10 @@ impl DocumentWalk<'_> {
     }
 
     fn add_unknown_field(&mut self, value: &Value) -> Result<(), WalkStop> {
+        // Looking through more of them for each member would take time in proportion to the square of the document.
+        if self.new_fields.len() > FIELDS_MAX {
+            return self.refuse(MappingConflict::Fields.to_string());
+        }
         if self.new_fields.iter().any(|(name, _)| *name == self.path) {
             return Ok(());
         }
@@ -337,6 +383,12 @@ impl DocumentWalk<'_> {
         {
             self.ignore();
             return Ok(());
+        }
+        if self.fields.has_below(&self.path) {
+            let path = &self.path;
+            return self.refuse(format!(
+                "object mapping for [{path}] tried to parse field [{path}] as object, but found a concrete value"
+            ));
         }
         match self.fields.dynamic {
             Dynamic::False => Ok(()),
@@ -357,12 +409,11 @@ impl DocumentWalk<'_> {
     }
 
     /// Adds the canonical number of a value.
-    fn add_canonical_number(&mut self, entry: &FieldEntry, value: &Value) {
-        let text = match value {
-            Value::String(text) => Cow::Borrowed(text.as_str()),
-            Value::Number(number) => number.to_string().into(),
-            _ => return,
-        };
+    fn add_canonical_number(&mut self, entry: &FieldEntry, value: LeafValue<'_>) {
+        if !(value.value.is_string() || value.value.is_number()) {
+            return;
+        }
+        let text = value.text();
         let Some(number) = (self.indexer.canonical_number)(&self.path, &text) else { return };
         match entry.canonical_id {
             Some(canonical_id) => {
@@ -380,10 +431,10 @@ impl DocumentWalk<'_> {
     }
 
     /// Adds the terms of a value, or ignores it if the index accepts everything or the mapping says `ignore_malformed`.
-    fn add_or_ignore(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
+    fn add_or_ignore(&mut self, entry: &FieldEntry, value: LeafValue<'_>) -> Result<(), WalkStop> {
         match self.add_value(entry, value) {
             Err(WalkStop::Rejected(_))
-                if self.accepts_all || entry.field.ignore_malformed && !value.is_object() =>
+                if self.accepts_all || entry.field.ignore_malformed && !value.value.is_object() =>
             {
                 self.ignore();
                 Ok(())
@@ -411,7 +462,7 @@ impl DocumentWalk<'_> {
     }
 
     /// Adds the terms of one value of one field.
-    fn add_value(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), WalkStop> {
+    fn add_value(&mut self, entry: &FieldEntry, value: LeafValue<'_>) -> Result<(), WalkStop> {
         self.add_value_terms(entry, value).map_err(|reason| {
             let (path, type_name) = (&self.path, entry.field.type_name());
             let reason = format!("failed to parse field [{path}] of type [{type_name}]: {reason}");
@@ -419,15 +470,16 @@ impl DocumentWalk<'_> {
         })
     }
 
-    fn add_value_terms(&mut self, entry: &FieldEntry, value: &Value) -> Result<(), String> {
+    fn add_value_terms(&mut self, entry: &FieldEntry, leaf: LeafValue<'_>) -> Result<(), String> {
         let (index, id, field) = (self.index, entry.id, &entry.field);
+        let value = leaf.value;
         if value.is_object() && field.field_type != FieldType::GeoPoint {
             return Err("it is an object".to_owned());
         }
         match field.field_type {
-            FieldType::Text => self.add_text(id, &value_text(value)),
+            FieldType::Text => self.add_text(id, &leaf.text()),
             FieldType::Keyword => {
-                if let Some(text) = parse_keyword(value, field.ignore_above)? {
+                if let Some(text) = parse_keyword(leaf, field.ignore_above)? {
                     self.terms.add(index, id, text.as_bytes(), None);
                 }
             }
@@ -446,7 +498,11 @@ impl DocumentWalk<'_> {
             }
             FieldType::Date => add_date_terms(self.terms, index, id, parse_date(value, entry)?),
             FieldType::Ip => self.terms.add(index, id, &values::encode_ip(parse_ip(value)?), None),
-            FieldType::GeoPoint => self.terms.add(index, id, &[], None),
+            FieldType::GeoPoint => {
+                for point in GeoPoint::parse_all(value)? {
+                    self.terms.add(index, id, &point.encode(), None);
+                }
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::segment::{IndexSegment, SegmentBlocks, SegmentError, SegmentWriter, merge_segments};
 use super::snapshot::{doc_span, mergeable_count};
 use super::state::StoreState;
+use super::storage::damage;
 
 /// Largest span of a merged segment, in documents.
 const MERGED_SPAN_MAX: u32 = 64 << 20;
@@ -79,6 +80,9 @@ pub(super) fn run(
             }
             MergerRequest::Merge => {
                 if let Err(error) = merge_newest(&connection, &state, &merged) {
+                    if let Some(found) = damage::take() {
+                        state.report_damage(&found);
+                    }
                     log::info!("store_merge_abandoned reason=\"{error}\"");
                 }
             }
@@ -95,11 +99,15 @@ fn merge_newest(
     let snapshot = state.snapshot();
     let disk = &snapshot.segments[..snapshot.first_young()];
     let count = mergeable_count(disk, state.young_docs_max);
-    let chosen = &disk[disk.len() - count..];
-    let (base, span) = doc_span(chosen);
-    if count == 0 || span > MERGED_SPAN_MAX {
-        return Ok(());
+    let mut chosen = &disk[disk.len() - count..];
+    if count == 0 || doc_span(chosen).1 > MERGED_SPAN_MAX {
+        let is_sparse = |segment: &Arc<IndexSegment>| {
+            2 * snapshot.deleted_docs.range_cardinality(segment.doc_range()) > u64::from(segment.span)
+        };
+        let Some(sparse) = disk.iter().position(is_sparse) else { return Ok(()) };
+        chosen = &disk[sparse..=sparse];
     }
+    let (base, span) = doc_span(chosen);
     let id = state.next_segment.fetch_add(1, Ordering::Relaxed);
     let sources: Vec<_> = chosen.iter().map(Arc::as_ref).collect();
     let mut first = 0;

@@ -16,22 +16,30 @@ mod aggregate;
 mod bounds;
 mod call_terms;
 mod catalog;
+pub(crate) mod check;
 mod compress;
 mod count_cache;
 mod execute;
 mod field_values;
 mod file;
+mod gate;
 mod ids;
 mod indexer;
 mod merger;
 mod pattern;
+mod phrase;
 mod plan;
+mod retention;
 mod rows;
+pub(crate) mod salvage;
 mod schema;
 mod search;
 mod segment;
 mod snapshot;
+mod sort;
 mod state;
+mod storage;
+mod term_pattern;
 mod terms;
 pub(crate) mod text;
 pub(crate) mod values;
@@ -40,46 +48,57 @@ mod writer;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_damage;
+#[cfg(test)]
 mod tests_format;
 #[cfg(test)]
 mod tests_own;
 #[cfg(test)]
 mod tests_random;
+#[cfg(test)]
+mod tests_retention;
 
+pub use self::file::ReaderAccess;
 pub(crate) use self::file::path as store_path;
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::Utc;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::Connection;
 
+use crate::limits::MemoryLimits;
 use crate::phone::PhoneNumberNormalizer;
 use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
+use crate::search::budget::{self, RequestBudget};
 use crate::search::document::{Document, ID_BYTES_MAX, SOURCE_BYTES_MAX, check_index_name};
 use crate::search::glob::glob_matches;
 use crate::search::index_templates::IndexTemplates;
 use crate::search::mapping::Mapping;
+use crate::search::mark::MarkFile;
 use crate::search::query::{Hit, Query, Search, SearchResult};
 use crate::search::sqlite::call_terms::CallTerms;
 use crate::search::sqlite::catalog::IndexEntry;
 use crate::search::sqlite::execute::SearchContext;
+use crate::search::sqlite::gate::IndexingGate;
 use crate::search::sqlite::indexer::{DocumentIndexer, DocumentTerms};
 use crate::search::sqlite::plan::{Planner, QueryPlan};
 use crate::search::sqlite::segment::{IndexSegment, TermBatch};
 use crate::search::sqlite::snapshot::Snapshot;
 use crate::search::sqlite::state::{StoreState, load_state, read_snapshot};
-use crate::search::sqlite::writer::{IndexedDocument, StoreJob};
-use crate::search::store::{IndexInfo, Store, StoreError, WriteReceipt, WriteRejected};
+use crate::search::sqlite::storage::damage;
+use crate::search::sqlite::writer::{IndexedDocument, StoreJob, StoreRequest};
+use crate::search::store::{IndexInfo, PinnedState, Store, StoreError, WriteReceipt, WriteRejected};
 use crate::{Error, Result};
 
 pub use indexer::CanonicalNumberFn;
 use indexer::IndexingMode;
+pub use segment::{SegmentContent, inspect_segment};
 
 /// Maximum number of calls that wait for the writer.
 const WAITING_JOBS_MAX: usize = 1_024;
@@ -99,6 +118,12 @@ pub struct StoreConfig {
     pub young_docs_max: u32,
     /// Returns the canonical number for a field and its value, if there is one.
     pub canonical_number: CanonicalNumberFn,
+    /// How long closing the store may take to give the room of deleted events back. The next start continues.
+    pub cleanup_time_max: Duration,
+    /// Who may read the files, besides the user of the process.
+    pub readers: ReaderAccess,
+    /// Where damage and a nearly full store are reported.
+    pub metrics: Option<Arc<Metrics>>,
     /// Mappings of new indices, and the time of an event.
     pub templates: IndexTemplates,
 }
@@ -125,12 +150,15 @@ impl StoreConfig {
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
         StoreConfig {
-            queue_bytes_max: 32 << 20,
+            queue_bytes_max: MemoryLimits::detect().store_queue,
             search_timeout_ms: 30_000,
             file_bytes_max: 0,
             disk_reserve: None,
             young_docs_max: 32_768,
             canonical_number: Arc::new(|_, _| None),
+            cleanup_time_max: Duration::from_secs(10),
+            readers: ReaderAccess::default(),
+            metrics: None,
             templates: IndexTemplates::default(),
         }
     }
@@ -141,12 +169,13 @@ pub struct SqliteStore {
     state: Arc<StoreState>,
     indexer: DocumentIndexer,
     config: StoreConfig,
+    gate: IndexingGate,
     /// `None` if the store was opened read-only.
     writer: Option<WriterHandle>,
 }
 
 struct WriterHandle {
-    jobs: Option<Sender<StoreJob>>,
+    jobs: Option<Sender<StoreRequest>>,
     threads: Vec<JoinHandle<()>>,
     lock: std::fs::File,
 }
@@ -162,20 +191,24 @@ impl SqliteStore {
         };
         let connection =
             schema::open_to_write(&path, config.file_bytes_max).map_err(|error| failed(&error))?;
-        let state = Arc::new(load_state(&connection, &path, &config).map_err(|error| failed(&error))?);
+        let state = load_state(&connection, &path, &config, false)
+            .map_err(|error| failed(&damage::explain(error)))?;
+        let state = Arc::new(state);
         let (jobs, jobs_in) = bounded(WAITING_JOBS_MAX);
         // A channel without a buffer: a sent message has been received, so the merger never waits for a writer that
         // has ended.
         let (merged, merged_in) = bounded(0);
         let (wake, wakes) = bounded(2);
-        let reader = schema::open_to_read(&path, false).map_err(|error| failed(&error))?;
-        let writer = writer::StoreWriter::new(connection, Arc::clone(&state), jobs_in, merged_in, wake)
-            .map_err(|error| failed(&error))?;
+        let reader = schema::open_beside_writer(&path).map_err(|error| failed(&error))?;
+        let mark = MarkFile::open(&schema::mark_path(&path), file::MODE).map_err(|error| failed(&error))?;
+        let writer = writer::StoreWriter::new(connection, Arc::clone(&state), jobs_in, merged_in, wake, mark)
+            .map_err(|error| failed(&damage::explain(error)))?;
         let for_merger = Arc::clone(&state);
         let threads = vec![
             spawn("store", move || writer.run())?,
             spawn("store-merge", move || merger::run(reader, for_merger, wakes, merged))?,
         ];
+        file::admit_readers(&path, config.readers)?;
         let writer = WriterHandle { jobs: Some(jobs), threads, lock };
         Ok(SqliteStore::new(state, config, Some(writer)))
     }
@@ -191,8 +224,13 @@ impl SqliteStore {
         if let Err(error) = std::fs::metadata(&path) {
             return Err(failed(&error));
         }
-        let connection = schema::open_to_read(&path, true).map_err(|error| failed(&error))?;
-        let state = load_state(&connection, &path, &config).map_err(|error| failed(&error))?;
+        let connection = schema::open_read_only(&path).map_err(|error| failed(&error))?;
+        // One transaction: a writer may commit meanwhile.
+        let state = connection
+            .unchecked_transaction()
+            .and_then(|transaction| load_state(&transaction, &path, &config, true))
+            .map_err(|error| failed(&damage::explain(error)))?;
+        state.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(SqliteStore::new(Arc::new(state), config, None))
     }
 
@@ -202,7 +240,16 @@ impl SqliteStore {
             canonical_number: Arc::clone(&config.canonical_number),
             templates: config.templates.clone(),
         };
-        SqliteStore { state, indexer, config, writer }
+        let gate = IndexingGate::new(MemoryLimits::detect().indexing);
+        SqliteStore { state, indexer, config, gate, writer }
+    }
+
+    /// Returns the channel to the writer.
+    fn jobs(&self) -> Result<&Sender<StoreRequest>, StoreError> {
+        self.writer.as_ref().and_then(|writer| writer.jobs.as_ref()).ok_or_else(|| StoreError::Failed {
+            act: "write to the store",
+            cause: "it was opened read-only".to_owned(),
+        })
     }
 
     /// Sends documents to the writer and waits for its result.
@@ -212,9 +259,7 @@ impl SqliteStore {
         segment: IndexSegment,
         bytes: usize,
     ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
-        let jobs = self.writer.as_ref().and_then(|writer| writer.jobs.as_ref()).ok_or_else(|| {
-            StoreError::Failed { act: "write to the store", cause: "it was opened read-only".to_owned() }
-        })?;
+        let jobs = self.jobs()?;
         let queued = self.state.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let give_back = |error| {
             self.state.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -228,7 +273,7 @@ impl SqliteStore {
             return give_back(StoreError::Full);
         }
         let (reply, answer) = bounded(1);
-        match jobs.try_send(StoreJob { documents, segment, bytes, reply }) {
+        match jobs.try_send(StoreRequest::Write(StoreJob { documents, segment, bytes, reply })) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return give_back(StoreError::Full),
             Err(TrySendError::Disconnected(_)) => return give_back(StoreError::ShuttingDown),
@@ -291,7 +336,7 @@ impl SqliteStore {
             id: document.id,
             mode: document.mode,
             time_ms: terms.time_ms,
-            source: self.state.source_codec.compress(&document.source),
+            source: self.state.source_codec.compress(without_byte_order_mark(&document.source)),
         })
     }
 
@@ -345,36 +390,54 @@ impl SqliteStore {
     /// Runs `work` with a snapshot and a connection.
     fn with_context<T>(
         &self,
-        work: impl FnOnce(&SearchContext<'_>) -> Result<T, StoreError>,
+        work: impl Fn(&SearchContext<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.state.with_reader(|connection| {
+        damage::take();
+        damage::take_mixed_state();
+        let done = self.state.with_reader(|connection| {
             if self.writer.is_some() {
-                return self.with_snapshot(connection, self.state.snapshot(), work);
+                return self.with_snapshot(connection, self.state.snapshot(), &work);
             }
-            // One read transaction for the whole search: the writer deletes only rows that no such transaction can see.
-            let transaction = connection.unchecked_transaction()?;
-            let snapshot = self.refresh_snapshot(&transaction)?;
-            self.with_snapshot(&transaction, snapshot, work)
-        })
+            let mut done = self.in_transaction(connection, &work);
+            // A writer that started meanwhile may have changed what was read. It cannot start again and again.
+            if damage::take_mixed_state() {
+                damage::take();
+                done = self.in_transaction(connection, &work);
+            }
+            done
+        });
+        self.check_damage(done)
+    }
+
+    /// Damage fails a call even if its code did not notice it.
+    fn check_damage<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        let Some(found) = damage::take() else { return done };
+        self.state.report_damage(&found);
+        Err(StoreError::Failed { act: "read the store", cause: format!("{found}; {}", schema::ADVICE) })
+    }
+
+    /// Runs `work` in one read transaction: the writer deletes only rows that no such transaction can see.
+    fn in_transaction<T>(
+        &self,
+        connection: &Connection,
+        work: impl Fn(&SearchContext<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let transaction = connection.unchecked_transaction()?;
+        let snapshot = self.refresh_snapshot(&transaction)?;
+        self.with_snapshot(&transaction, snapshot, work)
     }
 
     fn with_snapshot<T>(
         &self,
         connection: &Connection,
         snapshot: Arc<Snapshot>,
-        work: impl FnOnce(&SearchContext<'_>) -> Result<T, StoreError>,
+        work: impl Fn(&SearchContext<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let timeout_ms = self.config.search_timeout_ms;
-        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        let timeout = Duration::from_millis(self.config.search_timeout_ms);
+        let budget = budget::current().unwrap_or_else(|| Rc::new(RequestBudget::unlimited(timeout)));
+        budget.limit_time(timeout);
         let (secret, counts) = (&self.state.secret, &self.state.count_cache);
-        work(&SearchContext {
-            snapshot: &snapshot,
-            connection,
-            count_cache: counts,
-            secret,
-            deadline,
-            timeout_ms,
-        })
+        work(&SearchContext { snapshot: &snapshot, connection, count_cache: counts, secret, budget })
     }
 
     /// Reads the changes that a writer in another process has committed.
@@ -397,13 +460,18 @@ impl SqliteStore {
         indices: Vec<Arc<IndexEntry>>,
         query: &Query,
     ) -> Result<Vec<(Arc<IndexEntry>, QueryPlan)>, StoreError> {
-        let now_ms = Utc::now().timestamp_millis();
+        let now_ms = crate::runtime::time::now_ms();
         let plan = |index: Arc<IndexEntry>| {
             let plan = Planner::new(&index, &index.fields(), now_ms).plan(query)?;
             Ok((index, plan))
         };
         indices.into_iter().map(plan).collect()
     }
+}
+
+/// Returns a source without the byte order mark that some senders put in front of it.
+fn without_byte_order_mark(source: &[u8]) -> &[u8] {
+    source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source)
 }
 
 const TOO_MANY_INDICES: &str = "the store already has the maximum number of indices [10000]";
@@ -413,7 +481,8 @@ impl Store for SqliteStore {
         &self,
         documents: Vec<Document>,
     ) -> Result<Vec<Result<WriteReceipt, WriteRejected>>, StoreError> {
-        let now_ms = Utc::now().timestamp_millis();
+        let _permit = self.gate.enter(documents.iter().map(|one| gate::indexing_bytes(&one.source)).sum())?;
+        let now_ms = crate::runtime::time::now_ms();
         let (mut call_terms, mut terms) = (CallTerms::default(), DocumentTerms::default());
         let (mut accepted, mut answers) =
             (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
@@ -477,6 +546,25 @@ impl Store for SqliteStore {
         })
     }
 
+    fn pin(&self) -> Result<PinnedState, StoreError> {
+        Ok(PinnedState(Box::new(self.state.snapshot())))
+    }
+
+    fn search_pinned(&self, state: &PinnedState, search: &Search) -> Result<SearchResult, StoreError> {
+        let Some(snapshot) = state.0.downcast_ref::<Arc<Snapshot>>() else {
+            return Err(StoreError::Invalid("the state is of another store".to_owned()));
+        };
+        damage::take();
+        let done = self.state.with_reader(|connection| {
+            self.with_snapshot(connection, Arc::clone(snapshot), |context| {
+                let indices = self.select_indices(&search.indices, search.ignore_unavailable)?;
+                let plans = self.plan_query(indices, &search.query)?;
+                search::run_search(context, &self.state, &self.indexer, plans, search)
+            })
+        });
+        self.check_damage(done)
+    }
+
     fn indices(&self, indices: &[String]) -> Result<Vec<IndexInfo>, StoreError> {
         self.with_context(|context| {
             let size: u64 = context.connection.query_row(
@@ -507,6 +595,14 @@ impl Store for SqliteStore {
         })
     }
 
+    fn is_own_index(&self, index: &str) -> bool {
+        self.config.templates.is_own(index)
+    }
+
+    fn has_index(&self, index: &str) -> Result<bool, StoreError> {
+        Ok(self.state.catalog.get(index).is_some())
+    }
+
     fn create_index(&self, index: &str, mapping: &Mapping) -> Result<bool, StoreError> {
         check_index_name(index)
             .map_err(|why| StoreError::Invalid(format!("Invalid index name [{index}], {why}")))?;
@@ -519,6 +615,19 @@ impl Store for SqliteStore {
             self.write_catalog()?;
         }
         Ok(is_new)
+    }
+
+    fn purge(
+        &self,
+        indices: &[String],
+        before_ms: i64,
+        dry_run: bool,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
+        self.purge_events(indices, before_ms, dry_run)
+    }
+
+    fn delete_index(&self, index: &str) -> Result<u64, StoreError> {
+        self.delete_whole_index(index)
     }
 
     fn put_mapping(&self, index: &str, mapping: &Mapping) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Query planner: translates a query into lookups of keys of one index. Pure.
 
+mod patterns;
 mod ranges;
 
 use std::net::IpAddr;
@@ -7,8 +8,9 @@ use std::net::IpAddr;
 use super::bounds::{to_integer, to_number, value_text};
 use super::catalog::{FieldEntry, IndexEntry, IndexFields, field_ids, is_hidden};
 use super::pattern::WildcardPattern;
+use super::term_pattern::TermPattern;
 use super::{text, values};
-use crate::search::date::DateFormat;
+use crate::search::date::{DateFormat, TimeZone};
 use crate::search::glob::glob_matches;
 use crate::search::mapping::FieldType;
 use crate::search::query::{self, Bound, Operator, Query, QueryValue};
@@ -24,9 +26,12 @@ pub(super) enum QueryPlan {
     /// Documents with a key from the first (included) to the second (excluded).
     Range(Vec<u8>, Vec<u8>),
     /// Documents with a key that starts with these bytes and whose value matches the pattern.
-    Wildcard(Vec<u8>, WildcardPattern),
-    /// Documents that contain these keys at these distances from the first.
-    Phrase(Vec<(Vec<u8>, u32)>),
+    Matching(Vec<u8>, TermPattern),
+    /// Documents that contain these keys at these distances from the first. The keys can be moved by this number of
+    /// places in total.
+    Phrase(Vec<(Vec<u8>, u32)>, u32),
+    /// The same, and the last key starts with the bytes.
+    PhrasePrefix(Vec<(Vec<u8>, u32)>, (Vec<u8>, u32), u32),
     /// Documents with these ids.
     Ids(Vec<String>),
     /// Documents that match all plans.
@@ -114,7 +119,7 @@ impl<'a> Planner<'a> {
                 .plan_fields(fields, |operand, lenient| self.plan_match(operand, text, *operator, lenient)),
             Query::Phrase { fields, text } => self.plan_fields(fields, |operand, lenient| match operand {
                 Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
-                    Ok(self.plan_phrase(entry, text))
+                    Ok(self.plan_phrase(entry, text, 0))
                 }
                 operand => self.plan_match(operand, text, Operator::And, lenient),
             }),
@@ -122,10 +127,10 @@ impl<'a> Planner<'a> {
                 let fields = query::FieldSelector::Named(vec![field.clone()]);
                 self.plan_fields(&fields, |operand, lenient| self.plan_equal(operand, value, lenient))
             }
-            Query::Range { fields, from, to, format, zone_minutes } => {
+            Query::Range { fields, from, to, format, zone } => {
                 let format = format.as_deref().map(DateFormat::parse).transpose();
                 let format = format.map_err(|error| query_error(error.to_string()))?;
-                let dates = text::QueryDates { format, zone_minutes: *zone_minutes, now_ms: self.now_ms };
+                let dates = text::QueryDates { format, zone: *zone, now_ms: self.now_ms };
                 self.plan_fields(fields, |operand, lenient| {
                     self.plan_range(operand, from, to, &dates, lenient)
                 })
@@ -136,7 +141,30 @@ impl<'a> Planner<'a> {
             Query::Wildcard { fields, pattern } => self.plan_fields(fields, |operand, lenient| {
                 self.plan_wildcard(operand, WildcardPattern::wildcard(pattern), lenient)
             }),
-            Query::Exists { field } => Ok(self.plan_exists(field)),
+            Query::Exists { field } => self.plan_exists(field),
+            Query::MatchAtLeast { fields, text, minimum } => self.plan_fields(fields, |operand, lenient| {
+                self.plan_match_at_least(operand, text, minimum, lenient)
+            }),
+            Query::NearPhrase { fields, text, slop } => {
+                self.plan_fields(fields, |operand, lenient| match operand {
+                    Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
+                        Ok(self.plan_phrase(entry, text, *slop))
+                    }
+                    operand => self.plan_match(operand, text, Operator::And, lenient),
+                })
+            }
+            Query::PhrasePrefix { fields, text, slop } => self.plan_fields(fields, |operand, lenient| {
+                self.plan_phrase_prefix(operand, text, *slop, lenient)
+            }),
+            Query::Fuzzy { fields, text, operator, fuzziness } => self
+                .plan_fields(fields, |operand, lenient| {
+                    self.plan_fuzzy(operand, text, *operator, fuzziness, lenient)
+                }),
+            Query::Pattern { fields, pattern, ignores_case } => self
+                .plan_fields(fields, |operand, lenient| {
+                    self.plan_token_pattern(operand, pattern, *ignores_case, lenient)
+                }),
+            Query::Geo { field, shape, ignores_unmapped } => self.plan_geo(field, *shape, *ignores_unmapped),
             Query::Lenient(query) => Planner { is_lenient: true, ..*self }.plan(query),
             Query::Ids(ids) => Ok(QueryPlan::Ids(ids.clone())),
             Query::Bool { must, should, must_not, should_min } => {
@@ -185,22 +213,23 @@ impl<'a> Planner<'a> {
                 for (_, entry) in fit.filter(|(_, entry)| entry.field.field_type != FieldType::GeoPoint) {
                     plans.push(plan(Operand::Field(entry), true)?);
                 }
-            } else if let Some(operand) = self.operand(name) {
+            } else if let Some(operand) = self.operand(name)? {
                 plans.push(plan(operand, self.is_lenient)?);
             }
         }
         Ok(at_least(1, plans))
     }
 
-    fn operand(&self, name: &str) -> Option<Operand<'a>> {
-        match name {
+    fn operand(&self, name: &str) -> Result<Option<Operand<'a>>, StoreError> {
+        check_searchable(name)?;
+        Ok(match name {
             "_id" => Some(Operand::Id),
             "_index" => Some(Operand::Index),
             _ => match metadata_field(name) {
                 Some(field) => Some(Operand::Metadata(field)),
                 None => self.fields.get(name).map(Operand::Field),
             },
-        }
+        })
     }
 
     fn plan_match(
@@ -212,6 +241,7 @@ impl<'a> Planner<'a> {
     ) -> PlanResult {
         match operand {
             Operand::Field(entry) if entry.field.field_type == FieldType::Text => {
+                self.check_indexed(entry)?;
                 let mut terms = Vec::new();
                 text::each_word(text_value, |word, _| terms.push(self.term(entry.id, word.as_bytes())));
                 Ok(match operator {
@@ -223,7 +253,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn plan_phrase(&self, entry: &FieldEntry, text_value: &str) -> QueryPlan {
+    fn plan_phrase(&self, entry: &FieldEntry, text_value: &str, slop: u32) -> QueryPlan {
         let mut words = Vec::new();
         text::each_word(text_value, |word, at| {
             words.push((term_key(self.index.id, entry.id, word.as_bytes()), at))
@@ -231,7 +261,7 @@ impl<'a> Planner<'a> {
         match words.len() {
             0 => QueryPlan::None,
             1 => QueryPlan::Term(words.swap_remove(0).0),
-            _ => QueryPlan::Phrase(words),
+            _ => QueryPlan::Phrase(words, slop),
         }
     }
 
@@ -241,14 +271,19 @@ impl<'a> Planner<'a> {
             Operand::Field(entry) => entry,
             Operand::Id => return Ok(QueryPlan::Ids(vec![value_text(value)])),
             Operand::Index => {
-                return Ok(if self.index.name == value_text(value) {
+                return Ok(if glob_matches(&value_text(value), &self.index.name) {
                     self.all_docs()
                 } else {
                     QueryPlan::None
                 });
             }
-            Operand::Metadata(field) => return Ok(self.term(field, value_text(value).as_bytes())),
+            Operand::Metadata(field) => {
+                let text = value_text(value);
+                let found = self.term(field, text.as_bytes());
+                return Ok(self.with_default_type(field, text == DEFAULT_TYPE, found));
+            }
         };
+        self.check_indexed(entry)?;
         let invalid = |why: String| if lenient { Ok(QueryPlan::None) } else { Err(query_error(why)) };
         let text = value_text(value);
         let one = |bytes: &[u8]| Ok(self.term(entry.id, bytes));
@@ -272,7 +307,7 @@ impl<'a> Planner<'a> {
             },
             FieldType::Date => {
                 let (from, to) = (Bound::Included(value.clone()), Bound::Included(value.clone()));
-                let dates = text::QueryDates { format: None, zone_minutes: 0, now_ms: self.now_ms };
+                let dates = text::QueryDates { format: None, zone: TimeZone::UTC, now_ms: self.now_ms };
                 self.plan_range(Operand::Field(entry), &from, &to, &dates, lenient)
             }
             FieldType::Ip => match text.parse::<ipnet::IpNet>() {
@@ -299,19 +334,22 @@ impl<'a> Planner<'a> {
                     QueryPlan::None
                 });
             }
-            Operand::Metadata(field) => return Ok(self.plan_pattern(field, pattern)),
-            Operand::Id => return Err(query_error("patterns of _id are not supported".into())),
+            Operand::Metadata(field) => {
+                let is_default = pattern.matches(DEFAULT_TYPE.as_bytes());
+                let found = self.plan_pattern(field, pattern);
+                return Ok(self.with_default_type(field, is_default, found));
+            }
+            Operand::Id if lenient => return Ok(QueryPlan::None),
+            Operand::Id => return Err(no_pattern("prefix", "_id", "_id")),
         };
+        self.check_indexed(entry)?;
         match entry.field.field_type {
             // Words of a text are indexed in lower case.
             FieldType::Text => Ok(self.plan_pattern(entry.id, pattern.lowercase())),
             FieldType::Keyword => Ok(self.plan_pattern(entry.id, pattern)),
             _ if pattern.matches_all() => Ok(self.has(entry.id)),
             _ if lenient => Ok(QueryPlan::None),
-            _ => Err(query_error(format!(
-                "Can only use prefix and wildcard queries on keyword and text fields - not on a field of type [{}]",
-                entry.field.type_name()
-            ))),
+            _ => Err(no_pattern("wildcard", &entry.name, entry.field.type_name())),
         }
     }
 
@@ -323,19 +361,40 @@ impl<'a> Planner<'a> {
         if pattern.is_prefix() {
             return ranges::key_range(from.clone(), prefix_end(from));
         }
-        QueryPlan::Wildcard(from, pattern)
+        QueryPlan::Matching(from, TermPattern::Wildcard(pattern))
+    }
+
+    /// Adds the documents without a type to those of a type, if they have the default one.
+    fn with_default_type(&self, field: u16, is_default: bool, found: QueryPlan) -> QueryPlan {
+        if field != field_ids::DOC_TYPE || !is_default {
+            return found;
+        }
+        let untyped = QueryPlan::Without(Box::new(self.all_docs()), Box::new(self.has(field)));
+        at_least(1, vec![found, untyped])
+    }
+
+    /// Rejects a field with `"index": false`.
+    fn check_indexed(&self, entry: &FieldEntry) -> Result<(), StoreError> {
+        match entry.field.is_searchable {
+            true => Ok(()),
+            false => {
+                let why = format!("Cannot search on field [{}] since it is not indexed.", entry.name);
+                Err(query_error(why))
+            }
+        }
     }
 
     fn has(&self, field: u16) -> QueryPlan {
         exists_plan(self.index.id, field)
     }
 
-    fn plan_exists(&self, name: &str) -> QueryPlan {
-        if matches!(name, "_id" | "_index" | "*") {
-            return self.all_docs();
+    fn plan_exists(&self, name: &str) -> PlanResult {
+        check_searchable(name)?;
+        if matches!(name, "_id" | "_index" | "_type" | "*") {
+            return Ok(self.all_docs());
         }
         if let Some(field) = metadata_field(name) {
-            return self.has(field);
+            return Ok(self.has(field));
         }
         let below = format!("{name}.");
         let fit = |field: &str, entry: &FieldEntry| {
@@ -345,7 +404,23 @@ impl<'a> Planner<'a> {
                         || field.starts_with(&below) && entry.field.parent.is_none())
         };
         let fields = self.fields.iter().filter(|(field, entry)| fit(field, entry));
-        at_least(1, fields.map(|(_, entry)| self.has(entry.id)).collect())
+        Ok(at_least(1, fields.map(|(_, entry)| self.has(entry.id)).collect()))
+    }
+}
+
+/// Type of a document that was sent without one.
+const DEFAULT_TYPE: &str = "_doc";
+
+/// Rejects fields of Elasticsearch that the store does not have, instead of finding nothing in them.
+fn check_searchable(name: &str) -> Result<(), StoreError> {
+    match name {
+        "_source" | "_version" | "_primary_term" => {
+            Err(StoreError::Invalid(format!("The {name} field is not searchable")))
+        }
+        "_seq_no" | "_size" | "_tier" | "_nested_path" | "_doc_count" => {
+            Err(query_error(format!("the field [{name}] is not supported in queries")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -356,6 +431,14 @@ fn metadata_field(name: &str) -> Option<u16> {
         "_ignored" => Some(field_ids::IGNORED),
         _ => None,
     }
+}
+
+/// Elasticsearch's message about a pattern for a field that has no texts.
+fn no_pattern(query: &str, name: &str, type_name: &str) -> StoreError {
+    let types = if query == "regexp" { "keyword and text" } else { "keyword, text and wildcard" };
+    StoreError::Invalid(format!(
+        "Can only use {query} queries on {types} fields - not on [{name}] which is of type [{type_name}]"
+    ))
 }
 
 fn query_error(why: String) -> StoreError {
@@ -371,6 +454,8 @@ fn all_of(mut plans: Vec<QueryPlan>) -> QueryPlan {
 }
 
 /// Combines plans of which at least `count` must match.
+// The hash of an expression does not include the cache inside it.
+#[allow(clippy::mutable_key_type)]
 pub(super) fn at_least(count: usize, mut plans: Vec<QueryPlan>) -> QueryPlan {
     plans.retain(|plan| *plan != QueryPlan::None);
     if count == 1 {

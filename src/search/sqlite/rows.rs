@@ -1,5 +1,6 @@
 //! Reading and writing of the rows of small tables.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -43,6 +44,7 @@ fn field_to_json(field: &Field) -> String {
     json!({
         "type": field.field_type.name(), "declared": field.declared_type, "parent": field.parent,
         "ignore_above": field.ignore_above, "format": field.format, "ignore_malformed": field.ignore_malformed,
+        "index": field.is_searchable,
     })
     .to_string()
 }
@@ -58,11 +60,13 @@ fn field_from_json(text: &str) -> Option<Field> {
         ignore_above: value["ignore_above"].as_u64().and_then(|chars| usize::try_from(chars).ok()),
         format: text_of("format"),
         ignore_malformed: value["ignore_malformed"].as_bool().unwrap_or_default(),
+        is_searchable: value["index"].as_bool().unwrap_or(true),
     })
 }
 
-/// Reads indices and fields that the catalog does not have yet.
+/// Reads indices and fields that the catalog does not have yet, and removes those that were deleted.
 pub(super) fn read_catalog(connection: &Connection, catalog: &Catalog) -> Result<()> {
+    let mut found = HashSet::new();
     let mut statement = connection.prepare_cached("SELECT id, name, dynamic FROM indices")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -71,7 +75,9 @@ pub(super) fn read_catalog(connection: &Connection, catalog: &Catalog) -> Result
             .into_iter()
             .find(|&kind| kind as i64 == dynamic)
             .unwrap_or_default();
-        let index = catalog.get(&name).unwrap_or_else(|| catalog.load_index(id, &name, dynamic));
+        let known = catalog.get(&name).filter(|known| known.id == id);
+        let index = known.unwrap_or_else(|| catalog.load_index(id, &name, dynamic));
+        found.insert(name);
         let mut fields =
             connection.prepare_cached("SELECT id, name, definition FROM fields WHERE index_id = ?1")?;
         let mut fields = fields.query([id])?;
@@ -82,6 +88,7 @@ pub(super) fn read_catalog(connection: &Connection, catalog: &Catalog) -> Result
             }
         }
     }
+    catalog.retain(&found);
     Ok(())
 }
 
@@ -146,21 +153,35 @@ pub(super) fn read_deleted_docs(connection: &Connection) -> Result<RoaringBitmap
     Ok(deleted_docs)
 }
 
-/// Numbers of which at least one changes with each commit that concerns readers.
-pub(super) type ChangeMark = [u64; 6];
+/// Removes an index from the catalog.
+pub(super) fn delete_index(connection: &Connection, index: u16) -> Result<()> {
+    connection.execute("DELETE FROM fields WHERE index_id = ?1", [index])?;
+    connection.execute("DELETE FROM indices WHERE id = ?1", [index])?;
+    Ok(())
+}
+
+/// Returns the index of a document, and its id if the sender chose one. `None` if it has no row.
+pub(super) fn id_of_doc(connection: &Connection, doc: u32) -> Result<Option<(u16, Option<String>)>> {
+    connection
+        .prepare_cached("SELECT index_id, id FROM documents WHERE doc = ?1")?
+        .query_row([doc], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// Removes an id, if it is that of the document.
+pub(super) fn delete_id(connection: &Connection, index: u16, id: &str, doc: u32) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM ids WHERE index_id = ?1 AND id = ?2 AND doc = ?3")?
+        .execute(params![index, id, doc])?;
+    Ok(())
+}
+
+/// A number that changes with each commit that concerns readers; never 0.
+pub(super) type ChangeMark = u64;
 
 /// Reads the change mark of the state that the connection sees.
 pub(super) fn read_change_mark(connection: &Connection) -> Result<ChangeMark> {
-    let sql = "SELECT 1 + next_doc, (SELECT count(*) FROM indices), (SELECT count(*) FROM fields),
-        (SELECT coalesce(max(id), 0) FROM segments), (SELECT coalesce(max(id), 0) FROM dictionaries),
-        (SELECT count(*) FROM deleted_docs) FROM state";
-    connection.prepare_cached(sql)?.query_row([], |row| {
-        let mut mark = ChangeMark::default();
-        for (at, number) in mark.iter_mut().enumerate() {
-            *number = row.get(at)?;
-        }
-        Ok(mark)
-    })
+    connection.prepare_cached("SELECT 1 + commits FROM state")?.query_row([], |row| row.get(0))
 }
 
 /// Reads the number of the next document, and the secret of the ids that the store makes.

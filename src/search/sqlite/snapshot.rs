@@ -32,6 +32,17 @@ impl Snapshot {
     }
 }
 
+/// Returns whether a document counts: it is in a segment, and not deleted.
+pub(super) fn counts(segments: &[Arc<IndexSegment>], deleted_docs: &RoaringBitmap, doc: u32) -> bool {
+    !deleted_docs.contains(doc) && is_in_segment(segments, doc)
+}
+
+/// Returns whether a segment contains a document, deleted or not.
+pub(super) fn is_in_segment(segments: &[Arc<IndexSegment>], doc: u32) -> bool {
+    let at = segments.partition_point(|segment| segment.base <= doc);
+    at > 0 && segments[at - 1].doc_range().contains(&doc)
+}
+
 /// Returns how many of the last segments are to be merged: none, or at least [`MERGE_FACTOR`] of similar size.
 /// `unit` is the number of documents of the smallest size.
 pub(super) fn mergeable_count(segments: &[Arc<IndexSegment>], unit: u32) -> usize {

@@ -12,7 +12,10 @@ use super::segment::{ReverseCursor, SegmentCursor, SegmentError};
 use crate::search::store::StoreError;
 
 /// Entries between two checks of the deadline.
-const ENTRIES_PER_DEADLINE_CHECK: u32 = 1_024;
+const ENTRIES_PER_DEADLINE_CHECK: usize = 1_024;
+
+/// Length of a value that counts as another entry.
+const VALUE_BYTES_PER_UNIT: usize = 128;
 
 /// Current entry of an enumeration.
 pub(super) struct TermEntry<'a> {
@@ -130,6 +133,7 @@ pub(super) fn each_term(
     for &(index, field) in fields {
         let from = term_key(index, field, &[]);
         let prefix = [from[0], from[1], from[2], from[3]];
+        context.check_deadline()?;
         for segment in &context.snapshot.segments {
             let cursor = if is_backwards {
                 TermCursor::Reverse(ReverseCursor::seek(
@@ -143,20 +147,20 @@ pub(super) fn each_term(
             heads.push(TermSource { cursor, prefix });
         }
     }
-    let mut until_look = ENTRIES_PER_DEADLINE_CHECK;
+    let mut work = 0;
     while let Some(mut head) = heads.peek_mut() {
         let Some(value) = head.value() else {
             PeekMut::pop(head);
             continue;
         };
+        work += 1 + value.len() / VALUE_BYTES_PER_UNIT;
         if !visit(TermEntry { value, total: head.cursor.total(), cursor: &head.cursor })? {
             return Ok(());
         }
         head.cursor.step()?;
-        until_look -= 1;
-        if until_look == 0 {
+        if work >= ENTRIES_PER_DEADLINE_CHECK {
             context.check_deadline()?;
-            until_look = ENTRIES_PER_DEADLINE_CHECK;
+            work = 0;
         }
     }
     Ok(())

@@ -66,14 +66,23 @@ fn older_newer_and_foreign_files_are_rejected() {
     );
     drop(open(dir.path()));
     drop(SqliteStore::open_read_only(dir.path(), StoreConfig::default()).unwrap());
-    let change = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let change = |sql: &str| {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let connection = Connection::open_with_flags_and_vfs(&path, flags, storage::WRITE_VFS).unwrap();
+        connection.execute_batch(sql).unwrap();
+    };
     change("PRAGMA user_version = 99");
     assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains("version 99"));
-    change("PRAGMA user_version = 1");
-    let older = "format version 1 of an unreleased lea";
+    // Older files and those of other programs have no checksums.
+    let replace = |sql: &str| {
+        std::fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    };
+    replace("CREATE TABLE state (a); PRAGMA application_id = 0x4c656145; PRAGMA user_version = 2");
+    let older = "format version 2 of an unreleased lea";
     assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains(older));
     assert!(refused(SqliteStore::open_read_only(dir.path(), StoreConfig::default())).contains(older));
-    change("PRAGMA user_version = 2; PRAGMA application_id = 7");
+    replace("CREATE TABLE state (a); PRAGMA application_id = 7");
     assert!(refused(SqliteStore::open(dir.path(), StoreConfig::default())).contains("another program"));
 }
 

@@ -55,7 +55,7 @@ fn the_documented_example_has_the_bytes_of_a_store() {
     let file = write_documents(dir.path(), 1_000);
     let young = example("young segment");
     check(&file, "PRAGMA application_id", 0x4c65_6145);
-    check(&file, "PRAGMA user_version", 2);
+    check(&file, "PRAGMA user_version", 3);
     check(&file, "SELECT next_doc FROM state WHERE length(secret) = 32", 2);
     check(&file, "SELECT id FROM indices WHERE name = 'calls' AND dynamic = 0", 0);
     check(&file, "SELECT id FROM fields WHERE index_id = 0 AND name = 'agent'", 16);
@@ -63,7 +63,7 @@ fn the_documented_example_has_the_bytes_of_a_store() {
         file.query_row("SELECT definition FROM fields WHERE id = 17", [], |row| row.get(0)).unwrap();
     let expected = json!({
         "type": "date", "declared": null, "parent": null, "ignore_above": null, "format": null,
-        "ignore_malformed": false,
+        "ignore_malformed": false, "index": true,
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&definition).unwrap(), expected);
     check(&file, "SELECT data FROM young_segments WHERE base = 0 AND span = 2", young.clone());

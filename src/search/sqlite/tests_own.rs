@@ -6,7 +6,7 @@ use super::tests::document;
 use super::*;
 use crate::search::event_fields;
 use crate::search::query::query_string::{self, QueryStringOptions};
-use crate::search::query::{Sort, SourceFilter};
+use crate::search::query::{HitOptions, Sort, SourceFilter};
 
 fn open_with_own(dir: &Path) -> SqliteStore {
     let templates = IndexTemplates::default().with_mapping("calls", event_fields::mapping());
@@ -46,6 +46,8 @@ fn search(query: Query, sort: Vec<Sort>, size: usize) -> Search {
         source: SourceFilter::default(),
         aggregations: vec![],
         typed_keys: false,
+        options: HitOptions::default(),
+        post_filter: None,
     }
 }
 

@@ -6,10 +6,12 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::search::analysis;
+use crate::search::date::TimeZone;
 use crate::search::document::WriteMode;
 use crate::search::mapping::FieldType;
 use crate::search::query::{
-    Aggregation, Bound, FieldSelector, Interval, Operator, QueryValue, Sort, SortKey, SourceFilter,
+    Bound, FieldSelector, HitOptions, NamedAggregations, Operator, QueryValue, Sort, SortKey, SourceFilter,
+    search_request,
 };
 
 const WORDS: [&str; 6] = ["friendly", "scanner", "INVITE", "192.0.2.1", "a", "Sip"];
@@ -85,7 +87,7 @@ impl Random {
                 from: self.bound(field),
                 to: self.bound(field),
                 format: None,
-                zone_minutes: 0,
+                zone: TimeZone::UTC,
             },
             5 => Query::Exists {
                 field: self.of(&["text", "word", "long", "sub", "sub.word", "at", "none"]).to_owned(),
@@ -243,6 +245,7 @@ fn fits(id: &str, document: &Json, query: &Query) -> bool {
         Query::All => true,
         Query::None => false,
         Query::Lenient(query) => fits(id, document, query),
+        other => panic!("no random query is {other:?}"),
     }
 }
 
@@ -262,7 +265,7 @@ fn mapping() -> Mapping {
     Mapping { fields: FIELDS.iter().zip(kinds).map(field).collect(), ..Mapping::default() }
 }
 
-fn search(query: &Query, sort: Vec<Sort>, aggregations: Vec<(String, Aggregation)>) -> Search {
+fn search(query: &Query, sort: Vec<Sort>, aggregations: NamedAggregations) -> Search {
     Search {
         indices: vec![],
         ignore_unavailable: false,
@@ -274,6 +277,8 @@ fn search(query: &Query, sort: Vec<Sort>, aggregations: Vec<(String, Aggregation
         source: SourceFilter::default(),
         aggregations,
         typed_keys: false,
+        options: HitOptions::default(),
+        post_filter: None,
     }
 }
 
@@ -304,26 +309,16 @@ fn check(store: &SqliteStore, model: &BTreeMap<String, Json>, random: &mut Rando
             key: SortKey::Field(field.into()),
             descending,
             missing_first: random.below(2) == 1,
-            unmapped_type: None,
+            ..Sort::by_seq_no(false)
         };
-        let top = Aggregation::Terms {
-            field: "word".into(),
-            size: 3,
-            by_key: false,
-            ascending: false,
-            count_min: 1,
-            inner: vec![],
-        };
-        let days = Aggregation::DateHistogram {
-            field: "at".into(),
-            interval: Interval::Fixed(86_400_000),
-            zone_minutes: 0,
-            count_min: 1,
-            inner: vec![("top".into(), top.clone())],
-        };
-        let found = store
-            .search(&search(&query, vec![sort.clone()], vec![("top".into(), top), ("days".into(), days)]))
-            .unwrap();
+        let body = br#"{"aggs": {
+            "top": {"terms": {"field": "word", "size": 3}},
+            "days": {"date_histogram": {"field": "at", "fixed_interval": "1d", "min_doc_count": 1},
+                "aggs": {"top": {"terms": {"field": "word", "size": 3}}, "sum": {"sum": {"field": "long"}}}},
+            "sum": {"sum": {"field": "long"}}
+        }}"#;
+        let aggregations = search_request::parse_search([], body).unwrap().aggregations;
+        let found = store.search(&search(&query, vec![sort.clone()], aggregations)).unwrap();
         let mut ids: Vec<_> = found.hits.iter().map(|hit| hit.id.as_str()).collect();
         ids.sort_unstable();
         assert_eq!((ids, found.total), (expected.clone(), expected.len() as u64), "{query:?}");
@@ -366,24 +361,28 @@ fn count_by(
 }
 
 fn check_buckets(found: &SearchResult, model: &BTreeMap<String, Json>, ids: &[&str]) {
+    let found = serde_json::to_value(&found.aggregations).unwrap();
     let by_word = count_by(ids, model, |document| leaves(document, "word"));
     let mut top: Vec<_> = by_word.into_iter().collect();
     top.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    let others: u64 = top.iter().skip(3).map(|(_, count)| count).sum();
     top.truncate(3);
-    let shown = |buckets: &[crate::search::query::Bucket]| -> Vec<(String, u64)> {
+    let shown = |json: &Json| -> Vec<(String, u64)> {
+        let buckets = json["buckets"].as_array().unwrap().iter();
         buckets
-            .iter()
-            .map(|bucket| (bucket.key.as_str().unwrap_or_default().to_owned(), bucket.count))
+            .map(|bucket| (bucket["key"].as_str().unwrap().to_owned(), bucket["doc_count"].as_u64().unwrap()))
             .collect()
     };
-    assert_eq!(shown(&found.aggregations[0].1), top);
+    assert_eq!((shown(&found["top"]), found["top"]["sum_other_doc_count"].as_u64()), (top, Some(others)));
+    assert_eq!(found["sum"]["value"].as_f64(), Some(sum_of(ids, model)));
     let day = |document: &Json| leaves(document, "at").iter().map(|at| at[..10].to_owned()).collect();
     let by_day = count_by(ids, model, day);
-    let days = &found.aggregations[1].1;
+    let days = found["days"]["buckets"].as_array().unwrap();
     assert_eq!(days.len(), by_day.len());
     for (bucket, (day, count)) in days.iter().zip(&by_day) {
-        let begin = chrono::DateTime::from_timestamp_millis(bucket.key.as_i64().unwrap()).unwrap();
-        assert_eq!((begin.format("%Y-%m-%d").to_string(), bucket.count), (day.clone(), *count));
+        let begin = chrono::DateTime::from_timestamp_millis(bucket["key"].as_i64().unwrap()).unwrap();
+        let counted = (begin.format("%Y-%m-%d").to_string(), bucket["doc_count"].as_u64().unwrap());
+        assert_eq!(counted, (day.clone(), *count));
         let of_day: Vec<&str> = ids
             .iter()
             .copied()
@@ -394,8 +393,15 @@ fn check_buckets(found: &SearchResult, model: &BTreeMap<String, Json>, ids: &[&s
             .max()
             .copied()
             .unwrap_or(0);
-        assert_eq!(bucket.inner[0].1.first().map_or(0, |bucket| bucket.count), words);
+        assert_eq!(shown(&bucket["top"]).first().map_or(0, |(_, count)| *count), words);
+        assert_eq!(bucket["sum"]["value"].as_f64(), Some(sum_of(&of_day, model)));
     }
+}
+
+/// Adds up the numbers of documents. A number that a document has twice counts once.
+fn sum_of(ids: &[&str], model: &BTreeMap<String, Json>) -> f64 {
+    let numbers = count_by(ids, model, |document| leaves(document, "long"));
+    numbers.iter().map(|(number, count)| number.parse::<i64>().unwrap() as f64 * *count as f64).sum()
 }
 
 /// A small `young_docs_max` produces disk segments and merges.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::search::analysis;
-use crate::search::date::{DateFormat, Rounding};
+use crate::search::date::{DateFormat, Rounding, TimeZone};
 use crate::search::query;
 
 /// Format of a date field without a `format`.
@@ -49,8 +49,8 @@ pub(crate) fn read_date(value: &Value, format: &DateFormat) -> Option<i64> {
 pub(crate) struct QueryDates {
     /// Format that the query names.
     pub format: Option<DateFormat>,
-    /// Time zone of dates without one, in minutes east of UTC.
-    pub zone_minutes: i32,
+    /// Time zone of dates without one.
+    pub zone: TimeZone,
     /// Value of `now`.
     pub now_ms: i64,
 }
@@ -64,7 +64,7 @@ impl QueryDates {
         format: &DateFormat,
     ) -> Result<(i64, i64), String> {
         let format = self.format.as_ref().unwrap_or(format);
-        let read = crate::search::date::parse_range(from, to, format, self.now_ms, self.zone_minutes);
+        let read = crate::search::date::parse_range(from, to, format, self.now_ms, self.zone);
         read.map_err(|error| error.to_string())
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use roaring::RoaringBitmap;
@@ -13,9 +14,11 @@ use rusqlite::{CachedStatement, Connection, params};
 use super::merger::{MergerOutput, MergerRequest};
 use super::schema::block_id;
 use super::segment::{IndexSegment, SegmentBlocks, SegmentError, SegmentWriter, merge_segments};
-use super::snapshot::{Snapshot, compact_young, doc_span};
-use super::{ids, rows};
+use super::snapshot::{Snapshot, compact_young, counts, doc_span, is_in_segment};
+use super::storage::damage;
+use super::{ids, rows, schema};
 use crate::search::document::WriteMode;
+use crate::search::mark::{Mark, MarkFile};
 use crate::search::sqlite::state::StoreState;
 use crate::search::store::{WriteReceipt, WriteRejected};
 
@@ -29,6 +32,16 @@ const YOUNG_TABLE_BYTES_MAX: u64 = 48 << 20;
 
 /// Maximum number of blocks of retired segments that are deleted between two commits.
 const DELETED_BLOCKS_MAX: i64 = 512;
+
+/// Maximum number of documents whose rows are deleted between two commits.
+const DELETED_ROWS_MAX: usize = 4_096;
+
+/// Gives free pages back to the disk, some at a time.
+const GIVE_PAGES_BACK: &str = "PRAGMA incremental_vacuum(512)";
+
+/// How long the writer waits for the readers of a state that is to be deleted, and if there is nothing to clean up.
+const READER_PAUSE: Duration = Duration::from_millis(20);
+const NO_CLEANUP: Duration = Duration::from_secs(3_600);
 
 /// A document that is ready to be written.
 #[derive(Debug)]
@@ -55,6 +68,22 @@ pub(super) struct StoreJob {
     pub reply: Sender<Result<Vec<Result<WriteReceipt, WriteRejected>>, String>>,
 }
 
+/// What callers ask the writer to do.
+#[derive(Debug)]
+pub(super) enum StoreRequest {
+    Write(StoreJob),
+    /// Deletes documents, and answers how many of them were there.
+    Delete {
+        docs: RoaringBitmap,
+        reply: Sender<Result<u64, String>>,
+    },
+    /// Removes an index without documents.
+    RemoveIndex {
+        index: u16,
+        reply: Sender<Result<(), String>>,
+    },
+}
+
 /// Reason why a commit failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
@@ -64,18 +93,27 @@ pub(super) enum WriteError {
     Read(#[from] SegmentError),
     #[error("all 2^32 document numbers of the store are used")]
     DocIdsExhausted,
+    #[error("a segment was removed during its merge")]
+    SegmentRemoved,
 }
 
 /// State of the thread.
 pub(super) struct StoreWriter {
     connection: Connection,
     state: Arc<StoreState>,
-    jobs: Receiver<StoreJob>,
+    jobs: Receiver<StoreRequest>,
+    /// A request that was received during a commit, and comes next.
+    deferred: Option<StoreRequest>,
     merged: Receiver<MergerOutput>,
     wake: Sender<MergerRequest>,
+    mark: MarkFile,
     next_doc: u32,
+    /// Number of commits since the store was created.
+    commits: u64,
     young_table_bytes: u64,
     pending_deletes: VecDeque<PendingDelete>,
+    /// True if free pages are to be given back to the disk.
+    has_free_pages: bool,
 }
 
 /// Rows to delete when no reader can see them any more.
@@ -83,7 +121,10 @@ pub(super) struct StoreWriter {
 struct PendingDelete {
     generation: Weak<()>,
     segments: Vec<u64>,
+    /// Documents that no segment contains any more.
     docs: RoaringBitmap,
+    /// Deleted documents whose postings remain.
+    rows: RoaringBitmap,
 }
 
 /// Changes that take effect when a transaction commits.
@@ -101,27 +142,51 @@ impl StoreWriter {
     pub(super) fn new(
         connection: Connection,
         state: Arc<StoreState>,
-        jobs: Receiver<StoreJob>,
+        jobs: Receiver<StoreRequest>,
         merged: Receiver<MergerOutput>,
         wake: Sender<MergerRequest>,
+        mark: MarkFile,
     ) -> rusqlite::Result<StoreWriter> {
         let (next_doc, _) = rows::read_state(&connection)?;
+        let commits = schema::read_mark(&connection)?.commits;
         state.next_segment.store(rows::delete_orphan_blocks(&connection)?, Ordering::Relaxed);
         let young_table_bytes =
             connection.query_row("SELECT coalesce(sum(length(data)), 0) FROM young_segments", [], |row| {
                 row.get(0)
             })?;
-        let pending_deletes = VecDeque::new();
-        Ok(StoreWriter {
+        let snapshot = state.snapshot();
+        let (deleted, segments) = (&snapshot.deleted_docs, &snapshot.segments);
+        // What an earlier process could not delete any more.
+        let docs: RoaringBitmap = deleted.iter().filter(|&doc| !is_in_segment(segments, doc)).collect();
+        let rows = &**deleted - &docs;
+        let left = PendingDelete { docs, rows, ..PendingDelete::default() };
+        let is_clean = left.docs.is_empty() && left.rows.is_empty();
+        let pending_deletes = if is_clean { VecDeque::new() } else { VecDeque::from([left]) };
+        let mut writer = StoreWriter {
             connection,
             state,
             jobs,
+            deferred: None,
             merged,
             wake,
+            mark,
             next_doc,
+            commits,
             young_table_bytes,
             pending_deletes,
-        })
+            has_free_pages: !is_clean,
+        };
+        writer.write_mark();
+        Ok(writer)
+    }
+
+    /// Writes what the store must have from now on. If that fails, a loss of this commit would not be noticed.
+    fn write_mark(&mut self) {
+        let mark = Mark { commits: self.commits, next_doc: u64::from(self.next_doc) };
+        self.state.report_numbers(self.next_doc);
+        if let Err(error) = self.mark.write(mark) {
+            log::warn!("store_mark_not_written commits={} error=\"{error}\"", mark.commits);
+        }
     }
 
     /// Runs until all senders of jobs are dropped.
@@ -130,8 +195,8 @@ impl StoreWriter {
         let _ = self.wake.try_send(MergerRequest::Merge);
         loop {
             select! {
-                recv(jobs) -> job => match job {
-                    Ok(job) => self.commit_group(job),
+                recv(jobs) -> request => match request {
+                    Ok(request) => self.handle(request),
                     Err(_) => break,
                 },
                 recv(merged) -> message => match message {
@@ -139,18 +204,52 @@ impl StoreWriter {
                     Err(_) => {
                         // The merger has panicked. Writing continues without it.
                         log::error!("store_merger_ended");
-                        while let Ok(job) = jobs.recv() { self.commit_group(job) }
+                        while let Ok(request) = jobs.recv() { self.handle(request) }
                         break;
                     }
                 },
+                default(self.next_cleanup()) => {}
             }
-            if let Err(error) = self.delete_pending() {
+            if let Err(error) = self.clean_up() {
                 log::warn!("store_cleanup_failed error=\"{error}\"");
             }
         }
+        self.finish_cleanup();
         // Otherwise the next start would have to read the log.
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             log::warn!("store_checkpoint_failed error=\"{error}\"");
+        }
+    }
+
+    /// Completes the clean-up, if that does not take too long. Otherwise the next start continues.
+    fn finish_cleanup(&mut self) {
+        let deadline = Instant::now() + self.state.cleanup_time_max;
+        while self.next_cleanup() != NO_CLEANUP && Instant::now() < deadline {
+            let pause = self.next_cleanup();
+            if let Err(error) = self.clean_up() {
+                log::warn!("store_cleanup_failed error=\"{error}\"");
+                return;
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn handle(&mut self, request: StoreRequest) {
+        let mut next = Some(request);
+        while let Some(request) = next {
+            match request {
+                StoreRequest::Write(job) => self.commit_group(job),
+                StoreRequest::Delete { docs, reply } => {
+                    let deleted = self.commit(|writer, next| writer.delete_docs(&docs, next));
+                    self.has_free_pages |= deleted.is_ok();
+                    drop(reply.send(deleted.map_err(|error| error.to_string())));
+                }
+                StoreRequest::RemoveIndex { index, reply } => {
+                    let removed = self.commit(|writer, _| Ok(rows::delete_index(&writer.connection, index)?));
+                    drop(reply.send(removed.map_err(|error| error.to_string())));
+                }
+            }
+            next = self.deferred.take();
         }
     }
 
@@ -158,7 +257,14 @@ impl StoreWriter {
         let (mut docs, mut bytes) = (first.documents.len(), first.bytes);
         let mut group = vec![first];
         while docs < GROUP_DOCS_MAX && bytes < GROUP_BYTES_MAX {
-            let Ok(job) = self.jobs.try_recv() else { break };
+            let job = match self.jobs.try_recv() {
+                Ok(StoreRequest::Write(job)) => job,
+                Ok(other) => {
+                    self.deferred = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            };
             (docs, bytes) = (docs + job.documents.len(), bytes + job.bytes);
             group.push(job);
         }
@@ -201,16 +307,23 @@ impl StoreWriter {
         };
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let done = work(self, &mut next).and_then(|done| {
-            self.connection.prepare_cached("UPDATE state SET next_doc = ?1")?.execute([next.doc])?;
+            self.connection
+                .prepare_cached("UPDATE state SET next_doc = ?1, commits = ?2")?
+                .execute(params![next.doc, self.commits + 1])?;
             self.connection.execute_batch("COMMIT")?;
             Ok(done)
         });
         match done {
             Ok(done) => {
+                self.commits += 1;
                 self.publish(next, &before);
+                self.write_mark();
                 Ok(done)
             }
             Err(error) => {
+                if let Some(found) = damage::take() {
+                    self.state.report_damage(&found);
+                }
                 // SQLite rolls back by itself after some errors. Then this statement fails.
                 let _ = self.connection.execute_batch("ROLLBACK");
                 Err(error)
@@ -284,9 +397,13 @@ impl StoreWriter {
     ) -> Result<Result<WriteReceipt, WriteRejected>, WriteError> {
         let mut version = 1;
         let secret = &self.state.secret;
+        if self.state.catalog.index_by_id(document.index).is_none() {
+            self.mark_deleted(doc, next)?;
+            return Ok(Err(WriteRejected::Invalid("the index was deleted meanwhile".to_owned())));
+        }
         if let Some(id) = &document.id {
             let existing = rows::find_by_id(&self.connection, secret, document.index, id, |doc| {
-                !next.deleted_docs.contains(doc)
+                counts(&next.segments, &next.deleted_docs, doc)
             })?;
             if let Some((old, old_version)) = existing {
                 if document.mode == WriteMode::Create {
@@ -311,6 +428,43 @@ impl StoreWriter {
         ])?;
         let id = document.id.unwrap_or_else(|| ids::make_id(secret, doc));
         Ok(Ok(WriteReceipt { id, version, seq_no: u64::from(doc), created: version == 1 }))
+    }
+
+    /// Deletes documents: marks them, and schedules the deletion of their rows.
+    fn delete_docs(&self, docs: &RoaringBitmap, next: &mut PendingCommit) -> Result<u64, WriteError> {
+        let mut deleted = RoaringBitmap::new();
+        for doc in docs - &*next.deleted_docs {
+            let Some((index, id)) = rows::id_of_doc(&self.connection, doc)? else { continue };
+            if let Some(id) = id {
+                rows::delete_id(&self.connection, index, &id, doc)?;
+            }
+            self.mark_deleted(doc, next)?;
+            deleted.insert(doc);
+        }
+        let count = deleted.len();
+        next.pending_delete.get_or_insert_default().rows |= deleted;
+        self.drop_deleted_segments(next)?;
+        Ok(count)
+    }
+
+    /// Removes the segments all of whose documents are deleted.
+    fn drop_deleted_segments(&self, next: &mut PendingCommit) -> Result<(), WriteError> {
+        let is_deleted = |segment: &IndexSegment, deleted: &RoaringBitmap| {
+            matches!(segment.blocks, SegmentBlocks::Disk(_))
+                && deleted.range_cardinality(segment.doc_range()) == u64::from(segment.span)
+        };
+        let deleted_docs = Arc::clone(&next.deleted_docs);
+        let dropped: Vec<_> =
+            next.segments.iter().filter(|segment| is_deleted(segment, &deleted_docs)).cloned().collect();
+        for segment in &dropped {
+            self.connection.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([segment.id])?;
+            self.retire_docs(segment.base, segment.span, &deleted_docs, next);
+            next.pending_delete.get_or_insert_default().segments.push(segment.id);
+        }
+        next.segments.retain(|segment| !is_deleted(segment, &deleted_docs));
+        // The merger looks for segments most of whose documents are deleted.
+        next.has_new_segment = true;
+        Ok(())
     }
 
     /// Marks a document as deleted. Its row and its postings remain until its segment is merged.
@@ -427,6 +581,10 @@ impl StoreWriter {
         deleted_docs: &RoaringBitmap,
         next: &mut PendingCommit,
     ) -> Result<(), WriteError> {
+        // A removed segment has taken its marks of deleted documents with it.
+        if !old.iter().all(|id| next.segments.iter().any(|segment| segment.id == *id)) {
+            return Err(WriteError::SegmentRemoved);
+        }
         for id in &old {
             self.connection.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([id])?;
         }
@@ -440,6 +598,39 @@ impl StoreWriter {
         Ok(())
     }
 
+    /// Returns how long the clean-up can wait.
+    fn next_cleanup(&self) -> Duration {
+        let is_waiting =
+            self.pending_deletes.front().is_some_and(|first| first.generation.strong_count() > 0);
+        match (self.pending_deletes.is_empty(), is_waiting) {
+            (true, _) if !self.has_free_pages => NO_CLEANUP,
+            (_, true) => READER_PAUSE,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Does a part of the clean-up that callers need not wait for.
+    fn clean_up(&mut self) -> rusqlite::Result<()> {
+        self.delete_pending()?;
+        if self.has_free_pages && self.pending_deletes.is_empty() {
+            self.has_free_pages = self.give_pages_back()?;
+        }
+        Ok(())
+    }
+
+    /// Gives some free pages back to the disk. Returns whether there are more.
+    fn give_pages_back(&self) -> rusqlite::Result<bool> {
+        let mut statement = self.connection.prepare_cached(GIVE_PAGES_BACK)?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        let left: u64 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if left == 0 {
+            // The file becomes shorter when the log is moved to it. A reader may prevent it; then the next commit does it.
+            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        }
+        Ok(left > 0)
+    }
+
     /// Deletes some of the rows that nobody can read any more.
     fn delete_pending(&mut self) -> rusqlite::Result<()> {
         let Some(first) =
@@ -448,8 +639,12 @@ impl StoreWriter {
             return Ok(());
         };
         let transaction = self.connection.unchecked_transaction()?;
-        for doc in first.docs.iter() {
+        let docs: Vec<u32> = first.docs.iter().take(DELETED_ROWS_MAX).collect();
+        let rows: Vec<u32> = first.rows.iter().take(DELETED_ROWS_MAX - docs.len()).collect();
+        for doc in docs.iter().chain(&rows) {
             transaction.prepare_cached("DELETE FROM documents WHERE doc = ?1")?.execute([doc])?;
+        }
+        for doc in &docs {
             transaction.prepare_cached("DELETE FROM deleted_docs WHERE doc = ?1")?.execute([doc])?;
         }
         let mut left = DELETED_BLOCKS_MAX;
@@ -466,9 +661,10 @@ impl StoreWriter {
             done += 1;
         }
         transaction.commit()?;
-        first.docs.clear();
+        first.docs -= RoaringBitmap::from_iter(&docs);
+        first.rows -= RoaringBitmap::from_iter(&rows);
         first.segments.drain(..done);
-        if first.segments.is_empty() {
+        if first.segments.is_empty() && first.docs.is_empty() && first.rows.is_empty() {
             self.pending_deletes.pop_front();
         }
         Ok(())

@@ -194,7 +194,7 @@ impl Sender {
             body.push_str(&self.source(n, nth));
             body.push('\n');
         }
-        format!("{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!("{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             .into_bytes()
     }
 

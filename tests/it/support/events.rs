@@ -160,7 +160,7 @@ fn ask_with(addr: SocketAddr, method: &str, path: &str, body: &str) -> (String, 
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: lea\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();

@@ -4,6 +4,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod capture;
+pub(crate) mod control_group;
 pub(crate) mod events;
 pub(crate) mod generated;
 pub(crate) mod netns;

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::ReceiverContext;
 use super::socket::StreamSocket;
@@ -75,12 +74,13 @@ impl ConnectionHandler for ReceiverContext {
         self.allow.is_empty() || self.allow.iter().any(|net| net.contains(&peer))
     }
 
-    fn prepare(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<RegisteredStream> {
-        let Some(permit) = self.peers.connect(peer.ip(), Instant::now()) else {
-            self.listener.reject(RejectReason::PeerLimitReached, peer);
-            return None;
-        };
-        let prepared = RegisteredStream::new(self, stream, peer, Some(permit));
+    fn prepare(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: PeerPermit,
+    ) -> Option<RegisteredStream> {
+        let prepared = RegisteredStream::new(self, stream, peer, Some(place));
         prepared.inspect_err(|error| log::debug!("connection_lost peer={peer} error=\"{error}\"")).ok()
     }
 
@@ -115,6 +115,8 @@ fn report_end(received: Result<ReceivedStream, ReceiveError>, live: &StreamStats
                 EndReason::Limit => metrics.streams_ended_limit.inc(),
                 EndReason::Shutdown => metrics.streams_ended_shutdown.inc(),
                 EndReason::IoError => metrics.streams_ended_io_error.inc(),
+                // No stream ends so, only its files.
+                EndReason::Rotated => {}
             }
             let bytes = live.bytes.load(Ordering::Relaxed);
             // What the peer's kernel had not sent yet is gone, and nobody here knows how much that was.

@@ -22,7 +22,7 @@ use crate::cc::vault::Vault;
 use crate::cc::wire::name_template::NameTemplate;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::acceptor::{self, AcceptorConfig, ListenerState};
-use crate::runtime::net::peers::{PeerLimits, PeerTable};
+use crate::runtime::net::peers::PeerLimits;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads;
 
@@ -69,7 +69,6 @@ struct ReceiverContext {
     timing: TcpTimeouts,
     stream_bytes_max: u64,
     allow: Vec<IpNet>,
-    peers: Arc<PeerTable>,
     unnamed: Option<NameTemplate>,
     listener: Arc<ListenerState>,
 }
@@ -89,7 +88,7 @@ impl TcpReceiver {
         metrics: Arc<Metrics>,
         shutdown: &Shutdown,
     ) -> Result<TcpReceiver> {
-        let listener = ListenerState::new("tcp", config.streams_max, &metrics);
+        let listener = ListenerState::new("tcp", config.streams_max, config.peers, &metrics);
         let context = Arc::new(ReceiverContext {
             vault,
             live,
@@ -98,7 +97,6 @@ impl TcpReceiver {
             timing: config.timing.clone(),
             stream_bytes_max: config.stream_bytes_max,
             allow: config.allow.clone(),
-            peers: PeerTable::new(config.peers),
             unnamed: config.unnamed.clone(),
             listener: Arc::clone(&listener),
         });

@@ -361,10 +361,8 @@ impl StreamReceiver<'_> {
             self.live.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             self.live.last_byte_ms.store(now_ms(), Ordering::Relaxed);
             intake.feed(buffer, bytes)?;
-            if self.live.part_file.get().is_none()
-                && let Some(file) = intake.file()
-            {
-                let _ = self.live.part_file.set(file.to_owned());
+            if let Some(file) = intake.file() {
+                self.live.set_part_file(file);
             }
             let packets = intake.packets();
             let before = self.live.packets.swap(packets, Ordering::Relaxed);

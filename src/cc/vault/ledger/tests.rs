@@ -12,7 +12,7 @@ use crate::cc::vault::checkpoint;
 use crate::cc::vault::manifest::{Manifest, ManifestState};
 use crate::cc::vault::pool::BufferSize;
 use crate::cc::vault::write_coalescer::COALESCING_STREAMS_MAX;
-use crate::cc::vault::{Access, VaultConfig, VaultThreads};
+use crate::cc::vault::{Access, RotationLimits, VaultConfig, VaultThreads};
 use crate::cc::wire::chunk::{self, ChunkError};
 use crate::runtime::metrics::Metrics;
 
@@ -36,6 +36,7 @@ impl Kit {
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
             continue_within: None,
+            rotation: RotationLimits::default(),
         };
         let (vault, threads) = Vault::spawn(&config, Arc::new(Metrics::default())).unwrap();
         let ledger = Ledger::open(&vault, StreamSource::Kafka, "broker", streams_max).unwrap();

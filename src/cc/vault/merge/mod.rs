@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::{self, Checkpoint, PartitionCheckpoint, ReadRange};
 use super::dir::VaultDir;
-use super::{Access, Vault, VaultConfig};
+use super::{Access, RotationLimits, Vault, VaultConfig};
 use crate::cc::wire::name::part_file_name;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::time::rfc3339_now;
@@ -112,6 +112,7 @@ pub(crate) fn merge(config: &MergeConfig, progress: &mut dyn FnMut(u64, u64)) ->
         free_bytes_min: 0,
         sync_interval: Duration::from_secs(1),
         continue_within: None,
+        rotation: RotationLimits::default(),
     };
     let (vault, threads) = Vault::spawn(&vault_config, Arc::new(Metrics::default()))?;
     // A merge does not wait for a full disk: it fails and can be repeated.

@@ -14,6 +14,7 @@ use super::merge_order::{self, SegmentRef};
 use super::plan::{MergePlan, PartitionKey};
 use super::{MergeProblem, MergedStream};
 use crate::capture::formats::{HEADER_BYTES_MAX, is_same_capture};
+use crate::cc::vault::chains::{self, ChainLink};
 use crate::cc::vault::dir::VaultDir;
 use crate::cc::vault::ledger::DEAD_LETTERS_FILE;
 use crate::cc::vault::manifest::{EndReason, Manifest, ManifestState, RecordSegment};
@@ -126,11 +127,9 @@ impl<'a> Merger<'a> {
     /// Rebuilds a stream: Kafka records in merge order, files from other sources as re-sends.
     fn join_files(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<()> {
         let is_kafka = |(_, file): &&DirFile<'a>| file.manifest.source.is_kafka();
-        for (member, file) in files.iter().filter(|file| !is_kafka(file)) {
-            let mut output =
-                OutputStream::open(self.vault, name, &file.manifest, Some(StreamStart::NewCapture))?;
-            self.feed(&mut output, *member, file, 0..file.len())?;
-            output.finish();
+        let others: Vec<DirFile<'a>> = files.iter().filter(|file| !is_kafka(file)).copied().collect();
+        for of_member in others.chunk_by(|(one, _), (other, _)| one == other) {
+            self.join_rotated(name, of_member)?;
         }
         let files: Vec<DirFile<'a>> = files.iter().filter(is_kafka).copied().collect();
         let mut output: Option<OutputStream> = None;
@@ -176,6 +175,30 @@ impl<'a> Merger<'a> {
                     OutputStream::open(self.vault, name, &file.manifest, None)?.finish();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Sends the streams of one directory again, each as one file, also if rotations had cut it.
+    fn join_rotated(&mut self, name: &[u8], files: &[DirFile<'a>]) -> Result<()> {
+        let links: Vec<ChainLink<'_>> =
+            files.iter().map(|(_, file)| ChainLink { manifest: &file.manifest, bytes: file.len() }).collect();
+        for chain in chains::chains(&links) {
+            let (member, first) = files[chain[0]];
+            if first.manifest.rotation.is_some() {
+                self.add_problem(
+                    member,
+                    &first.manifest.file,
+                    "the part that it continues is missing or has changed",
+                );
+            }
+            let start = Some(StreamStart::NewCapture);
+            let mut output = OutputStream::open(self.vault, name, &first.manifest, start)?;
+            self.feed(&mut output, member, first, 0..first.len())?;
+            for (member, file) in chain[1..].iter().map(|at| files[*at]) {
+                self.feed(&mut output, member, file, file.manifest.header_bytes()..file.len())?;
+            }
+            output.finish();
         }
         Ok(())
     }

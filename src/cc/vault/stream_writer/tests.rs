@@ -8,7 +8,9 @@ use crate::capture::formats;
 use crate::cc::vault::manifest::{self, StreamSource};
 use crate::cc::vault::stored_parts::{PartLookup, look_up};
 use crate::cc::vault::stream_table::NoPeer;
-use crate::cc::vault::{Access, LossTotals, Vault, VaultConfig, VaultThreads};
+use crate::cc::vault::{Access, LossTotals, RotationLimits, Vault, VaultConfig, VaultThreads};
+
+mod rotated;
 
 const CAPTURE: &[u8] = include_bytes!("../../../../testdata/pcap/rejected-call.pcap");
 const STEPS: [usize; 5] = [1, 7, 100, 1000, 100_000];
@@ -21,7 +23,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let dir = tempfile::tempdir().unwrap();
+        Scene::open(tempfile::tempdir().unwrap(), RotationLimits::default())
+    }
+
+    /// Opens a vault on a directory.
+    fn open(dir: tempfile::TempDir, rotation: RotationLimits) -> Scene {
         let config = VaultConfig {
             dir: dir.path().to_owned(),
             access: Access::PRIVATE,
@@ -31,6 +37,7 @@ impl Scene {
             free_bytes_min: 0,
             sync_interval: Duration::from_secs(1),
             continue_within: Some(Duration::from_secs(3600)),
+            rotation,
         };
         let (vault, threads) = Vault::spawn(&config, Arc::default()).unwrap();
         Scene { dir, vault, threads }

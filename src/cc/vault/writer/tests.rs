@@ -166,7 +166,8 @@ fn run(count: usize, fault: Option<Fault>, patient: bool) -> (Fake, Vec<Arc<Stre
     for part in &parts {
         let name_lock =
             names.acquire_for_recovery(crate::cc::vault::manifest::StreamSource::Tcp, part.file.as_bytes());
-        jobs.send(WriteJob::Close(EndedStream { part: Arc::clone(part), name_lock })).unwrap();
+        jobs.send(WriteJob::Close(EndedStream { part: Arc::clone(part), name_lock: Some(name_lock) }))
+            .unwrap();
     }
     drop(jobs);
     writer.run(jobs_in);

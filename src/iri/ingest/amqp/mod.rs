@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
 use crate::Result;
+use crate::billing;
 use crate::iri::event::{self, ClassifiedLine, EventIndices};
 use crate::iri::ingest::amqp::client::{AmqpClient, AmqpError, Delivery, NextMessage};
 use crate::runtime::metrics::SourceMetrics;
@@ -202,7 +203,10 @@ impl AmqpConsumer {
             metrics.events_rejected_too_long.inc();
             return Err(("too_long", format!("longer than {SOURCE_BYTES_MAX} bytes")));
         }
-        match event::classify(&delivery.body, &self.indices, &Local) {
+        // OpenSIPS up to 2.4 sends lines instead of JSON.
+        let lines = billing::opensips::from_lines(&delivery.body);
+        let body = lines.as_deref().unwrap_or(&delivery.body);
+        match event::classify(body, &self.indices, &Local) {
             Ok(ClassifiedLine::Event(document)) => {
                 let id = Some(document_id(delivery.message_id.as_deref(), &delivery.body));
                 Ok(Document { id, mode: WriteMode::Create, ..document })

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, TimeDelta, TimeZone};
 
+use super::devices::strip_counter;
+
 /// Maximum size of a header field (255 bytes for the host name in RFC 5424, section 6).
 const FIELD_BYTES_MAX: usize = 255;
 
@@ -111,10 +113,11 @@ fn parse_rfc3164<'a, Z: TimeZone>(rest: &'a str, arrived: &DateTime<Z>) -> Syslo
         structured_data: None,
         text: rest,
     };
-    let Some((time, rest)) = parse_bsd_time(rest, arrived).or_else(|| parse_iso_time(rest)) else {
+    let timed = parse_bsd_time(rest, arrived).or_else(|| parse_iso_time(rest)).map(|timed| (None, timed));
+    let Some((origin, (time, rest))) = timed.or_else(|| parse_cisco_time(rest, arrived)) else {
         return none;
     };
-    let timed = SyslogMessage { time, text: rest, ..none };
+    let timed = SyslogMessage { time, host: origin, text: rest, ..none };
     // An IPv6 address looks like a tag.
     if let Some((host, rest)) = rest.split_once(' ').filter(|(word, _)| word.parse::<IpAddr>().is_ok()) {
         let named = SyslogMessage { host: Some(host), text: rest, ..timed };
@@ -127,7 +130,8 @@ fn parse_rfc3164<'a, Z: TimeZone>(rest: &'a str, arrived: &DateTime<Z>) -> Syslo
     match parse_tag(rest) {
         Some((program, pid, text)) => SyslogMessage { program: Some(program), pid, text, ..timed },
         None => match rest.split_once(' ') {
-            Some((host, rest)) if is_name(host) => match parse_tag(rest) {
+            // Firewalls of Cisco write a colon between blanks after the host.
+            Some((host, rest)) if is_name(host) => match parse_tag(rest.strip_prefix(": ").unwrap_or(rest)) {
                 Some((program, pid, text)) => {
                     SyslogMessage { host: Some(host), program: Some(program), pid, text, ..timed }
                 }
@@ -141,6 +145,9 @@ fn parse_rfc3164<'a, Z: TimeZone>(rest: &'a str, arrived: &DateTime<Z>) -> Syslo
 fn is_name(word: &str) -> bool {
     (1..=FIELD_BYTES_MAX).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
 }
+
+/// A time, if it exists in its year, and what follows it.
+type TimeAndRest<'a> = (Option<DateTime<FixedOffset>>, &'a str);
 
 /// Splits `PROGRAM[PID]: ` or `PROGRAM: ` from the text.
 fn parse_tag(rest: &str) -> Option<(&str, Option<&str>, &str)> {
@@ -167,11 +174,17 @@ fn parse_tag(rest: &str) -> Option<(&str, Option<&str>, &str)> {
 
 /// Splits off `Mmm dd hh:mm:ss `, where the day may have a leading space or zero. Cisco's devices write more: `*` or `.`
 /// before it, a fraction, a year and `UTC:` after it.
-fn parse_bsd_time<'a, Z: TimeZone>(
-    rest: &'a str,
-    arrived: &DateTime<Z>,
-) -> Option<(Option<DateTime<FixedOffset>>, &'a str)> {
+fn parse_bsd_time<'a, Z: TimeZone>(rest: &'a str, arrived: &DateTime<Z>) -> Option<TimeAndRest<'a>> {
     let rest = rest.strip_prefix(['*', '.']).unwrap_or(rest);
+    // `Nov 30 2026 14:02:07`, as firewalls of Cisco write it.
+    if let (Some(day), Some((Some(year), time))) = (rest.get(..6), rest.get(6..).map(split_year))
+        && time.get(..4).is_some_and(|start| start.as_bytes()[3] == b':')
+    {
+        let (time, length) = (format!("{day}{time}"), time.len());
+        let (time, after) = parse_bsd_time(&time, arrived)?;
+        let after = &rest[rest.len() - after.len().min(length)..];
+        return Some((time.and_then(|time| time.with_year(year)), after));
+    }
     let (stamp, behind) = (rest.get(..15)?, rest.get(15..)?);
     let behind =
         behind.strip_prefix('.').map_or(behind, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
@@ -200,6 +213,22 @@ fn parse_bsd_time<'a, Z: TimeZone>(
     Some((time, rest))
 }
 
+/// Splits off the time of Cisco's devices that write a counter, their name or a year before it.
+fn parse_cisco_time<'a, Z: TimeZone>(
+    rest: &'a str,
+    arrived: &DateTime<Z>,
+) -> Option<(Option<&'a str>, TimeAndRest<'a>)> {
+    let (origin, rest) = strip_counter(rest).unwrap_or((None, rest));
+    if let Some(timed) = parse_bsd_time(rest, arrived) {
+        return Some((origin, timed));
+    }
+    // `2026 Nov 30 14:02:07 UTC: `
+    let (year, stamp) = rest.split_once(' ').filter(|(year, _)| year.len() == 4)?;
+    let year: i32 = year.parse().ok()?;
+    let (time, rest) = parse_bsd_time(stamp, arrived)?;
+    Some((origin, (time.and_then(|time| time.with_year(year)), rest)))
+}
+
 /// Splits off ` 2026` before a space, or before a colon and a space: an IPv6 address can start with four digits.
 fn split_year(rest: &str) -> (Option<i32>, &str) {
     let found = rest.strip_prefix(' ').and_then(|rest| rest.split_at_checked(4));
@@ -215,7 +244,7 @@ fn split_year(rest: &str) -> (Option<i32>, &str) {
 }
 
 /// Splits off `2026-11-21T20:59:41.123456+01:00 `.
-fn parse_iso_time(rest: &str) -> Option<(Option<DateTime<FixedOffset>>, &str)> {
+fn parse_iso_time(rest: &str) -> Option<TimeAndRest<'_>> {
     let (stamp, rest) = rest.split_once(' ')?;
     Some((Some(DateTime::parse_from_rfc3339(stamp).ok()?), rest))
 }
@@ -286,6 +315,21 @@ mod tests {
             Some("2026-04-11T14:02:07Z"),
         );
         check("<34>.Apr 11 14:02:07 2026 UTC: %X: x", "|%X||x", Some("2026-04-11T14:02:07Z"));
+        check(
+            "<189>123: *Apr 11 14:02:07.123 UTC: %SYS-5-X: y",
+            "|%SYS-5-X||y",
+            Some("2026-04-11T14:02:07Z"),
+        );
+        check("<189>gw1: 000123: Apr 11 14:02:07: %SYS-5-X: y", "gw1|%SYS-5-X||y", APRIL);
+        check(
+            "<187>: 2026 Apr 11 14:02:07 UTC: %ETHPORT-5-X: y",
+            "|%ETHPORT-5-X||y",
+            Some("2026-04-11T14:02:07Z"),
+        );
+        check("<166>Apr 11 2026 14:02:07 fw1 : %ASA-6-1: y", "fw1|%ASA-6-1||y", APRIL);
+        check("<166>Apr 11 2026 14:02:07: %ASA-6-1: y", "|%ASA-6-1||y", APRIL);
+        check("<166>Apr 11 14:02:07 fw1 : %ASA-6-1: y", "fw1|%ASA-6-1||y", APRIL);
+        check("<189>gw1: hello", "|||gw1: hello", None);
         check("<34>Apr 11 14:02:07 UTCx h: x", "UTCx|h||x", APRIL);
         check("<34>Apr 11 14:02:60 h p: x", "h|p||x", Some("2026-04-11T14:02:60+01:00"));
         check("<34>2026-04-11T14:02:07.5+03:00 h p[1]: x", "h|p|1|x", Some("2026-04-11T14:02:07.5+03:00"));

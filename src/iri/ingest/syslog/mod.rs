@@ -1,23 +1,24 @@
 //! Syslog messages (docs/protocol.md): parses the header, matches patterns, builds a document. Runs in the threads of
-//! connections; datagrams are handled in the threads of `udp`.
+//! connections; datagrams are handled in the threads of [`super::udp`].
 
+mod devices;
 pub mod header;
-mod udp;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use chrono::{DateTime, Local, TimeZone};
-use serde_json::{Map, json};
-
-pub(crate) use udp::UdpReceiver;
+use devices::GatewayMessage;
+use serde_json::{Map, Value, json};
 
 use super::event_sink::{EventBatch, EventSink, MessageOrigin, RejectedInput, StoreClosed};
 use super::framing::Framing;
 use super::grok::{FieldValue, GrokPatterns};
 use super::listener::{HandlerFactory, ListenerConfig, ListenerDeps, MessageHandler};
+use super::udp::{DatagramHandler, UdpConfig, UdpReceiver};
 use crate::Result;
+use crate::runtime::json::parse_value;
 use crate::runtime::time::rfc3339;
 use crate::search::document::{Document, WriteMode};
 
@@ -46,7 +47,9 @@ pub fn to_document<Z: TimeZone>(
     let header = header::parse(&message, arrived);
     let line = header.to_pattern_line(arrived);
     let mut fields = Map::new();
-    let time = header.time.map_or_else(|| rfc3339(arrived), |time| rfc3339(&time));
+    let gateway = GatewayMessage::parse(header.text, arrived).filter(|_| header.time.is_none());
+    let time = header.time.or(gateway.as_ref().and_then(|gateway| gateway.time));
+    let time = time.map_or_else(|| rfc3339(arrived), |time| rfc3339(&time));
     fields.insert("@timestamp".to_owned(), time.into());
     fields.insert("@version".to_owned(), "1".into());
     fields.insert("message".to_owned(), header.text.into());
@@ -68,10 +71,15 @@ pub fn to_document<Z: TimeZone>(
         fields.insert("syslog_facility".to_owned(), (priority / 8).into());
         fields.insert("syslog_severity".to_owned(), (priority % 8).into());
     }
+    if let Some(gateway) = &gateway {
+        gateway.insert_into(&mut fields);
+    }
+    let has_members = insert_json_members(&mut fields, header.text);
     let found = config.patterns.match_line(&line);
-    let fits = found.is_some();
+    let fits = found.is_some() || has_members || gateway.is_some();
     match found {
         Some(found) => insert_fields(&mut fields, found.fields),
+        None if fits => {}
         None => {
             fields.insert("tags".to_owned(), json!([UNMATCHED_TAG]));
         }
@@ -79,6 +87,21 @@ pub fn to_document<Z: TimeZone>(
     let source = serde_json::to_vec(&fields).expect("strings and numbers are valid JSON");
     let (index, source) = (config.index.clone(), source.into_boxed_slice());
     (Document { index, doc_type: None, id: None, mode: WriteMode::Index, source }, fits)
+}
+
+/// Adds the members of a message that is a JSON object, with or without `@cee:` before it. The fields of the header stay; what
+/// has the name of one of them is in `message` only. Returns false if the message is something else.
+fn insert_json_members(fields: &mut Map<String, Value>, text: &str) -> bool {
+    let text = text.trim();
+    let object = text.strip_prefix("@cee:").unwrap_or(text).trim_start();
+    if !object.starts_with('{') {
+        return false;
+    }
+    let Ok(Value::Object(members)) = parse_value(object.as_bytes()) else { return false };
+    for (name, value) in members {
+        fields.entry(name).or_insert(value);
+    }
+    true
 }
 
 /// Adds a pattern's fields, which replace those of the header. A repeated name becomes a list, as in Logstash.
@@ -175,6 +198,53 @@ fn origin(peer: &str) -> MessageOrigin<'_> {
     MessageOrigin { listener: "syslog", peer }
 }
 
+/// Starts a listener for syslog over UDP.
+pub(crate) fn start_udp(
+    addr: SocketAddr,
+    deps: &ListenerDeps,
+    config: Arc<SyslogConfig>,
+) -> Result<UdpReceiver> {
+    let udp_config = UdpConfig {
+        name: "syslog",
+        thread_names: ["syslog-udp", "syslog-store"],
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        dropped: [|metrics| &metrics.syslog_dropped_queue_full, |metrics| &metrics.syslog_dropped_kernel],
+    };
+    let writer = SyslogWriter::new(Arc::clone(&deps.sink), config);
+    UdpReceiver::start(addr, deps, udp_config, SyslogDatagrams { writer, peer: String::new() })
+}
+
+/// The datagrams of all peers.
+struct SyslogDatagrams {
+    writer: SyslogWriter,
+    /// The peer of the last datagram.
+    peer: String,
+}
+
+impl DatagramHandler for SyslogDatagrams {
+    fn handle(
+        &mut self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        arrived: &DateTime<Local>,
+    ) -> Result<(), StoreClosed> {
+        // Some senders end datagrams with a newline or NUL.
+        let end = datagram.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n' | 0));
+        let Some(end) = end else { return Ok(()) };
+        self.peer = peer.to_string();
+        let host = peer.ip().to_canonical().to_string();
+        self.writer.add(&datagram[..=end], &self.peer, &host, arrived)
+    }
+
+    fn handle_too_long(&mut self, begin: &[u8], peer: SocketAddr) {
+        self.writer.too_long(begin, &peer.to_string());
+    }
+
+    fn flush(&mut self) -> Result<(), StoreClosed> {
+        self.writer.flush(&self.peer)
+    }
+}
+
 struct SyslogConnection {
     writer: SyslogWriter,
     peer: String,
@@ -183,7 +253,7 @@ struct SyslogConnection {
 
 impl MessageHandler for SyslogConnection {
     fn handle(&mut self, message: &[u8]) -> Result<(), StoreClosed> {
-        self.writer.add(message, &self.peer, &self.host, &Local::now())
+        self.writer.add(message, &self.peer, &self.host, &crate::runtime::time::now_local())
     }
 
     fn handle_too_long(&mut self, begin: &[u8]) {
@@ -229,6 +299,31 @@ mod tests {
                 "user_agent": "friendly-scanner", "longitude": "-46.63", "latitude": "-23.54",
             }),
         );
+    }
+
+    #[test]
+    fn members_of_a_json_message_become_fields() {
+        let common = |text: &str, more: Value| {
+            let mut fields = json!({
+                "@timestamp": "2026-11-21T20:59:41.000Z", "@version": "1", "message": text, "type": "syslog",
+                "host": "192.0.2.1",
+            });
+            let members = more.as_object().unwrap().clone();
+            fields.as_object_mut().unwrap().extend(members);
+            fields
+        };
+        let text = r#"{"event":"login","host":"h","user":{"id":7},"message":"m"}"#;
+        check(text.as_bytes(), common(text, json!({"event": "login", "user": {"id": 7}})));
+        let text = r#"@cee: {"a":1}"#;
+        check(text.as_bytes(), common(text, json!({"a": 1})));
+        let text = r#"@cee:{"a":"x\udcffy"}"#;
+        check(text.as_bytes(), common(text, json!({"a": "x\u{fffd}y"})));
+        for text in ["@cee: [1]", "{\"a\":", "@cee:", "{}x"] {
+            check(text.as_bytes(), common(text, json!({"tags": ["_grokparsefailure"]})));
+        }
+        let text = "[S=1] [SID=a:1:2] x [Time: 20:59:40]";
+        let more = json!({"@timestamp": "2026-11-21T20:59:40.000Z", "gateway_sequence": 1, "gateway_session": "a:1:2"});
+        check(text.as_bytes(), common(text, more));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, mkdirat, statvfs};
 use rustix::io::Errno;
 
+use crate::search::mark::{self, Mark, MarkFile};
+
 /// The directory of the spool.
 #[derive(Debug)]
 pub(super) struct SpoolDisk {
@@ -62,6 +64,13 @@ impl SpoolDisk {
     /// Opens or creates another file in the directory.
     pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
         open(&self.dir.join(name), OpenOptions::new().create(true))
+    }
+
+    /// Opens or creates the mark of what was acknowledged. Returns also what it contains.
+    pub(super) fn open_mark(&self) -> io::Result<(MarkFile, Option<Mark>)> {
+        let path = self.dir.join("mark");
+        let mark = mark::read(&path)?.mark;
+        Ok((MarkFile::open(&path, Mode::RUSR | Mode::WUSR)?, mark))
     }
 
     pub(super) fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use super::LogPosition;
 use super::disk::SpoolDisk;
 use super::segment::{self, HEADER_BYTES, RECORD_HEAD_BYTES, SegmentHeader};
+use crate::search::mark::{Mark, MarkFile};
 
 /// The log of a directory, open for appending.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(super) struct SpoolLog {
     end: LogPosition,
     /// True if the bytes of a failed append are still in the file.
     has_failed_tail: bool,
+    mark: MarkFile,
 }
 
 /// A log and what its recovery found.
@@ -34,11 +36,14 @@ pub(super) struct RecoveredLog {
     pub segments: Vec<u64>,
     /// Length of a partial record that a crash left at the end, and that was removed.
     pub torn_bytes: u64,
+    /// Number of acknowledged records that are missing at the end. The reader reports them.
+    pub lost: u64,
 }
 
 impl SpoolLog {
     /// Opens the log of a directory, or creates one.
     pub(super) fn open(disk: SpoolDisk, segment_bytes: u64) -> io::Result<RecoveredLog> {
+        let (mark_file, mark) = disk.open_mark()?;
         let mut segments = disk.segments()?;
         if let Some(&last) = segments.last()
             && lacks_header(&disk, last)?
@@ -50,22 +55,45 @@ impl SpoolLog {
             let id = random_id()?;
             let file = create_segment(&disk, SegmentHeader { log: id, base: 0, first: 0 })?;
             let end = LogPosition { byte: HEADER_BYTES as u64, number: 0 };
-            let log = SpoolLog { disk, id, segment_bytes, file, base: 0, end, has_failed_tail: false };
-            return Ok(RecoveredLog { log, segments: vec![0], torn_bytes: 0 });
+            let log = SpoolLog {
+                disk,
+                id,
+                segment_bytes,
+                file,
+                base: 0,
+                end,
+                has_failed_tail: false,
+                mark: mark_file,
+            };
+            return Ok(RecoveredLog { log, segments: vec![0], torn_bytes: 0, lost: 0 });
         };
         let known = segments.iter().rev().find_map(|&base| read_header(&disk, base).ok().flatten());
         let id = known.map_or_else(random_id, |header| Ok(header.log))?;
         let file = disk.open_segment(base)?;
         let mut bytes = Vec::new();
         (&file).read_to_end(&mut bytes)?;
-        let end = find_end(&bytes, base);
-        let torn_bytes = bytes.len() as u64 - (end.byte - base);
+        let mut end = find_end(&bytes, base);
+        let mut torn_bytes = bytes.len() as u64 - (end.byte - base);
+        let lost =
+            mark.filter(|mark| mark.next_doc == id).map_or(0, |mark| mark.commits.saturating_sub(end.number));
+        if lost > 0 {
+            // The numbers of lost records are not used again, since the cluster may have some of them. What is in their place
+            // stays, so that the reader reports it.
+            if torn_bytes == 0 {
+                disk.write(&file, &[0; RECORD_HEAD_BYTES], end.byte - base)?;
+                disk.sync(&file)?;
+                torn_bytes = RECORD_HEAD_BYTES as u64;
+            }
+            end = LogPosition { byte: end.byte + torn_bytes, number: end.number + lost };
+            torn_bytes = 0;
+        }
         if torn_bytes > 0 {
             disk.truncate(&file, end.byte - base)?;
             disk.sync(&file)?;
         }
-        let log = SpoolLog { disk, id, segment_bytes, file, base, end, has_failed_tail: false };
-        Ok(RecoveredLog { log, segments, torn_bytes })
+        let log =
+            SpoolLog { disk, id, segment_bytes, file, base, end, has_failed_tail: false, mark: mark_file };
+        Ok(RecoveredLog { log, segments, torn_bytes, lost })
     }
 
     /// Random id that distinguishes this log from all others.
@@ -101,6 +129,9 @@ impl SpoolLog {
         }
         self.end =
             LogPosition { byte: self.end.byte + bytes.len() as u64, number: self.end.number + records };
+        if let Err(error) = self.mark.write(Mark { commits: self.end.number, next_doc: self.id }) {
+            ::log::warn!("spool_mark_not_written error=\"{error}\"");
+        }
         Ok(is_new.then_some(self.base))
     }
 

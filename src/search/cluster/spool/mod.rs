@@ -12,7 +12,7 @@ mod disk;
 mod log;
 mod position;
 mod reader;
-mod segment;
+pub(super) mod segment;
 mod writer;
 
 #[cfg(test)]
@@ -356,7 +356,7 @@ fn open(
     config: SpoolConfig,
     metrics: Arc<Metrics>,
 ) -> io::Result<(log::SpoolLog, Arc<SpoolShared>, AckFile)> {
-    let RecoveredLog { log, segments, torn_bytes } =
+    let RecoveredLog { log, segments, torn_bytes, lost } =
         log::SpoolLog::open(SpoolDisk::open(dir)?, config.segment_bytes)?;
     let disk = SpoolDisk::open(dir)?;
     let (file, acked) = AckFile::open(&disk, log.id())?;
@@ -372,6 +372,11 @@ fn open(
         Some(position) if position.byte >= begin.byte => position,
         _ => begin,
     };
+    if lost > 0 {
+        ::log::error!(
+            "spool_shortened events={lost} note=\"they were acknowledged, and are damaged or missing\""
+        );
+    }
     if torn_bytes > 0 {
         ::log::info!(
             "spool_truncated bytes={torn_bytes} note=\"partial record of a crash; it was not acknowledged\""

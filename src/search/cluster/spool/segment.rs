@@ -8,10 +8,10 @@
 //! Numbers are little endian. The header's CRC covers all bytes before it; a record's CRC covers the rest of the record.
 //! `start` is the position of the segment's first byte in the whole log; records are numbered from 0 over the whole log.
 
-pub(super) const HEADER_BYTES: usize = 40;
+pub(in crate::search::cluster) const HEADER_BYTES: usize = 40;
 
 /// Size of a record without its payload.
-pub(super) const RECORD_HEAD_BYTES: usize = 16;
+pub(in crate::search::cluster) const RECORD_HEAD_BYTES: usize = 16;
 
 /// Maximum size of a payload: the largest event, the `lea` object and the names.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 2 << 20;
@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
+pub(in crate::search::cluster) struct SegmentHeader {
     /// Random id of the log.
     pub log: u64,
     /// Position in the log where the segment starts.
@@ -32,7 +32,7 @@ pub(super) struct SegmentHeader {
 
 /// A record in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SpoolRecord<'a> {
+pub(in crate::search::cluster) struct SpoolRecord<'a> {
     pub number: u64,
     pub payload: &'a [u8],
     /// Offset of its first byte.
@@ -42,7 +42,7 @@ pub(super) struct SpoolRecord<'a> {
 }
 
 impl SegmentHeader {
-    pub(super) fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    pub(in crate::search::cluster) fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -55,7 +55,7 @@ impl SegmentHeader {
     }
 
     /// Parses a header; `None` if it is incomplete or invalid.
-    pub(super) fn parse(bytes: &[u8]) -> Option<SegmentHeader> {
+    pub(in crate::search::cluster) fn parse(bytes: &[u8]) -> Option<SegmentHeader> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let is_right = bytes[..8] == *MAGIC
             && u32_at(bytes, 8)? == VERSION
@@ -68,7 +68,7 @@ impl SegmentHeader {
     }
 }
 
-pub(super) fn append_record(bytes: &mut Vec<u8>, number: u64, payload: &[u8]) {
+pub(in crate::search::cluster) fn append_record(bytes: &mut Vec<u8>, number: u64, payload: &[u8]) {
     let length = u32::try_from(payload.len()).expect("payloads are bounded").to_le_bytes();
     bytes.extend_from_slice(&length);
     bytes.extend_from_slice(&crc(length, number, payload).to_le_bytes());
@@ -82,7 +82,7 @@ fn crc(length: [u8; 4], number: u64, payload: &[u8]) -> u32 {
 }
 
 /// Parses the record at `begin`; `None` if it is incomplete or invalid.
-pub(super) fn parse_record(bytes: &[u8], begin: usize) -> Option<SpoolRecord<'_>> {
+pub(in crate::search::cluster) fn parse_record(bytes: &[u8], begin: usize) -> Option<SpoolRecord<'_>> {
     let length = payload_length(bytes, begin)?;
     let (number, from) = (u64_at(bytes, begin + 8)?, begin + RECORD_HEAD_BYTES);
     let payload = bytes.get(from..from + length)?;
@@ -91,13 +91,13 @@ pub(super) fn parse_record(bytes: &[u8], begin: usize) -> Option<SpoolRecord<'_>
 }
 
 /// Returns the payload length of the record at `begin`, if it is plausible.
-pub(super) fn payload_length(bytes: &[u8], begin: usize) -> Option<usize> {
+pub(in crate::search::cluster) fn payload_length(bytes: &[u8], begin: usize) -> Option<usize> {
     let length = u32_at(bytes, begin)? as usize;
     (length <= PAYLOAD_BYTES_MAX).then_some(length)
 }
 
 /// Finds the next valid record at `from` or later whose number is in `numbers`, skipping damaged bytes.
-pub(super) fn find_record(
+pub(in crate::search::cluster) fn find_record(
     bytes: &[u8],
     from: usize,
     numbers: std::ops::Range<u64>,

@@ -8,6 +8,7 @@ use crate::search::query::{Bound, QueryValue};
 use crate::search::sqlite::bounds::{bound_key, bound_keys, to_integer, to_number, value_text};
 use crate::search::sqlite::catalog::{FieldEntry, field_ids};
 use crate::search::sqlite::{text, values};
+use crate::search::store::StoreError;
 
 impl Planner<'_> {
     pub(super) fn plan_addresses(&self, field: u16, from: IpAddr, to: IpAddr) -> QueryPlan {
@@ -24,8 +25,16 @@ impl Planner<'_> {
         lenient: bool,
     ) -> PlanResult {
         let Operand::Field(entry) = operand else {
-            return Err(query_error("ranges of _id, _index and _type are not supported".into()));
+            let name = match operand {
+                Operand::Id => "_id",
+                Operand::Index => "_index",
+                _ => "_type",
+            };
+            return Err(query_error(format!(
+                "Field [{name}] of type [{name}] does not support range queries"
+            )));
         };
+        self.check_indexed(entry)?;
         let bounds = match entry.field.field_type {
             FieldType::Text | FieldType::Keyword => Ok((
                 bound_key(from, false, |value| Some(value_text(value).into_bytes())),
@@ -115,6 +124,9 @@ impl Planner<'_> {
         match dates.read_range(from, to, entry.date_format.as_deref().unwrap_or(&text::DEFAULT_DATE_FORMAT)) {
             Ok((low, high)) => Ok(self.plan_times(entry.id, low, high)),
             Err(_) if lenient => Ok(QueryPlan::None),
+            Err(why) if why.starts_with("failed to parse date field") => {
+                Err(StoreError::Invalid(format!("{why}: [{why}]")))
+            }
             Err(why) => Err(query_error(why)),
         }
     }

@@ -10,12 +10,15 @@
 
 pub(crate) mod codec;
 mod cursor;
+mod inspect;
 mod merge;
 mod write;
 
 use std::borrow::Cow;
 
 pub(super) use codec::CodecError;
+pub use inspect::{SegmentContent, inspect_segment};
+
 pub(super) use cursor::{ReverseCursor, SegmentCursor};
 pub(super) use merge::merge_segments;
 pub(super) use write::{SegmentWriter, TermBatch};

@@ -17,7 +17,7 @@ use crate::cc::kafka_dump::files::DumpImporter;
 use crate::cc::kafka_dump::{DumpCounts, DumpDecoder, DumpOptions, DumpSource};
 use crate::cc::vault::checkpoint::{self, Checkpoint};
 use crate::cc::vault::manifest::{self, EndReason, ManifestState, StreamSource};
-use crate::cc::vault::{Access, Vault, VaultConfig};
+use crate::cc::vault::{Access, RotationLimits, Vault, VaultConfig};
 
 const PCAP: &[u8] = include_bytes!("../../../../../testdata/pcap/answered-call.pcap");
 
@@ -95,6 +95,7 @@ impl Kit {
             free_bytes_min: 0,
             sync_interval: Duration::from_millis(50),
             continue_within: None,
+            rotation: RotationLimits::default(),
         }
     }
 

@@ -1,15 +1,17 @@
-//! Writes dates as keys of buckets, in the format of their field. Pure.
+//! Writes dates in the format of their field. Pure.
 
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Datelike, FixedOffset, Timelike};
 
+use super::TimeZone;
+use super::format::written_pattern;
 use crate::runtime::time::rfc3339_with_offset;
 
 /// Writes dates in one format and one time zone.
 #[derive(Clone, Debug)]
-pub(super) struct DateWriter {
-    zone: FixedOffset,
+pub(crate) struct DateWriter {
+    zone: TimeZone,
     form: DateForm,
 }
 
@@ -25,25 +27,22 @@ enum DateForm {
 
 impl DateWriter {
     /// Creates a writer for the first of a field's formats. `None` is the default of Elasticsearch.
-    pub(super) fn new(format: Option<&str>, zone_minutes: i32) -> DateWriter {
+    pub(crate) fn new(format: Option<&str>, zone: TimeZone) -> DateWriter {
         let first = format.unwrap_or_default().split("||").next().unwrap_or_default();
         let form = match first {
             "epoch_millis" => DateForm::Millis,
             "epoch_second" => DateForm::Seconds,
             "" => DateForm::Iso,
-            // All other named formats that a mapping may have write dates in this form.
-            name if name.ends_with("date_optional_time") || name.ends_with("date_time") => DateForm::Iso,
-            pattern => DateForm::Pattern(pattern.to_owned()),
+            name if name.ends_with("date_optional_time") => DateForm::Iso,
+            other => DateForm::Pattern(written_pattern(other).unwrap_or_else(|| other.to_owned())),
         };
-        let zone = FixedOffset::east_opt(zone_minutes.saturating_mul(60));
-        let utc = || FixedOffset::east_opt(0).expect("0 is a valid offset");
-        DateWriter { zone: zone.unwrap_or_else(utc), form }
+        DateWriter { zone, form }
     }
 
     /// Returns the text of a date given in milliseconds since 1970.
-    pub(super) fn write(&self, ms: i64) -> String {
+    pub(crate) fn write(&self, ms: i64) -> String {
         let Some(date) = DateTime::from_timestamp_millis(ms) else { return ms.to_string() };
-        let date = date.with_timezone(&self.zone);
+        let date = date.with_timezone(&self.zone.offset_at(ms));
         match &self.form {
             DateForm::Iso => rfc3339_with_offset(&date),
             DateForm::Millis => ms.to_string(),
@@ -117,14 +116,14 @@ fn write_field(out: &mut String, letter: char, count: usize, date: &DateTime<Fix
 
 #[cfg(test)]
 mod tests {
-    use super::DateWriter;
+    use super::{DateWriter, TimeZone};
 
     /// 2026-11-22T20:59:41.007Z
     const MS: i64 = 1_795_381_181_007;
 
     #[track_caller]
     fn check(format: Option<&str>, zone_minutes: i32, expected: &str) {
-        assert_eq!(DateWriter::new(format, zone_minutes).write(MS), expected, "{format:?}");
+        assert_eq!(DateWriter::new(format, TimeZone::Offset(zone_minutes)).write(MS), expected, "{format:?}");
     }
 
     #[test]
@@ -138,5 +137,8 @@ mod tests {
         check(Some("yyyy-MM-dd'T'HH:mm:ss.SSSXXX"), -180, "2026-11-22T17:59:41.007-03:00");
         check(Some("yyyy/MM/dd HH:mm:ss"), 0, "2026/11/22 20:59:41");
         check(Some("d MMM yy"), 0, "22 Nov 26");
+        check(Some("date"), 0, "2026-11-22");
+        check(Some("strict_date_time"), 120, "2026-11-22T22:59:41.007+02:00");
+        check(Some("basic_date_time_no_millis"), 0, "20261122T205941Z");
     }
 }

@@ -1,10 +1,12 @@
-//! Syslog over UDP: each datagram is a message. The thread `syslog-udp` receives and never waits for the store; the thread
-//! `syslog-store` parses and writes. Between them is a bounded queue. Datagrams that do not fit into the queue are dropped
-//! and counted, and so are those that the kernel dropped. UDP is lossy: a sender that must not lose messages uses TCP.
+//! Messages over UDP: each datagram is a message or a part of one. The thread `syslog-udp` or `gelf-udp` receives and never
+//! waits for the store; the thread `syslog-store` or `gelf-store` parses and writes. Between them is a bounded queue.
+//! Datagrams that do not fit into the queue are dropped and counted, and so are those that the kernel dropped. UDP is lossy: a
+//! sender that must not lose messages uses TCP.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,18 +15,21 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{MESSAGE_BYTES_MAX, SyslogConfig, SyslogWriter};
-use crate::iri::ingest::event_sink::EventSink;
-use crate::iri::ingest::listener::ListenerDeps;
-use crate::runtime::metrics::SourceMetrics;
+use super::event_sink::{EventSink, StoreClosed};
+use super::listener::ListenerDeps;
+use crate::runtime::metrics::{Counter, Metrics, SourceMetrics};
 use crate::runtime::net::port_holder::{Transport, listen_error};
 use crate::runtime::net::wait;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads;
+use crate::runtime::time::now_local;
 use crate::{Error, Result};
 
-/// Messages in the queue between the threads: 5 MiB at the usual 300 bytes, 128 MiB at most.
+/// Messages in the queue between the threads: 5 MiB at the usual 300 bytes.
 const QUEUE_MAX: usize = 16_384;
+
+/// Memory for these messages.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 /// Requested size of the socket's receive buffer. The kernel limits it to net.core.rmem_max.
 const RECEIVE_BYTES: usize = 8 << 20;
@@ -43,6 +48,33 @@ struct Datagram {
     is_truncated: bool,
 }
 
+/// Handles the datagrams of one socket. Runs in the thread that stores.
+pub(crate) trait DatagramHandler: Send + 'static {
+    /// Handles one datagram. An error ends the thread.
+    fn handle(
+        &mut self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        arrived: &DateTime<Local>,
+    ) -> Result<(), StoreClosed>;
+    /// Handles the first bytes of a datagram that is too long.
+    fn handle_too_long(&mut self, begin: &[u8], peer: SocketAddr);
+    /// Stores the handled datagrams durably. Called when the queue is empty.
+    fn flush(&mut self) -> Result<(), StoreClosed>;
+}
+
+/// The settings of one socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UdpConfig {
+    /// Name in metrics and, with a suffix, of the threads.
+    pub name: &'static str,
+    pub thread_names: [&'static str; 2],
+    /// Maximum size of a datagram.
+    pub message_bytes_max: usize,
+    /// The counters of datagrams that are dropped for lack of room: in the queue, and in the kernel.
+    pub dropped: [fn(&Metrics) -> &Counter; 2],
+}
+
 /// A running UDP listener.
 pub(crate) struct UdpReceiver {
     pub local_addr: SocketAddr,
@@ -54,25 +86,28 @@ impl UdpReceiver {
     pub(crate) fn start(
         addr: SocketAddr,
         deps: &ListenerDeps,
-        config: Arc<SyslogConfig>,
-    ) -> Result<UdpReceiver> {
+        config: UdpConfig,
+        handler: impl DatagramHandler,
+    ) -> crate::Result<UdpReceiver> {
         let sink = &deps.sink;
         let socket = bind(addr).map_err(listen_error(Transport::Udp, addr))?;
         let local_addr = socket.local_addr().map_err(Error::system("read the address of a listener"))?;
         let (queue, queued) = bounded(QUEUE_MAX);
-        let writer = SyslogWriter::new(Arc::clone(sink), config);
+        let queued_bytes: Arc<AtomicUsize> = Arc::default();
         let receiver = DatagramReceiver {
             socket,
             queue,
+            queued_bytes: Arc::clone(&queued_bytes),
+            config,
             sink: Arc::clone(sink),
-            source_metrics: sink.metrics().source("syslog", Some("udp")),
+            source_metrics: sink.metrics().source(config.name, Some("udp")),
             shutdown_timeout: deps.shutdown_timeout,
             shutdown: deps.shutdown.clone(),
         };
         let threads = vec![
-            threads::spawn("syslog-udp", move || receiver.run())?,
-            threads::spawn("syslog-store", move || {
-                store_datagrams(&queued, writer);
+            threads::spawn(config.thread_names[0], move || receiver.run())?,
+            threads::spawn(config.thread_names[1], move || {
+                store_datagrams(&queued, &queued_bytes, handler);
                 Ok(())
             })?,
         ];
@@ -96,6 +131,8 @@ fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
 struct DatagramReceiver {
     socket: UdpSocket,
     queue: Sender<Datagram>,
+    queued_bytes: Arc<AtomicUsize>,
+    config: UdpConfig,
     sink: Arc<EventSink>,
     source_metrics: Arc<SourceMetrics>,
     shutdown_timeout: Duration,
@@ -128,27 +165,30 @@ impl DatagramReceiver {
                     return Err(Error::System { act: "receive datagrams", source: error });
                 }
             }
-            kernel.check(&self.socket, &self.sink, false);
+            kernel.check(&self.socket, &self.sink, self.config, false);
             if self.shutdown.is_triggered()
                 && Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.shutdown_timeout)
             {
                 break;
             }
         }
-        kernel.check(&self.socket, &self.sink, true);
+        kernel.check(&self.socket, &self.sink, self.config, true);
         Ok(())
     }
 
     fn enqueue(&self, datagram: &[u8], peer: SocketAddr) {
         let metrics = self.sink.metrics();
         self.source_metrics.messages.inc();
-        let is_truncated = datagram.len() > MESSAGE_BYTES_MAX;
+        let is_truncated = datagram.len() > self.config.message_bytes_max;
         let kept = if is_truncated { crate::iri::ingest::framing::EXCERPT_BYTES } else { datagram.len() };
         let message = datagram[..kept].into();
-        match self.queue.try_send(Datagram { message, peer, arrived: Local::now(), is_truncated }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                metrics.syslog_dropped_queue_full.inc();
+        let has_room = self.queued_bytes.fetch_add(kept, Ordering::Relaxed) + kept <= QUEUE_BYTES_MAX;
+        let datagram = Datagram { message, peer, arrived: now_local(), is_truncated };
+        match has_room.then(|| self.queue.try_send(datagram)) {
+            Some(Ok(())) => {}
+            None | Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) => {
+                self.queued_bytes.fetch_sub(kept, Ordering::Relaxed);
+                (self.config.dropped[0])(metrics).inc();
                 self.sink.warn(
                     "udp_dropped",
                     format_args!(
@@ -171,24 +211,23 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 /// Parses and writes datagrams; those that are in the queue at the same time are written together.
-fn store_datagrams(queued: &Receiver<Datagram>, mut messages: SyslogWriter) {
+fn store_datagrams(
+    queued: &Receiver<Datagram>,
+    queued_bytes: &AtomicUsize,
+    mut handler: impl DatagramHandler,
+) {
     while let Ok(first) = queued.recv() {
-        let mut peer = String::new();
-        for datagram in std::iter::once(first).chain(queued.try_iter()) {
-            peer = datagram.peer.to_string();
-            if datagram.is_truncated {
-                messages.too_long(&datagram.message, &peer);
-                continue;
-            }
-            // Some senders end datagrams with a newline or NUL.
-            let end = datagram.message.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n' | 0));
-            let Some(end) = end else { continue };
-            let host = datagram.peer.ip().to_canonical().to_string();
-            if messages.add(&datagram.message[..=end], &peer, &host, &datagram.arrived).is_err() {
+        for Datagram { message, peer, arrived, is_truncated } in
+            std::iter::once(first).chain(queued.try_iter())
+        {
+            queued_bytes.fetch_sub(message.len(), Ordering::Relaxed);
+            if is_truncated {
+                handler.handle_too_long(&message, peer);
+            } else if handler.handle(&message, peer, &arrived).is_err() {
                 return;
             }
         }
-        if messages.flush(&peer).is_err() {
+        if handler.flush().is_err() {
             return;
         }
     }
@@ -202,7 +241,7 @@ struct KernelDrops {
 }
 
 impl KernelDrops {
-    fn check(&mut self, socket: &UdpSocket, sink: &EventSink, last: bool) {
+    fn check(&mut self, socket: &UdpSocket, sink: &EventSink, config: UdpConfig, last: bool) {
         let now = Instant::now();
         if !last && self.checked_at.is_some_and(|looked| now < looked + CHECK_INTERVAL) {
             return;
@@ -211,7 +250,7 @@ impl KernelDrops {
         let Ok(dropped) = meminfo::read_drops(socket) else { return };
         let new = dropped.wrapping_sub(std::mem::replace(&mut self.reported, dropped));
         if new > 0 {
-            sink.metrics().syslog_dropped_kernel.add(new.into());
+            (config.dropped[1])(sink.metrics()).add(new.into());
             sink.warn(
                 "udp_kernel_dropped",
                 format_args!("datagrams_dropped reason=kernel_buffer_full datagrams={new}"),
