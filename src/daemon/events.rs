@@ -1,5 +1,6 @@
 //! The event part of the daemon: opens the event store, starts the event sources, and joins them after shutdown.
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -136,6 +137,7 @@ impl EventServiceConfig {
             syslog: Arc::new(SyslogConfig { index: indices.syslog.clone(), patterns }),
             query_normalizer: self.matches_dialled_forms.then(|| Arc::clone(&self.normalizer)),
             listeners: ListenerDeps::new(Arc::clone(&sink), deps.shutdown.clone(), deps.shutdown_timeout),
+            api: OnceCell::new(),
         };
         let mut threads = sources::start_all(&context)?;
         if let Some(days) = self.keep_days.filter(|_| self.cluster.is_none()) {

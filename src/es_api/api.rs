@@ -7,6 +7,7 @@ use super::body::{BODY_BYTES_MAX, DecompressionBudget};
 use super::error::ApiError;
 use super::metadata::MetadataStore;
 use super::parameters::Parameters;
+use super::rights::Rights;
 use super::route::Route;
 use super::scroll::OpenStates;
 use crate::Result;
@@ -20,7 +21,8 @@ use crate::runtime::metrics::Metrics;
 use crate::search::budget::RequestMemory;
 use crate::search::store::Store;
 
-/// The HTTP handler of the API. Each file with endpoints adds methods to it.
+/// The HTTP handler of the API on one address. Each file with endpoints adds methods to it. The handlers of several addresses
+/// share what is behind an `Arc`.
 pub struct EsApi {
     pub(super) store: Arc<dyn Store>,
     /// Rewrites phone numbers in queries to canonical numbers. `None`: numbers match only as they are written.
@@ -29,9 +31,8 @@ pub struct EsApi {
     pub(super) metrics: Arc<Metrics>,
     /// Keeps documents that the store rejects for good.
     pub(super) dead_letters: Option<Arc<EventSink>>,
-    pub(super) decompression: DecompressionBudget,
-    /// False: requests that read events are refused.
-    pub(super) answers_queries: bool,
+    pub(super) decompression: Arc<DecompressionBudget>,
+    pub(super) rights: Rights,
     /// The memory of all requests together, and the share of one.
     pub(super) memory: Arc<RequestMemory>,
     pub(super) request_bytes_max: usize,
@@ -39,8 +40,8 @@ pub struct EsApi {
     pub(super) guard: RequestGuard,
     pub(super) warnings: Throttle,
     /// Templates, aliases and settings.
-    pub(super) metadata: MetadataStore,
-    pub(super) open_states: OpenStates,
+    pub(super) metadata: Arc<MetadataStore>,
+    pub(super) open_states: Arc<OpenStates>,
 }
 
 /// A request with its route and parameters.
@@ -65,7 +66,7 @@ impl EsApi {
         users: Users,
         metrics: Arc<Metrics>,
     ) -> EsApi {
-        let decompression = DecompressionBudget::default();
+        let decompression = Arc::default();
         let (memory, request_bytes_max) = (RequestMemory::of_process(), MemoryLimits::detect().request);
         let guard = RequestGuard::default();
         EsApi {
@@ -75,19 +76,33 @@ impl EsApi {
             metrics,
             dead_letters: None,
             decompression,
-            answers_queries: true,
+            rights: Rights::All,
             memory,
             request_bytes_max,
             guard,
             warnings: Throttle::default(),
-            metadata: MetadataStore::default(),
-            open_states: OpenStates::default(),
+            metadata: Arc::default(),
+            open_states: Arc::default(),
         }
     }
 
-    /// Sets whether requests that read events are answered.
-    pub fn with_queries(self, answers_queries: bool) -> EsApi {
-        EsApi { answers_queries, ..self }
+    /// Returns a handler for another address, with its own users, rights, and rules for the headers `Host` and `Origin`.
+    pub fn for_address(&self, users: Users, rights: Rights, guard: RequestGuard) -> EsApi {
+        EsApi {
+            store: Arc::clone(&self.store),
+            normalizer: self.normalizer.clone(),
+            users,
+            metrics: Arc::clone(&self.metrics),
+            dead_letters: self.dead_letters.clone(),
+            decompression: Arc::clone(&self.decompression),
+            rights,
+            memory: Arc::clone(&self.memory),
+            request_bytes_max: self.request_bytes_max,
+            guard,
+            warnings: Throttle::default(),
+            metadata: Arc::clone(&self.metadata),
+            open_states: Arc::clone(&self.open_states),
+        }
     }
 
     /// Keeps templates, aliases and settings in a file of this directory.
@@ -95,12 +110,7 @@ impl EsApi {
     /// # Errors
     /// The file cannot be read, or it is damaged.
     pub fn with_metadata(self, dir: &Path) -> Result<EsApi> {
-        Ok(EsApi { metadata: MetadataStore::open(dir)?, ..self })
-    }
-
-    /// Sets the rules for the headers `Host` and `Origin`.
-    pub fn with_guard(self, guard: RequestGuard) -> EsApi {
-        EsApi { guard, ..self }
+        Ok(EsApi { metadata: Arc::new(MetadataStore::open(dir)?), ..self })
     }
 
     /// Sets the sink for dead letters.

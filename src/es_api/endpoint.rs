@@ -84,7 +84,42 @@ pub(super) enum Endpoint {
     Index,
 }
 
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It reads events.
+    Query,
+    /// It stores events, or changes mappings, templates, settings and the like.
+    Write,
+    /// It asks for the state of the server or of indices.
+    Describe,
+}
+
 impl Endpoint {
+    /// What a request with this method is for. Each endpoint is listed, so that a new one is not forgotten.
+    #[rustfmt::skip]
+    pub(super) fn purpose(self, method: Method) -> Purpose {
+        use Endpoint as E;
+        match self {
+            E::Search | E::MultiSearch | E::Count | E::Scroll | E::OpenPointInTime | E::ClosePointInTime
+            | E::Source | E::MultiGet | E::FieldCaps | E::ValidateQuery => Purpose::Query,
+            E::Document if matches!(method, Get | Head) => Purpose::Query,
+            E::Refresh | E::Analyze => Purpose::Describe,
+            E::Info | E::License | E::LicenseStatus | E::XpackInfo | E::Nodes | E::NodesStats | E::ClusterSettings
+            | E::PendingTasks | E::Health | E::CatIndices | E::CatHealth | E::CatNodes | E::CatMaster | E::CatPlugins
+            | E::CatCount | E::CatAliases | E::CatTemplates | E::Bulk | E::New | E::Document | E::Create | E::Update
+            | E::DeleteByQuery | E::Flush | E::ForceMerge | E::CacheClear | E::Mapping | E::AllMappings
+            | E::FieldMapping | E::Settings | E::Stats | E::AliasList | E::AliasOfAll | E::Alias | E::AliasActions
+            | E::Template | E::TemplateList | E::IndexTemplate | E::IndexTemplateList | E::ComponentTemplate
+            | E::ComponentTemplateList | E::LifecyclePolicy | E::Pipeline | E::PipelineList | E::Index => {
+                match method {
+                    Get | Head | Method::Options => Purpose::Describe,
+                    _ => Purpose::Write,
+                }
+            }
+        }
+    }
+
     /// The allowed methods, as Elasticsearch lists them in an error.
     pub(super) fn methods(self) -> &'static [Method] {
         use Endpoint as E;

@@ -7,7 +7,6 @@ use super::api::{EsApi, RoutedRequest};
 use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::parameters::Parameters;
-use super::queries_off::is_query;
 use super::response::{self, JSON, TEXT};
 use super::route::route;
 use crate::http::basic_auth::{AuthError, CHALLENGE};
@@ -50,12 +49,11 @@ impl Handler for EsApi {
         if let Err(error) = self.users.check(request) {
             return Some(self.finish(request, self.auth_error_response(request, error)));
         }
-        if !self.answers_queries && is_query(request.method(), request.path()) {
-            let error =
-                ApiError::new(403, "security_exception", "this receiver answers no queries (--queries off)");
+        let Ok(route) = route(request.path()) else { return None };
+        if let Some(reason) = self.rights.refuse(route.endpoint, request.method()) {
+            let error = ApiError::new(403, "security_exception", reason);
             return Some(self.finish(request, self.error_response(&error)));
         }
-        let Ok(route) = route(request.path()) else { return None };
         let methods = route.endpoint.methods();
         let is_allowed = methods.contains(&request.method());
         (!is_allowed).then(|| self.finish(request, method_not_allowed(request, methods)))

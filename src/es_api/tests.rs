@@ -315,7 +315,7 @@ fn t2_requests_of_web_pages_are_refused() {
 fn allowed_origins_get_the_headers_of_cors() {
     let kit = Kit::new();
     let guard = crate::http::RequestGuard::new(Vec::new(), vec!["http://a.example".to_owned()]);
-    let kit = Kit { api: kit.api.with_guard(guard), ..kit };
+    let kit = Kit { api: kit.api.for_address(Users::allow_all(), Rights::All, guard), ..kit };
     let ask = |method: &str, more: &str| {
         let head = format!(
             "{method} /a/_search HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://a.example\r\n{more}\r\n"

@@ -1,5 +1,8 @@
 //! Limits and timeouts of a server.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use super::limits::RequestLimits;
 
 /// Limits and timeouts of a server.
@@ -14,6 +17,8 @@ pub struct HttpServerConfig {
     pub requests_max: u64,
     /// Memory for the bodies of all requests and responses together. The server answers 503 beyond it.
     pub bodies_bytes_max: usize,
+    /// Bytes that these bodies use now. Servers with clones of one configuration share them.
+    pub bodies_bytes: Arc<AtomicUsize>,
     /// Time from the first byte of a request to its last.
     pub request_timeout_ms: u64,
     /// Time between two reads of a request.
@@ -38,6 +43,7 @@ impl Default for HttpServerConfig {
             // Large enough to make reconnects cheap. Small enough that load balancers can move a client one day.
             requests_max: 1_000_000,
             bodies_bytes_max: 64 << 20,
+            bodies_bytes: Arc::default(),
             request_timeout_ms: 10_000,
             stall_timeout_ms: 10_000,
             idle_timeout_ms: 60_000,

@@ -333,7 +333,7 @@ impl BodyMemory<'_> {
         if !self.place.resize_memory(self.held, bytes) {
             return false;
         }
-        let all = &self.shared.bodies_bytes;
+        let all = &self.shared.config.bodies_bytes;
         if bytes <= self.held {
             all.fetch_sub(self.held - bytes, Ordering::Relaxed);
         } else {

@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::handler::Handler;
 use super::shared::ServerShared;
 use crate::Result;
+use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::acceptor::{self, AcceptorConfig, ConnectionHandler, ListenerState};
 use crate::runtime::net::peers::{PeerLimits, PeerPermit};
@@ -52,15 +53,13 @@ impl HttpServer {
         let state = ListenerState::new(config.name, config.connections_max, peers, &metrics);
         // After a shutdown no request from the backlog would be answered.
         let acceptor_config = AcceptorConfig { stack_bytes: config.stack_bytes, drained_backlog_max: 0 };
-        let (bodies_bytes, warnings) = Default::default();
         let listener_state = Arc::clone(&state);
         let shared = ServerShared {
             config,
             handler,
             shutdown: shutdown.clone(),
             metrics,
-            bodies_bytes,
-            warnings,
+            warnings: Throttle::default(),
             listener: listener_state,
         };
         let acceptor = acceptor::spawn(listener, acceptor_config, state, Arc::new(shared), shutdown)?;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use super::config::HttpServerConfig;
 use super::handler::Handler;
@@ -16,8 +15,6 @@ pub(super) struct ServerShared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) shutdown: Shutdown,
     pub(super) metrics: Arc<Metrics>,
-    /// Bytes that the bodies of all requests and responses use now.
-    pub(super) bodies_bytes: AtomicUsize,
     pub(super) warnings: Throttle,
     pub(super) listener: Arc<ListenerState>,
 }

@@ -232,6 +232,8 @@ fn wrong_usage_starts_nothing() {
     };
     check(&[], "nothing to listen on");
     check(&["--http", "0.0.0.0:0"], "needs users");
+    check(&["--http", "0,rights=some"], "unknown rights \"some\" (expected all, read, write)");
+    check(&["--http", "0,user=nobody"], "parameters.events.users has no user \"nobody\"");
     check(&["--syslog", "514"], "\"514\" is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)");
     check(&["--lines", "localhost:1"], "not an address to listen on");
     check(&["--lines", "0", "--default-region", "XX"], "not a region with a country code");

@@ -76,7 +76,7 @@ pub(crate) fn described_keys() -> Vec<(&'static str, String)> {
         let texts: Vec<&str> = kind.options.iter().map(|option| option.help).collect();
         let members: Vec<&str> = kind.options.iter().map(|option| option.key).collect();
         let form = match kind.options {
-            _ if kind.is_list => "List of strings. ".to_owned(),
+            _ if kind.is_list => "A string or a list of strings. ".to_owned(),
             [_] => String::new(),
             _ => format!("Object of {}. ", members.join(" and ")),
         };
@@ -138,13 +138,13 @@ pub(super) fn read(
     Ok(findings)
 }
 
-/// Reads the sources of one kind. An empty string switches the source off.
+/// Reads the sources of one kind. An empty string switches the source off. A list with one entry may be a string.
 fn read_sources(
     kind: &SourceKind,
     node: JsonNode<'_>,
 ) -> Result<Result<Vec<Arc<dyn IngestSource>>, String>, JsonSyntaxError> {
     let values = match kind.options {
-        _ if kind.is_list => read_text_list(node)?
+        _ if kind.is_list && node.elements().is_some() => read_text_list(node)?
             .and_then(bounded(SOURCES_PER_KIND_MAX))
             .map(|texts| texts.into_iter().map(|text| vec![text]).collect()),
         [_] => read_text(node)?.map(|text| vec![vec![text]]),
@@ -163,7 +163,7 @@ fn read_sources(
         }),
     };
     Ok(values.and_then(|sources: Vec<Vec<String>>| {
-        let given = sources.iter().filter(|values| kind.is_list || !values[0].is_empty());
+        let given = sources.iter().filter(|values| !values[0].is_empty());
         let parse =
             |values: &Vec<String>| (kind.parse)(&values.iter().map(String::as_str).collect::<Vec<_>>());
         given.map(parse).collect()
@@ -288,6 +288,14 @@ mod tests {
         assert_eq!(events.cluster.as_deref(), Some("https://lea@search:9200"));
         assert_eq!((events.cluster_ca, events.keep_days), (Some("ca.pem".into()), Some(36_500)));
         assert!(check(r#"{"queries": "off"}"#).0.queries_off && !check(r#"{"queries": "on"}"#).0.queries_off);
+        let (events, wrongs) =
+            check(r#"{"http": ["9200,rights=write", "5500,rights=read"], "syslog": "udp:514"}"#);
+        let three = [
+            "http 127.0.0.1:9200 rights=write",
+            "http 127.0.0.1:5500 rights=read",
+            "syslog udp 127.0.0.1:514",
+        ];
+        assert_eq!((wrongs.len(), names(&events)), (0, three.map(str::to_owned).to_vec()));
         for off in ["{}", r#"{"amqp": {"url": "", "queue": "q"}}"#, r#"{"http": "", "syslog": []}"#] {
             assert_eq!(names(&check(off).0), [""; 0], "{off}");
         }
@@ -310,7 +318,8 @@ mod tests {
             r#"{"syslog": ["514"]}"#,
             r#""514" is not a syslog listener (expected udp:ADDR:PORT or tcp:ADDR:PORT)"#,
         );
-        check_wrong(r#"{"syslog": "udp:514"}"#, "expected a list of strings");
+        check_wrong(r#"{"syslog": 514}"#, "expected a string");
+        check_wrong(r#"{"http": "9200,rights=none"}"#, "parameters.events.http: unknown rights \"none\"");
         check_wrong(r#"{"users": {"a": 1}}"#, r#"parameters.events.users: "a": expected a string"#);
         check_wrong(r#"{"users": {"a": "secret"}}"#, "not an argon2 PHC string");
         check_wrong(r#"{"patterns": ["%{NOPE:x}"]}"#, "parameters.events.patterns: pattern 1");

@@ -9,11 +9,13 @@ mod http;
 mod lines;
 mod syslog;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use self::http::SharedApi;
 use super::settings::EventSettings;
 use crate::Result;
 use crate::cc::vault::Vault;
@@ -77,6 +79,18 @@ pub(crate) struct SourceContext<'a> {
     /// Rewrites phone numbers in HTTP queries; `None` if numbers match only as they are written.
     pub query_normalizer: Option<Arc<PhoneNumberNormalizer>>,
     pub listeners: ListenerDeps,
+    /// The HTTP API, once it has an address.
+    pub api: OnceCell<SharedApi>,
+}
+
+impl SourceContext<'_> {
+    /// Returns what all addresses of the HTTP API share.
+    fn shared_api(&self) -> Result<&SharedApi> {
+        if self.api.get().is_none() {
+            let _ = self.api.set(SharedApi::new(self)?);
+        }
+        Ok(self.api.get().expect("it was set"))
+    }
 }
 
 /// Starts all sources. If one cannot be started, those that run are ended and joined.

@@ -11,6 +11,13 @@ use serde_json::{Value, json};
 use super::process::Process;
 use super::{DEADLINE, Workdir, lea, wait_for};
 
+/// Returns the hash of a password for the configuration.
+pub(crate) fn hash_password(password: &str) -> String {
+    let mut command = assert_cmd::Command::new(lea());
+    let made = command.args(["events", "hash-password"]).write_stdin(password).output().unwrap();
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
 /// A running server. Dropping it kills it.
 pub(crate) struct Events {
     process: Process,
@@ -60,10 +67,7 @@ impl Events {
     /// `work/out`.
     #[track_caller]
     pub(crate) fn with_user(work: &Workdir, user: &str, password: &str, flags: &[&str]) -> Events {
-        let mut command = assert_cmd::Command::new(lea());
-        let made = command.args(["events", "hash-password"]).write_stdin(password).output().unwrap();
-        let hash = String::from_utf8(made.stdout).unwrap();
-        let config = json!({"parameters": {"events": {"users": {user: hash.trim()}}}});
+        let config = json!({"parameters": {"events": {"users": {user: hash_password(password)}}}});
         let config = work.write("users.conf", config.to_string());
         Events::start(&work.join("out"), &[&["--config", config.to_str().unwrap()], flags].concat())
     }
