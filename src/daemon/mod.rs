@@ -24,7 +24,7 @@ use crate::cc::vault::{Vault, VaultConfig, VaultThreads};
 use crate::daemon::admin::AdminHandler;
 use crate::daemon::events::{EventService, EventServiceConfig, EventServiceDeps};
 use crate::daemon::kafka::KafkaConfig;
-use crate::http::{HttpServer, HttpServerConfig, HttpServerHandle};
+use crate::http::{HttpServer, HttpServerConfig, HttpServerHandle, RequestGuard, machine_names};
 use crate::runtime::health::Problem;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
@@ -162,6 +162,10 @@ impl Service {
         let Some(addr) = self.config.admin_listen else { return Ok(None) };
         let metrics = Arc::clone(&self.metrics);
         let handler = AdminHandler::new(shutdown.clone(), Arc::clone(&metrics), Arc::clone(&self.live));
+        // Web pages reach a loopback address only through the browser of this machine.
+        let guard = RequestGuard::new(machine_names(), Vec::new());
+        let handler =
+            handler.with_guard(if addr.ip().is_loopback() { guard } else { guard.allow_any_host() });
         let config = HttpServerConfig {
             name: "admin",
             connections_max: ADMIN_CONNECTIONS_MAX,

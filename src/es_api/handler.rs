@@ -156,10 +156,7 @@ impl EsApi {
     }
 
     fn guard_error_response(&self, request: &Request, error: GuardError) -> Response {
-        self.metrics.http_rejected_foreign.inc();
-        let peer = request.peer();
-        self.warnings
-            .warn("foreign_page", format_args!("http_foreign_page_refused peer={peer} reason=\"{error}\""));
+        error.record(request.peer(), &self.metrics, &self.warnings);
         response::json(403, &ApiError::new(403, "security_exception", error.to_string()))
     }
 

@@ -1,14 +1,15 @@
 //! Keeps the pages of browsers out: checks the headers `Host` and `Origin`, and answers their CORS requests.
-//! Pure.
 //!
 //! A web page that an analyst opens can send requests to servers that its author cannot reach. The browser names the page in
 //! `Origin`, except when the page's host name resolves to the server's address (DNS rebinding): then `Host` has that name.
 //! The `Host` of a request with user and password is not checked, because such a page does not know them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::request::{Method, Request};
 use super::response::Response;
+use crate::runtime::logging::Throttle;
+use crate::runtime::metrics::Metrics;
 
 /// The methods and headers that a page of an allowed origin can use.
 const METHODS: &str = "OPTIONS, HEAD, GET, POST, PUT, DELETE";
@@ -35,6 +36,15 @@ pub enum GuardError {
     ForeignHost,
     #[error("requests of web pages are refused: the Origin header is not an allowed origin (CORS)")]
     ForeignOrigin,
+}
+
+impl GuardError {
+    /// Counts and logs the refusal of a request.
+    pub(crate) fn record(self, peer: SocketAddr, metrics: &Metrics, warnings: &Throttle) {
+        metrics.http_rejected_foreign.inc();
+        warnings
+            .warn("foreign_page", format_args!("http_foreign_page_refused peer={peer} reason=\"{self}\""));
+    }
 }
 
 impl RequestGuard {

@@ -192,3 +192,21 @@ fn t2_web_pages_can_neither_write_nor_read() {
     let said = events.term();
     assert!(said.contains("http_foreign_page_refused peer=127.0.0.1:"), "{said}");
 }
+
+/// `/streams` says whose calls are received.
+#[test]
+fn t2_web_pages_cannot_read_the_admin_listener() {
+    let work = Workdir::new();
+    let mut events = Events::start(&work.join("out"), &["--admin-listen", "127.0.0.1:0"]);
+    let mut client = crate::http::client::Client::connect(events.addr("admin"));
+    let mut status = |headers: &str| {
+        client.send(format!("GET /streams HTTP/1.1\r\n{headers}\r\n"));
+        client.answer().status
+    };
+    assert_eq!(status("Host: 127.0.0.1:1\r\n"), 200);
+    assert_eq!(status("Host: evil.example\r\n"), 403);
+    assert_eq!(status("Host: 127.0.0.1:1\r\nOrigin: https://evil.example\r\n"), 403);
+    assert_eq!(status("Host: localhost\r\n"), 200);
+    let said = events.term();
+    assert!(said.contains("http_foreign_page_refused peer=127.0.0.1:"), "{said}");
+}

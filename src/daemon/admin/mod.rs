@@ -12,7 +12,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cc::stream_registry::StreamRegistry;
-use crate::http::{Handler, Method, Request, Response};
+use crate::http::{Handler, Method, Request, RequestGuard, Response};
+use crate::runtime::logging::Throttle;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::time::now_ms;
@@ -26,16 +27,31 @@ pub struct AdminHandler {
     metrics: Arc<Metrics>,
     live: Arc<StreamRegistry>,
     started_ms: i64,
+    guard: RequestGuard,
+    warnings: Throttle,
 }
 
 impl AdminHandler {
     /// Creates the handler. The time of this call counts as the start of the process.
     pub fn new(shutdown: Shutdown, metrics: Arc<Metrics>, live: Arc<StreamRegistry>) -> AdminHandler {
-        AdminHandler { shutdown, metrics, live, started_ms: now_ms() }
+        let guard = RequestGuard::default().allow_any_host();
+        AdminHandler { shutdown, metrics, live, started_ms: now_ms(), guard, warnings: Throttle::default() }
+    }
+
+    /// Sets the rules for the headers `Host` and `Origin`. Without this call, every host is accepted.
+    pub fn with_guard(self, guard: RequestGuard) -> AdminHandler {
+        AdminHandler { guard, ..self }
     }
 }
 
 impl Handler for AdminHandler {
+    /// Refuses the requests of foreign web pages.
+    fn reject_early(&self, request: &Request) -> Option<Response> {
+        let error = self.guard.check(request).err()?;
+        error.record(request.peer(), &self.metrics, &self.warnings);
+        Some(Response::text(403, &error.to_string()))
+    }
+
     fn handle(&self, request: &Request) -> Response {
         let respond: fn(&AdminHandler) -> Response = match request.path() {
             "/health" => |admin| health::response(&admin.shutdown, &admin.metrics),
