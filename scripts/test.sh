@@ -41,8 +41,10 @@ cc gcc
 curl curl
 dumpcap wireshark-common
 flock util-linux
+go golang-go
 ip iproute2
-java default-jre-headless
+java default-jdk-headless
+javac default-jdk-headless
 jq jq
 kcat kcat
 logger bsdutils

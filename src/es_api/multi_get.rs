@@ -140,6 +140,8 @@ fn parse_document(
     };
     for (key, value) in one.as_object().into_iter().flatten() {
         match key.as_str() {
+            // Java's client writes each member, even if it has no value.
+            _ if value.is_null() => {}
             "_index" => document.index = text(value).unwrap_or_default(),
             "_id" => document.id = text(value).unwrap_or_default(),
             "_source" => document.source = parse_source(value),

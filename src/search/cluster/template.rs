@@ -129,6 +129,11 @@ fn add_mapping(mappings: &mut Value, sent: &Mapping) {
             }
         }
     }
+    for key in ["date_detection", "numeric_detection", "dynamic_templates"] {
+        if let Some(rule) = sent_json.get(key) {
+            mappings[key] = rule.clone();
+        }
+    }
     if sent.dynamic != Dynamic::True {
         mappings["dynamic"] = sent_json["dynamic"].clone();
     }

@@ -1,5 +1,7 @@
 //! Date formats: compiles names and patterns to steps, and parses dates with them. Pure code.
 
+use std::borrow::Cow;
+
 use chrono::{Datelike, NaiveDate, NaiveTime, Weekday};
 
 use super::{DATE_BYTES_MAX, DateError, Rounding, TimeZone};
@@ -191,12 +193,32 @@ pub(super) fn written_pattern(name: &str) -> Option<String> {
     Some(written)
 }
 
+/// Returns the name of a format that is written as before Elasticsearch 7: `dateOptionalTime`. Other texts stay as they are.
+pub(super) fn snake_case(text: &str) -> Cow<'_, str> {
+    if !text.starts_with(|c: char| c.is_ascii_lowercase()) || !text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return text.into();
+    }
+    let mut name = String::new();
+    for c in text.chars() {
+        if c.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    let plain = name.strip_prefix("strict_").unwrap_or(&name);
+    match NAMED_FORMATS.iter().any(|(known, _)| *known == plain) {
+        true => name.into(),
+        false => text.into(),
+    }
+}
+
 fn parse_alternative(text: &str) -> Result<FormatAlternative, String> {
+    let text = &snake_case(text);
     let (strict, name) = match text.strip_prefix("strict_") {
         Some(name) => (true, name),
-        None => (text.starts_with("basic_"), text),
+        None => (text.starts_with("basic_"), text.as_ref()),
     };
-    match (text, NAMED_FORMATS.iter().find(|(known, _)| *known == name)) {
+    match (text.as_ref(), NAMED_FORMATS.iter().find(|(known, _)| *known == name)) {
         ("", _) => Err("No date pattern provided".to_owned()),
         ("epoch_millis", _) => Ok(FormatAlternative::EpochMillis),
         ("epoch_second", _) => Ok(FormatAlternative::EpochSecond),

@@ -232,6 +232,22 @@ mod tests {
         ["-0001-01-01", "2026-11-22T10:11:12+01:00:30", "2026-11-22T10:11:12UTC"];
 
     #[test]
+    fn formats_have_their_old_names_too() {
+        for (old, new) in [
+            ("dateOptionalTime", "date_optional_time"),
+            ("strictDateOptionalTime", "strict_date_optional_time"),
+            ("basicDateTimeNoMillis", "basic_date_time_no_millis"),
+            ("strictDate", "strict_date"),
+        ] {
+            assert_eq!(format::snake_case(old), new);
+            assert!(DateFormat::parse(old).is_ok(), "{old}");
+        }
+        for same in ["yyyyMMdd", "dd", "HH:mm", "epoch_millis", "fooBar"] {
+            assert_eq!(format::snake_case(same), same);
+        }
+    }
+
+    #[test]
     fn dates_are_read_as_elasticsearch_reads_them() {
         let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/elasticsearch/dates.jsonl"));
         let (mut cases, mut differ) = (0, Vec::new());

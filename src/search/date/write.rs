@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Datelike, FixedOffset, Timelike};
 
 use super::TimeZone;
-use super::format::written_pattern;
+use super::format::{snake_case, written_pattern};
 use crate::runtime::time::rfc3339_with_offset;
 
 /// Writes dates in one format and one time zone.
@@ -29,7 +29,7 @@ impl DateWriter {
     /// Creates a writer for the first of a field's formats. `None` is the default of Elasticsearch.
     pub(crate) fn new(format: Option<&str>, zone: TimeZone) -> DateWriter {
         let first = format.unwrap_or_default().split("||").next().unwrap_or_default();
-        let form = match first {
+        let form = match snake_case(first).as_ref() {
             "epoch_millis" => DateForm::Millis,
             "epoch_second" => DateForm::Seconds,
             "" => DateForm::Iso,

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Field, FieldType};
+use super::{Field, FieldType, JsonType, MappingRules, number_type};
 
 /// `ignore_above` of the keyword sub-field of a text field.
 const KEYWORD_CHARS_MAX: usize = 256;
@@ -16,30 +16,49 @@ const DETECTED_DATE_FORMAT: &str = "yyyy/MM/dd HH:mm:ss||yyyy/MM/dd||epoch_milli
 pub(crate) fn detect_fields(
     name: &str,
     value: &Value,
+    rules: &MappingRules,
     is_date: impl Fn(&str) -> bool,
 ) -> Vec<(String, Field)> {
+    let Some(kind) = json_type(value, rules, is_date) else { return Vec::new() };
+    if let Some(fields) = rules.template_fields(name, kind) {
+        return fields;
+    }
     let one = |kind| vec![(name.to_owned(), Field::of_type(kind))];
-    match value {
-        Value::Null | Value::Object(_) | Value::Array(_) => Vec::new(),
-        Value::Bool(_) => one(FieldType::Boolean),
-        Value::Number(number) if number.is_f64() => {
-            vec![(
-                name.to_owned(),
-                Field { declared_type: Some("float".to_owned()), ..Field::of_type(FieldType::Double) },
-            )]
+    match kind {
+        JsonType::Boolean => one(FieldType::Boolean),
+        JsonType::Double => {
+            let declared_type = Some("float".to_owned());
+            vec![(name.to_owned(), Field { declared_type, ..Field::of_type(FieldType::Double) })]
         }
-        Value::Number(_) => one(FieldType::Long),
-        Value::String(text) if looks_like_date(text) && is_date(text) => {
-            let format = text.contains('/').then(|| DETECTED_DATE_FORMAT.to_owned());
+        JsonType::Long => one(FieldType::Long),
+        JsonType::Date => {
+            let has_slash = value.as_str().is_some_and(|text| text.contains('/'));
+            let format = has_slash.then(|| DETECTED_DATE_FORMAT.to_owned());
             vec![(name.to_owned(), Field { format, ..Field::of_type(FieldType::Date) })]
         }
-        Value::String(_) => {
+        JsonType::Text => {
             let keyword = Field {
                 parent: Some(name.to_owned()),
                 ignore_above: Some(KEYWORD_CHARS_MAX),
                 ..Field::of_type(FieldType::Keyword)
             };
             vec![(name.to_owned(), Field::of_type(FieldType::Text)), (format!("{name}.keyword"), keyword)]
+        }
+    }
+}
+
+/// Returns the type of a value by the rules of the index.
+fn json_type(value: &Value, rules: &MappingRules, is_date: impl Fn(&str) -> bool) -> Option<JsonType> {
+    match value {
+        Value::Null | Value::Object(_) | Value::Array(_) => None,
+        Value::Bool(_) => Some(JsonType::Boolean),
+        Value::Number(number) if number.is_f64() => Some(JsonType::Double),
+        Value::Number(_) => Some(JsonType::Long),
+        Value::String(text) => {
+            let number = number_type(text).filter(|_| rules.numeric_detection == Some(true));
+            let finds_dates = rules.date_detection != Some(false);
+            let date = (finds_dates && looks_like_date(text) && is_date(text)).then_some(JsonType::Date);
+            number.or(date).or(Some(JsonType::Text))
         }
     }
 }
@@ -59,7 +78,7 @@ mod tests {
     #[track_caller]
     fn check(value: &str, expected: &[(&str, &str)]) {
         let value = serde_json::from_str(value).unwrap();
-        let found = detect_fields("f", &value, is_date);
+        let found = detect_fields("f", &value, &MappingRules::default(), is_date);
         let found: Vec<_> = found.iter().map(|(name, field)| (name.as_str(), field.type_name())).collect();
         assert_eq!(found, expected, "{value}");
     }
@@ -78,5 +97,14 @@ mod tests {
         check("true", &[("f", "boolean")]);
         check("null", &[]);
         check("[]", &[]);
+    }
+
+    #[test]
+    fn rules_of_the_index_change_the_type() {
+        let mut rules = MappingRules::default();
+        (rules.date_detection, rules.numeric_detection) = (Some(false), Some(true));
+        let type_of = |text: &str| detect_fields("f", &text.into(), &rules, is_date)[0].1.field_type;
+        assert_eq!(type_of("2016-04-11"), FieldType::Text);
+        assert_eq!((type_of("12"), type_of("1.5")), (FieldType::Long, FieldType::Double));
     }
 }

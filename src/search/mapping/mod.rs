@@ -5,8 +5,12 @@
 
 pub(crate) mod dynamic;
 mod parse;
+mod rules;
 
 use std::collections::BTreeMap;
+
+pub(crate) use rules::MappingRules;
+pub(crate) use rules::{JsonType, number_type};
 
 /// Maximum number of fields of an index (Elasticsearch's limit); more would mean that a sender uses data as
 /// field names.
@@ -135,11 +139,12 @@ pub enum Dynamic {
 pub struct Mapping {
     pub dynamic: Dynamic,
     pub fields: BTreeMap<String, Field>,
+    pub rules: MappingRules,
 }
 
 impl Mapping {
     pub const fn new() -> Mapping {
-        Mapping { dynamic: Dynamic::True, fields: BTreeMap::new() }
+        Mapping { dynamic: Dynamic::True, fields: BTreeMap::new(), rules: MappingRules::new() }
     }
 }
 

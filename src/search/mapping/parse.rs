@@ -4,6 +4,8 @@
 //! Unknown parameters that would change results are rejected; those that only change Elasticsearch's storage
 //! are ignored.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
@@ -62,7 +64,7 @@ impl Mapping {
             match key.as_str() {
                 "properties" => parse_properties(&mut mapping, "", value, 1)?,
                 "dynamic" => mapping.dynamic = parse_dynamic(value)?,
-                "date_detection" | "numeric_detection" if *value == Value::Bool(key == "date_detection") => {}
+                key if mapping.rules.read(key, value)? => {}
                 key if ROOT_IGNORED.contains(&key) => {}
                 key => {
                     return error(format!(
@@ -84,6 +86,11 @@ impl Mapping {
             Dynamic::True => {}
             Dynamic::False => drop(root.insert("dynamic".to_owned(), json!("false"))),
             Dynamic::Strict => drop(root.insert("dynamic".to_owned(), json!("strict"))),
+        }
+        root.extend(self.rules.to_json());
+        for path in self.rules.disabled() {
+            let object = [("type".to_owned(), json!("object")), ("enabled".to_owned(), json!(false))];
+            field_object(&mut root, path, "properties").extend(object);
         }
         // Parents come first in this order, because their names are prefixes.
         for (name, field) in &self.fields {
@@ -173,11 +180,14 @@ fn parse_properties(mapping: &mut Mapping, path: &str, value: &Value, depth: usi
                         "type" => {}
                         "properties" => self::parse_properties(mapping, &full, value, depth + 1)?,
                         "dynamic" if parse_dynamic(value)? == mapping.dynamic => {}
-                        "enabled" if *value == Value::Bool(true) => {}
+                        "enabled" if parse_bool(value) == Some(true) => {}
+                        "enabled" if parse_bool(value) == Some(false) => mapping.rules.disable(&full),
                         key => return unknown_parameter(key, value, &full, "object"),
                     }
                 }
-                if kind.is_none() && !definition.contains_key("properties") && !definition.is_empty() {
+                let is_flag = definition.len() == 1 && definition.contains_key("enabled");
+                let is_object = is_flag || definition.contains_key("properties") || definition.is_empty();
+                if kind.is_none() && !is_object {
                     return error(format!("No type specified for field [{full}]"));
                 }
             }
@@ -185,6 +195,26 @@ fn parse_properties(mapping: &mut Mapping, path: &str, value: &Value, depth: usi
         }
     }
     Ok(())
+}
+
+/// Reads a flag, which may be a text, as in Elasticsearch 7.
+pub(super) fn parse_bool(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(flag) => Some(*flag),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Parses the definition of one field, and returns it with its sub-fields.
+pub(super) fn parse_definition(
+    name: &str,
+    definition: &Map<String, Value>,
+) -> ParseResult<BTreeMap<String, Field>> {
+    let kind = definition.get("type").and_then(Value::as_str).unwrap_or_default();
+    let mut mapping = Mapping::default();
+    parse_field(&mut mapping, name, kind, definition, None)?;
+    Ok(mapping.fields)
 }
 
 fn unknown_parameter<T>(key: &str, value: &Value, name: &str, kind: &str) -> ParseResult<T> {
@@ -296,6 +326,9 @@ mod tests {
             "at": {"type": "date", "format": "yyyy-MM-dd HH:mm:ss", "ignore_malformed": true},
             "sip": {"properties": {"code": {"type": "short"}, "from": {"properties": {"ip": {"type": "ip"}}}}},
         }}));
+        check_same(json!({"date_detection": false, "numeric_detection": true, "dynamic_templates": [
+            {"texts": {"match_mapping_type": "string", "mapping": {"type": "keyword", "ignore_above": 1024}}}
+        ], "properties": {"body": {"type": "object", "enabled": false}}}));
     }
 
     #[test]
@@ -330,7 +363,8 @@ mod tests {
             ),
             (json!({"properties": {"a": {"type": "date", "format": "qqqq"}}}), "Invalid format"),
             (json!({"properties": {"": {"type": "long"}}}), "empty"),
-            (json!({"dynamic_templates": []}), "unsupported parameters"),
+            (json!({"foo": []}), "unsupported parameters"),
+            (json!({"date_detection": "no"}), "expected true or false"),
         ] {
             let error = Mapping::parse(&bad).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");

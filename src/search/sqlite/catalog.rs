@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::search::date::DateFormat;
-use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping};
+use crate::search::mapping::{Dynamic, FIELDS_MAX, Field, FieldType, Mapping, MappingRules};
 use crate::search::query::canonical_numbers::{ALL_NUMBERS_FIELD, NUMBER_SUFFIX};
 
 /// Maximum number of indices of a store: a query without index names searches them all.
@@ -28,6 +28,8 @@ pub(super) mod field_ids {
     pub(crate) const DOC_TYPE: u16 = 4;
     /// Members that could not be indexed. The value is the member's path.
     pub(crate) const IGNORED: u16 = 5;
+    /// Row of the table `fields` that has the rules of the mapping.
+    pub(crate) const RULES: u16 = 6;
     /// First id of the fields in a mapping.
     pub(crate) const FIRST: u16 = 16;
     /// Bit that marks the hours of a date field.
@@ -61,14 +63,19 @@ pub(super) struct FieldEntry {
 pub(super) struct IndexFields {
     /// Treatment of fields that are not in the mapping.
     pub dynamic: Dynamic,
+    pub rules: MappingRules,
     by_name: BTreeMap<String, FieldEntry>,
     next_id: u16,
 }
 
 impl Default for IndexFields {
     fn default() -> IndexFields {
-        let mut fields =
-            IndexFields { dynamic: Dynamic::default(), by_name: BTreeMap::new(), next_id: field_ids::FIRST };
+        let mut fields = IndexFields {
+            dynamic: Dynamic::default(),
+            rules: MappingRules::default(),
+            by_name: BTreeMap::new(),
+            next_id: field_ids::FIRST,
+        };
         fields.insert(EVENT_TIME, Field::of_type(FieldType::Date), Some(field_ids::EVENT_TIME));
         fields.insert(ALL_NUMBERS_FIELD, canonical_field(), Some(field_ids::ALL_NUMBERS));
         fields
@@ -97,7 +104,7 @@ impl IndexFields {
     pub(super) fn mapping(&self) -> Mapping {
         let visible = self.iter().filter(|(name, _)| !is_hidden(name));
         let fields = visible.map(|(name, entry)| (name.to_owned(), entry.field.clone())).collect();
-        Mapping { dynamic: self.dynamic, fields }
+        Mapping { dynamic: self.dynamic, fields, rules: self.rules.clone() }
     }
 
     /// Adds a field, with the given id or the next one.
@@ -150,6 +157,8 @@ impl IndexEntry {
 pub(super) enum CatalogChange {
     /// An index that is new or whose `dynamic` changed.
     Index { id: u16, name: String, dynamic: Dynamic },
+    /// The rules of an index changed.
+    Rules { index: u16, rules: MappingRules },
     /// A new field.
     Field {
         index: u16,
@@ -321,6 +330,24 @@ impl Catalog {
             Arc::make_mut(&mut fields).dynamic = dynamic;
             self.changes().push(CatalogChange::Index { id: index.id, name: index.name.clone(), dynamic });
         }
+    }
+
+    /// Adds rules about fields that are not in the mapping.
+    pub(super) fn add_rules(&self, index: &IndexEntry, added: &MappingRules) {
+        let _adding = lock(&self.add_lock);
+        let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = fields.rules.clone();
+        rules.merge(added);
+        if fields.rules != rules {
+            Arc::make_mut(&mut fields).rules = rules.clone();
+            self.changes().push(CatalogChange::Rules { index: index.id, rules });
+        }
+    }
+
+    /// Sets the rules that were read from the database.
+    pub(super) fn load_rules(&self, index: &IndexEntry, rules: MappingRules) {
+        let mut fields = index.fields.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut fields).rules = rules;
     }
 
     /// Removes and returns the additions that are not in the database yet. The caller writes them, or restores them.

@@ -306,6 +306,7 @@ impl DocumentWalk<'_> {
         };
         match value.get().as_bytes().first() {
             Some(b'n') => Ok(()),
+            _ if self.fields.rules.is_disabled(&self.path) => Ok(()),
             _ if is_geo_point(self.fields, &self.path) => self.walk_leaf(value),
             Some(b'{') => self.walk_inner_object(value),
             Some(b'[') => self.walk_array(value, 0),
@@ -402,7 +403,12 @@ impl DocumentWalk<'_> {
             Dynamic::True => {
                 // The first text must not decide that all others have to be dates.
                 let is_date = |text: &str| !self.accepts_all && text::is_date(text);
-                self.new_fields.extend(dynamic::detect_fields(&self.path, value, is_date));
+                self.new_fields.extend(dynamic::detect_fields(
+                    &self.path,
+                    value,
+                    &self.fields.rules,
+                    is_date,
+                ));
                 Ok(())
             }
         }

@@ -612,6 +612,7 @@ impl Store for SqliteStore {
         let (entry, is_new) = created.ok_or_else(|| StoreError::Invalid(TOO_MANY_INDICES.to_owned()))?;
         if is_new {
             self.add_fields(&entry, mapping)?;
+            self.state.catalog.add_rules(&entry, &mapping.rules);
             self.write_catalog()?;
         }
         Ok(is_new)
@@ -635,6 +636,7 @@ impl Store for SqliteStore {
             self.state.catalog.get(index).ok_or_else(|| StoreError::IndexNotFound(index.to_owned()))?;
         self.add_fields(&entry, mapping)?;
         self.state.catalog.set_dynamic(&entry, mapping.dynamic);
+        self.state.catalog.add_rules(&entry, &mapping.rules);
         self.write_catalog()
     }
 }

@@ -7,12 +7,12 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use serde_json::{Value, json};
 
-use super::catalog::{Catalog, CatalogChange};
+use super::catalog::{Catalog, CatalogChange, field_ids};
 use super::compress::SourceCodec;
 use super::ids;
 use super::schema::block_id;
 use super::segment::{CodecError, IndexSegment};
-use crate::search::mapping::{Dynamic, Field, FieldType};
+use crate::search::mapping::{Dynamic, Field, FieldType, MappingRules};
 
 const TYPES: [FieldType; 8] = [
     FieldType::Text,
@@ -32,6 +32,9 @@ pub(super) fn write_catalog_changes(connection: &Connection, changes: &[CatalogC
             CatalogChange::Index { id, name, dynamic } => connection
                 .prepare_cached("INSERT OR REPLACE INTO indices VALUES (?1, ?2, ?3)")?
                 .execute(params![id, name, *dynamic as i64])?,
+            CatalogChange::Rules { index, rules } => connection
+                .prepare_cached("INSERT OR REPLACE INTO fields VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![index, field_ids::RULES, "", rules.to_text()])?,
             CatalogChange::Field { index, id, name, field } => connection
                 .prepare_cached("INSERT OR REPLACE INTO fields VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![index, id, name, field_to_json(field)])?,
@@ -83,6 +86,10 @@ pub(super) fn read_catalog(connection: &Connection, catalog: &Catalog) -> Result
         let mut fields = fields.query([id])?;
         while let Some(row) = fields.next()? {
             let (id, name, text): (u16, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if id == field_ids::RULES {
+                catalog.load_rules(&index, MappingRules::from_text(&text));
+                continue;
+            }
             if let Some(field) = field_from_json(&text).filter(|_| index.fields().get(&name).is_none()) {
                 catalog.load_field(&index, id, &name, field);
             }

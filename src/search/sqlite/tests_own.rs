@@ -173,3 +173,31 @@ fn events_of_any_time_are_sorted_and_read() {
         assert_eq!(found, times.len());
     }
 }
+
+#[test]
+fn rules_of_a_mapping_are_applied_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_with_own(dir.path());
+    let mapping = json!({
+        "date_detection": false, "numeric_detection": true,
+        "dynamic_templates": [{"tags": {"path_match": "tag.*", "mapping": {"type": "keyword"}}}],
+        "properties": {"body": {"type": "object", "enabled": false}},
+    });
+    store.create_index("other", &Mapping::parse(&mapping).unwrap()).unwrap();
+    let event = json!({"day": "2026-11-30", "n": "12", "tag": {"a": "A b"}, "body": {"x": [1, {"y": "z"}]}});
+    assert!(store.write(vec![document("other", None, &event)]).unwrap()[0].is_ok());
+    // A value of any type fits into an object that is not indexed.
+    assert!(store.write(vec![document("other", None, &json!({"body": 5}))]).unwrap()[0].is_ok());
+    drop(store);
+    let store = open_with_own(dir.path());
+    let found = store.indices(&["other".to_owned()]).unwrap().remove(0).mapping;
+    let types: Vec<_> = found.fields.iter().map(|(name, field)| (name.as_str(), field.type_name())).collect();
+    assert_eq!(types, [("day", "text"), ("day.keyword", "keyword"), ("n", "long"), ("tag.a", "keyword")]);
+    assert_eq!(found.to_json()["dynamic_templates"], mapping["dynamic_templates"]);
+    assert_eq!(count(&store, "tag.a:\"A b\""), 1);
+    store.put_mapping("other", &Mapping::parse(&json!({"numeric_detection": false})).unwrap()).unwrap();
+    let event = json!({"m": "12", "tag": {"b": "2026-11-30"}});
+    assert!(store.write(vec![document("other", None, &event)]).unwrap()[0].is_ok());
+    let found = store.indices(&["other".to_owned()]).unwrap().remove(0).mapping;
+    assert_eq!((found.fields["m"].type_name(), found.fields["tag.b"].type_name()), ("text", "keyword"));
+}
