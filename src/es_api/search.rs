@@ -2,13 +2,14 @@
 //!
 //! A proxy counts the events of a number while a caller waits, so `_count` does no work that it can avoid.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::api::{EsApi, RoutedRequest};
 use super::documents::filtered_source;
@@ -18,11 +19,13 @@ use super::parameters::is_source_parameter;
 use super::response::{self, JSON, ShardCounts};
 use super::scroll::split_point_in_time;
 use crate::http::Response;
+use crate::search::budget;
+use crate::search::hit_fields::FieldPlan;
 use crate::search::query::{
     BucketHits, Hit, HitOptions, OutputJson, Query, QueryError, QueryValue as Term, Search, SearchResult,
     Sort, SortKey, SourceFilter, add_canonical_terms, search_request,
 };
-use crate::search::store::PinnedState;
+use crate::search::store::{PinnedState, StoreError};
 
 /// Size limit of all sources in one response. A client pages through a larger result.
 pub(super) const HITS_BYTES_MAX: usize = 24 << 20;
@@ -93,6 +96,8 @@ struct HitOutput<'a> {
     ignored: &'a [String],
     #[serde(rename = "_source", skip_serializing_if = "Option::is_none")]
     source: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    fields: Map<String, Value>,
     #[serde(skip_serializing_if = "<[Value]>::is_empty")]
     sort: &'a [Value],
 }
@@ -223,7 +228,7 @@ impl EsApi {
         scroll_id: Option<&str>,
     ) -> Result<Vec<u8>, ApiError> {
         let mut aggregations = found.aggregations.take();
-        aggregations.as_mut().map(render_bucket_hits).transpose()?;
+        aggregations.as_mut().map(|json| self.render_bucket_hits(json)).transpose()?;
         let is_scored = is_scored(&search.sort);
         let response = SearchResponse {
             scroll_id,
@@ -237,7 +242,7 @@ impl EsApi {
                     HitTotal::Object(found.total)
                 },
                 max_score: found.score_max.or((is_scored && !found.hits.is_empty()).then_some(1.0)),
-                hits: render_hits(&found.hits, &search.source, &search.options, is_scored)?,
+                hits: self.render_hits(&found.hits, &search.source, &search.options, is_scored)?,
             },
             aggregations,
         };
@@ -279,56 +284,97 @@ fn is_scored(sorts: &[Sort]) -> bool {
     sorts.is_empty() || sorts.iter().any(|sort| sort.key == SortKey::Score)
 }
 
-fn render_hits<'a>(
-    hits: &'a [Hit],
-    source: &SourceFilter,
-    options: &HitOptions,
-    is_scored: bool,
-) -> Result<Vec<HitOutput<'a>>, ApiError> {
-    let bytes: usize = hits.iter().map(|hit| hit.source.len()).sum();
-    if bytes > HITS_BYTES_MAX && !source.excludes_all {
-        let reason = format!(
-            "Data too large: the sources of these hits have [{bytes}] bytes, the limit is [{HITS_BYTES_MAX}]; \
+impl EsApi {
+    fn render_hits<'a>(
+        &self,
+        hits: &'a [Hit],
+        source: &SourceFilter,
+        options: &HitOptions,
+        is_scored: bool,
+    ) -> Result<Vec<HitOutput<'a>>, ApiError> {
+        let bytes: usize = hits.iter().map(|hit| hit.source.len()).sum();
+        if bytes > HITS_BYTES_MAX && !source.excludes_all {
+            let reason = format!(
+                "Data too large: the sources of these hits have [{bytes}] bytes, the limit is [{HITS_BYTES_MAX}]; \
              request fewer hits, or fewer fields"
-        );
-        return Err(ApiError::new(429, "circuit_breaking_exception", reason));
-    }
-    let render_hit = |hit: &'a Hit| {
-        Ok(HitOutput {
-            index: &hit.index,
-            doc_type: hit.doc_type.as_deref().unwrap_or("_doc"),
-            id: &hit.id,
-            version: options.version.then_some(hit.version),
-            seq_no: options.seq_no_primary_term.then_some(hit.seq_no),
-            primary_term: options.seq_no_primary_term.then_some(1),
-            score: hit.score.or(is_scored.then_some(1.0)),
-            ignored: &hit.ignored,
-            source: filtered_source(hit, source)?,
-            sort: &hit.sort,
-        })
-    };
-    hits.iter().map(render_hit).collect()
-}
-
-/// Renders the hits inside aggregations.
-fn render_bucket_hits(json: &mut OutputJson) -> Result<(), ApiError> {
-    match json {
-        OutputJson::List(list) => list.iter_mut().try_for_each(render_bucket_hits),
-        OutputJson::Object(members) => members.iter_mut().try_for_each(|(_, json)| render_bucket_hits(json)),
-        OutputJson::Hits(found) => {
-            let BucketHits { total, hits, sort, source, options } = &**found;
-            let is_scored = is_scored(sort);
-            let output = HitsOutput {
-                total: HitTotal::Object(*total),
-                max_score: (is_scored && !hits.is_empty()).then_some(1.0),
-                hits: render_hits(hits, source, options, is_scored)?,
-            };
-            let raw = serde_json::value::to_raw_value(&output).map_err(|error| {
-                ApiError::new(500, "exception", format!("cannot render the hits of an aggregation: {error}"))
-            })?;
-            *json = OutputJson::Raw(raw);
-            Ok(())
+            );
+            return Err(ApiError::new(429, "circuit_breaking_exception", reason));
         }
-        _ => Ok(()),
+        let plans = self.field_plans(hits, options)?;
+        let render_hit = |hit: &'a Hit| {
+            let fields = match plans.get(&hit.index) {
+                Some(plan) => {
+                    budget::check()?;
+                    budget::charge(hit.source.len())?;
+                    plan.values(&hit.source)
+                }
+                None => Map::new(),
+            };
+            Ok(HitOutput {
+                index: &hit.index,
+                doc_type: hit.doc_type.as_deref().unwrap_or("_doc"),
+                id: &hit.id,
+                version: options.version.then_some(hit.version),
+                seq_no: options.seq_no_primary_term.then_some(hit.seq_no),
+                primary_term: options.seq_no_primary_term.then_some(1),
+                score: hit.score.or(is_scored.then_some(1.0)),
+                ignored: &hit.ignored,
+                source: filtered_source(hit, source)?,
+                fields,
+                sort: &hit.sort,
+            })
+        };
+        hits.iter().map(render_hit).collect()
+    }
+
+    /// Returns which fields each index of the hits has to return. Nothing, if the request names none.
+    fn field_plans(
+        &self,
+        hits: &[Hit],
+        options: &HitOptions,
+    ) -> Result<HashMap<String, FieldPlan>, ApiError> {
+        let mut plans = HashMap::new();
+        if !options.reads_source() {
+            return Ok(plans);
+        }
+        for hit in hits {
+            if plans.contains_key(&hit.index) {
+                continue;
+            }
+            for index in self.store.indices(std::slice::from_ref(&hit.index))? {
+                let plan = FieldPlan::new(&index.mapping, options).map_err(StoreError::Invalid)?;
+                plans.insert(hit.index.clone(), plan);
+            }
+        }
+        Ok(plans)
+    }
+
+    /// Renders the hits inside aggregations.
+    fn render_bucket_hits(&self, json: &mut OutputJson) -> Result<(), ApiError> {
+        match json {
+            OutputJson::List(list) => list.iter_mut().try_for_each(|json| self.render_bucket_hits(json)),
+            OutputJson::Object(members) => {
+                members.iter_mut().try_for_each(|(_, json)| self.render_bucket_hits(json))
+            }
+            OutputJson::Hits(found) => {
+                let BucketHits { total, hits, sort, source, options } = &**found;
+                let is_scored = is_scored(sort);
+                let output = HitsOutput {
+                    total: HitTotal::Object(*total),
+                    max_score: (is_scored && !hits.is_empty()).then_some(1.0),
+                    hits: self.render_hits(hits, source, options, is_scored)?,
+                };
+                let raw = serde_json::value::to_raw_value(&output).map_err(|error| {
+                    ApiError::new(
+                        500,
+                        "exception",
+                        format!("cannot render the hits of an aggregation: {error}"),
+                    )
+                })?;
+                *json = OutputJson::Raw(raw);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -14,6 +14,7 @@ pub mod event_fields;
 pub(crate) mod export;
 pub mod geo;
 pub(crate) mod glob;
+pub(crate) mod hit_fields;
 pub mod index_templates;
 pub(crate) mod mapping;
 mod mark;

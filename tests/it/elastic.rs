@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 mod edge;
+mod recorded;
 mod rows;
 
 use std::sync::Arc;

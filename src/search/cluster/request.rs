@@ -67,7 +67,8 @@ pub(crate) fn search(search: &Search, timeout: &str) -> Json {
     if search.from > 0 {
         body["from"] = search.from.into();
     }
-    if let Some(filter) = source_filter(&search.source) {
+    // The values of fields are read from the complete source.
+    if let Some(filter) = source_filter(&search.source).filter(|_| !search.options.reads_source()) {
         body["_source"] = filter;
     }
     if let Some(filter) = &search.post_filter {

@@ -25,7 +25,7 @@ pub use canonical_numbers::add_canonical_terms;
 pub use aggregations::{Aggregation, NamedAggregations};
 pub use ast::{Bound, FieldSelector, Fuzziness, Operator, Query, QueryValue, TokenPattern};
 pub use error::QueryError;
-pub use hits::{HitOptions, SourceFilter};
+pub use hits::{HitOptions, SourceFilter, WantedField};
 pub use output::{BucketHits, OutputJson};
 pub use search::{Bucket, Hit, Search, SearchAfter, SearchResult};
 pub use sort::{Sort, SortKey};

@@ -45,6 +45,7 @@ pub fn parse_search<'a>(
         typed_keys: false,
     };
     let mut room = AGGREGATIONS_MAX;
+    let mut names_source = false;
     for (key, json) in body_members(body)? {
         if search.options.read(&key, &json)? {
             continue;
@@ -60,7 +61,10 @@ pub fn parse_search<'a>(
             ("post_filter", OrderedJson::Object(_)) => search.post_filter = Some(parse_query(&json, 0)?),
             ("sort", _) => search.sort = parse_sorts(&json)?,
             ("search_after", OrderedJson::List(list)) => search.after = Some(parse_search_after(list)?),
-            ("_source", _) => search.source = parse_source_filter(&json)?,
+            ("_source", _) => {
+                search.source = parse_source_filter(&json)?;
+                names_source = true;
+            }
             ("aggs" | "aggregations", _) => search.aggregations.extend(parse_aggregations(&json, &mut room)?),
             ("track_total_hits", OrderedJson::Bool(_) | OrderedJson::Long(0..)) => {}
             ("timeout", OrderedJson::Text(text)) if is_time_value(text) => {}
@@ -76,7 +80,8 @@ pub fn parse_search<'a>(
             }
         }
     }
-    apply_parameters(&mut search, parameters)?;
+    names_source |= apply_parameters(&mut search, parameters)?;
+    search.source.excludes_all |= search.options.hides_source && !names_source;
     check_limits(&search)?;
     Ok(search)
 }
@@ -229,11 +234,13 @@ fn parse_boolean(value: &str) -> Result<bool, QueryError> {
     }
 }
 
+/// Applies the URL parameters. Returns true if one of them is about the source.
 fn apply_parameters<'a>(
     search: &mut Search,
     parameters: impl IntoIterator<Item = Parameter<'a>>,
-) -> Result<(), QueryError> {
+) -> Result<bool, QueryError> {
     let (query, rest) = split_query_parameters(parameters)?;
+    let names_source = rest.iter().any(|(key, _)| key.starts_with("_source"));
     if let Some(query) = query {
         search.query = query;
     }
@@ -272,7 +279,7 @@ fn apply_parameters<'a>(
             key => return Err(unrecognized(key)),
         }
     }
-    Ok(())
+    Ok(names_source)
 }
 
 /// Parameters that cannot change the result, and those that only the HTTP server evaluates.
@@ -537,6 +544,39 @@ mod tests {
         let AggregationKind::DateHistogram(days) = &top.inner[0].1.kind else { panic!("{top:?}") };
         assert_eq!((days.source.field.as_str(), days.interval, days.count_min), ("d", Interval::Day, 1));
         assert_eq!(days.source.zone, TimeZone::Offset(60));
+    }
+
+    #[test]
+    fn fields_of_hits_are_parsed() {
+        let parse = |body: &str| parse_search([], body.as_bytes());
+        let found = parse(
+            r#"{"fields":["a*",{"field":"d","format":"epoch_millis"},{"field":"*","include_unmapped":"true"}],
+            "docvalue_fields":[{"field":"d","format":"date_time"}],"script_fields":{},"runtime_mappings":{}}"#,
+        );
+        let options = found.unwrap().options;
+        let fields: Vec<_> =
+            options.fields.iter().map(|one| (one.pattern.as_str(), one.includes_unmapped)).collect();
+        assert_eq!(fields, [("a*", false), ("d", false), ("*", true)]);
+        assert_eq!(options.fields[1].format.as_deref(), Some("epoch_millis"));
+        assert_eq!(options.docvalue_fields[0].format.as_deref(), Some("date_time"));
+        let hides = |body: &str| parse(body).unwrap().source.excludes_all;
+        assert!(hides(r#"{"stored_fields":["*"]}"#) && hides(r#"{"stored_fields":[]}"#));
+        assert!(!hides(r#"{"stored_fields":["_source"]}"#) && !hides("{}"));
+        assert!(!hides(r#"{"stored_fields":["*"],"_source":{"excludes":[]}}"#));
+        let with_parameter = parse_search([("_source", "true")], br#"{"stored_fields":["*"]}"#).unwrap();
+        assert!(!with_parameter.source.excludes_all);
+        check_refused(
+            r#"{"fields":[{"field":"a","foo":1}]}"#,
+            "x_content_parse_exception",
+            "[fetch_field_and_format] unknown field [foo]",
+        );
+        check_refused(
+            r#"{"docvalue_fields":"a"}"#,
+            "parsing_exception",
+            "Unknown key for a VALUE_STRING in [docvalue_fields].",
+        );
+        let many = |count: usize| parse(&format!(r#"{{"fields":[{}]}}"#, vec![r#""a""#; count].join(",")));
+        assert!(many(100).is_ok() && many(101).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ const KEYWORD_BYTES_MAX: usize = 32_766;
 
 /// A single value of a document.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LeafValue<'a> {
+pub(in crate::search) struct LeafValue<'a> {
     pub value: &'a Value,
     /// The value as it was written. The digits of a number are text for a keyword, whatever a float can hold.
     pub written: &'a str,
@@ -21,7 +21,7 @@ pub(super) struct LeafValue<'a> {
 
 impl<'a> LeafValue<'a> {
     /// Returns the value as text.
-    pub(super) fn text(self) -> Cow<'a, str> {
+    pub(in crate::search) fn text(self) -> Cow<'a, str> {
         match self.value {
             Value::String(text) => text.into(),
             _ => self.written.into(),
@@ -38,7 +38,7 @@ fn value_text(value: &Value) -> Cow<'_, str> {
 }
 
 /// Reads a keyword. `None` if it has more than `chars_max` characters and is not indexed.
-pub(super) fn parse_keyword(
+pub(in crate::search) fn parse_keyword(
     value: LeafValue<'_>,
     chars_max: Option<usize>,
 ) -> Result<Option<Cow<'_, str>>, String> {
@@ -53,7 +53,7 @@ pub(super) fn parse_keyword(
 }
 
 /// Reads an integer like Elasticsearch does: it truncates fractions and parses texts. `None` for an empty text.
-pub(super) fn parse_integer(value: &Value, type_name: &str) -> Result<Option<i64>, String> {
+pub(in crate::search) fn parse_integer(value: &Value, type_name: &str) -> Result<Option<i64>, String> {
     let range = match type_name {
         "integer" => i64::from(i32::MIN)..=i64::from(i32::MAX),
         "short" => i64::from(i16::MIN)..=i64::from(i16::MAX),
@@ -89,7 +89,7 @@ fn truncate(number: f64) -> Option<i64> {
 }
 
 /// Reads a finite float. `None` for an empty text.
-pub(super) fn parse_float(value: &Value) -> Result<Option<f64>, String> {
+pub(in crate::search) fn parse_float(value: &Value) -> Result<Option<f64>, String> {
     let number: Option<f64> = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) if text.is_empty() => return Ok(None),
@@ -100,7 +100,7 @@ pub(super) fn parse_float(value: &Value) -> Result<Option<f64>, String> {
     number.map(Some).ok_or_else(|| format!("For input string: {value}"))
 }
 
-pub(super) fn parse_boolean(value: &Value) -> Result<bool, String> {
+pub(in crate::search) fn parse_boolean(value: &Value) -> Result<bool, String> {
     match value {
         Value::Bool(value) => return Ok(*value),
         Value::String(text) if text == "true" => return Ok(true),
@@ -120,7 +120,7 @@ pub(super) fn parse_date(value: &Value, entry: &FieldEntry) -> Result<i64, Strin
     })
 }
 
-pub(super) fn parse_ip(value: &Value) -> Result<IpAddr, String> {
+pub(in crate::search) fn parse_ip(value: &Value) -> Result<IpAddr, String> {
     let text = value_text(value);
     // The zone of a link-local address (`fe80::1%eth0`) is not part of the address.
     let address = match text.split_once('%') {

@@ -20,7 +20,7 @@ pub(crate) mod check;
 mod compress;
 mod count_cache;
 mod execute;
-mod field_values;
+pub(in crate::search) mod field_values;
 mod file;
 mod gate;
 mod ids;
@@ -58,6 +58,7 @@ mod tests_random;
 #[cfg(test)]
 mod tests_retention;
 
+pub(in crate::search) use self::aggregate::source::text_field_error;
 pub use self::file::ReaderAccess;
 pub(crate) use self::file::path as store_path;
 

@@ -400,6 +400,7 @@ pub(super) fn parse_top_hits(place: Place<'_>, members: Members<'_>) -> Result<A
         source: SourceFilter::default(),
         options: HitOptions::default(),
     };
+    let mut names_source = false;
     for (key, json) in members {
         if top.options.read(key, json)? {
             continue;
@@ -418,7 +419,10 @@ pub(super) fn parse_top_hits(place: Place<'_>, members: Members<'_>) -> Result<A
             "from" => top.from = count()?,
             "size" => top.size = count()?,
             "sort" => top.sort = parse_sorts(json)?,
-            "_source" => top.source = parse_source_filter(json)?,
+            "_source" => {
+                top.source = parse_source_filter(json)?;
+                names_source = true;
+            }
             "track_scores" => {}
             key => {
                 return Err(QueryError::parsing(format!(
@@ -428,6 +432,7 @@ pub(super) fn parse_top_hits(place: Place<'_>, members: Members<'_>) -> Result<A
             }
         }
     }
+    top.source.excludes_all |= top.options.hides_source && !names_source;
     let window = top.from.saturating_add(top.size);
     if window > WINDOW_MAX {
         return Err(QueryError::shard(format!(

@@ -595,7 +595,7 @@ impl super::super::search::SearchRun<'_> {
 }
 
 /// Elasticsearch's message about a text field that is sorted or aggregated.
-pub(in super::super) fn text_field_error(name: &str) -> String {
+pub(in crate::search) fn text_field_error(name: &str) -> String {
     format!(
         "Text fields are not optimised for operations that require per-document field data like aggregations and \
          sorting, so these operations are disabled by default. Please use a keyword field instead. Alternatively, set \
