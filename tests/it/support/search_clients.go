@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"strings"
+	"time"
 
 	elastic8 "github.com/elastic/go-elasticsearch/v8"
 	"github.com/elastic/go-elasticsearch/v8/esutil"
@@ -18,6 +19,8 @@ import (
 )
 
 const events = 300
+
+const patience = 2 * time.Minute
 
 func check(err error) {
 	if err != nil {
@@ -35,10 +38,13 @@ func event(n int) map[string]any {
 	return map[string]any{"destNum": fmt.Sprintf("+44770090%04d", n), "n": n}
 }
 
-// talkOlivere uses the default settings: the client looks for nodes and checks their health.
+// talkOlivere uses the default settings: the client looks for nodes and checks their health. Only its timeouts are
+// longer, because the first password takes a while on a busy machine.
 func talkOlivere(url, user, password string) {
 	ctx := context.Background()
-	client, err := elastic.NewClient(elastic.SetURL(url), elastic.SetBasicAuth(user, password))
+	client, err := elastic.NewClient(elastic.SetURL(url), elastic.SetBasicAuth(user, password),
+		elastic.SetHealthcheckTimeoutStartup(patience), elastic.SetHealthcheckTimeout(patience),
+		elastic.SetSnifferTimeoutStartup(patience), elastic.SetSnifferTimeout(patience))
 	check(err)
 	version, err := client.ElasticsearchVersion(url)
 	check(err)
