@@ -14,7 +14,6 @@ mod cluster_ask;
 mod configure;
 mod consume_kafka;
 mod consume_scale;
-mod control_group;
 mod crash;
 mod create;
 mod dashboards;

@@ -4,7 +4,6 @@
 
 pub(crate) mod broker;
 pub(crate) mod capture;
-pub(crate) mod control_group;
 pub(crate) mod events;
 pub(crate) mod generated;
 pub(crate) mod netns;
