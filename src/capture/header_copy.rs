@@ -192,7 +192,7 @@ mod tests {
             let headers = [section(big), interface(big, 1), interface(big, 2), secrets].concat();
             check(CaptureFormat::Pcapng, &content.concat(), Ok(&headers));
             check(CaptureFormat::Pcapng, &content.concat()[..content.concat().len() - 1], Err("format"));
-            // Another section, with the other byte order, has interfaces of its own.
+            // Another section, with the other byte order, has its own interfaces.
             let second = [section(!big), interface(!big, 3)].concat();
             check(CaptureFormat::Pcapng, &[content.concat(), second.clone()].concat(), Ok(&second));
         }

@@ -105,6 +105,21 @@ impl EsApi {
         }
         self.decompression.decode_body(request)
     }
+
+    /// Returns the body of a request that needs one.
+    pub(super) fn read_required_body<'a>(
+        &'a self,
+        routed: &'a RoutedRequest<'_>,
+    ) -> Result<RequestBody<'a>, ApiError> {
+        let body = self.read_body(routed)?;
+        match body.bytes() {
+            [] => {
+                let reason = "request body or source parameter is required";
+                Err(ApiError::new(400, "parse_exception", reason))
+            }
+            _ => Ok(body),
+        }
+    }
 }
 
 impl DecompressionBudget {

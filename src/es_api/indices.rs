@@ -185,7 +185,8 @@ pub(super) fn mapping_error(error: StoreError) -> ApiError {
     }
 }
 
-fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+/// Reads a body that is an object.
+pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     budget::charge(JSON_FACTOR * bytes.len())?;
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::new(400, "json_parse_exception", format!("not a JSON object: {error}")))

@@ -1,5 +1,5 @@
-//! What clients configure beside documents: templates, aliases and settings. Kept in one small file, which is replaced
-//! atomically. Shared by the threads of the HTTP connections.
+//! Templates, aliases and settings of clients. They are in one small file, which is replaced atomically. Shared by the
+//! threads of the HTTP connections.
 //!
 //! Invariant: a change is durable before it is answered, and before other threads see it.
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::api::{EsApi, RoutedRequest};
 use super::documents::{filtered_source, source_filter};
 use super::error::ApiError;
+use super::indices::json_object;
 use super::response::{self, JSON};
 use super::search::HITS_BYTES_MAX;
 use crate::http::Response;
@@ -40,15 +41,8 @@ impl EsApi {
             "routing",
         ];
         routed.allow_parameters(&known)?;
-        let body = self.read_body(routed)?;
-        if body.bytes().is_empty() {
-            return Err(ApiError::new(
-                400,
-                "parse_exception",
-                "request body or source parameter is required",
-            ));
-        }
-        let wanted = parse_wanted(&self.read_object(routed)?, routed)?;
+        let body = json_object(self.read_required_body(routed)?.bytes())?;
+        let wanted = parse_wanted(&Value::Object(body), routed)?;
         let mut documents: Vec<Box<RawValue>> = Vec::with_capacity(wanted.len());
         let mut bytes = 0;
         for one in &wanted {

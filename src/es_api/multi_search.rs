@@ -44,14 +44,7 @@ impl EsApi {
             "search_type",
         ];
         routed.allow_parameters(&known)?;
-        let body = self.read_body(routed)?;
-        if body.bytes().is_empty() {
-            return Err(ApiError::new(
-                400,
-                "parse_exception",
-                "request body or source parameter is required",
-            ));
-        }
+        let body = self.read_required_body(routed)?;
         let searches = self.parse_multi_search(routed, body.bytes())?;
         drop(body);
         let mut responses = Vec::with_capacity(searches.len());

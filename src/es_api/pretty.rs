@@ -10,7 +10,7 @@ const INDENT: &str = "  ";
 const CHARGED_BYTES: usize = 1 << 20;
 
 /// Indents valid JSON and appends a newline. White space between tokens is removed; strings and numbers stay unchanged. Fails
-/// if the budget of the request is used up: each element of nested lists gets a line of its own.
+/// if the budget of the request is used up: each element of nested lists gets a separate line.
 pub(super) fn pretty(json: &[u8]) -> Result<Vec<u8>, StoreError> {
     let mut out = Vec::with_capacity(json.len() * 2);
     let mut charged = 0;

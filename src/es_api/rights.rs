@@ -15,13 +15,13 @@ pub enum Rights {
 }
 
 impl Rights {
-    /// The names of all rights.
-    pub const NAMES: [&str; 3] = ["all", "read", "write"];
+    /// All rights with their names.
+    pub const NAMED: [(&str, Rights); 3] =
+        [("all", Rights::All), ("read", Rights::Read), ("write", Rights::Write)];
 
     /// Parses a name.
     pub fn parse(name: &str) -> Option<Rights> {
-        let at = Rights::NAMES.iter().position(|known| *known == name)?;
-        Some([Rights::All, Rights::Read, Rights::Write][at])
+        Rights::NAMED.into_iter().find(|(known, _)| *known == name).map(|(_, rights)| rights)
     }
 
     /// Returns these rights without that to read. `None`: nothing is left.
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn names_are_parsed() {
-        for (name, rights) in Rights::NAMES.iter().zip([Rights::All, Rights::Read, Rights::Write]) {
+        for (name, rights) in [("all", Rights::All), ("read", Rights::Read), ("write", Rights::Write)] {
             assert_eq!(Rights::parse(name), Some(rights));
         }
         assert_eq!(Rights::parse("queries"), None);

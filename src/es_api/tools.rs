@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::{EsApi, RoutedRequest};
 use super::error::ApiError;
-use super::indices::{EXPAND_PARAMETERS, TIMEOUT_PARAMETERS};
+use super::indices::{EXPAND_PARAMETERS, TIMEOUT_PARAMETERS, json_object};
 use super::parameters::is_source_parameter;
 use super::response::{self, stable_uuid};
 use crate::http::Response;
@@ -129,15 +129,9 @@ impl EsApi {
 
     /// Returns the tokens of a text.
     pub(super) fn analyze(&self, routed: &RoutedRequest<'_>) -> Result<Response, ApiError> {
-        if self.read_body(routed)?.bytes().is_empty() {
-            return Err(ApiError::new(
-                400,
-                "parse_exception",
-                "request body or source parameter is required",
-            ));
-        }
+        let body = self.read_required_body(routed)?;
         routed.allow_parameters(&["index", "prefer_local"])?;
-        let body = self.read_object(routed)?;
+        let body = Value::Object(json_object(body.bytes())?);
         let analyzer = self.analyzer(routed, &body)?;
         let texts: Vec<&str> = match body.get("text") {
             Some(Value::String(text)) => vec![text],

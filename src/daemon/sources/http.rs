@@ -76,7 +76,11 @@ fn label(rights: Rights) -> &'static str {
 }
 
 fn unknown_rights(name: &str) -> String {
-    format!("unknown rights {} (expected {})", check::quote(name), Rights::NAMES.join(", "))
+    format!(
+        "unknown rights {} (expected {})",
+        check::quote(name),
+        Rights::NAMED.map(|(name, _)| name).join(", ")
+    )
 }
 
 impl fmt::Display for Http {

@@ -8,6 +8,18 @@ use super::*;
 use crate::search::document::WriteMode;
 use crate::search::query::{FieldSelector, Operator};
 
+/// Reproducible random numbers from a seed that is not 0: xorshift64 (Marsaglia 2003).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+}
+
 pub(super) fn document(index: &str, id: Option<&str>, source: &serde_json::Value) -> Document {
     let source = source.to_string().into_bytes().into();
     Document {

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use serde_json::json;
 
 use super::salvage::salvage;
-use super::tests::document;
+use super::tests::{Random, document};
 use super::*;
 use crate::search::query::{HitOptions, SourceFilter};
 
@@ -17,17 +17,6 @@ const FILES: [&str; 4] = ["events.db", "events.db-wal", "events.db-shm", "events
 
 /// Sources by index and id.
 type Events = BTreeMap<(String, String), Vec<u8>>;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-}
 
 fn is_long() -> bool {
     std::env::var_os("LEA_TEST_LONG").is_some_and(|value| !value.is_empty() && value != "0")

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
+use super::tests::Random;
 use super::*;
 use crate::search::analysis;
 use crate::search::date::TimeZone;
@@ -17,16 +18,7 @@ use crate::search::query::{
 const WORDS: [&str; 6] = ["friendly", "scanner", "INVITE", "192.0.2.1", "a", "Sip"];
 const FIELDS: [&str; 8] = ["text", "word", "long", "double", "flag", "at", "ip", "sub.word"];
 
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-
     fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }

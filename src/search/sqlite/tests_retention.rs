@@ -7,7 +7,7 @@ use super::*;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// A document of day `day` with an id of its own in every second case.
+/// A document of day `day`. Every second one has an id that the client chose.
 fn event(index: &str, day: i64, n: usize) -> Document {
     let noise: String = (0..60).map(|at| format!("{:x}", (n + 1) * 2_654_435_761 * (at + 1))).collect();
     let time = chrono::DateTime::from_timestamp_millis(day * DAY_MS + n as i64).unwrap();

@@ -23,7 +23,7 @@ const MESSAGE_BYTES_MAX: usize = super::MESSAGE_BYTES_MAX;
 /// Time after the first chunk in which a message must be complete, as in Graylog.
 const LIFETIME: Duration = Duration::from_secs(5);
 
-/// Time between two looks at all messages while there is no room.
+/// Time between two scans of all incomplete messages while there is no room.
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Limits on incomplete messages: together, and of one peer.

@@ -1,4 +1,4 @@
-//! The form of values in answers: keys of buckets, and texts beside numbers. Pure.
+//! Formats values for answers: keys of buckets, and the `*_as_string` texts of numbers. Pure.
 
 use super::super::values;
 use crate::search::date::TimeZone;
@@ -6,7 +6,7 @@ use crate::search::date::write::DateWriter;
 use crate::search::mapping::FieldType;
 use crate::search::query::OutputJson;
 
-/// How the values of a field are written beside their raw form.
+/// How the values of a field are formatted as texts.
 #[derive(Clone, Debug)]
 pub(in super::super) enum ValueFormat {
     /// Not at all.

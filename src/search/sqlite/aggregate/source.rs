@@ -214,6 +214,20 @@ impl Column {
         selected.sort_unstable();
         selected
     }
+
+    /// Calls `visit` with each value and its pairs of value and document among `docs`, in the order of values.
+    fn each_group(
+        &self,
+        docs: &RoaringBitmap,
+        mut visit: impl FnMut(&[u8], &[(u32, u32)]) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for group in self.select(docs).chunk_by(|a, b| a.0 == b.0) {
+            if !visit(&self.values[group[0].0 as usize], group)? {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Called with a value and its documents. Returns false to stop.
@@ -343,15 +357,7 @@ impl AggregationRun<'_> {
             return self.each_group(field, docs, depth, &mut |value, docs| visit(value, docs.len()));
         }
         match self.column(field, depth)? {
-            Some(column) => {
-                let selected = column.select(docs);
-                for group in selected.chunk_by(|a, b| a.0 == b.0) {
-                    if !visit(&column.values[group[0].0 as usize], group.len() as u64)? {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Some(column) => column.each_group(docs, |value, group| visit(value, group.len() as u64)),
             None => self.walk_counts(&field.field_ids(), docs, visit),
         }
     }
@@ -397,16 +403,8 @@ impl AggregationRun<'_> {
             None => {}
         }
         match self.column(field, depth)? {
-            Some(column) => {
-                let selected = column.select(docs);
-                for group in selected.chunk_by(|a, b| a.0 == b.0) {
-                    let found = group.iter().map(|(_, doc)| *doc).collect();
-                    if !visit(&column.values[group[0].0 as usize], found)? {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Some(column) => column
+                .each_group(docs, |value, group| visit(value, group.iter().map(|(_, doc)| *doc).collect())),
             None => self.walk_groups(&field.field_ids(), docs, visit),
         }
     }

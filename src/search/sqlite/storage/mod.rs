@@ -28,7 +28,7 @@ pub(super) fn register() -> Result<(), &'static str> {
     })
 }
 
-/// Returns the path of a file beside the database: its name plus `suffix`.
+/// Returns the path of a companion file of the database: its name plus `suffix`.
 pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
