@@ -4,6 +4,7 @@
 //! A line is durable when [`EventDeadLetters::add`] returns. The file has a maximum size, and each peer has a share of it;
 //! beyond them, dead letters are counted and dropped, which is logged once.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -134,7 +135,9 @@ impl EventDeadLetters {
                 lines.truncate(start);
                 added.lost += 1;
                 let is_full = *bytes + length > self.bytes_max;
-                why = Some(if is_full { "the dead-letter file is full" } else { "the peer's share is full" });
+                let reason =
+                    if is_full { "the dead-letter file is full" } else { "the peer's share is full" };
+                why = Some(Cow::from(reason));
                 continue;
             }
             *bytes += length;
@@ -150,7 +153,7 @@ impl EventDeadLetters {
             *bytes = before;
             let _ = file.set_len(before);
             added = AddedLetters { kept: 0, lost: added.kept + added.lost };
-            log::error!("dead_letter_lost error=\"{error}\"");
+            why = Some(error.to_string().into());
         }
         self.kept.fetch_add(added.kept, Ordering::Relaxed);
         if let Some(why) = why
@@ -303,6 +306,16 @@ mod tests {
         }
         assert!(file.add(&of("192.0.2.5", b"c")).is_err());
         assert_eq!((file.kept(), file.lost()), (4, 1));
+    }
+
+    #[test]
+    fn dead_letters_that_cannot_be_written_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(".lea")).unwrap();
+        let letters = EventDeadLetters::open(dir.path()).unwrap();
+        letters.file.lock().unwrap().file = File::open(dir.path().join(".lea").join(FILE_NAME)).unwrap();
+        assert_eq!(letters.add_all([dead(b"a"), dead(b"b")]), AddedLetters { kept: 0, lost: 2 });
+        assert_eq!((letters.kept(), letters.lost()), (0, 2));
     }
 
     #[test]
