@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md describes the modules and how data flows through them.
 
 pub mod billing;
+pub(crate) mod calls;
 pub mod capture;
 pub mod cli;
 pub(crate) mod cmd;

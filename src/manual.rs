@@ -101,6 +101,15 @@ pub(crate) const EVENT_FILES: &[Note] = &[
 /// The event store, for commands that query it.
 pub(crate) const EVENT_STORE_FILES: &[Note] = &[Note { name: "DIR/.lea/events.db", text: "Event store." }];
 
+/// The index of calls beside captures.
+pub(crate) const CALL_INDEX_FILES: &[Note] = &[
+    Note { name: "DIR/.lea/calls/", text: "Results of the analysis of calls, per capture; can be deleted." },
+    Note {
+        name: "$XDG_CACHE_HOME/lea/calls/",
+        text: "The same for captures in directories without .lea, and in those that cannot be written.",
+    },
+];
+
 /// Environment variable of times.
 pub(crate) const TIME_ZONE_VARIABLE: Note =
     Note { name: "TZ", text: "Time zone of the system, used by `--time-zone local`." };

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::damage::Finding;
-use super::parser::{Header, Notes, PacketParser, Parsed};
+use super::parser::{Header, Notes, PacketData, PacketParser, Parsed};
 
 pub(super) const RECORD_HEADER_BYTES: usize = 16;
 
@@ -16,6 +16,11 @@ pub(super) const EARLY_BYTES: usize = 9;
 const RECORDS_CHECKED: u8 = 3;
 
 const LINK_TYPE: u32 = 197;
+const LINKTYPE_ETHERNET: u32 = 1;
+const LINKTYPE_IPV4: u32 = 228;
+const LINKTYPE_IPV6: u32 = 229;
+const TYPE_IPV4: u8 = 22;
+const TYPE_IPV6: u8 = 23;
 const PADDING: u8 = 48;
 const PROVENANCE: u8 = 27;
 
@@ -108,6 +113,29 @@ impl PacketParser for ErfParser {
             Step::RecordHeader => RECORD_HEADER_BYTES,
             Step::RecordEnd => 0,
         }
+    }
+
+    /// The packet follows the header, its extension headers (8 bytes each) and what the card puts before an Ethernet frame.
+    fn packet_data(&self, record: &[u8]) -> Option<PacketData> {
+        const ETHERNET_PADDING_BYTES: usize = 2;
+        const TYPES_OF_ETHERNET: [u8; 4] = [2, 11, 16, 20];
+        let header = record.first_chunk::<RECORD_HEADER_BYTES>()?;
+        let mut start = RECORD_HEADER_BYTES;
+        let mut has_extension = header[8] & 0x80 != 0;
+        while has_extension {
+            has_extension = record.get(start)? & 0x80 != 0;
+            start += 8;
+        }
+        let (link_type, padding) = match record_type(header) {
+            kind if TYPES_OF_ETHERNET.contains(&kind) => (LINKTYPE_ETHERNET, ETHERNET_PADDING_BYTES),
+            TYPE_IPV4 => (LINKTYPE_IPV4, 0),
+            TYPE_IPV6 => (LINKTYPE_IPV6, 0),
+            _ => return None,
+        };
+        start += padding;
+        let original = u32::from(u16::from_be_bytes([header[14], header[15]]));
+        let captured = record.len().checked_sub(start)?.min(original as usize);
+        Some(PacketData { link_type, start, captured, original })
     }
 
     fn parse(&mut self, header: &Header, notes: &mut Notes) -> Parsed {

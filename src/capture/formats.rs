@@ -251,6 +251,11 @@ pub(super) enum Detection {
     NotCapture,
 }
 
+/// Reports whether content is compressed, as far as its first bytes tell.
+pub(crate) fn is_compressed(start: &[u8]) -> bool {
+    matches!(detect(start), Detection::Compressed(_))
+}
+
 /// Detects the format of content from its first bytes.
 pub(super) fn detect(content: &[u8]) -> Detection {
     detect_with(content, |_| true).0

@@ -27,9 +27,33 @@ pub(super) trait PacketParser {
         0
     }
 
+    /// Locates the packet's bytes in the record of a packet that this parser has found in this section of the stream.
+    /// `None`: it has none that are on a network.
+    fn packet_data(&self, record: &[u8]) -> Option<PacketData>;
+
     /// Returns false for a deserialized parser that no input leads to, as far as continuing could do harm.
     fn is_consistent(&self) -> bool {
         true
+    }
+}
+
+/// Bytes of a packet within its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PacketData {
+    /// Link type (LINKTYPE_ value) of the interface.
+    pub(crate) link_type: u32,
+    /// Offset in the record.
+    pub(crate) start: usize,
+    /// Number of bytes captured.
+    pub(crate) captured: usize,
+    /// Number of bytes that the packet had on the wire.
+    pub(crate) original: u32,
+}
+
+impl PacketData {
+    /// Bytes of the packet. Empty if the record is shorter than it says.
+    pub(crate) fn bytes<'r>(&self, record: &'r [u8]) -> &'r [u8] {
+        record.get(self.start..self.start.saturating_add(self.captured)).unwrap_or_default()
     }
 }
 

@@ -10,8 +10,8 @@ use super::damage::Finding;
 use super::formats;
 use super::link_types;
 use super::parser::{
-    ANY_PACKET_BYTES_MAX, Header, Notes, PacketCounts, PacketParser, Parsed, header_u16, header_u32,
-    packet_bytes_max, u32_at,
+    ANY_PACKET_BYTES_MAX, Header, Notes, PacketCounts, PacketData, PacketParser, Parsed, header_u16,
+    header_u32, packet_bytes_max, u32_at,
 };
 use super::variants::{self, PcapVariant, Probe};
 
@@ -62,6 +62,17 @@ enum LengthOrder {
     SmallerIsCaptured,
 }
 
+impl LengthOrder {
+    /// Captured and original length of a packet, from the two lengths of its header.
+    fn captured_and_original(self, first: u32, second: u32) -> (u32, u32) {
+        match self {
+            LengthOrder::CapturedFirst => (first, second),
+            LengthOrder::CapturedSecond => (second, first),
+            LengthOrder::SmallerIsCaptured => (first.min(second), first.max(second)),
+        }
+    }
+}
+
 /// Header or end that is expected next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Step {
@@ -84,6 +95,7 @@ pub(super) struct PcapParser {
     /// Largest captured length that readers accept.
     packet_bytes_max: u32,
     snaplen: u32,
+    link_type: u32,
     /// Time of the first packet, in seconds since 1970, while the variant is not decided.
     first_seconds: u32,
     /// Time of the partial packet.
@@ -101,6 +113,7 @@ impl PcapParser {
             step: Step::FileHeader,
             packet_bytes_max: 0,
             snaplen: 0,
+            link_type: 0,
             first_seconds: 0,
             time_ns: None,
         }
@@ -139,6 +152,7 @@ impl PcapParser {
             }
             _ => {}
         }
+        self.link_type = link_type;
         notes.link_type = Some(link_type);
         notes.finding = refusal(version, network, link_type);
         self.packet_bytes_max = packet_bytes_max(link_type);
@@ -161,11 +175,7 @@ impl PcapParser {
     /// Starts a packet, of which `taken` bytes after its header have been collected already.
     fn start_packet(&mut self, header: &Header, taken: u32) -> Parsed {
         let word = |at| header_u32(header, at, self.big_endian);
-        let captured = match (self.lengths, word(8), word(12)) {
-            (LengthOrder::CapturedFirst, first, _) => first,
-            (LengthOrder::CapturedSecond, _, second) => second,
-            (LengthOrder::SmallerIsCaptured, first, second) => first.min(second),
-        };
+        let (captured, _) = self.lengths.captured_and_original(word(8), word(12));
         if (captured == 0 || captured > self.packet_bytes_max) && self.is_appended(header) {
             return Parsed::AppendedCapture;
         }
@@ -295,6 +305,16 @@ impl PacketParser for PcapParser {
                 Parsed::PacketEnd { time_ns: self.time_ns.take() }
             }
         }
+    }
+
+    #[inline]
+    fn packet_data(&self, record: &[u8]) -> Option<PacketData> {
+        let header = record.first_chunk::<PACKET_HEADER_BYTES>()?;
+        let word =
+            |at| if self.big_endian { u32_at::<true>(header, at) } else { u32_at::<false>(header, at) };
+        let (captured, original) = self.lengths.captured_and_original(word(8), word(12));
+        let start = self.variant.packet_header_bytes() as usize;
+        Some(PacketData { link_type: self.link_type, start, captured: captured as usize, original })
     }
 
     #[inline]

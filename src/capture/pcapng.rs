@@ -10,8 +10,8 @@ use super::damage::Finding;
 use super::formats;
 use super::interfaces::{Interface, InterfaceTable};
 use super::parser::{
-    ANY_PACKET_BYTES_MAX, Header, Notes, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX, header_u16,
-    header_u32, packet_bytes_max, u32_at,
+    ANY_PACKET_BYTES_MAX, Header, Notes, PacketCounts, PacketData, PacketParser, Parsed, STEP_BYTES_MAX,
+    header_u16, header_u32, packet_bytes_max, u32_at,
 };
 use crate::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX};
 
@@ -387,6 +387,26 @@ impl PacketParser for PcapngParser {
             Step::SimplePacket => self.simple_packet(header, notes),
             Step::Trailer => self.trailer(header),
         }
+    }
+
+    #[inline]
+    fn packet_data(&self, record: &[u8]) -> Option<PacketData> {
+        let word = |at: usize| {
+            let bytes = record.get(at..)?.first_chunk::<4>()?;
+            Some(if self.big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) })
+        };
+        let (number, start, captured, original) = match word(0)? {
+            ENHANCED_PACKET => (word(8)?, PACKET_HEADER_BYTES, word(20)?, word(24)?),
+            OBSOLETE_PACKET => {
+                // The interface in 2 bytes, and a drop count in the next 2.
+                let number = if self.big_endian { word(8)? >> 16 } else { word(8)? & 0xffff };
+                (number, PACKET_HEADER_BYTES, word(20)?, word(24)?)
+            }
+            SIMPLE_PACKET => (0, 12, self.interfaces.truncate_to_first_snaplen(word(8)?), word(8)?),
+            _ => return None,
+        };
+        let link_type = u32::from(self.interfaces.get(number)?.link_type);
+        Some(PacketData { link_type, start, captured: captured as usize, original })
     }
 
     #[inline]

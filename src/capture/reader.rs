@@ -6,7 +6,10 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use super::formats::{self, CaptureFormat, Detection};
+use super::parser::PacketData;
 use super::tracker::{Packet, PacketTracker};
 
 /// Random access to bytes.
@@ -23,7 +26,7 @@ impl ReadAt for &[u8] {
 }
 
 /// Iterator over the packets of a capture. [`PacketReader::next`] gets the bytes as an argument.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PacketReader {
     tracker: PacketTracker,
     format: CaptureFormat,
@@ -55,6 +58,22 @@ impl PacketReader {
     /// Copies the reader to another position, where a packet of the same capture starts. It must be between two packets.
     pub(crate) fn moved_to(&self, at: u64) -> PacketReader {
         PacketReader { tracker: self.tracker.moved_to(at), ..self.clone() }
+    }
+
+    /// Sets the end of a capture that has grown.
+    pub(crate) fn set_end(&mut self, bytes: u64) {
+        self.bytes = bytes;
+    }
+
+    /// Returns false for a deserialized reader that no input leads to, as far as continuing with it could do harm.
+    pub(crate) fn is_consistent(&self) -> bool {
+        self.tracker.is_consistent()
+    }
+
+    /// Locates the bytes of the packet that was returned last, in its record.
+    #[inline]
+    pub(crate) fn packet_data(&self, record: &[u8]) -> Option<PacketData> {
+        self.tracker.packet_data(record)
     }
 
     /// End of the last complete packet, block or file header.

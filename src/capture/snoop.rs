@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::damage::Finding;
-use super::parser::{Header, Notes, PacketParser, Parsed, header_u32};
+use super::parser::{Header, Notes, PacketData, PacketParser, Parsed, header_u32};
 use crate::limits::PACKET_BYTES_MAX;
 
 pub(super) const FILE_HEADER_BYTES: usize = 16;
@@ -22,6 +22,8 @@ enum Step {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SnoopParser {
     step: Step,
+    /// Link type of all packets. `None` before the file header, and for an unknown network type.
+    link_type: Option<u32>,
     /// Time of the partial packet.
     time_ns: Option<i64>,
 }
@@ -46,12 +48,13 @@ fn link_type(network: u32) -> Option<u32> {
 
 impl SnoopParser {
     pub(super) fn new() -> SnoopParser {
-        SnoopParser { step: Step::FileHeader, time_ns: None }
+        SnoopParser { step: Step::FileHeader, link_type: None, time_ns: None }
     }
 
     fn file_header(&mut self, header: &Header, notes: &mut Notes) -> Parsed {
         let network = header_u32(header, 12, true);
-        notes.link_type = link_type(network);
+        self.link_type = link_type(network);
+        notes.link_type = self.link_type;
         if notes.link_type.is_none() {
             notes.finding = Some(Finding::SnoopLinkType(network));
         }
@@ -82,6 +85,13 @@ impl PacketParser for SnoopParser {
             Step::RecordHeader => RECORD_HEADER_BYTES as usize,
             Step::RecordEnd => 0,
         }
+    }
+
+    fn packet_data(&self, record: &[u8]) -> Option<PacketData> {
+        let word = |at: usize| Some(u32::from_be_bytes(*record.get(at..)?.first_chunk::<4>()?));
+        let (original, captured) = (word(0)?, word(4)? as usize);
+        let link_type = self.link_type?;
+        Some(PacketData { link_type, start: RECORD_HEADER_BYTES as usize, captured, original })
     }
 
     fn parse(&mut self, header: &Header, notes: &mut Notes) -> Parsed {

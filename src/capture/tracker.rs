@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::compressed::CompressedContent;
 use super::damage::{Damage, DamageKind, Finding, Findings};
 use super::formats::{self, CaptureFormat, Detection, Parser, with_parser};
-use super::parser::{Header, Notes, PacketCounts, PacketParser, Parsed, STEP_BYTES_MAX};
+use super::parser::{Header, Notes, PacketCounts, PacketData, PacketParser, Parsed, STEP_BYTES_MAX};
 use super::summary::CaptureSummary;
 
 /// Maximum number of different link types listed.
@@ -168,6 +168,13 @@ impl PacketTracker {
             parser.keep_variant();
         }
         moved
+    }
+
+    /// Locates the bytes of a packet that the tracker has found last, in its record.
+    #[inline]
+    pub(super) fn packet_data(&self, record: &[u8]) -> Option<PacketData> {
+        let State::Tracking(parser) = &self.state else { return None };
+        with_parser!(parser, parser => parser.packet_data(record))
     }
 
     /// Ends parsing at the first unit that readers reject.

@@ -254,8 +254,8 @@ fn a_restart_does_not_read_what_is_stored() {
                 let text = std::fs::read_to_string(path).unwrap();
                 std::fs::write(
                     path,
-                    text.replace("\"resume_state\":\"A", "\"resume_state\":\"B")
-                        .replace("\"resume_state\": \"A", "\"resume_state\": \"B"),
+                    text.replace("\"resume_state\":\"B", "\"resume_state\":\"C")
+                        .replace("\"resume_state\": \"B", "\"resume_state\": \"C"),
                 )
                 .unwrap();
             };

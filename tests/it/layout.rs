@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 18] = [
     &["error", "limits"],
     &["runtime"],
     &["capture", "phone"],
-    &["http"],
+    &["http", "calls"],
     &["search"],
     &["cc/wire"],
     &["cc"],

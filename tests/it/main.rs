@@ -8,6 +8,7 @@ mod support;
 mod asking;
 mod billing;
 mod bounds;
+mod calls;
 mod captures;
 mod cluster;
 mod cluster_ask;

@@ -172,7 +172,8 @@ fn python_logstash_is_understood() {
 #[test]
 fn what_has_arrived_before_a_stop_is_stored() {
     let work = Workdir::new();
-    let mut events = Events::start(&work.join("out"), &["--lines", "0", "--syslog", "tcp:0"]);
+    let mut events =
+        Events::start(&work.join("out"), &["--lines", "0", "--syslog", "tcp:0", "--shutdown-timeout", "60s"]);
     let mut streams: Vec<TcpStream> =
         ["lines", "syslog transport=tcp"].map(|what| TcpStream::connect(events.addr(what)).unwrap()).into();
     for n in 0..2_000 {

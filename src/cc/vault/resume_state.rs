@@ -14,7 +14,7 @@ use super::scan::FileScan;
 use crate::capture::tracker::PacketTracker;
 
 /// Version of the format below, including the fields of [`PacketTracker`] and the layout of sha2's state.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Limit on the encoded length. The largest state, with the maximum number of interfaces, is shorter.
 const TEXT_BYTES_MAX: usize = 32 << 10;

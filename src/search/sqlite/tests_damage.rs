@@ -199,9 +199,10 @@ fn t5_a_store_that_lost_acknowledged_events_does_not_begin_anew() {
         assert_eq!(fs::read(dir.path().join(".lea").join(name)).unwrap(), before, "the file is left alone");
     };
     refused("events.db", |bytes| bytes.clear(), "is empty or missing, but 430 documents were acknowledged");
-    refused("events.db-wal", |bytes| bytes.clear(), "documents 350 to 429");
+    // A checkpoint may have moved the first of the commits into the file already.
+    refused("events.db-wal", |bytes| bytes.clear(), " to 429; the 35");
     refused("events.db-wal", |bytes| bytes[40_000] ^= 1, "commits are missing at the end");
-    refused("events.db-wal", |bytes| bytes[17] ^= 1, "documents 350 to 429");
+    refused("events.db-wal", |bytes| bytes[17] ^= 1, " to 429; the 35");
     let crashed = crashed_store(true);
     fs::remove_dir_all(dir.path().join(".lea")).unwrap();
     crashed.write(dir.path(), "events.db", |bytes| bytes[5] ^= 1);

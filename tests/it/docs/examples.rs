@@ -39,6 +39,7 @@ cp call.pcap sent
 cp config/configurationFile.conf etc/lea/lea.conf
 lea events load events.jsonl ours.jsonl --store interceptions
 for output in interceptions member1 member2; do lea decode dump.jsonl --output $output; done
+cp call.pcap interceptions
 "#;
 
 #[test]

@@ -356,8 +356,8 @@ fn flip(path: &Path) -> Vec<u8> {
 fn spoil(path: &Path) {
     let text = std::fs::read_to_string(path).unwrap();
     let spoiled = text
-        .replace("\"resume_state\":\"A", "\"resume_state\":\"B")
-        .replace("resume_state\": \"A", "resume_state\": \"B");
+        .replace("\"resume_state\":\"B", "\"resume_state\":\"C")
+        .replace("resume_state\": \"B", "resume_state\": \"C");
     assert_ne!(text, spoiled, "there is a state");
     std::fs::write(path, spoiled).unwrap();
 }

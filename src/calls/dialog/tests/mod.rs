@@ -1,0 +1,6 @@
+mod bounds;
+mod captures;
+mod kit;
+mod repeats;
+mod states;
+mod values;
