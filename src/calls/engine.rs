@@ -1,6 +1,8 @@
 //! State of the analysis of one capture: takes its packets in the order of the file and knows the calls so far. Pure.
 
 mod findings;
+#[cfg(test)]
+mod tests;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};

@@ -304,12 +304,12 @@ impl Call {
     /// Time between answer and end, or the last packet if the end is unknown. `None` if it was not answered.
     pub(crate) fn talk_ns(&self) -> Option<i64> {
         let end = self.ended_ns.unwrap_or(self.last_ns);
-        self.answered_ns.map(|answered| (end - answered).max(0))
+        self.answered_ns.map(|answered| end.saturating_sub(answered).max(0))
     }
 
     /// Time between the first INVITE and the first 18x, or the answer.
     pub(crate) fn setup_ns(&self) -> Option<i64> {
-        self.ringing_ns.or(self.answered_ns).map(|ns| (ns - self.start_ns).max(0))
+        self.ringing_ns.or(self.answered_ns).map(|ns| ns.saturating_sub(self.start_ns).max(0))
     }
 
     /// Number of streams per codec.

@@ -26,7 +26,7 @@ pub(super) fn add(call: &mut Call, copies: u64) {
     add_if(is_long && call.streams.is_empty(), Finding::NoMedia);
     add_if(is_long && audible(Side::Caller) != audible(Side::Callee), Finding::OneWay);
     let last_media = call.streams.iter().map(|stream| stream.last_ns).max();
-    let after_bye = call.ended_ns.zip(last_media).map_or(0, |(ended, last)| last - ended);
+    let after_bye = call.ended_ns.zip(last_media).map_or(0, |(ended, last)| last.saturating_sub(ended));
     add_if(is_answered && after_bye > AFTER_BYE_NS, Finding::MediaAfterBye);
     let share = |part: u64, whole: u64| whole > 0 && part as f64 > SHARE * whole as f64;
     let media_copies: u64 = call.streams.iter().map(|stream| stream.copies).sum();

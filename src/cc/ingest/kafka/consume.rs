@@ -116,6 +116,8 @@ struct LoopState<'a> {
     idle_check_at: Instant,
     /// Time from which on an unreadable batch is looked for.
     probe_at: Instant,
+    /// End of the last unreadable batch of each partition. It is found again if records before it were still on their way.
+    unreadable_ends: BTreeMap<TopicPartition, i64>,
     waiting: WaitWatch,
     /// Number of partitions that each topic had at its first assignment. `--from latest` applies to these only.
     first_partitions: BTreeMap<String, i32>,
@@ -182,6 +184,7 @@ impl<'a> ConsumeLoop<'a> {
             lag_at: Instant::now(),
             idle_check_at: Instant::now(),
             probe_at: Instant::now(),
+            unreadable_ends: BTreeMap::new(),
             waiting: WaitWatch::new(Instant::now()),
             first_partitions: BTreeMap::new(),
             others: OtherPartitions::default(),

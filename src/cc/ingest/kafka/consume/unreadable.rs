@@ -54,7 +54,9 @@ impl LoopState<'_> {
         self.probe_at = Instant::now() + if found.is_empty() { CHECK_INTERVAL } else { Duration::ZERO };
         for (partition, first, next) in found {
             let note = "a batch has a wrong checksum or cannot be decompressed; its records are missing";
-            self.record_unreadable(&partition, first, next, note);
+            if self.unreadable_ends.insert(partition.clone(), next).is_none_or(|end| end < next) {
+                self.record_unreadable(&partition, first, next, note);
+            }
             if let Some(known) = self.assigned.get(&partition) {
                 self.consumer.ledger.skip_to(known.id, next);
                 known.live.next_offset.set(next);
