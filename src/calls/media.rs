@@ -397,9 +397,10 @@ impl MediaTable {
     }
 }
 
-/// Reports whether two headers are of the same stream, in sequence: one packet may be missing or late.
+/// Reports whether two headers are of the same stream: the SSRC is equal, and the sequence goes on, with a loss at most as
+/// long as a second, or repeats.
 fn follows(first: &RtpHeader, second: &RtpHeader) -> bool {
-    first.ssrc == second.ssrc && (1..=3).contains(&second.sequence.wrapping_sub(first.sequence))
+    first.ssrc == second.ssrc && second.sequence.wrapping_sub(first.sequence) <= 50
 }
 
 /// Adds a value to a list of bounded length. The oldest one makes room.

@@ -267,3 +267,68 @@ fn what_is_not_a_capture_is_said() {
     let missing = calls(&work, &["list", text(&work.join("missing"))]);
     assert_eq!(missing.status.code(), Some(3));
 }
+
+/// A call of testdata/calls, as its generator knows it.
+fn truth(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file.with_extension("jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Captures in tunnels, over TCP and WebSocket, in fragments, and with faults: each number is that of the generator.
+#[test]
+fn made_calls_are_read_as_they_were_made() {
+    let work = Workdir::new();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/calls");
+    let mut files: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "pcap"));
+    assert_eq!(files.len(), 18);
+    for file in &files {
+        let found = json_lines(&calls(&work, &["list", text(file), "--json"]));
+        let expected = truth(file);
+        assert_eq!(found.len(), expected.len(), "{}", file.display());
+        for expected in &expected {
+            let call = found.iter().find(|call| call["call_id"] == expected["call_id"]).unwrap();
+            let what = format!("{} {}", file.display(), call["call_id"]);
+            for name in ["from_tag", "caller", "callee", "final_code", "legs"] {
+                assert_eq!(call[name], expected[name], "{what} {name}");
+            }
+            // The end of the capture is not the end of the call.
+            let is_open = expected["end"] == "no_bye";
+            assert_eq!(
+                call["state"],
+                if is_open { "answered".into() } else { expected["state"].clone() },
+                "{what}"
+            );
+            let messages = expected["messages"].as_object().unwrap().values();
+            let messages: u64 = messages.map(|count| count.as_u64().unwrap()).sum();
+            assert_eq!(call["messages"], messages, "{what}");
+            check_streams(call, expected, &what);
+        }
+    }
+}
+
+fn check_streams(call: &Value, expected: &Value, what: &str) {
+    let (streams, expected) = (call["streams"].as_array().unwrap(), expected["streams"].as_array().unwrap());
+    assert_eq!(streams.len(), expected.len(), "{what}");
+    for expected in expected {
+        let ssrc = format!("0x{:08x}", expected["ssrc"].as_u64().unwrap());
+        let is_it =
+            |stream: &&Value| stream["ssrc"] == ssrc.as_str() && stream["source"] == expected["source"];
+        let stream = streams.iter().find(is_it).unwrap();
+        let names = [
+            "side",
+            "codec",
+            "packets",
+            "lost",
+            "duplicates",
+            "reordered",
+            "restarts",
+            "copies",
+            "payload_bytes",
+            "loss_runs",
+        ];
+        for name in names {
+            assert_eq!(stream[name], expected[name], "{what} {ssrc} {name}");
+        }
+    }
+}
