@@ -3,14 +3,15 @@
 use std::io;
 use std::path::Path;
 
-use super::capture_file::CaptureFile;
-use super::endpoint::PacketPlace;
+use serde::{Deserialize, Serialize};
+
+use super::capture_file::{CaptureFile, RecordReader};
 use super::engine::{CaptureName, Engine};
 use super::index;
 use super::packet::CounterKind;
 use super::view::{Call, MediaStream};
 use crate::capture::formats;
-use crate::capture::reader::{PacketReader, ReadAt};
+use crate::capture::reader::ReadAt;
 
 /// Bytes between reports of progress.
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -23,18 +24,18 @@ pub(crate) struct Analysis {
     /// RTP streams that belong to no call.
     pub unbound: Vec<MediaStream>,
     /// Reads packets of the capture again.
-    pub reader: PacketReader,
+    pub reader: RecordReader,
     /// What could not be read, and what a limit cut off, in sentences.
     pub problems: Vec<String>,
 }
 
-/// Analysis that goes on when its capture grows.
-#[derive(Debug)]
+/// Analysis that goes on when its capture grows. An index stores it.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CaptureAnalyser {
-    pub(super) engine: Engine,
-    pub(super) reader: PacketReader,
+    engine: Engine,
+    reader: RecordReader,
     /// Calls that are complete.
-    pub(super) complete: Vec<Call>,
+    complete: Vec<Call>,
     /// End of the last packet.
     pub(super) covered: u64,
 }
@@ -88,8 +89,13 @@ impl CaptureAnalyser {
             return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
         }
         let bytes = file.bytes()?;
-        let Some(reader) = PacketReader::open(file, bytes)? else { return Ok(None) };
+        let Some(reader) = RecordReader::open(file, bytes)? else { return Ok(None) };
         Ok(Some(CaptureAnalyser { engine: Engine::default(), reader, complete: Vec::new(), covered: 0 }))
+    }
+
+    /// Returns false for a deserialized analysis that no input leads to, as far as continuing with it could do harm.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.reader.is_consistent()
     }
 
     /// Reads the packets that the file has now.
@@ -101,16 +107,12 @@ impl CaptureAnalyser {
     ) -> io::Result<()> {
         self.reader.set_end(file.bytes()?);
         let mut reported = self.covered;
-        let mut time_ns = self.engine.last_ns();
-        while let Some(packet) = self.reader.next(file)? {
-            let record = file.read_at(packet.start, (packet.end - packet.start) as usize)?;
-            time_ns = packet.time_ns.unwrap_or(time_ns);
-            if let Some(data) = self.reader.packet_data(record) {
-                let place = PacketPlace { offset: packet.start, bytes: record.len() as u32, time_ns };
-                self.engine.add(place, data.link_type, data.bytes(record));
+        while let Some(record) = self.reader.next(file)? {
+            if let Some(data) = record.data {
+                self.engine.add(record.place, data.link_type, data.bytes(record.bytes));
                 self.engine.take_complete(name, &mut |call| self.complete.push(call));
             }
-            self.covered = packet.end;
+            self.covered = record.end();
             if self.covered - reported >= PROGRESS_BYTES {
                 progress(self.covered - reported);
                 reported = self.covered;
@@ -123,10 +125,11 @@ impl CaptureAnalyser {
     fn finish(mut self, name: CaptureName<'_>) -> Analysis {
         self.engine.finish();
         let problems = self.problems();
+        let (open, unbound) = self.engine.open(name);
         let mut calls = self.complete;
-        calls.extend(self.engine.open_calls(name));
+        calls.extend(open);
         calls.sort_by_key(|call| call.start_ns);
-        Analysis { calls, unbound: self.engine.unbound_streams(), reader: self.reader, problems }
+        Analysis { calls, unbound, reader: self.reader, problems }
     }
 
     /// What could not be read, and what a limit cut off, in sentences.

@@ -175,11 +175,10 @@ fn rounded(value: f64, digits: i32) -> Value {
 /// What a finding says about a call, in words.
 pub(crate) fn finding_text(finding: Finding, call: &Call) -> String {
     match finding {
-        Finding::OneWay => {
-            let is_heard = |side| call.streams.iter().any(|stream| stream.side == Some(side));
-            let silent = if is_heard(super::view::Side::Caller) { "callee" } else { "caller" };
-            format!("one way: {silent} silent")
-        }
+        Finding::OneWay => match call.silent_side() {
+            Some(side) => format!("one way: {} silent", side.as_str()),
+            None => "one way".to_owned(),
+        },
         other => other.as_str().replace('_', " "),
     }
 }

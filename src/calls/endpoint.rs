@@ -42,6 +42,12 @@ impl Flow {
     pub(crate) fn reversed(self) -> Flow {
         Flow { source: self.destination, destination: self.source }
     }
+
+    /// Returns the flow of the RTP whose RTCP this is, if RTCP has ports of its own: each port one less (RFC 3550 section 11).
+    pub(crate) fn of_rtp(self) -> Flow {
+        let below = |endpoint: Endpoint| Endpoint { port: endpoint.port.wrapping_sub(1), ..endpoint };
+        Flow { source: below(self.source), destination: below(self.destination) }
+    }
 }
 
 /// When and where in the capture a packet was seen.

@@ -4,14 +4,15 @@ mod findings;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::dialog::{CallRecord, Calls, PacketMeta, Totals, to_view};
 use super::endpoint::{Endpoint, PacketPlace};
 use super::media::{
-    BoundCall, CallNumber, MediaCounters, MediaEntry, MediaFormat, MediaPacket, MediaSnapshot, MediaTable,
-    SignalledMedia,
+    BoundCall, CallNumber, MediaCounters, MediaEntry, MediaFormat, MediaPacket, MediaTable, SignalledMedia,
 };
 use super::packet::{
     Connections, Fragments, PacketCounters, Peeled, StreamMessage, StreamTransport, UdpDatagram,
@@ -51,82 +52,35 @@ pub(crate) struct RtcpCounters {
     pub malformed: u64,
 }
 
-/// State of an analysis.
-#[derive(Debug, Default)]
+/// State of an analysis. An index stores it.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Engine {
     fragments: Fragments,
     connections: Connections,
-    calls: Calls,
-    media: MediaTable,
+    signalling: Signalling,
     packets: PacketCounters,
     rtcp: RtcpCounters,
-    /// SIP messages that could not be parsed.
-    malformed_messages: u64,
-    /// Calls that gave way to newer ones and wait to be taken.
-    cut_calls: Vec<CallRecord>,
     /// Streams of open calls that gave way to newer ones.
-    evicted: HashMap<CallNumber, Vec<MediaStream>>,
+    evicted: BTreeMap<CallNumber, Vec<MediaStream>>,
     last_ns: i64,
     next_completion_ns: i64,
 }
 
-/// What an index stores of an [`Engine`].
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct EngineSnapshot {
-    fragments: Fragments,
-    connections: Connections,
+/// Calls and streams: what SIP messages change.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Signalling {
     calls: Calls,
-    media: MediaSnapshot,
-    packets: PacketCounters,
-    rtcp: RtcpCounters,
-    malformed_messages: u64,
-    cut_calls: Vec<CallRecord>,
-    evicted: Vec<(CallNumber, Vec<MediaStream>)>,
-    last_ns: i64,
-    next_completion_ns: i64,
+    media: MediaTable,
+    /// Messages that could not be parsed.
+    malformed: u64,
+    /// Calls that gave way to newer ones and wait to be taken.
+    cut: Vec<CallRecord>,
 }
 
 impl Engine {
-    pub(crate) fn to_snapshot(&self) -> EngineSnapshot {
-        EngineSnapshot {
-            fragments: self.fragments.clone(),
-            connections: self.connections.clone(),
-            calls: self.calls.clone(),
-            media: self.media.to_snapshot(),
-            packets: self.packets.clone(),
-            rtcp: self.rtcp,
-            malformed_messages: self.malformed_messages,
-            cut_calls: self.cut_calls.clone(),
-            evicted: self.evicted.iter().map(|(call, streams)| (*call, streams.clone())).collect(),
-            last_ns: self.last_ns,
-            next_completion_ns: self.next_completion_ns,
-        }
-    }
-
-    pub(crate) fn from_snapshot(snapshot: EngineSnapshot) -> Engine {
-        Engine {
-            fragments: snapshot.fragments,
-            connections: snapshot.connections,
-            calls: snapshot.calls,
-            media: MediaTable::from_snapshot(snapshot.media),
-            packets: snapshot.packets,
-            rtcp: snapshot.rtcp,
-            malformed_messages: snapshot.malformed_messages,
-            cut_calls: snapshot.cut_calls,
-            evicted: snapshot.evicted.into_iter().collect(),
-            last_ns: snapshot.last_ns,
-            next_completion_ns: snapshot.next_completion_ns,
-        }
-    }
-
-    /// Time of the last packet.
-    pub(crate) fn last_ns(&self) -> i64 {
-        self.last_ns
-    }
-
     /// Losses that were not compared with those of other streams.
     pub(crate) fn omitted_gaps(&self) -> u64 {
-        self.media.loss().omitted()
+        self.signalling.media.loss().omitted()
     }
 
     pub(crate) fn packet_counters(&self) -> &PacketCounters {
@@ -134,16 +88,16 @@ impl Engine {
     }
 
     pub(crate) fn sip_totals(&self) -> &Totals {
-        self.calls.totals()
+        self.signalling.calls.totals()
     }
 
     /// SIP messages that could not be parsed.
     pub(crate) fn malformed_messages(&self) -> u64 {
-        self.malformed_messages
+        self.signalling.malformed
     }
 
     pub(crate) fn media_counters(&self) -> MediaCounters {
-        self.media.counters()
+        self.signalling.media.counters()
     }
 
     pub(crate) fn rtcp_counters(&self) -> RtcpCounters {
@@ -162,14 +116,8 @@ impl Engine {
         match peeled {
             Peeled::Udp(datagram) => self.add_datagram(place, datagram),
             Peeled::Tcp(segment) => {
-                let mut signalling = Signalling {
-                    calls: &mut self.calls,
-                    media: &mut self.media,
-                    malformed: &mut self.malformed_messages,
-                    cut: &mut self.cut_calls,
-                };
                 self.connections.add(place, segment, &mut self.packets, &mut |message| {
-                    signalling.add_stream_message(&message);
+                    self.signalling.add_stream_message(&message);
                 });
             }
             Peeled::Fragment(fragment) => {
@@ -189,7 +137,7 @@ impl Engine {
                 let Some(header) = RtpHeader::parse(datagram.payload, datagram.payload.len()) else { return };
                 let payload = header.payload(datagram.payload);
                 let packet = MediaPacket { place, ip_id: datagram.ip_id, header, payload };
-                self.media.add(&datagram.flow, &packet);
+                self.signalling.media.add(&datagram.flow, &packet);
             }
             // The letters of SIP are the numbers of TURN channels.
             _ if looks_like_sip(datagram.payload) => {
@@ -201,20 +149,14 @@ impl Engine {
                     vlan: 0,
                     transport: SipTransport::Udp,
                 };
-                let mut signalling = Signalling {
-                    calls: &mut self.calls,
-                    media: &mut self.media,
-                    malformed: &mut self.malformed_messages,
-                    cut: &mut self.cut_calls,
-                };
-                signalling.add_message(packet, datagram.payload);
+                self.signalling.add_message(packet, datagram.payload);
             }
             _ => {}
         }
     }
 
     fn add_rtcp(&mut self, place: PacketPlace, datagram: &UdpDatagram<'_>) {
-        let media = &mut self.media;
+        let media = &mut self.signalling.media;
         let kind = parse_rtcp(datagram.payload, datagram.is_cut, |report| {
             media.add_report(&datagram.flow, &report, place.time_ns);
         });
@@ -226,14 +168,8 @@ impl Engine {
     /// Reads what streams still hold back because bytes before it are missing. To be called at the end of a capture that does
     /// not grow any more.
     pub(crate) fn finish(&mut self) {
-        let mut signalling = Signalling {
-            calls: &mut self.calls,
-            media: &mut self.media,
-            malformed: &mut self.malformed_messages,
-            cut: &mut self.cut_calls,
-        };
         self.connections.finish(self.last_ns, &mut self.packets, &mut |message| {
-            signalling.add_stream_message(&message);
+            self.signalling.add_stream_message(&message);
         });
     }
 
@@ -248,8 +184,15 @@ impl Engine {
     #[cold]
     fn take_complete_now(&mut self, name: CaptureName<'_>, take: &mut impl FnMut(Call)) {
         self.next_completion_ns = self.last_ns.saturating_add(COMPLETION_INTERVAL_NS);
+        let evicted = self.signalling.media.take_evicted();
+        let cut = std::mem::take(&mut self.signalling.cut);
+        let finished = self.signalling.calls.take_finished(self.last_ns, ANSWERED_IDLE_NS);
+        if evicted.is_empty() && cut.is_empty() && finished.is_empty() {
+            return;
+        }
+        // Comparing the gaps of all streams takes a while.
         let lost = self.lost_by_capture();
-        for entry in self.media.take_evicted() {
+        for entry in evicted {
             for bound in &entry.calls {
                 let stream = self.stream_view(&entry, Some(*bound), &lost);
                 let streams = self.evicted.entry(bound.call).or_default();
@@ -258,54 +201,47 @@ impl Engine {
                 }
             }
         }
-        let cut = std::mem::take(&mut self.cut_calls);
-        let finished = self.calls.take_finished(self.last_ns, ANSWERED_IDLE_NS);
         for record in cut.into_iter().chain(finished) {
             take(self.view(&record, name, &lost));
             self.evicted.remove(&record.number);
-            self.media.remove_call(record.number, media_endpoints(&record));
+            self.signalling.media.remove_call(record.number, media_endpoints(&record));
         }
     }
 
-    /// Returns the calls that are not complete yet.
-    pub(crate) fn open_calls(&self, name: CaptureName<'_>) -> Vec<Call> {
+    /// Returns the calls that are not complete yet, and the streams that belong to no call.
+    pub(crate) fn open(&self, name: CaptureName<'_>) -> (Vec<Call>, Vec<MediaStream>) {
         let lost = self.lost_by_capture();
-        let silent = |record: &CallRecord| {
-            let media_ns = self.media.last_ns_of(record.number);
-            self.last_ns.saturating_sub(record.last_ns.max(media_ns)) > SILENT_NS
-        };
+        let Signalling { calls, media, cut, .. } = &self.signalling;
         let view = |record: &CallRecord| {
-            if !silent(record) {
+            let last_ns = record.last_ns.max(media.last_ns_of(record.number));
+            if self.last_ns.saturating_sub(last_ns) <= SILENT_NS {
                 return self.view(record, name, &lost);
             }
             let mut settled = record.clone();
             settled.settle();
             self.view(&settled, name, &lost)
         };
-        self.cut_calls.iter().chain(self.calls.iter()).map(view).collect()
-    }
-
-    /// Returns the streams that belong to no call.
-    pub(crate) fn unbound_streams(&self) -> Vec<MediaStream> {
-        let mut entries: Vec<&MediaEntry> = self.media.unbound().collect();
-        entries.sort_unstable_by_key(|entry| entry.serial);
-        let lost = self.lost_by_capture();
-        entries.into_iter().map(|entry| self.stream_view(entry, None, &lost)).collect()
+        let mut unbound: Vec<&MediaEntry> = media.unbound().collect();
+        unbound.sort_unstable_by_key(|entry| entry.serial);
+        let unbound = unbound.into_iter().map(|entry| self.stream_view(entry, None, &lost));
+        (cut.iter().chain(calls.iter()).map(view).collect(), unbound.collect())
     }
 
     /// Packets that the recorder lost, by the serial number of their stream.
     fn lost_by_capture(&self) -> HashMap<u32, u64> {
-        self.media.loss().shared().into_iter().map(|gaps| (gaps.stream, gaps.missing)).collect()
+        self.signalling.media.loss().shared().into_iter().map(|gaps| (gaps.stream, gaps.missing)).collect()
     }
 
     fn view(&self, record: &CallRecord, name: CaptureName<'_>, lost: &HashMap<u32, u64>) -> Call {
         let mut call = to_view(record, name.capture, name.stream);
         call.streams = self
+            .signalling
             .media
             .streams_of(record.number)
             .map(|(stream, bound)| self.stream_view(stream, Some(bound), lost))
             .collect();
-        call.is_cut |= self.media.streams_of(record.number).any(|(stream, _)| stream.state.cut_off() > 0);
+        call.is_cut |=
+            self.signalling.media.streams_of(record.number).any(|(stream, _)| stream.state.cut_off() > 0);
         call.streams.extend(self.evicted.get(&record.number).into_iter().flatten().cloned());
         call.streams.sort_by_key(|stream| (stream.first_ns, stream.first_offset));
         call.last_ns = call.streams.iter().map(|stream| stream.last_ns).fold(call.last_ns, i64::max);
@@ -337,15 +273,7 @@ impl Engine {
     }
 }
 
-/// What SIP messages change.
-struct Signalling<'e> {
-    calls: &'e mut Calls,
-    media: &'e mut MediaTable,
-    malformed: &'e mut u64,
-    cut: &'e mut Vec<CallRecord>,
-}
-
-impl Signalling<'_> {
+impl Signalling {
     fn add_stream_message(&mut self, message: &StreamMessage<'_>) {
         let packet = PacketMeta {
             place: message.place,
@@ -364,7 +292,7 @@ impl Signalling<'_> {
     /// Adds a message, and tells the streams where its call receives media.
     fn add_message(&mut self, packet: PacketMeta, bytes: &[u8]) {
         let Ok(message) = Message::parse(bytes) else {
-            *self.malformed += 1;
+            self.malformed += 1;
             return;
         };
         let event = self.calls.add(packet, &message, bytes);

@@ -1,4 +1,4 @@
-//! Reads the packets of one call again: for its audio, its messages, and a capture of its own.
+//! Reads the packets of one call again: for its audio, for its messages, and to write them to a capture.
 
 mod raw;
 
@@ -8,12 +8,11 @@ use hashbrown::{HashMap, HashSet};
 
 pub(crate) use raw::RawPacket;
 
-use super::capture_file::CaptureFile;
-use super::endpoint::{Endpoint, Flow, PacketPlace};
+use super::capture_file::{CaptureFile, RecordReader};
+use super::endpoint::{Flow, PacketPlace};
 use super::packet::{Connections, Fragments, PacketCounters, Peeled, UdpDatagram, peel};
-use super::rtp::RtpHeader;
-use super::view::{Call, SipTransport};
-use crate::capture::reader::{PacketReader, ReadAt};
+use super::rtp::{Kind, RtpHeader, classify};
+use super::view::{Call, CallMessage, SipTransport};
 
 /// A packet of a call.
 pub(crate) enum CallPacket<'p> {
@@ -46,20 +45,18 @@ impl<'c> CallPackets<'c> {
     pub(crate) fn new(call: &'c Call) -> CallPackets<'c> {
         let mut streams: HashMap<_, Vec<usize>> = HashMap::new();
         for (number, stream) in call.streams.iter().enumerate() {
-            let flow = Flow { source: stream.source, destination: stream.destination };
-            streams.entry((flow, stream.ssrc)).or_default().push(number);
+            streams.entry((stream.flow(), stream.ssrc)).or_default().push(number);
         }
         let mut messages: HashMap<_, Vec<usize>> = HashMap::new();
         for (number, message) in call.messages.iter().enumerate() {
             messages.entry(message.place.offset).or_default().push(number);
         }
         let in_streams = call.messages.iter().filter(|message| message.transport != SipTransport::Udp);
-        let flow = |source: Endpoint, destination: Endpoint| Flow { source, destination };
         CallPackets {
             call,
             streams,
             messages,
-            stream_flows: in_streams.map(|message| flow(message.source, message.destination)).collect(),
+            stream_flows: in_streams.map(CallMessage::flow).collect(),
             fragments: Fragments::default(),
             connections: Connections::default(),
             counters: PacketCounters::default(),
@@ -73,18 +70,15 @@ impl<'c> CallPackets<'c> {
     pub(crate) fn read(
         mut self,
         file: &mut CaptureFile,
-        reader: &PacketReader,
+        reader: &RecordReader,
         mut take: impl FnMut(CallPacket<'_>, PacketPlace) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some((first, last)) = offsets(self.call) else { return Ok(()) };
-        let mut reader = reader.moved_to(first);
-        let mut time_ns = self.call.start_ns;
-        while let Some(packet) = reader.next(file)?.filter(|packet| packet.start <= last) {
-            let record = file.read_at(packet.start, (packet.end - packet.start) as usize)?;
-            time_ns = packet.time_ns.unwrap_or(time_ns);
-            let place = PacketPlace { offset: packet.start, bytes: record.len() as u32, time_ns };
-            if let Some(data) = reader.packet_data(record) {
-                self.add(place, record, &peel(data.link_type, data.bytes(record)), &mut take)?;
+        let mut reader = reader.moved_to(first, self.call.start_ns);
+        while let Some(record) = reader.next(file)?.filter(|record| record.place.offset <= last) {
+            if let Some(data) = record.data {
+                let peeled = peel(data.link_type, data.bytes(record.bytes));
+                self.add(record.place, record.bytes, &peeled, &mut take)?;
             }
         }
         Ok(())
@@ -115,7 +109,7 @@ impl<'c> CallPackets<'c> {
                         })
                     };
                     let numbers = messages.get(&found.place.offset);
-                    // Several messages of one packet are told apart by their order.
+                    // Of several messages in one packet, the first byte decides.
                     if let Some(&message) = numbers.and_then(|numbers| numbers.iter().find(is_it))
                         && result.is_ok()
                     {
@@ -136,7 +130,7 @@ impl<'c> CallPackets<'c> {
         take: &mut impl FnMut(CallPacket<'_>, PacketPlace) -> io::Result<()>,
     ) -> io::Result<()> {
         let payload = datagram.payload;
-        if let [128..=191, _, ..] = payload {
+        if classify(payload) == Kind::Rtp {
             let Some(header) = RtpHeader::parse(payload, payload.len()) else { return Ok(()) };
             let Some(numbers) = self.streams.get(&(datagram.flow, header.ssrc)) else { return Ok(()) };
             // An endpoint that is used again has several streams with the same SSRC.

@@ -1,25 +1,22 @@
-//! The index beside a capture: the state of its analysis, so that the capture is not read again.
+//! The index of a capture stores the state of its analysis, so that the capture is not read again.
 //!
 //! A cache: if anything does not match, the capture is read from its start. The file is written under another name and
 //! renamed, so that a kill leaves the old one or the new one.
 //!
-//! Format: [`MAGIC`], CRC-32C of what follows (4 bytes, little-endian), then an [`IndexContent`] in postcard.
+//! Format: [`MAGIC`], CRC-32C of what follows (4 bytes, little-endian), then in
+//! postcard the CRC-32C of the bytes at both ends of what is covered, and a [`CaptureAnalyser`].
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::analysis::CaptureAnalyser;
 use super::capture_file::CaptureFile;
-use super::engine::{Engine, EngineSnapshot};
-use super::view::Call;
-use crate::capture::reader::{PacketReader, ReadAt};
+use crate::capture::reader::ReadAt;
 
 /// First bytes of an index. The digits are the version of everything after it.
-const MAGIC: &[u8; 8] = b"leacal01";
+const MAGIC: &[u8; 8] = b"leacal02";
 
 const CHECKSUM_BYTES: usize = 4;
 
@@ -29,17 +26,6 @@ const INDEX_BYTES_MAX: u64 = 1 << 30;
 /// Bytes at the start of the capture, and before the covered end, that must be those of the index.
 const COMPARED_BYTES: u64 = 4_096;
 
-#[derive(Serialize, Deserialize)]
-struct IndexContent {
-    /// End of the last packet that was read.
-    covered: u64,
-    /// CRC-32C of the bytes at both ends of what is covered.
-    ends: u32,
-    reader: PacketReader,
-    engine: EngineSnapshot,
-    complete: Vec<Call>,
-}
-
 /// Loads the analysis of a capture. `None`: there is none, or it does not belong to this file.
 pub(super) fn load(path: &Path, capture: &mut CaptureFile) -> Option<CaptureAnalyser> {
     let length = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?.len();
@@ -48,27 +34,16 @@ pub(super) fn load(path: &Path, capture: &mut CaptureFile) -> Option<CaptureAnal
     if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
         return None;
     }
-    let content: IndexContent = postcard::from_bytes(content).ok()?;
-    let is_usable = content.covered <= capture.bytes().ok()?
-        && content.reader.is_consistent()
-        && ends(capture, content.covered).ok()? == content.ends;
-    is_usable.then(|| CaptureAnalyser {
-        engine: Engine::from_snapshot(content.engine),
-        reader: content.reader,
-        complete: content.complete,
-        covered: content.covered,
-    })
+    let (stored_ends, analyser) = postcard::from_bytes::<(u32, CaptureAnalyser)>(content).ok()?;
+    let is_usable = analyser.covered <= capture.bytes().ok()?
+        && analyser.is_consistent()
+        && ends(capture, analyser.covered).ok()? == stored_ends;
+    is_usable.then_some(analyser)
 }
 
 /// Stores the analysis of a capture. Creates the directory if necessary.
 pub(super) fn store(path: &Path, capture: &mut CaptureFile, analyser: &CaptureAnalyser) -> io::Result<()> {
-    let content = IndexContent {
-        covered: analyser.covered,
-        ends: ends(capture, analyser.covered)?,
-        reader: analyser.reader.clone(),
-        engine: analyser.engine.to_snapshot(),
-        complete: analyser.complete.clone(),
-    };
+    let content = (ends(capture, analyser.covered)?, analyser);
     let content = postcard::to_allocvec(&content).map_err(io::Error::other)?;
     let dir = path.parent().ok_or(io::ErrorKind::NotFound)?;
     fs::create_dir_all(dir)?;
@@ -91,6 +66,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
+/// CRC-32C of the bytes at both ends of what is covered.
 fn ends(capture: &mut CaptureFile, covered: u64) -> io::Result<u32> {
     let count = covered.min(COMPARED_BYTES) as usize;
     let start = crc32c::crc32c(capture.read_at(0, count)?);

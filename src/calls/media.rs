@@ -14,6 +14,8 @@ mod snapshot;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use snapshot::Snapshot;
+
 use super::endpoint::{Endpoint, Flow, PacketPlace};
 use super::rtp::{
     CaptureLoss, Format, Outcome, ReceiverReports, Report, Role, RtpHeader, RtpPacket, StreamState,
@@ -206,7 +208,8 @@ pub(crate) struct MediaCounters {
 }
 
 /// RTP streams, and the endpoints that calls have signalled.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "Snapshot")]
 pub(crate) struct MediaTable {
     entries: Vec<Option<Box<MediaEntry>>>,
     free: Vec<u32>,
@@ -225,16 +228,6 @@ pub(crate) struct MediaTable {
     counters: MediaCounters,
     /// Streams that gave way to newer ones and wait to be taken.
     evicted: Vec<MediaEntry>,
-}
-
-/// What an index stores of a [`MediaTable`].
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct MediaSnapshot {
-    entries: Vec<MediaEntry>,
-    signalled: Vec<(Endpoint, SignalledEndpoint)>,
-    loss: CaptureLoss,
-    next_serial: u32,
-    counters: MediaCounters,
 }
 
 impl MediaTable {
@@ -337,9 +330,7 @@ impl MediaTable {
 
     /// Finds a stream by the flow of its RTCP: the same ports (RFC 5761), or each one less (RFC 3550 section 11).
     fn reported_stream(&mut self, flow: Flow, ssrc: u32) -> Option<&mut MediaEntry> {
-        let lower = |endpoint: Endpoint| Endpoint { port: endpoint.port.wrapping_sub(1), ..endpoint };
-        let below = Flow { source: lower(flow.source), destination: lower(flow.destination) };
-        let stream = [flow, below].iter().find_map(|flow| self.by_ssrc.get(&(*flow, ssrc)))?;
+        let stream = [flow, flow.of_rtp()].iter().find_map(|flow| self.by_ssrc.get(&(*flow, ssrc)))?;
         self.entry_mut(*stream)
     }
 

@@ -1,6 +1,8 @@
-//! Calls for tests.
+//! Calls and packets for tests.
 
-use super::endpoint::{Endpoint, PacketPlace};
+use super::capture_file::RecordReader;
+use super::endpoint::{Endpoint, Flow, PacketPlace};
+use super::packet::{Peeled, UdpDatagram, peel};
 use super::view::{Binding, Call, CallMessage, CallState, EndReason, MediaStream, Party, Side, SipTransport};
 
 /// 2026-11-21T20:59:41.102Z.
@@ -111,4 +113,36 @@ pub(crate) fn answered_call() -> Call {
         findings: Vec::new(),
         is_cut: false,
     }
+}
+
+/// A UDP datagram of a capture.
+pub(crate) struct SampleDatagram {
+    pub place: PacketPlace,
+    pub flow: Flow,
+    pub ip_id: u16,
+    pub payload: Vec<u8>,
+}
+
+/// Packets of a capture in testdata: place, link type, bytes.
+pub(crate) fn packets(name: &str) -> Vec<(PacketPlace, u32, Vec<u8>)> {
+    let file = std::fs::read(format!("{}/testdata/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let mut source = &file[..];
+    let mut reader = RecordReader::open(&mut source, file.len() as u64).unwrap().unwrap();
+    let mut packets = Vec::new();
+    while let Some(record) = reader.next(&mut source).unwrap() {
+        let data = record.data.unwrap();
+        packets.push((record.place, data.link_type, data.bytes(record.bytes).to_vec()));
+    }
+    packets
+}
+
+/// Whole UDP datagrams of a capture in testdata.
+pub(crate) fn datagrams(name: &str) -> Vec<SampleDatagram> {
+    let datagram = |(place, link_type, bytes): (PacketPlace, u32, Vec<u8>)| match peel(link_type, &bytes) {
+        Peeled::Udp(UdpDatagram { flow, ip_id, payload, is_cut: false }) => {
+            Some(SampleDatagram { place, flow, ip_id, payload: payload.to_vec() })
+        }
+        _ => None,
+    };
+    packets(name).into_iter().filter_map(datagram).collect()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Endpoint, PacketPlace};
+use super::endpoint::{Endpoint, Flow, PacketPlace};
 use super::media::MediaFormat;
 use super::rtp::Window;
 
@@ -86,6 +86,14 @@ pub(crate) enum Side {
 }
 
 impl Side {
+    /// Returns the other side.
+    pub(crate) fn opposite(self) -> Side {
+        match self {
+            Side::Caller => Side::Callee,
+            Side::Callee => Side::Caller,
+        }
+    }
+
     /// Name in JSON and in tables.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -130,6 +138,12 @@ pub(crate) struct CallMessage {
     /// Times that the same message was seen again (RFC 3261 section 17). Copies of the capture are not counted.
     pub retransmissions: u32,
     pub transport: SipTransport,
+}
+
+impl CallMessage {
+    pub(crate) fn flow(&self) -> Flow {
+        Flow { source: self.source, destination: self.destination }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -212,6 +226,12 @@ pub(crate) struct MediaStream {
     /// Offsets of the records of the first and the last packet in the capture, in bytes.
     pub first_offset: u64,
     pub last_offset: u64,
+}
+
+impl MediaStream {
+    pub(crate) fn flow(&self) -> Flow {
+        Flow { source: self.source, destination: self.destination }
+    }
 }
 
 /// DTMF digit, from RFC 4733 events or SIP INFO.
@@ -310,6 +330,14 @@ impl Call {
     /// Time between the first INVITE and the first 18x, or the answer.
     pub(crate) fn setup_ns(&self) -> Option<i64> {
         self.ringing_ns.or(self.answered_ns).map(|ns| ns.saturating_sub(self.start_ns).max(0))
+    }
+
+    /// Returns the side without RTP, if the other one has some.
+    pub(crate) fn silent_side(&self) -> Option<Side> {
+        let is_silent =
+            |side: &Side| !self.streams.iter().any(|stream| stream.side == Some(*side) && stream.packets > 0);
+        let mut silent = [Side::Caller, Side::Callee].into_iter().filter(is_silent);
+        silent.next().filter(|_| silent.next().is_none())
     }
 
     /// Number of streams per codec.

@@ -9,7 +9,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::formats::{self, CaptureFormat, Detection};
-use super::parser::PacketData;
+pub(crate) use super::parser::PacketData;
 use super::tracker::{Packet, PacketTracker};
 
 /// Random access to bytes.

@@ -2,6 +2,7 @@
 
 mod list;
 mod report;
+mod rows;
 mod show;
 mod split;
 mod streams;

@@ -17,7 +17,7 @@ use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
-use crate::{Error, Exit, Result};
+use crate::{Exit, Result};
 
 /// List the streams in an output directory
 ///
@@ -77,10 +77,7 @@ impl Command for Args {
 
 impl Args {
     fn since_ms(&self) -> Result<Option<i64>> {
-        let now_ms = crate::runtime::time::now_ms();
-        let parse = |text: &String| TimeZoneArg::Local.parse_time(text, now_ms);
-        let since = self.since.as_ref().map(parse).transpose();
-        since.map_err(|error| Error::Usage(format!("--since: {error}")))
+        self.since.as_deref().map(|since| TimeZoneArg::Local.parse_since(since)).transpose()
     }
 }
 

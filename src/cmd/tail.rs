@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -246,13 +246,7 @@ impl ManifestCache {
 
 /// Opens a stream file. Neither a pipe nor a link is one.
 fn open_stream_file(path: &Path) -> Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = file.map_err(Error::path("open", path))?;
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return Err(Error::path("open", path)(io::Error::other("not a regular file")));
-    }
-    Ok(file)
+    listing::open_regular(path, OFlags::NOFOLLOW).map_err(Error::path("open", path))
 }
 
 /// Why writing ended.

@@ -18,11 +18,9 @@ use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
-use crate::runtime::progress::Progress;
+use crate::runtime::progress::{BYTES_TEMPLATE, Progress};
 use crate::runtime::terminal::escape;
 use crate::{Error, Exit, Result};
-
-const PROGRESS_TEMPLATE: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Size of a read.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -82,7 +80,7 @@ impl Command for Args {
         let stored = self.stored()?;
         let sent = self.against.as_deref().map(against::list).transpose()?.unwrap_or_default();
         let bytes = stored.iter().filter_map(|stored| stored.bytes).chain(sent.iter().map(|sent| sent.bytes));
-        let mut run = Verifier::new(self.json, Progress::new(true, Some(bytes.sum()), PROGRESS_TEMPLATE));
+        let mut run = Verifier::new(self.json, Progress::new(true, Some(bytes.sum()), BYTES_TEMPLATE));
         let mut receivers = ReceiverStates::default();
         for stored in &stored {
             let report = run.check_stored(stored, &mut receivers);

@@ -9,6 +9,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
+/// Template of a bar for a known number of bytes.
+pub(crate) const BYTES_TEMPLATE: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+
 /// Redraws per second at most.
 const REDRAWS_PER_SECOND: u8 = 20;
 

@@ -128,7 +128,7 @@ impl OpusFile {
         self.body.extend_from_slice(packet);
     }
 
-    /// OpusHead and OpusTags (RFC 7845 section 5), each on a page of its own.
+    /// OpusHead and OpusTags (RFC 7845 section 5), each on its own page.
     fn write_headers(&mut self, toc: u8, file: &mut Vec<u8>) {
         const VENDOR: &[u8] = b"lea";
         let channels = 1 + u8::from(opus::is_stereo(toc));

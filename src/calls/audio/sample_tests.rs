@@ -1,4 +1,4 @@
-//! Tests with real captures: the tones of an answered call, and calls of baresip beside its own recordings.
+//! Tests with real captures: the tones of an answered call, and calls of baresip, compared with its recordings.
 
 use std::convert::Infallible;
 use std::f64::consts::PI;

@@ -240,7 +240,7 @@ impl CallRecord {
             Some(_) => {}
             None if code < 200 || is_challenge => {}
             None => {
-                let sender = opposite(identity.side);
+                let sender = identity.side.opposite();
                 self.apply_bye(time_ns, sender, identity);
             }
         }
@@ -267,13 +267,6 @@ impl CallRecord {
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
         self.end.get_or_insert(EndReason::Limit);
-    }
-}
-
-pub(super) fn opposite(side: Side) -> Side {
-    match side {
-        Side::Caller => Side::Callee,
-        Side::Callee => Side::Caller,
     }
 }
 

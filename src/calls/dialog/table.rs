@@ -11,7 +11,6 @@ use super::super::view::Side;
 use super::log::{Identity, find_repeat};
 use super::record::{CallRecord, SdpUse};
 use super::session::{Sessions, begins_call, may_be_in_call};
-use super::state::opposite;
 use super::{
     Event, EventKind, ID_BYTES_MAX, MessageCounts, OPEN_CALLS_MAX, PacketMeta, Repeat, STATE_BYTES_MAX,
     UNANSWERED_IDLE_NS,
@@ -374,7 +373,7 @@ fn add_to_call(
 
 /// Side that sent a message whose From is `dialog_side`.
 fn sender(message: &Message<'_>, dialog_side: Side) -> Side {
-    if message.code().is_some() { opposite(dialog_side) } else { dialog_side }
+    if message.code().is_some() { dialog_side.opposite() } else { dialog_side }
 }
 
 /// Tag of the callee, in To or From.

@@ -1,12 +1,11 @@
 //! Calls as they are shown.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 
 use super::super::view::{Call, CallMessage, EndReason, Finding};
 use super::log::MessageRecord;
 use super::record::CallRecord;
+use crate::runtime::hex;
 
 /// Makes the call that is shown, without its streams and what is found out about them. `capture` is the file that has
 /// it, `stream_name` is the name that its ID is made of.
@@ -47,11 +46,7 @@ pub(crate) fn short_id(call: &CallRecord, stream_name: &str) -> String {
     if call.reuse > 0 {
         hash.update(call.reuse.to_be_bytes());
     }
-    hash.finalize().iter().take(5).fold(String::with_capacity(10), |mut id, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
+    hex::encode(&hash.finalize()[..5])
 }
 
 fn view_message(call: &CallRecord, message: &MessageRecord) -> CallMessage {

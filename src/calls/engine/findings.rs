@@ -1,6 +1,6 @@
 //! What an analyst should look at in a call.
 
-use crate::calls::view::{Call, Finding, Side};
+use crate::calls::view::{Call, Finding};
 
 /// Media after the BYE for longer than this are a finding. Packets that were on their way take less.
 const AFTER_BYE_NS: i64 = 2_000_000_000;
@@ -19,12 +19,10 @@ pub(super) fn add(call: &mut Call, copies: u64) {
             findings.push(finding);
         }
     };
-    let audible =
-        |side: Side| call.streams.iter().any(|stream| stream.side == Some(side) && stream.packets > 0);
     let is_answered = call.answered_ns.is_some();
     let is_long = call.talk_ns().is_some_and(|talk| talk >= MEDIA_EXPECTED_NS);
     add_if(is_long && call.streams.is_empty(), Finding::NoMedia);
-    add_if(is_long && audible(Side::Caller) != audible(Side::Callee), Finding::OneWay);
+    add_if(is_long && call.silent_side().is_some(), Finding::OneWay);
     let last_media = call.streams.iter().map(|stream| stream.last_ns).max();
     let after_bye = call.ended_ns.zip(last_media).map_or(0, |(ended, last)| last.saturating_sub(ended));
     add_if(is_answered && after_bye > AFTER_BYE_NS, Finding::MediaAfterBye);

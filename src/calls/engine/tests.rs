@@ -1,42 +1,12 @@
 //! Captures through the engine: what a stored state changes, and damaged packets.
 
 use super::*;
-use crate::capture::reader::PacketReader;
+use crate::calls::samples::packets;
+use crate::replay::fault::Random;
 
 const NAME: CaptureName<'_> = CaptureName { capture: "file", stream: "stream" };
 
-/// Numbers that look random, the same each time (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn range(&mut self, low: u64, high: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        low + self.0 % (high - low)
-    }
-}
-
-/// A packet of a capture: place, link type, bytes.
-type CapturedPacket = (PacketPlace, u32, Vec<u8>);
-
-fn packets(name: &str) -> Vec<CapturedPacket> {
-    let path = format!("{}/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
-    let file = std::fs::read(path).unwrap();
-    let mut source = &file[..];
-    let mut reader = PacketReader::open(&mut source, file.len() as u64).unwrap().unwrap();
-    let mut packets = Vec::new();
-    while let Some(packet) = reader.next(&mut source).unwrap() {
-        let record = &file[packet.start as usize..packet.end as usize];
-        let data = reader.packet_data(record).unwrap();
-        let time_ns = packet.time_ns.unwrap_or_default();
-        let place = PacketPlace { offset: packet.start, bytes: record.len() as u32, time_ns };
-        packets.push((place, data.link_type, data.bytes(record).to_vec()));
-    }
-    packets
-}
-
-fn captures() -> Vec<Vec<CapturedPacket>> {
+fn captures() -> Vec<Vec<(PacketPlace, u32, Vec<u8>)>> {
     let names = ["pcap/answered-call.pcap", "pcap/three-calls.pcapng", "audio/baresip-g722.pcap"];
     names.map(packets).into()
 }
@@ -48,13 +18,13 @@ fn a_state_that_was_stored_and_loaded_goes_on() {
         for (index, (place, link_type, bytes)) in packets.iter().enumerate() {
             whole.add(*place, *link_type, bytes);
             if index % 101 == 7 {
-                let state = postcard::to_allocvec(&stored.to_snapshot()).unwrap();
-                stored = Engine::from_snapshot(postcard::from_bytes(&state).unwrap());
+                let state = postcard::to_allocvec(&stored).unwrap();
+                stored = postcard::from_bytes(&state).unwrap();
             }
             stored.add(*place, *link_type, bytes);
         }
-        assert_eq!(whole.open_calls(NAME), stored.open_calls(NAME));
-        assert!(whole.open_calls(NAME).iter().all(|call| !call.streams.is_empty()));
+        assert_eq!(whole.open(NAME), stored.open(NAME));
+        assert!(whole.open(NAME).0.iter().all(|call| !call.streams.is_empty()));
     }
 }
 
@@ -62,7 +32,7 @@ fn a_state_that_was_stored_and_loaded_goes_on() {
 #[test]
 fn damaged_packets_do_no_harm() {
     for (round, packets) in captures().into_iter().cycle().take(24).enumerate() {
-        let mut random = Random(round as u64 + 1);
+        let mut random = Random::new(round as u64, 7);
         let mut engine = Engine::default();
         for _ in 0..2_000 {
             let (mut place, link_type, mut bytes) =
@@ -82,8 +52,7 @@ fn damaged_packets_do_no_harm() {
             engine.take_complete(NAME, &mut |call| assert!(call.talk_ns().is_none_or(|ns| ns >= 0)));
         }
         engine.finish();
-        let calls = engine.open_calls(NAME);
-        engine.unbound_streams();
+        let (calls, _) = engine.open(NAME);
         let documents = calls.iter().map(crate::calls::document::to_document).filter(|call| call.is_object());
         assert_eq!(documents.count(), calls.len());
     }

@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use super::{CallPackets, offsets};
-use crate::calls::capture_file::CaptureFile;
-use crate::calls::endpoint::{Endpoint, Flow, PacketPlace};
+use crate::calls::capture_file::{CaptureFile, RecordReader};
+use crate::calls::endpoint::{Flow, PacketPlace};
 use crate::calls::packet::{Fragment, Peeled, UdpDatagram, peel};
-use crate::calls::rtp::RtpHeader;
-use crate::capture::reader::{PacketReader, ReadAt};
+use crate::calls::rtp::{Kind, RtpHeader, classify};
 
 /// Memory for fragments that wait for the rest of their datagram.
 const FRAGMENT_BYTES_MAX: usize = 16 << 20;
@@ -62,25 +61,21 @@ impl CallPackets<'_> {
     pub(crate) fn read_raw(
         mut self,
         file: &mut CaptureFile,
-        reader: &PacketReader,
+        reader: &RecordReader,
         mut take: impl FnMut(RawPacket) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some((first, last)) = offsets(self.call) else { return Ok(()) };
-        let mut reader = reader.moved_to(first);
-        let mut time_ns = self.call.start_ns;
+        let mut reader = reader.moved_to(first, self.call.start_ns);
         let mut waiting = WaitingFragments::default();
-        while let Some(packet) = reader.next(file)?.filter(|packet| packet.start <= last) {
-            let record = file.read_at(packet.start, (packet.end - packet.start) as usize)?;
-            time_ns = packet.time_ns.unwrap_or(time_ns);
-            let Some(data) = reader.packet_data(record) else { continue };
-            let bytes = data.bytes(record);
+        while let Some(record) = reader.next(file)?.filter(|record| record.place.offset <= last) {
+            let (place, Some(data)) = (record.place, record.data) else { continue };
+            let bytes = data.bytes(record.bytes);
             let raw = || RawPacket {
                 link_type: data.link_type,
-                time_ns,
+                time_ns: place.time_ns,
                 original: data.original,
                 bytes: bytes.to_vec(),
             };
-            let place = PacketPlace { offset: packet.start, bytes: record.len() as u32, time_ns };
             match peel(data.link_type, bytes) {
                 Peeled::Udp(datagram) if self.has_datagram(place, &datagram) => take(raw())?,
                 Peeled::Tcp(segment) if self.has_segment(place, segment.flow) => take(raw())?,
@@ -106,9 +101,9 @@ impl CallPackets<'_> {
     }
 
     fn has_datagram(&self, place: PacketPlace, datagram: &UdpDatagram<'_>) -> bool {
-        match datagram.payload {
-            [128..=191, 192..=223, ..] => self.is_rtcp(datagram.flow),
-            [128..=191, ..] => RtpHeader::parse(datagram.payload, datagram.payload.len())
+        match classify(datagram.payload) {
+            Kind::Rtcp => self.is_rtcp(datagram.flow),
+            Kind::Rtp => RtpHeader::parse(datagram.payload, datagram.payload.len())
                 .is_some_and(|header| self.streams.contains_key(&(datagram.flow, header.ssrc))),
             _ => self.messages.contains_key(&place.offset),
         }
@@ -117,13 +112,9 @@ impl CallPackets<'_> {
     /// Reports whether RTCP of a flow is about a stream of the call: on the same ports, or on the next ones, in either
     /// direction.
     fn is_rtcp(&self, flow: Flow) -> bool {
-        let lower = |endpoint: Endpoint| Endpoint { port: endpoint.port.wrapping_sub(1), ..endpoint };
-        let below = Flow { source: lower(flow.source), destination: lower(flow.destination) };
+        let below = flow.of_rtp();
         let flows = [flow, flow.reversed(), below, below.reversed()];
-        self.call
-            .streams
-            .iter()
-            .any(|stream| flows.contains(&Flow { source: stream.source, destination: stream.destination }))
+        self.call.streams.iter().any(|stream| flows.contains(&stream.flow()))
     }
 
     /// Reports whether a segment has bytes of a message of the call.

@@ -245,8 +245,11 @@ fn note(finding: Finding, call: &Call) -> Note {
         call.streams.iter().fold(0, |sum, stream| sum.saturating_add(count(stream)))
     };
     let text = match finding {
-        Finding::NoMedia => "the call was answered, but there is no RTP".to_owned(),
-        Finding::OneWay => format!("RTP from one side only{}", silent_side(call)),
+        Finding::NoMedia => "the call was answered, but no RTP was seen".to_owned(),
+        Finding::OneWay => match call.silent_side() {
+            Some(side) => format!("RTP from one side only: the {} is silent", side.as_str()),
+            None => "RTP from one side only".to_owned(),
+        },
         Finding::MediaAfterBye => "RTP went on for more than 2 s after the BYE".to_owned(),
         Finding::NoBye => "the call was answered, but there is no BYE".to_owned(),
         Finding::SeveralAnswers => "several forks of the call were answered".to_owned(),
@@ -260,13 +263,4 @@ fn note(finding: Finding, call: &Call) -> Note {
         Finding::Cut => "a limit of the analysis cut the call short".to_owned(),
     };
     Note { finding, text }
-}
-
-fn silent_side(call: &Call) -> &'static str {
-    let sends = |side| call.streams.iter().any(|stream| stream.side == Some(side) && stream.packets > 0);
-    match (sends(Side::Caller), sends(Side::Callee)) {
-        (true, false) => ": the callee is silent",
-        (false, true) => ": the caller is silent",
-        _ => "",
-    }
 }

@@ -11,17 +11,7 @@ use super::{
     push_newest,
 };
 use crate::calls::endpoint::Endpoint;
-use crate::calls::view::{Binding, Side};
-
-impl Side {
-    /// Returns the opposite side.
-    pub(crate) fn opposite(self) -> Side {
-        match self {
-            Side::Caller => Side::Callee,
-            Side::Callee => Side::Caller,
-        }
-    }
-}
+use crate::calls::view::Binding;
 
 impl MediaTable {
     /// Notes that a call receives media at an endpoint, and binds the streams with that destination. `is_ended` tells

@@ -213,35 +213,15 @@ fn counters_have_names_and_limits_add_up() {
     assert_eq!((row.1, row.3), (CounterKind::Damage, 3));
 }
 
-/// Packets of a little-endian pcap file, or of the enhanced packet blocks of a little-endian pcapng file.
-fn packets_of(file: &[u8]) -> Vec<&[u8]> {
-    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
-    let is_pcapng = number(0) == 0x0a0d_0d0a;
-    let (mut at, mut packets) = (if is_pcapng { 0 } else { 24 }, Vec::new());
-    while at < file.len() {
-        if is_pcapng {
-            if number(at) == 6 {
-                packets.push(&file[at + 28..at + 28 + number(at + 20)]);
-            }
-            at += number(at + 4);
-        } else {
-            packets.push(&file[at + 16..at + 16 + number(at + 8)]);
-            at += 16 + number(at + 8);
-        }
-    }
-    packets
-}
-
 /// Numbers of packets and of SIP messages, as `tshark -z io,phs` counts them.
 #[test]
 fn captures_of_testdata_have_the_packets_that_tshark_counts() {
     for (name, packets, sip) in
         [("answered-call.pcap", 506, 6), ("rejected-call.pcap", 4, 4), ("three-calls.pcapng", 1518, 18)]
     {
-        let path = format!("{}/testdata/pcap/{name}", env!("CARGO_MANIFEST_DIR"));
-        let file = std::fs::read(path).unwrap();
+        let captured = crate::calls::samples::packets(&format!("pcap/{name}"));
         let datagrams: Vec<UdpDatagram<'_>> =
-            packets_of(&file).into_iter().map(|packet| udp_of(peel(ETHERNET, packet))).collect();
+            captured.iter().map(|(_, link_type, bytes)| udp_of(peel(*link_type, bytes))).collect();
         assert_eq!(datagrams.len(), packets, "{name}");
         assert_eq!(
             datagrams.iter().filter(|datagram| looks_like_sip(datagram.payload)).count(),
@@ -249,66 +229,5 @@ fn captures_of_testdata_have_the_packets_that_tshark_counts() {
             "{name}"
         );
         assert!(datagrams.iter().all(|datagram| !datagram.is_cut), "{name}");
-    }
-}
-
-/// Writes the samples as pcap files into the directory that `LEA_SAMPLES` names, to look at them with another tool.
-#[test]
-fn samples_are_written_if_a_directory_is_named() {
-    let Ok(directory) = std::env::var("LEA_SAMPLES") else { return };
-    for (number, (name, link_type, bytes)) in encapsulations().into_iter().enumerate() {
-        let mut file: Vec<u8> = [0xa1b2_c3d4, 0x0002_0004, 0, 0, 262_144, link_type]
-            .into_iter()
-            .flat_map(u32::to_be_bytes)
-            .collect();
-        let length = bytes.len() as u32;
-        file.extend(
-            [1_700_000_000 + number as u32, 0, length, length].into_iter().flat_map(u32::to_be_bytes),
-        );
-        file.extend(bytes);
-        std::fs::write(format!("{directory}/{number:02} {name}.pcap"), file).unwrap();
-    }
-}
-
-/// Time of one call, in nanoseconds: that of the fastest of many short rounds, because the machine may be busy.
-fn time_of<T>(mut call: impl FnMut() -> T) -> f64 {
-    const CALLS: u32 = 2_000;
-    let round = |_| {
-        let start = std::time::Instant::now();
-        for _ in 0..CALLS {
-            std::hint::black_box(call());
-        }
-        start.elapsed()
-    };
-    let fastest = (0..20_000).map(round).min().unwrap();
-    fastest.as_nanos() as f64 / f64::from(CALLS)
-}
-
-/// Measures [`peel`] and [`looks_like_sip`]. To be run alone, in release: `cargo test --release -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_the_fast_path() {
-    let rtp: Vec<u8> = [0x80, 8, 0, 1, 0, 0, 0, 160, 1, 2, 3, 4].into_iter().chain([0xd5; 160]).collect();
-    let plain = ethernet(0x0800, &ipv4(17, &udp_between(6000, 6002, &rtp)));
-    let tagged = ethernet(0x8100, &vlan(5, 0x0800, &ipv4(17, &udp_between(6000, 6002, &rtp))));
-    let tunnel = ethernet(0x0800, &ipv4(17, &udp_between(6000, 4789, &vxlan(&plain))));
-    let tcp = ethernet(0x0800, &ipv4(6, &tcp(7, 0x18, &rtp)));
-    for (name, bytes) in [("plain", plain), ("vlan", tagged), ("vxlan", tunnel), ("tcp", tcp)] {
-        println!("{name}: {:.1} ns", time_of(|| peel(ETHERNET, std::hint::black_box(&bytes))));
-    }
-    for (name, bytes) in [("RTP", &rtp[..]), ("SIP", SIP)] {
-        println!("looks_like_sip {name}: {:.1} ns", time_of(|| looks_like_sip(std::hint::black_box(bytes))));
-    }
-    for (name, payload) in [("ignored", &[0x17; 1400][..]), ("SIP", SIP)] {
-        let (mut connections, mut counters) = (Connections::default(), PacketCounters::default());
-        let mut sequence = 0_u32;
-        let add = || {
-            let segment = segment(sequence, TcpFlags::ACK, payload);
-            sequence = sequence.wrapping_add(payload.len() as u32);
-            connections.add(place(0), &segment, &mut counters, &mut |message| {
-                std::hint::black_box(message);
-            });
-        };
-        println!("Connections::add {name}: {:.1} ns", time_of(add));
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calls::sdp;
+
 /// What a payload type carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
@@ -34,37 +36,12 @@ impl Format {
     }
 }
 
-/// Encoding name and RTP clock in hertz of a static payload type (RFC 3551 section 6, tables 4 and 5).
+/// Encoding name and RTP clock in hertz of a static payload type.
 ///
-/// 19 was reserved for comfort noise by drafts of RFC 1890 and old gateways send it. The clock of G.722 is 8,000 although
-/// it samples at 16,000 (section 4.5.2).
+/// 19 was reserved for comfort noise by drafts of RFC 1890, and old gateways send it.
 pub(crate) fn static_format(payload_type: u8) -> Option<(&'static str, u32)> {
-    Some(match payload_type {
-        0 => ("PCMU", 8_000),
-        3 => ("GSM", 8_000),
-        4 => ("G723", 8_000),
-        5 => ("DVI4", 8_000),
-        6 => ("DVI4", 16_000),
-        7 => ("LPC", 8_000),
-        8 => ("PCMA", 8_000),
-        9 => ("G722", 8_000),
-        10 | 11 => ("L16", 44_100),
-        12 => ("QCELP", 8_000),
-        13 | 19 => ("CN", 8_000),
-        14 => ("MPA", 90_000),
-        15 => ("G728", 8_000),
-        16 => ("DVI4", 11_025),
-        17 => ("DVI4", 22_050),
-        18 => ("G729", 8_000),
-        25 => ("CelB", 90_000),
-        26 => ("JPEG", 90_000),
-        28 => ("nv", 90_000),
-        31 => ("H261", 90_000),
-        32 => ("MPV", 90_000),
-        33 => ("MP2T", 90_000),
-        34 => ("H263", 90_000),
-        _ => return None,
-    })
+    let known = if payload_type == 19 { 13 } else { payload_type };
+    sdp::static_format(known).map(|(name, clock_hz, _)| (name, clock_hz))
 }
 
 /// Payload types that are counted apart in a stream. A stream with telephone-event at two clocks, comfort noise and three

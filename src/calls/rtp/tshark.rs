@@ -1,9 +1,10 @@
 //! Comparison with what `tshark -q -z rtp,streams` 4.0.17 prints for the captures of testdata.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use super::*;
+use crate::calls::endpoint::Flow;
+use crate::calls::samples::{SampleDatagram, datagrams};
 
 /// Row of the table: frame of the first packet's source port, destination port, packets, lost; min, mean and max delta;
 /// mean and max jitter.
@@ -24,67 +25,15 @@ const THREE_CALLS: [Row; 6] = [
     (6000, 6000, 250, 0, "0.024", "19.920", "37.721", "0.665", "3.731"),
 ];
 
-/// Captures of the repository, from this crate or from lea itself.
-fn read_capture(name: &str) -> Vec<u8> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let places = [root.join("testdata/pcap"), root.join("../../../main/testdata/pcap")];
-    places.iter().find_map(|place| std::fs::read(place.join(name)).ok()).expect("testdata/pcap")
-}
-
-fn le32(data: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(data[at..at + 4].try_into().unwrap())
-}
-
-/// Packets of a little-endian pcap or pcapng, in microseconds or nanoseconds: time in ns and bytes.
-fn packets_of(capture: &[u8]) -> Vec<(i64, &[u8])> {
-    let mut packets = Vec::new();
-    let magic = le32(capture, 0);
-    if magic == 0x0a0d_0d0a {
-        let mut at = 0;
-        while at < capture.len() {
-            let length = le32(capture, at + 4) as usize;
-            if le32(capture, at) == 6 {
-                let ticks = u64::from(le32(capture, at + 12)) << 32 | u64::from(le32(capture, at + 16));
-                let bytes = le32(capture, at + 20) as usize;
-                // Instead of reading the option if_tsresol: 10^17 us are the year 5138, 10^17 ns are 1973.
-                let unit = if ticks > 100_000_000_000_000_000 { 1 } else { 1_000 };
-                packets.push((ticks as i64 * unit, &capture[at + 28..at + 28 + bytes]));
-            }
-            at += length;
-        }
-        return packets;
-    }
-    let unit = if magic == 0xa1b2_3c4d { 1 } else { 1_000 };
-    let mut at = 24;
-    while at < capture.len() {
-        let bytes = le32(capture, at + 8) as usize;
-        let time = i64::from(le32(capture, at)) * 1_000_000_000 + i64::from(le32(capture, at + 4)) * unit;
-        packets.push((time, &capture[at + 16..at + 16 + bytes]));
-        at += 16 + bytes;
-    }
-    packets
-}
-
-/// Last byte of source and destination address, ports, identification and payload of Ethernet, IPv4 and UDP.
-fn udp_of(frame: &[u8]) -> Option<([u16; 4], u16, &[u8])> {
-    let start = frame.windows(2).take(20).position(|pair| pair == [0x08, 0x00])? + 2;
-    let ip = frame.get(start..)?;
-    if ip[0] != 0x45 || ip[9] != 17 {
-        return None;
-    }
-    let be16 = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
-    Some(([ip[15].into(), ip[19].into(), be16(20), be16(22)], be16(4), &ip[28..be16(2) as usize]))
-}
-
-fn streams_of(capture: &[u8]) -> HashMap<[u16; 4], StreamState> {
-    let mut streams: HashMap<[u16; 4], StreamState> = HashMap::new();
-    for (time_ns, frame) in packets_of(capture) {
-        let Some((flow, ip_id, payload)) = udp_of(frame) else { continue };
-        if classify(payload) != Kind::Rtp || flow[3] == 5060 {
+/// Streams by their flow. In these captures each flow has one.
+fn streams_of(name: &str) -> HashMap<Flow, StreamState> {
+    let mut streams: HashMap<Flow, StreamState> = HashMap::new();
+    for SampleDatagram { place, flow, ip_id, payload } in datagrams(&format!("pcap/{name}")) {
+        if classify(&payload) != Kind::Rtp || flow.destination.port == 5060 {
             continue;
         }
-        let header = RtpHeader::parse(payload, payload.len()).unwrap();
-        let packet = RtpPacket { time_ns, ip_id, header, payload: header.payload(payload) };
+        let header = RtpHeader::parse(&payload, payload.len()).unwrap();
+        let packet = RtpPacket { time_ns: place.time_ns, ip_id, header, payload: header.payload(&payload) };
         let stream = streams.entry(flow).or_insert_with(|| StreamState::new(header.ssrc));
         stream.add(&packet, Format::default());
     }
@@ -107,8 +56,7 @@ fn row(stream: &StreamState) -> String {
 }
 
 fn check(name: &str, expected: &[Row]) {
-    let capture = read_capture(name);
-    let streams = streams_of(&capture);
+    let streams = streams_of(name);
     assert_eq!(streams.len(), expected.len());
     let mut rows: Vec<String> = streams.values().map(row).collect();
     let mut expected: Vec<String> = expected

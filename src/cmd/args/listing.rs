@@ -1,7 +1,7 @@
 //! Lists an output directory for commands that inspect it: `ls` and `verify`. Reads only; a receiver may be writing to the
 //! directory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -85,8 +85,15 @@ pub(crate) fn receiver_state(dir: &Path) -> ReceiverState {
     }
 }
 
+/// Opens a file for reading. Fails if it is not a regular file: a pipe in its place must not block.
+pub(crate) fn open_regular(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
 /// Looks for a file in the list of locks: `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`, where 5678 is the inode.
-fn is_locked(file: &fs::File) -> bool {
+fn is_locked(file: &File) -> bool {
     let Ok(inode) = file.metadata().map(|file| file.ino()) else { return false };
     let inode = format!(":{inode} ");
     let is_listed = |list: String| list.lines().any(|line| line.contains("FLOCK") && line.contains(&inode));

@@ -1,9 +1,11 @@
-//! The time zone for reading and formatting times. Pure, except that `Local` reads the system's time zone.
+//! The time zone for reading and formatting times. Pure, except that `Local` reads the system's time zone, and
+//! [`TimeZoneArg::parse_since`] the clock.
 
 use chrono::{DateTime, FixedOffset, Local, NaiveDate, Offset, SecondsFormat, TimeDelta, TimeZone, Utc};
 
-use crate::runtime::time::rfc3339_with_offset;
+use crate::runtime::time::{now_ms, rfc3339_with_offset};
 use crate::search::date::{self, DateError, DateFormat, Rounding};
+use crate::{Error, Result};
 
 /// A time zone given as an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,12 @@ impl TimeZoneArg {
         // Daylight saving time: the offset depends on the date, and the date on the offset. Two passes settle both.
         let near = read(self.offset(now_ms).local_minus_utc() / 60)?;
         read(self.offset(near).local_minus_utc() / 60)
+    }
+
+    /// Parses the value of `--since`, relative to now. Milliseconds since 1970.
+    pub(crate) fn parse_since(self, text: &str) -> Result<i64> {
+        let since = self.parse_time(text, now_ms());
+        since.map_err(|error| Error::Usage(format!("--since: {error}")))
     }
 
     fn offset(self, ms: i64) -> FixedOffset {

@@ -1,20 +1,19 @@
 //! `lea calls list`: one row per call of a capture.
 
-use std::borrow::Cow;
-
 use clap::builder::styling::Style;
 
+use super::rows::Rows;
 use super::target::CaptureArgs;
 use crate::calls::document::{self, Quality, finding_text};
 use crate::calls::view::{Call, CallState};
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::cmd::args::time_zone::TimeZoneArg;
-use crate::cmd::output::table::{self, BAD, Column};
-use crate::cmd::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
+use crate::cmd::output::OutputFormatArgs;
+use crate::cmd::output::table::{BAD, Column};
 use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
-use crate::{Error, Exit, Result};
+use crate::{Exit, Result};
 
 /// List the calls in captures
 ///
@@ -82,17 +81,15 @@ impl Command for Args {
         })?;
         let exit = captures.end();
         calls.sort_by(|a, b| (a.start_ns, &a.id).cmp(&(b.start_ns, &b.id)));
-        self.print(&calls)?;
+        let output = Rows { header: &HEADER, columns: columns(), empty: "no calls" };
+        output.print(self.format.format(), &calls, |call| self.cells(call).into(), document::to_document)?;
         Ok(exit)
     }
 }
 
 impl Args {
     fn since_ns(&self) -> Result<Option<i64>> {
-        let now_ms = crate::runtime::time::now_ms();
-        let parse = |text: &String| self.time_zone.parse_time(text, now_ms);
-        let since = self.since.as_ref().map(parse).transpose();
-        let since_ms = since.map_err(|error| Error::Usage(format!("--since: {error}")))?;
+        let since_ms = self.since.as_deref().map(|since| self.time_zone.parse_since(since)).transpose()?;
         Ok(since_ms.map(|ms| ms.saturating_mul(1_000_000)))
     }
 
@@ -106,29 +103,6 @@ impl Args {
             && self.state.is_none_or(|state| call.state == state)
             && (!self.findings || !call.findings.is_empty())
             && since_ns.is_none_or(|since| call.start_ns >= since)
-    }
-
-    fn print(&self, calls: &[Call]) -> Result<()> {
-        match self.format.format() {
-            OutputFormat::Json => output::json_lines::print(calls.iter().map(document::to_document)),
-            OutputFormat::Csv => {
-                let mut csv = CsvWriter::start(&HEADER)?;
-                for call in calls {
-                    if !csv.write_row(self.cells(call).into_iter().map(Cow::Owned))? {
-                        return Ok(());
-                    }
-                }
-                csv.end()
-            }
-            OutputFormat::Table if calls.is_empty() => {
-                logging::status_line(format_args!("no calls"));
-                Ok(())
-            }
-            OutputFormat::Table => {
-                let rows: Vec<Vec<String>> = calls.iter().map(|call| self.cells(call).into()).collect();
-                table::print(&columns(), &rows)
-            }
-        }
     }
 
     fn cells(&self, call: &Call) -> [String; HEADER.len()] {

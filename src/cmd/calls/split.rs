@@ -4,11 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::target::{CaptureArgs, open_regular};
-use crate::calls::capture_file::CaptureFile;
+use super::target::{CaptureArgs, open_capture};
+use crate::calls::capture_file::{CaptureFile, RecordReader};
 use crate::calls::extract::{CallPackets, RawPacket};
 use crate::calls::view::Call;
-use crate::capture::reader::PacketReader;
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
 use crate::manual::{self, Example, Manual};
@@ -61,7 +60,7 @@ impl Command for Args {
         let mut captures = self.captures.open()?;
         captures.each(|path, analysis| {
             let is_wanted = |call: &&Call| self.call.as_ref().is_none_or(|id| call.id.starts_with(id));
-            let mut file = CaptureFile::new(open_regular(path).map_err(Error::path("open", path))?);
+            let mut file = open_capture(path).map_err(Error::path("open", path))?;
             for call in analysis.calls.iter().filter(is_wanted) {
                 skipped += write_call(call, &mut file, &analysis.reader, &self.output)?;
                 written += 1;
@@ -81,7 +80,7 @@ impl Command for Args {
 }
 
 /// Writes the capture of a call. Returns the number of packets that it cannot have, because of their link type.
-fn write_call(call: &Call, file: &mut CaptureFile, reader: &PacketReader, dir: &Path) -> Result<u64> {
+fn write_call(call: &Call, file: &mut CaptureFile, reader: &RecordReader, dir: &Path) -> Result<u64> {
     let path = dir.join(file_name(call));
     let unwritable = || Error::path("write", &path);
     let output =

@@ -1,14 +1,15 @@
 //! `lea calls rtp`: one row per RTP stream.
 
-use std::borrow::Cow;
+use serde_json::Value;
 
+use super::rows::Rows;
 use super::target::CaptureArgs;
 use crate::calls::document;
 use crate::calls::view::{Binding, MediaStream};
 use crate::cmd::Command;
 use crate::cmd::args::globals::Globals;
-use crate::cmd::output::table::{self, Column};
-use crate::cmd::output::{self, CsvWriter, OutputFormat, OutputFormatArgs};
+use crate::cmd::output::OutputFormatArgs;
+use crate::cmd::output::table::Column;
 use crate::manual::{self, Example, Manual};
 use crate::runtime::logging::{self, LevelFilter};
 use crate::{Exit, Result};
@@ -83,42 +84,25 @@ impl Command for Args {
         })?;
         let exit = captures.end();
         streams.sort_by_key(|(_, stream)| stream.first_ns);
-        self.print(&streams)?;
+        let output = Rows { header: &HEADER, columns: columns(), empty: "no RTP streams" };
+        output.print(
+            self.format.format(),
+            &streams,
+            |(call, stream)| cells(call, stream).into(),
+            document,
+        )?;
         Ok(exit)
     }
 }
 
-impl Args {
-    fn print(&self, streams: &[(String, MediaStream)]) -> Result<()> {
-        match self.format.format() {
-            OutputFormat::Json => output::json_lines::print(streams.iter().map(|(call, stream)| {
-                let mut document = document::stream(stream);
-                document["windows"] = document::windows(stream);
-                if !call.is_empty() {
-                    document["call"] = call.as_str().into();
-                }
-                document
-            })),
-            OutputFormat::Csv => {
-                let mut csv = CsvWriter::start(&HEADER)?;
-                for (call, stream) in streams {
-                    if !csv.write_row(cells(call, stream).into_iter().map(Cow::Owned))? {
-                        return Ok(());
-                    }
-                }
-                csv.end()
-            }
-            OutputFormat::Table if streams.is_empty() => {
-                logging::status_line(format_args!("no RTP streams"));
-                Ok(())
-            }
-            OutputFormat::Table => {
-                let rows: Vec<Vec<String>> =
-                    streams.iter().map(|(call, stream)| cells(call, stream).into()).collect();
-                table::print(&columns(), &rows)
-            }
-        }
+/// The document of a stream with its call and its windows.
+fn document((call, stream): &(String, MediaStream)) -> Value {
+    let mut document = document::stream(stream);
+    document["windows"] = document::windows(stream);
+    if !call.is_empty() {
+        document["call"] = call.as_str().into();
     }
+    document
 }
 
 fn columns() -> Vec<Column<'static>> {

@@ -1,9 +1,7 @@
 //! Which captures a command of `lea calls` reads, and which call.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use log::warn;
@@ -11,17 +9,15 @@ use rustix::fs::{Access, OFlags, access};
 use sha2::{Digest, Sha256};
 
 use crate::calls::analysis::{self, Analysis};
-use crate::calls::capture_file::CaptureFile;
+use crate::calls::capture_file::{CaptureFile, RecordReader};
 use crate::calls::engine::CaptureName;
 use crate::calls::view::Call;
-use crate::capture::reader::PacketReader;
 use crate::cc::vault::dir::META_DIR;
 use crate::cmd::args::listing::{self, ManifestStatus};
-use crate::runtime::progress::Progress;
+use crate::runtime::hex;
+use crate::runtime::progress::{BYTES_TEMPLATE, Progress};
 use crate::runtime::terminal::escape;
 use crate::{Error, Exit, Result};
-
-const PROGRESS_TEMPLATE: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Captures to analyse.
 #[derive(Debug, clap::Args)]
@@ -63,7 +59,7 @@ impl Captures {
             }
         }
         let sizes = files.iter().filter_map(|(path, _)| Some(path.metadata().ok()?.len()));
-        let bar = Progress::new(true, Some(sizes.sum()), PROGRESS_TEMPLATE);
+        let bar = Progress::new(true, Some(sizes.sum()), BYTES_TEMPLATE);
         Ok(Captures { files, has_index, bar, is_incomplete: false })
     }
 
@@ -88,10 +84,8 @@ impl Captures {
         let stream = stream_name(path);
         let capture = path.to_string_lossy();
         let name = CaptureName { capture: &capture, stream: &stream };
-        let analysed = open_regular(path).and_then(|file| {
-            analysis::analyse(&mut CaptureFile::new(file), name, index.as_deref(), &mut |bytes| {
-                bar.inc(bytes)
-            })
+        let analysed = open_capture(path).and_then(|mut file| {
+            analysis::analyse(&mut file, name, index.as_deref(), &mut |bytes| bar.inc(bytes))
         });
         let analysis = match analysed {
             Ok(Some(analysis)) => analysis,
@@ -135,7 +129,7 @@ pub(super) struct CallArgs {
 pub(super) struct FoundCall {
     pub(super) call: Call,
     pub(super) file: CaptureFile,
-    pub(super) reader: PacketReader,
+    pub(super) reader: RecordReader,
 }
 
 /// Fewest digits of an ID that are searched for.
@@ -144,7 +138,7 @@ const ID_DIGITS_MIN: usize = 4;
 impl CallArgs {
     /// Finds the call in the captures. Also returns the exit code for what could not be read.
     pub(super) fn find(&self) -> Result<(FoundCall, Exit)> {
-        let mut found: Vec<(PathBuf, Call, PacketReader)> = Vec::new();
+        let mut found: Vec<(PathBuf, Call, RecordReader)> = Vec::new();
         let numbered =
             self.call.rsplit_once('#').and_then(|(file, number)| Some((file, number.parse::<usize>().ok()?)));
         let mut captures = match numbered {
@@ -173,16 +167,14 @@ impl CallArgs {
             let advice = "\"lea calls list\" prints the IDs";
             return Err(Error::Usage(format!("no call matches {} ({advice})", escape(&self.call))));
         };
-        let file = open_regular(&path).map_err(Error::path("open", &path))?;
-        Ok((FoundCall { call, file: CaptureFile::new(file), reader }, exit))
+        let file = open_capture(&path).map_err(Error::path("open", &path))?;
+        Ok((FoundCall { call, file, reader }, exit))
     }
 }
 
-/// Opens a capture. What is not a regular file is refused: reading a pipe would wait.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+/// Opens a capture, also through a link.
+pub(super) fn open_capture(path: &Path) -> io::Result<CaptureFile> {
+    listing::open_regular(path, OFlags::empty()).map(CaptureFile::new)
 }
 
 /// Name of the stream as its sender named it. The file name if there is no manifest.
@@ -206,10 +198,6 @@ fn index_path(path: &Path) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
     // Captures of one name in several directories.
-    let hash: String = Sha256::digest(path.as_os_str().as_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..8]);
     Some(cache.join("lea").join("calls").join(format!("{hash}.idx")))
 }

@@ -1,8 +1,6 @@
 //! Compares a stored file with its manifest.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 
@@ -10,7 +8,7 @@ use super::{VerifyReport, escaped_path, offsets};
 use crate::cc::vault::damage::Damage;
 use crate::cc::vault::manifest::{Manifest, ManifestState, OffsetGap};
 use crate::cc::vault::scan::{FileScan, scan};
-use crate::cmd::args::listing::{ManifestStatus, StreamEntry};
+use crate::cmd::args::listing::{self, ManifestStatus, StreamEntry};
 
 /// Reads the file and compares it with its manifest. Calls `progress` with the number of bytes of each read.
 pub(super) fn check(
@@ -53,12 +51,7 @@ fn scan_file(
     hash: bool,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<FileScan> {
-    // NONBLOCK: a pipe that replaced the file must not block the run.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(&stored.path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
+    let mut file = listing::open_regular(&stored.path, OFlags::NOFOLLOW)?;
     scan(&mut file, buffer, hash, progress)
 }
 

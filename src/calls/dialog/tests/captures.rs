@@ -1,86 +1,24 @@
 //! The sample captures. Expected numbers are those of `tshark -q -z sip,stat` and `tshark -T fields -e sip.Call-ID` of
 //! tshark 4.0.17.
 
-use std::net::Ipv4Addr;
-
 use super::super::*;
 use super::kit::MILLISECOND;
-use crate::calls::endpoint::Endpoint;
+use crate::calls::samples::{SampleDatagram, datagrams};
 use crate::calls::sip::{Message, is_start_line};
 use crate::calls::view::{CallState, EndReason};
 
-/// Packets of a pcap or pcapng file of this machine's byte order, as (time, offset, packet). Enough for the samples.
-fn packets_of(bytes: &[u8]) -> Vec<(i64, usize, &[u8])> {
-    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    let index = |at: usize| usize::try_from(number(at)).unwrap();
-    let mut packets = Vec::new();
-    if number(0) == 0x0A0D_0D0A {
-        let mut at = 0;
-        while at < bytes.len() {
-            if number(at) == 6 {
-                // The samples have nanoseconds.
-                let time = u64::from(number(at + 12)) << 32 | u64::from(number(at + 16));
-                packets.push((i64::try_from(time).unwrap(), at, &bytes[at + 28..at + 28 + index(at + 20)]));
-            }
-            at += index(at + 4);
-        }
-        return packets;
-    }
-    let unit = if number(0) == 0xA1B2_3C4D { 1 } else { 1_000 };
-    let mut at = 24;
-    while at < bytes.len() {
-        let time = i64::from(number(at)) * 1_000_000_000 + i64::from(number(at + 4)) * unit;
-        packets.push((time, at, &bytes[at + 16..at + 16 + index(at + 8)]));
-        at += 16 + index(at + 8);
-    }
-    packets
-}
-
-/// UDP payload of an Ethernet packet, with its flow and IP identification.
-fn udp_of(packet: &[u8]) -> Option<(Flow, u16, &[u8])> {
-    let ip = packet.get(14..).filter(|_| packet[12..14] == [8, 0])?;
-    let udp = ip.get(usize::from(ip[0] & 15) * 4..).filter(|_| ip[9] == 17)?;
-    let short = |bytes: &[u8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    let endpoint =
-        |at: usize, port| Endpoint::new(Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]), port);
-    let flow = Flow { source: endpoint(12, short(udp, 0)), destination: endpoint(16, short(udp, 2)) };
-    Some((flow, short(ip, 4), udp.get(8..usize::from(short(udp, 4)))?))
-}
-
 fn calls_of(name: &str) -> Calls {
-    let bytes = std::fs::read(capture_path(name)).unwrap();
     let mut calls = Calls::default();
-    for (time_ns, offset, packet) in packets_of(&bytes) {
-        let Some((flow, ip_id, payload)) = udp_of(packet).filter(|(_, _, payload)| is_start_line(payload))
-        else {
+    let datagrams = datagrams(&format!("pcap/{name}"));
+    for SampleDatagram { place, flow, ip_id, payload } in datagrams {
+        if !is_start_line(&payload) {
             continue;
-        };
-        let message = Message::parse(payload).unwrap();
-        let place = PacketPlace { offset: offset as u64, bytes: packet.len() as u32, time_ns };
-        calls.add(
-            PacketMeta {
-                place,
-                first_offset: place.offset,
-                flow,
-                ip_id,
-                vlan: 0,
-                transport: SipTransport::Udp,
-            },
-            &message,
-            payload,
-        );
+        }
+        let transport = SipTransport::Udp;
+        let packet = PacketMeta { place, first_offset: place.offset, flow, ip_id, vlan: 0, transport };
+        calls.add(packet, &Message::parse(&payload).unwrap(), &payload);
     }
     calls
-}
-
-/// In the checkout, or beside this crate.
-fn capture_path(name: &str) -> String {
-    let here = format!("{}/testdata/pcap/{name}", env!("CARGO_MANIFEST_DIR"));
-    if std::fs::exists(&here).unwrap() {
-        here
-    } else {
-        format!("{}/../../../main/testdata/pcap/{name}", env!("CARGO_MANIFEST_DIR"))
-    }
 }
 
 #[track_caller]

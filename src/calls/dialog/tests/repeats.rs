@@ -52,7 +52,7 @@ fn copies_of_the_capture_are_only_counted() {
     assert_eq!(kit.add(A, B, &invite).kind, EventKind::Copy);
     kit.time_ns += 20 * MILLISECOND;
     assert_eq!(kit.add(A, B, &invite).kind, EventKind::Copy);
-    // Later, it's a retransmission, which has copies of its own.
+    // Later, it is a retransmission. The capture may have it twice as well.
     kit.time_ns += 1;
     assert_eq!(kit.add(A, B, &invite).kind, EventKind::Retransmission);
     assert_eq!(kit.after(500 * MILLISECOND, A, B, &invite).kind, EventKind::Retransmission);
